@@ -1,0 +1,168 @@
+"""Fault models: the laws by which bits of a site's words are corrupted, and the selectors that place them."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, Self
+
+from pydantic import Field, StrictInt, field_validator, model_validator
+
+from hwfault.errors import ModelError
+from hwfault.profiles.records import Record, read_yaml
+from hwfault.stream.tables import check_probability, size_table
+
+SiteKind = Literal["activation", "input", "weight", "bias"]
+Probability = float | tuple[float, ...]
+
+
+class SiteLike(Protocol):
+    """What a selector looks at."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> SiteKind: ...
+    @property
+    def layer(self) -> str: ...
+
+
+class Select(Record):
+    """Sites whose name matches the glob `name`, of one `kind` and `layer` type (a glob too) where these are given."""
+
+    name: str = "*"
+    kind: SiteKind | None = None
+    layer: str | None = None
+
+    def matches(self, site: SiteLike) -> bool:
+        return (
+            fnmatchcase(site.name, self.name)
+            and self.kind in (None, site.kind)
+            and (self.layer is None or fnmatchcase(site.layer, self.layer))
+        )
+
+    def __str__(self) -> str:
+        extra = [f"{key}={value}" for key, value in (("kind", self.kind), ("layer", self.layer)) if value]
+        return " ".join([self.name, *extra])
+
+
+class _OnSites(Record):
+    sites: tuple[Select, ...] = (Select(),)
+    """Where the faults strike: a glob on names, a mapping (name, kind, layer), or a list of these (any may match)."""
+
+    @field_validator("sites", mode="before")
+    @classmethod
+    def _as_selectors(cls, value: Any) -> Any:
+        items = value if isinstance(value, list | tuple) else [value]
+        if not items:
+            raise ValueError("an empty list selects no site; leave `sites` out to select all")
+        return tuple({"name": item} if isinstance(item, str) else item for item in items)
+
+    @field_validator("probability", "p01", "p10", check_fields=False)
+    @classmethod
+    def _in_range(cls, value: Probability | None) -> Probability | None:
+        for p in value if isinstance(value, tuple) else () if value is None else (value,):
+            check_probability(p)
+        return value
+
+    def scaled(self, factor: float) -> Self:
+        """The same faults at `factor` (0 to 1) times their probability."""
+        check_probability(factor, "the factor")
+        rates = [key for key in ("probability", "p01", "p10") if getattr(self, key, None) is not None]
+        return self.model_copy(update={key: _times(getattr(self, key), factor) for key in rates})
+
+
+def _times(p: Probability, factor: float) -> Probability:
+    return tuple(x * factor for x in p) if isinstance(p, tuple) else p * factor
+
+
+def per_bit(p: Probability, bit_width: int) -> tuple[float, ...]:
+    """One probability for each bit, lowest first; raises ModelError if a list has another length than the word."""
+    if not isinstance(p, tuple):
+        return (p,) * bit_width
+    if len(p) != bit_width:
+        raise ModelError(f"{len(p)} probabilities were given for words of {bit_width} bits, expected one for each bit")
+    return p
+
+
+class BitFlips(_OnSites):
+    """Independent bit errors: `probability` for both directions, or `p01` (0 reads 1) and `p10` (1 reads 0).
+
+    Each is one number for all bits, or a list with one for each bit, lowest first. A direction left out is 0.
+    """
+
+    model: Literal["bit_flips"] = "bit_flips"
+    probability: Probability | None = None
+    p01: Probability | None = None
+    p10: Probability | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        directed = self.p01 is not None or self.p10 is not None
+        if directed == (self.probability is not None):
+            raise ValueError("expected either `probability`, or `p01` and `p10`")
+        return self
+
+    def directions(self, bit_width: int) -> list[tuple[float, float]]:
+        """(p01, p10) of each bit, lowest first."""
+        p01, p10 = (self.p01 or 0.0, self.p10 or 0.0) if self.probability is None else (self.probability,) * 2
+        return list(zip(per_bit(p01, bit_width), per_bit(p10, bit_width), strict=True))
+
+
+class WordFaults(_OnSites):
+    """Whole words replaced with `probability`: by another code, uniformly ("random"), or XORed with a constant.
+
+    The constant is the lowest bit ("lsb"), the highest ("msb"), all bits ("full"), or an integer mask.
+    """
+
+    model: Literal["word"] = "word"
+    probability: float
+    effect: Literal["random", "lsb", "msb", "full"] | StrictInt = "random"
+
+    def mask(self, bit_width: int) -> int | None:
+        """The constant for words of `bit_width` bits (None for "random"); raises ModelError if wider than the word."""
+        full = (1 << bit_width) - 1
+        named = {"random": None, "lsb": 1, "msb": 1 << (bit_width - 1), "full": full}
+        if isinstance(self.effect, str):
+            return named[self.effect]
+        if not 0 < self.effect <= full:
+            raise ModelError(
+                f"the mask {self.effect:#x} does not fit words of {bit_width} bits, expected 1 to {full:#x}"
+            )
+        return self.effect
+
+
+class Clusters(_OnSites):
+    """Multi-cell upsets: an event with `probability` for each cell flips 1, 2, ... neighbours.
+
+    `sizes` are the probabilities of 1, 2, ... of them. Neighbours lie along the `axis`: "bit" (higher bits of the same word) or "word" (the same bit of the next words).
+    """
+
+    model: Literal["cluster"] = "cluster"
+    probability: Probability
+    sizes: tuple[float, ...] = (1.0,)
+    axis: Literal["bit", "word"] = "bit"
+
+    @field_validator("sizes")
+    @classmethod
+    def _sum_to_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        size_table(value)
+        return value
+
+
+FaultModel = Annotated[BitFlips | WordFaults | Clusters, Field(discriminator="model")]
+
+
+class FaultList(Record):
+    """A YAML file of faults: one key `faults`, a list."""
+
+    faults: tuple[FaultModel, ...]
+
+
+def load_faults(path: Path | str) -> tuple[FaultModel, ...]:
+    """The fault models of a YAML file's `faults:` list; raises FileError or ModelError."""
+    return FaultList.parse(read_yaml(path), str(path)).faults
+
+
+def bit_errors(rate: float, sites: str | Sequence[Any] = "*") -> tuple[FaultModel, ...]:
+    """Symmetric flips at one bit error rate, as a fault list."""
+    return (BitFlips(sites=sites, probability=rate),)
