@@ -1,0 +1,31 @@
+"""hwfault: what bit errors do to quantized networks, the same faults in training and in the deployed graph."""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "BitFlips": "hwfault.profiles.models",
+    "Clusters": "hwfault.profiles.models",
+    "FaultPlan": "hwfault.plan",
+    "HwfaultError": "hwfault.errors",
+    "Select": "hwfault.profiles.models",
+    "Site": "hwfault.plan",
+    "WordFaults": "hwfault.profiles.models",
+    "load_faults": "hwfault.profiles.models",
+    "onnxruntime_library": "hwfault.stream.native",
+    "resolve": "hwfault.plan",
+    "session": "hwfault.graph.session",
+}
+__all__ = list(_PUBLIC)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # imported on first use, so that reading a plan needs no torch and replaying a graph no Brevitas
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'hwfault' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -64,6 +64,17 @@ class SitePlan(Record):
             _check_process(process, self.site)
         return self
 
+    def reads_stored(self, tables: Sequence[Table]) -> bool:
+        """Whether which words become faulty depends on the codes stored before.
+
+        So it is for a bit process that does not accept every hit, and for `random` beside another process, which may
+        lead back to the first code.
+        """
+        if len(self.processes) > 1 and any(p.kind == "random" for p in self.processes):
+            return True
+        planes = [plane for p in self.processes for plane in zip(p.accept01, p.accept10, p.tables, strict=False)]
+        return any(tables[i] != (0,) and {a01, a10} != {ACCEPT_ALL} for a01, a10, i in planes)
+
 
 class FaultPlan(Record):
     """Everything that engines need to know: for each site its processes, for the plan its count tables.

@@ -134,7 +134,8 @@ class WordFaults(_OnSites):
 class Clusters(_OnSites):
     """Multi-cell upsets: an event with `probability` for each cell flips 1, 2, ... neighbours.
 
-    `sizes` are the probabilities of 1, 2, ... of them. Neighbours lie along the `axis`: "bit" (higher bits of the same word) or "word" (the same bit of the next words).
+    `sizes` are the probabilities of 1, 2, ... of them. Neighbours lie along the `axis`: "bit" (higher bits of the
+    same word) or "word" (the same bit of the next words).
     """
 
     model: Literal["cluster"] = "cluster"

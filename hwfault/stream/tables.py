@@ -99,7 +99,7 @@ def _accept(p: float, h: float) -> int:
 
 
 def size_table(sizes: Sequence[float]) -> tuple[int, ...]:
-    """Thresholds C[j] of a cluster's size from the probabilities of sizes 1, 2, ..., which must sum to 1 (ModelError)."""
+    """Thresholds C[j] of a cluster's size, from the probabilities of 1, 2, ... cells (ModelError: sum not 1)."""
     for j, p in enumerate(sizes):
         check_probability(p, f"the probability of cluster size {j + 1}")
     if not sizes or not math.isclose(math.fsum(sizes), 1.0, abs_tol=1e-9):

@@ -1,0 +1,38 @@
+# make demo, make test, make bench: each sets up .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+OLDEST ?= .venv-oldest-onnxruntime
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find export -type f)
+
+.PHONY: demo test lint bench clean install
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# the oldest onnxruntime that the native library supports, apart because a Python environment holds only one
+$(OLDEST)/.installed:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet onnxruntime==1.20.1 'numpy<2.5'
+	touch $@
+
+demo: install
+	$(BIN)/hwfault demo --out demo
+
+test: install $(OLDEST)/.installed
+	HWFAULT_OLDEST_ONNXRUNTIME=$(abspath $(OLDEST))/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) $(OLDEST) demo build dist

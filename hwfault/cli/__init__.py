@@ -1,0 +1,43 @@
+"""The command line: one file for each command; each parses, calls one function and prints."""
+
+import sys
+from importlib import import_module
+
+import click
+
+import hwfault
+from hwfault.errors import HwfaultError
+
+COMMANDS = ("demo", "train", "evaluate", "sites", "faults", "export", "replay")
+
+
+class _Commands(click.Group):
+    """Imports a command when it is called, and turns hwfault's errors into one line and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"hwfault.cli.{name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except HwfaultError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(hwfault.__version__, prog_name="hwfault")
+def main() -> None:
+    """Bit errors in quantized networks: train under them, export them, replay them bit for bit in onnxruntime.
+
+    Exit codes: 0 good, 1 an error, 2 wrong usage, 3 a replay whose faults differ.
+    """
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""Attaching a fault plan to a Brevitas network, without writing a single parameter."""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor, nn
+
+from hwfault.errors import GraphError, HwfaultError, PlanError
+from hwfault.inject import ops
+from hwfault.inject.clock import Clock
+from hwfault.inject.sites import quantizers, sites, unwrap
+from hwfault.plan import FaultPlan, SitePlan, resolve
+from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.stream.check import check_seed, signed64
+
+Gradient = Literal["zero", "straight_through"]
+Observer = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
+
+
+def inject(
+    model: nn.Module,
+    plan: FaultPlan | Sequence[BitFlips | WordFaults | Clusters],
+    *,
+    seed: int,
+    gradient: Gradient = "zero",
+    observe: Observer | None = None,
+) -> "Injection":
+    """Attaches a plan (or faults, resolved against the model) to the model's quantizers until the block is left.
+
+    Use it as `with inject(model, plan, seed=1):`, or call `.remove()` on what it returns. Parameters, scales and
+    `state_dict` stay untouched; several injections may be active, the later one acts on what the earlier left.
+    `gradient` is what flows back through a faulty word: nothing ("zero") or everything ("straight_through").
+    `observe(site name, before, after, scale, zero point)` sees every planned site's values at each forward.
+    Raises PlanError if the plan was made for other sites, HwfaultError for a seed that is not 64 bit.
+    """
+    return Injection(model, plan, seed=seed, gradient=gradient, observe=observe)
+
+
+class Injection:
+    """An attached plan; `seed`, `plan`, `first_sample` and `samples` can be set while it is attached.
+
+    Element i of a batch has sample number `first_sample + i`; after each forward the number runs on. In evaluation it
+    is meant to be the index in the data set: it starts at 0, and again at 0 after each training forward; set it to
+    evaluate from elsewhere. `samples` (int64, one number for each element) names them one by one until set to None.
+    Weights and biases have sample 0 in evaluation and the number of the step in training.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: FaultPlan | Sequence[BitFlips | WordFaults | Clusters],
+        *,
+        seed: int,
+        gradient: Gradient,
+        observe: Observer | None,
+    ) -> None:
+        if gradient not in ("zero", "straight_through"):
+            raise HwfaultError(f"the gradient rule is {gradient!r}, expected 'zero' or 'straight_through'")
+        self._model = unwrap(model)
+        self._straight_through = gradient == "straight_through"
+        self._observe = observe
+        self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        self._handles: list[Any] = []
+        self.clock = Clock(self._device)
+        self.seed = seed
+        self._sites = {site.name: site for site in sites(self._model)}
+        self.plan = plan if isinstance(plan, FaultPlan) else resolve(list(self._sites.values()), plan)
+        self._attach()
+
+    def _attach(self) -> None:
+        self._handles.append(self._model.register_forward_pre_hook(self.clock.tick))
+        for name, proxy in quantizers(self._model):
+            if name in self._strikes:
+                self._handles.append(proxy.register_forward_hook(SiteHook(self, name)))
+
+    @property
+    def plan(self) -> FaultPlan:
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: FaultPlan) -> None:
+        plan.check_fits(self._sites.values(), "the network")
+        if self._handles and set(plan.names) != set(self._strikes):
+            raise PlanError(
+                f"the new plan strikes {len(plan.names)} sites, the attached one {len(self._strikes)} others; "
+                "expected the same sites (a probability of 0 keeps one in), or leave the block and inject anew"
+            )
+        self._strikes = {name: Strike(plan, plan.at(name), self._device) for name in plan.names}
+        self._plan = plan
+
+    @property
+    def seed(self) -> int:
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._seed = check_seed(seed)
+        # a new tensor: graphs of earlier forwards may still hold the old one for their backward
+        self._seed_tensor = torch.tensor(signed64(seed), dtype=torch.int64, device=self._device)
+
+    @property
+    def first_sample(self) -> int:
+        """The sample number of the next batch's first element (reading it waits for the device)."""
+        return self.clock.next_sample(self._model.training)
+
+    @first_sample.setter
+    def first_sample(self, number: int) -> None:
+        self.clock.set_next_sample(number)
+
+    @property
+    def samples(self) -> Tensor | None:
+        return self.clock.samples
+
+    @samples.setter
+    def samples(self, numbers: Tensor | None) -> None:
+        self.clock.samples = None if numbers is None else torch.as_tensor(numbers, dtype=torch.int64).to(self._device)
+
+    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        """The values of a site with this forward's faults."""
+        entry = self._strikes[name]
+        samples = self.clock.of_batch(value.shape[0]) if entry.batched else self.clock.of_parameters()
+        faulty = entry(value, samples, self._seed_tensor, scale, zero_point, self._straight_through)
+        if self._observe is not None:
+            self._observe(name, *(t.detach() for t in (value, faulty, scale, zero_point)))
+        return faulty
+
+    def remove(self) -> None:
+        """Takes every hook away again; the model is as it was. Harmless when called twice."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+class Strike:
+    """The faults of one site, ready to be applied."""
+
+    def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
+        self.batched = entry.site.batched
+        self._format = (entry.site.bit_width, entry.site.signed)
+        self._reads_stored = entry.reads_stored(plan.tables)
+        self._program = torch.tensor(plan.program(entry.site.name), dtype=torch.int64, device=device)
+
+    def __call__(
+        self, value: Tensor, samples: Tensor, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
+    ) -> Tensor:
+        rules = (*self._format, straight_through, self._reads_stored)
+        out: Tensor = ops.inject(value, samples, seed, self._program, scale, zero_point, *rules)
+        return out
+
+
+class SiteHook:
+    """The forward hook of one quantizer proxy."""
+
+    def __init__(self, injection: Injection, name: str) -> None:
+        self._injection = injection
+        self._name = name
+
+    def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        refuse_export()
+        is_quant_tensor = isinstance(output, IntQuantTensor)
+        value = output.value if is_quant_tensor else output
+        if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
+            return None
+        scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
+        faulty = self._injection.strike(self._name, value, scale, zero_point)
+        if not is_quant_tensor:
+            return faulty
+        # not output.set(): a named tuple's _replace does not survive torch.compile
+        rest = (output.scale, output.zero_point, output.bit_width, output.signed_t, output.training_t)
+        return IntQuantTensor(faulty, *rest)
+
+
+def known_scale(proxy: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of a quantizer that returns bare values, as in Brevitas' quant_inference_mode."""
+    cached = getattr(proxy, "_cached_bias", None)
+    source: Any = cached if cached is not None else proxy.export_handler
+    return source.scale, source.zero_point
+
+
+def attached(model: nn.Module) -> bool:
+    """Whether any injection is attached to the model."""
+    hooks = (hook for module in unwrap(model).modules() for hook in module._forward_hooks.values())
+    return any(isinstance(hook, SiteHook) for hook in hooks)
+
+
+def refuse_export() -> None:
+    """Raises GraphError inside an ONNX or torch export: a traced graph would lose the faults."""
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        return
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+        raise GraphError(
+            "the model has faults attached while it is exported; leave the `with inject(...)` block (or call .remove() "
+            "on the injection), then put them into the graph with hwfault.graph.export(model, example, plan=plan)"
+        )

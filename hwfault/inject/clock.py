@@ -1,0 +1,70 @@
+"""Which sample numbers a forward's batch has: counters that live on the device and are never read by the host."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hwfault.errors import HwfaultError
+
+
+class Clock:
+    """Sample numbers of batches, and the number of training steps, one tick a forward of the whole model.
+
+    Every number is a fresh tensor: those that a forward's graph keeps for its backward are never written again.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.samples: Tensor | None = None
+        self._device = device
+        self._zero = torch.zeros((), dtype=torch.int64, device=device)
+        self._next = {True: self._zero, False: self._zero}
+        self._first = self._zero
+        self._steps = self._zero
+        self._step = self._zero
+        self._training = False
+        self._counted = False
+
+    def tick(self, model: nn.Module, args: Any = ()) -> None:
+        """Begins a forward: a pre-hook, so that a recomputation in the backward pass sees the same numbers."""
+        self._training, self._counted = model.training, False
+        self._first = self._next[self._training]
+        self._step = self._zero
+        if self._training:
+            self._step = self._steps
+            self._steps = self._steps + 1
+            self._next[False] = self._zero
+
+    def of_batch(self, batch: int) -> Tensor:
+        """The sample numbers (batch,) of this forward; raises HwfaultError if `samples` has another length."""
+        if self.samples is None:
+            if not self._counted:  # the first site's batch is the input's, whatever later layers fold into axis 0
+                self._next[self._training] = self._first + batch
+                self._counted = True
+            return self._first + torch.arange(batch, device=self._device)
+        if self.samples.shape != (batch,):
+            raise HwfaultError(
+                f"`samples` has shape {tuple(self.samples.shape)} but the batch has {batch} elements, expected one "
+                "number for each; set it to None to number them from first_sample"
+            )
+        return self.samples
+
+    def of_parameters(self) -> Tensor:
+        """The sample number (1,) of parameters: the step in training, 0 in evaluation."""
+        return self._step.reshape(1)
+
+    def next_sample(self, training: bool) -> int:
+        return int(self._next[training])
+
+    def set_next_sample(self, number: int) -> None:
+        start = torch.tensor(number, dtype=torch.int64, device=self._device)
+        self._next = {True: start, False: start}
+
+    @property
+    def steps(self) -> int:
+        """Training forwards so far; set it to resume."""
+        return int(self._steps)
+
+    @steps.setter
+    def steps(self, number: int) -> None:
+        self._steps = torch.tensor(number, dtype=torch.int64, device=self._device)

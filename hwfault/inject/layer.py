@@ -1,0 +1,84 @@
+"""Fault injection as a function and as a layer, for callers who place it themselves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor, nn
+
+from hwfault.errors import PlanError
+from hwfault.inject.attach import Gradient, Strike
+from hwfault.inject.clock import Clock
+from hwfault.plan import Site, resolve
+from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.stream.check import check_seed, signed64
+
+
+class FaultInjectionFunction(torch.autograd.Function):
+    """`apply(x, faulty_values, mask)`: faulty values where the mask is true, x elsewhere.
+
+    The three have one shape; x any floating type. Only the mask is kept for the backward pass, which returns the
+    gradient with zeros where the mask is true (also for NaN and infinite gradients), and None for the other two.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, faulty_values: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return torch.where(mask, faulty_values, x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (mask,) = ctx.saved_tensors
+        return gradients[0].masked_fill(mask, 0), None, None
+
+
+class QuantFaultInjectionLayer(nn.Module):
+    """Injects faults into the integers of the Brevitas QuantTensor that passes through it; shapes stay.
+
+    `name` is the site's name in the fault stream: two layers of one network need two names. Samples are numbered as by
+    `inject`, a counter for training and one for evaluation; see its `clock`. Nothing is kept for the backward pass.
+    Raises PlanError for an input that is not an integer QuantTensor.
+    """
+
+    def __init__(
+        self,
+        faults: Sequence[BitFlips | WordFaults | Clusters],
+        *,
+        name: str,
+        seed: int,
+        gradient: Gradient = "zero",
+    ) -> None:
+        super().__init__()
+        self.faults = tuple(faults)
+        self.name = name
+        self.seed = check_seed(seed)
+        self.gradient = gradient
+        self.clock: Clock | None = None
+        self._strikes: dict[tuple[int, bool, torch.device], Strike] = {}
+
+    def forward(self, x: IntQuantTensor) -> IntQuantTensor:
+        if not isinstance(x, IntQuantTensor):
+            raise PlanError(
+                f"the layer {self.name!r} was given a {type(x).__name__}, expected an integer QuantTensor; "
+                "set return_quant_tensor=True on the quantizer before it"
+            )
+        if self.clock is None:
+            self.clock = Clock(x.value.device)
+        self.clock.tick(self)
+        seed = torch.tensor(signed64(self.seed), device=x.value.device)
+        strike = self._strike(int(x.bit_width), bool(x.signed), x.value.device)
+        samples = self.clock.of_batch(x.value.shape[0])
+        faulty = strike(x.value, samples, seed, x.scale, x.zero_point, self.gradient == "straight_through")
+        return IntQuantTensor(faulty, x.scale, x.zero_point, x.bit_width, x.signed_t, x.training_t)
+
+    def _strike(self, bit_width: int, signed: bool, device: torch.device) -> Strike:
+        key = (bit_width, signed, device)
+        if key not in self._strikes:
+            site = Site(name=self.name, kind="activation", bit_width=bit_width, signed=signed)
+            plan = resolve([site], self.faults)
+            self._strikes[key] = Strike(plan, plan.at(self.name), device)
+        return self._strikes[key]
+
+    def extra_repr(self) -> str:
+        return f"name={self.name!r}, seed={self.seed}, gradient={self.gradient!r}, faults={list(self.faults)}"

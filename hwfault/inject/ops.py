@@ -1,0 +1,158 @@
+"""The torch operators `hwfault::inject` and `hwfault::zero_faulty`, with their fakes and gradients.
+
+| argument          | type, shape                    | meaning                                                          |
+|-------------------|--------------------------------|------------------------------------------------------------------|
+| x, gradient       | floating, any                  | values on the quantizer's grid; gradient of the faulty values    |
+| samples           | int64 (batch,)                 | sample number of each element of axis 0; one: x is one sample    |
+| seed              | int64 ()                       | the bits of the unsigned 64 bit seed                             |
+| program           | int64 (n,)                     | the site's fault program (hwfault.stream.reference)              |
+| scale, zero_point | floating, one axis not 1       | the quantizer's, aligned to x's last axes                        |
+| straight_through  | bool                           | whether faulty words pass their gradient on                      |
+| reads_stored      | bool                           | whether which words are faulty depends on the stored codes       |
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hwfault.errors import PlanError
+from hwfault.stream import native
+
+_DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+
+
+@torch.library.custom_op("hwfault::inject", mutates_args=(), device_types="cpu")
+def inject(
+    x: Tensor,
+    samples: Tensor,
+    seed: Tensor,
+    program: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    bit_width: int,
+    signed: bool,
+    straight_through: bool,
+    reads_stored: bool,
+) -> Tensor:
+    """x with the faults of a site's program, contiguous; words that no fault changed keep their bits.
+
+    The gradient is zero at faulty words (those whose code changed) unless `straight_through`. Raises PlanError for a
+    scale or zero point that has more than one axis, or a value for each element of the batch.
+    """
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    draw = _Draw(x, samples, seed, program, scale, zero_point, bit_width, signed)
+    native.inject(_DTYPES[x.dtype], x.data_ptr(), out.data_ptr(), draw.draw, draw.format, torch.get_num_threads())
+    return out
+
+
+@torch.library.custom_op("hwfault::zero_faulty", mutates_args=(), device_types="cpu")
+def zero_faulty(
+    gradient: Tensor,
+    x: Tensor | None,
+    samples: Tensor,
+    seed: Tensor,
+    program: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    bit_width: int,
+    signed: bool,
+) -> Tensor:
+    """The gradient with zeros at faulty words, which are found again from the stream.
+
+    x, the values before injection, must be given where `reads_stored` holds for the program.
+    """
+    gradient = gradient.contiguous()
+    x = None if x is None else x.contiguous()
+    out = torch.empty_like(gradient)
+    draw = _Draw(gradient, samples, seed, program, scale, zero_point, bit_width, signed)
+    pointers = (gradient.data_ptr(), out.data_ptr(), None if x is None else x.data_ptr())
+    native.zero_faulty(_DTYPES[gradient.dtype], *pointers, draw.draw, draw.format, torch.get_num_threads())
+    return out
+
+
+@inject.register_fake
+def _(x: Tensor, *_args: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@zero_faulty.register_fake
+def _(gradient: Tensor, *_args: Any) -> Tensor:
+    return torch.empty_like(gradient, memory_format=torch.contiguous_format)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Keeps what names the draw; x itself, by reference, only where the outcome depends on the stored codes."""
+    x, *draw, ctx.bit_width, ctx.signed, ctx.straight_through, reads_stored = inputs
+    if not ctx.straight_through:
+        ctx.save_for_backward(x if reads_stored else None, *draw)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    if not ctx.straight_through:
+        gradient = zero_faulty(gradient, *ctx.saved_tensors, ctx.bit_width, ctx.signed)
+    return gradient, *(None,) * 9
+
+
+def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, *tensors, ctx.bit_width, ctx.signed = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _second_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    return zero_faulty(gradient, *ctx.saved_tensors, ctx.bit_width, ctx.signed), *(None,) * 8
+
+
+inject.register_autograd(_backward, setup_context=_keep)
+zero_faulty.register_autograd(_second_backward, setup_context=_keep_for_second)
+
+
+class _Draw:
+    """The C structs of one call, and the tensors they point into."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        samples: Tensor,
+        seed: Tensor,
+        program: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        bit_width: int,
+        signed: bool,
+    ) -> None:
+        batch = samples.numel()
+        if x.numel() and (batch == 0 or x.numel() % batch):
+            raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
+        words = x.numel() // max(batch, 1)
+        scale, scale_inner = _along_axis(x, scale, batch, "scale")
+        zero_point, zero_point_inner = _along_axis(x, zero_point, batch, "zero point")
+        self._alive = (samples.contiguous(), program.contiguous(), scale, zero_point)
+        pointers = [t.data_ptr() for t in self._alive]
+        self.draw = native.draw(int(seed), pointers[0], batch, words, pointers[1], program.numel())
+        self.format = native.format(
+            pointers[2],
+            scale.numel(),
+            scale_inner,
+            pointers[3],
+            zero_point.numel(),
+            zero_point_inner,
+            bit_width,
+            signed,
+        )
+
+
+def _along_axis(x: Tensor, t: Tensor, batch: int, what: str) -> tuple[Tensor, int]:
+    """The values as float64, and how many words of x share one before the next comes."""
+    t = t.detach()
+    shape = (1,) * (x.dim() - t.dim()) + tuple(t.shape)
+    axes = [axis for axis, length in enumerate(shape) if length > 1]
+    per_element = batch > 1 and axes == [0] and x.dim() > 1
+    if t.dim() > x.dim() or len(axes) > 1 or per_element or any(shape[a] != x.shape[a] for a in axes):
+        raise PlanError(
+            f"a {what} of shape {tuple(t.shape)} for values of shape {tuple(x.shape)}, expected one for the tensor or "
+            "one for each channel"
+        )
+    inner = x.shape[axes[0] + 1 :].numel() if axes else 1
+    return t.to(torch.float64).contiguous(), inner

@@ -1,0 +1,97 @@
+"""The injection sites of a Brevitas network: every quantizer proxy that yields integers."""
+
+from collections.abc import Iterator
+
+import torch
+from brevitas.proxy.parameter_quant import BiasQuantProxyFromInjectorBase, WeightQuantProxyFromInjectorBase
+from brevitas.proxy.quant_proxy import QuantProxyFromInjector
+from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
+from torch import Tensor, nn
+
+from hwfault.errors import PlanError
+from hwfault.plan import Site
+from hwfault.profiles.models import SiteKind
+
+
+def sites(model: nn.Module, example: Tensor | None = None) -> list[Site]:
+    """Every place where the network holds quantized integers, in the order of its modules.
+
+    A site is named after its quantizer's module path (`features.0.weight_quant`). Shapes of activations, without
+    the batch, are known when an `example` batch is given: it is run once in evaluation mode, without gradients.
+    Raises PlanError for a quantizer that is not an integer quantizer with one scale a tensor or channel.
+    """
+    shapes = _activation_shapes(model, example) if example is not None else {}
+    return [_site(name, proxy, shapes.get(name)) for name, proxy in quantizers(model)]
+
+
+def quantizers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(site name, quantizer proxy) of each site; a proxy shared by several layers comes once."""
+    for name, module in unwrap(model).named_modules():
+        if _kind(name, module) is not None and module.is_quant_enabled:
+            yield name, module
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's own module inside what torch.compile or data parallelism wrapped around it."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _kind(name: str, module: nn.Module) -> SiteKind | None:
+    if isinstance(module, WeightQuantProxyFromInjectorBase):
+        return "weight"
+    if isinstance(module, BiasQuantProxyFromInjectorBase):
+        return "bias"
+    if isinstance(module, ActQuantProxyFromInjectorBase):
+        return "input" if name.rpartition(".")[2] == "input_quant" else "activation"
+    return None
+
+
+def _site(name: str, proxy: nn.Module, shape: tuple[int, ...] | None) -> Site:
+    kind = _kind(name, proxy)
+    assert kind is not None
+    if kind in ("weight", "bias"):
+        shape = tuple(proxy.tracked_parameter_list[0].shape)
+    layer = type(proxy.tracked_module_list[0]).__name__
+    width = _bit_width(name, proxy)
+    return Site(name=name, kind=kind, bit_width=width, signed=bool(proxy.is_signed), layer=layer, shape=shape)
+
+
+def _bit_width(name: str, proxy: QuantProxyFromInjector) -> int:
+    fused = getattr(proxy, "fused_activation_quant_proxy", None)
+    quantizer = proxy.tensor_quant if fused is None else fused.tensor_quant
+    width = getattr(quantizer, "msb_clamp_bit_width_impl", None) or getattr(quantizer, "bit_width", None)
+    if width is None or proxy.is_groupwise:
+        raise PlanError(
+            f"the quantizer {name!r} ({type(quantizer).__name__}) does not yield integers with one scale for each "
+            "tensor or channel; hwfault handles Brevitas' integer quantizers only"
+        )
+    return int(width())
+
+
+@torch.no_grad()
+def _activation_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, output: Tensor) -> None:
+        if output.dim():  # Brevitas probes quantizers with a scalar to learn their scale
+            shapes[name] = tuple(output.shape[1:])
+
+    handles = [
+        proxy.register_forward_hook(lambda _m, _a, output, name=name: note(name, output))
+        for name, proxy in quantizers(model)
+    ]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    return shapes

@@ -1,0 +1,10 @@
+"""The engines as fixtures."""
+
+import pytest
+
+from .engines import ENGINES, Engine
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request) -> Engine:
+    return ENGINES[request.param]
