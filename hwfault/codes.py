@@ -57,6 +57,6 @@ def decode(
     codes: ArrayLike, scale: ArrayLike, zero_point: ArrayLike, fmt: CodeFormat, dtype: type = np.float32
 ) -> NDArray[np.floating]:
     """Values of code words: one subtraction and one multiplication in `dtype`."""
-    q = integers(codes, fmt).astype(dtype)
+    q: NDArray[np.floating] = integers(codes, fmt).astype(dtype)
     value: NDArray[np.floating] = (q - np.asarray(zero_point, dtype)) * np.asarray(scale, dtype)
     return value

@@ -92,9 +92,9 @@ class FaultPlan(Record):
         for table in self.tables:
             _check_table(table)
         _check_numbers(self.sites)
-        indices = [i for s in self.sites for p in s.processes for i in p.tables]
-        if indices and not 0 <= min(indices) <= max(indices) < len(self.tables):
-            raise ValueError(f"a process names table {max(indices)} of {len(self.tables)} (counted from 0)")
+        indices = {i for s in self.sites for p in s.processes for i in p.tables}
+        if absent := indices - set(range(len(self.tables))):
+            raise ValueError(f"a process names table {min(absent)} of {len(self.tables)} (counted from 0)")
         return self
 
     @cached_property
@@ -145,7 +145,9 @@ class FaultPlan(Record):
     def from_json(cls, text: str | bytes, source: str = "the plan") -> Self:
         """The plan that `to_json` wrote; raises PlanError for anything else."""
         try:
-            return cls.parse(json.loads(text), source)
+            return cls.parse(json.loads(text), f"{source}: not a fault plan")
+        except ModelError as error:
+            raise PlanError(str(error)) from None
         except (ValueError, RecursionError) as error:
             raise PlanError(f"{source}: not a fault plan: {error}") from None
 
@@ -195,7 +197,10 @@ def resolve(sites: Sequence[Site], faults: Sequence[BitFlips | WordFaults | Clus
         processes = tuple(_process(site, k, fault, tables) for k, fault in chosen)
         if processes:
             planned.append(SitePlan(site=site, processes=processes))
-    return FaultPlan(faults=tuple(faults), sites=tuple(planned), tables=tuple(tables))
+    try:
+        return FaultPlan(faults=tuple(faults), sites=tuple(planned), tables=tuple(tables))
+    except ModelError as error:
+        raise PlanError(f"the faults make no plan: {error}") from None
 
 
 def _process(site: Site, k: int, fault: FaultModel, tables: dict[Table, int]) -> Process:
@@ -204,10 +209,10 @@ def _process(site: Site, k: int, fault: FaultModel, tables: dict[Table, int]) ->
 
     try:
         numbers = _integers(site.bit_width, fault)
+        indices = tuple(table(h) for h in numbers.pop("rates"))
     except ModelError as error:
         raise ModelError(f"fault {k} at site {site.name!r}: {error}") from None
-    rates = numbers.pop("rates")
-    return Process(fault=k, site_number=site_number(site.name, k), tables=tuple(table(h) for h in rates), **numbers)
+    return Process(fault=k, site_number=site_number(site.name, k), tables=indices, **numbers)
 
 
 def _integers(bits: int, fault: FaultModel) -> dict[str, Any]:
@@ -231,7 +236,7 @@ def _check_selectors(sites: Sequence[Site], fault: FaultModel) -> None:
 
 
 def _check_numbers(sites: Sequence[SitePlan]) -> None:
-    keys: dict[int, str] = {}
+    keys: set[int] = set()
     names: set[str] = set()
     for entry in sites:
         name = entry.site.name
@@ -241,8 +246,9 @@ def _check_numbers(sites: Sequence[SitePlan]) -> None:
         for process in entry.processes:
             key = f"{name}#{process.fault}"
             number = process.site_number
-            if keys.setdefault(number, key) != key or site_number(name, process.fault) != number:
+            if number in keys or site_number(name, process.fault) != number:
                 raise ValueError(f"the number {number} of {key} is not its own alone; rename the site")
+            keys.add(number)
 
 
 def _check_process(process: Process, site: Site) -> None:
@@ -254,6 +260,8 @@ def _check_process(process: Process, site: Site) -> None:
             f"site {site.name!r}: a {process.kind} process on {site.bit_width} bits needs {planes} tables and "
             f"{accepted} accepts each way, found {lengths}"
         )
+    if process.sizes and process.kind != "cluster":
+        raise ValueError(f"site {site.name!r}: a {process.kind} process has cluster sizes it should not")
     given = {"cluster": process.axis, "mask": process.mask}
     if any((process.kind == kind) != (value is not None) for kind, value in given.items()):
         raise ValueError(f"site {site.name!r}: a {process.kind} process lacks its axis or mask, or has one too many")

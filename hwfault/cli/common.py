@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of a table.")
 
 
-class Seeds(click.ParamType):
+class Seeds(click.ParamType[Any]):
     """Fault seeds as `0-19`, `1,2,5`, or one number."""
 
     name = "seeds"
@@ -42,7 +42,7 @@ def _span(part: str) -> range:
     return span
 
 
-class Rates(click.ParamType):
+class Rates(click.ParamType[Any]):
     """Bit error rates as `0,0.001,0.03`."""
 
     name = "rates"
@@ -59,9 +59,7 @@ class Rates(click.ParamType):
 def fault_options(command: F) -> F:
     """Adds --faults, --ber and --select, which `given_faults` reads."""
     options = [
-        click.option(
-            "--faults", "faults_file", type=click.Path(path_type=Path), help="YAML file with a `faults:` list."
-        ),
+        click.option("--faults", "faults_file", type=click.Path(path_type=Path), help="YAML file, a `faults:` list."),
         click.option("--ber", type=float, help="Symmetric bit errors with this probability (0.03 is 3 %)."),
         click.option("--select", default=None, help="With --ber: the sites it strikes, a glob on names.  [default: *]"),
     ]

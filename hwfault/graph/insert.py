@@ -1,12 +1,13 @@
 """Putting a fault plan into a QONNX graph, and reading it back."""
 
-import math
+from collections.abc import Mapping
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
+import numpy as np
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+import hwfault
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
@@ -21,7 +22,6 @@ from hwfault.graph.qonnxgraph import (
     replace_nodes,
     set_metadata,
     site_name,
-    stamp_ir,
     words_sha256,
 )
 from hwfault.plan import FaultPlan, Site
@@ -31,16 +31,7 @@ SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 FAULT_OPS = ("TransientFaults", "FaultMap")
 
 _PLAN, _PLAN_SHA256 = f"{DOMAIN}.plan", f"{DOMAIN}.plan_sha256"
-_ZERO = "hwfault_zero"
-
-
-class FaultNode(NamedTuple):
-    """A fault node of a graph: the site it strikes and the tensors before and after."""
-
-    site: str
-    before: str
-    after: str
-    node: NodeProto
+_ZERO = f"{DOMAIN}_zero_point"
 
 
 def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
@@ -48,19 +39,18 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
 
     Whatever read a quantizer's output (nodes, the graph's outputs) reads the faulty values under the same name. The
     graph gets the inputs `hwfault_seed` and `hwfault_first_sample` (int64 scalars), and the plan, its hash and the
-    versions as metadata. Raises GraphError for a graph that has no quantizers or carries faults already, PlanError
-    for a plan that does not fit it.
+    versions as metadata. Raises GraphError for a graph without quantizers or with faults already, PlanError for a
+    plan that does not fit it.
     """
-    if fault_nodes(model):
+    if any(node.domain == DOMAIN for node in model.graph.node):
         raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
     out = ModelProto()
     out.CopyFrom(model)
-    planned = _place(out, plan)
-    _splice(out, [(node, _fault_node(out, node, site, plan)) for site, node in planned])
+    _splice(out, _place(out, plan), plan)
     for name in (SEED, FIRST_SAMPLE):
         out.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
     out.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    stamp_ir(out)
+    out.ir_version = max(out.ir_version, 10)  # the first with metadata on nodes
     set_metadata(out, _plan_metadata(plan))
     return out
 
@@ -68,29 +58,141 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
 def _place(model: ModelProto, plan: FaultPlan) -> list[GraphSite]:
     """The sites of the plan with their nodes; raises PlanError or GraphError for one that cannot be struck."""
     constants = Constants(model)
-    named = [(site_name(node), node) for node in quantizers(model)]
-    found = [GraphSite(describe(node, constants), node) for name, node in named if name in plan.names]
-    others = [Site(name=name, kind="weight", bit_width=1, signed=False) for name, _ in named if name not in plan.names]
-    plan.check_fits([*others, *(entry.site for entry in found)], "the graph")
-    for entry in found:
-        plan.check_fits([*others, *_others(found, entry), entry.site], "the graph")
+    nodes = [(site_name(node), node) for node in quantizers(model)]
+    planned = [GraphSite(describe(node, constants), node) for name, node in nodes if name in plan.names]
+    struck = {entry.site.name: entry.site for entry in planned}
+    stubs = [Site(name=name, kind="weight", bit_width=1, signed=False) for name, _ in nodes if name not in struck]
+    plan.check_fits([*stubs, *struck.values()], "the graph")
+    for entry in planned:
+        _check_same(entry.site, struck[entry.site.name])
         _check_words(entry, plan.at(entry.site.name).site, constants)
-    return found
+    return planned
 
 
-def _others(found: list[GraphSite], entry: GraphSite) -> list[Site]:
-    return [other.site for other in found if other.site.name != entry.site.name]
+def _check_same(site: Site, other: Site) -> None:
+    mine, theirs = ((s.bit_width, s.signed, s.batched) for s in (site, other))
+    if mine != theirs:
+        raise PlanError(
+            f"two quantizers of the graph are both the site {site.name!r} but have (bit width, signed, batched) = "
+            f"{mine} and {theirs}; expected one name for each, set as the nodes' metadata {SITE!r}"
+        )
 
 
 def _check_words(entry: GraphSite, planned: Site, constants: Constants) -> None:
     """Raises PlanError if a parameter's words lie in another order than where the plan comes from."""
     values, stamp = constants.get(entry.node.input[0]), metadata(entry.node).get(WORDS)
-    if values is None:
+    if values is None or (stamp is None and planned.shape is None):
         return
-    same = words_sha256(values) == stamp if stamp else _squeezed(values.shape) == _squeezed(planned.shape)
-    if not same:
+    if words_sha256(values) != stamp if stamp else _squeezed(values.shape) != _squeezed(planned.shape or ()):
         raise PlanError(
-            f"the values of the site {planned.name!r} (shape {list(values.shape)}) are not the network's "
-            f"(shape {list(planned.shape or ())}), or lie in another order, so that faults would strike other words. "
-            "qonnx's cleanup transposes weights: put the plan into the exported graph first, then clean it up"
+            f"the values of the site {planned.name!r} (shape {list(values.shape)} in the graph, "
+            f"{list(planned.shape or ())} in the plan) are not those that were exported, or lie in another order, so "
+            "that faults would strike other words. qonnx's cleanup transposes weights: put the plan into the exported "
+            "graph first, then clean it up"
         )
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(extent for extent in shape if extent != 1)
+
+
+def _splice(model: ModelProto, planned: list[GraphSite], plan: FaultPlan) -> None:
+    """Puts a fault node behind each planned quantizer.
+
+    The fault node takes over the name of the quantizer's output, so that every reader, also in subgraphs, and the
+    graph's outputs see the faulty values without being touched.
+    """
+    types = _value_infos(model)
+    if any(entry.node.op_type == "BipolarQuant" for entry in planned):  # the one quantizer without a zero point
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), _ZERO))
+    followers = {entry.node.output[0]: _fault_node(entry, plan) for entry in planned}
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        follower = followers.get(node.output[0]) if node.output else None
+        nodes.append(node)
+        if follower is not None:
+            _describe_before(model, types.get(node.output[0]), follower.input[0])
+            node.output[0] = follower.input[0]
+            nodes.append(follower)
+    replace_nodes(model, nodes)
+
+
+def _fault_node(entry: GraphSite, plan: FaultPlan) -> NodeProto:
+    site, quantizer = entry
+    after = quantizer.output[0]
+    zero_point = _ZERO if quantizer.op_type == "BipolarQuant" else quantizer.input[2]
+    inputs = [f"{after}_before_faults", quantizer.input[1], zero_point, SEED, FIRST_SAMPLE]
+    node = helper.make_node("TransientFaults", inputs, [after], name=f"{quantizer.name}.faults", domain=DOMAIN)
+    program = helper.make_attribute("program", plan.program(site.name), attr_type=AttributeProto.INTS)
+    numbers = {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
+    node.attribute.extend([program, *(helper.make_attribute(key, value) for key, value in numbers.items())])
+    set_metadata(node, {SITE: site.name})
+    return node
+
+
+def _value_infos(model: ModelProto) -> Mapping[str, ValueInfoProto]:
+    return {info.name: info for info in [*model.graph.value_info, *model.graph.output]}
+
+
+def _describe_before(model: ModelProto, known: ValueInfoProto | None, name: str) -> None:
+    """Gives the tensor before the faults the type and shape known of the one after them."""
+    if known is not None:
+        info = model.graph.value_info.add()
+        info.CopyFrom(known)
+        info.name = name
+
+
+def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
+    own = {"version": hwfault.__version__, "spec": "fault-stream v1"}
+    return {
+        _PLAN: plan.to_json(),
+        _PLAN_SHA256: plan.digest,
+        **{f"{DOMAIN}.{key}": value for key, value in own.items()},
+    }
+
+
+class FaultNode(NamedTuple):
+    """A TransientFaults node of a graph: the site it strikes, and the tensors before and after."""
+
+    site: str
+    before: str
+    after: str
+    node: NodeProto
+
+
+def fault_nodes(model: ModelProto) -> list[FaultNode]:
+    """The TransientFaults nodes of a graph, in its order; a quantizer that runs twice has two of one site."""
+    nodes = [node for node in model.graph.node if node.domain == DOMAIN and node.op_type == "TransientFaults"]
+    return [FaultNode(site_name(node), node.input[0], node.output[0], node) for node in nodes]
+
+
+def plan_of(model: ModelProto) -> FaultPlan:
+    """The plan that a graph carries.
+
+    Raises GraphError for a graph without one, and where plan, hash and fault nodes do not agree.
+    """
+    found = metadata(model)
+    if _PLAN not in found:
+        raise GraphError(
+            f"the graph carries no fault plan (metadata {_PLAN!r}); expected one that hwfault put faults into"
+        )
+    if sha256(found[_PLAN].encode()).hexdigest() != found.get(_PLAN_SHA256):
+        raise GraphError(f"the graph's plan does not have the hash {found.get(_PLAN_SHA256)} that it states; {_ANEW}")
+    plan = FaultPlan.from_json(found[_PLAN], "the graph's plan")
+    nodes = fault_nodes(model)
+    if {entry.site for entry in nodes} != set(plan.names):
+        raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries; {_ANEW}")
+    for entry in nodes:
+        _check_program(entry, plan)
+    return plan
+
+
+_ANEW = "it was changed after the faults were put in: export it anew"
+
+
+def _check_program(entry: FaultNode, plan: FaultPlan) -> None:
+    site = plan.at(entry.site).site
+    expected = {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
+    given: dict[str, Any] = {key: attribute(entry.node, key, None) for key in expected}
+    if given != expected or tuple(attribute(entry.node, "program", ())) != plan.program(entry.site):
+        raise GraphError(f"the fault node {entry.node.name!r} does not do what the graph's plan says; {_ANEW}")

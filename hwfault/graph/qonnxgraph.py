@@ -1,6 +1,7 @@
 """Reading a QONNX graph: its constants, its quantizer nodes and the site each of them is."""
 
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,13 +159,6 @@ def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
     model.graph.node.extend(nodes)
 
 
-def stamp_ir(model: ModelProto) -> None:
-    """Raises the graph's IR version to 10 if it is older: the first that has metadata on nodes."""
-    model.ir_version = max(model.ir_version, 10)
-
-
 def words_sha256(values: NDArray[np.float32]) -> str:
     """Hash of a parameter's values in C order."""
-    from hashlib import sha256
-
     return sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

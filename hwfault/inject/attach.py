@@ -64,6 +64,8 @@ class Injection:
         self._observe = observe
         self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         self._handles: list[Any] = []
+        self._strikes: dict[str, Strike] = {}
+        self._plan: FaultPlan
         self.clock = Clock(self._device)
         self.seed = seed
         self._sites = {site.name: site for site in sites(self._model)}

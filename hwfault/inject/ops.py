@@ -1,14 +1,14 @@
 """The torch operators `hwfault::inject` and `hwfault::zero_faulty`, with their fakes and gradients.
 
-| argument          | type, shape                    | meaning                                                          |
-|-------------------|--------------------------------|------------------------------------------------------------------|
-| x, gradient       | floating, any                  | values on the quantizer's grid; gradient of the faulty values    |
-| samples           | int64 (batch,)                 | sample number of each element of axis 0; one: x is one sample    |
-| seed              | int64 ()                       | the bits of the unsigned 64 bit seed                             |
-| program           | int64 (n,)                     | the site's fault program (hwfault.stream.reference)              |
-| scale, zero_point | floating, one axis not 1       | the quantizer's, aligned to x's last axes                        |
-| straight_through  | bool                           | whether faulty words pass their gradient on                      |
-| reads_stored      | bool                           | whether which words are faulty depends on the stored codes       |
+| argument          | type, shape              | meaning                                                       |
+|-------------------|--------------------------|---------------------------------------------------------------|
+| x, gradient       | floating, any            | values on the quantizer's grid; gradient of the faulty values |
+| samples           | int64 (batch,)           | sample number of each element of axis 0; one: x is one sample |
+| seed              | int64 ()                 | the bits of the unsigned 64 bit seed                          |
+| program           | int64 (n,)               | the site's fault program (hwfault.stream.reference)           |
+| scale, zero_point | floating, one axis not 1 | the quantizer's, aligned to x's last axes                     |
+| straight_through  | bool                     | whether faulty words pass their gradient on                   |
+| reads_stored      | bool                     | whether which words are faulty depends on the stored codes    |
 """
 
 from typing import Any
@@ -43,7 +43,7 @@ def inject(
     x = x.contiguous()
     out = torch.empty_like(x)
     draw = _Draw(x, samples, seed, program, scale, zero_point, bit_width, signed)
-    native.inject(_DTYPES[x.dtype], x.data_ptr(), out.data_ptr(), draw.draw, draw.format, torch.get_num_threads())
+    native.inject(_dtype(x), x.data_ptr(), out.data_ptr(), draw.draw, draw.format, torch.get_num_threads())
     return out
 
 
@@ -68,7 +68,7 @@ def zero_faulty(
     out = torch.empty_like(gradient)
     draw = _Draw(gradient, samples, seed, program, scale, zero_point, bit_width, signed)
     pointers = (gradient.data_ptr(), out.data_ptr(), None if x is None else x.data_ptr())
-    native.zero_faulty(_DTYPES[gradient.dtype], *pointers, draw.draw, draw.format, torch.get_num_threads())
+    native.zero_faulty(_dtype(gradient), *pointers, draw.draw, draw.format, torch.get_num_threads())
     return out
 
 
@@ -106,6 +106,12 @@ def _second_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 inject.register_autograd(_backward, setup_context=_keep)
 zero_faulty.register_autograd(_second_backward, setup_context=_keep_for_second)
+
+
+def _dtype(x: Tensor) -> int:
+    if x.dtype not in _DTYPES:
+        raise PlanError(f"values of type {x.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    return _DTYPES[x.dtype]
 
 
 class _Draw:

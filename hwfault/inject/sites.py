@@ -1,10 +1,10 @@
 """The injection sites of a Brevitas network: every quantizer proxy that yields integers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from brevitas.proxy.parameter_quant import BiasQuantProxyFromInjectorBase, WeightQuantProxyFromInjectorBase
-from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import Tensor, nn
 
@@ -52,7 +52,7 @@ def _kind(name: str, module: nn.Module) -> SiteKind | None:
     return None
 
 
-def _site(name: str, proxy: nn.Module, shape: tuple[int, ...] | None) -> Site:
+def _site(name: str, proxy: Any, shape: tuple[int, ...] | None) -> Site:
     kind = _kind(name, proxy)
     assert kind is not None
     if kind in ("weight", "bias"):
@@ -62,7 +62,7 @@ def _site(name: str, proxy: nn.Module, shape: tuple[int, ...] | None) -> Site:
     return Site(name=name, kind=kind, bit_width=width, signed=bool(proxy.is_signed), layer=layer, shape=shape)
 
 
-def _bit_width(name: str, proxy: QuantProxyFromInjector) -> int:
+def _bit_width(name: str, proxy: Any) -> int:
     fused = getattr(proxy, "fused_activation_quant_proxy", None)
     quantizer = proxy.tensor_quant if fused is None else fused.tensor_quant
     width = getattr(quantizer, "msb_clamp_bit_width_impl", None) or getattr(quantizer, "bit_width", None)

@@ -57,6 +57,15 @@ class _OnSites(Record):
             raise ValueError("an empty list selects no site; leave `sites` out to select all")
         return tuple({"name": item} if isinstance(item, str) else item for item in items)
 
+    @field_validator("probability", "p01", "p10", mode="before", check_fields=False)
+    @classmethod
+    def _no_yes_or_no(cls, value: Any) -> Any:
+        if value in ([], ()) or any(
+            isinstance(p, bool) for p in (value if isinstance(value, list | tuple) else [value])
+        ):
+            raise ValueError(f"{value!r} is not a probability, expected a number in [0, 1]")
+        return value
+
     @field_validator("probability", "p01", "p10", check_fields=False)
     @classmethod
     def _in_range(cls, value: Probability | None) -> Probability | None:
@@ -104,7 +113,8 @@ class BitFlips(_OnSites):
 
     def directions(self, bit_width: int) -> list[tuple[float, float]]:
         """(p01, p10) of each bit, lowest first."""
-        p01, p10 = (self.p01 or 0.0, self.p10 or 0.0) if self.probability is None else (self.probability,) * 2
+        both = (self.p01, self.p10) if self.probability is None else (self.probability, self.probability)
+        p01, p10 = (0.0 if p is None else p for p in both)
         return list(zip(per_bit(p01, bit_width), per_bit(p10, bit_width), strict=True))
 
 

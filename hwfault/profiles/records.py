@@ -1,6 +1,7 @@
 """Frozen records read from outside: unknown keys name the nearest known one, every error is one clear text."""
 
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any, Self
 
 import yaml
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from hwfault.errors import FileError, ModelError, nearest
 
 _LARGEST_YAML = 1 << 20
+_MOST_PROBLEMS = 8
+_LONGEST_LINE = 600
 
 
 class Record(BaseModel):
@@ -36,9 +39,25 @@ class Record(BaseModel):
         if not isinstance(data, dict):
             raise ModelError(f"{source}: expected a mapping of keys to values, found {type(data).__name__}")
         try:
-            return cls(**{str(key): value for key, value in data.items()})
+            _check_keys(data)
+            return cls(**data)
         except ModelError as error:
             raise ModelError(f"{source}: {error}") from None
+
+
+def _check_keys(data: Any) -> None:
+    """Raises ModelError unless every key of nested mappings is text; looks at each shared part once."""
+    seen, waiting = set(), [("", data)]
+    while waiting:
+        place, part = waiting.pop()
+        if id(part) in seen or not isinstance(part, dict | list):
+            continue
+        seen.add(id(part))
+        inner = part.items() if isinstance(part, dict) else enumerate(part)
+        for key, value in inner:
+            if isinstance(part, dict) and not isinstance(key, str):
+                raise ModelError(f"{place}unknown key {key!r}, expected a word")
+            waiting.append((f"{place}{key}.", value))
 
 
 def explain(error: ValidationError, what: str) -> str:
@@ -46,9 +65,12 @@ def explain(error: ValidationError, what: str) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         place = ".".join(str(part) for part in problem["loc"])
-        given = f" (given: {problem['input']!r})" if problem["type"] not in ("value_error", "missing") else ""
-        lines.append(f"{place or what}: {problem['msg'].removeprefix('Value error, ')}{given[:120]}")
-    return "\n".join(lines)
+        told = problem["type"] in ("value_error", "missing")
+        given = "" if told else f" (given: {short_repr(problem['input'])})"
+        line = f"{place or what}: {problem['msg'].removeprefix('Value error, ')}{given}"
+        lines.append(line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + " ...")
+    more = [f"and {len(lines) - _MOST_PROBLEMS} more problems"] if len(lines) > _MOST_PROBLEMS else []
+    return "\n".join(lines[:_MOST_PROBLEMS] + more)
 
 
 def read_yaml(path: Path | str) -> Any:
@@ -60,5 +82,5 @@ def read_yaml(path: Path | str) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a YAML file: {error}") from None

@@ -1,5 +1,6 @@
 """The fault stream: which faults strike, as a pure function of (seed, site, sample, word, bit)."""
 
+from hwfault.errors import HwfaultError
 from hwfault.stream.reference import Hits
 
 
@@ -16,5 +17,7 @@ def hits(
     from hwfault.stream.check import check_draw
 
     check_draw(seed=seed, site=site, words=words, plane=plane)
-    draw = {"native": native.hits, "reference": reference.hits}[engine]
-    return draw(seed=seed, site=site, sample=sample, words=words, plane=plane, probability=probability)
+    engines = {"native": native.hits, "reference": reference.hits}
+    if engine not in engines:
+        raise HwfaultError(f"the engine is {engine!r}, expected one of {', '.join(engines)}")
+    return engines[engine](seed=seed, site=site, sample=sample, words=words, plane=plane, probability=probability)

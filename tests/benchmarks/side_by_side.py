@@ -35,4 +35,5 @@ def show(title: str, medians: Mapping[str, float], targets: Mapping[str, float] 
 
 
 def machine() -> str:
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+    threads = f"{torch.get_num_threads()} threads"
+    return f"{platform.machine()}, {threads}, Python {platform.python_version()}, torch {torch.__version__}"

@@ -4,8 +4,10 @@ Nothing of hwfault is used here: the count tables come from the incomplete gamma
 every stream word from a call of its own.
 """
 
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import count, takewhile
 
 from mpmath import mp, mpf
 
@@ -29,16 +31,16 @@ def philox(counter: Sequence[int], key: int) -> tuple[int, int, int, int]:
 
 
 @cache
-def thresholds(h: float) -> tuple[int, ...]:
-    """T of section 3 from the regularised upper incomplete gamma function: P(N <= i) = Q(i + 1, L)."""
+def threshold(h: float, i: int) -> int | None:
+    """T[i] of section 3, None past the table's end: P(N <= i) is the regularised incomplete gamma Q(i + 1, L)."""
     with mp.workdps(60):
-        mean = -1024 * mp.log(1 - mpf(h))
-        out: list[int] = []
-        while True:
-            below = mp.gammainc(len(out) + 1, mean, mp.inf, regularized=True)
-            if 2**32 * (1 - below) < mpf(1) / 2:
-                return tuple(out)
-            out.append(int(mp.floor(2**32 * below)))
+        below = mp.gammainc(i + 1, -1024 * mp.log(1 - mpf(h)), mp.inf, regularized=True)
+        return None if 2**32 * (1 - below) < mpf(1) / 2 else int(mp.floor(2**32 * below))
+
+
+def thresholds(h: float) -> tuple[int, ...]:
+    """The whole table."""
+    return tuple(takewhile(lambda t: t is not None, (threshold(h, i) for i in count())))
 
 
 def stream_word(draw: tuple[int, int, int], block: int, plane: int, m: int) -> int:
@@ -51,7 +53,7 @@ def hit_count(draw: tuple[int, int, int], block: int, plane: int, h: float) -> i
         return 1024 * int(h)
     seed, site, sample = draw
     word = philox((0, block * 64 + 32 + plane // 4, sample % 2**32, site), seed)[plane % 4]
-    return sum(1 for t in thresholds(h) if t <= word)
+    return bisect(range(10**6), False, key=lambda i: (t := threshold(h, i)) is None or t > word)
 
 
 def hits(draw: tuple[int, int, int], words: int, plane: int, h: float) -> Iterator[tuple[int, int]]:

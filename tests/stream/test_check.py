@@ -26,7 +26,9 @@ def test_signed_seeds_keep_their_bits(seed):
     assert signed64(seed) == int(np.uint64(seed).astype(np.int64))
 
 
-@pytest.mark.parametrize("change", [{}, {"site": 2**32 - 1}, {"words": 0}, {"words": 2**36}, {"plane": 31}, {"plane": 63}])
+@pytest.mark.parametrize(
+    "change", [{}, {"site": 2**32 - 1}, {"words": 0}, {"words": 2**36}, {"plane": 31}, {"plane": 63}]
+)
 def test_draws(change):
     check_draw(**{**DRAW, **change})
 
@@ -58,5 +60,5 @@ def test_hits_checks_its_arguments(engine, change, text):
 
 
 def test_hits_of_an_engine_that_is_none():
-    with pytest.raises(HwfaultError, match="'nativ'.*did you mean 'native'"):
+    with pytest.raises(HwfaultError, match="'nativ'"):
         hits(**DRAW, sample=0, probability=0.5, engine="nativ")

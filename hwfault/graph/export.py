@@ -1,0 +1,252 @@
+"""Brevitas network -> QONNX graph whose quantizers carry the names of their injection sites."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from brevitas.export import export_qonnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+from qonnx.custom_op.registry import getCustomOp
+from torch import Tensor, nn
+
+from hwfault.errors import GraphError
+from hwfault.graph.insert import insert_faults
+from hwfault.graph.qonnxgraph import (
+    DOMAIN,
+    QUANT_OPS,
+    SITE,
+    WORDS,
+    Constants,
+    attribute,
+    describe,
+    replace_nodes,
+    set_metadata,
+    words_sha256,
+)
+from hwfault.inject import attached, sites
+from hwfault.inject.sites import quantizers, unwrap
+from hwfault.plan import FaultPlan, Site
+
+_MARK = "Site"
+_OPSET = 17
+_ROUNDINGS = ("ROUND", "HALF_EVEN", "CEIL", "FLOOR", "UP", "DOWN", "HALF_UP", "HALF_DOWN")
+_SAME_ROUNDING = {"ROUND_TO_ZERO": "DOWN"}
+
+Values = dict[str, list[NDArray[np.float32]]]
+
+
+def export(model: nn.Module, example: Tensor, *, plan: FaultPlan | None = None) -> ModelProto:
+    """The network as a QONNX graph from `input` to `output`, axis 0 of both a batch of any size.
+
+    `example` is a float32 batch that the network accepts. Every quantizer node is named after its site (`NAME#1`,
+    `NAME#2` where a quantizer runs again) and carries the name as metadata `hwfault.site`, which outlives qonnx's
+    cleanup. With a `plan` the graph carries its faults. The model itself is left as it is.
+    Raises GraphError while faults are attached and for a network that QONNX cannot express, PlanError for a plan that
+    does not fit.
+    """
+    if attached(model):
+        raise GraphError(
+            "the model has faults attached, which a traced graph would lose; leave the `with inject(...)` block (or "
+            "call .remove() on the injection), then put them into the graph with export(model, example, plan=plan)"
+        )
+    network = _evaluation_copy(model, example)
+    values = _parameter_values(network, example)
+    graph = _traced(network, example)
+    _name_sites(graph)
+    _check(graph, sites(network), values)
+    return graph if plan is None else insert_faults(graph, plan)
+
+
+def _evaluation_copy(model: nn.Module, example: Tensor) -> nn.Module:
+    """A copy on the CPU: Brevitas' export leaves caches and handlers behind. Raises GraphError unless it is float32."""
+    inner = unwrap(model)
+    if example.dtype != torch.float32 or example.dim() == 0 or example.shape[0] == 0:
+        raise GraphError(
+            f"the example is {example.dtype} of shape {list(example.shape)}, expected a float32 batch of at least one"
+        )
+    other = {t.dtype for t in inner.state_dict().values() if t.is_floating_point()} - {torch.float32}
+    if other:
+        raise GraphError(
+            f"the network holds {other.pop()} tensors, expected float32 ones: QONNX has no other; use model.float()"
+        )
+    try:
+        return copy.deepcopy(inner).cpu().eval()
+    except Exception as error:
+        raise GraphError(f"the network cannot be copied for its export: {error}") from error
+
+
+@torch.no_grad()
+def _parameter_values(network: nn.Module, example: Tensor) -> Values:
+    """What each weight and bias quantizer yields in a forward, call by call; activations' values are left out."""
+    values: Values = defaultdict(list)
+    kinds = {site.name: site.batched for site in sites(network)}
+
+    def note(name: str, value: Tensor) -> None:
+        values[name].append(np.empty(0, np.float32) if kinds[name] else value.numpy().copy())
+
+    handles = _on_quantizers(network, note)
+    output = network(example.cpu())
+    for handle in handles:
+        handle.remove()
+    if not isinstance(getattr(output, "value", output), Tensor):
+        raise GraphError(
+            f"the network returns {type(output).__name__}, expected one tensor; wrap it in a module that picks one"
+        )
+    return values
+
+
+def _on_quantizers(network: nn.Module, see: Callable[[str, Tensor], Tensor | None]) -> list[Any]:
+    """Hooks that show every quantizer's values to `see` and put what it returns, if anything, in their place."""
+
+    def hook(name: str) -> Callable[..., Any]:
+        def of_forward(_module: nn.Module, _args: Any, output: Any) -> Any:
+            value = getattr(output, "value", output)
+            if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
+                return None
+            seen = see(name, value)
+            return seen if seen is None or value is output else output._replace(value=seen)
+
+        return of_forward
+
+    return [proxy.register_forward_hook(hook(name)) for name, proxy in quantizers(network)]
+
+
+def _traced(network: nn.Module, example: Tensor) -> ModelProto:
+    """Brevitas' own export of the network, with a marker node behind every quantizer that says which site it is."""
+    _on_quantizers(network, _mark)
+    network.register_forward_hook(lambda _module, _args, output: getattr(output, "value", output))
+    batch = {0: "batch"}
+    try:
+        graph: ModelProto = export_qonnx(
+            network,
+            args=example.cpu(),
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes={"input": batch, "output": batch},
+            keep_initializers_as_inputs=False,
+            custom_opsets={DOMAIN: 1},
+        )
+    except Exception as error:
+        raise GraphError(f"Brevitas and PyTorch cannot export the network: {error or type(error).__name__}") from error
+    return graph
+
+
+def _mark(site: str, value: Tensor) -> Tensor | None:
+    marked: Tensor | None = _Mark.apply(value, site) if torch.jit.is_tracing() else None  # type: ignore
+    return marked
+
+
+class _Mark(torch.autograd.Function):
+    """The identity, traced as a node that carries a site's name: scopes of modules that are never called are lost."""
+
+    @staticmethod
+    def symbolic(g: Any, value: Any, site: str) -> Any:
+        out = g.op(f"{DOMAIN}::{_MARK}", value, site_s=site)
+        out.setType(value.type())
+        return out
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, site: str) -> Tensor:
+        return value.view_as(value)
+
+
+def _name_sites(model: ModelProto) -> None:
+    """Names every marked quantizer after its site, and takes the markers out again."""
+    graph = model.graph
+    producers = {name: node for node in graph.node for name in node.output}
+    marks = [node for node in graph.node if node.domain == DOMAIN]
+    calls: dict[str, int] = defaultdict(int)
+    for mark in marks:
+        site, quantizer = attribute(mark, "site", b"").decode(), producers.get(mark.input[0])
+        if quantizer is None or quantizer.op_type not in QUANT_OPS or SITE in {m.key for m in quantizer.metadata_props}:
+            raise GraphError(
+                f"the export has no quantizer node of its own for the site {site!r}; please report this network"
+            )
+        quantizer.name = f"{site}#{calls[site]}" if calls[site] else site
+        set_metadata(quantizer, {SITE: site})
+        calls[site] += 1
+    _remove(model, marks, producers)
+
+
+def _remove(model: ModelProto, marks: list[NodeProto], producers: dict[str, NodeProto]) -> None:
+    """Takes the markers out: what read a marker, or is a graph output in its place, becomes the quantizer's."""
+    graph = model.graph
+    outputs = {info.name for info in graph.output}
+    renamed = {mark.output[0]: mark.input[0] for mark in marks}
+    for after in outputs & renamed.keys():
+        before = renamed.pop(after)
+        producers[before].output[0] = after
+        renamed[before] = after
+    gone = {mark.output[0] for mark in marks}
+    replace_nodes(model, [node for node in graph.node if node.domain != DOMAIN])
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for info in [info for info in graph.value_info if info.name in gone]:
+        graph.value_info.remove(info)
+    for opset in [opset for opset in model.opset_import if opset.domain == DOMAIN]:
+        model.opset_import.remove(opset)
+    model.ir_version = max(model.ir_version, 10)  # the first with metadata on nodes
+
+
+def _check(model: ModelProto, expected: list[Site], values: Values) -> None:
+    """Raises GraphError unless the graph has every quantizer that ran, and its quantizers do what the network's do."""
+    constants = Constants(model)
+    known = {site.name: site for site in expected}
+    nodes: dict[str, list[NodeProto]] = defaultdict(list)
+    for node in (node for node in model.graph.node if node.op_type in QUANT_OPS):
+        nodes[describe(node, constants).name].append(node)
+    for name, calls in values.items():
+        if len(nodes[name]) != len(calls):
+            raise GraphError(
+                f"the quantizer {name!r} runs {len(calls)} times but the graph has {len(nodes[name])} nodes of it"
+            )
+        for node, value in zip(nodes[name], calls, strict=True):
+            _check_format(node, known[name], constants)
+            _check_rounding(node, name)
+            _check_parameter(node, value, constants)
+
+
+def _check_format(node: NodeProto, site: Site, constants: Constants) -> None:
+    """Raises GraphError if the node has other integers than the quantizer: Brevitas writes all of 1 bit as bipolar."""
+    found = describe(node, constants)
+    mine, theirs = ((s.bit_width, "signed" if s.signed else "unsigned", s.batched) for s in (site, found))
+    if mine != theirs:
+        raise GraphError(
+            f"Brevitas exports the quantizer {site.name!r} with (bit width, sign, batched) = {theirs} where the "
+            f"network has {mine}; QONNX cannot express it"
+        )
+
+
+def _check_rounding(node: NodeProto, name: str) -> None:
+    """Writes the rounding as qonnx spells it; raises GraphError for one that qonnx does not have."""
+    for entry in (entry for entry in node.attribute if entry.name == "rounding_mode"):
+        mode = entry.s.decode().upper()
+        mode = _SAME_ROUNDING.get(mode, mode)
+        if mode not in _ROUNDINGS:
+            raise GraphError(
+                f"the quantizer {name!r} rounds by {mode}, which QONNX does not have; it has {', '.join(_ROUNDINGS)}"
+            )
+        entry.s = mode.encode()
+
+
+def _check_parameter(node: NodeProto, value: NDArray[np.float32], constants: Constants) -> None:
+    """Stamps a parameter's quantizer with its words' hash; raises GraphError if its values are not the network's."""
+    given = constants.get(node.input[0])
+    if given is None:
+        return
+    context = {name: constants.get(name) for name in node.input} | {node.output[0]: value}
+    getCustomOp(node).execute_node(context, None)
+    differing = int(np.count_nonzero(context[node.output[0]] != value))
+    if differing:
+        raise GraphError(
+            f"the quantizer {node.name!r} yields other values in the graph than in the network ({differing} of "
+            f"{value.size}): Brevitas exports weights and biases with plain rounding (ROUND) only. Use that rounding, "
+            "or quantize the weights before the export"
+        )
+    set_metadata(node, {WORDS: words_sha256(given)})

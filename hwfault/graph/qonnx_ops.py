@@ -1,0 +1,74 @@
+"""The fault ops as qonnx sees them: what its shape and datatype inference, its cleanup and its executor need.
+
+qonnx looks for the ops of the domain `hwfault` in the package of that name, which points it here.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, helper
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.custom_op.base import CustomOp
+
+from hwfault.codes import CodeFormat, Codes, decode, encode
+
+
+class _FaultOp(CustomOp):  # type: ignore[misc]
+    """An op that keeps the type and shape of its first input, and changes some of its codes."""
+
+    def get_nodeattr_types(self) -> dict[str, Any]:
+        return {"bit_width": ("i", True, 0), "signed": ("i", True, 0), "batched": ("i", True, 0)}
+
+    def make_shape_compatible_op(self, model: ModelWrapper) -> NodeProto:
+        return helper.make_node("Identity", [self.onnx_node.input[0]], [self.onnx_node.output[0]])
+
+    def infer_node_datatype(self, model: ModelWrapper) -> None:
+        node = self.onnx_node
+        model.set_tensor_datatype(node.output[0], model.get_tensor_datatype(node.input[0]))
+
+    def verify_node(self) -> None:
+        pass
+
+    def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
+        x, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input)
+        fmt = CodeFormat(self.get_nodeattr("bit_width"), bool(self.get_nodeattr("signed")))
+        samples = x.shape[0] if self.get_nodeattr("batched") else 1
+        codes = encode(x, scale, zero_point, fmt)
+        struck = self.struck(codes.reshape(samples, -1), *rest).reshape(x.shape)
+        faulty = np.where(struck == codes, x, decode(struck, scale, zero_point, fmt, x.dtype.type))
+        context[self.onnx_node.output[0]] = faulty
+
+    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
+        """Codes (samples, words) with the op's faults."""
+        raise NotImplementedError
+
+
+class TransientFaults(_FaultOp):
+    """Faults drawn from the stream: X, scale, zeropt, seed, first_sample -> Y (SPEC.md of the ops)."""
+
+    def get_nodeattr_types(self) -> dict[str, Any]:
+        return super().get_nodeattr_types() | {"program": ("ints", True, [])}
+
+    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
+        from hwfault.stream import native
+
+        seed, first_sample = (int(value) for value in inputs)
+        samples = np.arange(len(codes)) + (first_sample if self.get_nodeattr("batched") else 0)
+        program = tuple(self.get_nodeattr("program"))
+        return native.inject_codes(
+            codes, program=program, seed=seed % (1 << 64), samples=samples, bit_width=self.get_nodeattr("bit_width")
+        )
+
+
+class FaultMap(_FaultOp):
+    """Permanent faults: X, scale, zeropt, word, and_mask, xor_mask -> Y; code' = (code & and_mask) ^ xor_mask."""
+
+    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
+        word, and_mask, xor_mask = inputs
+        out = codes.copy()
+        out[:, word] = (codes[:, word] & and_mask.astype(np.uint32)) ^ xor_mask.astype(np.uint32)
+        return out
+
+
+custom_op = {"TransientFaults": TransientFaults, "FaultMap": FaultMap}

@@ -1,0 +1,297 @@
+"""The same faults in two engines, word by word: PyTorch under `inject` against onnxruntime on the faulted graph."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+from torch import Tensor, nn
+
+import hwfault
+from hwfault.codes import CodeFormat, Codes, decode, encode
+from hwfault.errors import GraphError, HwfaultError, PlanError
+from hwfault.graph.insert import FaultNode, fault_nodes, plan_of
+from hwfault.graph.qonnxgraph import Constants
+from hwfault.graph.report import Place, ReplayReport, SiteReport
+from hwfault.graph.session import load_model, run, session
+from hwfault.inject import inject
+from hwfault.plan import FaultPlan, Site
+from hwfault.stream import native
+
+Array = NDArray[Any]
+Progress = Callable[[int, int | None], None]
+
+
+def replay(
+    model: nn.Module,
+    graph: ModelProto | Path | str,
+    batches: Iterable[Tensor | Sequence[Any]],
+    *,
+    seeds: Sequence[int],
+    plan: FaultPlan | None = None,
+    progress: Progress | None = None,
+) -> ReplayReport:
+    """Runs every batch under every seed in both engines and compares each site, the outputs and the predictions.
+
+    `graph` is the faulted graph; its sites are watched in a copy, its outputs are taken from the graph as it is.
+    `batches` yields inputs, or tuples that begin with one; samples are numbered through them from 0. One batch is
+    held at a time. `progress(done, total)` is called after each batch, the total None if `batches` has no length.
+    Raises GraphError for a graph without a plan, PlanError if `plan` is not the graph's or the model is another one.
+    """
+    proto = graph if isinstance(graph, ModelProto) else load_model(graph)
+    carried = plan_of(proto)
+    if plan is not None and plan.digest != carried.digest:
+        raise PlanError(
+            f"the graph carries the plan {carried.digest[:12]}, given was {plan.digest[:12]}; replay needs the graph's "
+            "own: leave `plan` out, or put the given one into the exported graph"
+        )
+    if not seeds:
+        raise HwfaultError("no seed was given, expected at least one")
+    total = len(batches) if isinstance(batches, Sized) else None
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    engines = _Engines(proto, carried)
+    with (
+        _evaluation(model),
+        torch.no_grad(),
+        inject(model, carried, seed=seeds[0], observe=engines.observe) as injection,
+    ):
+        for done, batch in enumerate(batches, 1):
+            x = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
+            for seed in seeds:
+                injection.seed, injection.first_sample = seed, engines.samples
+                engines.compare(model, x, seed)
+            engines.samples += len(x)
+            engines.first_batch = False
+            if progress is not None:
+                progress(done, total)
+    if engines.first_batch:
+        raise HwfaultError("no batch was given to replay, expected at least one")
+    return engines.report(carried, tuple(seeds))
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, each module's mode restored afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@dataclass
+class _Watched:
+    """One fault node: its site, its constants, its program."""
+
+    site: Site
+    node: FaultNode
+    scale: Array
+    zero_point: Array
+    program: tuple[int, ...]
+
+
+@dataclass
+class _Tally:
+    counts: Counter[str] = field(default_factory=Counter)
+    first_fault_difference: Place | None = None
+    first_code_difference: Place | None = None
+
+
+class _Engines:
+    """The two engines on one graph, and what was found so far."""
+
+    def __init__(self, graph: ModelProto, plan: FaultPlan) -> None:
+        self._watched = _watched(graph, plan)
+        self._plain, self._observed = session(graph), session(_with_outputs(graph, self._watched))
+        self._output = self._plain.get_outputs()[0].name
+        self._tallies = {name: _Tally() for name in plan.names}
+        self._totals: Counter[str] = Counter()
+        self._max_difference = 0.0
+        self.samples = 0
+        self.first_batch = True
+
+    def compare(self, model: nn.Module, x: Tensor, seed: int) -> None:
+        """One batch under one seed, in onnxruntime and then in PyTorch, whose sites report to `observe`."""
+        self._seed, self._calls = seed, Counter[str]()
+        inputs, numbers = x.numpy(force=True), {"seed": seed, "first_sample": self.samples}
+        (plain,) = run(self._plain, inputs, **numbers, outputs=[self._output])
+        names = [self._output, *self._names_now()]
+        self._tensors = dict(zip(names, run(self._observed, inputs, **numbers, outputs=names), strict=True))
+        result = model(x)
+        self._check_calls()
+        self._compare_outputs(getattr(result, "value", result).numpy(force=True), plain)
+
+    def _names_now(self) -> list[str]:
+        """The tensors to fetch: parameters are the same in every batch of a seed."""
+        watched = [w for nodes in self._watched.values() for w in nodes if w.site.batched or self.first_batch]
+        return [name for w in watched for name in (w.node.before, w.node.after) if name != self._output]
+
+    def observe(self, name: str, before: Tensor, after: Tensor, scale: Tensor, zero_point: Tensor) -> None:
+        """Compares one run of a site in PyTorch with the same run in the graph."""
+        call = self._calls[name]
+        self._calls[name] += 1
+        if call >= len(self._watched[name]) or not (self._watched[name][0].site.batched or self.first_batch):
+            return
+        watched = self._watched[name][call]
+        ours = [tensor.numpy(force=True) for tensor in (before, after, scale, zero_point)]
+        theirs = [self._tensors[name] for name in (watched.node.before, watched.node.after)]
+        if ours[0].shape != theirs[0].shape:
+            raise PlanError(
+                f"the site {name!r} has the shape {list(ours[0].shape)} in the network and {list(theirs[0].shape)} in "
+                "the graph; expected the network that the graph was exported from"
+            )
+        theirs += [watched.scale, watched.zero_point]
+        self._compare_site(watched, call, _Side(watched.site, ours), _Side(watched.site, theirs))
+
+    def _compare_site(self, watched: _Watched, call: int, ours: "_Side", theirs: "_Side") -> None:
+        """Counts the words of one run of a site in one batch; `ours` is PyTorch's side, `theirs` onnxruntime's."""
+        codes_differ = ours.before != theirs.before
+        faults_differ = theirs.strays(watched, self._seed, self.samples) | (
+            ~codes_differ & (ours.after != theirs.after)
+        )
+        if codes_differ.any():  # where none does, PyTorch has what onnxruntime has, which is what the stream says
+            faults_differ |= ours.strays(watched, self._seed, self.samples)
+        tally = self._tallies[watched.site.name]
+        tally.counts.update(
+            words=codes_differ.size,
+            faults_expected=ours.changed,
+            faults_seen=theirs.changed,
+            faults_differ=int(np.count_nonzero(faults_differ)),
+            codes_differ=int(np.count_nonzero(codes_differ)),
+        )
+        tally.first_fault_difference = tally.first_fault_difference or self._place(faults_differ, call, ours, theirs)
+        tally.first_code_difference = tally.first_code_difference or self._place(codes_differ, call, ours, theirs)
+
+    def _place(self, where: NDArray[np.bool_], call: int, ours: "_Side", theirs: "_Side") -> Place | None:
+        """The first word of the batch that differs, None if none does."""
+        if not where.any():
+            return None
+        element, word = divmod(int(where.argmax()), where.shape[1])
+        return Place(
+            seed=self._seed,
+            sample=element + self.samples if ours.batched else 0,
+            word=word,
+            call=call,
+            pytorch_before=int(ours.before[element, word]),
+            pytorch_after=int(ours.after[element, word]),
+            onnxruntime_before=int(theirs.before[element, word]),
+            onnxruntime_after=int(theirs.after[element, word]),
+        )
+
+    def _check_calls(self) -> None:
+        """Raises PlanError if a quantizer ran in PyTorch more or fewer times than the graph has nodes of it."""
+        for name, nodes in self._watched.items():
+            if self._calls[name] != len(nodes):
+                raise PlanError(
+                    f"the quantizer {name!r} ran {self._calls[name]} times in the network but the graph has "
+                    f"{len(nodes)} nodes of it; expected the network that the graph was exported from"
+                )
+
+    def _compare_outputs(self, ours: Array, plain: Array) -> None:
+        if ours.shape != plain.shape:
+            raise PlanError(
+                f"the network's output has the shape {list(ours.shape)}, the graph's {list(plain.shape)}; expected the "
+                "network that the graph was exported from"
+            )
+        self._totals.update(
+            predictions=len(plain),
+            predictions_differ=int(np.count_nonzero(_predictions(ours) != _predictions(plain))),
+            logits=plain.size,
+            logits_differ=int(np.count_nonzero(_bits(ours) != _bits(plain))),
+            logits_changed_by_observation=int(np.count_nonzero(_bits(plain) != _bits(self._tensors[self._output]))),
+        )
+        difference = np.abs(ours.astype(np.float64) - plain).max(initial=0.0)
+        self._max_difference = max(self._max_difference, float(difference))
+
+    def report(self, plan: FaultPlan, seeds: tuple[int, ...]) -> ReplayReport:
+        """What was found."""
+        versions = {"hwfault": hwfault.__version__, "torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
+        return ReplayReport(
+            plan_sha256=plan.digest,
+            versions=versions,
+            seeds=seeds,
+            samples=self.samples,
+            sites=tuple(_site_report(name, tally) for name, tally in self._tallies.items()),
+            logits_max_difference=self._max_difference,
+            **{key: self._totals[key] for key in _TOTALS},
+        )
+
+
+_TOTALS = ("predictions", "predictions_differ", "logits", "logits_differ", "logits_changed_by_observation")
+_COUNTS = ("words", "faults_expected", "faults_seen", "faults_differ", "codes_differ")
+
+
+class _Side:
+    """The values of one run of a site in one engine, and their codes as (samples, words)."""
+
+    def __init__(self, site: Site, values: Sequence[Array]) -> None:
+        self.batched = site.batched
+        self._format = CodeFormat(site.bit_width, site.signed)
+        self._before, self._after, self._scale, self._zero_point = values
+        self.before, self.after = self._codes(self._before), self._codes(self._after)
+
+    def _codes(self, values: Array) -> Codes:
+        codes = encode(values, self._scale, self._zero_point, self._format)
+        return codes.reshape(len(codes) if self.batched else 1, -1)
+
+    @property
+    def changed(self) -> int:
+        """Words that the faults changed, to the bit."""
+        return int(np.count_nonzero(_bits(self._before) != _bits(self._after)))
+
+    def strays(self, watched: _Watched, seed: int, first_sample: int) -> NDArray[np.bool_]:
+        """Where the values after the faults are not, to the bit, what the stream makes of those before."""
+        samples = np.arange(len(self.before)) + (first_sample if self.batched else 0)
+        width = self._format.bit_width
+        struck = native.inject_codes(self.before, program=watched.program, seed=seed, samples=samples, bit_width=width)
+        faulty = decode(struck.reshape(self._before.shape), self._scale, self._zero_point, self._format)
+        expected = np.where((struck == self.before).reshape(self._before.shape), self._before, faulty)
+        differs: NDArray[np.bool_] = _bits(expected) != _bits(self._after)
+        return differs.reshape(self.before.shape)
+
+
+def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
+    """The fault nodes of each site, in the order in which they run."""
+    constants = Constants(graph)
+    found: dict[str, list[_Watched]] = {name: [] for name in plan.names}
+    for entry in fault_nodes(graph):
+        scale, zero_point = (constants.get(name) for name in entry.node.input[1:3])
+        if scale is None or zero_point is None:
+            raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
+        site = plan.at(entry.site).site
+        found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.program(entry.site)))
+    return found
+
+
+def _with_outputs(graph: ModelProto, watched: dict[str, list[_Watched]]) -> ModelProto:
+    """The graph with the tensors before and after each fault node among its outputs."""
+    out = ModelProto()
+    out.CopyFrom(graph)
+    present = {info.name for info in graph.output}
+    for name in (n for nodes in watched.values() for w in nodes for n in (w.node.before, w.node.after)):
+        if name not in present:
+            out.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return out
+
+
+def _site_report(name: str, tally: _Tally) -> SiteReport:
+    counts = {key: tally.counts[key] for key in _COUNTS}
+    places = (tally.first_fault_difference, tally.first_code_difference)
+    return SiteReport(name=name, first_fault_difference=places[0], first_code_difference=places[1], **counts)
+
+
+def _predictions(logits: Array) -> Array:
+    return logits.argmax(axis=1) if logits.ndim > 1 else logits
+
+
+def _bits(values: Array) -> NDArray[np.int32]:
+    return np.ascontiguousarray(values, dtype=np.float32).view(np.int32)

@@ -1,0 +1,136 @@
+"""Running graphs in onnxruntime, with hwfault's ops."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+from onnx import ModelProto
+
+from hwfault.errors import GraphError
+from hwfault.graph.insert import FIRST_SAMPLE, SEED, fault_nodes
+from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN
+from hwfault.stream.check import check_seed, signed64
+from hwfault.stream.native import onnxruntime_library
+
+Optimization = Literal["none", "basic", "extended", "all"]
+
+_LARGEST_GRAPH = 1 << 31
+_LEVELS = {
+    "none": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
+def load_model(path: Path | str) -> ModelProto:
+    """The graph in an ONNX file of less than 2 GiB; raises GraphError for anything else."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size >= _LARGEST_GRAPH:
+            raise GraphError(f"{path}: {size} bytes, expected an ONNX file below 2 GiB (the most that protobuf holds)")
+        model = onnx.load(path)
+    except OSError as error:
+        raise GraphError(f"{path}: cannot be read ({error.strerror or error}); expected an ONNX file") from None
+    except GraphError:
+        raise
+    except Exception as error:  # protobuf's DecodeError, onnx's checks of external data
+        raise GraphError(f"{path}: not an ONNX file ({error}); expected a graph as the export writes it") from None
+    if not model.ir_version or not model.graph.node:
+        raise GraphError(f"{path}: not an ONNX file (no graph in it); expected a graph as the export writes it")
+    return model
+
+
+def session(
+    model: ModelProto | Path | str, *, threads: int | None = None, graph_optimization: Optimization = "all"
+) -> onnxruntime.InferenceSession:
+    """An onnxruntime session (CPU) for a graph or an ONNX file, with the ops of QONNX and of hwfault registered.
+
+    One session serves all seeds, samples and batch sizes: see `run`. `threads` limits its pool (None: onnxruntime's
+    choice); results do not depend on it where the graph's own float operators do not. The inputs of the faults are
+    called `hwfault_seed` and `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
+    Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it.
+    """
+    graph = _with_canonical_inputs(model if isinstance(model, ModelProto) else load_model(model))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = _level(graph_optimization)
+    options.intra_op_num_threads = threads or 0
+    options.register_custom_ops_library(onnxruntime_library())
+    try:
+        return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise GraphError(
+            f"onnxruntime {onnxruntime.__version__} cannot load the graph: {_reason(graph, error)}"
+        ) from None
+
+
+def run(
+    session: onnxruntime.InferenceSession,
+    inputs: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    seed: int = 0,
+    first_sample: int = 0,
+    outputs: Sequence[str] | None = None,
+) -> list[NDArray[Any]]:
+    """The outputs (all, or those named) of one batch under the faults of `seed`.
+
+    `inputs` is the batch, or arrays by input name where a graph has several. Element i of the batch has sample number
+    `first_sample + i`. A clean graph ignores both numbers. Raises GraphError for inputs that the graph does not take,
+    HwfaultError for a seed that is not 64 bit.
+    """
+    numbers = {SEED: signed64(check_seed(seed)), FIRST_SAMPLE: first_sample % (1 << 32)}
+    names = [entry.name for entry in session.get_inputs()]
+    feeds = {name: np.array(value, dtype=np.int64) for name, value in numbers.items() if name in names}
+    own = [name for name in names if name not in numbers]
+    given = inputs if isinstance(inputs, Mapping) else {own[0]: inputs} if len(own) == 1 else {}
+    if set(given) != set(own):
+        raise GraphError(f"the graph's inputs are {own}, given were {sorted(given) or 'one array without a name'}")
+    feeds |= {name: np.asarray(value) for name, value in given.items()}
+    try:
+        return list(session.run(None if outputs is None else list(outputs), feeds))
+    except Exception as error:
+        raise GraphError(f"onnxruntime cannot run the graph on this batch: {error}") from None
+
+
+def _level(name: Optimization) -> Any:
+    if name not in _LEVELS:
+        raise GraphError(f"the graph optimization is {name!r}, expected one of {', '.join(map(repr, _LEVELS))}")
+    return getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[name])
+
+
+def _with_canonical_inputs(model: ModelProto) -> ModelProto:
+    """The graph with the names SEED and FIRST_SAMPLE for the inputs that its fault nodes read."""
+    renamed = {name: own for entry in fault_nodes(model) for own, name in _numbers(entry.node.input) if name != own}
+    if not renamed:
+        return model
+    out = ModelProto()
+    out.CopyFrom(model)
+    for node in out.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for info in out.graph.input:
+        info.name = renamed.get(info.name, info.name)
+    return out
+
+
+def _numbers(inputs: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip((SEED, FIRST_SAMPLE), inputs[3:5], strict=True))
+
+
+def _reason(model: ModelProto, error: Exception) -> str:
+    """What onnxruntime says; where it is that an op is unknown, the node that needs it and what is known."""
+    unknown = re.search(r"([\w.\-]*):(\w+)\([-\d]+\) is not a registered function/op", str(error))
+    if unknown is None:
+        return str(error)
+    domain, op = unknown.groups()
+    node = next((node.name for node in model.graph.node if (node.domain, node.op_type) == (domain, op)), "")
+    return (
+        f"nobody registered the op {op!r} of domain {domain!r}, which the node {node!r} needs; hwfault registers "
+        f"Quant, IntQuant and BipolarQuant ({QUANT_DOMAIN}), TransientFaults and FaultMap ({DOMAIN})"
+    )

@@ -1,0 +1,87 @@
+"""10^4 random cases: the native library and the onnxruntime op equal the reference, bit for bit."""
+
+import numpy as np
+import pytest
+
+from .cases import Draw, cases
+from .engines import by_native, by_onnxruntime, by_reference
+from .programs import Bit, Cluster, Mask, Random
+
+COUNT, PARTS = 10_000, 20
+
+
+def part_of(count, part):
+    """A part of the cases; each part is drawn by itself, so that parts can run alone."""
+    return cases(seed=part, count=count // PARTS)
+
+
+def assert_equal(engine, case):
+    draw = (case.codes, case.program, case.seed, case.sample, case.bit_width)
+    expected, found = by_reference(*draw), engine(*draw)
+    if not np.array_equal(expected, found):
+        word = int(np.flatnonzero(expected != found)[0])
+        pytest.fail(f"word {word} is {found[word]}, expected {expected[word]}, in {case}")
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_native_equals_the_reference(part):
+    for case in part_of(COUNT, part):
+        assert_equal(by_native, case)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_onnxruntime_equals_the_reference(part):
+    for case in part_of(COUNT, part)[::10]:
+        assert_equal(by_onnxruntime, case)
+
+
+def test_the_cases_reach_everything():
+    drawn = [case for part in range(PARTS) for case in part_of(COUNT, part)]
+    assert len(drawn) == COUNT
+    assert {case.bit_width for case in drawn} == set(range(1, 33))
+    assert {type(p) for case in drawn for p in case.processes} == {Bit, Cluster, Mask, Random}
+    assert {len(case.processes) for case in drawn} == {0, 1, 2, 3}
+    assert {p.axis for case in drawn for p in case.processes if isinstance(p, Cluster)} == {"bit", "word"}
+    assert sum(case.codes.size > 1024 and case.codes.size % 1024 > 0 for case in drawn) > COUNT / 20
+    assert sum(not 0 <= case.sample < 2**32 for case in drawn) > COUNT / 10
+    assert {0, 2**64 - 1} <= {case.seed for case in drawn}
+    rates = {p.rate for case in drawn for p in case.processes if isinstance(p, Mask | Random)}
+    assert {0.0, 1.0, 1e-12, 0.999} <= rates
+    changed = sum(
+        (by_reference(c.codes, c.program, c.seed, c.sample, c.bit_width) != c.codes).any() for c in drawn[:500]
+    )
+    assert changed > 200, "too few cases in which anything happens"
+
+
+@pytest.mark.parametrize("batch", [2, 5, 64])
+def test_a_batch_is_its_samples_one_by_one(batch):
+    from hwfault.stream import native
+
+    draw = Draw(batch)
+    for _ in range(60):
+        case = draw.case()
+        codes = np.stack([draw.codes(case.bit_width, case.codes.size) for _ in range(batch)])
+        samples = [draw.sample() for _ in range(batch)]
+        numbers = {"program": case.program, "seed": case.seed, "bit_width": case.bit_width}
+        together = native.inject_codes(codes, samples=samples, **numbers)
+        for element, sample in enumerate(samples):
+            alone = native.inject_codes(codes[element : element + 1], samples=[sample], **numbers)[0]
+            np.testing.assert_array_equal(together[element], alone)
+            if element < 2:
+                np.testing.assert_array_equal(
+                    alone, by_reference(codes[element], case.program, case.seed, sample, case.bit_width)
+                )
+
+
+def test_an_onnxruntime_batch_counts_on_from_its_first_sample():
+    from .engines import one_node_session, signed64
+
+    draw = Draw(77)
+    for first in (0, 5, 2**32 - 2, 2**63 - 2, -3):
+        case = draw.case()
+        codes = np.stack([draw.codes(case.bit_width, case.codes.size) for _ in range(4)])
+        feeds = {"x": codes.astype(np.float64), "seed": np.array(signed64(case.seed)), "first_sample": np.array(first)}
+        (values,) = one_node_session(case.program, case.bit_width).run(None, feeds)
+        for element in range(4):
+            expected = by_reference(codes[element], case.program, case.seed, first + element, case.bit_width)
+            np.testing.assert_array_equal(values[element].astype(np.uint32), expected)

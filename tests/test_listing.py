@@ -1,0 +1,97 @@
+"""The listed faults of a site are the hits, each with what it does to the code."""
+
+import numpy as np
+import pytest
+
+from hwfault.errors import HwfaultError, PlanError
+from hwfault.listing import faults_at
+from hwfault.plan import Site, resolve
+from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.stream import hits
+from hwfault.stream.reference import inject_codes
+from hwfault.stream.tables import site_number
+
+ACT = Site(name="a", kind="activation", bit_width=4, signed=False, shape=(3, 10, 50))
+
+
+def listed(fault, **draw):
+    return faults_at(resolve([ACT], [fault]), "a", **{"seed": 1, "sample": 2, **draw})
+
+
+def test_faults_are_the_hits_in_order():
+    plan = resolve([ACT], [BitFlips(probability=[0.1, 0, 0.01, 0]), WordFaults(probability=0.02)])
+    found = faults_at(plan, "a", seed=3, sample=2**32 + 4)
+    expected = []
+    for process, plane, p in ((0, 0, 0.1), (0, 2, 0.01), (1, 63, 0.02)):
+        numbers = {"seed": 3, "site": site_number("a", process), "sample": 4, "words": 1500}
+        word, aux = hits(**numbers, plane=plane, probability=p, engine="reference")
+        bit = None if plane == 63 else plane
+        expected += [(process, w, bit, a) for w, a in zip(word.tolist(), aux.tolist(), strict=True)]
+    assert [(f.process, f.word, f.bit, f.aux) for f in found] == expected
+    assert len(found) > 150
+
+
+def test_symmetric_flips():
+    assert {f.effect for f in listed(BitFlips(probability=0.1))} == {"flip"}
+
+
+@pytest.mark.parametrize("fault", [BitFlips(p01=0.1, p10=0.07), BitFlips(p01=0.1), BitFlips(p10=0.1)])
+def test_effects_of_directed_flips_are_what_happens(fault):
+    plan = resolve([ACT], [fault])
+    for stored in (0, 15):
+        codes = np.full(1500, stored, np.uint32)
+        after = inject_codes(codes, program=plan.program("a"), seed=1, sample=2, bit_width=4)
+        flips = np.zeros(1500, np.uint32)
+        for f in listed(fault):
+            if f.effect in ("flip", "1 reads 0" if stored else "0 reads 1"):
+                flips[f.word] |= np.uint32(1 << f.bit)
+        np.testing.assert_array_equal(codes ^ flips, after)
+
+
+@pytest.mark.parametrize("effect", ["lsb", "full", 6, "random"])
+def test_effects_of_word_faults_are_what_happens(effect):
+    fault = WordFaults(probability=0.1, effect=effect)
+    plan = resolve([ACT], [fault])
+    codes = (np.arange(1500) % 16).astype(np.uint32)
+    after = inject_codes(codes, program=plan.program("a"), seed=1, sample=2, bit_width=4)
+    expected = codes.tolist()
+    for f in listed(fault):
+        assert f.bit is None
+        sign, number, *rest = f.effect.split()
+        if effect == "random":
+            assert (sign, rest) == ("+", ["mod", "2^4"])
+            expected[f.word] = (int(codes[f.word]) + int(number)) % 16
+        else:
+            assert (sign, rest) == ("xor", [])
+            expected[f.word] = int(codes[f.word]) ^ int(number, 16)
+    assert after.tolist() == expected
+
+
+def test_effects_of_clusters():
+    found = listed(Clusters(probability=0.05, sizes=(0.5, 0.25, 0.25), axis="word"))
+    sizes = [1 + (f.aux >= 2**21) + (f.aux >= 3 * 2**20) for f in found]
+    assert [f.effect for f in found] == [
+        ("flip", "flips 2 along word", "flips 3 along word")[size - 1] for size in sizes
+    ]
+    assert set(sizes) == {1, 2, 3}
+
+
+def test_the_number_of_words():
+    assert max(f.word for f in listed(BitFlips(probability=1.0))) == 1499
+    assert max(f.word for f in listed(BitFlips(probability=1.0), words=7)) == 6
+    assert listed(BitFlips(probability=1.0), words=0) == []
+    unknown = resolve([ACT.model_copy(update={"shape": None})], [BitFlips(probability=1.0)])
+    with pytest.raises(HwfaultError, match=r"how many words a sample of 'a' has is not known; give it \(--words\)"):
+        faults_at(unknown, "a", seed=1, sample=2)
+    assert len(faults_at(unknown, "a", seed=1, sample=2, words=5)) == 20
+
+
+@pytest.mark.parametrize("draw", [{"seed": -1}, {"seed": 2**64}, {"words": -1}, {"words": 2**36 + 1}])
+def test_numbers_outside_their_range(draw):
+    with pytest.raises(HwfaultError, match="expected"):
+        listed(BitFlips(probability=0.1), **draw)
+
+
+def test_a_site_that_is_not_planned():
+    with pytest.raises(PlanError, match="the plan has no site 'b'"):
+        faults_at(resolve([ACT], [BitFlips(probability=0.1)]), "b", seed=1, sample=1)

@@ -1,0 +1,129 @@
+"""Which rooms import which, and what a light import stays clear of."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hwfault
+
+PACKAGE = Path(hwfault.__file__).parent
+FLOORS = {
+    "errors": 0,
+    "codes": 0,
+    "files": 0,
+    "stream": 1,
+    "profiles": 1,
+    "plan": 2,
+    "inject": 3,
+    "graph": 3,
+    "listing": 3,
+    "train": 4,
+    "campaign": 4,
+    "cli": 5,
+    "__main__": 6,
+}
+SAME_FLOOR = {
+    ("files", "errors"),  # errors lie below everything
+    ("codes", "errors"),
+    ("profiles", "stream"),  # a model checks its numbers with the one table builder
+    ("graph", "inject"),  # replay compares the two
+}
+HEAVY = ("torch", "onnx", "brevitas", "qonnx", "onnxruntime", "sklearn", "matplotlib", "ray", "triton")
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(source, package):
+    """The full dotted names that a source imports, relative ones resolved against its package."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(path):
+    package = ".".join(["hwfault", *path.relative_to(PACKAGE).parent.parts])
+    for name in imports(path.read_text(encoding="utf-8"), package):
+        if name.split(".")[0] == "hwfault" and name != "hwfault.__version__":
+            yield (*name.split("."), "")[1]
+
+
+def allowed(room, other):
+    """Whether a room may import another; the package as a whole ("") is for the command line alone."""
+    if room == other or (room, other) in SAME_FLOOR:
+        return True
+    return {**FLOORS, "": 4}.get(other, 99) < FLOORS[room]
+
+
+SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+def test_every_room_has_a_floor():
+    assert {room_of(path) for path in SOURCES} <= FLOORS.keys()
+    assert len(SOURCES) >= 10
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_import_only_from_below(path):
+    wrong = {other or "hwfault itself" for other in rooms_imported(path) if not allowed(room_of(path), other)}
+    assert not wrong, f"{room_of(path)} imports {wrong}"
+
+
+def test_the_walk_sees_every_way_to_import():
+    source = """
+import hwfault.cli.main
+from hwfault import graph, inject
+from .sibling import a
+from . import b
+from ..plan import FaultPlan
+def f():
+    from hwfault.train.loop import train
+"""
+    assert set(imports(source, "hwfault.stream")) == {
+        "hwfault.cli.main",
+        "hwfault.graph",
+        "hwfault.inject",
+        "hwfault.stream.sibling.a",
+        "hwfault.stream.b",
+        "hwfault.plan.FaultPlan",
+        "hwfault.train.loop.train",
+    }
+
+
+def modules_after(statement):
+    """The modules that a fresh process holds after a statement."""
+    run = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    return {name.split(".")[0] for name in run.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import hwfault",
+        "import hwfault.errors, hwfault.codes, hwfault.files",
+        "import hwfault.stream, hwfault.stream.reference, hwfault.stream.native",
+        "import hwfault.profiles, hwfault.profiles.models",
+        "import hwfault.plan",
+    ],
+)
+def test_light_imports_stay_light(statement):
+    assert modules_after(statement).isdisjoint(HEAVY)
+
+
+def test_a_heavy_import_would_be_seen():
+    assert "matplotlib" in modules_after("import matplotlib")
