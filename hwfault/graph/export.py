@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from brevitas.export import export_qonnx
+from brevitas.export.onnx.qonnx.manager import QONNXManager
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 from qonnx.custom_op.registry import getCustomOp
@@ -89,9 +90,15 @@ def _parameter_values(network: nn.Module, example: Tensor) -> Values:
         values[name].append(np.empty(0, np.float32) if kinds[name] else value.numpy().copy())
 
     handles = _on_quantizers(network, note)
-    output = network(example.cpu())
-    for handle in handles:
-        handle.remove()
+    try:
+        output = network(example.cpu())
+    except Exception as error:
+        raise GraphError(f"the network does not run on the example of shape {list(example.shape)}: {error}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not values:
+        raise GraphError("no quantizer of the network runs, so there is nothing to strike; expected a Brevitas network")
     if not isinstance(getattr(output, "value", output), Tensor):
         raise GraphError(
             f"the network returns {type(output).__name__}, expected one tensor; wrap it in a module that picks one"
@@ -119,6 +126,9 @@ def _traced(network: nn.Module, example: Tensor) -> ModelProto:
     """Brevitas' own export of the network, with a marker node behind every quantizer that says which site it is."""
     _on_quantizers(network, _mark)
     network.register_forward_hook(lambda _module, _args, output: getattr(output, "value", output))
+    for name, proxy in quantizers(network):
+        if QONNXManager.handler_from_module(proxy, no_inheritance=True) is None:
+            raise GraphError(f"Brevitas has no QONNX export for the quantizer {name!r} ({type(proxy).__name__})")
     batch = {0: "batch"}
     try:
         graph: ModelProto = export_qonnx(

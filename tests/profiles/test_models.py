@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +80,15 @@ def test_probabilities(p):
     for model in (BitFlips, WordFaults, Clusters):
         assert model(probability=p).probability == p
     assert BitFlips(p01=p).p01 == BitFlips(p10=p).p10 == p
+
+
+@pytest.mark.parametrize("model", [BitFlips, WordFaults, Clusters])
+def test_numpys_numbers_are_probabilities(model):
+    for p in (*np.linspace(0, 1, 3), np.float32(0.5), np.int64(1)):
+        given = model(probability=p)
+        assert given == model(probability=float(p))
+        assert given.model_dump_json() == model(probability=float(p)).model_dump_json()
+    assert BitFlips(p01=list(np.linspace(0, 1, 3))).p01 == (0.0, 0.5, 1.0)
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.5, 3, float("nan"), float("inf"), -float("inf")])

@@ -1,0 +1,75 @@
+/* hwfault's fault stream as C functions. Semantics: docs/fault-stream.md and export/SPEC.md.
+ *
+ * Every function that returns int64_t returns a negative code on an error; hwfault_error_text() says which. */
+#ifndef HWFAULT_H
+#define HWFAULT_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define HWFAULT_API __declspec(dllexport)
+#else
+#define HWFAULT_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { HWFAULT_FLOAT32 = 0, HWFAULT_FLOAT64 = 1, HWFAULT_FLOAT16 = 2, HWFAULT_BFLOAT16 = 3 };
+
+/* How values stand for codes. Word w of a sample has scale[(w / scale_inner) % n_scale]; the zero point likewise. */
+typedef struct {
+  const double* scale;
+  int64_t n_scale, scale_inner;
+  const double* zero_point;
+  int64_t n_zero_point, zero_point_inner;
+  int32_t bit_width, is_signed;
+} hwfault_format;
+
+/* Which faults: `batch` samples of `words` words each, sample[i] (taken mod 2^32) the number of the i-th. */
+typedef struct {
+  uint64_t seed;
+  const int64_t* sample;
+  int64_t batch, words;
+  const int64_t* program;
+  int64_t program_length;
+} hwfault_draw;
+
+HWFAULT_API int64_t hwfault_abi_version(void);
+HWFAULT_API const char* hwfault_error_text(int64_t code);
+HWFAULT_API void hwfault_philox(const uint32_t counter[4], uint64_t key, uint32_t out[4]);
+
+/* The hits of one plane (a bit, or 63 for words) of one sample in stream order: writes at most `capacity` of them and
+ * returns how many there are. `table` is a count table as in a fault program, `table_length` numbers long. */
+HWFAULT_API int64_t hwfault_hits(uint64_t seed, uint32_t site, uint32_t sample, int64_t words, int32_t plane,
+                                 const int64_t* table, int64_t table_length, int64_t capacity, int64_t* word,
+                                 uint32_t* aux);
+
+/* out = x with the faults; out may be x. Returns the number of words changed. */
+HWFAULT_API int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_draw* draw,
+                                   const hwfault_format* format, int32_t threads);
+
+/* out = gradient with zeros at faulty words (code after all processes differs from the code before). x, the values
+ * before injection, may be NULL unless which words are faulty depends on the stored codes. */
+HWFAULT_API int64_t hwfault_zero_faulty(int32_t dtype, const void* gradient, void* out, const void* x,
+                                        const hwfault_draw* draw, const hwfault_format* format, int32_t threads);
+
+/* Faulty words as element * words + word, ascending, with their codes before and after (both may be NULL). Writes at
+ * most `capacity` and returns how many there are. */
+HWFAULT_API int64_t hwfault_faulty_words(int32_t dtype, const void* x, const hwfault_draw* draw,
+                                         const hwfault_format* format, int64_t capacity, int64_t* position,
+                                         uint32_t* before, uint32_t* after);
+
+/* The faults on codes, in place; returns the number of words changed. */
+HWFAULT_API int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t bit_width);
+
+/* out = x with code' = (code & and_mask) ^ xor_mask at the rows' words (strictly ascending) of every sample. */
+HWFAULT_API int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, int64_t batch, int64_t words,
+                                      const int64_t* word, const uint32_t* and_mask, const uint32_t* xor_mask,
+                                      int64_t rows, const hwfault_format* format, int32_t threads);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

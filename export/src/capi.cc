@@ -1,0 +1,200 @@
+// The C functions of hwfault.h.
+#include <algorithm>
+#include <thread>
+#include <vector>
+
+#include "inject.h"
+
+namespace {
+
+using namespace hwfault;
+
+constexpr int64_t kFailed = -1;
+constexpr int64_t kUnitsPerThread = 256;  // starting a thread costs about as much as copying these
+
+thread_local std::string last_error;
+
+template <class F>
+int64_t guarded(F f) {
+  try {
+    return f();
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return kFailed;
+  }
+}
+
+// The sum of work(first, last) over [0, count), shared out to at most `threads` threads.
+template <class F>
+int64_t share_out(int64_t count, int64_t threads, int64_t least, F work) {
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / std::max<int64_t>(least, 1)));
+  if (parts == 1) return work(0, count);
+  std::vector<int64_t> sums(parts, 0);
+  std::vector<std::thread> pool;
+  const auto part = [&](int64_t i) { sums[i] = work(count * i / parts, count * (i + 1) / parts); };
+  for (int64_t i = 1; i < parts; ++i) pool.emplace_back(part, i);
+  part(0);
+  for (std::thread& thread : pool) thread.join();
+  int64_t sum = 0;
+  for (const int64_t s : sums) sum += s;
+  return sum;
+}
+
+// Calls f(T{}) with the type that dtype names.
+template <class F>
+int64_t with_type(int32_t dtype, F f) {
+  switch (dtype) {
+    case HWFAULT_FLOAT32: return f(float{});
+    case HWFAULT_FLOAT64: return f(double{});
+    case HWFAULT_FLOAT16: return f(Half{});
+    case HWFAULT_BFLOAT16: return f(BFloat16{});
+  }
+  throw Error("dtype is " + std::to_string(dtype) + ", expected 0 to 3");
+}
+
+Program checked_program(const hwfault_draw& draw, int bit_width) {
+  check_draw(draw);
+  return parse_program(draw.program, draw.program_length, bit_width);
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t hwfault_abi_version(void) { return 1; }
+
+const char* hwfault_error_text(int64_t) { return last_error.c_str(); }
+
+void hwfault_philox(const uint32_t counter[4], uint64_t key, uint32_t out[4]) {
+  const Quad r = philox({counter[0], counter[1], counter[2], counter[3]}, key);
+  std::copy(r.begin(), r.end(), out);
+}
+
+int64_t hwfault_hits(uint64_t seed, uint32_t site, uint32_t sample, int64_t words, int32_t plane, const int64_t* table,
+                     int64_t table_length, int64_t capacity, int64_t* word, uint32_t* aux) {
+  return guarded([&] {
+    if (!(0 <= plane && plane < 32) && plane != int32_t{kWordPlane})
+      throw Error("plane is " + std::to_string(plane) + ", expected 0 to 31 or 63");
+    check_draw({seed, nullptr, 0, words, nullptr, 0});
+    const Table parsed = parse_table(table, table_length);
+    int64_t n = 0;
+    const Units units{1, parsed.empty() ? 0 : words};
+    for (int64_t unit = 0; unit < units.count(); ++unit) {
+      const BlockKey key{seed, site, sample, static_cast<uint32_t>(unit)};
+      const uint32_t hits = parsed.count(key.counts(plane >> 2)[plane & 3]);
+      const auto note = [&](uint32_t at, uint32_t extra) {
+        if (at >= units.size(unit)) return;
+        if (n < capacity) word[n] = unit * kBlock + at, aux[n] = extra;
+        ++n;
+      };
+      if (plane == int32_t{kWordPlane})
+        word_hits(key, parsed, hits, note);
+      else
+        bit_hits(key, plane, parsed, hits, note);
+    }
+    return n;
+  });
+}
+
+int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_draw* draw, const hwfault_format* format,
+                       int32_t threads) {
+  return guarded([&] {
+    check_format(*format);
+    const Program program = checked_program(*draw, format->bit_width);
+    const Units units{draw->batch, draw->words};
+    return with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      return share_out(units.count(), threads, kUnitsPerThread, [&](int64_t first, int64_t last) {
+        return inject_units(static_cast<const T*>(x), static_cast<T*>(out), program, *draw, codec, units, first, last);
+      });
+    });
+  });
+}
+
+int64_t hwfault_zero_faulty(int32_t dtype, const void* gradient, void* out, const void* x, const hwfault_draw* draw,
+                            const hwfault_format* format, int32_t threads) {
+  return guarded([&] {
+    check_format(*format);
+    const Program program = checked_program(*draw, format->bit_width);
+    if (!x && program.reads_stored())
+      throw Error("which words are faulty depends on the stored codes here, so the values before injection are needed");
+    const Units units{draw->batch, draw->words};
+    return with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      return share_out(units.count(), threads, kUnitsPerThread, [&](int64_t first, int64_t last) {
+        return zero_units(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x), program,
+                          *draw, codec, units, first, last);
+      });
+    });
+  });
+}
+
+int64_t hwfault_faulty_words(int32_t dtype, const void* x, const hwfault_draw* draw, const hwfault_format* format,
+                             int64_t capacity, int64_t* position, uint32_t* before, uint32_t* after) {
+  return guarded([&] {
+    check_format(*format);
+    const Program program = checked_program(*draw, format->bit_width);
+    const Units units{draw->batch, draw->words};
+    return with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      Block block;
+      int64_t n = 0;
+      for (int64_t unit = 0; unit < units.count(); ++unit) {
+        const int64_t start = units.element(unit) * units.words;
+        const T* from = static_cast<const T*>(x) + start;
+        const auto note = [&](int64_t w, uint32_t was, uint32_t is) {
+          if (n < capacity) {
+            position[n] = start + w;
+            if (before) before[n] = was;
+            if (after) after[n] = is;
+          }
+          ++n;
+        };
+        strike_unit(
+            block, program, *draw, units, unit, [&](int64_t w) { return codec.encode(from[w], w); }, note, true);
+      }
+      return n;
+    });
+  });
+}
+
+int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t bit_width) {
+  return guarded([&] {
+    const Program program = checked_program(*draw, bit_width);
+    const Units units{draw->batch, draw->words};
+    Block block;
+    int64_t changed = 0;
+    for (int64_t unit = 0; unit < units.count(); ++unit) {
+      uint32_t* sample = codes + units.element(unit) * units.words;
+      strike_unit(
+          block, program, *draw, units, unit, [&](int64_t w) { return sample[w] & program.code_mask(); },
+          [&](int64_t w, uint32_t, uint32_t is) { sample[w] = is, ++changed; });
+    }
+    return changed;
+  });
+}
+
+int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, int64_t batch, int64_t words, const int64_t* word,
+                          const uint32_t* and_mask, const uint32_t* xor_mask, int64_t rows,
+                          const hwfault_format* format, int32_t threads) {
+  return guarded([&] {
+    check_format(*format);
+    check_draw({0, nullptr, batch, words, nullptr, 0});
+    const uint32_t code_mask = Program{format->bit_width, {}}.code_mask();
+    check_map(word, xor_mask, rows, words, code_mask);
+    return with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      const int64_t least = kUnitsPerThread * kBlock / std::max<int64_t>(words, 1) + 1;
+      return share_out(batch, threads, least, [&](int64_t first, int64_t last) {
+        return map_elements(static_cast<const T*>(x), static_cast<T*>(out), words, word, and_mask, xor_mask, rows,
+                            codec, first, last);
+      });
+    });
+  });
+}
+
+}  // extern "C"

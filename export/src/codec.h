@@ -1,0 +1,106 @@
+// Values <-> codes (docs/fault-stream.md, sections 1 and 6) for the four floating types.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "hwfault.h"
+#include "program.h"
+
+namespace hwfault {
+
+// IEEE half and bfloat16 as bit patterns; conversion to them rounds to nearest even.
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+inline float bits_to_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+inline uint32_t float_to_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline float load(float x) { return x; }
+inline double load(double x) { return x; }
+inline float load(BFloat16 x) { return bits_to_float(uint32_t{x.bits} << 16); }
+inline float load(Half x) {
+  const uint32_t sign = (x.bits & 0x8000u) << 16, rest = x.bits & 0x7FFFu;
+  if (rest >= 0x7C00u) return bits_to_float(sign | 0x7F800000u | (rest & 0x3FFu) << 13);
+  // scaling by 2^112 moves the exponent, and is exact for subnormal halves as well
+  const float magnitude = bits_to_float(rest << 13) * bits_to_float(0x77800000u);
+  return bits_to_float(sign | float_to_bits(magnitude));
+}
+
+inline void store(float* to, float v) { *to = v; }
+inline void store(double* to, double v) { *to = v; }
+inline void store(BFloat16* to, float v) {
+  const uint32_t bits = float_to_bits(v);
+  const uint32_t quiet = v != v ? 0x400000u : 0u;
+  to->bits = static_cast<uint16_t>(((quiet ? bits | quiet : bits + 0x7FFFu + (bits >> 16 & 1u))) >> 16);
+}
+inline void store(Half* to, float v) {
+  const uint32_t bits = float_to_bits(v), sign = bits >> 16 & 0x8000u, rest = bits & 0x7FFFFFFFu;
+  if (rest >= 0x47800000u) {  // too large, infinite or NaN
+    to->bits = static_cast<uint16_t>(sign | (rest > 0x7F800000u ? 0x7E00u : 0x7C00u));
+  } else if (rest < 0x38800000u) {  // subnormal: the addition rounds at the half's last place
+    const float shifted = bits_to_float(rest) + 0.5f;
+    to->bits = static_cast<uint16_t>(sign | (float_to_bits(shifted) - 0x3F000000u));
+  } else {
+    const uint32_t rounded = rest + 0xFFFu + (rest >> 13 & 1u);
+    to->bits = static_cast<uint16_t>(sign | (rounded - 0x38000000u) >> 13);
+  }
+}
+
+// Encodes and decodes the words of one sample.
+template <class T>
+class Codec {
+ public:
+  using Number = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+  explicit Codec(const hwfault_format& format)
+      : format_(format),
+        mask_(format.bit_width == 32 ? ~0u : (1u << format.bit_width) - 1),
+        bipolar_(format.is_signed && format.bit_width == 1) {}
+
+  // a value that is not finite, or 2^62 and more, has code 0
+  uint32_t encode(T value, int64_t word) const {
+    const Number rounded = std::nearbyint(load(value) / scale(word)) + zero_point(word);
+    const bool known = std::fabs(rounded) < Number(int64_t{1} << 62);
+    const int64_t q = known ? static_cast<int64_t>(rounded) : 0;
+    return bipolar_ ? q > 0 : static_cast<uint32_t>(q) & mask_;
+  }
+
+  void decode(uint32_t code, int64_t word, T* to) const {
+    store(to, (static_cast<Number>(integer(code)) - zero_point(word)) * scale(word));
+  }
+
+ private:
+  int64_t integer(uint32_t code) const {
+    if (bipolar_) return code ? 1 : -1;
+    const bool negative = format_.is_signed && (code >> (format_.bit_width - 1) & 1u);
+    return int64_t{code} - (negative ? int64_t{1} << format_.bit_width : 0);
+  }
+  static Number pick(const double* values, int64_t n, int64_t inner, int64_t word) {
+    return static_cast<Number>(n == 1 ? values[0] : values[word / inner % n]);
+  }
+  Number scale(int64_t word) const { return pick(format_.scale, format_.n_scale, format_.scale_inner, word); }
+  Number zero_point(int64_t word) const {
+    return pick(format_.zero_point, format_.n_zero_point, format_.zero_point_inner, word);
+  }
+
+  hwfault_format format_;
+  uint32_t mask_;
+  bool bipolar_;
+};
+
+}  // namespace hwfault

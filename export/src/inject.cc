@@ -1,0 +1,40 @@
+#include "inject.h"
+
+namespace hwfault {
+namespace {
+
+void check_axis(const char* what, const double* values, int64_t n, int64_t inner) {
+  if (!values || n < 1 || inner < 1)
+    throw Error(std::string("the ") + what + " has " + std::to_string(n) + " values for " + std::to_string(inner) +
+                " words each, expected 1 or more");
+}
+
+}  // namespace
+
+void check_format(const hwfault_format& format) {
+  if (format.bit_width < 1 || format.bit_width > 32)
+    throw Error("bit_width is " + std::to_string(format.bit_width) + ", expected 1 to 32");
+  check_axis("scale", format.scale, format.n_scale, format.scale_inner);
+  check_axis("zero point", format.zero_point, format.n_zero_point, format.zero_point_inner);
+}
+
+void check_draw(const hwfault_draw& draw) {
+  if (draw.batch < 0 || draw.words < 0 || draw.words > int64_t{1} << 36 || draw.program_length < 0)
+    throw Error("a draw of " + std::to_string(draw.batch) + " samples of " + std::to_string(draw.words) +
+                " words, expected 0 or more, and at most 2^36 words");
+}
+
+void check_map(const int64_t* word, const uint32_t* xor_mask, int64_t rows, int64_t words,
+               uint32_t code_mask) {
+  for (int64_t row = 0; row < rows; ++row) {
+    if (word[row] < 0 || word[row] >= words)
+      throw Error("the fault map names word " + std::to_string(word[row]) + " of a tensor of " +
+                  std::to_string(words) + " words");
+    if (row && word[row] <= word[row - 1])
+      throw Error("the fault map's words must be strictly ascending; row " + std::to_string(row) + " is not");
+    if (xor_mask[row] & ~code_mask)
+      throw Error("row " + std::to_string(row) + " of the fault map has mask bits beyond the bit width");
+  }
+}
+
+}  // namespace hwfault

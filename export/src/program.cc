@@ -1,0 +1,111 @@
+#include "program.h"
+
+#include <algorithm>
+
+namespace hwfault {
+namespace {
+
+constexpr int64_t kTwo32 = int64_t{1} << 32;
+
+// Reads a program front to back and never past its end.
+class Reader {
+ public:
+  Reader(const int64_t* at, int64_t length) : at_(at), end_(at + length) {}
+  bool done() const { return at_ == end_; }
+
+  int64_t number(const char* what, int64_t least, int64_t most) {
+    if (done()) throw Error(std::string("the fault program ends before ") + what);
+    if (*at_ < least || *at_ > most)
+      throw Error("the fault program has " + std::string(what) + " = " + std::to_string(*at_) + ", expected " +
+                  std::to_string(least) + " to " + std::to_string(most));
+    return *at_++;
+  }
+
+  const int64_t* ascending(int64_t n, int64_t most, const char* what) {
+    const int64_t* first = at_;
+    if (n > end_ - at_) throw Error(std::string("the fault program ends within ") + what);
+    int64_t least = 0;
+    for (int64_t i = 0; i < n; ++i) least = number(what, least, most);
+    return first;
+  }
+
+  Reader part(int64_t n) {
+    if (n > end_ - at_) throw Error("the fault program ends within a process");
+    Reader inner(at_, n);
+    at_ += n;
+    return inner;
+  }
+
+  Table table() {
+    const int64_t n = number("a count table's length", -1, end_ - at_);
+    Table table;
+    table.every = n < 0;
+    table.length = std::max<int64_t>(n, 0);
+    table.thresholds = ascending(table.length, kTwo32, "a count table");
+    return table;
+  }
+
+ private:
+  const int64_t *at_, *end_;
+};
+
+void read_planes(Reader& body, Process& process, int n, bool with_accepts) {
+  process.planes.resize(n);
+  for (Plane& plane : process.planes) {
+    if (with_accepts) {
+      plane.accept01 = static_cast<uint32_t>(body.number("accept01", 0, kAcceptAll));
+      plane.accept10 = static_cast<uint32_t>(body.number("accept10", 0, kAcceptAll));
+    }
+    plane.table = body.table();
+  }
+}
+
+Process read_process(Reader& program, int bit_width) {
+  Process process{};
+  process.kind = static_cast<Kind>(program.number("a process' kind", 0, 3));
+  process.site = static_cast<uint32_t>(program.number("a site number", 0, kTwo32 - 1));
+  Reader body = program.part(program.number("a process' length", 0, INT64_MAX));
+  if (process.kind == Kind::cluster) {
+    process.along_words = body.number("a cluster's axis", 0, 1) == 1;
+    process.n_sizes = body.number("a cluster's number of sizes", 0, kAcceptAll);
+    process.sizes = body.ascending(process.n_sizes, kAcceptAll, "a cluster's sizes");
+  }
+  if (process.kind == Kind::mask)
+    process.mask = static_cast<uint32_t>(body.number("a mask", 1, (int64_t{1} << bit_width) - 1));
+  const bool on_bits = process.kind == Kind::bit || process.kind == Kind::cluster;
+  read_planes(body, process, on_bits ? bit_width : 1, process.kind == Kind::bit);
+  if (!body.done()) throw Error("the fault program has numbers left over at the end of a process");
+  return process;
+}
+
+bool takes_every_hit(const Plane& plane) {
+  return plane.table.empty() || (plane.accept01 == kAcceptAll && plane.accept10 == kAcceptAll);
+}
+
+}  // namespace
+
+Program parse_program(const int64_t* numbers, int64_t length, int bit_width) {
+  if (bit_width < 1 || bit_width > 32)
+    throw Error("bit_width is " + std::to_string(bit_width) + ", expected 1 to 32");
+  Program program;
+  program.bit_width = bit_width;
+  for (Reader reader(numbers, length); !reader.done();) program.processes.push_back(read_process(reader, bit_width));
+  return program;
+}
+
+Table parse_table(const int64_t* numbers, int64_t length) {
+  Reader reader(numbers, length);
+  const Table table = reader.table();
+  if (!reader.done()) throw Error("numbers are left over after a count table");
+  return table;
+}
+
+bool Program::reads_stored() const {
+  for (const Process& process : processes) {
+    if (process.kind == Kind::random && processes.size() > 1) return true;
+    if (!std::all_of(process.planes.begin(), process.planes.end(), takes_every_hit)) return true;
+  }
+  return false;
+}
+
+}  // namespace hwfault

@@ -1,0 +1,49 @@
+// A site's fault program, parsed and checked: the processes that strike its words, in order.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "stream.h"
+
+namespace hwfault {
+
+enum class Kind : int64_t { bit = 0, cluster = 1, mask = 2, random = 3 };
+
+// One plane of a bit or cluster process.
+struct Plane {
+  uint32_t accept01 = kAcceptAll, accept10 = kAcceptAll;
+  Table table;
+};
+
+struct Process {
+  Kind kind;
+  uint32_t site;
+  std::vector<Plane> planes;     // bit and cluster: one for each bit; mask and random: one
+  bool along_words = false;      // cluster
+  const int64_t* sizes = nullptr;  // cluster
+  int64_t n_sizes = 0;
+  uint32_t mask = 0;
+};
+
+struct Program {
+  int bit_width = 0;
+  std::vector<Process> processes;
+
+  uint32_t code_mask() const { return bit_width == 32 ? ~0u : (1u << bit_width) - 1; }
+  // whether which words become faulty depends on the codes stored before
+  bool reads_stored() const;
+};
+
+// An error with the text that the caller is to see.
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Points into `program`, which must outlive the result. Throws Error for anything that is not a program.
+Program parse_program(const int64_t* program, int64_t length, int bit_width);
+Table parse_table(const int64_t* table, int64_t length);
+
+}  // namespace hwfault

@@ -1,0 +1,176 @@
+"""The fault stream's C functions (export/include/hwfault.h), for NumPy arrays and for raw pointers."""
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import hwfault
+from hwfault.codes import CodeFormat, Codes
+from hwfault.errors import HwfaultError, NativeLibraryError
+from hwfault.stream.reference import Hits
+from hwfault.stream.tables import Table, encode_table
+
+_ABI_VERSION = 1
+_NAMES = ("libhwfault.so", "libhwfault.dylib", "hwfault.dll")
+
+
+class Draw(Structure):
+    """Which faults strike: the seed, the samples' numbers, how many words each has, the site's program."""
+
+    _fields_ = (
+        ("seed", c_uint64),
+        ("sample", c_void_p),
+        ("batch", c_int64),
+        ("words", c_int64),
+        ("program", c_void_p),
+        ("program_length", c_int64),
+    )
+
+
+class Format(Structure):
+    """How values stand for codes: scale and zero point (float64, each with how many words share one), bits, sign."""
+
+    _fields_ = (
+        ("scale", c_void_p),
+        ("n_scale", c_int64),
+        ("scale_inner", c_int64),
+        ("zero_point", c_void_p),
+        ("n_zero_point", c_int64),
+        ("zero_point_inner", c_int64),
+        ("bit_width", c_int32),
+        ("is_signed", c_int32),
+    )
+
+
+def library_path() -> Path:
+    """Where the native library lies; raises NativeLibraryError if it was never built."""
+    for folder in hwfault.__path__:
+        for name in _NAMES:
+            path = Path(folder) / "_native" / name
+            if path.is_file():
+                return path
+    raise NativeLibraryError(
+        f"hwfault was imported from {hwfault.__path__[0]}, where its native library was never built; run "
+        "`pip install .` in the project's folder (or `pip install -e .` to develop) and import it from there"
+    )
+
+
+def onnxruntime_library() -> str:
+    """Path of the library that adds QONNX's and hwfault's ops to onnxruntime, for `register_custom_ops_library`."""
+    return str(library_path())
+
+
+@cache
+def library() -> Any:
+    """The loaded library; raises NativeLibraryError if it is not there, not loadable or of another version."""
+    path = library_path()
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeLibraryError(f"{path} cannot be loaded ({error}); run `pip install .` again") from None
+    for name, result, arguments in _SIGNATURES:
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    if lib.hwfault_abi_version() != _ABI_VERSION:
+        raise NativeLibraryError(f"{path} is of another version of hwfault; run `pip install .` again")
+    return lib
+
+
+_DRAW, _FORMAT = POINTER(Draw), POINTER(Format)
+_SIGNATURES: tuple[tuple[str, Any, list[Any]], ...] = (
+    ("hwfault_abi_version", c_int64, []),
+    ("hwfault_error_text", c_char_p, [c_int64]),
+    ("hwfault_philox", None, [c_void_p, c_uint64, c_void_p]),
+    (
+        "hwfault_hits",
+        c_int64,
+        [c_uint64, c_uint32, c_uint32, c_int64, c_int32, c_void_p, c_int64, c_int64, c_void_p, c_void_p],
+    ),
+    ("hwfault_inject", c_int64, [c_int32, c_void_p, c_void_p, _DRAW, _FORMAT, c_int32]),
+    ("hwfault_zero_faulty", c_int64, [c_int32, c_void_p, c_void_p, c_void_p, _DRAW, _FORMAT, c_int32]),
+    (
+        "hwfault_faulty_words",
+        c_int64,
+        [c_int32, c_void_p, _DRAW, _FORMAT, c_int64, c_void_p, c_void_p, c_void_p],
+    ),
+    ("hwfault_inject_codes", c_int64, [c_void_p, _DRAW, c_int32]),
+    (
+        "hwfault_apply_map",
+        c_int64,
+        [c_int32, c_void_p, c_void_p, c_int64, c_int64, *[c_void_p] * 3, c_int64, _FORMAT, c_int32],
+    ),
+)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise HwfaultError(library().hwfault_error_text(result).decode())
+    return result
+
+
+def philox(counter: ArrayLike, key: int) -> NDArray[np.uint32]:
+    """Philox4x32-10 of one counter (4,) under a 64 bit key: (4,) words."""
+    words, out = np.ascontiguousarray(counter, dtype=np.uint32), np.empty(4, dtype=np.uint32)
+    library().hwfault_philox(words.ctypes.data, key, out.ctypes.data)
+    return out
+
+
+def hits(*, seed: int, site: int, sample: int, words: int, plane: int, probability: float) -> Hits:
+    """Word positions (int64) and aux (uint32) of the hits of one plane, in stream order."""
+    return plane_hits(seed, site, sample, words, plane, encode_table(probability))
+
+
+def plane_hits(seed: int, site: int, sample: int, words: int, plane: int, table: Table) -> Hits:
+    """The same from a count table as a fault program holds it."""
+    numbers = np.array(table, dtype=np.int64)
+    # hits of the mean and six standard deviations more; asked again in the rare case of more
+    capacity = 1024
+    while True:
+        word, aux = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.uint32)
+        where = (numbers.ctypes.data, numbers.size, capacity, word.ctypes.data, aux.ctypes.data)
+        n = _checked(library().hwfault_hits(seed, site, sample & 0xFFFFFFFF, words, plane, *where))
+        if n <= capacity:
+            return word[:n], aux[:n]
+        capacity = n
+
+
+def draw(seed: int, sample: int, batch: int, words: int, program: int, program_length: int) -> Draw:
+    """A draw from raw pointers to int64 sample numbers and program; the seed's 64 bits may come signed."""
+    return Draw(seed & 0xFFFFFFFFFFFFFFFF, sample, batch, words, program, program_length)
+
+
+def format(
+    scale: int, n_scale: int, scale_inner: int, zero: int, n_zero: int, zero_inner: int, bit_width: int, signed: bool
+) -> Format:
+    """A format from raw pointers to float64 scales and zero points."""
+    return Format(scale, n_scale, scale_inner, zero, n_zero, zero_inner, bit_width, signed)
+
+
+def inject(dtype: int, x: int, out: int, draw: Draw, format: Format, threads: int) -> int:
+    """Writes x with its faults to out (raw pointers); returns the number of words changed."""
+    return _checked(library().hwfault_inject(dtype, x, out, byref(draw), byref(format), threads))
+
+
+def zero_faulty(dtype: int, gradient: int, out: int, x: int | None, draw: Draw, format: Format, threads: int) -> int:
+    """Writes the gradient with zeros at faulty words to out (raw pointers); returns the number of faulty words."""
+    return _checked(library().hwfault_zero_faulty(dtype, gradient, out, x, byref(draw), byref(format), threads))
+
+
+def inject_codes(
+    codes: Codes, *, program: Sequence[int], seed: int, samples: ArrayLike, bit_width: int
+) -> NDArray[np.uint32]:
+    """The codes (batch, words) after all processes of a program; `samples` has one number for each element."""
+    out = np.array(codes, dtype=np.uint32, order="C")
+    numbers, flat = np.ascontiguousarray(samples, dtype=np.int64), np.array(program, dtype=np.int64)
+    batch, words = out.shape
+    if numbers.shape != (batch,):
+        raise HwfaultError(f"{numbers.shape} sample numbers for codes of shape {out.shape}, expected one a row")
+    which = draw(seed, numbers.ctypes.data, batch, words, flat.ctypes.data, flat.size)
+    _checked(library().hwfault_inject_codes(out.ctypes.data, byref(which), bit_width))
+    return out
