@@ -209,6 +209,33 @@ def test_the_digest_is_of_the_json():
     assert resolve(SITES, [BitFlips(probability=0.1)]).digest != resolve(SITES, [BitFlips(probability=0.2)]).digest
 
 
+GOLDEN = """{
+"format": "hwfault-plan/1",
+"faults": [
+{"sites":[{"name":"*"}],"model":"word","probability":1.0,"effect":"lsb"},
+{"sites":[{"name":"*","kind":"weight"}],"model":"bit_flips","probability":1e-09}
+],
+"sites": [
+{"site":{"name":"features.0.weight_quant","kind":"weight","bit_width":1,"signed":true,"layer":"","shape":[2,3]},\
+"processes":[{"fault":0,"site_number":2637167205,"kind":"mask","tables":[0],"accept01":[],"accept10":[],"sizes":[],\
+"mask":1},{"fault":1,"site_number":2363051402,"kind":"bit","tables":[1],"accept01":[4194304],"accept10":[4194304],\
+"sizes":[]}]}
+],
+"tables": [
+[-1],
+[1,4294962897]
+]
+}
+"""
+
+
+def test_the_json_to_the_letter():
+    # graphs carry this text and its hash: a change needs another number in "format"
+    site = Site(name="features.0.weight_quant", kind="weight", bit_width=1, signed=True, shape=(2, 3))
+    faults = [WordFaults(probability=1.0, effect="lsb"), BitFlips(probability=1e-9, sites={"kind": "weight"})]
+    assert resolve([site], faults).to_json() == GOLDEN
+
+
 def test_the_json_says_its_format():
     data = json.loads(mixed_plan().to_json())
     assert list(data) == ["format", "faults", "sites", "tables"]
@@ -337,6 +364,7 @@ WEIGHT_CLUSTER, WEIGHT_RANDOM = ("sites", 1, "processes", 1), ("sites", 1, "proc
         (("fromat",), "x", "unknown key 'fromat': did you mean 'format'"),
         (("faults",), None, "faults: Field required"),
         (("tables",), [[0]], r"names table \d+ of 1 "),
+        (("tables",), json.loads(mixed_plan().to_json())["tables"][:-1], "names table 2 of 2 "),
         (("tables", 0), [], "a count table says"),
         (("tables", 0), [2, 5], r"says \(2,\) before 1 thresholds, expected their number"),
         (("tables", 0), [-1, 5], "before 1 thresholds"),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-import hwfault
+from hwfault import __version__
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
@@ -143,7 +143,7 @@ def _describe_before(model: ModelProto, known: ValueInfoProto | None, name: str)
 
 
 def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
-    own = {"version": hwfault.__version__, "spec": "fault-stream v1"}
+    own = {"version": __version__, "spec": "fault-stream v1"}
     return {
         _PLAN: plan.to_json(),
         _PLAN_SHA256: plan.digest,

@@ -54,6 +54,13 @@ def test_selectors_that_do_not_match(select):
     assert not Select(**select).matches(Place())
 
 
+def test_selectors_know_small_and_capital_letters():
+    place = Place(name="Conv1", layer="quantReLU")
+    assert Select(name="Conv*", layer="quant*").matches(place)
+    assert not Select(name="conv*").matches(place)
+    assert not Select(layer="Quant*").matches(place)
+
+
 def test_selectors_print_what_they_say():
     assert str(Select()) == "*"
     assert str(Select(name="a*", kind="weight", layer="Quant*")) == "a* kind=weight layer=Quant*"

@@ -53,7 +53,9 @@ def test_the_ends_of_a_threshold(engine):
 
 def test_equal_thresholds_count_each(engine):
     found = struck(engine, bit_program((2**22, 2**22, (0, 0, 0))))
-    assert found.keys() == {1024 * block + oracle.stream_word(DRAW, block, 0, m) % 1024 for block in (0, 1) for m in range(3)}
+    assert found.keys() == {
+        1024 * block + oracle.stream_word(DRAW, block, 0, m) % 1024 for block in (0, 1) for m in range(3)
+    }
 
 
 @pytest.mark.parametrize(("stored", "swap"), [(0, False), (1, True)])
@@ -94,7 +96,9 @@ def test_a_mask_needs_no_second_word(engine):
 
 def test_of_two_hits_on_a_word_the_last_stands(engine):
     # 200 hits among 1024 positions meet somewhere
-    hits = [(oracle.stream_word(DRAW, 0, 63, 2 * m) % 1024, oracle.stream_word(DRAW, 0, 63, 2 * m + 1)) for m in range(200)]
+    hits = [
+        (oracle.stream_word(DRAW, 0, 63, 2 * m) % 1024, oracle.stream_word(DRAW, 0, 63, 2 * m + 1)) for m in range(200)
+    ]
     last = dict(hits)
     assert len(last) < len(hits)
     found = struck(engine, (3, SITE, 201, 200, *[0] * 200), bits=12)

@@ -1,0 +1,118 @@
+#include "ort_faults.h"
+
+#include "inject.h"
+
+namespace hwfault::ort {
+namespace {
+
+constexpr int64_t kUnitsPerPart = 64;
+
+// Values along at most one axis of x, as the codec wants them.
+struct Axis {
+  std::vector<double> values;
+  int64_t inner = 1;
+};
+
+template <class T>
+Axis along_axis(const Tensor<const T>& small, const Shape& x, bool batched, const char* what) {
+  Axis axis{{small.data, small.data + small.size()}, 1};
+  if (axis.values.size() == 1) return axis;
+  const auto refuse = [&] {
+    throw Error(std::string("the ") + what + " has shape " + text_of(small.shape) + " for values of shape " + text_of(x) +
+                ", expected one value, or one for each index of one axis" + (batched ? " after the batch" : ""));
+  };
+  if (axis.values.empty() || small.shape.size() > x.size()) refuse();
+  const size_t shift = x.size() - small.shape.size();
+  for (size_t i = 0; i < small.shape.size(); ++i) {
+    if (small.shape[i] == 1) continue;
+    if (small.shape[i] != small.size() || small.shape[i] != x[i + shift] || (batched && i + shift == 0)) refuse();
+    axis.inner = element_count(Shape(x.begin() + i + shift + 1, x.end()));
+  }
+  axis.inner = std::max<int64_t>(axis.inner, 1);
+  return axis;
+}
+
+Units units_of(const Shape& x, bool batched) {
+  if (batched && x.empty()) throw Error("the values have no batch axis, but the attribute batched is 1");
+  const int64_t batch = batched ? x[0] : 1;
+  return {batch, batch ? element_count(x) / batch : 0};
+}
+
+hwfault_format format_of(const Target& target, const Axis& scale, const Axis& zero_point) {
+  return {scale.values.data(),      static_cast<int64_t>(scale.values.size()),      scale.inner,
+          zero_point.values.data(), static_cast<int64_t>(zero_point.values.size()), zero_point.inner,
+          target.bit_width,         target.is_signed};
+}
+
+std::vector<uint32_t> masks(const Tensor<const int64_t>& numbers, const char* what) {
+  std::vector<uint32_t> result;
+  for (const int64_t number : std::vector<int64_t>(numbers.data, numbers.data + numbers.size())) {
+    if (number < 0 || number > int64_t{UINT32_MAX})
+      throw Error(std::string(what) + " has the value " + std::to_string(number) + ", expected 0 to 2^32 - 1");
+    result.push_back(static_cast<uint32_t>(number));
+  }
+  return result;
+}
+
+}  // namespace
+
+Target::Target(const NodeInfo& node)
+    : bit_width(static_cast<int32_t>(std::clamp<int64_t>(node.integer("bit_width"), -1, 64))),
+      is_signed(node.integer("signed") != 0),
+      batched(node.integer("batched") != 0) {
+  if (bit_width < 1 || bit_width > 32)
+    throw Error("bit_width is " + std::to_string(node.integer("bit_width")) + ", expected 1 to 32");
+}
+
+template <class T>
+TransientFaults<T>::TransientFaults(const NodeInfo& node)
+    : target_(node),
+      numbers_(node.integers("program")),
+      program_(parse_program(numbers_.data(), static_cast<int64_t>(numbers_.size()), target_.bit_width)) {}
+
+template <class T>
+void TransientFaults<T>::compute(const Context& context) const {
+  const auto x = context.input<T>(0);
+  const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
+  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
+  const auto seed = static_cast<uint64_t>(context.scalar<int64_t>(3, "the seed"));
+  const auto first_sample = static_cast<uint64_t>(context.scalar<int64_t>(4, "the first sample number"));
+  T* y = context.output<T>(x.shape);
+  const Units units = units_of(x.shape, target_.batched);
+  std::vector<int64_t> samples(static_cast<size_t>(units.batch), 0);
+  if (target_.batched)
+    for (size_t i = 0; i < samples.size(); ++i) samples[i] = static_cast<int64_t>(first_sample + i);
+  const hwfault_draw draw{seed, samples.data(), units.batch, units.words, nullptr, 0};
+  const Codec<T> codec(format_of(target_, scale, zero_point));
+  context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
+    inject_units(x.data, y, program_, draw, codec, units, first, last);
+  });
+}
+
+template <class T>
+void FaultMap<T>::compute(const Context& context) const {
+  const auto x = context.input<T>(0);
+  const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
+  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
+  const auto word = context.input<int64_t>(3);
+  const std::vector<uint32_t> and_mask = masks(context.input<int64_t>(4), "and_mask");
+  const std::vector<uint32_t> xor_mask = masks(context.input<int64_t>(5), "xor_mask");
+  const auto rows = static_cast<size_t>(word.size());
+  if (and_mask.size() != rows || xor_mask.size() != rows)
+    throw Error("word, and_mask and xor_mask have " + std::to_string(rows) + ", " + std::to_string(and_mask.size()) +
+                " and " + std::to_string(xor_mask.size()) + " rows, expected the same number");
+  const Units units = units_of(x.shape, target_.batched);
+  check_map(word.data, xor_mask.data(), word.size(), units.words, Program{target_.bit_width, {}}.code_mask());
+  T* y = context.output<T>(x.shape);
+  const Codec<T> codec(format_of(target_, scale, zero_point));
+  context.share_out(units.batch, 1, [&](int64_t first, int64_t last) {
+    map_elements(x.data, y, units.words, word.data, and_mask.data(), xor_mask.data(), word.size(), codec, first, last);
+  });
+}
+
+template class TransientFaults<float>;
+template class TransientFaults<double>;
+template class FaultMap<float>;
+template class FaultMap<double>;
+
+}  // namespace hwfault::ort

@@ -1,0 +1,163 @@
+// What every custom op does alike: attributes, tensors, errors with the node's name, work shared out to the session's
+// own threads.
+#pragma once
+
+#include <algorithm>
+#include <climits>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ort_abi.h"
+#include "program.h"
+
+namespace hwfault::ort {
+
+// Throws Error with onnxruntime's own text if a call failed.
+void check(const Api& api, Status status);
+
+// A node's name and attributes, while its kernel is made.
+class NodeInfo {
+ public:
+  NodeInfo(const Api& api, const OrtKernelInfo* info) : api_(api), info_(info) {}
+  std::string name() const;
+  int64_t integer(const char* attribute) const;  // throws Error if there is none
+  int64_t integer(const char* attribute, int64_t otherwise) const;
+  std::string text(const char* attribute, const char* otherwise) const;
+  std::vector<int64_t> integers(const char* attribute) const;  // throws Error if there is none
+
+ private:
+  bool found(Status status) const;
+  const Api& api_;
+  const OrtKernelInfo* info_;
+};
+
+using Shape = std::vector<int64_t>;
+int64_t element_count(const Shape& shape);
+std::string text_of(const Shape& shape);
+
+template <class T>
+struct Tensor {
+  T* data;
+  Shape shape;
+  int64_t size() const { return element_count(shape); }
+};
+
+// The inputs and outputs of one execution of a node.
+class Context {
+ public:
+  Context(const Api& api, OrtKernelContext* context) : api_(api), context_(context) {}
+
+  template <class T>
+  Tensor<const T> input(size_t index) const {
+    auto [data, shape] = raw_input(index);
+    return {static_cast<const T*>(data), std::move(shape)};
+  }
+  // the value of an input that holds just one; `what` names it in the error otherwise
+  template <class T>
+  T scalar(size_t index, const char* what) const {
+    const Tensor<const T> tensor = input<T>(index);
+    if (tensor.size() != 1)
+      throw Error(std::string(what) + " has shape " + text_of(tensor.shape) + ", expected one value");
+    return *tensor.data;
+  }
+  template <class T>
+  T* output(const Shape& shape) const {
+    return static_cast<T*>(raw_output(shape));
+  }
+
+  // work(first, last) over [0, count) in parts of `part`, on the session's threads
+  template <class F>
+  void share_out(int64_t count, int64_t part, F work) const {
+    const int64_t parts = (count + part - 1) / part;
+    if (parts <= 1) return work(int64_t{0}, count);
+    struct Job {
+      F* work;
+      int64_t count, part;
+    } job{&work, count, part};
+    parallel_for(
+        [](void* user, size_t i) {
+          const Job& j = *static_cast<Job*>(user);
+          const int64_t first = static_cast<int64_t>(i) * j.part;
+          (*j.work)(first, std::min(first + j.part, j.count));
+        },
+        static_cast<size_t>(parts), &job);
+  }
+
+ private:
+  std::pair<void*, Shape> raw_input(size_t index) const;
+  void* raw_output(const Shape& shape) const;
+  void parallel_for(void (*function)(void*, size_t), size_t total, void* user) const;
+  const Api& api_;
+  OrtKernelContext* context_;
+};
+
+// An OrtCustomOp around a class with `static constexpr const char* name`, `static constexpr std::array inputs` (the
+// element types), a constructor from NodeInfo and `void compute(const Context&) const`. Its output 0 has the type and
+// shape of input 0.
+template <class K>
+struct Op : OrtCustomOp {
+  explicit Op(const Api& api) : OrtCustomOp{}, api_(api) {
+    version = kApiVersion;
+    GetName = [](const OrtCustomOp*) { return K::name; };
+    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
+    GetInputType = [](const OrtCustomOp*, size_t i) { return static_cast<int>(K::inputs[i]); };
+    GetInputTypeCount = [](const OrtCustomOp*) { return K::inputs.size(); };
+    GetOutputType = [](const OrtCustomOp*, size_t) { return static_cast<int>(K::inputs[0]); };
+    GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
+    KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+    GetInputCharacteristic = GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };
+    GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };
+    GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
+    GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
+    CreateKernelV2 = create;
+    KernelComputeV2 = compute;
+    InferOutputShapeFn = infer;
+    GetStartVersion = [](const OrtCustomOp*) { return 1; };
+    GetEndVersion = [](const OrtCustomOp*) { return INT_MAX; };
+  }
+
+ private:
+  struct Kernel {
+    const Api& api;
+    std::string node;
+    std::unique_ptr<K> k;
+  };
+
+  // runs f, turning an exception into a status that names op and node: nothing may be thrown through C
+  template <class F>
+  static Status guarded(const Api& api, const std::string& node, F f) {
+    try {
+      f();
+      return nullptr;
+    } catch (const std::exception& error) {
+      constexpr int kInvalidArgument = 2;
+      return api.CreateStatus(kInvalidArgument, (std::string(K::name) + " '" + node + "': " + error.what()).c_str());
+    }
+  }
+  static const Api& api_of(const OrtCustomOp* op) { return static_cast<const Op*>(op)->api_; }
+
+  static Status create(const OrtCustomOp* op, const OrtApi*, const OrtKernelInfo* info, void** kernel) {
+    const NodeInfo node(api_of(op), info);
+    std::string name;
+    return guarded(api_of(op), name, [&] {
+      name = node.name();
+      *kernel = new Kernel{api_of(op), name, std::make_unique<K>(node)};
+    });
+  }
+  static Status compute(void* kernel, OrtKernelContext* context) {
+    const Kernel& k = *static_cast<Kernel*>(kernel);
+    return guarded(k.api, k.node, [&] { k.k->compute(Context(k.api, context)); });
+  }
+  static Status infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
+    const Api& api = api_of(op);
+    Info* info = nullptr;
+    Status status = api.ShapeInferContext_GetInputTypeShape(context, 0, &info);
+    return status ? status : api.ShapeInferContext_SetOutputTypeShape(context, 0, info);
+  }
+
+  const Api& api_;
+};
+
+}  // namespace hwfault::ort

@@ -1,0 +1,128 @@
+#include "ort_quant.h"
+
+#include <cctype>
+#include <cmath>
+
+#include "broadcast.h"
+
+// several versions of the inner loop, the processor's best is taken when the library is loaded
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#define HWFAULT_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
+#define HWFAULT_CLONES
+#endif
+#if defined(__GNUC__)
+#define HWFAULT_INLINE inline __attribute__((always_inline))
+#else
+#define HWFAULT_INLINE inline
+#endif
+
+namespace hwfault::ort {
+namespace {
+
+constexpr int64_t kPart = 1 << 15;  // words a thread takes at a time
+
+// What all words of a run have in common.
+struct Grid {
+  float scale, zero_point, least, most;
+};
+
+// NumPy's sign: zero for both zeros
+HWFAULT_INLINE float sign(float v) { return v > 0 ? 1.0f : v < 0 ? -1.0f : v == 0 ? 0.0f : v; }
+
+template <class Round>
+HWFAULT_INLINE void quantize(const float* x, float* y, int64_t n, const Grid& g, Round round) {
+  for (int64_t i = 0; i < n; ++i) {
+    float v = x[i] / g.scale + g.zero_point;
+    v = v > g.most ? g.most : v;
+    v = v < g.least ? g.least : v;
+    y[i] = (round(v) - g.zero_point) * g.scale;
+  }
+}
+
+HWFAULT_CLONES void quantize_run(Rounding rounding, const float* x, float* y, int64_t n, const Grid& g) {
+  switch (rounding) {
+    case Rounding::half_even: return quantize(x, y, n, g, [](float v) { return std::nearbyint(v); });
+    case Rounding::ceil: return quantize(x, y, n, g, [](float v) { return std::ceil(v); });
+    case Rounding::floor: return quantize(x, y, n, g, [](float v) { return std::floor(v); });
+    case Rounding::up: return quantize(x, y, n, g, [](float v) { return sign(v) * std::ceil(std::fabs(v)); });
+    case Rounding::down: return quantize(x, y, n, g, [](float v) { return std::trunc(v); });
+    case Rounding::half_up:
+      return quantize(x, y, n, g, [](float v) { return sign(v) * std::floor(std::fabs(v) + 0.5f); });
+    case Rounding::half_down:
+      return quantize(x, y, n, g, [](float v) { return sign(v) * std::ceil(std::fabs(v) - 0.5f); });
+  }
+}
+
+// signed quantization to one bit: -1 and +1
+HWFAULT_CLONES void bipolar_run(const float* x, float* y, int64_t n, const Grid& g) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = x[i] / g.scale + g.zero_point;
+    y[i] = ((v >= 0 ? 1.0f : -1.0f) - g.zero_point) * g.scale;
+  }
+}
+
+Rounding rounding_named(std::string mode) {
+  for (char& c : mode) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  static const std::pair<const char*, Rounding> known[] = {
+      {"ROUND", Rounding::half_even}, {"HALF_EVEN", Rounding::half_even}, {"CEIL", Rounding::ceil},
+      {"FLOOR", Rounding::floor},     {"UP", Rounding::up},               {"DOWN", Rounding::down},
+      {"HALF_UP", Rounding::half_up}, {"HALF_DOWN", Rounding::half_down}};
+  std::string names;
+  for (const auto& [name, rounding] : known) {
+    if (mode == name) return rounding;
+    names += (names.empty() ? "" : ", ") + std::string(name);
+  }
+  throw Error("rounding_mode is '" + mode + "', expected one of " + names);
+}
+
+// Calls run(first word, words, offsets) for the parts of runs that lie in [first, last).
+template <class R, class F>
+void for_runs(const R& runs, int64_t first, int64_t last, F run) {
+  for (int64_t at = first; at < last;) {
+    const int64_t index = at / runs.inner();
+    const int64_t end = std::min(last, (index + 1) * runs.inner());
+    run(at, end - at, runs.offsets(index));
+    at = end;
+  }
+}
+
+}  // namespace
+
+Quant::Quant(const NodeInfo& node)
+    : signed_(node.integer("signed", 1) != 0),
+      narrow_(node.integer("narrow", 1) != 0),
+      rounding_(rounding_named(node.text("rounding_mode", "ROUND"))) {}
+
+void Quant::compute(const Context& context) const {
+  const auto x = context.input<float>(0), scale = context.input<float>(1), zero_point = context.input<float>(2);
+  const float bits = context.scalar<float>(3, "the bit width");
+  float* y = context.output<float>(x.shape);
+  const float half = std::pow(2.0f, bits - 1), full = std::pow(2.0f, bits);
+  const float least = signed_ ? (narrow_ ? -half + 1 : -half) : 0.0f;
+  const float most = signed_ ? half - 1 : narrow_ ? full - 2 : full - 1;
+  const bool bipolar = signed_ && bits == 1;
+  const Runs<2> runs(x.shape, {&scale.shape, &zero_point.shape}, {"the scale", "the zero point"});
+  context.share_out(x.size(), kPart, [&](int64_t first, int64_t last) {
+    for_runs(runs, first, last, [&](int64_t at, int64_t n, const std::array<int64_t, 2>& offsets) {
+      const Grid grid{scale.data[offsets[0]], zero_point.data[offsets[1]], least, most};
+      if (bipolar)
+        bipolar_run(x.data + at, y + at, n, grid);
+      else
+        quantize_run(rounding_, x.data + at, y + at, n, grid);
+    });
+  });
+}
+
+void BipolarQuant::compute(const Context& context) const {
+  const auto x = context.input<float>(0), scale = context.input<float>(1);
+  float* y = context.output<float>(x.shape);
+  const Runs<1> runs(x.shape, {&scale.shape}, {"the scale"});
+  context.share_out(x.size(), kPart, [&](int64_t first, int64_t last) {
+    for_runs(runs, first, last, [&](int64_t at, int64_t n, const std::array<int64_t, 1>& offsets) {
+      for (int64_t i = at; i < at + n; ++i) y[i] = (x.data[i] >= 0 ? 1.0f : -1.0f) * scale.data[offsets[0]];
+    });
+  });
+}
+
+}  // namespace hwfault::ort

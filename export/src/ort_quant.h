@@ -1,0 +1,39 @@
+// Quant and BipolarQuant of qonnx.custom_op.general, as qonnx's own executor computes them, in float32.
+#pragma once
+
+#include <array>
+
+#include "ort_op.h"
+
+namespace hwfault::ort {
+
+enum class Rounding { half_even, ceil, floor, up, down, half_up, half_down };
+
+class Quant {
+ public:
+  static constexpr const char* name = "Quant";
+  static constexpr std::array inputs{kFloat, kFloat, kFloat, kFloat};
+  explicit Quant(const NodeInfo& node);
+  void compute(const Context& context) const;
+
+ private:
+  bool signed_, narrow_;
+  Rounding rounding_;
+};
+
+// The same under the name that QONNX 1.0 gives it.
+class IntQuant : public Quant {
+ public:
+  static constexpr const char* name = "IntQuant";
+  using Quant::Quant;
+};
+
+class BipolarQuant {
+ public:
+  static constexpr const char* name = "BipolarQuant";
+  static constexpr std::array inputs{kFloat, kFloat};
+  explicit BipolarQuant(const NodeInfo&) {}
+  void compute(const Context& context) const;
+};
+
+}  // namespace hwfault::ort

@@ -1,0 +1,52 @@
+// The entry point that onnxruntime calls when the library is registered with a session's options.
+#include "hwfault.h"
+#include "ort_faults.h"
+#include "ort_quant.h"
+
+namespace hwfault::ort {
+namespace {
+
+// The ops and their domains; made once, and never freed: sessions refer to them until the process ends.
+class Library {
+ public:
+  explicit Library(const OrtApi* table) : api_(table) {
+    add("qonnx.custom_op.general", {new Op<Quant>(api_), new Op<IntQuant>(api_), new Op<BipolarQuant>(api_)});
+    add("hwfault", {new Op<TransientFaults<float>>(api_), new Op<TransientFaults<double>>(api_),
+                    new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_)});
+  }
+
+  void add_to(OrtSessionOptions* options) const {
+    for (OrtCustomOpDomain* domain : domains_) check(api_, api_.AddCustomOpDomain(options, domain));
+  }
+
+ private:
+  void add(const char* name, std::initializer_list<const OrtCustomOp*> ops) {
+    OrtCustomOpDomain* domain = nullptr;
+    check(api_, api_.CreateCustomOpDomain(name, &domain));
+    for (const OrtCustomOp* op : ops) check(api_, api_.CustomOpDomain_Add(domain, op));
+    domains_.push_back(domain);
+  }
+
+  Api api_;
+  std::vector<OrtCustomOpDomain*> domains_;
+};
+
+}  // namespace
+}  // namespace hwfault::ort
+
+extern "C" HWFAULT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+  using namespace hwfault::ort;
+  const OrtApi* table = base->GetApi(kApiVersion);
+  if (!table) {
+    // the first slots are the same in every version; without them there is no way to say what is wrong
+    table = base->GetApi(1);
+    return table ? Api(table).CreateStatus(1, "hwfault needs onnxruntime 1.20 or newer") : nullptr;
+  }
+  try {
+    static const Library* const library = new Library(table);
+    library->add_to(options);
+    return nullptr;
+  } catch (const std::exception& error) {
+    return Api(table).CreateStatus(1, error.what());
+  }
+}

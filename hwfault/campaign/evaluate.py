@@ -1,0 +1,138 @@
+"""Accuracy under faults: one trial for each fault seed, the mean and its 95 % interval."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hwfault.errors import HwfaultError
+from hwfault.files import write_atomically
+from hwfault.inject import Injection, inject, sites
+from hwfault.plan import FaultPlan, resolve
+from hwfault.profiles.models import FaultModel, bit_errors
+from hwfault.profiles.records import Record
+
+COLUMNS = ("network", "ber", "trials", "samples", "accuracy", "low", "high")
+
+
+class Trials(Record):
+    """How many of `samples` were classified correctly in each trial, one trial a fault seed; `ber` where one is set."""
+
+    seeds: tuple[int, ...]
+    correct: tuple[int, ...]
+    samples: int
+    ber: float | None = None
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        return tuple(correct / self.samples for correct in self.correct)
+
+    @property
+    def mean(self) -> float:
+        return sum(self.correct) / (self.samples * len(self.correct))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean over fault seeds (Student's t), cut to [0, 1]; one trial tells nothing."""
+        n, mean = len(self.correct), self.mean
+        if n == 1:
+            return 0.0, 1.0
+        variance = sum((a - mean) ** 2 for a in self.accuracies) / (n - 1)
+        half = _t_quantile(n - 1) * math.sqrt(variance / n)
+        return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def evaluate(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    plan: FaultPlan | Sequence[FaultModel],
+    *,
+    seeds: Iterable[int],
+    batch_size: int = 512,
+) -> Trials:
+    """Classifies all of `inputs` (n, ...) once for each seed, under the plan's faults.
+
+    Sample i of the stream is inputs[i], whatever the batch size. The model runs in evaluation mode and is left as it
+    was. Raises HwfaultError if there is no seed or no sample, PlanError for a plan that does not fit the model.
+    """
+    seeds = tuple(seeds)
+    if not seeds or len(inputs) == 0 or len(inputs) != len(labels) or batch_size < 1:
+        raise HwfaultError(
+            f"given {len(seeds)} seeds, {len(inputs)} inputs, {len(labels)} labels, batches of {batch_size}; "
+            "expected at least one of each and a label for each input"
+        )
+    with _evaluating(model), inject(model, plan, seed=seeds[0]) as injection:
+        correct = tuple(_trial(model, injection, inputs, labels, seed, batch_size) for seed in seeds)
+    return Trials(seeds=seeds, correct=correct, samples=len(inputs))
+
+
+def sweep(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    rates: Iterable[float],
+    *,
+    seeds: Iterable[int],
+    faults_at: Callable[[float], Sequence[FaultModel]] = bit_errors,
+    batch_size: int = 512,
+    progress: Callable[[Trials], object] | None = None,
+) -> tuple[Trials, ...]:
+    """Trials at each rate, with the same seeds, so that a higher rate only adds faults to a lower one's.
+
+    `faults_at` gives the faults at a rate: symmetric bit errors at every site unless said otherwise. `progress` is
+    called after each rate.
+    """
+    seeds, points, found = tuple(seeds), [], sites(model)
+    for rate in rates:
+        trials = evaluate(model, inputs, labels, resolve(found, faults_at(rate)), seeds=seeds, batch_size=batch_size)
+        points.append(trials.model_copy(update={"ber": rate}))
+        if progress is not None:
+            progress(points[-1])
+    return tuple(points)
+
+
+def write_results(path: Path | str, results: Mapping[str, Iterable[Trials]]) -> None:
+    """Writes a CSV file (COLUMNS) with a line for each network and rate, atomically; low to high is the interval."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for name, points in results.items():
+        for trials in points:
+            numbers = [f"{value:.6f}" for value in (trials.mean, *trials.interval)]
+            table.writerow([name, trials.ber, len(trials.seeds), trials.samples, *numbers])
+    write_atomically(path, text.getvalue().encode())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _trial(model: nn.Module, injection: Injection, inputs: Tensor, labels: Tensor, seed: int, batch_size: int) -> int:
+    injection.seed, injection.first_sample = seed, 0
+    device = next((p.device for p in model.parameters()), inputs.device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for start in range(0, len(inputs), batch_size):
+        x, y = (t[start : start + batch_size].to(device) for t in (inputs, labels))
+        logits = getattr(out := model(x), "value", out)  # a QuantTensor's values
+        correct += (logits.argmax(1) == y).sum()
+    return int(correct)
+
+
+def _t_quantile(freedom: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
