@@ -23,11 +23,11 @@ class Clock:
         self._steps = self._zero
         self._step = self._zero
         self._training = False
-        self._counted = False
+        self._numbers: dict[int, Tensor] = {}
 
     def tick(self, model: nn.Module, args: Any = ()) -> None:
         """Begins a forward: a pre-hook, so that a recomputation in the backward pass sees the same numbers."""
-        self._training, self._counted = model.training, False
+        self._training, self._numbers = model.training, {}
         self._first = self._next[self._training]
         self._step = self._zero
         if self._training:
@@ -37,17 +37,22 @@ class Clock:
 
     def of_batch(self, batch: int) -> Tensor:
         """The sample numbers (batch,) of this forward; raises HwfaultError if `samples` has another length."""
-        if self.samples is None:
-            if not self._counted:  # the first site's batch is the input's, whatever later layers fold into axis 0
+        if self.samples is not None:
+            return self._given(self.samples, batch)
+        if batch not in self._numbers:
+            if not self._numbers:  # the first site's batch is the input's, whatever later layers fold into axis 0
                 self._next[self._training] = self._first + batch
-                self._counted = True
-            return self._first + torch.arange(batch, device=self._device)
-        if self.samples.shape != (batch,):
+            self._numbers[batch] = self._first + torch.arange(batch, device=self._device)
+        return self._numbers[batch]
+
+    @staticmethod
+    def _given(samples: Tensor, batch: int) -> Tensor:
+        if samples.shape != (batch,):
             raise HwfaultError(
-                f"`samples` has shape {tuple(self.samples.shape)} but the batch has {batch} elements, expected one "
+                f"`samples` has shape {tuple(samples.shape)} but the batch has {batch} elements, expected one "
                 "number for each; set it to None to number them from first_sample"
             )
-        return self.samples
+        return samples
 
     def of_parameters(self) -> Tensor:
         """The sample number (1,) of parameters: the step in training, 0 in evaluation."""
