@@ -18,6 +18,7 @@ def test_every_error_is_hwfaults():
     ("name", "known", "hint"),
     [
         ("probabilty", ["p01", "probability"], "did you mean 'probability'?"),
+        ("conv1.weight", ["conv2.bias", "conv1.weight_quant"], "did you mean 'conv1.weight_quant'?"),
         ("xyz", ["alpha", "beta"], "known are: 'alpha', 'beta'"),
         ("xyz", [], "known are: none"),
         ("a", (name for name in ("b", "c")), "known are: 'b', 'c'"),

@@ -1,11 +1,13 @@
 """The listed faults of a site are the hits, each with what it does to the code."""
 
+import json
+
 import numpy as np
 import pytest
 
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.listing import faults_at
-from hwfault.plan import Site, resolve
+from hwfault.plan import FaultPlan, Site, resolve
 from hwfault.profiles.models import BitFlips, Clusters, WordFaults
 from hwfault.stream import hits
 from hwfault.stream.reference import inject_codes
@@ -74,6 +76,16 @@ def test_effects_of_clusters():
         ("flip", "flips 2 along word", "flips 3 along word")[size - 1] for size in sizes
     ]
     assert set(sizes) == {1, 2, 3}
+
+
+def test_an_aux_that_equals_a_size_threshold_counts_it():
+    plan = resolve([ACT], [Clusters(probability=0.05, sizes=(0.5, 0.5))])
+    first = faults_at(plan, "a", seed=1, sample=2)[0]
+    for threshold, effect in ((first.aux, "flips 2 along bit"), (first.aux + 1, "flip")):
+        data = json.loads(plan.to_json())
+        data["sites"][0]["processes"][0]["sizes"] = [threshold]
+        other = FaultPlan.from_json(json.dumps(data))
+        assert faults_at(other, "a", seed=1, sample=2)[0].effect == effect
 
 
 def test_the_number_of_words():

@@ -23,8 +23,9 @@ FLOORS = {
     "listing": 3,
     "train": 4,
     "campaign": 4,
-    "cli": 5,
-    "__main__": 6,
+    "demo": 5,
+    "cli": 6,
+    "__main__": 7,
 }
 SAME_FLOOR = {
     ("files", "errors"),  # errors lie below everything

@@ -99,7 +99,7 @@ void Quant::compute(const Context& context) const {
   const float bits = context.scalar<float>(3, "the bit width");
   float* y = context.output<float>(x.shape);
   const float half = std::pow(2.0f, bits - 1), full = std::pow(2.0f, bits);
-  const float least = signed_ ? (narrow_ ? -half + 1 : -half) : 0.0f;
+  const float least = signed_ ? (narrow_ ? -half + 1 : -half) : 0 * bits;
   const float most = signed_ ? half - 1 : narrow_ ? full - 2 : full - 1;
   const bool bipolar = signed_ && bits == 1;
   const Runs<2> runs(x.shape, {&scale.shape, &zero_point.shape}, {"the scale", "the zero point"});

@@ -17,8 +17,6 @@ from hwfault.plan import FaultPlan, resolve
 from hwfault.profiles.models import FaultModel, bit_errors
 from hwfault.profiles.records import Record
 
-COLUMNS = ("network", "ber", "trials", "samples", "accuracy", "low", "high")
-
 
 class Trials(Record):
     """How many of `samples` were classified correctly in each trial, one trial a fault seed; `ber` where one is set."""
@@ -45,6 +43,12 @@ class Trials(Record):
         variance = sum((a - mean) ** 2 for a in self.accuracies) / (n - 1)
         half = _t_quantile(n - 1) * math.sqrt(variance / n)
         return max(0.0, mean - half), min(1.0, mean + half)
+
+    def summary(self) -> dict[str, float | None]:
+        """The numbers people want, as one line of a table: rate, trials, samples, mean accuracy, its interval."""
+        low, high = self.interval
+        counts = {"ber": self.ber, "trials": len(self.seeds), "samples": self.samples}
+        return counts | {"accuracy": self.mean, "low": low, "high": high}
 
 
 def evaluate(
@@ -98,14 +102,12 @@ def sweep(
 
 
 def write_results(path: Path | str, results: Mapping[str, Iterable[Trials]]) -> None:
-    """Writes a CSV file (COLUMNS) with a line for each network and rate, atomically; low to high is the interval."""
+    """Writes a CSV file with a line (`Trials.summary`) for each network and rate, atomically; raises FileError."""
+    rows = [{"network": name} | trials.summary() for name, points in results.items() for trials in points]
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for name, points in results.items():
-        for trials in points:
-            numbers = [f"{value:.6f}" for value in (trials.mean, *trials.interval)]
-            table.writerow([name, trials.ber, len(trials.seeds), trials.samples, *numbers])
+    table = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["network"], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
     write_atomically(path, text.getvalue().encode())
 
 

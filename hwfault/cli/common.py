@@ -1,7 +1,8 @@
 """Options and output that several commands share."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,11 +13,17 @@ from hwfault.profiles.models import BitFlips, FaultModel, load_faults
 from hwfault.stream.check import check_seed
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from hwfault.graph.report import ReplayReport
     from hwfault.plan import FaultPlan, Site
+    from hwfault.train import Dataset, TrainConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of a table.")
+network_option = click.option("--network", help="The network of a run, if it is your own code: module:function.")
+data_option = click.option("--data", help="Other data than the run's: digits, an .npz file, or module:function.")
 
 
 class Seeds(click.ParamType[Any]):
@@ -105,3 +112,73 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         table.add_row(*(str(cell) for cell in row))
     console = Console()
     Console(width=max(console.width, 160) if not console.is_terminal else None, markup=False).print(table)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int], Callable[[], object]]]:
+    """A display on stderr; `begin(what, steps)` adds a line and answers with the function to call after each step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as display:
+
+        def begin(what: str, steps: int) -> Callable[[], object]:
+            task = display.add_task(what, total=steps)
+            return lambda: display.advance(task)
+
+        yield begin
+
+
+def load_run(run: Path, network: str | None, data: str | None) -> "tuple[nn.Module, TrainConfig, Dataset]":
+    """The network of a run's folder or checkpoint in evaluation mode, its configuration, and its data or the given."""
+    from hwfault.errors import FileError
+    from hwfault.train import checkpoint
+    from hwfault.train.data import load
+    from hwfault.train.run import CHECKPOINT
+    from hwfault.train.spec import is_code
+
+    model, config = checkpoint.load(run / CHECKPOINT if run.is_dir() else run, network)
+    if data is None and is_code(config.data):
+        raise FileError(
+            f"{run}: was trained on the data {config.data!r}; code that a file names is not run, so name it yourself "
+            f"(--data {config.data}) if you trust it"
+        )
+    return model, config, load(data or config.data)
+
+
+def list_sites(source: str, network: str | None) -> "list[Site]":
+    """The sites of a network's name, of a run or checkpoint, or of a graph."""
+    if source.endswith(".onnx"):
+        from hwfault.graph.qonnxgraph import graph_sites
+        from hwfault.graph.session import load_model
+
+        return [entry.site for entry in graph_sites(load_model(source))]
+    from hwfault.inject import sites
+
+    path = Path(source)
+    if path.exists():
+        model, _, data = load_run(path, network, None)
+        return sites(model, data.test_x[:1])
+    from hwfault.train.networks import build
+
+    return sites(build(source))
+
+
+def verdict(report: "ReplayReport") -> str:
+    """A replay in one plain sentence."""
+    words, faults = (sum(getattr(site, key) for site in report.sites) for key in ("words", "faults_seen"))
+    where = f"{words:,} words at {len(report.sites)} sites under {len(report.seeds)} seeds, {faults:,} of them faulty"
+    arithmetic = sum(site.codes_differ for site in report.sites)
+    outcome = {
+        "exact": "onnxruntime and PyTorch agree on every one, and on every output to the last bit",
+        "faults equal, arithmetic differs": (
+            f"every fault is the same in both engines; {arithmetic:,} codes differ because they add in another order, "
+            f"and {report.predictions_differ:,} of {report.predictions:,} predictions"
+        ),
+        "faults differ": (
+            f"{sum(site.faults_differ for site in report.sites):,} faults DIFFER between the engines; the report names "
+            "the first at each site"
+        ),
+    }
+    return f"Replay: {report.verdict}. {where}: {outcome[report.verdict]}."

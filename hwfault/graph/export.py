@@ -256,7 +256,7 @@ def _check_parameter(node: NodeProto, value: NDArray[np.float32], constants: Con
     if differing:
         raise GraphError(
             f"the quantizer {node.name!r} yields other values in the graph than in the network ({differing} of "
-            f"{value.size}): Brevitas exports weights and biases with plain rounding (ROUND) only. Use that rounding, "
-            "or quantize the weights before the export"
+            f"{value.size}): Brevitas exports weights and biases as rounded by ROUND, with one scale for all runs of a "
+            "quantizer. Use that rounding, or quantize the values before the export"
         )
     set_metadata(node, {WORDS: words_sha256(given)})

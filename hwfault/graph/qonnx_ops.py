@@ -35,7 +35,7 @@ class _FaultOp(CustomOp):  # type: ignore[misc]
         fmt = CodeFormat(self.get_nodeattr("bit_width"), bool(self.get_nodeattr("signed")))
         samples = x.shape[0] if self.get_nodeattr("batched") else 1
         codes = encode(x, scale, zero_point, fmt)
-        struck = self.struck(codes.reshape(samples, -1), *rest).reshape(x.shape)
+        struck = self.struck(codes.reshape(samples, x.size // max(samples, 1)), *rest).reshape(x.shape)
         faulty = np.where(struck == codes, x, decode(struck, scale, zero_point, fmt, x.dtype.type))
         context[self.onnx_node.output[0]] = faulty
 

@@ -18,10 +18,12 @@ from hwfault import __version__
 from hwfault.codes import CodeFormat, Codes, decode, encode
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.insert import FaultNode, fault_nodes, plan_of
-from hwfault.graph.qonnxgraph import Constants
+from hwfault.graph.qonnxgraph import WORDS, Constants, metadata, site_name, words_sha256
+from hwfault.graph.qonnxgraph import quantizers as quantizer_nodes
 from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject
+from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan, Site
 from hwfault.stream import native
 
@@ -43,7 +45,8 @@ def replay(
     `graph` is the faulted graph; its sites are watched in a copy, its outputs are taken from the graph as it is.
     `batches` yields inputs, or tuples that begin with one; samples are numbered through them from 0. One batch is
     held at a time. `progress(done, total)` is called after each batch, the total None if `batches` has no length.
-    Raises GraphError for a graph without a plan, PlanError if `plan` is not the graph's or the model is another one.
+    Raises GraphError for a graph without a plan or with other weights, PlanError if `plan` is not the graph's or the
+    model is another one.
     """
     proto = graph if isinstance(graph, ModelProto) else load_model(graph)
     carried = plan_of(proto)
@@ -56,6 +59,7 @@ def replay(
         raise HwfaultError("no seed was given, expected at least one")
     total = len(batches) if isinstance(batches, Sized) else None
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    _check_parameters(model, proto)
     engines = _Engines(proto, carried)
     with (
         _evaluation(model),
@@ -64,16 +68,28 @@ def replay(
     ):
         for done, batch in enumerate(batches, 1):
             x = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
-            for seed in seeds:
+            for seed in seeds if len(x) else ():
                 injection.seed, injection.first_sample = seed, engines.samples
                 engines.compare(model, x, seed)
             engines.samples += len(x)
-            engines.first_batch = False
+            engines.first_batch = engines.samples == 0
             if progress is not None:
                 progress(done, total)
     if engines.first_batch:
-        raise HwfaultError("no batch was given to replay, expected at least one")
+        raise HwfaultError("no sample was given to replay, expected at least one")
     return engines.report(carried, tuple(seeds))
+
+
+def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
+    """Raises GraphError if the graph was exported with other weights; one without hwfault's hashes tells nothing."""
+    stamps = [(site_name(node), metadata(node).get(WORDS)) for node in quantizer_nodes(graph)]
+    for name, proxy in quantizers(model):
+        own = [words_sha256(values.numpy(force=True)) for values in getattr(proxy, "tracked_parameter_list", ())]
+        if any(stamp not in own for site, stamp in stamps if stamp and site == name):
+            raise GraphError(
+                f"the graph was exported with other values of the site {name!r} than the network has now; export it "
+                "anew, or load the checkpoint that it was exported from"
+            )
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def session(
     """
     graph = _with_canonical_inputs(model if isinstance(model, ModelProto) else load_model(model))
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what is logged as an error is raised as well
     options.graph_optimization_level = _level(graph_optimization)
     options.intra_op_num_threads = threads or 0
     options.register_custom_ops_library(onnxruntime_library())

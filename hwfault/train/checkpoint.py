@@ -1,6 +1,7 @@
 """Checkpoints: a network's tensors and its training configuration in one safetensors file, which runs no code."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +9,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from hwfault.errors import FileError, ModelError
+from hwfault.errors import FileError, ModelError, PlanError
 from hwfault.files import write_atomically
+from hwfault.inject import sites
 from hwfault.train.config import TrainConfig
 from hwfault.train.networks import build
 from hwfault.train.spec import is_code
 
-_CONFIG = "hwfault.config"
+_CONFIG, _FORMATS = "hwfault.config", "hwfault.formats"
 
 
 def save(path: Path | str, network: nn.Module, config: TrainConfig) -> None:
     """Writes the network's state and the configuration that made it, atomically; raises FileError."""
     # copies, because safetensors refuses tensors that share memory, as a quantizer used twice does
     state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in network.state_dict().items()}
-    write_atomically(path, to_bytes(state, metadata={_CONFIG: config.to_json()}))
+    metadata = {_CONFIG: config.to_json(), _FORMATS: json.dumps(_formats(network))}
+    write_atomically(path, to_bytes(state, metadata=metadata))
 
 
 def load(path: Path | str, network: str | None = None) -> tuple[nn.Module, TrainConfig]:
@@ -30,14 +33,15 @@ def load(path: Path | str, network: str | None = None) -> tuple[nn.Module, Train
     A network of the user's own (module:function) must be named again in `network`: code that a file names is not
     run. Raises FileError for a file that is no checkpoint or is another network's.
     """
-    state, config = _read(path)
+    content = _read(path)
+    config = content.config
     if network is None and is_code(config.network):
         raise FileError(
             f"{path}: holds the network {config.network!r}; code that a file names is not run, "
             f"so name it yourself (--network {config.network}) if you trust it"
         )
     built = build(network or config.network, **config.network_args)
-    _fill(built, state, path)
+    _fill(built, content, path)
     return built.eval(), config
 
 
@@ -46,55 +50,78 @@ def restore(path: Path | str, network: nn.Module) -> TrainConfig:
 
     Raises FileError, with the network as it was, for a file that is no checkpoint or is another network's.
     """
-    state, config = _read(path)
-    _fill(network, state, path)
-    return config
+    content = _read(path)
+    _fill(network, content, path)
+    return content.config
 
 
-def _read(path: Path | str) -> tuple[dict[str, Tensor], TrainConfig]:
+@dataclass(frozen=True)
+class _Content:
+    state: dict[str, Tensor]
+    config: TrainConfig
+    formats: dict[str, Any]
+
+
+def _formats(network: nn.Module) -> dict[str, str]:
+    """What each site stores: networks of other bit widths may have the very same tensors."""
+    try:
+        return {s.name: f"{s.bit_width} bit {'signed' if s.signed else 'unsigned'}" for s in sites(network)}
+    except PlanError:  # no faults can strike it, but it may be kept
+        return {}
+
+
+def _read(path: Path | str) -> _Content:
     _refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        return state, TrainConfig.parse(json.loads(metadata[_CONFIG]), f"{path}: its configuration")
+        config = TrainConfig.parse(json.loads(metadata[_CONFIG]), f"{path}: its configuration")
+        return _Content(state, config, dict(json.loads(metadata[_FORMATS])))
     except SafetensorError as error:
         raise FileError(f"{path}: not a complete safetensors file ({error}); it may be truncated") from None
-    except (KeyError, ValueError, RecursionError, ModelError) as error:
-        reason = "has no configuration" if isinstance(error, KeyError) else f"has a wrong configuration ({error})"
-        raise FileError(f"{path}: {reason}, expected a checkpoint written by hwfault") from None
+    except KeyError as error:
+        raise FileError(f"{path}: has no {error.args[0]}, expected a checkpoint written by hwfault train") from None
+    except (ValueError, TypeError, RecursionError, ModelError) as error:
+        raise FileError(f"{path}: its metadata is wrong ({error}), expected a checkpoint of hwfault train") from None
 
 
 def _refuse_pickle(path: Path | str) -> None:
     try:
         with open(path, "rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint (.safetensors)") from None
-    if start.startswith((b"PK", b"\x80")):
+    if start.startswith((b"PK", b"\x80")) and start[8:] != b"{":  # a safetensors header of 128 bytes begins so, too
         raise FileError(
             f"{path}: is a pickle (torch.save), which can run code when it is read; expected a safetensors checkpoint "
             "written by hwfault train"
         )
 
 
-def _fill(network: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
+def _fill(network: nn.Module, content: _Content, path: Path | str) -> None:
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    if (problem := _misfit(network, state)) is not None:
+    if problem := _other_format(content.formats, _formats(network)) or _load(network, content.state):
         network.load_state_dict(before, strict=False)
-        raise FileError(f"{path}: holds another network than {type(network).__name__} with these arguments: {problem}")
+        raise FileError(f"{path}: is another network's, not one of this {type(network).__name__}: {problem}")
 
 
-def _misfit(network: nn.Module, state: dict[str, Tensor]) -> str | None:
-    """Loads the state; what does not fit, as text. Which keys must be there is for the network to say (Brevitas
-    creates some of them on the way)."""
-    own: dict[str, Any] = network.state_dict()
-    for key in own.keys() & state.keys():
+def _other_format(given: dict[str, Any], own: dict[str, str]) -> str:
+    for name, stored in own.items():
+        if given.get(name, stored) != stored:
+            return f"{name} is {given[name]}, expected {stored}"
+    return ""
+
+
+def _load(network: nn.Module, state: dict[str, Tensor]) -> str:
+    """Loads the state; answers what does not fit. Which keys may be missing Brevitas' modules know, not we."""
+    own: dict[str, Tensor] = network.state_dict()
+    for key in sorted(own.keys() & state.keys()):
         if own[key].shape != state[key].shape:
             return f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         return str(error)
-    wrong = [f"no {key}" for key in missing] + [f"{key}, which is unknown" for key in unexpected]
-    return ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "") if wrong else None
+    wrong = [f"it has no {key}" for key in missing] + [f"it has an unknown {key}" for key in unexpected]
+    return ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")

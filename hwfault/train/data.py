@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwfault.errors import FileError, HwfaultError
-from hwfault.train import spec as named
+from hwfault.train.spec import call_named
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _LARGEST = 4 << 30
@@ -70,7 +70,7 @@ def load(spec: str) -> Dataset:
     """
     if spec.endswith(".npz"):
         return load_npz(spec)
-    data = named.call("data", spec, {"digits": digits}, {})
+    data = call_named("data", spec, {"digits": digits}, {})
     if not isinstance(data, Dataset):
         raise HwfaultError(
             f"data {spec!r}: the function returned {type(data).__name__}, expected hwfault.train.Dataset"
@@ -108,9 +108,9 @@ def load_npz(path: Path | str) -> Dataset:
 
 
 def _read_arrays(archive: zipfile.ZipFile) -> list[NDArray[Any]]:
-    present = {name.removesuffix(".npy") for name in archive.namelist()}
-    if missing := [name for name in _ARRAYS if name not in present]:
-        raise FileError(f"holds no array {missing[0]!r}, expected {', '.join(_ARRAYS)}; found {sorted(present)[:8]}")
+    present = archive.namelist()
+    if missing := [name for name in _ARRAYS if f"{name}.npy" not in present]:
+        raise FileError(f"holds no array {missing[0]!r}, expected {', '.join(_ARRAYS)}; found {present[:8]}")
     memory = sum(_memory_needed(archive, name) for name in _ARRAYS)
     if memory > _LARGEST:
         raise FileError(f"its arrays need {memory} bytes of memory, expected at most {_LARGEST}")
@@ -122,7 +122,7 @@ def _memory_needed(archive: zipfile.ZipFile, name: str) -> int:
     with archive.open(f"{name}.npy") as stream:
         shape, dtype = _header(stream)
         size = archive.getinfo(f"{name}.npy").file_size - stream.tell()
-    wanted = "biu" if name.startswith("y") else "biuf"
+    wanted = "biu" if name[0] == "y" else "biuf"
     if dtype.kind not in wanted:
         raise FileError(f"{name} is {dtype}, expected {'integers' if wanted == 'biu' else 'numbers'}")
     count = math.prod(shape)

@@ -35,11 +35,12 @@ class Epoch(Record):
 def train(
     network: nn.Module, data: Dataset, config: TrainConfig, *, progress: Callable[[Epoch], object] | None = None
 ) -> tuple[Epoch, ...]:
-    """Trains the network in place, on its own device, and leaves it in evaluation mode; equal seeds, equal weights.
+    """Trains the network in place, on its own device, and leaves it in evaluation mode.
 
-    `progress` is called after each epoch. Torch's random state is left as it was. Raises HwfaultError when the loss
-    is no longer finite or the network's outputs do not fit the classes, ModelError for faults that do not fit its
-    sites.
+    Equal seeds give equal weights on equal hardware with as many threads (torch.get_num_threads): gradients are float
+    sums. `progress` is called after each epoch. Torch's random state is left as it was. Raises HwfaultError when the
+    loss is no longer finite or the network's outputs do not fit the classes, ModelError for faults that do not fit
+    its sites.
     """
     network.train()
     history: list[Epoch] = []

@@ -13,7 +13,7 @@ def is_code(spec: str) -> bool:
     return ":" in spec
 
 
-def call(what: str, spec: str, built_in: Mapping[str, Callable[..., Any]], arguments: Mapping[str, Any]) -> Any:
+def call_named(what: str, spec: str, built_in: Mapping[str, Callable[..., Any]], arguments: Mapping[str, Any]) -> Any:
     """What the named function returns for `arguments`.
 
     Raises HwfaultError, with `what` ("network", "data") in its text, for a name that is unknown or cannot be

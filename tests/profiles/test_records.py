@@ -101,6 +101,17 @@ def test_every_problem_is_named(load):
     assert "axis" in text
 
 
+def test_many_problems_are_counted(load):
+    with pytest.raises(ModelError) as caught:
+        load("faults: [" + "{model: word, probability: 2}, " * 20 + "]")
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 9
+    assert lines[-1] == "and 12 more problems"
+    with pytest.raises(ModelError) as caught:
+        load("faults: [" + "{model: word, probability: 2}, " * 8 + "]")
+    assert "more problems" not in str(caught.value)
+
+
 EXPLODING = """
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))

@@ -3,12 +3,13 @@
 An engine maps (codes of one sample, program, seed, sample, bit_width) to new codes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 import onnxruntime
-from onnx import AttributeProto, ModelProto, TensorProto, helper
+from numpy.typing import NDArray
+from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hwfault.codes import Codes
 from hwfault.stream import native, reference
@@ -28,40 +29,60 @@ def by_native(codes: Codes, program: Sequence[int], seed: int, sample: int, bit_
 
 def by_onnxruntime(codes: Codes, program: Sequence[int], seed: int, sample: int, bit_width: int) -> Codes:
     """A graph of one TransientFaults node on float64, which holds every code of 32 bits."""
-    feeds = {
-        "x": codes[None].astype(np.float64),
-        "seed": np.array(signed64(seed)),
-        "first_sample": np.array(sample),
-    }
-    (values,) = one_node_session(tuple(program), bit_width).run(None, feeds)
-    return values[0].astype(np.uint32)
+    return many_by_onnxruntime([(codes, program, seed, sample, bit_width)])[0]
 
 
-@lru_cache(maxsize=64)
-def one_node_session(program: tuple[int, ...], bit_width: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.register_custom_ops_library(str(native.library_path()))
-    graph = one_node_graph(program, bit_width).SerializeToString()
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+def many_by_onnxruntime(draws: Sequence[tuple[Codes, Sequence[int], int, int, int]]) -> list[Codes]:
+    """A graph with one node for each of several draws."""
+    session = session_of(tuple((tuple(program), bit_width) for _, program, _, _, bit_width in draws))
+    feeds = {}
+    for k, (codes, _, seed, sample, _) in enumerate(draws):
+        feeds |= {f"x{k}": codes[None].astype(np.float64), f"seed{k}": np.array(signed64(seed))}
+        feeds[f"first_sample{k}"] = np.array(sample)
+    return [values[0].astype(np.uint32) for values in session.run(None, feeds)]
 
 
-def one_node_graph(program: Sequence[int], bit_width: int) -> ModelProto:
-    """Unsigned codes as float64 values of scale 1, a batch of samples, through TransientFaults."""
-    inputs = ["x", "scale", "zero_point", "seed", "first_sample"]
-    node = helper.make_node(
-        "TransientFaults", inputs, ["y"], domain="hwfault", bit_width=bit_width, signed=0, batched=1
-    )
+@lru_cache(maxsize=8)
+def session_of(nodes: tuple[tuple[tuple[int, ...], int], ...]) -> onnxruntime.InferenceSession:
+    """Nodes of (program, bit width), each with inputs of its own: x, seed and first_sample, numbered."""
+    made = [fault_node(k, program, bit_width, signed=0, batched=1) for k, (program, bit_width) in enumerate(nodes)]
+    inputs = []
+    for k in range(len(nodes)):
+        inputs.append(helper.make_tensor_value_info(f"x{k}", TensorProto.DOUBLE, [f"batch{k}", f"words{k}"]))
+        inputs += [helper.make_tensor_value_info(f"{name}{k}", TensorProto.INT64, []) for name in NUMBERS]
+    constants = {"scale": np.array(1.0), "zero_point": np.array(0.0)}
+    return session(made, inputs, TensorProto.DOUBLE, constants)
+
+
+NUMBERS = ("seed", "first_sample")
+
+
+def fault_node(k: int, program: Sequence[int], bit_width: int, *, signed: int, batched: int) -> NodeProto:
+    inputs = [f"x{k}", "scale", "zero_point", *(f"{name}{k}" for name in NUMBERS)]
+    attributes = {"bit_width": bit_width, "signed": signed, "batched": batched}
+    node = helper.make_node("TransientFaults", inputs, [f"y{k}"], name=f"node{k}", domain="hwfault", **attributes)
     node.attribute.append(AttributeProto(name="program", type=AttributeProto.INTS, ints=program))
-    shaped = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["batch", "words"]) for name in "xy"]
-    scalars = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in inputs[3:]]
-    constants = [
-        helper.make_tensor("scale", TensorProto.DOUBLE, [], [1.0]),
-        helper.make_tensor("zero_point", TensorProto.DOUBLE, [], [0.0]),
-    ]
-    graph = helper.make_graph([node], "one", [shaped[0], *scalars], [shaped[1]], constants)
+    return node
+
+
+def session(
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[ValueInfoProto],
+    dtype: int,
+    constants: Mapping[str, NDArray],
+    threads: int = 1,
+) -> onnxruntime.InferenceSession:
+    """A session for nodes of hwfault's ops, whose first outputs are the graph's; constants are of the type `dtype`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    options.register_custom_ops_library(str(native.library_path()))
+    outputs = [helper.make_tensor_value_info(node.output[0], dtype, None) for node in nodes]
+    as_type = helper.tensor_dtype_to_np_dtype(dtype)
+    held = [numpy_helper.from_array(np.asarray(value).astype(as_type), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "ops", inputs, outputs, held)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("hwfault", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 ENGINES: dict[str, Engine] = {"reference": by_reference, "native": by_native, "onnxruntime": by_onnxruntime}

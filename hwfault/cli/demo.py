@@ -1,0 +1,38 @@
+"""`hwfault demo`: the whole loop on the digits."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hwfault.cli.common import json_option, print_json, print_table, progress, verdict
+
+if TYPE_CHECKING:
+    from hwfault.campaign import Trials
+
+
+@click.command("demo")
+@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder for the files.")
+@json_option
+def command(out: Path, as_json: bool) -> None:
+    """Train a small network on the digits with and without faults, measure, export and replay it: under a minute."""
+    from hwfault.demo import run
+
+    with progress() as begin:
+        result = run(out, begin)
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        rates = [trials.ber for trials in next(iter(result.accuracy.values()))]
+        print_table(
+            ["accuracy at BER", *(f"{rate:g}" for rate in rates)],
+            [[name, *map(_cell, trials)] for name, trials in result.accuracy.items()],
+        )
+        click.echo(f"{verdict(result.replay)}\nEverything is in {out}/: see accuracy.png and replay.json.")
+    sys.exit(result.replay.exit_code)
+
+
+def _cell(trials: "Trials") -> str:
+    low, high = trials.interval
+    return f"{trials.mean:.1%} ±{(high - low) / 2:.1%}"

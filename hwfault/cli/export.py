@@ -1,0 +1,59 @@
+"""`hwfault export`: a trained network as a QONNX graph, clean or with its faults inside."""
+
+from pathlib import Path
+
+import click
+
+from hwfault.cli.common import (
+    data_option,
+    fault_options,
+    given_faults,
+    given_plan,
+    json_option,
+    load_run,
+    network_option,
+    print_json,
+)
+
+
+@click.command("export")
+@click.argument("run", type=click.Path(path_type=Path))
+@network_option
+@data_option
+@fault_options
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx).")
+@json_option
+def command(
+    run: Path,
+    network: str | None,
+    data: str | None,
+    faults_file: Path | None,
+    ber: float | None,
+    select: str | None,
+    plan_file: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Write RUN (a folder of `hwfault train`, or a checkpoint) as a QONNX graph; with faults given, they are inside it.
+
+    A faulted graph has two more inputs, hwfault_seed and hwfault_first_sample (int64), which choose the faults.
+    """
+    from hwfault.files import write_atomically
+    from hwfault.graph.export import export
+    from hwfault.inject import sites
+
+    faults = given_faults(faults_file, ber, select)
+    model, _, held_out = load_run(run, network, data)
+    example = held_out.test_x[:1]
+    plan = given_plan(sites(model, example), plan_file, faults)
+    write_atomically(out, export(model, example, plan=plan).SerializeToString())
+    if as_json:
+        print_json(
+            {"graph": str(out), "sites": list(plan.names) if plan else [], "plan": plan.digest if plan else None}
+        )
+    elif plan is None:
+        click.echo(f"{out}: clean")
+    else:
+        click.echo(f"{out}: faults at {len(plan.names)} sites, plan {plan.digest[:12]}")
+        click.echo(f"next: hwfault replay {out} {run}")

@@ -1,0 +1,75 @@
+"""`hwfault faults`: the faults of a plan at a site, one by one."""
+
+from pathlib import Path
+
+import click
+
+from hwfault.cli.common import (
+    fault_options,
+    given_faults,
+    given_plan,
+    json_option,
+    list_sites,
+    network_option,
+    print_json,
+    print_table,
+)
+from hwfault.errors import HwfaultError
+
+
+@click.command("faults")
+@click.argument("source")
+@network_option
+@fault_options
+@click.option("--site", "name", help="The site's name.  [default: print the plan itself]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--sample", type=click.IntRange(min=0), default=0, show_default=True, help="0 for weights and biases.")
+@click.option("--words", type=click.IntRange(min=0), help="Words of a sample, where the shape is not known.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the plan to this JSON file.")
+@json_option
+def command(
+    source: str,
+    network: str | None,
+    faults_file: Path | None,
+    ber: float | None,
+    select: str | None,
+    name: str | None,
+    seed: int,
+    sample: int,
+    words: int | None,
+    save: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the faults that strike one sample of a site, in the order of the fault stream.
+
+    SOURCE is a plan (.json), or a network, run or graph with the faults of --faults or --ber; a graph may carry a plan
+    of its own. `effect` says what a hit does; bit errors in one direction depend on the bit stored there.
+    """
+    from hwfault.listing import faults_at
+    from hwfault.plan import FaultPlan
+
+    faults = given_faults(faults_file, ber, select)
+    plan: FaultPlan | None
+    if source.endswith(".json"):
+        plan = given_plan([], Path(source), faults)
+    elif source.endswith(".onnx") and not faults:
+        from hwfault.graph.insert import plan_of
+        from hwfault.graph.session import load_model
+
+        plan = plan_of(load_model(source))
+    else:
+        plan = given_plan(list_sites(source, network), None, faults)
+    if plan is None:
+        raise HwfaultError("no faults were named; give --faults FILE, --ber RATE, a plan (.json) or a faulted graph")
+    if save is not None:
+        plan.save(save)
+    if name is None:
+        click.echo(plan.to_json() if as_json else str(plan), nl=not as_json)
+        return
+    found = faults_at(plan, name, seed=seed, sample=sample, words=words)
+    if as_json:
+        print_json([fault.model_dump(mode="json") for fault in found])
+        return
+    rows = [[f.process, f.word, "-" if f.bit is None else f.bit, f.aux, f.effect] for f in found]
+    print_table(["fault", "word", "bit", "aux", "effect"], rows)
+    click.echo(f"{len(found)} faults at {name}, seed {seed}, sample {sample}")

@@ -1,0 +1,28 @@
+"""`hwfault sites`: where a network or graph holds integers that faults can strike."""
+
+import click
+
+from hwfault.cli.common import json_option, list_sites, network_option, print_json, print_table
+
+
+@click.command("sites")
+@click.argument("source")
+@network_option
+@json_option
+def command(source: str, network: str | None, as_json: bool) -> None:
+    """List the injection sites of SOURCE: a network (digits_cnn, module:function), a run or checkpoint, or a graph.
+
+    Shapes are those of one sample; an activation's is known where data tells it.
+    """
+    found = list_sites(source, network)
+    if as_json:
+        print_json([site.model_dump(mode="json") for site in found])
+        return
+    rows = [
+        [s.name, s.kind, s.bit_width, "signed" if s.signed else "unsigned", s.layer, _shape(s.shape)] for s in found
+    ]
+    print_table(["site", "kind", "bits", "codes", "layer", "shape"], rows)
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "?" if shape is None else " x ".join(map(str, shape)) or "scalar"

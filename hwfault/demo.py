@@ -1,0 +1,87 @@
+"""The whole loop on scikit-learn's digits: train clean and under faults, measure both, export, replay."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from hwfault.campaign import Trials, draw_accuracy, sweep, write_results
+from hwfault.files import output_folder, replace_atomically
+from hwfault.graph.export import export
+from hwfault.graph.replay import replay
+from hwfault.graph.report import ReplayReport
+from hwfault.inject import sites
+from hwfault.plan import resolve
+from hwfault.profiles.models import bit_errors
+from hwfault.profiles.records import Record
+from hwfault.train import TrainConfig, build, checkpoint, train
+from hwfault.train.data import Dataset, digits
+
+BER = 0.03
+RATES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.05)
+SEEDS = tuple(range(1000, 1030))
+REPLAY_SEEDS = SEEDS[:5]
+CLEAN, FAULTY = "trained clean", f"trained at BER {BER:g}"
+
+Begin = Callable[[str, int], Callable[[], object]]
+"""`begin(what, how many steps)` announces work and answers with the function to call after each step."""
+
+
+class Demo(Record):
+    """What the demo found: accuracy under faults of both networks, and the replay of the fault-trained one."""
+
+    accuracy: dict[str, tuple[Trials, ...]]
+    replay: ReplayReport
+
+
+def run(out: Path | str, begin: Begin) -> Demo:
+    """Runs the demo and leaves in `out` the checkpoint, its configuration, plan, both graphs, results and picture.
+
+    Raises FileError, before anything is computed, if `out` cannot be written.
+    """
+    folder, data = output_folder(out), digits()
+    config = TrainConfig(faults=bit_errors(BER))
+    networks = {
+        CLEAN: _trained(data, TrainConfig(), f"training: {CLEAN}", begin),
+        FAULTY: _trained(data, config, f"training: {FAULTY}", begin),
+    }
+    network = networks[FAULTY]
+    checkpoint.save(folder / "checkpoint.safetensors", network, config)
+    config.save(folder / "config.json")
+    accuracy = _measure(networks, data, folder, begin)
+    return Demo(accuracy=accuracy, replay=_replayed(network, data, folder, begin))
+
+
+def _trained(data: Dataset, config: TrainConfig, what: str, begin: Begin) -> nn.Module:
+    advance = begin(what, config.epochs)
+    network = build(config.network, seed=config.seed)
+    train(network, data, config, progress=lambda _epoch: advance())
+    return network
+
+
+def _measure(
+    networks: dict[str, nn.Module], data: Dataset, folder: Path, begin: Begin
+) -> dict[str, tuple[Trials, ...]]:
+    advance = begin(f"measuring under {len(SEEDS)} fault seeds", len(networks) * len(RATES))
+    accuracy = {
+        name: sweep(network, data.test_x, data.test_y, RATES, seeds=SEEDS, progress=lambda _trials: advance())
+        for name, network in networks.items()
+    }
+    write_results(folder / "results.csv", accuracy)
+    draw_accuracy(folder / "accuracy.png", accuracy, title="Digits, 4 bit weights and activations, bit errors on both")
+    return accuracy
+
+
+def _replayed(network: nn.Module, data: Dataset, folder: Path, begin: Begin) -> ReplayReport:
+    batches: Sequence[object] = data.test_x.split(128)
+    advance = begin("exporting and replaying in onnxruntime", len(batches))
+    plan = resolve(sites(network, data.test_x[:1]), bit_errors(BER))
+    plan.save(folder / "plan.json")
+    graphs = {"model.qonnx.onnx": None, "model.faulted.onnx": plan}
+    for name, faults in graphs.items():
+        graph = export(network, data.test_x[:1], plan=faults).SerializeToString()
+        replace_atomically(folder / name, lambda path, graph=graph: Path(path).write_bytes(graph))
+    faulted = folder / "model.faulted.onnx"
+    report = replay(network, faulted, batches, seeds=REPLAY_SEEDS, progress=lambda _done, _total: advance())
+    report.save(folder / "replay.json")
+    return report

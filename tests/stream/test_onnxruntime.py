@@ -1,0 +1,226 @@
+"""hwfault's ops in onnxruntime on floats against the reference: types, channels, ranks, threads, and bad graphs."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from hwfault.codes import CodeFormat
+from hwfault.stream.check import signed64
+
+from .cases import Draw
+from .engines import fault_node, session
+from .programs import Cluster, Mask, Random, symmetric
+from .test_native import assert_same_bits, big_batch
+from .values import Batch, Grid, numbers
+
+TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
+
+
+def on_channels(draw: Draw, shape: tuple[int, ...], dtype: str, rows: int) -> Batch:
+    """A batch of samples of a shape, whose scale and zero point are one for each index of one axis, or one for all."""
+    case = draw.case()
+    axis, words = draw.integer(0, len(shape) - 1), int(np.prod(shape))
+    n, inner = shape[axis], int(np.prod(shape[axis + 1 :]))
+    fmt = CodeFormat(case.bit_width, bool(draw.integer(0, 1)))
+    scale = np.exp2(draw.rng.uniform(-8, 3, draw.one_of((1, n)))).astype(np.float32).astype(np.float64)
+    zero_point = draw.rng.integers(0, 1 if fmt.bipolar else 5, draw.one_of((1, n))).astype(np.float64)
+    grid = Grid(fmt, scale, inner, zero_point, inner)
+    x = numbers(draw, grid, (rows, words), dtype)
+    first = draw.sample() % 2**62
+    return Batch(x, np.arange(rows, dtype=np.int64) + first, dtype, grid, case)
+
+
+def aligned(values, inner, shape):
+    """Values along their axis, with axes of 1 behind it, so that they broadcast to x."""
+    behind = 0
+    while int(np.prod(shape[len(shape) - behind :])) != inner:
+        behind += 1
+    return values.reshape(-1, *[1] * behind) if values.size > 1 else values.reshape(draw_rank(inner, shape))
+
+
+def draw_rank(inner, shape):
+    """A single value comes with any number of axes."""
+    return [1] * (inner % (len(shape) + 1))
+
+
+def run(b: Batch, shape: tuple[int, ...], *, batched=1, threads=1):
+    """x through a TransientFaults node, in its shape."""
+    grid, fmt = b.grid, b.grid.fmt
+    node = fault_node(0, b.case.program, fmt.bit_width, signed=int(fmt.signed), batched=batched)
+    x = b.x.reshape(-1, *shape) if batched else b.x.reshape(shape)
+    inputs = [helper.make_tensor_value_info("x0", TYPES[b.dtype], [None] * x.ndim)]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("seed0", "first_sample0")]
+    constants = {
+        "scale": aligned(grid.scale, grid.scale_inner, shape),
+        "zero_point": aligned(grid.zero_point, grid.zero_point_inner, shape),
+    }
+    made = session([node], inputs, TYPES[b.dtype], constants, threads)
+    first = int(b.samples[0]) if b.samples.size else 3
+    feeds = {"x0": x, "seed0": np.array(signed64(b.case.seed)), "first_sample0": np.array(first)}
+    (y,) = made.run(None, feeds)
+    assert y.shape == x.shape
+    return y.reshape(b.x.shape)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(7,), (3, 400), (2, 3, 5, 41), (1, 1, 2100), (16, 1)])
+def test_activations(dtype, shape):
+    draw = Draw(len(shape) * 100 + shape[0])
+    for rows in (0, 1, 1, 2, 3, 5):
+        b = on_channels(draw, shape, dtype, rows)
+        assert_same_bits(run(b, shape), b.injected(), b)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(5,), (8, 3, 3, 3), (40, 70)])
+def test_parameters_are_one_sample_of_number_0(dtype, shape):
+    draw = Draw(sum(shape))
+    for _ in range(6):
+        b = on_channels(draw, shape, dtype, 1)
+        found = run(b, shape, batched=0)
+        zeroth = Batch(b.x, np.zeros(1, np.int64), dtype, b.grid, b.case)
+        assert_same_bits(found, zeroth.injected(), b)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_threads_do_not_matter(dtype):
+    b = big_batch(dtype, rows=5, words=100 * 1024 + 13)
+    flat = Grid(b.grid.fmt, np.array([0.25]), 1, np.array([1.0]), 1)
+    b = Batch(b.x, b.samples, dtype, flat, b.case)
+    expected = b.injected()
+    for threads in (1, 2, 5):
+        assert_same_bits(run(b, (b.x.shape[1],), threads=threads), expected, b)
+
+
+def test_one_batch_is_its_samples_one_by_one():
+    shape, rows = (3, 300), 64
+    b = on_channels(Draw(4), shape, "float32", rows)
+    case = type(b.case)(b.case.codes, (symmetric(3, [0.01] * b.case.bit_width),), 9, 0, b.case.bit_width)
+    b = Batch(b.x, b.samples, b.dtype, b.grid, case)
+    together = run(b, shape)
+    for i in range(rows):
+        alone = Batch(b.x[i : i + 1], b.samples[i : i + 1], b.dtype, b.grid, b.case)
+        assert_same_bits(run(alone, shape)[0], together[i], alone)
+
+
+MAP_INPUTS = ["x", "scale", "zero_point", "word", "and_mask", "xor_mask"]
+
+
+def run_map(b: Batch, rows, *, bit_width=None, batched=1, threads=1):
+    fmt = b.grid.fmt
+    attributes = {"bit_width": bit_width or fmt.bit_width, "signed": int(fmt.signed), "batched": batched}
+    node = helper.make_node("FaultMap", MAP_INPUTS, ["y"], name="the map", domain="hwfault", **attributes)
+    inputs = [helper.make_tensor_value_info("x", TYPES[b.dtype], [None] * b.x.ndim)]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.INT64, [None]) for name in MAP_INPUTS[3:]]
+    constants = {"scale": b.grid.scale, "zero_point": b.grid.zero_point}
+    made = session([node], inputs, TYPES[b.dtype], constants, threads)
+    return made.run(None, {"x": b.x, **dict(zip(MAP_INPUTS[3:], map(np.array, rows), strict=True))})[0]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_maps(dtype):
+    draw = Draw(8)
+    for rows in (1, 2, 4, 0):
+        b = on_channels(draw, (300,), dtype, rows)
+        mask = b.grid.fmt.mask
+        word = np.sort(draw.rng.choice(300, 80, replace=False))
+        and_mask, xor_mask = (draw.codes(b.grid.fmt.bit_width, 80).astype(np.int64) for _ in range(2))
+        and_mask[:20], xor_mask[:20] = mask, 0
+        before = b.grid.encode(b.x, dtype)
+        after = before.copy()
+        after[:, word] = (before[:, word] & and_mask.astype(np.uint32)) ^ xor_mask.astype(np.uint32)
+        expected = np.where(before == after, b.x, b.grid.decode(after, dtype))
+        for threads in (1, 3):
+            assert_same_bits(run_map(b, (word, and_mask, xor_mask), threads=threads), expected, b)
+
+
+PLAIN = Batch(
+    np.ones((2, 5), np.float32),
+    np.arange(2),
+    "float32",
+    Grid(CodeFormat(4, False), np.ones(1), 1, np.zeros(1), 1),
+    None,
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (([5], [15], [1]), "word 5 of a tensor of 5 words"),
+        (([-1], [15], [1]), "word -1"),
+        (([1, 1], [15, 15], [1, 1]), "ascending"),
+        (([2, 1], [15, 15], [1, 1]), "ascending"),
+        (([1], [15, 15], [1]), "1, 2 and 1 rows, expected the same number"),
+        (([1], [-1], [1]), "and_mask has the value -1"),
+        (([1], [15], [2**32]), "xor_mask has the value 4294967296"),
+        (([1], [15], [16]), "beyond the bit width"),
+    ],
+)
+def test_maps_that_do_not_fit(rows, text):
+    with pytest.raises(Exception, match=f"(?s)the map.*{text}"):
+        run_map(PLAIN, tuple(np.array(part, np.int64) for part in rows))
+
+
+def broken(**changes):
+    """A session of one node with something wrong."""
+    node = fault_node(0, changes.pop("program", Random(1, 0.1).program()), 4, signed=0, batched=1)
+    drop = changes.pop("drop", None)
+    for attribute in list(node.attribute):
+        if attribute.name in (drop, *changes):
+            node.attribute.remove(attribute)
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in changes.items())
+    inputs = [helper.make_tensor_value_info("x0", TensorProto.FLOAT, [None, None])]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.INT64, None) for name in ("seed0", "first_sample0")]
+    return session([node], inputs, TensorProto.FLOAT, {"scale": 1.0, "zero_point": 0.0})
+
+
+def test_the_node_to_be_broken_is_good():
+    broken(bit_width=5).run(
+        None, {"x0": np.ones((1, 3), np.float32), "seed0": np.array(1), "first_sample0": np.array(1)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"drop": "program"}, "program"),
+        ({"drop": "bit_width"}, "bit_width"),
+        ({"drop": "signed"}, "signed"),
+        ({"drop": "batched"}, "batched"),
+        ({"bit_width": 0}, "bit_width is 0, expected 1 to 32"),
+        ({"bit_width": 33}, "bit_width is 33, expected 1 to 32"),
+        ({"bit_width": 2**40}, "bit_width is 1099511627776"),
+        ({"program": (3, 1, 2, 1)}, "program ends"),
+        ({"program": (9, 1, 2, 1, 5)}, "kind = 9, expected 0 to 3"),
+        ({"program": symmetric(1, [0.1] * 3).program()}, "program"),
+        ({"program": Mask(1, 0.1, 16).program()}, "a mask = 16, expected 1 to 15"),
+        ({"program": Cluster(1, "bit", (), (0.1,) * 5).program()}, "left over"),
+    ],
+)
+def test_nodes_that_are_wrong_are_refused_at_loading(changes, text):
+    with pytest.raises(Exception, match=f"(?s)node0.*{text}"):
+        broken(**changes)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "text"),
+    [
+        ({"seed0": np.array([1, 2])}, r"the seed has shape \[2\], expected one value"),
+        ({"first_sample0": np.zeros(0, np.int64)}, r"the first sample number has shape \[0\], expected one value"),
+    ],
+)
+def test_numbers_that_are_not_one(feeds, text):
+    given = {"x0": np.ones((1, 3), np.float32), "seed0": np.array(1), "first_sample0": np.array(1), **feeds}
+    with pytest.raises(Exception, match=f"(?s)node0.*{text}"):
+        broken().run(None, given)
+
+
+@pytest.mark.parametrize("scale", [np.ones(3), np.ones((2, 1)), np.ones((2, 5)), np.ones((1, 1, 1, 5)), np.ones(0)])
+def test_scales_that_are_not_one_for_each_channel(scale):
+    node = fault_node(0, Random(1, 0.1).program(), 4, signed=0, batched=1)
+    inputs = [helper.make_tensor_value_info("x0", TensorProto.FLOAT, [None, None])]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("seed0", "first_sample0")]
+    made = session([node], inputs, TensorProto.FLOAT, {"scale": scale, "zero_point": 0.0})
+    feeds = {"x0": np.ones((2, 5), np.float32), "seed0": np.array(1), "first_sample0": np.array(1)}
+    with pytest.raises(Exception, match=r"(?s)node0.*the scale has shape.*\[2, ?5\].*expected one value"):
+        made.run(None, feeds)

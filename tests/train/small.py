@@ -1,0 +1,32 @@
+"""A task small enough to train on in a test, and user code that specs can name."""
+
+import torch
+from brevitas import nn as qnn
+from torch import nn
+
+from hwfault.train import Dataset
+
+
+def data(count=96, shape=(4,), classes=3, seed=0):
+    """Points around one corner for each class, easily told apart."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % classes
+    x = torch.rand(count, *shape, generator=generator) * 0.25
+    x.view(count, -1)[torch.arange(count), y] += 0.5
+    return Dataset(x[: count // 2], y[: count // 2], x[count // 2 :], y[count // 2 :])
+
+
+def network(width=8, classes=3, bits=4):
+    return nn.Sequential(
+        qnn.QuantLinear(4, width, bias=True, weight_bit_width=bits),
+        qnn.QuantReLU(bit_width=bits),
+        nn.Dropout(0.1),
+        qnn.QuantLinear(width, classes, bias=True, weight_bit_width=bits),
+    )
+
+
+def not_a_network():
+    return {"not": "a network"}
+
+
+CONSTANT = 3
