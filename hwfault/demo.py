@@ -1,12 +1,13 @@
 """The whole loop on scikit-learn's digits: train clean and under faults, measure both, export, replay."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from hwfault.campaign import Trials, draw_accuracy, sweep, write_results
-from hwfault.files import output_folder, replace_atomically
+from hwfault.files import output_folder, write_atomically
 from hwfault.graph.export import export
 from hwfault.graph.replay import replay
 from hwfault.graph.report import ReplayReport
@@ -73,14 +74,13 @@ def _measure(
 
 
 def _replayed(network: nn.Module, data: Dataset, folder: Path, begin: Begin) -> ReplayReport:
-    batches: Sequence[object] = data.test_x.split(128)
+    batches = torch.split(data.test_x, 128)
     advance = begin("exporting and replaying in onnxruntime", len(batches))
     plan = resolve(sites(network, data.test_x[:1]), bit_errors(BER))
     plan.save(folder / "plan.json")
     graphs = {"model.qonnx.onnx": None, "model.faulted.onnx": plan}
     for name, faults in graphs.items():
-        graph = export(network, data.test_x[:1], plan=faults).SerializeToString()
-        replace_atomically(folder / name, lambda path, graph=graph: Path(path).write_bytes(graph))
+        write_atomically(folder / name, export(network, data.test_x[:1], plan=faults).SerializeToString())
     faulted = folder / "model.faulted.onnx"
     report = replay(network, faulted, batches, seeds=REPLAY_SEEDS, progress=lambda _done, _total: advance())
     report.save(folder / "replay.json")

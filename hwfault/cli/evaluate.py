@@ -44,8 +44,7 @@ def command(
 ) -> None:
     """Accuracy of RUN (a folder of `hwfault train`, or a checkpoint) on its held-out data, under faults or without.
 
-    The faults are those of --faults or --ber, or a sweep of --rates over the sites of --select; without any of them,
-    those that the network was trained with, at each of RATES times their probability.
+    The faults are those of --faults or --ber, or a sweep of --rates; without any of them there are none.
     """
     from hwfault.campaign import draw_accuracy, evaluate, sweep, write_results
     from hwfault.files import output_folder
@@ -54,7 +53,7 @@ def command(
     folder = None if out is None else output_folder(out)
     if rates is not None and (faults_file is not None or ber is not None):
         raise click.UsageError("--rates and --faults or --ber were both given, expected one of them")
-    faults = () if rates is not None else given_faults(faults_file, ber, select)
+    faults = given_faults(faults_file, ber, select) if rates is None else ()
     model, config, held_out = load_run(run, network, data)
     x, y = held_out.test_x, held_out.test_y
     with progress() as begin:

@@ -42,12 +42,14 @@ def command(
     Exit code 3 if a fault differs. Codes that differ because the engines add floating-point numbers in another order
     are counted apart.
     """
+    import torch
+
     from hwfault.graph.replay import replay
     from hwfault.graph.session import load_model
 
     proto = load_model(graph)
     model, _, held_out = load_run(run, network, data)
-    batches = held_out.test_x.split(batch_size)
+    batches = torch.split(held_out.test_x, batch_size)
     with progress() as begin:
         advance = begin("replaying", len(batches))
         report = replay(model, proto, batches, seeds=seeds, progress=lambda _done, _total: advance())

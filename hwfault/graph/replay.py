@@ -28,7 +28,7 @@ from hwfault.plan import FaultPlan, Site
 from hwfault.stream import native
 
 Array = NDArray[Any]
-Progress = Callable[[int, int | None], None]
+Progress = Callable[[int, int | None], object]
 
 
 def replay(
@@ -59,13 +59,13 @@ def replay(
         raise HwfaultError("no seed was given, expected at least one")
     total = len(batches) if isinstance(batches, Sized) else None
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    _check_parameters(model, proto)
     engines = _Engines(proto, carried)
     with (
         _evaluation(model),
         torch.no_grad(),
         inject(model, carried, seed=seeds[0], observe=engines.observe) as injection,
     ):
+        _check_parameters(model, proto)
         for done, batch in enumerate(batches, 1):
             x = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
             for seed in seeds if len(x) else ():

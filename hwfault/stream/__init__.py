@@ -1,5 +1,7 @@
 """The fault stream: which faults strike, as a pure function of (seed, site, sample, word, bit)."""
 
+from collections.abc import Callable
+
 from hwfault.errors import HwfaultError
 from hwfault.stream.reference import Hits
 
@@ -17,7 +19,7 @@ def hits(
     from hwfault.stream.check import check_draw
 
     check_draw(seed=seed, site=site, words=words, plane=plane)
-    engines = {"native": native.hits, "reference": reference.hits}
+    engines: dict[str, Callable[..., Hits]] = {"native": native.hits, "reference": reference.hits}
     if engine not in engines:
         raise HwfaultError(f"the engine is {engine!r}, expected one of {', '.join(engines)}")
     return engines[engine](seed=seed, site=site, sample=sample, words=words, plane=plane, probability=probability)

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import hwfault
-from hwfault.codes import CodeFormat, Codes
+from hwfault.codes import Codes
 from hwfault.errors import HwfaultError, NativeLibraryError
 from hwfault.stream.reference import Hits
 from hwfault.stream.tables import Table, encode_table

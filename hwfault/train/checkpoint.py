@@ -116,9 +116,9 @@ def _other_format(given: dict[str, Any], own: dict[str, str]) -> str:
 def _load(network: nn.Module, state: dict[str, Tensor]) -> str:
     """Loads the state; answers what does not fit. Which keys may be missing Brevitas' modules know, not we."""
     own: dict[str, Tensor] = network.state_dict()
-    for key in sorted(own.keys() & state.keys()):
-        if own[key].shape != state[key].shape:
-            return f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+    for key, tensor in own.items():
+        if key in state and state[key].shape != tensor.shape:
+            return f"{key} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:

@@ -1,7 +1,10 @@
 """hwfault's ops in onnxruntime on floats against the reference: types, channels, ranks, threads, and bad graphs."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from hwfault.codes import CodeFormat
@@ -16,45 +19,40 @@ from .values import Batch, Grid, numbers
 TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
 
 
-def on_channels(draw: Draw, shape: tuple[int, ...], dtype: str, rows: int) -> Batch:
+@dataclass(frozen=True)
+class Tensor:
+    """A batch, and the shapes of a sample and of what its scales and zero points look like in a graph."""
+
+    batch: Batch
+    shape: tuple[int, ...]
+    constants: dict[str, NDArray]
+
+
+def on_channels(draw: Draw, shape: tuple[int, ...], dtype: str, rows: int) -> Tensor:
     """A batch of samples of a shape, whose scale and zero point are one for each index of one axis, or one for all."""
     case = draw.case()
     axis, words = draw.integer(0, len(shape) - 1), int(np.prod(shape))
-    n, inner = shape[axis], int(np.prod(shape[axis + 1 :]))
+    n, behind = shape[axis], shape[axis + 1 :]
     fmt = CodeFormat(case.bit_width, bool(draw.integer(0, 1)))
     scale = np.exp2(draw.rng.uniform(-8, 3, draw.one_of((1, n)))).astype(np.float32).astype(np.float64)
     zero_point = draw.rng.integers(0, 1 if fmt.bipolar else 5, draw.one_of((1, n))).astype(np.float64)
-    grid = Grid(fmt, scale, inner, zero_point, inner)
+    grid = Grid(fmt, scale, int(np.prod(behind)), zero_point, int(np.prod(behind)))
     x = numbers(draw, grid, (rows, words), dtype)
     first = draw.sample() % 2**62
-    return Batch(x, np.arange(rows, dtype=np.int64) + first, dtype, grid, case)
+    one = [1] * draw.integer(0, len(shape))  # a single value comes with any number of axes
+    along = {"scale": scale, "zero_point": zero_point}
+    constants = {k: v.reshape(one if v.size == 1 else [-1, *[1] * len(behind)]) for k, v in along.items()}
+    return Tensor(Batch(x, np.arange(rows, dtype=np.int64) + first, dtype, grid, case), shape, constants)
 
 
-def aligned(values, inner, shape):
-    """Values along their axis, with axes of 1 behind it, so that they broadcast to x."""
-    behind = 0
-    while int(np.prod(shape[len(shape) - behind :])) != inner:
-        behind += 1
-    return values.reshape(-1, *[1] * behind) if values.size > 1 else values.reshape(draw_rank(inner, shape))
-
-
-def draw_rank(inner, shape):
-    """A single value comes with any number of axes."""
-    return [1] * (inner % (len(shape) + 1))
-
-
-def run(b: Batch, shape: tuple[int, ...], *, batched=1, threads=1):
+def run(t: Tensor, *, batched=1, threads=1):
     """x through a TransientFaults node, in its shape."""
-    grid, fmt = b.grid, b.grid.fmt
+    b, fmt = t.batch, t.batch.grid.fmt
     node = fault_node(0, b.case.program, fmt.bit_width, signed=int(fmt.signed), batched=batched)
-    x = b.x.reshape(-1, *shape) if batched else b.x.reshape(shape)
+    x = b.x.reshape(-1, *t.shape) if batched and b.x.size else b.x.reshape(*b.x.shape[:batched], *t.shape)
     inputs = [helper.make_tensor_value_info("x0", TYPES[b.dtype], [None] * x.ndim)]
     inputs += [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("seed0", "first_sample0")]
-    constants = {
-        "scale": aligned(grid.scale, grid.scale_inner, shape),
-        "zero_point": aligned(grid.zero_point, grid.zero_point_inner, shape),
-    }
-    made = session([node], inputs, TYPES[b.dtype], constants, threads)
+    made = session([node], inputs, TYPES[b.dtype], t.constants, threads)
     first = int(b.samples[0]) if b.samples.size else 3
     feeds = {"x0": x, "seed0": np.array(signed64(b.case.seed)), "first_sample0": np.array(first)}
     (y,) = made.run(None, feeds)
@@ -67,8 +65,8 @@ def run(b: Batch, shape: tuple[int, ...], *, batched=1, threads=1):
 def test_activations(dtype, shape):
     draw = Draw(len(shape) * 100 + shape[0])
     for rows in (0, 1, 1, 2, 3, 5):
-        b = on_channels(draw, shape, dtype, rows)
-        assert_same_bits(run(b, shape), b.injected(), b)
+        t = on_channels(draw, shape, dtype, rows)
+        assert_same_bits(run(t), t.batch.injected(), t.batch)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -76,31 +74,30 @@ def test_activations(dtype, shape):
 def test_parameters_are_one_sample_of_number_0(dtype, shape):
     draw = Draw(sum(shape))
     for _ in range(6):
-        b = on_channels(draw, shape, dtype, 1)
-        found = run(b, shape, batched=0)
-        zeroth = Batch(b.x, np.zeros(1, np.int64), dtype, b.grid, b.case)
-        assert_same_bits(found, zeroth.injected(), b)
+        t = on_channels(draw, shape, dtype, 1)
+        zeroth = replace(t.batch, samples=np.zeros(1, np.int64))
+        assert_same_bits(run(t, batched=0), zeroth.injected(), zeroth)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_threads_do_not_matter(dtype):
-    b = big_batch(dtype, rows=5, words=100 * 1024 + 13)
-    flat = Grid(b.grid.fmt, np.array([0.25]), 1, np.array([1.0]), 1)
-    b = Batch(b.x, b.samples, dtype, flat, b.case)
-    expected = b.injected()
+    big = big_batch(dtype, rows=5, words=100 * 1024 + 13)
+    flat = Grid(big.grid.fmt, np.array([0.25]), 1, np.array([1.0]), 1)
+    t = Tensor(replace(big, grid=flat), big.x.shape[1:], {"scale": flat.scale, "zero_point": flat.zero_point})
+    expected = t.batch.injected()
     for threads in (1, 2, 5):
-        assert_same_bits(run(b, (b.x.shape[1],), threads=threads), expected, b)
+        assert_same_bits(run(t, threads=threads), expected, t.batch)
 
 
 def test_one_batch_is_its_samples_one_by_one():
-    shape, rows = (3, 300), 64
-    b = on_channels(Draw(4), shape, "float32", rows)
-    case = type(b.case)(b.case.codes, (symmetric(3, [0.01] * b.case.bit_width),), 9, 0, b.case.bit_width)
-    b = Batch(b.x, b.samples, b.dtype, b.grid, case)
-    together = run(b, shape)
-    for i in range(rows):
-        alone = Batch(b.x[i : i + 1], b.samples[i : i + 1], b.dtype, b.grid, b.case)
-        assert_same_bits(run(alone, shape)[0], together[i], alone)
+    t = on_channels(Draw(4), (3, 300), "float32", 64)
+    bits = t.batch.grid.fmt.bit_width
+    case = replace(t.batch.case, processes=(symmetric(3, [0.01] * bits),))
+    t = replace(t, batch=replace(t.batch, case=case))
+    together = run(t)
+    for i in range(64):
+        alone = replace(t.batch, x=t.batch.x[i : i + 1], samples=t.batch.samples[i : i + 1])
+        assert_same_bits(run(replace(t, batch=alone))[0], together[i], alone)
 
 
 MAP_INPUTS = ["x", "scale", "zero_point", "word", "and_mask", "xor_mask"]
@@ -121,7 +118,7 @@ def run_map(b: Batch, rows, *, bit_width=None, batched=1, threads=1):
 def test_maps(dtype):
     draw = Draw(8)
     for rows in (1, 2, 4, 0):
-        b = on_channels(draw, (300,), dtype, rows)
+        b = on_channels(draw, (300,), dtype, rows).batch
         mask = b.grid.fmt.mask
         word = np.sort(draw.rng.choice(300, 80, replace=False))
         and_mask, xor_mask = (draw.codes(b.grid.fmt.bit_width, 80).astype(np.int64) for _ in range(2))
@@ -205,8 +202,8 @@ def test_nodes_that_are_wrong_are_refused_at_loading(changes, text):
 @pytest.mark.parametrize(
     ("feeds", "text"),
     [
-        ({"seed0": np.array([1, 2])}, r"the seed has shape \[2\], expected one value"),
-        ({"first_sample0": np.zeros(0, np.int64)}, r"the first sample number has shape \[0\], expected one value"),
+        ({"seed0": np.array([1, 2])}, r"the seed has shape \(2\), expected one value"),
+        ({"first_sample0": np.zeros(0, np.int64)}, r"the first sample number has shape \(0\), expected one value"),
     ],
 )
 def test_numbers_that_are_not_one(feeds, text):
@@ -222,5 +219,5 @@ def test_scales_that_are_not_one_for_each_channel(scale):
     inputs += [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("seed0", "first_sample0")]
     made = session([node], inputs, TensorProto.FLOAT, {"scale": scale, "zero_point": 0.0})
     feeds = {"x0": np.ones((2, 5), np.float32), "seed0": np.array(1), "first_sample0": np.array(1)}
-    with pytest.raises(Exception, match=r"(?s)node0.*the scale has shape.*\[2, ?5\].*expected one value"):
+    with pytest.raises(Exception, match=r"(?s)node0.*the scale has shape.*\(2, 5\), expected one value"):
         made.run(None, feeds)

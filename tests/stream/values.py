@@ -103,12 +103,15 @@ def grid(draw: Draw, bits: int, signed: bool) -> Grid:
     return Grid(fmt, scale, inner[0], zero_point, inner[1])
 
 
+FAR = (3e12, 1e18, 4.5e18, 4.7e18, 1e19, 1e30)  # 2^62 is 4.61e18
+
+
 def numbers(draw: Draw, on: Grid, shape: tuple[int, int], dtype: str) -> NDArray:
     """Values on the grid, and some beside it, outside its range, halfway, or not finite."""
     x = on.decode(draw.codes(on.fmt.bit_width, shape[0] * shape[1]).reshape(shape), dtype)
     strange = draw.rng.random(shape) < 0.1
     scale = on.along(shape[1])[0]
-    some = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30, -1e30, 2.5, -1.5, 0.3, 1e6, 6e4])
+    some = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 2.5, -1.5, 0.3, 1e6, 6e4, *FAR, *(-far for far in FAR)])
     with np.errstate(all="ignore"):
         other = narrow((draw.rng.choice(some, shape) * scale).astype(np.float32), dtype)
     return np.where(strange, other, x)

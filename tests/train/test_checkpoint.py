@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_network(path, arguments, text):
 
 def test_a_checkpoint_with_other_tensors_leaves_the_network_alone(path):
     save(path, nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), TrainConfig())
-    other = nn.Sequential(nn.Linear(2, 2), nn.PReLU())
+    other = nn.Sequential(nn.Linear(2, 2), nn.PReLU(2))
     before = state_of(other)
     with pytest.raises(FileError, match=r"another network's.*it has an unknown 1\.bias"):
         restore(path, other)
