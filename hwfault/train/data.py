@@ -104,7 +104,9 @@ def load_npz(path: Path | str) -> Dataset:
     except FileNotFoundError:
         raise FileError(f"{path}: there is no such file; expected an .npz file with {', '.join(_ARRAYS)}") from None
     except _BROKEN as error:
-        raise FileError(f"{path}: not a readable .npz file ({error}); write it with numpy.savez") from None
+        raise FileError(
+            f"{path}: not a readable .npz file ({str(error) or type(error).__name__}); write it with numpy.savez"
+        ) from None
 
 
 def _read_arrays(archive: zipfile.ZipFile) -> list[NDArray[Any]]:
