@@ -1,5 +1,6 @@
 // The C functions of hwfault.h.
 #include <algorithm>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -31,9 +32,16 @@ int64_t share_out(int64_t count, int64_t threads, int64_t least, F work) {
   if (parts == 1) return work(0, count);
   std::vector<int64_t> sums(parts, 0);
   std::vector<std::thread> pool;
+  pool.reserve(parts);
   const auto part = [&](int64_t i) { sums[i] = work(count * i / parts, count * (i + 1) / parts); };
-  for (int64_t i = 1; i < parts; ++i) pool.emplace_back(part, i);
+  int64_t started = 1;
+  try {
+    for (; started < parts; ++started) pool.emplace_back(part, started);
+  } catch (const std::system_error&) {
+    // no more threads to be had: the rest is done here
+  }
   part(0);
+  for (int64_t i = started; i < parts; ++i) part(i);
   for (std::thread& thread : pool) thread.join();
   int64_t sum = 0;
   for (const int64_t s : sums) sum += s;

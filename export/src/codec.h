@@ -36,8 +36,8 @@ inline float load(BFloat16 x) { return bits_to_float(uint32_t{x.bits} << 16); }
 inline float load(Half x) {
   const uint32_t sign = (x.bits & 0x8000u) << 16, rest = x.bits & 0x7FFFu;
   if (rest >= 0x7C00u) return bits_to_float(sign | 0x7F800000u | (rest & 0x3FFu) << 13);
-  // scaling by 2^112 moves the exponent, and is exact for subnormal halves as well
-  const float magnitude = bits_to_float(rest << 13) * bits_to_float(0x77800000u);
+  // subnormal halves by way of an integer: no float32 on the way is subnormal, which threads may flush to zero
+  const float magnitude = rest < 0x400u ? static_cast<float>(rest) * 0x1p-24f : bits_to_float((rest << 13) + 0x38000000u);
   return bits_to_float(sign | float_to_bits(magnitude));
 }
 

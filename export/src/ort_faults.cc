@@ -35,7 +35,7 @@ Axis along_axis(const Tensor<const T>& small, const Shape& x, bool batched, cons
 Units units_of(const Shape& x, bool batched) {
   if (batched && x.empty()) throw Error("the values have no batch axis, but the attribute batched is 1");
   const int64_t batch = batched ? x[0] : 1;
-  return {batch, batch ? element_count(x) / batch : 0};
+  return {batch, element_count(batched ? Shape(x.begin() + 1, x.end()) : x)};
 }
 
 hwfault_format format_of(const Target& target, const Axis& scale, const Axis& zero_point) {

@@ -60,9 +60,8 @@ class _OnSites(Record):
     @field_validator("probability", "p01", "p10", mode="before", check_fields=False)
     @classmethod
     def _no_yes_or_no(cls, value: Any) -> Any:
-        if value in ([], ()) or any(
-            isinstance(p, bool) for p in (value if isinstance(value, list | tuple) else [value])
-        ):
+        given = list(value) if isinstance(value, list | tuple) else [value]
+        if not given or any(isinstance(p, bool) for p in given):
             raise ValueError(f"{value!r} is not a probability, expected a number in [0, 1]")
         return value
 

@@ -129,8 +129,7 @@ def hits(*, seed: int, site: int, sample: int, words: int, plane: int, probabili
 def plane_hits(seed: int, site: int, sample: int, words: int, plane: int, table: Table) -> Hits:
     """The same from a count table as a fault program holds it."""
     numbers = np.array(table, dtype=np.int64)
-    # hits of the mean and six standard deviations more; asked again in the rare case of more
-    capacity = 1024
+    capacity = 1024  # asked again with what is needed where that is too little
     while True:
         word, aux = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.uint32)
         where = (numbers.ctypes.data, numbers.size, capacity, word.ctypes.data, aux.ctypes.data)

@@ -131,10 +131,12 @@ def test_positions_are_uniform_in_the_block():
 
 
 @pytest.mark.parametrize(("plane", "bits"), [(3, 22), (63, 32)])
-def test_aux_is_uniform_and_knows_nothing_of_the_position(plane, bits):
+@pytest.mark.parametrize("of_position", [0, 3, 6])
+@pytest.mark.parametrize("of_aux", [0, 3, 6, 10, -4])
+def test_aux_is_uniform_and_knows_nothing_of_the_position(plane, bits, of_position, of_aux):
     word, aux = hits(seed=SEED, site=SITE, sample=9, words=1 << 22, plane=plane, probability=0.1)
-    cells = (word % 1024 // 64) * 16 + (aux >> np.uint32(bits - 4))
-    histogram = np.bincount(cells, minlength=256)
+    position, extra = word >> of_position, aux >> np.uint32(of_aux % bits)
+    histogram = np.bincount(position % 16 * 16 + extra % 16, minlength=256)
     statistic = ((histogram - word.size / 256) ** 2 / (word.size / 256)).sum()
     assert 1e-6 < chi2.sf(statistic, 255) < 1 - 1e-6
 
