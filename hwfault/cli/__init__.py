@@ -1,7 +1,9 @@
 """The command line: one file for each command; each parses, calls one function and prints."""
 
 import sys
+import warnings
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -24,6 +26,9 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
+        sys.path.append(str(Path.cwd()))  # where a user's module:function lies
+        # Brevitas says on import which optional kernel it does without
+        warnings.filterwarnings("ignore", message="fast_hadamard_transform package not found")
         try:
             return super().invoke(ctx)
         except HwfaultError as error:

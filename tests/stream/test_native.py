@@ -10,10 +10,10 @@ from hwfault.stream import native
 
 from . import oracle
 from .capi import Arguments, RefusedError, call, pointer
-from .cases import Draw
+from .cases import Case, Draw
 from .programs import Bit, Cluster, Mask, Random, program, symmetric
 from .test_known_answers import PHILOX
-from .values import BITS, DTYPES, STORED, Batch, Grid, batch, numbers
+from .values import BITS, DTYPES, STORED, Batch, Grid, batch, grid, numbers
 
 COUNT, PARTS = 2000, 10
 
@@ -160,6 +160,33 @@ def test_threads_do_not_matter(dtype):
 def test_a_big_tensor_is_the_reference_s():
     b = big_batch(rows=2, words=60 * 1024 + 5)
     assert_same_bits(inject(b, threads=4)[0], b.injected(), b)
+
+
+def long_batch(draw: Draw) -> Batch:
+    """Several samples of many blocks: wherever blocks are drawn several at once, groups end at odd places."""
+    bits, dtype = draw.one_of((1, 2, 3, 4, 5, 8)), draw.one_of(tuple(DTYPES))
+    rows, words = draw.integer(1, 4), draw.integer(1, 40) * 1024 - draw.one_of((0, 0, 1, 1000, 1023))
+    case = Case(np.empty(0, np.uint32), draw.processes(bits, 2000), draw.seed(), 0, bits)
+    on = grid(draw, bits, signed=bool(draw.integer(0, 1)))
+    samples = np.array([draw.sample() for _ in range(rows)], np.int64)
+    return Batch(numbers(draw, on, (rows, words), dtype), samples, dtype, on, case)
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_many_blocks(part):
+    draw = Draw(3000 + part)
+    for _ in range(12):
+        b = long_batch(draw)
+        expected, faulty = b.injected(), b.faulty()
+        for threads in (1, 3):
+            out, changed = inject(b, threads=threads)
+            assert_same_bits(out, expected, b)
+            assert changed == faulty.sum()
+        ones = np.ones(b.x.shape, STORED[b.dtype])
+        np.testing.assert_array_equal(zero_faulty(b, ones, b.x, threads=2)[0] == 0, faulty)
+        before, after = b.codes()
+        same = {"program": b.case.program, "seed": b.case.seed, "bit_width": b.case.bit_width}
+        np.testing.assert_array_equal(native.inject_codes(before, samples=b.samples, **same), after)
 
 
 def test_a_batch_of_64_is_64_batches_of_one():

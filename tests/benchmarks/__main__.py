@@ -1,0 +1,18 @@
+"""`make bench`: every benchmark, and what it is to reach; ratios are medians over rounds measured side by side."""
+
+import warnings
+
+from tests.benchmarks.side_by_side import machine
+
+warnings.filterwarnings("ignore", message="fast_hadamard_transform package not found")
+
+
+def main() -> None:
+    from tests.benchmarks import graph, injection, network
+
+    print(machine())
+    for benchmark in (injection, network, graph):
+        benchmark.main()
+
+
+main()

@@ -1,0 +1,48 @@
+"""The faulted graph in onnxruntime against the clean one, and the clean one against qonnx's own executor."""
+
+import numpy as np
+import torch
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.core.onnx_exec import execute_onnx
+from qonnx.transformation.change_batchsize import ChangeBatchSize
+from qonnx.util.cleanup import cleanup_model
+
+from hwfault.graph.export import export
+from hwfault.graph.session import run, session
+from hwfault.inject import sites
+from hwfault.plan import resolve
+from hwfault.profiles.models import BitFlips
+from tests.benchmarks.cnv import batch, cnv
+from tests.benchmarks.side_by_side import ratios, show
+
+_BER = 1e-3
+
+
+def main(rounds: int = 15) -> None:
+    model, x = cnv(), batch()
+    model(x)
+    model.eval()
+    plan = resolve(sites(model), [BitFlips(probability=_BER)])
+    clean_graph = export(model, x[:1])
+    data = x.numpy()
+    for threads in (1, 2):
+        clean = session(clean_graph, threads=threads)
+        faulty = session(export(model, x[:1], plan=plan), threads=threads)
+        variants = {"clean graph": lambda: run(clean, data), f"BER {_BER}": lambda: run(faulty, data, seed=1)}
+        medians = ratios(variants, rounds)
+        show(f"CNV in onnxruntime, batch {x.shape[0]}, {threads} threads", medians, {f"BER {_BER}": 1.10})
+    show(
+        "qonnx's executor against the clean graph in onnxruntime (2 threads), to reach: 2x or more",
+        ratios({"onnxruntime": lambda: run(clean, data), "qonnx": _qonnx(clean_graph, data)}, 3),
+    )
+
+
+def _qonnx(graph: object, data: np.ndarray) -> object:
+    wrapper = cleanup_model(ModelWrapper(graph).transform(ChangeBatchSize(len(data))))
+    name = wrapper.graph.input[0].name
+    return lambda: execute_onnx(wrapper, {name: data})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    main()

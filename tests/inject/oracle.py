@@ -1,0 +1,96 @@
+"""What a site's values must become: encode, the reference's faults on the codes, decode what changed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hwfault.codes import CodeFormat, decode, encode
+from hwfault.inject.sites import quantizers
+from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.stream.reference import inject_codes
+
+FAULTS = {
+    "bits": [BitFlips(probability=0.03)],
+    "asymmetric": [BitFlips(p01=0.05, p10=0.01)],
+    "stuck": [BitFlips(p01=0.0, p10=0.05)],
+    "random": [WordFaults(probability=0.1)],
+    "lsb": [WordFaults(probability=0.1, effect="lsb")],
+    "msb": [WordFaults(probability=0.1, effect="msb")],
+    "full": [WordFaults(probability=0.1, effect="full")],
+    "clusters": [Clusters(probability=0.02, sizes=[0.5, 0.3, 0.2])],
+    "rows": [Clusters(probability=0.02, sizes=[0.5, 0.3, 0.2], axis="word")],
+    "several": [
+        BitFlips(probability=0.01),
+        WordFaults(probability=0.05, sites={"kind": "weight"}),
+        BitFlips(p01=0.02, p10=0.1),
+        WordFaults(probability=0.05, sites="*act*"),
+    ],
+}
+
+
+@dataclass
+class Call:
+    """One run of a site, as `observe` sees it."""
+
+    name: str
+    before: Tensor
+    after: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+    def codes(self, fmt: CodeFormat) -> tuple[np.ndarray, np.ndarray]:
+        """The codes before and after."""
+        grid = (self.scale.numpy(), self.zero_point.numpy(), fmt)
+        return encode(self.before.numpy(), *grid), encode(self.after.numpy(), *grid)
+
+
+class Seen(list):
+    """An observer: keeps every call."""
+
+    def __call__(self, name, before, after, scale, zero_point):
+        assert not (before.requires_grad or after.requires_grad)
+        self.append(Call(name, *(t.clone() for t in (before, after, scale, zero_point))))
+
+    def of(self, name):
+        return [call for call in self if call.name == name]
+
+    @property
+    def after(self):
+        """The last values of each site after the faults."""
+        return {call.name: call.after for call in self}
+
+
+def faulty(plan, call, seed, samples):
+    """What the reference makes of a site's float32 values; `samples` has a number for each element of the batch."""
+    site = plan.at(call.name).site
+    fmt = CodeFormat(site.bit_width, site.signed)
+    scale, zero_point = call.scale.numpy(), call.zero_point.numpy()
+    codes = encode(call.before.numpy(), scale, zero_point, fmt)
+    rows = codes.reshape(len(codes) if site.batched else 1, -1)
+    numbers = list(samples) if site.batched else [0]
+    program = plan.program(call.name)
+    struck = np.stack([
+        inject_codes(row, program=program, seed=seed, sample=int(n), bit_width=site.bit_width)
+        for row, n in zip(rows, numbers, strict=True)
+    ]).reshape(codes.shape)
+    return torch.from_numpy(np.where(struck == codes, call.before.numpy(), decode(struck, scale, zero_point, fmt)))
+
+
+def spy(model, into):
+    """The user's own hooks on every quantizer, which note its values in `into`; call the result to take them away."""
+
+    def note(name):
+        return lambda _module, _args, out: into.setdefault(name, []).append(getattr(out, "value", out).detach().clone())
+
+    handles = [proxy.register_forward_hook(note(name)) for name, proxy in quantizers(model)]
+    return lambda: [handle.remove() for handle in handles]
+
+
+def same_bits(one, other):
+    """Equality to the bit, also of NaN and the sign of zero."""
+    kinds = {8: torch.int64, 4: torch.int32, 2: torch.int16}
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(*(t.contiguous().view(kinds[t.element_size()]) for t in (one, other)))
