@@ -127,7 +127,7 @@ class _Engines:
 
     def __init__(self, graph: ModelProto, plan: FaultPlan) -> None:
         self._watched = _watched(graph, plan)
-        self._plain, self._observed = session(graph), session(_with_outputs(graph, self._watched))
+        self._plain, self._observed = (session(g, spin=False) for g in (graph, _with_outputs(graph, self._watched)))
         self._output = self._plain.get_outputs()[0].name
         self._tallies = {name: _Tally() for name in plan.names}
         self._totals: Counter[str] = Counter()

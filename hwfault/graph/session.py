@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
-from hwfault.errors import GraphError
+from hwfault.errors import GraphError, NativeLibraryError
 from hwfault.graph.insert import FIRST_SAMPLE, SEED, fault_nodes
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN
 from hwfault.stream.check import check_seed, signed64
@@ -48,27 +48,42 @@ def load_model(path: Path | str) -> ModelProto:
 
 
 def session(
-    model: ModelProto | Path | str, *, threads: int | None = None, graph_optimization: Optimization = "all"
+    model: ModelProto | Path | str,
+    *,
+    threads: int | None = None,
+    graph_optimization: Optimization = "all",
+    spin: bool = True,
 ) -> onnxruntime.InferenceSession:
     """An onnxruntime session (CPU) for a graph or an ONNX file, with the ops of QONNX and of hwfault registered.
 
-    One session serves all seeds, samples and batch sizes: see `run`. `threads` limits its pool (None: onnxruntime's
-    choice); results do not depend on it where the graph's own float operators do not. The inputs of the faults are
-    called `hwfault_seed` and `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
+    One session serves all seeds, samples and batch sizes: see `run`. `threads` is the size of its pool (None:
+    onnxruntime's choice); faults do not depend on it. `spin=False` lets idle threads sleep, which is faster where
+    another engine works in turn with this one. The inputs of the faults are called `hwfault_seed` and
+    `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
     Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it.
     """
     graph = _with_canonical_inputs(model if isinstance(model, ModelProto) else load_model(model))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is logged as an error is raised as well
-    options.graph_optimization_level = _level(graph_optimization)
-    options.intra_op_num_threads = threads or 0
-    options.register_custom_ops_library(onnxruntime_library())
+    options = _options(threads, graph_optimization, spin)
     try:
+        options.register_custom_ops_library(onnxruntime_library())
         return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except NativeLibraryError:
+        raise
     except Exception as error:
         raise GraphError(
             f"onnxruntime {onnxruntime.__version__} cannot load the graph: {_reason(graph, error)}"
         ) from None
+
+
+def _options(threads: int | None, graph_optimization: Optimization, spin: bool) -> onnxruntime.SessionOptions:
+    if threads is not None and threads < 1:
+        raise GraphError(f"threads is {threads}, expected at least 1, or None for onnxruntime's choice")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is logged as an error is raised as well
+    options.graph_optimization_level = _level(graph_optimization)
+    options.intra_op_num_threads = threads or 0
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    return options
 
 
 def run(

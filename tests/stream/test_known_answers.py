@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hwfault.stream import reference
+from hwfault.stream import native, reference
 from hwfault.stream.tables import accepts, count_table, site_number
 
 from . import oracle
@@ -23,7 +23,9 @@ def reference_philox(counter, key):
     return reference.philox(np.array(counter, np.uint32), key).tolist()
 
 
-@pytest.mark.parametrize("philox", [reference_philox, oracle.philox], ids=["reference", "oracle"])
+@pytest.mark.parametrize(
+    "philox", [reference_philox, native.philox, oracle.philox], ids=["reference", "native", "oracle"]
+)
 @pytest.mark.parametrize("answer", PHILOX)
 def test_philox_is_random123s(philox, answer):
     counter, key, output = answer[:4], answer[4] + (answer[5] << 32), answer[6:]
