@@ -11,6 +11,7 @@ _PUBLIC = {
     "Select": "hwfault.profiles.models",
     "Site": "hwfault.plan",
     "WordFaults": "hwfault.profiles.models",
+    "custom_op": "hwfault.graph.qonnx_ops",  # where qonnx looks for the ops of the domain `hwfault`
     "load_faults": "hwfault.profiles.models",
     "onnxruntime_library": "hwfault.stream.native",
     "resolve": "hwfault.plan",
