@@ -358,7 +358,8 @@ def test_brevitas_own_export_of_an_injected_model_is_refused():
     with inject(model, FLIPS, seed=1), pytest.raises(GraphError, match=r"leave the .* block .*export\(model, example, plan=plan\)"):
         export_qonnx(model, args=batch(), dynamo=False)
     assert not attached(model)
-    assert {name: m["hooks"] for name, m in snapshot(model).items()} == {n: m["hooks"] for n, m in before.items()}
+    after = snapshot(model)  # Brevitas leaves its export handlers behind
+    assert all(after[name]["hooks"] == module["hooks"] for name, module in before.items())
 
 
 def test_quantizers_switched_off_while_attached_are_left_alone():
