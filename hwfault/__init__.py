@@ -11,7 +11,6 @@ _PUBLIC = {
     "Select": "hwfault.profiles.models",
     "Site": "hwfault.plan",
     "WordFaults": "hwfault.profiles.models",
-    "custom_op": "hwfault.graph.qonnx_ops",  # where qonnx looks for the ops of the domain `hwfault`
     "load_faults": "hwfault.profiles.models",
     "onnxruntime_library": "hwfault.stream.native",
     "resolve": "hwfault.plan",
@@ -20,12 +19,15 @@ _PUBLIC = {
 __all__ = list(_PUBLIC)
 __version__ = "0.1.0"
 
+_HIDDEN = {"custom_op": "hwfault.graph.qonnx_ops"}  # asked for by qonnx, for the ops of the domain `hwfault`
+
 
 def __getattr__(name: str) -> Any:
     # imported on first use, so that reading a plan needs no torch and replaying a graph no Brevitas
-    if name not in _PUBLIC:
+    module = _PUBLIC.get(name) or _HIDDEN.get(name)
+    if module is None:
         raise AttributeError(f"module 'hwfault' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    return getattr(import_module(module), name)
 
 
 def __dir__() -> list[str]:

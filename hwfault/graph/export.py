@@ -69,7 +69,7 @@ def _evaluation_copy(model: nn.Module, example: Tensor) -> nn.Module:
         raise GraphError(
             f"the example is {example.dtype} of shape {list(example.shape)}, expected a float32 batch of at least one"
         )
-    other = {t.dtype for t in inner.state_dict().values() if t.is_floating_point()} - {torch.float32}
+    other = {t.dtype for t in (*inner.parameters(), *inner.buffers()) if t.is_floating_point()} - {torch.float32}
     if other:
         raise GraphError(
             f"the network holds {other.pop()} tensors, expected float32 ones: QONNX has no other; use model.float()"

@@ -170,6 +170,8 @@ class SiteHook:
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         refuse_export()
+        if not proxy.is_quant_enabled:  # switched off meanwhile, as by Brevitas' calibration: no integers, no faults
+            return None
         is_quant_tensor = isinstance(output, IntQuantTensor)
         value = output.value if is_quant_tensor else output
         if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale

@@ -62,14 +62,14 @@ class Seen(list):
         return {call.name: call.after for call in self}
 
 
-def faulty(plan, call, seed, samples):
-    """What the reference makes of a site's float32 values; `samples` has a number for each element of the batch."""
+def faulty(plan, call, seed, samples, step=0):
+    """What the reference makes of a site's float32 values: an activation's elements have numbers, a parameter a step."""
     site = plan.at(call.name).site
     fmt = CodeFormat(site.bit_width, site.signed)
     scale, zero_point = call.scale.numpy(), call.zero_point.numpy()
     codes = encode(call.before.numpy(), scale, zero_point, fmt)
     rows = codes.reshape(len(codes) if site.batched else 1, -1)
-    numbers = list(samples) if site.batched else [0]
+    numbers = list(samples) if site.batched else [step]
     program = plan.program(call.name)
     struck = np.stack([
         inject_codes(row, program=program, seed=seed, sample=int(n), bit_width=site.bit_width)
