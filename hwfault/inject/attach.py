@@ -45,7 +45,8 @@ class Injection:
     Element i of a batch has sample number `first_sample + i`; after each forward the number runs on. In evaluation it
     is meant to be the index in the data set: it starts at 0, and again at 0 after each training forward; set it to
     evaluate from elsewhere. `samples` (int64, one number for each element) names them one by one until set to None.
-    Weights and biases have sample 0 in evaluation and the number of the step in training.
+    Weights and biases have sample 0 in evaluation and the number of the step in training. What is recomputed in a
+    backward pass (gradient checkpointing) has the numbers of the last forward: run it before the next forward.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Injection:
     def seed(self, seed: int) -> None:
         self._seed = check_seed(seed)
         # a new tensor: graphs of earlier forwards may still hold the old one for their backward
-        self._seed_tensor = torch.tensor(signed64(seed), dtype=torch.int64, device=self._device)
+        self._seed_tensor = _kept(signed64(seed), self._device)
 
     @property
     def first_sample(self) -> int:
@@ -151,7 +152,7 @@ class Strike:
         self.batched = entry.site.batched
         self._format = (entry.site.bit_width, entry.site.signed)
         self._reads_stored = entry.reads_stored(plan.tables)
-        self._program = torch.tensor(plan.program(entry.site.name), dtype=torch.int64, device=device)
+        self._program = _kept(plan.program(entry.site.name), device)
 
     def __call__(
         self, value: Tensor, samples: Tensor, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
@@ -159,6 +160,12 @@ class Strike:
         rules = (*self._format, straight_through, self._reads_stored)
         out: Tensor = ops.inject(value, samples, seed, self._program, scale, zero_point, *rules)
         return out
+
+
+def _kept(numbers: int | Sequence[int], device: torch.device) -> Tensor:
+    """Numbers as a tensor that autograd may keep, also if it is made in inference mode."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 class SiteHook:
@@ -204,6 +211,6 @@ def refuse_export() -> None:
         return
     if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
         raise GraphError(
-            "the model has faults attached while it is exported; leave the `with inject(...)` block (or call .remove() "
-            "on the injection), then put them into the graph with hwfault.graph.export.export(model, example, plan=plan)"
+            "the model has faults attached while it is exported; leave the `with inject(...)` block (or call .remove() on "
+            "the injection), then put them into the graph with hwfault.graph.export.export(model, example, plan=plan)"
         )

@@ -27,6 +27,8 @@ class Clock:
 
     def tick(self, model: nn.Module, args: Any = ()) -> None:
         """Begins a forward: a pre-hook, so that a recomputation in the backward pass sees the same numbers."""
+        if _in_backward():  # the whole model is recomputed: the numbers are those of the forward before
+            return
         self._training, self._numbers = model.training, {}
         self._first = self._next[self._training]
         self._step = self._zero
@@ -56,7 +58,7 @@ class Clock:
 
     def of_parameters(self) -> Tensor:
         """The sample number (1,) of parameters: the step in training, 0 in evaluation."""
-        return self._step.reshape(1)
+        return self._step.clone().reshape(1)  # a clone, as one made in inference mode cannot be kept for a backward
 
     def next_sample(self, training: bool) -> int:
         return int(self._next[training])
@@ -73,3 +75,8 @@ class Clock:
     @steps.setter
     def steps(self, number: int) -> None:
         self._steps = torch.tensor(number, dtype=torch.int64, device=self._device)
+
+
+def _in_backward() -> bool:
+    """Whether autograd is running a backward pass in this thread, as it is while a checkpoint is recomputed."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
