@@ -211,6 +211,6 @@ def refuse_export() -> None:
         return
     if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
         raise GraphError(
-            "the model has faults attached while it is exported; leave the `with inject(...)` block (or call .remove() on "
-            "the injection), then put them into the graph with hwfault.graph.export.export(model, example, plan=plan)"
+            "the model has faults attached while it is exported; leave the `with inject(...)` block (or call .remove() "
+            "on it), then put them into the graph with hwfault.graph.export.export(model, example, plan=plan)"
         )

@@ -129,7 +129,7 @@ class _Draw:
         signed: bool,
     ) -> None:
         batch = samples.numel()
-        if x.numel() and (batch == 0 or x.numel() % batch):
+        if batch != 1 and tuple(x.shape[:1]) != (batch,):
             raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
         words = x.numel() // max(batch, 1)
         scale, scale_inner = _along_axis(x, scale, batch, "scale")
