@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 from hwfault.errors import HwfaultError
 from hwfault.stream.reference import Hits
+from hwfault.stream.tables import site_number
+
+__all__ = ["Hits", "hits", "site_number"]
 
 
 def hits(

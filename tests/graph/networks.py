@@ -54,10 +54,10 @@ class Chain(nn.Sequential):
         return getattr(out, "value", out)
 
 
-def signed(bits: int = 8, narrow: bool = False) -> nn.Module:
-    return qnn.QuantIdentity(
-        act_quant=SignedActivation, bit_width=bits, narrow_range=narrow, return_quant_tensor=True
-    )
+def signed(bits: int = 8, *, narrow: bool = False, largest: float = 1.0) -> nn.Module:
+    """A quantizer to codes of two's complement."""
+    ends = {"min_val": -largest, "max_val": largest, "narrow_range": narrow}
+    return qnn.QuantIdentity(act_quant=SignedActivation, bit_width=bits, return_quant_tensor=True, **ends)
 
 
 def biased() -> nn.Module:
@@ -80,7 +80,7 @@ class Residual(nn.Module):
         self.stem = qnn.QuantReLU(**ACTS)
         self.left = qnn.QuantConv2d(2, 2, 3, padding=1, bias=False, **WEIGHTS)
         self.right = qnn.QuantConv2d(2, 2, 1, bias=False, **WEIGHTS)
-        self.sum = signed(5, narrow=True)
+        self.sum = signed(5, narrow=True, largest=8.0)
         self.head = qnn.QuantLinear(72, 5, bias=False, **WEIGHTS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def formats() -> nn.Module:
         qnn.QuantReLU(**{**ACTS, "bit_width": 2}),
         nn.Flatten(),
         qnn.QuantLinear(48, 5, bias=False, weight_quant=FixedPointWeight, weight_bit_width=2),
-        signed(7),
+        signed(7, largest=32.0),
     )
 
 

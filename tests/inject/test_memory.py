@@ -10,7 +10,7 @@ from hwfault.inject import inject, ops
 from tests.benchmarks.network import kept_for_backward
 
 from .networks import NETWORKS, batch, build
-from .oracle import FAULTS, Seen
+from .oracle import FAULTS
 from .test_ops import PROGRAMS, arguments, on_grid
 
 NEVER_READS = ["bits", "random", "lsb", "msb", "full", "clusters", "rows"]
@@ -93,11 +93,13 @@ def test_a_network_keeps_no_value_more_than_without_faults(name, gradient):
     with inject(model, [f for key in ("bits", "msb") for f in FAULTS[key]], seed=1, gradient=gradient) as injection:
         struck, numbers = storages(model, x)
         programs = sum(8 * len(injection.plan.program(name)) for name in injection.plan.names)
-    assert sum(struck) == sum(clean)
-    # integers: the programs, which are there anyway, the seed, the step, and the numbers of the samples
-    assert sum(numbers) - sum(other) <= programs + 8 + 8 + 8 * 64
+    calls = 2 * len(injection.plan.names)  # no network runs a site more often
     if gradient == "straight_through":
-        assert sum(numbers) == sum(other)
+        assert (sum(struck), sum(numbers)) == (sum(clean), sum(other))
+    # a scale and a zero point for each site
+    assert 0 <= sum(struck) - sum(clean) <= 8 * calls
+    # the programs, which are there anyway, the seed, the step, and the numbers of the samples
+    assert sum(numbers) - sum(other) <= programs + 8 * calls + 8 * 64
     assert sum(storages(model, x)[0]) == sum(clean)
 
 
@@ -112,16 +114,17 @@ def test_what_is_kept_does_not_grow_with_the_words():
 
 
 def test_directed_errors_keep_references_to_values_and_no_copies():
-    model, x, seen = build("cnn"), batch(64), Seen()
+    model, x, before = build("cnn"), batch(64), []
     clean, _ = storages(model, x)
-    pointers = []
-    with inject(model, FAULTS["asymmetric"], seed=1, observe=seen):
-        for proxy in (model[0].act_quant, model[1].weight_quant, model[3].act_quant, model[5].weight_quant):
-            proxy.register_forward_hook(lambda _m, _a, out: pointers.append(out.value.data_ptr()))
+    for proxy in (model[0].act_quant, model[1].weight_quant, model[3].act_quant, model[5].weight_quant):
+        proxy.register_forward_hook(lambda _m, _a, out: before.append(out.value))
+    with inject(model, FAULTS["asymmetric"], seed=1):
+        packed, _ = kept(lambda: model(x))
         struck, _ = storages(model, x)
-    # the values before the faults, once for each site
-    assert sum(struck) - sum(clean) <= sum(4 * call.before.numel() for call in seen)
-    assert len(pointers) == 4
+    pointers = {t.data_ptr() for t in packed}
+    assert len(before) == 8
+    assert all(value.data_ptr() in pointers for value in before[:4])
+    assert sum(struck) - sum(clean) <= sum(4 * value.numel() + 8 for value in before[:4])
 
 
 def test_the_benchmark_sees_the_same():

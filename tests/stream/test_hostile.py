@@ -13,6 +13,8 @@ import pytest
 from hwfault.errors import HwfaultError
 from hwfault.stream import native
 
+from .capi import Arguments, RefusedError, call
+
 HUGE = 2**63 - 1
 
 
@@ -97,6 +99,26 @@ def test_programs_like_those_below_that_are_good(program, bits):
 def test_broken_programs_are_refused(program, bits):
     with pytest.raises(HwfaultError, match=r"expected|ends|left over"):
         inject(program, bits)
+
+
+@pytest.mark.parametrize(
+    ("program", "bits"),
+    [
+        ((0, 7, 8, 2**22, 2**22, 1, 5, 0, 0, 1, 6), 2),
+        ((1, 7, 9, 1, 2, 10, 10, 2, 5, 6, 0, -1), 3),
+        ((2, 7, 3, 3, 1, 5), 2),
+        ((3, 7, 3, 2, 5, 6), 2),
+    ],
+)
+def test_nothing_is_read_past_the_programs_end(program, bits):
+    # what follows in memory would make the program whole
+    codes = np.zeros((1, 2000), np.uint32)
+    given = Arguments(program, 1, [0], 2000)
+    call("inject_codes", codes, given.draw, bits)
+    for length in range(1, len(program)):
+        given._draw.program_length = length
+        with pytest.raises(RefusedError, match=r"the fault program ends|a count table's length"):
+            call("inject_codes", codes, given.draw, bits)
 
 
 def test_samples_that_are_not_one_a_row():

@@ -263,6 +263,28 @@ def test_maps(part):
         assert_same_bits(in_place, expected, b)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_big_maps_on_several_threads(dtype):
+    b = big_batch(dtype)
+    elements, words = b.x.shape
+    rng = np.random.default_rng(3)
+    word = np.sort(rng.choice(words, 5000, replace=False)).astype(np.int64)
+    word[0], word[-1] = 0, words - 1
+    and_mask, xor_mask = (rng.integers(0, 16, word.size).astype(np.uint32) for _ in range(2))
+    before = b.grid.encode(b.x, dtype)
+    after = before.copy()
+    after[:, word] = (before[:, word] & and_mask) ^ xor_mask
+    expected = np.where(before == after, b.x, b.grid.decode(after, dtype))
+    given = arguments(b)
+    end = (elements, words, word, and_mask, xor_mask, word.size, given.format)
+    for threads in (1, 2, 3, 7):
+        out, in_place = np.empty_like(b.x), b.x.copy()
+        assert call("apply_map", DTYPES[dtype], b.x, out, *end, threads) == (before != after).sum()
+        call("apply_map", DTYPES[dtype], in_place, in_place, *end, threads)
+        assert_same_bits(out, expected, b)
+        assert_same_bits(in_place, expected, b)
+
+
 @pytest.mark.parametrize(
     ("word", "masks"),
     [([5], (15, 0)), ([-1], (15, 0)), ([2, 2], (15, 0)), ([3, 1], (15, 0)), ([0, 2**62], (15, 0)), ([1], (15, 16))],
