@@ -70,7 +70,7 @@ def power_of_two() -> nn.Module:
     """Scales that are powers of two."""
     weights = {"bias": False, "weight_quant": Int8WeightPerTensorFixedPoint, "weight_bit_width": 5}
     return Chain(
-        qnn.QuantIdentity(act_quant=Int8ActPerTensorFixedPoint, return_quant_tensor=True),
+        qnn.QuantIdentity(act_quant=Int8ActPerTensorFixedPoint),
         qnn.QuantConv2d(2, 4, 3, **weights),
         qnn.QuantReLU(act_quant=Uint8ActPerTensorFixedPoint, bit_width=2),
         nn.Flatten(),

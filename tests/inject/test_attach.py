@@ -363,9 +363,11 @@ def test_brevitas_own_export_of_an_injected_model_is_refused():
 
 
 def test_quantizers_switched_off_while_attached_are_left_alone():
-    model = build("cnn")
-    with inject(model, FLIPS, seed=1):
-        model(batch())
+    model, seen = build("binary"), Seen()
+    with inject(model, FLIPS, seed=1, observe=seen):
         for proxy in (model[0].act_quant, model[1].weight_quant):
             proxy.disable_quant = True  # as Brevitas' calibration does
         model(batch())
+        assert [call.name for call in seen] == [site.name for site in sites(model)]
+    assert {"0.act_quant", "1.weight_quant"}.isdisjoint(call.name for call in seen)
+    assert len(seen) == 4

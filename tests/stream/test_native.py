@@ -40,7 +40,7 @@ def zero_faulty(b: Batch, gradient, x=None, threads=1):
 
 
 def assert_same_bits(found, expected, b):
-    """Every bit, of NaN too; a NaN that was decoded may have any payload."""
+    """Every bit, the sign of zero and the payload of NaN too."""
     bits = BITS[b.dtype]
     same = found.view(bits) == expected.view(bits)
     assert same.all(), f"{np.argwhere(~same)[:3].tolist()} differ: {found[~same][:3]} for {expected[~same][:3]} in {b}"
