@@ -193,11 +193,10 @@ def _remove(model: ModelProto, marks: list[NodeProto], producers: dict[str, Node
         before = renamed.pop(after)
         producers[before].output[0] = after
         renamed[before] = after
-    gone = {mark.output[0] for mark in marks}
     replace_nodes(model, [node for node in graph.node if node.domain != DOMAIN])
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
-    for info in [info for info in graph.value_info if info.name in gone]:
+    for info in [info for info in graph.value_info if info.name in renamed]:
         graph.value_info.remove(info)
     for opset in [opset for opset in model.opset_import if opset.domain == DOMAIN]:
         model.opset_import.remove(opset)

@@ -58,10 +58,8 @@ class Injection:
         gradient: Gradient,
         observe: Observer | None,
     ) -> None:
-        if gradient not in ("zero", "straight_through"):
-            raise HwfaultError(f"the gradient rule is {gradient!r}, expected 'zero' or 'straight_through'")
         self._model = unwrap(model)
-        self._straight_through = gradient == "straight_through"
+        self._straight_through = passes_straight_through(gradient)
         self._observe = observe
         self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         self._handles: list[Any] = []
@@ -145,6 +143,13 @@ class Injection:
         self.remove()
 
 
+def passes_straight_through(gradient: str) -> bool:
+    """Whether a gradient rule is "straight_through"; raises HwfaultError unless it is that or "zero"."""
+    if gradient not in ("zero", "straight_through"):
+        raise HwfaultError(f"the gradient rule is {gradient!r}, expected 'zero' or 'straight_through'")
+    return gradient == "straight_through"
+
+
 class Strike:
     """The faults of one site, ready to be applied."""
 
@@ -212,5 +217,6 @@ def refuse_export() -> None:
     if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
         raise GraphError(
             "the model has faults attached while it is exported; leave the `with inject(...)` block (or call .remove() "
-            "on it), then put them into the graph with hwfault.graph.export.export(model, example, plan=plan)"
+            "on it, or take the injecting layer out), then put them into the graph with "
+            "hwfault.graph.export.export(model, example, plan=plan)"
         )

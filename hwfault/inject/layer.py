@@ -8,7 +8,7 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.errors import PlanError
-from hwfault.inject.attach import Gradient, Strike
+from hwfault.inject.attach import Gradient, Strike, passes_straight_through, refuse_export
 from hwfault.inject.clock import Clock
 from hwfault.plan import Site, resolve
 from hwfault.profiles.models import BitFlips, Clusters, WordFaults
@@ -54,10 +54,12 @@ class QuantFaultInjectionLayer(nn.Module):
         self.name = name
         self.seed = check_seed(seed)
         self.gradient = gradient
+        self._straight_through = passes_straight_through(gradient)
         self.clock: Clock | None = None
         self._strikes: dict[tuple[int, bool, torch.device], Strike] = {}
 
     def forward(self, x: IntQuantTensor) -> IntQuantTensor:
+        refuse_export()
         if not isinstance(x, IntQuantTensor):
             raise PlanError(
                 f"the layer {self.name!r} was given a {type(x).__name__}, expected an integer QuantTensor; "
@@ -69,7 +71,7 @@ class QuantFaultInjectionLayer(nn.Module):
         seed = torch.tensor(signed64(self.seed), device=x.value.device)
         strike = self._strike(int(x.bit_width), bool(x.signed), x.value.device)
         samples = self.clock.of_batch(x.value.shape[0])
-        faulty = strike(x.value, samples, seed, x.scale, x.zero_point, self.gradient == "straight_through")
+        faulty = strike(x.value, samples, seed, x.scale, x.zero_point, self._straight_through)
         return IntQuantTensor(faulty, x.scale, x.zero_point, x.bit_width, x.signed_t, x.training_t)
 
     def _strike(self, bit_width: int, signed: bool, device: torch.device) -> Strike:

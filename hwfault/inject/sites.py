@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from brevitas.core.quant.binary import BinaryQuant, ClampedBinaryQuant
 from brevitas.proxy.parameter_quant import BiasQuantProxyFromInjectorBase, WeightQuantProxyFromInjectorBase
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import Tensor, nn
@@ -70,6 +71,11 @@ def _bit_width(name: str, proxy: Any) -> int:
         raise PlanError(
             f"the quantizer {name!r} ({type(quantizer).__name__}) does not yield integers with one scale for each "
             "tensor or channel; hwfault handles Brevitas' integer quantizers only"
+        )
+    if int(width()) == 1 and proxy.is_signed and not isinstance(quantizer, BinaryQuant | ClampedBinaryQuant):
+        raise PlanError(
+            f"the quantizer {name!r} yields signed integers of one bit, -1 and 0; one signed bit means -1 and +1 to "
+            "QONNX and to the fault stream: use a binary quantizer, or an unsigned one"
         )
     return int(width())
 
