@@ -1,5 +1,6 @@
 """Attaching a fault plan to a Brevitas network, without writing a single parameter."""
 
+import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -72,6 +73,7 @@ class Injection:
         self._attach()
 
     def _attach(self) -> None:
+        notice_hooks()
         self._handles.append(self._model.register_forward_pre_hook(self.clock.tick))
         for name, proxy in quantizers(self._model):
             if name in self._strikes:
@@ -202,6 +204,14 @@ def known_scale(proxy: nn.Module) -> tuple[Tensor, Tensor]:
     cached = getattr(proxy, "_cached_bias", None)
     source: Any = cached if cached is not None else proxy.export_handler
     return source.scale, source.zero_point
+
+
+def notice_hooks() -> None:
+    """Makes compiled graphs look for hooks: by default those compiled before would run on as if none were attached."""
+    dynamo = sys.modules.get("torch._dynamo")  # nothing is compiled as long as it is not there
+    if dynamo is not None and dynamo.config.skip_nnmodule_hook_guards:
+        dynamo.config.skip_nnmodule_hook_guards = False
+        torch.compiler.reset()
 
 
 def attached(model: nn.Module) -> bool:
