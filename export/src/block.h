@@ -71,6 +71,7 @@ class Block {
       for (int plane = first; plane < std::min(first + 4, bit_width); ++plane) {
         const Plane& p = process.planes[plane];
         const uint32_t n = p.table.count(counts[plane & 3]);
+        if (n == 0) continue;
         if (process.kind == Kind::bit)
           bit_hits(key, plane, p.table, n, [&](uint32_t at, uint32_t aux) { flip(p, plane, at, aux, encode); });
         else
@@ -106,6 +107,7 @@ class Block {
   void run_words(uint32_t code_mask, const Process& process, const BlockKey& key, Encode encode) {
     const Table& table = process.planes[0].table;
     const uint32_t n = table.count(key.counts(kWordPlane >> 2)[kWordPlane & 3]);
+    if (n == 0) return;
     word_hits(key, table, n, [&](uint32_t at, uint32_t v) {
       if (at >= n_) return;
       touch(at, encode);

@@ -1,4 +1,4 @@
-// NumPy broadcasting of small tensors (scale, zero point) over a large one, as runs of words that share one value.
+// NumPy broadcasting of small tensors (scale, zero point) over a large one, as runs of words.
 #pragma once
 
 #include <array>
@@ -8,7 +8,8 @@
 
 namespace hwfault::ort {
 
-// How N tensors lie over a shape: within each run of `inner` consecutive words every one of them has one value.
+// How N tensors lie over a shape: within each run of `inner` consecutive words tensor t goes on by steps()[t], which is
+// 0 wherever possible; if a tensor varies along the last axis that axis is the run.
 template <size_t N>
 class Runs {
  public:
@@ -18,13 +19,19 @@ class Runs {
     for (size_t t = 0; t < N; ++t) strides_[t] = strides(*small[t], names[t]);
     for (outer_rank_ = shape.size(); outer_rank_ > 0 && constant_along(outer_rank_ - 1); --outer_rank_)
       inner_ *= shape[outer_rank_ - 1];
+    if (inner_ > 1 || outer_rank_ == 0) return;
+    inner_ = shape[--outer_rank_];
+    for (size_t t = 0; t < N; ++t) steps_[t] = strides_[t][outer_rank_];
   }
 
   int64_t inner() const { return inner_; }
+  const std::array<int64_t, N>& steps() const { return steps_; }
+  bool constant() const { return steps_ == std::array<int64_t, N>{}; }
 
-  // where each tensor's value for run `run` lies
-  std::array<int64_t, N> offsets(int64_t run) const {
+  // where each tensor's value for word `word` of run `run` lies
+  std::array<int64_t, N> offsets(int64_t run, int64_t word) const {
     std::array<int64_t, N> at{};
+    for (size_t t = 0; t < N; ++t) at[t] = word * steps_[t];
     for (size_t axis = outer_rank_; axis-- > 0; run /= shape_[axis])
       for (size_t t = 0; t < N; ++t) at[t] += run % shape_[axis] * strides_[t][axis];
     return at;
@@ -54,6 +61,7 @@ class Runs {
 
   const Shape& shape_;
   std::array<Shape, N> strides_;
+  std::array<int64_t, N> steps_{};
   size_t outer_rank_ = 0;
   int64_t inner_ = 1;
 };

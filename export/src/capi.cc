@@ -1,5 +1,6 @@
 // The C functions of hwfault.h.
 #include <algorithm>
+#include <numeric>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -27,8 +28,8 @@ int64_t guarded(F f) {
 
 // The sum of work(first, last) over [0, count), shared out to at most `threads` threads.
 template <class F>
-int64_t share_out(int64_t count, int64_t threads, int64_t least, F work) {
-  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / std::max<int64_t>(least, 1)));
+int64_t share_out(int64_t count, int64_t threads, F work) {
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / kUnitsPerThread));
   if (parts == 1) return work(0, count);
   std::vector<int64_t> sums(parts, 0);
   std::vector<std::thread> pool;
@@ -43,9 +44,7 @@ int64_t share_out(int64_t count, int64_t threads, int64_t least, F work) {
   part(0);
   for (int64_t i = started; i < parts; ++i) part(i);
   for (std::thread& thread : pool) thread.join();
-  int64_t sum = 0;
-  for (const int64_t s : sums) sum += s;
-  return sum;
+  return std::accumulate(sums.begin(), sums.end(), int64_t{0});
 }
 
 // Calls f(T{}) with the type that dtype names.
@@ -58,6 +57,12 @@ int64_t with_type(int32_t dtype, F f) {
     case HWFAULT_BFLOAT16: return f(BFloat16{});
   }
   throw Error("dtype is " + std::to_string(dtype) + ", expected 0 to 3");
+}
+
+// A tensor's pointers may be null only where there are no words.
+template <class... P>
+void check_present(const Units& units, const P*... pointer) {
+  if (units.count() > 0 && !(... && pointer)) throw Error("a pointer to values, codes or sample numbers is null");
 }
 
 Program checked_program(const hwfault_draw& draw, int bit_width) {
@@ -87,12 +92,12 @@ int64_t hwfault_hits(uint64_t seed, uint32_t site, uint32_t sample, int64_t word
     const Table parsed = parse_table(table, table_length);
     int64_t n = 0;
     const Units units{1, parsed.empty() ? 0 : words};
-    for (int64_t unit = 0; unit < units.count(); ++unit) {
-      const BlockKey key{seed, site, sample, static_cast<uint32_t>(unit)};
+    for (int64_t block = 0; block < units.count(); ++block) {
+      const BlockKey key{seed, site, sample, static_cast<uint32_t>(block)};
       const uint32_t hits = parsed.count(key.counts(plane >> 2)[plane & 3]);
       const auto note = [&](uint32_t at, uint32_t extra) {
-        if (at >= units.size(unit)) return;
-        if (n < capacity) word[n] = unit * kBlock + at, aux[n] = extra;
+        if (block * kBlock + at >= words) return;
+        if (n < capacity) word[n] = block * kBlock + at, aux[n] = extra;
         ++n;
       };
       if (plane == int32_t{kWordPlane})
@@ -110,10 +115,11 @@ int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_dr
     check_format(*format);
     const Program program = checked_program(*draw, format->bit_width);
     const Units units{draw->batch, draw->words};
+    check_present(units, x, out, draw->sample);
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
-      return share_out(units.count(), threads, kUnitsPerThread, [&](int64_t first, int64_t last) {
+      return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
         return inject_units(static_cast<const T*>(x), static_cast<T*>(out), program, *draw, codec, units, first, last);
       });
     });
@@ -128,10 +134,11 @@ int64_t hwfault_zero_faulty(int32_t dtype, const void* gradient, void* out, cons
     if (!x && program.reads_stored())
       throw Error("which words are faulty depends on the stored codes here, so the values before injection are needed");
     const Units units{draw->batch, draw->words};
+    check_present(units, gradient, out, draw->sample);
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
-      return share_out(units.count(), threads, kUnitsPerThread, [&](int64_t first, int64_t last) {
+      return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
         return zero_units(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x), program,
                           *draw, codec, units, first, last);
       });
@@ -145,25 +152,23 @@ int64_t hwfault_faulty_words(int32_t dtype, const void* x, const hwfault_draw* d
     check_format(*format);
     const Program program = checked_program(*draw, format->bit_width);
     const Units units{draw->batch, draw->words};
+    check_present(units, x, draw->sample);
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
-      Block block;
       int64_t n = 0;
-      for (int64_t unit = 0; unit < units.count(); ++unit) {
-        const int64_t start = units.element(unit) * units.words;
-        const T* from = static_cast<const T*>(x) + start;
-        const auto note = [&](int64_t w, uint32_t was, uint32_t is) {
-          if (n < capacity) {
-            position[n] = start + w;
-            if (before) before[n] = was;
-            if (after) after[n] = is;
-          }
-          ++n;
-        };
-        strike_unit(
-            block, program, *draw, units, unit, [&](int64_t w) { return codec.encode(from[w], w); }, note, true);
-      }
+      strike_units(
+          program, *draw, units, 0, units.count(), [](const Unit&) {},
+          [&](int64_t at, int64_t w) { return codec.encode(static_cast<const T*>(x)[at], w); },
+          [&](int64_t at, int64_t, uint32_t was, uint32_t is) {
+            if (n < capacity) {
+              position[n] = at;
+              if (before) before[n] = was;
+              if (after) after[n] = is;
+            }
+            ++n;
+          },
+          true);
       return n;
     });
   });
@@ -173,14 +178,12 @@ int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t 
   return guarded([&] {
     const Program program = checked_program(*draw, bit_width);
     const Units units{draw->batch, draw->words};
-    Block block;
+    check_present(units, codes, draw->sample);
     int64_t changed = 0;
-    for (int64_t unit = 0; unit < units.count(); ++unit) {
-      uint32_t* sample = codes + units.element(unit) * units.words;
-      strike_unit(
-          block, program, *draw, units, unit, [&](int64_t w) { return sample[w] & program.code_mask(); },
-          [&](int64_t w, uint32_t, uint32_t is) { sample[w] = is, ++changed; });
-    }
+    strike_units(
+        program, *draw, units, 0, units.count(), [](const Unit&) {},
+        [&](int64_t at, int64_t) { return codes[at] & program.code_mask(); },
+        [&](int64_t at, int64_t, uint32_t, uint32_t is) { codes[at] = is, ++changed; });
     return changed;
   });
 }
@@ -191,15 +194,15 @@ int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, int64_t batch
   return guarded([&] {
     check_format(*format);
     check_draw({0, nullptr, batch, words, nullptr, 0});
-    const uint32_t code_mask = Program{format->bit_width, {}}.code_mask();
-    check_map(word, xor_mask, rows, words, code_mask);
+    const Map map{word, and_mask, xor_mask, rows};
+    check_map(map, words, format->bit_width);
+    const Units units{batch, words};
+    check_present(units, x, out);
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
-      const int64_t least = kUnitsPerThread * kBlock / std::max<int64_t>(words, 1) + 1;
-      return share_out(batch, threads, least, [&](int64_t first, int64_t last) {
-        return map_elements(static_cast<const T*>(x), static_cast<T*>(out), words, word, and_mask, xor_mask, rows,
-                            codec, first, last);
+      return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
+        return map_units(static_cast<const T*>(x), static_cast<T*>(out), map, codec, units, first, last);
       });
     });
   });

@@ -74,7 +74,7 @@ class Codec {
 
   // a value that is not finite, or 2^62 and more, has code 0
   uint32_t encode(T value, int64_t word) const {
-    const Number rounded = std::nearbyint(load(value) / scale(word)) + zero_point(word);
+    const Number rounded = std::rint(load(value) / scale(word)) + zero_point(word);
     const bool known = std::fabs(rounded) < Number(int64_t{1} << 62);
     const int64_t q = known ? static_cast<int64_t>(rounded) : 0;
     return bipolar_ ? q > 0 : static_cast<uint32_t>(q) & mask_;

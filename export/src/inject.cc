@@ -22,17 +22,20 @@ void check_draw(const hwfault_draw& draw) {
   if (draw.batch < 0 || draw.words < 0 || draw.words > int64_t{1} << 36 || draw.program_length < 0)
     throw Error("a draw of " + std::to_string(draw.batch) + " samples of " + std::to_string(draw.words) +
                 " words, expected 0 or more, and at most 2^36 words");
+  if (draw.words && draw.batch > INT64_MAX / draw.words) throw Error("a draw of more words than can be counted");
+  if (!draw.program && draw.program_length) throw Error("the fault program is a null pointer");
 }
 
-void check_map(const int64_t* word, const uint32_t* xor_mask, int64_t rows, int64_t words,
-               uint32_t code_mask) {
-  for (int64_t row = 0; row < rows; ++row) {
-    if (word[row] < 0 || word[row] >= words)
-      throw Error("the fault map names word " + std::to_string(word[row]) + " of a tensor of " +
-                  std::to_string(words) + " words");
-    if (row && word[row] <= word[row - 1])
+void check_map(const Map& map, int64_t words, int bit_width) {
+  if (map.rows < 0) throw Error("a fault map of " + std::to_string(map.rows) + " rows, expected 0 or more");
+  for (int64_t row = 0; row < map.rows; ++row) {
+    const int64_t word = map.word[row];
+    if (word < 0 || word >= words)
+      throw Error("the fault map names word " + std::to_string(word) + " of a tensor of " + std::to_string(words) +
+                  " words");
+    if (row && word <= map.word[row - 1])
       throw Error("the fault map's words must be strictly ascending; row " + std::to_string(row) + " is not");
-    if (xor_mask[row] & ~code_mask)
+    if (uint64_t{map.xor_mask[row]} >> bit_width)
       throw Error("row " + std::to_string(row) + " of the fault map has mask bits beyond the bit width");
   }
 }

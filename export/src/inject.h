@@ -1,6 +1,7 @@
 // Injection into whole tensors, in ranges of blocks that any thread pool can share out.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -9,55 +10,89 @@
 
 namespace hwfault {
 
-// A batch of samples, cut into blocks: unit u is block u % blocks of sample u / blocks.
+// One block of one sample of a batch.
+struct Unit {
+  int64_t element, block;
+  int64_t first_word;  // its first word, counted in the sample
+  int64_t offset;      // the same, counted in the tensor
+  uint32_t size;       // its words
+};
+
+// A batch of samples, cut into blocks: unit u is block u % blocks of element u / blocks.
 struct Units {
   int64_t batch, words;
 
   int64_t blocks() const { return (words + kBlock - 1) / kBlock; }
   int64_t count() const { return batch * blocks(); }
-  int64_t element(int64_t unit) const { return unit / blocks(); }
-  int64_t block(int64_t unit) const { return unit % blocks(); }
-  int64_t first_word(int64_t unit) const { return block(unit) * kBlock; }
-  int64_t offset(int64_t unit) const { return element(unit) * words + first_word(unit); }
-  uint32_t size(int64_t unit) const {
-    const int64_t left = words - first_word(unit);
-    return static_cast<uint32_t>(left < kBlock ? left : kBlock);
+  Unit at(int64_t unit) const {
+    const int64_t element = unit / blocks(), block = unit % blocks(), first = block * kBlock;
+    return {element, block, first, element * words + first, static_cast<uint32_t>(std::min(words - first, kBlock))};
   }
 };
 
-template <class T>
-void copy_unit(const T* x, T* out, const Units& units, int64_t unit) {
-  if (x != out) std::memcpy(out + units.offset(unit), x + units.offset(unit), units.size(unit) * sizeof(T));
+#if defined(__GNUC__)
+#define HWFAULT_PREFETCH(address, write) __builtin_prefetch(reinterpret_cast<const void*>(address), write, 2)
+#else
+#define HWFAULT_PREFETCH(address, write) (void)(address)
+#endif
+
+// Copies bytes that do not overlap, asking for memory that the next blocks need, so that injection into this one and
+// their traffic overlap. Line by line, because a library's memcpy is slow at meeting pages for the first time.
+inline void copy_ahead(char* to, const char* from, size_t bytes) {
+  constexpr size_t kLine = 64, kAhead = 6144;  // measured; a multiple of 4096 is worse
+  size_t at = 0;
+  for (; at + kLine <= bytes; at += kLine) {
+    HWFAULT_PREFETCH(reinterpret_cast<uintptr_t>(from) + at + kAhead, 0);
+    HWFAULT_PREFETCH(reinterpret_cast<uintptr_t>(to) + at + kAhead, 1);
+    std::memcpy(to + at, from + at, kLine);
+  }
+  std::memcpy(to + at, from + at, bytes - at);
 }
 
-// The words that change in units [first, last): calls change(unit, word of the sample, before, after).
-template <class Encode, class Change>
-void strike_unit(Block& block, const Program& program, const hwfault_draw& draw, const Units& units, int64_t unit,
-                 Encode encode, Change change, bool ascending = false) {
-  const int64_t at = units.first_word(unit);
-  block.strike(
-      program, draw.seed, static_cast<uint32_t>(draw.sample[units.element(unit)]),
-      static_cast<uint32_t>(units.block(unit)), units.size(unit), [&](uint32_t w) { return encode(at + w); },
-      [&](uint32_t w, uint32_t before, uint32_t after) { change(at + w, before, after); }, ascending);
+// Copies a tensor unit by unit, each just before it is struck; nothing to do if that happens in place.
+template <class T>
+struct Copy {
+  const T* from;
+  T* to;
+
+  void operator()(const Unit& unit) const {
+    if (from == to) return;
+    copy_ahead(reinterpret_cast<char*>(to + unit.offset), reinterpret_cast<const char*>(from + unit.offset),
+               unit.size * sizeof(T));
+  }
+};
+
+// Strikes units [first, last) in their order: for each calls copy(unit), then change(word of the tensor, word of the
+// sample, code before, code after) for words whose code changes, where encode(both words) is the code stored before.
+template <class Prepare, class Encode, class Change>
+void strike_units(const Program& program, const hwfault_draw& draw, const Units& units, int64_t first, int64_t last,
+                  Prepare copy, Encode encode, Change change, bool ascending = false) {
+  Block block;
+  for (int64_t u = first; u < last; ++u) {
+    const Unit unit = units.at(u);
+    copy(unit);
+    block.strike(
+        program, draw.seed, static_cast<uint32_t>(draw.sample[unit.element]), static_cast<uint32_t>(unit.block),
+        unit.size, [&](uint32_t w) { return encode(unit.offset + w, unit.first_word + w); },
+        [&](uint32_t w, uint32_t before, uint32_t after) {
+          change(unit.offset + w, unit.first_word + w, before, after);
+        },
+        ascending);
+  }
 }
 
 // out = x with the faults of units [first, last); returns the number of words changed.
 template <class T>
 int64_t inject_units(const T* x, T* out, const Program& program, const hwfault_draw& draw, const Codec<T>& codec,
                      const Units& units, int64_t first, int64_t last) {
-  Block block;
   int64_t changed = 0;
-  for (int64_t unit = first; unit < last; ++unit) {
-    copy_unit(x, out, units, unit);
-    const T* from = x + units.element(unit) * units.words;
-    T* to = out + units.element(unit) * units.words;
-    strike_unit(
-        block, program, draw, units, unit, [&](int64_t w) { return codec.encode(from[w], w); },
-        [&](int64_t w, uint32_t, uint32_t after) {
-          codec.decode(after, w, to + w);
-          ++changed;
-        });
-  }
+  strike_units(
+      program, draw, units, first, last, Copy<T>{x, out},
+      [&](int64_t at, int64_t w) { return codec.encode(x[at], w); },
+      [&](int64_t at, int64_t w, uint32_t, uint32_t after) {
+        codec.decode(after, w, out + at);
+        ++changed;
+      });
   return changed;
 }
 
@@ -65,44 +100,47 @@ int64_t inject_units(const T* x, T* out, const Program& program, const hwfault_d
 template <class T>
 int64_t zero_units(const T* gradient, T* out, const T* x, const Program& program, const hwfault_draw& draw,
                    const Codec<T>& codec, const Units& units, int64_t first, int64_t last) {
-  Block block;
   int64_t changed = 0;
-  for (int64_t unit = first; unit < last; ++unit) {
-    copy_unit(gradient, out, units, unit);
-    const int64_t start = units.element(unit) * units.words;
-    strike_unit(
-        block, program, draw, units, unit, [&](int64_t w) { return x ? codec.encode(x[start + w], w) : 0u; },
-        [&](int64_t w, uint32_t, uint32_t) {
-          out[start + w] = T{};
-          ++changed;
-        });
-  }
+  strike_units(
+      program, draw, units, first, last, Copy<T>{gradient, out},
+      [&](int64_t at, int64_t w) { return x ? codec.encode(x[at], w) : 0u; },
+      [&](int64_t at, int64_t, uint32_t, uint32_t) {
+        out[at] = T{};
+        ++changed;
+      });
   return changed;
 }
 
-// out = x with the map's rows applied to elements [first, last) of the batch; returns the number of words changed.
+// A fault map: rows in ascending order of their words.
+struct Map {
+  const int64_t* word;
+  const uint32_t *and_mask, *xor_mask;
+  int64_t rows;
+};
+
+// out = x with the map's rows applied to units [first, last); returns the number of words changed.
 template <class T>
-int64_t map_elements(const T* x, T* out, int64_t words, const int64_t* word, const uint32_t* and_mask,
-                     const uint32_t* xor_mask, int64_t rows, const Codec<T>& codec, int64_t first, int64_t last) {
-  int64_t changed = 0;
-  for (int64_t element = first; element < last; ++element) {
-    const T* from = x + element * words;
-    T* to = out + element * words;
-    if (x != out) std::memcpy(to, from, static_cast<size_t>(words) * sizeof(T));
-    for (int64_t row = 0; row < rows; ++row) {
-      const int64_t w = word[row];
-      const uint32_t before = codec.encode(from[w], w), after = (before & and_mask[row]) ^ xor_mask[row];
+int64_t map_units(const T* x, T* out, const Map& map, const Codec<T>& codec, const Units& units, int64_t first,
+                  int64_t last) {
+  const Copy<T> copy{x, out};
+  int64_t changed = 0, row = 0;
+  for (int64_t u = first; u < last; ++u) {
+    const Unit unit = units.at(u);
+    copy(unit);
+    if (u == first || unit.block == 0) row = std::lower_bound(map.word, map.word + map.rows, unit.first_word) - map.word;
+    for (; row < map.rows && map.word[row] < unit.first_word + unit.size; ++row) {
+      const int64_t w = map.word[row], at = unit.offset + w - unit.first_word;
+      const uint32_t before = codec.encode(x[at], w), after = (before & map.and_mask[row]) ^ map.xor_mask[row];
       if (after == before) continue;
-      codec.decode(after, w, to + w);
+      codec.decode(after, w, out + at);
       ++changed;
     }
   }
   return changed;
 }
 
-// Throws Error unless rows are strictly ascending within the words and their masks within the bit width.
-void check_map(const int64_t* word, const uint32_t* xor_mask, int64_t rows, int64_t words,
-               uint32_t code_mask);
+// Throws Error unless the rows are strictly ascending within the words and their flips within the bit width.
+void check_map(const Map& map, int64_t words, int bit_width);
 // Throws Error for a format or draw with impossible numbers.
 void check_format(const hwfault_format& format);
 void check_draw(const hwfault_draw& draw);

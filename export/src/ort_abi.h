@@ -95,13 +95,16 @@ struct Api {
   Slot<Status(OrtValue*, void**), 51> GetTensorMutableData{api};
   Slot<Status(const Info*, size_t*), 61> GetDimensionsCount{api};
   Slot<Status(const Info*, int64_t*, size_t), 62> GetDimensions{api};
+  Slot<Status(const Info*, const char**, size_t), 63> GetSymbolicDimensions{api};
   Slot<Status(const OrtValue*, Info**), 65> GetTensorTypeAndShape{api};
+  Slot<Status(const OrtKernelInfo*, const char*, float*), 85> KernelInfoGetAttribute_float{api};
   Slot<Status(const OrtKernelInfo*, const char*, int64_t*), 86> KernelInfoGetAttribute_int64{api};
   Slot<Status(const OrtKernelInfo*, const char*, char*, size_t*), 87> KernelInfoGetAttribute_string{api};
   Slot<Status(const OrtKernelContext*, size_t, const OrtValue**), 90> KernelContext_GetInput{api};
   Slot<Status(OrtKernelContext*, size_t, const int64_t*, size_t, OrtValue**), 91> KernelContext_GetOutput{api};
   Slot<void(Status), 93> ReleaseStatus{api};
   Slot<void(Info*), 99> ReleaseTensorTypeAndShapeInfo{api};
+  Slot<Status(const OrtKernelInfo*, const char*, float*, size_t*), 162> KernelInfoGetAttributeArray_float{api};
   Slot<Status(const OrtKernelInfo*, const char*, int64_t*, size_t*), 163> KernelInfoGetAttributeArray_int64{api};
   Slot<Status(const OrtKernelInfo*, char*, size_t*), 244> KernelInfo_GetNodeName{api};
   Slot<Status(const OrtShapeInferContext*, size_t, Info**), 268> ShapeInferContext_GetInputTypeShape{api};

@@ -102,11 +102,12 @@ void FaultMap<T>::compute(const Context& context) const {
     throw Error("word, and_mask and xor_mask have " + std::to_string(rows) + ", " + std::to_string(and_mask.size()) +
                 " and " + std::to_string(xor_mask.size()) + " rows, expected the same number");
   const Units units = units_of(x.shape, target_.batched);
-  check_map(word.data, xor_mask.data(), word.size(), units.words, Program{target_.bit_width, {}}.code_mask());
+  const Map map{word.data, and_mask.data(), xor_mask.data(), word.size()};
+  check_map(map, units.words, target_.bit_width);
   T* y = context.output<T>(x.shape);
   const Codec<T> codec(format_of(target_, scale, zero_point));
-  context.share_out(units.batch, 1, [&](int64_t first, int64_t last) {
-    map_elements(x.data, y, units.words, word.data, and_mask.data(), xor_mask.data(), word.size(), codec, first, last);
+  context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
+    map_units(x.data, y, map, codec, units, first, last);
   });
 }
 

@@ -14,6 +14,21 @@ void check(const Api& api, Status status) {
   throw Error(text);
 }
 
+// onnxruntime says rank 0 for an unknown rank and -1 for an unknown dimension, and would take both at their word
+void infer_shape(const Api& api, OrtShapeInferContext* context) {
+  Info* info = nullptr;  // stays the context's
+  check(api, api.ShapeInferContext_GetInputTypeShape(context, 0, &info));
+  size_t rank = 0;
+  check(api, api.GetDimensionsCount(info, &rank));
+  Shape shape(rank);
+  std::vector<const char*> names(rank, "");
+  check(api, api.GetDimensions(info, shape.data(), rank));
+  check(api, api.GetSymbolicDimensions(info, names.data(), rank));
+  for (size_t i = 0; i < rank; ++i)
+    if (shape[i] < 0 && !*names[i]) return;
+  if (rank > 0) check(api, api.ShapeInferContext_SetOutputTypeShape(context, 0, info));
+}
+
 bool NodeInfo::found(Status status) const {
   if (status) api_.ReleaseStatus(status);
   return !status;
@@ -27,9 +42,24 @@ std::string NodeInfo::name() const {
   return name.c_str();  // without the terminating zero
 }
 
+// Throws Error if there is such an attribute after all, only of another type: onnxruntime's getters do not say which.
+void NodeInfo::expect_absent(const char* attribute, const char* type) const {
+  int64_t integer = 0;
+  float number = 0;
+  size_t text = 0, integers = 0, numbers = 0;
+  const bool one = found(api_.KernelInfoGetAttribute_int64(info_, attribute, &integer)) ||
+                   found(api_.KernelInfoGetAttribute_float(info_, attribute, &number));
+  found(api_.KernelInfoGetAttribute_string(info_, attribute, nullptr, &text));
+  found(api_.KernelInfoGetAttributeArray_int64(info_, attribute, nullptr, &integers));
+  found(api_.KernelInfoGetAttributeArray_float(info_, attribute, nullptr, &numbers));
+  if (one || text || integers || numbers) throw Error(std::string("the attribute ") + attribute + " is no " + type);
+}
+
 int64_t NodeInfo::integer(const char* attribute, int64_t otherwise) const {
   int64_t value = 0;
-  return found(api_.KernelInfoGetAttribute_int64(info_, attribute, &value)) ? value : otherwise;
+  if (found(api_.KernelInfoGetAttribute_int64(info_, attribute, &value))) return value;
+  expect_absent(attribute, "integer");
+  return otherwise;
 }
 
 int64_t NodeInfo::integer(const char* attribute) const {
@@ -41,10 +71,11 @@ int64_t NodeInfo::integer(const char* attribute) const {
 
 std::string NodeInfo::text(const char* attribute, const char* otherwise) const {
   size_t size = 0;
-  if (!found(api_.KernelInfoGetAttribute_string(info_, attribute, nullptr, &size)) && size == 0) return otherwise;
+  found(api_.KernelInfoGetAttribute_string(info_, attribute, nullptr, &size));
   std::string value(size, '\0');
-  if (!found(api_.KernelInfoGetAttribute_string(info_, attribute, value.data(), &size))) return otherwise;
-  return value.c_str();
+  if (size && found(api_.KernelInfoGetAttribute_string(info_, attribute, value.data(), &size))) return value.c_str();
+  expect_absent(attribute, "text");
+  return otherwise;
 }
 
 std::vector<int64_t> NodeInfo::integers(const char* attribute) const {
@@ -53,6 +84,7 @@ std::vector<int64_t> NodeInfo::integers(const char* attribute) const {
   std::vector<int64_t> values(size);
   if (size && found(api_.KernelInfoGetAttributeArray_int64(info_, attribute, values.data(), &size))) return values;
   if (!known) throw Error(std::string("the attribute ") + attribute + " is missing or no list of integers");
+  expect_absent(attribute, "list of integers");  // what is no such list looks like an empty one
   return {};
 }
 

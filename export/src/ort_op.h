@@ -17,18 +17,22 @@ namespace hwfault::ort {
 // Throws Error with onnxruntime's own text if a call failed.
 void check(const Api& api, Status status);
 
+// Gives output 0 the shape of input 0, if that is known.
+void infer_shape(const Api& api, OrtShapeInferContext* context);
+
 // A node's name and attributes, while its kernel is made.
 class NodeInfo {
  public:
   NodeInfo(const Api& api, const OrtKernelInfo* info) : api_(api), info_(info) {}
   std::string name() const;
   int64_t integer(const char* attribute) const;  // throws Error if there is none
-  int64_t integer(const char* attribute, int64_t otherwise) const;
+  int64_t integer(const char* attribute, int64_t otherwise) const;  // throws Error if it is no integer
   std::string text(const char* attribute, const char* otherwise) const;
   std::vector<int64_t> integers(const char* attribute) const;  // throws Error if there is none
 
  private:
   bool found(Status status) const;
+  void expect_absent(const char* attribute, const char* type) const;
   const Api& api_;
   const OrtKernelInfo* info_;
 };
@@ -151,10 +155,7 @@ struct Op : OrtCustomOp {
     return guarded(k.api, k.node, [&] { k.k->compute(Context(k.api, context)); });
   }
   static Status infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
-    const Api& api = api_of(op);
-    Info* info = nullptr;
-    Status status = api.ShapeInferContext_GetInputTypeShape(context, 0, &info);
-    return status ? status : api.ShapeInferContext_SetOutputTypeShape(context, 0, info);
+    return guarded(api_of(op), "", [&] { infer_shape(api_of(op), context); });
   }
 
   const Api& api_;

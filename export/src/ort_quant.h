@@ -7,7 +7,12 @@
 
 namespace hwfault::ort {
 
-enum class Rounding { half_even, ceil, floor, up, down, half_up, half_down };
+enum class Rounding { half_even, ceil, floor, up, down, half_up, half_down, bipolar };
+
+// The integers that there are.
+struct Range {
+  float least, most;
+};
 
 class Quant {
  public:
@@ -17,6 +22,7 @@ class Quant {
   void compute(const Context& context) const;
 
  private:
+  Range range_of(float bits) const;
   bool signed_, narrow_;
   Rounding rounding_;
 };

@@ -289,6 +289,7 @@ def test_checkpointing_the_injected_model_itself(reentrant):
         assert same_bits(calls[2].after, calls[3].after), name
 
 
+@pytest.mark.xfail(strict=True, reason="a recomputation cannot know its forward: see Injection's docstring")
 def test_two_forwards_before_the_backward_passes_of_both():
     model, seen = Checkpointed(build("power_of_two"), False).train(), Seen()
     with inject(model, FLIPS, seed=7, observe=seen):

@@ -1,0 +1,431 @@
+"""Replays: the verdict, the report's numbers recounted, and what a caller sees of it."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from brevitas import nn as qnn
+from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
+from onnx import helper, numpy_helper
+from torch import nn
+
+import hwfault
+from hwfault.codes import CodeFormat, encode
+from hwfault.errors import GraphError, HwfaultError, PlanError
+from hwfault.graph.export import export
+from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.qonnxgraph import Constants
+from hwfault.graph.replay import replay
+from hwfault.graph.report import ReplayReport
+from hwfault.graph.session import run, session
+from hwfault.inject import attached, sites
+from hwfault.plan import resolve
+from hwfault.profiles.models import BitFlips
+
+from ..inject.snapshot import snapshot
+from .networks import ALL, FAULTS, Chain, batch, fresh, network, plan, signed
+from .running import clean, copied, faulted, tidied
+from .test_faults import by_reference, watched
+
+SEEDS = (1, 2**63 + 5)
+PARTS = (5, 1, 8)
+
+
+def batches(name, sizes=PARTS, seed=3):
+    """One data set, in batches of these sizes."""
+    return list(batch(name, sum(sizes), seed).split(list(sizes)))
+
+
+def replayed(name, graph=None, *, seeds=SEEDS, sizes=PARTS, **options):
+    return replay(network(name), graph or faulted(name), batches(name, sizes), seeds=list(seeds), **options)
+
+
+def by_name(report):
+    return {site.name: site for site in report.sites}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_exact(name):
+    report = replay(fresh(name), faulted(name), batches(name), seeds=SEEDS)
+    assert (report.verdict, report.exit_code) == ("exact", 0)
+    for site in report.sites:
+        assert site.faults_differ == site.codes_differ == 0
+        assert site.faults_seen == site.faults_expected
+        assert site.first_fault_difference is site.first_code_difference is None
+    assert sum(site.faults_seen for site in report.sites) > 50
+    assert report.logits_differ == report.predictions_differ == report.logits_changed_by_observation == 0
+    assert report.logits_max_difference == 0
+
+
+def recount(name, seeds):
+    """Words, and words that the reference changes in what onnxruntime has before the faults, for each site."""
+    graph, x = watched(name), batch(name, sum(PARTS), 3).numpy()
+    held, constants = session(graph, threads=1), Constants(graph)
+    words, faults = Counter(), Counter()
+    for seed in seeds:
+        tensors = dict(zip((i.name for i in graph.graph.output), run(held, x, seed=seed), strict=True))
+        for entry in fault_nodes(graph):
+            site = plan(name).at(entry.site).site
+            scale, zero_point = (constants.get(i) for i in entry.node.input[1:3])
+            before = tensors[entry.before]
+            what = (CodeFormat(site.bit_width, site.signed), plan(name).program(site.name), seed)
+            after = by_reference(before, scale, zero_point, *what, range(len(x)) if site.batched else [0])
+            words[site.name] += before.size
+            faults[site.name] += int(np.count_nonzero(before != after))
+    return words, faults
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "residual", "twice", "shared", "per_channel", "formats"])
+def test_the_numbers_add_up(name):
+    report = replayed(name)
+    words, faults = recount(name, SEEDS)
+    assert {site.name: site.words for site in report.sites} == words
+    assert {site.name: site.faults_seen for site in report.sites} == faults
+    assert {site.name: site.faults_expected for site in report.sites} == faults
+    assert [site.name for site in report.sites] == list(plan(name).names)
+    assert (report.samples, report.seeds) == (sum(PARTS), SEEDS)
+    assert report.predictions == sum(PARTS) * len(SEEDS)
+    assert report.logits == report.predictions * by_network(name).shape[1]
+    assert report.plan_sha256 == plan(name).digest
+    assert set(report.versions) == {"hwfault", "torch", "onnxruntime"}
+    assert report.versions["hwfault"] == hwfault.__version__
+
+
+@torch.no_grad()
+def by_network(name):
+    return network(name)(batch(name, 1))
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "twice", "formats"])
+def test_the_batch_size_does_not_matter(name):
+    reports = [replayed(name, sizes=sizes) for sizes in ([64], [7] * 9 + [1], [1] * 3 + [61], [0, 32, 0, 32, 0])]
+    assert reports[0].samples == 64
+    assert all(report == reports[0] for report in reports)
+
+
+def test_each_seed_counts_for_itself():
+    both = by_name(replayed("biased"))
+    apart = [by_name(replayed("biased", seeds=[seed])) for seed in SEEDS]
+    for key, site in both.items():
+        assert site.faults_seen == sum(report[key].faults_seen for report in apart)
+        assert site.words == sum(report[key].words for report in apart)
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "cleaned", "cleaned for a size"])
+def test_graphs_from_elsewhere(kind, tmp_path):
+    path = tmp_path / "g.onnx"
+    onnx.save(faulted("shared"), path)
+    sizes = (4, 4) if kind == "cleaned for a size" else PARTS
+    graph = {
+        "path": lambda: path,
+        "text": lambda: str(path),
+        "cleaned": lambda: tidied(faulted("shared"), None),
+        "cleaned for a size": lambda: tidied(faulted("shared"), 4),
+    }[kind]()
+    assert replayed("shared", graph, sizes=sizes) == replayed("shared", sizes=sizes)
+
+
+def test_the_plan_may_be_given_if_it_is_the_graphs():
+    assert replayed("mlp", plan=plan("mlp")).verdict == "exact"
+    other = resolve(sites(network("mlp")), [BitFlips(probability=0.5)])
+    with pytest.raises(PlanError, match=f"carries the plan {plan('mlp').digest[:12]}, given was {other.digest[:12]}"):
+        replayed("mlp", plan=other)
+
+
+def test_batches_with_labels():
+    pairs = [(x, torch.zeros(len(x))) for x in batches("mlp")]
+    assert replay(network("mlp"), faulted("mlp"), pairs, seeds=SEEDS) == replayed("mlp")
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.cat(batches("mlp"))), batch_size=6)
+    assert replay(network("mlp"), faulted("mlp"), loader, seeds=SEEDS) == replayed("mlp")
+
+
+def test_progress_is_told_after_each_batch():
+    told = []
+    replayed("mlp", progress=lambda *numbers: told.append(numbers))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    told.clear()
+    stream = iter(batches("mlp"))
+    replay(network("mlp"), faulted("mlp"), stream, seeds=[1], progress=lambda *numbers: told.append(numbers))
+    assert told == [(1, None), (2, None), (3, None)]
+
+
+def test_one_batch_is_held_at_a_time():
+    """A stream of batches is read as it is needed."""
+    alive = []
+
+    def stream():
+        for x in batches("mlp"):
+            alive.append(len(told))
+            yield x
+
+    told = []
+    replay(network("mlp"), faulted("mlp"), stream(), seeds=[1], progress=lambda *n: told.append(n))
+    assert alive == [0, 1, 2]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_is_left_as_it_was(training):
+    model = Chain(*fresh("biased")[:4], nn.Dropout(0.5), *fresh("biased")[4:])
+    graph = export(model.eval(), batch("biased"), plan=resolve(sites(model), FAULTS[:1]))
+    model.train(training)
+    model[0].train(not training)
+    before, state = snapshot(model), torch.random.get_rng_state()
+    assert replay(model, graph, batches("biased"), seeds=[1]).verdict == "exact"
+    assert snapshot(model) == before
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("bad", [lambda: 1 / 0, lambda: torch.zeros(2, 3, 6, 6), lambda: torch.zeros(1, 2, 6, 6).double()])
+def test_the_network_is_left_as_it_was_when_a_batch_fails(bad):
+    model = fresh("biased").train()
+    before = snapshot(model)
+
+    def stream():
+        yield batch("biased")
+        yield bad()
+
+    with pytest.raises((ZeroDivisionError, GraphError)):
+        replay(model, faulted("biased"), stream(), seeds=[1])
+    assert not attached(model)
+    assert snapshot(model) == before
+    assert torch.is_grad_enabled()
+
+
+def test_the_report_as_a_file(tmp_path):
+    report = replayed("digits_cnn")
+    report.save(tmp_path / "replay.json")
+    data = json.loads((tmp_path / "replay.json").read_text())
+    assert data["format"] == "hwfault-replay/1"
+    assert data["verdict"] == "exact"
+    assert data["seeds"] == list(SEEDS)
+    assert [site["name"] for site in data["sites"]] == list(plan("digits_cnn").names)
+    for entry, site in zip(data["sites"], report.sites, strict=True):
+        assert entry == {k: v for k, v in site.model_dump().items() if v is not None}
+    del data["verdict"]  # it follows from the numbers
+    assert ReplayReport.model_validate_json(json.dumps(data)) == report
+
+
+@pytest.mark.parametrize("seeds", [[], ()])
+def test_no_seed(seeds):
+    with pytest.raises(HwfaultError, match="no seed was given"):
+        replayed("mlp", seeds=seeds)
+
+
+@pytest.mark.parametrize("seeds", [[-1], [2**64], [1, -1], [1.5]])
+def test_seeds_that_are_none(seeds):
+    with pytest.raises(HwfaultError, match="the seed is"):
+        replayed("mlp", seeds=seeds)
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (0, 0)])
+def test_no_sample(sizes):
+    with pytest.raises(HwfaultError, match="no sample was given to replay"):
+        replay(network("mlp"), faulted("mlp"), [batch("mlp", n) for n in sizes], seeds=[1])
+
+
+def test_a_graph_without_a_plan():
+    with pytest.raises(GraphError, match="carries no fault plan"):
+        replayed("mlp", clean("mlp"))
+
+
+def test_a_network_with_other_weights():
+    for name in ("mlp", "shared", "biased"):
+        with pytest.raises(GraphError, match=r"exported with other values of the site '.*weight_quant' than the network"):
+            replay(fresh(name, seed=1), faulted(name), batches(name), seeds=[1])
+
+
+def test_a_network_with_one_other_bias():
+    model = fresh("biased")
+    with torch.no_grad():
+        model[4].bias[2] += 0.5
+    with pytest.raises(GraphError, match=r"other values of the site '4.bias_quant'.*load the checkpoint"):
+        replay(model, faulted("biased"), batches("biased"), seeds=[1])
+
+
+def test_another_network():
+    with pytest.raises(PlanError, match="which the network does not have"):
+        replay(network("residual"), faulted("mlp"), batches("mlp"), seeds=[1])
+
+
+def unstamped(name):
+    """A graph that does not say which weights it was exported with."""
+    graph = copied(faulted(name))
+    for node in graph.graph.node:
+        kept = [entry for entry in node.metadata_props if entry.key != "hwfault.words_sha256"]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+    return graph
+
+
+class Act(nn.Module):
+    """A quantizer, and what the network does with it."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.act, self.forward_of = signed(5), forward
+
+    def forward(self, x):
+        return self.forward_of(self.act, x)
+
+
+def test_a_quantizer_that_runs_more_often_in_the_network():
+    once, twice = Act(lambda act, x: act(x).value), Act(lambda act, x: act(act(x).value).value)
+    graph = export(once.eval(), batch("mlp"), plan=resolve(sites(once), FAULTS[:1]))
+    with pytest.raises(PlanError, match=r"'act.act_quant' ran 2 times in the network but the graph has 1 nodes of it"):
+        replay(twice.eval(), graph, batches("mlp"), seeds=[1])
+    graph = export(twice, batch("mlp"), plan=resolve(sites(twice), FAULTS[:1]))
+    with pytest.raises(PlanError, match=r"'act.act_quant' ran 1 times in the network but the graph has 2 nodes of it"):
+        replay(once, graph, batches("mlp"), seeds=[1])
+
+
+def test_a_site_of_another_shape():
+    whole, half = Act(lambda act, x: act(x).value), Act(lambda act, x: act(x[:, :1]).value)
+    graph = export(whole.eval(), batch("mlp"), plan=resolve(sites(whole), FAULTS[:1]))
+    with pytest.raises(PlanError, match=r"the shape \[5, 1, 6, 6\] in the network and \[5, 2, 6, 6\] in the graph"):
+        replay(half.eval(), graph, batches("mlp"), seeds=[1])
+
+
+def test_an_output_of_another_shape():
+    whole, half = Act(lambda act, x: act(x).value), Act(lambda act, x: act(x).value[:, :1])
+    graph = export(whole.eval(), batch("mlp"), plan=resolve(sites(whole), FAULTS[:1]))
+    with pytest.raises(PlanError, match=r"output has the shape \[5, 1, 6, 6\], the graph's \[5, 2, 6, 6\]"):
+        replay(half.eval(), graph, batches("mlp"), seeds=[1])
+
+
+def test_a_scale_that_the_graph_computes():
+    graph = copied(faulted("mlp"))
+    entry = fault_nodes(graph)[0]
+    graph.graph.node.insert(0, helper.make_node("Identity", [entry.node.input[1]], ["computed"]))
+    entry.node.input[1] = "computed"
+    with pytest.raises(GraphError, match="'1.input_quant.faults' has a scale or zero point that is not a constant"):
+        replayed("mlp", graph)
+
+
+def test_answers_that_are_no_logits():
+    """An output of four axes, and one of a single axis."""
+    dense, single = Act(lambda act, x: act(x).value), Act(lambda act, x: act(x).value.flatten(1).sum(1))
+    for model in (dense, single):
+        graph = export(model.eval(), batch("mlp"), plan=resolve(sites(model), FAULTS[:1]))
+        report = replay(model, graph, batches("mlp"), seeds=[1])
+        assert report.verdict == "exact"
+        assert report.samples == sum(PARTS)
+
+
+def offset(graph, tensor, amount):
+    """What reads a tensor of the graph reads it times (1 + amount)."""
+    readers = [node for node in graph.graph.node if tensor in node.input]
+    for node in readers:
+        node.input[:] = ["shifted" if name == tensor else name for name in node.input]
+    at = list(graph.graph.node).index(readers[0])
+    graph.graph.node.insert(at, helper.make_node("Mul", [tensor, "factor"], ["shifted"]))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(1 + amount, np.float32), "factor"))
+    return graph
+
+
+def before_the_relu(graph, op="Conv"):
+    return next(node.output[0] for node in graph.graph.node if node.op_type == op)
+
+
+def test_arithmetic_that_differs_is_told_apart():
+    """A convolution that is a little off moves codes of later sites, while every fault stays what it should be."""
+    graph = copied(faulted("digits_cnn"))
+    report = replayed("digits_cnn", offset(graph, before_the_relu(graph), 0.02))
+    assert (report.verdict, report.exit_code) == ("faults equal, arithmetic differs", 0)
+    found = by_name(report)
+    assert all(site.faults_differ == 0 and site.first_fault_difference is None for site in report.sites)
+    for key in ("input.act_quant", "features.0.weight_quant", "features.2.weight_quant", "classifier.weight_quant"):
+        assert found[key].codes_differ == 0
+        assert found[key].first_code_difference is None
+    assert found["features.1.act_quant"].codes_differ > 20
+    assert report.logits_differ > 0
+    place = found["features.1.act_quant"].first_code_difference
+    assert place.pytorch_before != place.onnxruntime_before
+    assert (place.seed, place.call) == (SEEDS[0], 0)
+
+
+def test_codes_that_differ_are_counted():
+    """Against a count of one's own, from the graph as it is and the one that is off."""
+    name, graph = "digits_cnn", copied(watched("digits_cnn"))
+    shifted = offset(copied(graph), before_the_relu(graph), 0.02)
+    report, x = by_name(replayed(name, shifted, seeds=[4])), batch(name, sum(PARTS), 3).numpy()
+    both = [dict(zip((i.name for i in g.graph.output), run(session(g), x, seed=4), strict=True)) for g in (graph, shifted)]
+    constants = Constants(graph)
+    for entry in fault_nodes(graph):
+        site = plan(name).at(entry.site).site
+        grid = (*(constants.get(i) for i in entry.node.input[1:3]), CodeFormat(site.bit_width, site.signed))
+        one, other = (encode(tensors[entry.before], *grid).reshape(len(x) if site.batched else 1, -1) for tensors in both)
+        assert report[entry.site].codes_differ == np.count_nonzero(one != other)
+        if (one != other).any():
+            sample, word = np.argwhere(one != other)[0]
+            place = report[entry.site].first_code_difference
+            assert (place.sample, place.word) == (sample, word)
+            assert (place.pytorch_before, place.onnxruntime_before) == (one[sample, word], other[sample, word])
+
+
+def test_logits_that_differ_alone():
+    graph = copied(faulted("digits_cnn"))
+    last = graph.graph.node[-1]
+    last.output[0] = "almost"
+    graph.graph.node.append(helper.make_node("Mul", ["almost", "factor"], ["output"]))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(1.5, np.float32), "factor"))
+    report = replayed("digits_cnn", graph)
+    assert report.verdict == "faults equal, arithmetic differs"
+    assert sum(site.codes_differ for site in report.sites) == 0
+    assert report.predictions_differ == 0
+    assert 0.9 * report.logits < report.logits_differ <= report.logits
+    x = torch.cat(batches("digits_cnn")).numpy()
+    outputs = [run(session(faulted("digits_cnn")), x, seed=seed)[0] for seed in SEEDS]
+    assert report.logits_max_difference == pytest.approx(max(np.abs(0.5 * out).max() for out in outputs), rel=1e-6)
+    assert report.logits_differ == sum(np.count_nonzero(out) for out in outputs)
+
+
+def test_predictions_that_differ():
+    graph = copied(faulted("digits_cnn"))
+    graph.graph.node[-1].output[0] = "almost"
+    graph.graph.node.append(helper.make_node("Neg", ["almost"], ["output"]))
+    report = replayed("digits_cnn", graph)
+    x = torch.cat(batches("digits_cnn")).numpy()
+    outputs = [run(session(faulted("digits_cnn")), x, seed=seed)[0] for seed in SEEDS]
+    assert report.predictions_differ == sum(np.count_nonzero(o.argmax(1) != (-o).argmax(1)) for o in outputs) > 0
+
+
+def rounding_network(seed):
+    """Float scales of 8 bits and BatchNorm: engines that add in another order meet ties here."""
+    acts = {"bit_width": 8, "return_quant_tensor": True}
+    weights = {"bias": False, "weight_quant": Int8WeightPerTensorFloat, "weight_bit_width": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Chain(
+            qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat, **acts),
+            qnn.QuantConv2d(3, 32, 3, padding=1, **weights),
+            nn.BatchNorm2d(32),
+            qnn.QuantReLU(act_quant=Uint8ActPerTensorFloat, **acts),
+            qnn.QuantConv2d(32, 32, 3, padding=1, **weights),
+            nn.BatchNorm2d(32),
+            qnn.QuantReLU(act_quant=Uint8ActPerTensorFloat, **acts),
+            nn.AvgPool2d(4),
+            nn.Flatten(),
+            qnn.QuantLinear(128, 10, **weights),
+        )
+        with torch.no_grad():
+            for _ in range(3):
+                model(torch.randn(16, 3, 8, 8))
+        return model.eval(), torch.randn(24, 3, 8, 8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rounding_is_never_taken_for_a_fault(seed):
+    model, x = rounding_network(seed)
+    graph = insert_faults(export(model, x), resolve(sites(model), FAULTS))
+    report = replay(model, graph, x.split(8), seeds=[seed, seed + 2**63])
+    assert report.verdict in ("exact", "faults equal, arithmetic differs")
+    assert all(site.faults_differ == 0 for site in report.sites)
+    differing = report.logits_differ + sum(site.codes_differ for site in report.sites)
+    assert (report.verdict == "exact") == (differing == 0)
+    assert sum(site.faults_seen for site in report.sites) > 10_000
+    for site in report.sites:
+        assert site.codes_differ <= site.words / 50
+        assert "weight" not in site.name or site.codes_differ == 0
