@@ -163,6 +163,9 @@ class FaultNode(NamedTuple):
 def fault_nodes(model: ModelProto) -> list[FaultNode]:
     """The TransientFaults nodes of a graph, in its order; a quantizer that runs twice has two of one site."""
     nodes = [node for node in model.graph.node if node.domain == DOMAIN and node.op_type == "TransientFaults"]
+    for node in nodes:
+        if (len(node.input), len(node.output)) != (5, 1):
+            raise GraphError(f"the fault node {node.name!r} has {len(node.input)} inputs, expected 5, and 1 output")
     return [FaultNode(site_name(node), node.input[0], node.output[0], node) for node in nodes]
 
 

@@ -37,7 +37,12 @@ class Constants:
         return name in self._tensors
 
     def get(self, name: str) -> NDArray[Any] | None:
-        return numpy_helper.to_array(self._tensors[name]) if name in self._tensors else None
+        if name not in self._tensors:
+            return None
+        try:
+            return numpy_helper.to_array(self._tensors[name])
+        except (ValueError, TypeError) as error:
+            raise GraphError(f"the tensor {name!r} of the graph cannot be read: {error}") from None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         return tuple(self._tensors[name].dims) if name in self._tensors else None
@@ -90,6 +95,9 @@ def describe(node: NodeProto, constants: Constants) -> Site:
 
 def _obstacle(node: NodeProto, constants: Constants) -> str | None:
     """Why a quantizer node cannot be a site, None if it can."""
+    expected = 2 if node.op_type == "BipolarQuant" else 4
+    if len(node.input) < expected or not node.output:
+        return f"it has {len(node.input)} inputs and {len(node.output)} outputs, expected {expected} and 1"
     named = zip(("scale", "zero point", "bit width"), node.input[1:], strict=False)
     for label, name in named:
         shape = constants.shape(name)

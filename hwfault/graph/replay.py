@@ -65,12 +65,13 @@ def replay(
         torch.no_grad(),
         inject(model, carried, seed=seeds[0], observe=engines.observe) as injection,
     ):
-        _check_parameters(model, proto)
         for done, batch in enumerate(batches, 1):
             x = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
             for seed in seeds if len(x) else ():
                 injection.seed, injection.first_sample = seed, engines.samples
                 engines.compare(model, x, seed)
+            if engines.first_batch and len(x):  # after a forward: Brevitas' binary quantizers clamp weights in it
+                _check_parameters(model, proto)
             engines.samples += len(x)
             engines.first_batch = engines.samples == 0
             if progress is not None:

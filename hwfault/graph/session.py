@@ -42,9 +42,20 @@ def load_model(path: Path | str) -> ModelProto:
         raise
     except Exception as error:  # protobuf's DecodeError, onnx's checks of external data
         raise GraphError(f"{path}: not an ONNX file ({error}); expected a graph as the export writes it") from None
+    _check_text(path, model)
     if not model.ir_version or not model.graph.node:
         raise GraphError(f"{path}: not an ONNX file (no graph in it); expected a graph as the export writes it")
     return model
+
+
+def _check_text(path: Path, model: ModelProto) -> None:
+    """Raises GraphError for names and metadata that are no UTF-8, which protobuf hands out as bytes."""
+    texts = [entry.value for entry in model.metadata_props]
+    for node in model.graph.node:
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [text for entry in node.metadata_props for text in (entry.key, entry.value)]
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise GraphError(f"{path}: not an ONNX file (it holds the text {wrong[0]!r}, which is no UTF-8)")
 
 
 def session(
@@ -107,8 +118,8 @@ def run(
     given = inputs if isinstance(inputs, Mapping) else {own[0]: inputs} if len(own) == 1 else {}
     if set(given) != set(own):
         raise GraphError(f"the graph's inputs are {own}, given were {sorted(given) or 'one array without a name'}")
-    feeds |= {name: np.asarray(value) for name, value in given.items()}
     try:
+        feeds |= {name: np.asarray(value) for name, value in given.items()}
         return list(session.run(None if outputs is None else list(outputs), feeds))
     except Exception as error:
         raise GraphError(f"onnxruntime cannot run the graph on this batch: {error}") from None

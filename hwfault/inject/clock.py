@@ -64,6 +64,8 @@ class Clock:
         return int(self._next[training])
 
     def set_next_sample(self, number: int) -> None:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
+            raise HwfaultError(f"the sample number is {number!r}, expected an integer from 0 to 2^63 - 1")
         start = torch.tensor(number, dtype=torch.int64, device=self._device)
         self._next = {True: start, False: start}
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from brevitas.core.quant.binary import BinaryQuant, ClampedBinaryQuant
+from brevitas.nn.mixin.base import QuantRecurrentLayerMixin
 from brevitas.proxy.parameter_quant import BiasQuantProxyFromInjectorBase, WeightQuantProxyFromInjectorBase
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import Tensor, nn
@@ -28,6 +29,11 @@ def sites(model: nn.Module, example: Tensor | None = None) -> list[Site]:
 def quantizers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(site name, quantizer proxy) of each site; a proxy shared by several layers comes once."""
     for name, module in unwrap(model).named_modules():
+        if isinstance(module, QuantRecurrentLayerMixin):
+            raise PlanError(
+                f"the recurrent layer {name!r} ({type(module).__name__}) runs its quantizers where no hook sees them, so "
+                "their integers cannot be struck; expected layers without recurrence, or build it from such layers"
+            )
         if _kind(name, module) is not None and module.is_quant_enabled:
             yield name, module
 

@@ -1,0 +1,158 @@
+"""The commands as processes: exit codes, streams, and installations that are not whole."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hwfault
+from hwfault.graph import session as session_module
+
+from .conftest import good
+from .conftest import hwfault as in_process
+
+PACKAGE = Path(hwfault.__file__).parent
+
+
+def process(*arguments, path=PACKAGE.parent, cwd=None, python=("-m", "hwfault")):
+    """A command in a process of its own, the package taken from `path`."""
+    others = [p for p in sys.path if p and Path(p).resolve() != PACKAGE.parent.resolve()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), *others]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *python, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False, timeout=120)
+
+
+def test_code_0_and_json_alone_on_stdout(made, run):
+    done = process("replay", made / "faulted.onnx", run, "--seeds", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "exact"
+
+
+def test_code_1_without_a_traceback(tmp_path):
+    done = process("sites", tmp_path / "none.onnx")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"Error: {tmp_path}/none.onnx: cannot be read")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_code_2_for_wrong_usage():
+    done = process("sites")
+    assert done.returncode == 2
+    assert "Error: Missing argument 'SOURCE'" in done.stderr
+
+
+def test_code_3_where_the_faults_differ(made, run, tmp_path, monkeypatch):
+    """A host that gives the graph another seed than PyTorch had."""
+    right = session_module.signed64
+    monkeypatch.setattr(session_module, "signed64", lambda seed: right(seed ^ 1))
+    done = in_process("replay", made / "faulted.onnx", run, "--seeds", "4", "--out", tmp_path / "r.json")
+    assert done.code == 3
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("Replay: faults differ. ")
+    assert "DIFFER between the engines" in last
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["verdict"] == "faults differ"
+    place = report["sites"][1]["first_fault_difference"]
+    assert place["seed"] == 4
+    assert place["pytorch_before"] == place["onnxruntime_before"]
+    assert place["pytorch_after"] != place["onnxruntime_after"]
+
+
+def test_code_3_from_a_graph_that_swaps_its_numbers(made, run, tmp_path):
+    """Without any patch: one fault node takes the sample number for the seed, and the seed for the number."""
+    import onnx
+
+    graph = onnx.load(made / "faulted.onnx")
+    node = [node for node in graph.graph.node if node.op_type == "TransientFaults"][2]
+    node.input[3], node.input[4] = node.input[4], node.input[3]
+    onnx.save(graph, tmp_path / "g.onnx")
+    done = process("replay", tmp_path / "g.onnx", run, "--seeds", "1")
+    assert done.returncode in (1, 3), done.stdout
+    assert "Traceback" not in done.stderr
+    if done.returncode == 3:
+        assert "Replay: faults differ" in done.stdout
+
+
+def test_output_into_a_pipe_that_closes(run):
+    command = f"{sys.executable} -m hwfault faults {run} --ber 0.3 --site features.4.weight_quant --json | head -1"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *filter(None, sys.path)])}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.stdout == "[\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_the_installed_script():
+    script = Path(sys.executable).with_name("hwfault")
+    if not script.exists():
+        pytest.skip("hwfault is not installed here, only importable")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("hwfault, version ")
+
+
+def test_help_needs_nothing_heavy():
+    code = "import sys; sys.argv = ['hwfault', '--help']; import runpy\ntry: runpy.run_module('hwfault')\nexcept SystemExit: pass\n"
+    done = process(python=("-c", code + "print(sorted({'torch', 'onnx', 'brevitas', 'sklearn'} & set(sys.modules)))"))
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.fixture(scope="module")
+def never_built(tmp_path_factory):
+    """A source folder as it is after `git clone`: no native library."""
+    folder = tmp_path_factory.mktemp("source")
+    shutil.copytree(PACKAGE, folder / "hwfault", ignore=shutil.ignore_patterns("_native", "__pycache__"))
+    return folder
+
+
+def test_a_source_folder_that_was_never_built(never_built, made, run, tmp_path):
+    where = process(path=never_built, python=("-c", "import hwfault; print(hwfault.__file__)"))
+    assert where.stdout.startswith(str(never_built)), where.stderr
+    words = f"hwfault was imported from {never_built}/hwfault, where its native library was never built; run `pip install .`"
+    for command in (
+        ["replay", made / "faulted.onnx", run, "--seeds", "1", "--out", tmp_path / "r.json"],
+        ["evaluate", run, "--ber", "0.1", "--seeds", "1", "--out", tmp_path],
+    ):
+        done = process(*command, path=never_built)
+        assert done.returncode == 1, done.stdout
+        assert "Traceback" not in done.stderr
+        assert words in " ".join(done.stderr.split())
+        assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_needs_no_native_library_works_without_it(never_built, made):
+    code = """
+import hwfault
+from hwfault.errors import NativeLibraryError
+plan = hwfault.FaultPlan.load({plan!r})
+print(len(plan.names))
+try:
+    hwfault.onnxruntime_library()
+except NativeLibraryError as error:
+    print(isinstance(error, ImportError), error)
+from hwfault.stream import hits
+print(len(hits(seed=1, site=2, sample=0, words=1000, plane=0, probability=0.5, engine="reference")[0]) > 0)
+"""
+    done = process(path=never_built, python=("-c", code.format(plan=str(made / "plan.json"))))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "8"
+    assert lines[1].startswith("True hwfault was imported from")
+    assert lines[2] == "True"
+    listed = process("faults", made / "plan.json", "--site", "classifier.weight_quant", "--json", path=never_built)
+    assert json.loads(listed.stdout) == good("faults", made / "plan.json", "--site", "classifier.weight_quant", "--json").json
+
+
+def test_a_library_that_cannot_be_loaded(never_built, tmp_path, run):
+    broken = tmp_path / "broken"
+    shutil.copytree(never_built, broken)
+    (broken / "hwfault" / "_native").mkdir()
+    (broken / "hwfault" / "_native" / "libhwfault.so").write_bytes(b"not a library")
+    done = process("evaluate", run, "--ber", "0.1", "--seeds", "1", path=broken)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "cannot be loaded" in done.stderr

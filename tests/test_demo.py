@@ -1,0 +1,197 @@
+"""The whole loop, once, as a user runs it."""
+
+import csv
+import json
+import re
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+
+from hwfault.cli import main
+from hwfault.demo import RATES, SEEDS
+from hwfault.graph.insert import plan_of
+from hwfault.graph.session import run, session
+from hwfault.inject import inject, sites
+from hwfault.plan import FaultPlan, resolve
+from hwfault.profiles.models import bit_errors
+from hwfault.train import TrainConfig, checkpoint
+from hwfault.train.data import digits
+
+FILES = [
+    "accuracy.png",
+    "checkpoint.safetensors",
+    "config.json",
+    "model.faulted.onnx",
+    "model.qonnx.onnx",
+    "plan.json",
+    "replay.json",
+    "results.csv",
+]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """(folder, what was printed, on stderr, seconds) of one run."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    start = time.monotonic()
+    result = CliRunner().invoke(main, ["demo", "--out", str(folder)], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return folder, result.stdout, result.stderr, time.monotonic() - start
+
+
+@pytest.fixture(scope="module")
+def rows(demo):
+    with (demo[0] / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def accuracy(rows, network, rate):
+    return next(float(r["accuracy"]) for r in rows if r["network"].startswith(network) and float(r["ber"]) == rate)
+
+
+CLEAN, FAULTY = "trained clean", "trained at BER 0.03"
+
+
+def test_every_file_and_no_other(demo):
+    assert sorted(path.name for path in demo[0].iterdir()) == FILES
+    assert all(path.stat().st_size > 0 for path in demo[0].iterdir())
+
+
+def test_results(rows):
+    assert list(rows[0]) == ["network", "ber", "trials", "samples", "accuracy", "low", "high"]
+    assert [(row["network"], float(row["ber"])) for row in rows] == [(n, r) for n in (CLEAN, FAULTY) for r in RATES]
+    assert RATES == (0.0, 0.001, 0.003, 0.01, 0.03, 0.05)
+    for row in rows:
+        assert int(row["trials"]) == len(SEEDS) >= 20
+        assert int(row["samples"]) == 360
+        low, mean, high = (float(row[key]) for key in ("low", "accuracy", "high"))
+        assert 0 <= low <= mean <= high <= 1
+        assert high - low < 0.15
+        assert (low == high) == (float(row["ber"]) == 0)
+
+
+def test_fault_aware_training_pays(rows):
+    assert accuracy(rows, CLEAN, 0) > 0.96
+    assert accuracy(rows, FAULTY, 0) > 0.96
+    assert accuracy(rows, FAULTY, 0.03) > accuracy(rows, CLEAN, 0.03) + 0.1
+    assert accuracy(rows, FAULTY, 0.03) > 0.8
+    for name in (CLEAN, FAULTY):
+        means = [accuracy(rows, name, rate) for rate in RATES]
+        assert all(one > other - 0.01 for one, other in zip(means, means[1:], strict=False))
+
+
+def test_the_replay_is_exact(demo):
+    report = json.loads((demo[0] / "replay.json").read_text())
+    assert report["format"] == "hwfault-replay/1"
+    assert report["verdict"] == "exact"
+    assert report["samples"] == 360
+    assert report["predictions"] == 360 * len(report["seeds"])
+    assert report["predictions_differ"] == report["logits_differ"] == report["logits_changed_by_observation"] == 0
+    assert report["logits_max_difference"] == 0
+    names = {site.name for site in sites(checkpoint.load(demo[0] / "checkpoint.safetensors")[0])}
+    assert {site["name"] for site in report["sites"]} == names
+    for site in report["sites"]:
+        assert site["faults_differ"] == site["codes_differ"] == 0
+        assert "first_fault_difference" not in site
+        # eight bits at the input, four elsewhere: a word is struck with 1 - (1 - 0.03)^bits
+        expected = 1 - 0.97 ** (8 if site["name"].startswith("input") else 4)
+        sigma = (expected * (1 - expected) / site["words"]) ** 0.5
+        assert site["faults_seen"] == site["faults_expected"]
+        assert abs(site["faults_seen"] / site["words"] - expected) < 5 * sigma
+    assert set(report["versions"]) == {"hwfault", "torch", "onnxruntime"}
+
+
+def test_what_is_printed(demo):
+    folder, out, err, _ = demo
+    lines = out.splitlines()
+    assert lines[0].split() == ["accuracy", "at", "BER", "0", "0.001", "0.003", "0.01", "0.03", "0.05"]
+    assert lines[1].startswith(CLEAN)
+    assert lines[2].startswith(FAULTY)
+    assert all(len(re.findall(r"\d+\.\d% ±\d+\.\d%", line)) == 6 for line in lines[1:3])
+    assert re.fullmatch(
+        r"Replay: exact\. [\d,]+ words at 8 sites under 5 seeds, [\d,]+ of them faulty: onnxruntime and PyTorch agree on "
+        r"every one, and on every output to the last bit\.",
+        lines[-2],
+    )
+    assert lines[-1] == f"Everything is in {folder}/: see accuracy.png and replay.json."
+    assert len(lines) == 5
+    for what in ("training: trained clean", "training: trained at BER 0.03", "measuring", "exporting and replaying"):
+        assert what in err
+
+
+def test_the_numbers_in_the_table_are_those_of_the_file(demo, rows):
+    cells = [re.findall(r"(\d+\.\d)% ±", line) for line in demo[1].splitlines()[1:3]]
+    assert [f"{100 * float(row['accuracy']):.1f}" for row in rows] == [cell for line in cells for cell in line]
+
+
+def test_configuration_and_checkpoint(demo, rows):
+    config = TrainConfig.load(demo[0] / "config.json")
+    assert config == TrainConfig(faults=bit_errors(0.03))
+    model, stored = checkpoint.load(demo[0] / "checkpoint.safetensors")
+    assert stored == config
+    data = digits()
+    with torch.no_grad():
+        correct = int((model(data.test_x).argmax(1) == data.test_y).sum())
+    assert correct / 360 == accuracy(rows, FAULTY, 0)
+
+
+def test_the_plan_and_the_graphs(demo):
+    folder = demo[0]
+    model, _ = checkpoint.load(folder / "checkpoint.safetensors")
+    plan = FaultPlan.load(folder / "plan.json")
+    assert plan == resolve(sites(model, digits().test_x[:1]), bit_errors(0.03))
+    clean, faulted = (onnx.load(folder / f"model.{kind}.onnx") for kind in ("qonnx", "faulted"))
+    assert plan_of(faulted) == plan
+    assert not [node for node in clean.graph.node if node.domain == "hwfault"]
+    assert len([node for node in faulted.graph.node if node.op_type == "TransientFaults"]) == 8
+    x = digits().test_x[:50]
+    with torch.no_grad(), inject(model, plan, seed=77) as injection:
+        injection.first_sample = 10
+        expected = model(x).numpy()
+    assert np.array_equal(run(session(faulted), x.numpy(), seed=77, first_sample=10)[0], expected)
+    with torch.no_grad():
+        assert np.array_equal(run(session(clean), x.numpy())[0], model(x).numpy())
+
+
+def test_the_clean_graph_serves_qonnx(demo):
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.core.onnx_exec import execute_onnx
+    from qonnx.transformation.infer_shapes import InferShapes
+    from qonnx.util.cleanup import cleanup_model
+
+    wrapped = cleanup_model(ModelWrapper(str(demo[0] / "model.qonnx.onnx"))).transform(InferShapes())
+    model, _ = checkpoint.load(demo[0] / "checkpoint.safetensors")
+    x = digits().test_x[:1]
+    out = execute_onnx(wrapped, {"input": x.numpy()})["output"]
+    with torch.no_grad():
+        assert np.array_equal(out, model(x).numpy())
+
+
+def test_the_faulted_graph_runs_in_any_host(demo):
+    """Nothing of hwfault's Python: onnxruntime and the library's path."""
+    import hwfault
+
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(hwfault.onnxruntime_library())
+    path = str(demo[0] / "model.faulted.onnx")
+    host = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feeds = {"input": digits().test_x[:3].numpy(), "hwfault_seed": np.int64(-1), "hwfault_first_sample": np.int64(0)}
+    out = host.run(None, {key: np.asarray(value) for key, value in feeds.items()})[0]
+    assert np.array_equal(out, run(session(path), feeds["input"], seed=2**64 - 1)[0])
+
+
+def test_the_picture(demo):
+    content = (demo[0] / "accuracy.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n")
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    assert width > 600
+    assert height > 400
+
+
+def test_it_is_done_in_about_a_minute(demo):
+    assert demo[3] < 180  # 60 s on two free cores; test machines are busy
