@@ -167,7 +167,7 @@ def test_the_clean_graph_serves_qonnx(demo):
     wrapped = cleanup_model(ModelWrapper(str(demo[0] / "model.qonnx.onnx"))).transform(InferShapes())
     model, _ = checkpoint.load(demo[0] / "checkpoint.safetensors")
     x = digits().test_x[:1]
-    out = execute_onnx(wrapped, {"input": x.numpy()})["output"]
+    out = execute_onnx(wrapped, {wrapped.graph.input[0].name: x.numpy()})[wrapped.graph.output[0].name]
     with torch.no_grad():
         assert np.array_equal(out, model(x).numpy())
 

@@ -43,7 +43,7 @@ def inject(
 class Injection:
     """An attached plan; `seed`, `plan`, `first_sample` and `samples` can be set while it is attached.
 
-    Element i of a batch (axis 0 of every activation) has sample number `first_sample + i`; after each forward the number
+    Element i of a batch (axis 0 of every activation) has sample number `first_sample + i`; after each forward it
     runs on. In evaluation it is meant to be the index in the data set: it starts at 0, and again at 0 after each
     training forward; set it to evaluate from elsewhere. `samples` (int64, one number for each element) names them one
     by one until set to None. Weights and biases have sample 0 in evaluation and the number of the step in training.
@@ -120,9 +120,10 @@ class Injection:
 
     @samples.setter
     def samples(self, numbers: Tensor | None) -> None:
-        if numbers is not None and torch.as_tensor(numbers).is_floating_point():
+        given = None if numbers is None else torch.as_tensor(numbers)
+        if given is not None and given.numel() and given.is_floating_point():
             raise HwfaultError("`samples` are floating-point numbers, expected integers, one for each element")
-        self.clock.samples = None if numbers is None else torch.as_tensor(numbers, dtype=torch.int64).to(self._device)
+        self.clock.samples = None if given is None else given.to(self._device, torch.int64)
 
     def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
         """The values of a site with this forward's faults."""

@@ -31,8 +31,8 @@ def quantizers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in unwrap(model).named_modules():
         if isinstance(module, QuantRecurrentLayerMixin):
             raise PlanError(
-                f"the recurrent layer {name!r} ({type(module).__name__}) runs its quantizers where no hook sees them, so "
-                "their integers cannot be struck; expected layers without recurrence, or build it from such layers"
+                f"the recurrent layer {name!r} ({type(module).__name__}) runs its quantizers where no hook sees them, "
+                "so their integers cannot be struck; expected layers without recurrence, or build it from such layers"
             )
         if _kind(name, module) is not None and module.is_quant_enabled:
             yield name, module

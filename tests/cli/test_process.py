@@ -18,12 +18,19 @@ from .conftest import hwfault as in_process
 PACKAGE = Path(hwfault.__file__).parent
 
 
-def process(*arguments, path=PACKAGE.parent, cwd=None, python=("-m", "hwfault")):
-    """A command in a process of its own, the package taken from `path`."""
+def process(*arguments, path=None, python=("-m", "hwfault")):
+    """A command in a process of its own; with `path` the package is taken from there, not from where it is installed."""
     others = [p for p in sys.path if p and Path(p).resolve() != PACKAGE.parent.resolve()]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), *others]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *python, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False, timeout=120)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(path or PACKAGE.parent), *others]),
+        "OMP_NUM_THREADS": "1",
+    }
+    # without the site module an editable installation has no say in where the package comes from
+    command = [sys.executable, *(["-S"] if path else []), *python, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=path, check=False, timeout=120
+    )
 
 
 def test_code_0_and_json_alone_on_stdout(made, run):
