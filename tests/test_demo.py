@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import time
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 
 from hwfault.cli import main
 from hwfault.demo import RATES, SEEDS
-from hwfault.graph.insert import plan_of
+from hwfault.graph.carried import plan_of
 from hwfault.graph.session import run, session
 from hwfault.inject import inject, sites
 from hwfault.plan import FaultPlan, resolve
@@ -82,7 +83,7 @@ def test_fault_aware_training_pays(rows):
     assert accuracy(rows, FAULTY, 0.03) > 0.8
     for name in (CLEAN, FAULTY):
         means = [accuracy(rows, name, rate) for rate in RATES]
-        assert all(one > other - 0.01 for one, other in zip(means, means[1:], strict=False))
+        assert all(one > other - 0.01 for one, other in pairwise(means))
 
 
 def test_the_replay_is_exact(demo):
@@ -114,8 +115,8 @@ def test_what_is_printed(demo):
     assert lines[2].startswith(FAULTY)
     assert all(len(re.findall(r"\d+\.\d% ±\d+\.\d%", line)) == 6 for line in lines[1:3])
     assert re.fullmatch(
-        r"Replay: exact\. [\d,]+ words at 8 sites under 5 seeds, [\d,]+ of them faulty: onnxruntime and PyTorch agree on "
-        r"every one, and on every output to the last bit\.",
+        r"Replay: exact\. [\d,]+ words at 8 sites under 5 seeds, [\d,]+ of them faulty: onnxruntime and PyTorch agree "
+        r"on every one, and on every output to the last bit\.",
         lines[-2],
     )
     assert lines[-1] == f"Everything is in {folder}/: see accuracy.png and replay.json."
@@ -164,9 +165,11 @@ def test_the_clean_graph_serves_qonnx(demo):
     from qonnx.transformation.infer_shapes import InferShapes
     from qonnx.util.cleanup import cleanup_model
 
-    wrapped = cleanup_model(ModelWrapper(str(demo[0] / "model.qonnx.onnx"))).transform(InferShapes())
+    x = digits().test_x[:2]
+    wrapped = cleanup_model(ModelWrapper(str(demo[0] / "model.qonnx.onnx")), override_inpsize=len(x))
+    wrapped = wrapped.transform(InferShapes())
+    assert wrapped.get_tensor_shape(wrapped.graph.output[0].name) == [2, 10]
     model, _ = checkpoint.load(demo[0] / "checkpoint.safetensors")
-    x = digits().test_x[:1]
     out = execute_onnx(wrapped, {wrapped.graph.input[0].name: x.numpy()})[wrapped.graph.output[0].name]
     with torch.no_grad():
         assert np.array_equal(out, model(x).numpy())

@@ -83,7 +83,7 @@ def given_faults(faults_file: Path | None, ber: float | None, select: str | None
         raise click.UsageError("--select goes with --ber; in a YAML file each fault has its `sites:`")
     if faults_file is not None:
         return load_faults(faults_file)
-    return () if ber is None else (BitFlips(probability=ber, sites=select or "*"),)
+    return () if ber is None else (BitFlips(probability=ber, sites="*" if select is None else select),)
 
 
 def given_plan(sites: "Sequence[Site]", plan_file: Path | None, faults: Sequence[FaultModel]) -> "FaultPlan | None":
@@ -135,7 +135,7 @@ def load_run(run: Path, network: str | None, data: str | None) -> "tuple[nn.Modu
     from hwfault.errors import FileError
     from hwfault.train import checkpoint
     from hwfault.train.data import load
-    from hwfault.train.run import CHECKPOINT
+    from hwfault.train.run import CHECKPOINT, check_runs
     from hwfault.train.spec import is_code
 
     model, config = checkpoint.load(run / CHECKPOINT if run.is_dir() else run, network)
@@ -144,7 +144,9 @@ def load_run(run: Path, network: str | None, data: str | None) -> "tuple[nn.Modu
             f"{run}: was trained on the data {config.data!r}; code that a file names is not run, so name it yourself "
             f"(--data {config.data}) if you trust it"
         )
-    return model, config, load(data or config.data)
+    held_out = load(data or config.data)
+    check_runs(model, held_out)
+    return model, config, held_out
 
 
 def list_sites(source: str, network: str | None) -> "list[Site]":

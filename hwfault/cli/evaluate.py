@@ -65,7 +65,7 @@ def command(
                 y,
                 rates,
                 seeds=seeds,
-                faults_at=lambda rate: bit_errors(rate, select or "*"),
+                faults_at=lambda rate: bit_errors(rate, "*" if select is None else select),
                 batch_size=batch_size,
                 progress=lambda _trials: advance(),
             )

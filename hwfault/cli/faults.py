@@ -53,7 +53,7 @@ def command(
     if source.endswith(".json"):
         plan = given_plan([], Path(source), faults)
     elif source.endswith(".onnx") and not faults:
-        from hwfault.graph.insert import plan_of
+        from hwfault.graph.carried import plan_of
         from hwfault.graph.session import load_model
 
         plan = plan_of(load_model(source))
@@ -61,12 +61,12 @@ def command(
         plan = given_plan(list_sites(source, network), None, faults)
     if plan is None:
         raise HwfaultError("no faults were named; give --faults FILE, --ber RATE, a plan (.json) or a faulted graph")
+    found = [] if name is None else faults_at(plan, name, seed=seed, sample=sample, words=words)
     if save is not None:
         plan.save(save)
     if name is None:
         click.echo(plan.to_json() if as_json else str(plan), nl=not as_json)
         return
-    found = faults_at(plan, name, seed=seed, sample=sample, words=words)
     if as_json:
         print_json([fault.model_dump(mode="json") for fault in found])
         return

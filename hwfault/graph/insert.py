@@ -1,8 +1,7 @@
-"""Putting a fault plan into a QONNX graph, and reading it back."""
+"""Putting a fault plan into a QONNX graph."""
 
 from collections.abc import Mapping
-from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -15,7 +14,6 @@ from hwfault.graph.qonnxgraph import (
     WORDS,
     Constants,
     GraphSite,
-    attribute,
     describe,
     metadata,
     quantizers,
@@ -30,7 +28,8 @@ SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 """Graph inputs, int64 scalars: the bits of the unsigned seed, and the sample number of the batch's first element."""
 FAULT_OPS = ("TransientFaults", "FaultMap")
 
-_PLAN, _PLAN_SHA256 = f"{DOMAIN}.plan", f"{DOMAIN}.plan_sha256"
+PLAN, PLAN_SHA256 = f"{DOMAIN}.plan", f"{DOMAIN}.plan_sha256"
+"""Metadata keys of a graph: the plan it carries, and the hash of that text."""
 _ZERO = f"{DOMAIN}_zero_point"
 
 
@@ -145,8 +144,8 @@ def _describe_before(model: ModelProto, known: ValueInfoProto | None, name: str)
 def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
     own = {"version": __version__, "spec": "fault-stream v1"}
     return {
-        _PLAN: plan.to_json(),
-        _PLAN_SHA256: plan.digest,
+        PLAN: plan.to_json(),
+        PLAN_SHA256: plan.digest,
         **{f"{DOMAIN}.{key}": value for key, value in own.items()},
     }
 
@@ -167,35 +166,3 @@ def fault_nodes(model: ModelProto) -> list[FaultNode]:
         if (len(node.input), len(node.output)) != (5, 1):
             raise GraphError(f"the fault node {node.name!r} has {len(node.input)} inputs, expected 5, and 1 output")
     return [FaultNode(site_name(node), node.input[0], node.output[0], node) for node in nodes]
-
-
-def plan_of(model: ModelProto) -> FaultPlan:
-    """The plan that a graph carries.
-
-    Raises GraphError for a graph without one, and where plan, hash and fault nodes do not agree.
-    """
-    found = metadata(model)
-    if _PLAN not in found:
-        raise GraphError(
-            f"the graph carries no fault plan (metadata {_PLAN!r}); expected one that hwfault put faults into"
-        )
-    if sha256(found[_PLAN].encode()).hexdigest() != found.get(_PLAN_SHA256):
-        raise GraphError(f"the graph's plan does not have the hash {found.get(_PLAN_SHA256)} that it states; {_ANEW}")
-    plan = FaultPlan.from_json(found[_PLAN], "the graph's plan")
-    nodes = fault_nodes(model)
-    if {entry.site for entry in nodes} != set(plan.names):
-        raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries; {_ANEW}")
-    for entry in nodes:
-        _check_program(entry, plan)
-    return plan
-
-
-_ANEW = "it was changed after the faults were put in: export it anew"
-
-
-def _check_program(entry: FaultNode, plan: FaultPlan) -> None:
-    site = plan.at(entry.site).site
-    expected = {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
-    given: dict[str, Any] = {key: attribute(entry.node, key, None) for key in expected}
-    if given != expected or tuple(attribute(entry.node, "program", ())) != plan.program(entry.site):
-        raise GraphError(f"the fault node {entry.node.name!r} does not do what the graph's plan says; {_ANEW}")

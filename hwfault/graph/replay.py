@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from hwfault import __version__
 from hwfault.codes import CodeFormat, Codes, decode, encode
 from hwfault.errors import GraphError, HwfaultError, PlanError
-from hwfault.graph.insert import FaultNode, fault_nodes, plan_of
+from hwfault.graph.carried import plan_of
+from hwfault.graph.insert import FaultNode, fault_nodes
 from hwfault.graph.qonnxgraph import WORDS, Constants, metadata, site_name, words_sha256
 from hwfault.graph.qonnxgraph import quantizers as quantizer_nodes
 from hwfault.graph.report import Place, ReplayReport, SiteReport
@@ -82,8 +83,15 @@ def replay(
 
 
 def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
-    """Raises GraphError if the graph was exported with other weights; one without hwfault's hashes tells nothing."""
+    """Raises GraphError if the graph has other weights; one without hwfault's hashes tells nothing."""
+    constants, planned = Constants(graph), {entry.site for entry in fault_nodes(graph)}
     stamps = [(site_name(node), metadata(node).get(WORDS)) for node in quantizer_nodes(graph)]
+    for node in quantizer_nodes(graph):
+        values, stamp = constants.get(node.input[0]), metadata(node).get(WORDS)
+        if site_name(node) in planned and values is not None and stamp not in (None, words_sha256(values)):
+            raise GraphError(
+                f"the values of the site {site_name(node)!r} were changed in the graph after its export; export it anew"
+            )
     for name, proxy in quantizers(model):
         own = [words_sha256(values.numpy(force=True)) for values in getattr(proxy, "tracked_parameter_list", ())]
         if any(stamp not in own for site, stamp in stamps if stamp and site == name):
@@ -222,7 +230,7 @@ class _Engines:
                 "network that the graph was exported from"
             )
         self._totals.update(
-            predictions=len(plain),
+            predictions=_predictions(plain).size,
             predictions_differ=int(np.count_nonzero(_predictions(ours) != _predictions(plain))),
             logits=plain.size,
             logits_differ=int(np.count_nonzero(_bits(ours) != _bits(plain))),

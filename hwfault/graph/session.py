@@ -133,8 +133,11 @@ def _level(name: Optimization) -> Any:
 
 def _with_canonical_inputs(model: ModelProto) -> ModelProto:
     """The graph with the names SEED and FIRST_SAMPLE for the inputs that its fault nodes read."""
-    renamed = {name: own for entry in fault_nodes(model) for own, name in _numbers(entry.node.input) if name != own}
-    if not renamed:
+    inputs = {info.name for info in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
+    read = {entry.node.input[3] for entry in fault_nodes(model)}, {entry.node.input[4] for entry in fault_nodes(model)}
+    pairs = [(*names, own) for names, own in zip(read, (SEED, FIRST_SAMPLE), strict=True) if len(names) == 1]
+    renamed = {name: own for name, own in pairs if name != own and name in inputs and own not in inputs}
+    if not renamed:  # nothing to rename, or wired otherwise than hwfault does it: then it runs as it stands
         return model
     out = ModelProto()
     out.CopyFrom(model)
@@ -143,10 +146,6 @@ def _with_canonical_inputs(model: ModelProto) -> ModelProto:
     for info in out.graph.input:
         info.name = renamed.get(info.name, info.name)
     return out
-
-
-def _numbers(inputs: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip((SEED, FIRST_SAMPLE), inputs[3:5], strict=True))
 
 
 def _reason(model: ModelProto, error: Exception) -> str:

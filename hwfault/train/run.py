@@ -1,14 +1,19 @@
 """A training run in a folder: what a killed run had reported is there."""
 
+import copy
 import csv
 import io
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from torch import nn
+
+from hwfault.errors import FileError
 from hwfault.files import output_folder, write_atomically
 from hwfault.train import checkpoint
 from hwfault.train.config import TrainConfig
-from hwfault.train.data import load
+from hwfault.train.data import Dataset, load
 from hwfault.train.loop import Epoch, train
 from hwfault.train.networks import build
 
@@ -25,16 +30,28 @@ def train_into(
     """
     folder = output_folder(out)
     data, network = load(config.data), build(config.network, seed=config.seed, **config.network_args)
-    config.save(folder / CONFIG)
+    check_runs(network, data)
     advance, history = begin(f"training {config.network}", config.epochs), list[Epoch]()
 
     def keep(epoch: Epoch) -> None:
         history.append(epoch)
+        if len(history) == 1:  # not before the faults are known to fit the network
+            config.save(folder / CONFIG)
         checkpoint.save(folder / CHECKPOINT, network, config)
         write_atomically(folder / HISTORY, _table(history).encode())
         advance()
 
     return train(network, data, config, progress=keep)
+
+
+def check_runs(network: nn.Module, data: Dataset) -> None:
+    """Raises FileError unless the network takes the data's inputs; the network itself is left as it is."""
+    try:
+        with torch.no_grad():
+            copy.deepcopy(network).eval()(data.test_x[:1])
+    except Exception as error:
+        shape = tuple(data.test_x.shape[1:])
+        raise FileError(f"the network does not run on the data's inputs of shape {shape}: {error}") from error
 
 
 def _table(history: list[Epoch]) -> str:

@@ -37,12 +37,11 @@ def refused(*arguments, words, code=1):
 
 @pytest.fixture
 def out(tmp_path):
-    """A folder that must stay empty."""
+    """A folder in which no file must appear."""
     folder = tmp_path / "out"
     folder.mkdir()
     yield folder
     assert files(folder) == {}
-    assert list(folder.iterdir()) == []
 
 
 @pytest.fixture
@@ -83,7 +82,11 @@ def test_probabilities_too_small_to_be_drawn(run, kept):
 
 @pytest.mark.parametrize(
     ("selector", "nearest"),
-    [("features.0.wieght_quant", "did you mean 'features.0.weight_quant'"), ("nothing", "no site matches"), ("", "no site")],
+    [
+        ("features.0.wieght_quant", "did you mean 'features.0.weight_quant'"),
+        ("nothing", "no site matches"),
+        ("", "no site"),
+    ],
 )
 def test_unknown_selectors(run, out, kept, selector, nearest):
     refused("train", "--ber", 0.1, f"--select={selector}", "--out", out / "run", words=nearest)
@@ -147,9 +150,6 @@ def test_configurations_that_are_none(out, tmp_path, text, words):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     refused("train", "--config", path, "--out", out / "run", words=words)
-    if (out / "run").exists():  # an empty folder is no half-written run
-        assert list((out / "run").iterdir()) == []
-        (out / "run").rmdir()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,9 @@ def test_options_of_training(out, option, value, words):
 
 
 def test_training_that_diverges_says_so(tmp_path):
-    refused("train", "--epochs", 2, "--learning-rate", "1e30", "--optimizer", "sgd", "--out", tmp_path / "run", words="loss")
+    refused(
+        "train", "--epochs", 2, "--learning-rate", "1e30", "--optimizer", "sgd", "--out", tmp_path / "run", words="loss"
+    )
 
 
 def test_names_of_files_that_are_not_there(run, made, out, kept, tmp_path):
@@ -189,9 +191,6 @@ def test_names_of_files_that_are_not_there(run, made, out, kept, tmp_path):
     refused("sites", nowhere, words="is unknown")
     refused("faults", f"{nowhere}.json", "--site", "x", words="cannot be read")
     refused("train", "--data", f"{nowhere}.npz", "--out", out / "run", words=f"{nowhere}.npz: there is no such file")
-    for path in (out / "run",):
-        assert not path.exists() or not list(path.iterdir())
-        path.rmdir() if path.exists() else None
 
 
 def test_folders_and_devices_in_the_place_of_files(run, made, out, kept, tmp_path):
@@ -208,7 +207,7 @@ def save_other(path, network, config):
 
 def test_a_checkpoint_of_another_network(out, kept, tmp_path):
     wider = save_other(tmp_path / "a.safetensors", build("digits_cnn", bits=3), TrainConfig())
-    words = ["is another network's", "2 bit" if False else "3 bit"]
+    words = ["is another network's", "3 bit"]
     refused("evaluate", wider, "--out", out, words=words)
     refused("export", wider, "--out", kept, words=words)
     other = save_other(tmp_path / "b.safetensors", build("tests.train.small:network"), TrainConfig())
@@ -237,8 +236,6 @@ def test_a_pickle_is_not_run(out, kept, tmp_path):
     np.savez(tmp_path / "d.npz", x_train=np.array([Bomb()], object), y_train=[0], x_test=[[0.0]], y_test=[0])
     refused("train", "--data", tmp_path / "d.npz", "--out", out / "run", words="x_train is object, expected numbers")
     assert not (tmp_path / "boom").exists()
-    if (out / "run").exists():
-        (out / "run").rmdir()
 
 
 def test_code_that_a_file_names_is_not_run(out, tmp_path):
@@ -259,8 +256,7 @@ def small_graph(nodes, *, opsets=(("", 17),), initializers=()):
 
 def test_onnx_files_that_are_none(run, kept, tmp_path):
     path = tmp_path / "g.onnx"
-    good_bytes = b""
-    for content in (b"", b"not a graph", b"\x80\x04pickle", bytes(1000), good_bytes + b"PK\x03\x04", b"{}"):
+    for content in (b"", b"not a graph", b"\x80\x04pickle", bytes(1000), b"PK\x03\x04", b"{}"):
         path.write_bytes(content)
         refused("replay", path, run, "--out", kept, words=[str(path), "not an ONNX file"])
         refused("sites", path, words="not an ONNX file")
@@ -303,12 +299,20 @@ def test_a_clean_graph_has_nothing_to_replay(made, run, kept):
 def test_a_plan_for_other_sites(run, kept, tmp_path):
     good("faults", "tests.train.small:network", "--ber", 0.1, "--save", tmp_path / "p.json")
     refused(
-        "export", run, "--plan", tmp_path / "p.json", "--out", kept, words="strikes the site '0.weight_quant', which the"
+        "export",
+        run,
+        "--plan",
+        tmp_path / "p.json",
+        "--out",
+        kept,
+        words="strikes the site '0.weight_quant', which the",
     )
     good("faults", "digits_cnn", "--ber", 0.1, "--save", tmp_path / "q.json")
     text = (tmp_path / "q.json").read_text()
     (tmp_path / "q.json").write_text(text.replace('"signed":true', '"signed":false'))
-    refused("export", run, "--plan", tmp_path / "q.json", "--out", kept, words="resolve the faults against this one again")
+    refused(
+        "export", run, "--plan", tmp_path / "q.json", "--out", kept, words="resolve the faults against this one again"
+    )
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"format": "hwfault-plan/2"}', "[" * 10000, "\x00", "3"])
@@ -400,9 +404,8 @@ def test_a_graph_whose_fault_nodes_are_wired_otherwise(made, run, kept, tmp_path
 
 @pytest.mark.parametrize("seed", [TOO_LARGE, "-1", "1.5", "x", "", "5-1", "1,,2", f"0-{2**64}", "0-99999999"])
 def test_seeds_that_do_not_fit(made, run, out, kept, seed):
-    code = 2
-    refused("evaluate", run, "--ber", 0.1, f"--seeds={seed}", "--out", out, words="--seeds", code=code)
-    refused("replay", made / "faulted.onnx", run, f"--seeds={seed}", "--out", kept, words="--seeds", code=code)
+    refused("evaluate", run, "--ber", 0.1, f"--seeds={seed}", "--out", out, words="--seeds", code=2)
+    refused("replay", made / "faulted.onnx", run, f"--seeds={seed}", "--out", kept, words="--seeds", code=2)
 
 
 def test_seeds_of_the_listing(run, kept):
@@ -442,14 +445,18 @@ def test_contradicting_options(made, run, out, kept, tmp_path):
     refused("train", *both, "--out", out / "run", words="expected one of them", code=2)
     refused("evaluate", run, *both, "--out", out, words="expected one of them", code=2)
     refused("evaluate", run, "--rates", "0", "--ber", 0.1, "--out", out, words="expected one of them", code=2)
-    refused("export", run, "--plan", made / "plan.json", "--ber", 0.1, "--out", kept, words="expected one of them", code=2)
+    refused(
+        "export", run, "--plan", made / "plan.json", "--ber", 0.1, "--out", kept, words="expected one of them", code=2
+    )
     refused("faults", made / "plan.json", "--ber", 0.1, "--save", kept, words="expected one of them", code=2)
     refused("evaluate", run, "--select", "x", "--out", out, words="--select goes with --ber", code=2)
     refused("faults", run, "--save", kept, words="no faults were named")
 
 
 def test_an_unknown_site_in_the_listing(made, run):
-    refused("faults", made / "plan.json", "--site", "classifer.weight_quant", words="did you mean 'classifier.weight_quant'")
+    refused(
+        "faults", made / "plan.json", "--site", "classifer.weight_quant", words="did you mean 'classifier.weight_quant'"
+    )
     refused("faults", run, "--ber", 0.1, "--site", "x", words="the plan has no site 'x'")
 
 
@@ -464,14 +471,13 @@ def test_batch_sizes_that_are_none(made, run, out, kept, batch):
     refused("replay", made / "faulted.onnx", run, f"--batch-size={batch}", "--out", kept, words="--batch-size", code=2)
 
 
-@pytest.mark.parametrize("spec", ["no.such:thing", "json:loads", "tests.train.small:not_a_network", ":", "tests.train.small:", "os"])
+@pytest.mark.parametrize(
+    "spec", ["no.such:thing", "json:loads", "tests.train.small:not_a_network", ":", "tests.train.small:", "os"]
+)
 def test_networks_and_data_that_are_none(out, spec):
     refused("sites", spec, words="")
     refused("train", "--network", spec, "--epochs", 1, "--out", out / "run", words="network")
     refused("train", "--data", spec, "--epochs", 1, "--out", out / "run", words="data")
-    if (out / "run").exists():
-        assert list((out / "run").iterdir()) == []
-        (out / "run").rmdir()
 
 
 def test_data_that_does_not_fit_the_network(run, out, kept):

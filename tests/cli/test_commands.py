@@ -61,7 +61,9 @@ def test_help_and_version():
         assert good(name, "-h").stdout == good(name, "--help").stdout
 
 
-@pytest.mark.parametrize("arguments", [["replays"], ["train"], ["sites"], ["export", "run"], ["faults", "x", "--bers", "1"]])
+@pytest.mark.parametrize(
+    "arguments", [["replays"], ["train"], ["sites"], ["export", "run"], ["faults", "x", "--bers", "1"]]
+)
 def test_wrong_usage(arguments):
     done = hwfault(*arguments)
     assert done.code == 2
@@ -72,7 +74,9 @@ def test_wrong_usage(arguments):
 
 def test_train_leaves_a_checkpoint_its_configuration_and_its_history(tmp_path):
     out = tmp_path / "deep" / "run"
-    done = good("train", "--epochs", 1, "--ber", 0.02, "--select", "features.*", "--seed", 5, "--ramp", 0.5, "--out", out)
+    done = good(
+        "train", "--epochs", 1, "--ber", 0.02, "--select", "features.*", "--seed", 5, "--ramp", 0.5, "--out", out
+    )
     assert listing(out) == ["checkpoint.safetensors", "config.json", "history.csv"]
     model, config = checkpoint.load(out / "checkpoint.safetensors")
     assert config == TrainConfig(epochs=1, faults=bit_errors(0.02, "features.*"), seed=5, ramp=0.5)
@@ -130,7 +134,12 @@ def test_own_networks_and_data(tmp_path):
 
 def test_data_in_an_npz_file(tmp_path):
     data = digits()
-    arrays = {"x_train": data.train_x[:100], "y_train": data.train_y[:100], "x_test": data.test_x[:20], "y_test": data.test_y[:20]}
+    arrays = {
+        "x_train": data.train_x[:100],
+        "y_train": data.train_y[:100],
+        "x_test": data.test_x[:20],
+        "y_test": data.test_y[:20],
+    }
     np.savez(tmp_path / "d.npz", **{key: t.numpy() for key, t in arrays.items()})
     good("train", "--data", tmp_path / "d.npz", "--epochs", 1, "--out", tmp_path / "run")
     assert good("evaluate", tmp_path / "run", "--seeds", 0, "--json").json[0]["samples"] == 20
@@ -208,7 +217,9 @@ def test_sites_of_a_network_a_run_a_checkpoint_and_graphs(made, run):
     assert [s["name"] for s in found["run"]] == SITES
     assert found["run"][0]["shape"] == [1, 8, 8]
     assert found["network"][0]["shape"] is None
-    stored = {key: {s["name"]: (s["bit_width"], s["signed"], s["kind"] == "weight") for s in v} for key, v in found.items()}
+    stored = {
+        key: {s["name"]: (s["bit_width"], s["signed"], s["kind"] == "weight") for s in v} for key, v in found.items()
+    }
     assert all(entry == stored["run"] for entry in stored.values())
 
 
@@ -216,7 +227,14 @@ def test_sites_as_a_table(run):
     lines = good("sites", run).stdout.splitlines()
     assert lines[0].split() == ["site", "kind", "bits", "codes", "layer", "shape"]
     assert [line.split()[0] for line in lines[1:]] == SITES
-    assert lines[2].strip().split(maxsplit=5) == ["features.0.weight_quant", "weight", "4", "signed", "QuantConv2d", "16 x 1 x 3 x 3"]
+    assert lines[2].strip().split(maxsplit=5) == [
+        "features.0.weight_quant",
+        "weight",
+        "4",
+        "signed",
+        "QuantConv2d",
+        "16 x 1 x 3 x 3",
+    ]
     assert good("sites", "digits_cnn").stdout.splitlines()[1].split()[-1] == "?"
 
 
@@ -228,7 +246,9 @@ def test_faults_print_what_the_stream_says(run):
         where, aux = hits(
             seed=2**64 - 1, site=site_number(name, 0), sample=0, words=32 * 16 * 9, plane=plane, probability=0.01
         )
-        assert [(f["word"], f["aux"]) for f in found if f["bit"] == plane] == list(zip(where.tolist(), aux.tolist(), strict=True))
+        assert [(f["word"], f["aux"]) for f in found if f["bit"] == plane] == list(
+            zip(where.tolist(), aux.tolist(), strict=True)
+        )
     assert {f["effect"] for f in found} == {"flip"}
     table = good("faults", run, "--ber", 0.01, "--site", name, "--seed", 2**64 - 1).stdout.splitlines()
     assert table[0].split() == ["fault", "word", "bit", "aux", "effect"]
@@ -326,12 +346,25 @@ def test_replay_is_exact(made, run, tmp_path):
     for site in report["sites"]:
         assert site["faults_expected"] == site["faults_seen"] > 0
         assert site["faults_differ"] == site["codes_differ"] == 0
-    keys = {"format", "plan_sha256", "versions", "seeds", "samples", "sites", "predictions", "predictions_differ", "logits"}
+    keys = {
+        "format",
+        "plan_sha256",
+        "versions",
+        "seeds",
+        "samples",
+        "sites",
+        "predictions",
+        "predictions_differ",
+        "logits",
+    }
     assert keys <= set(report)
 
 
 def test_json_on_stdout_is_nothing_else(made, run):
-    for arguments in (["evaluate", run, "--rates", "0,0.1", "--seeds", 1], ["replay", made / "faulted.onnx", run, "--seeds", 1]):
+    for arguments in (
+        ["evaluate", run, "--rates", "0,0.1", "--seeds", 1],
+        ["replay", made / "faulted.onnx", run, "--seeds", 1],
+    ):
         done = good(*arguments, "--json")
         json.loads(done.stdout)
         assert done.stderr != ""  # the progress goes there

@@ -19,7 +19,7 @@ PACKAGE = Path(hwfault.__file__).parent
 
 
 def process(*arguments, path=None, python=("-m", "hwfault")):
-    """A command in a process of its own; with `path` the package is taken from there, not from where it is installed."""
+    """A command in a process of its own; with `path` the package is taken from there, not from its installation."""
     others = [p for p in sys.path if p and Path(p).resolve() != PACKAGE.parent.resolve()]
     environment = {
         **os.environ,
@@ -28,9 +28,7 @@ def process(*arguments, path=None, python=("-m", "hwfault")):
     }
     # without the site module an editable installation has no say in where the package comes from
     command = [sys.executable, *(["-S"] if path else []), *python, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=path, check=False, timeout=120
-    )
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=path, check=False, timeout=120)
 
 
 def test_code_0_and_json_alone_on_stdout(made, run):
@@ -88,7 +86,9 @@ def test_code_3_from_a_graph_that_swaps_its_numbers(made, run, tmp_path):
 def test_output_into_a_pipe_that_closes(run):
     command = f"{sys.executable} -m hwfault faults {run} --ber 0.3 --site features.4.weight_quant --json | head -1"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *filter(None, sys.path)])}
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
     assert done.stdout == "[\n"
     assert "Traceback" not in done.stderr
 
@@ -102,8 +102,15 @@ def test_the_installed_script():
 
 
 def test_help_needs_nothing_heavy():
-    code = "import sys; sys.argv = ['hwfault', '--help']; import runpy\ntry: runpy.run_module('hwfault')\nexcept SystemExit: pass\n"
-    done = process(python=("-c", code + "print(sorted({'torch', 'onnx', 'brevitas', 'sklearn'} & set(sys.modules)))"))
+    code = """
+import runpy, sys
+sys.argv = ["hwfault", "--help"]
+try:
+    runpy.run_module("hwfault")
+except SystemExit:
+    print(sorted({"torch", "onnx", "brevitas", "sklearn"} & set(sys.modules)))
+"""
+    done = process(python=("-c", code))
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -118,7 +125,7 @@ def never_built(tmp_path_factory):
 def test_a_source_folder_that_was_never_built(never_built, made, run, tmp_path):
     where = process(path=never_built, python=("-c", "import hwfault; print(hwfault.__file__)"))
     assert where.stdout.startswith(str(never_built)), where.stderr
-    words = f"hwfault was imported from {never_built}/hwfault, where its native library was never built; run `pip install .`"
+    words = f"imported from {never_built}/hwfault, where its native library was never built; run `pip install .`"
     for command in (
         ["replay", made / "faulted.onnx", run, "--seeds", "1", "--out", tmp_path / "r.json"],
         ["evaluate", run, "--ber", "0.1", "--seeds", "1", "--out", tmp_path],
@@ -151,7 +158,10 @@ print(len(hits(seed=1, site=2, sample=0, words=1000, plane=0, probability=0.5, e
     assert lines[1].startswith("True hwfault was imported from")
     assert lines[2] == "True"
     listed = process("faults", made / "plan.json", "--site", "classifier.weight_quant", "--json", path=never_built)
-    assert json.loads(listed.stdout) == good("faults", made / "plan.json", "--site", "classifier.weight_quant", "--json").json
+    assert (
+        json.loads(listed.stdout)
+        == good("faults", made / "plan.json", "--site", "classifier.weight_quant", "--json").json
+    )
 
 
 def test_a_library_that_cannot_be_loaded(never_built, tmp_path, run):

@@ -176,12 +176,13 @@ def mlp() -> nn.Module:
 
 def formats() -> nn.Module:
     """Signed and unsigned codes, with and without the lowest code, the last one the network's output."""
+    weights = {"bias": False, "weight_quant": FixedPointWeight}
     return Chain(
         signed(8, narrow=True),
-        qnn.QuantConv2d(2, 3, 3, bias=False, weight_quant=FixedPointWeight, weight_bit_width=3, weight_narrow_range=True),
+        qnn.QuantConv2d(2, 3, 3, weight_bit_width=3, weight_narrow_range=True, **weights),
         qnn.QuantReLU(**{**ACTS, "bit_width": 2}),
         nn.Flatten(),
-        qnn.QuantLinear(48, 5, bias=False, weight_quant=FixedPointWeight, weight_bit_width=2),
+        qnn.QuantLinear(48, 5, weight_bit_width=2, **weights),
         signed(7, largest=32.0),
     )
 

@@ -10,16 +10,16 @@ from onnx import helper
 from torch import nn
 
 from hwfault.errors import PlanError
+from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.insert import plan_of
 from hwfault.graph.qonnxgraph import graph_sites, metadata
 from hwfault.graph.session import run, session
 from hwfault.inject import sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips
+from tests.inject import networks as float_networks
+from tests.inject.snapshot import snapshot
 
-from ..inject import networks as float_networks
-from ..inject.snapshot import snapshot
 from .networks import ACTS, ALL, WEIGHTS, Chain, batch, fresh, network, plan, signed
 from .ops import assert_same
 from .running import by_onnxruntime, by_pytorch, by_qonnx, clean, clean_session, tidied
@@ -44,7 +44,7 @@ def test_the_graph_is_the_network_to_the_bit(name):
 def test_qonnx_cleans_infers_and_runs_it(name):
     x = batch(name, 3, seed=5)
     tidy = tidied(clean(name), 3)
-    assert [d.dim_value for d in tidy.graph.output[0].type.tensor_type.shape.dim][0] == 3
+    assert next(d.dim_value for d in tidy.graph.output[0].type.tensor_type.shape.dim) == 3
     expected = by_pytorch(network(name), x)
     assert_same(by_qonnx(tidy, x), expected)
     assert_same(by_onnxruntime(tidy, x), expected)

@@ -16,8 +16,8 @@ from hwfault.inject import attached, inject, sites
 from hwfault.inject.sites import quantizers
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips
+from tests.inject.snapshot import snapshot
 
-from ..inject.snapshot import snapshot
 from .networks import ACTS, WEIGHTS, Chain, FixedPointActivation, SignedActivation, batch, fresh, plan, signed
 from .ops import assert_same
 from .running import by_onnxruntime, by_pytorch
@@ -241,7 +241,8 @@ def test_a_plan_for_another_network():
 def test_a_plan_for_other_widths():
     other = resolve(sites(Chain(signed(6), nn.Flatten())), [BitFlips(probability=0.1)])
     model = Chain(signed(5), nn.Flatten()).eval()
-    with pytest.raises(PlanError, match=r"'0.act_quant' with .* = \(6, True, True\), but the graph has \(5, True, True\)"):
+    text = r"'0.act_quant' with .* = \(6, True, True\), but the graph has \(5, True, True\)"
+    with pytest.raises(PlanError, match=text):
         export(model, X, plan=other)
 
 

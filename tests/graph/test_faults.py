@@ -12,8 +12,8 @@ from hwfault.graph.qonnxgraph import Constants
 from hwfault.graph.session import run, session
 from hwfault.stream import reference
 from hwfault.stream.check import signed64
+from tests.stream.cases import Draw
 
-from ..stream.cases import Draw
 from .networks import ALL, batch, plan
 from .ops import DOUBLE, FLOAT, assert_same, by_qonnx, load, model
 from .running import copied, faulted, faulted_session
@@ -78,9 +78,7 @@ def test_a_batch_in_parts_of_any_size():
     x = batch("residual", 50, seed=3).numpy()
     (together,) = run(faulted_session("residual"), x, seed=6, first_sample=100)
     for cuts in ((0, 7, 50), (0, 1, 2, 40, 50), (0, 0, 25, 50, 50)):
-        parts = [
-            run(faulted_session("residual"), x[a:b], seed=6, first_sample=100 + a)[0] for a, b in pairwise(cuts)
-        ]
+        parts = [run(faulted_session("residual"), x[a:b], seed=6, first_sample=100 + a)[0] for a, b in pairwise(cuts)]
         assert_same(np.concatenate(parts), together, cuts)
 
 
@@ -235,7 +233,7 @@ def test_empty_tensors_pass_through(batched):
     for shape in ((0, 3), (0,), (2, 0, 4)):
         x = np.zeros(shape, np.float32)
         node = transient(Draw(0).process(4, 10).program(), 4, True, batched)
-        feeds = {"x": x, "scale": np.float32(1), "zeropt": np.float32(0), "seed": np.int64(1), "first_sample": np.int64(0)}
-        feeds = {key: np.asarray(value) for key, value in feeds.items()}
+        feeds = {"x": x, "scale": np.array(1, np.float32), "zeropt": np.array(0, np.float32)}
+        feeds |= {"seed": np.array(1), "first_sample": np.array(0)}
         assert_same(load(model(node)).run(None, feeds)[0], x)
         assert_same(by_qonnx(node, feeds), x)

@@ -10,8 +10,9 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.infer_datatypes import InferDataTypes
 
 from hwfault import __version__
+from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.insert import FIRST_SAMPLE, SEED, fault_nodes, insert_faults, plan_of
+from hwfault.graph.insert import FIRST_SAMPLE, SEED, fault_nodes, insert_faults
 from hwfault.graph.qonnxgraph import graph_sites, metadata
 from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject, sites
@@ -274,7 +275,8 @@ def tiny(op="Quant", name="the quantizer", reader=None, shape=("batch", 3)):
     inputs = ["x", "scale", "zeropt", "bits"][: 2 if op == "BipolarQuant" else 4]
     given = {} if op == "BipolarQuant" else {"signed": 1, "narrow": 0, "rounding_mode": "ROUND"}
     nodes = [helper.make_node(op, inputs, ["q"], name=name, domain=QONNX, **given), *([reader] if reader else [])]
-    held = [numpy_helper.from_array(np.array(v, np.float32), k) for k, v in (("scale", 0.5), ("zeropt", 0), ("bits", 4))]
+    constants = {"scale": 0.5, "zeropt": 0, "bits": 4}
+    held = [numpy_helper.from_array(np.array(value, np.float32), key) for key, value in constants.items()]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     y = helper.make_tensor_value_info("y" if reader else "q", TensorProto.FLOAT, shape)
     graph = helper.make_graph(nodes, "tiny", [x], [y], held)

@@ -191,10 +191,12 @@ def test_one_session_takes_any_rank():
 def test_quants_of_one_graph_do_not_share_their_attributes():
     nodes = [
         helper.make_node("Quant", ["x", "scale", "zeropt", "bits"], [f"y{i}"], domain=QONNX, **attributes)
-        for i, attributes in enumerate([
-            {"signed": 1, "narrow": 0, "rounding_mode": "FLOOR"},
-            {"signed": 0, "narrow": 1, "rounding_mode": "CEIL"},
-        ])
+        for i, attributes in enumerate(
+            [
+                {"signed": 1, "narrow": 0, "rounding_mode": "FLOOR"},
+                {"signed": 0, "narrow": 1, "rounding_mode": "CEIL"},
+            ]
+        )
     ]
     graph = model(nodes[0])
     graph.graph.node.append(nodes[1])

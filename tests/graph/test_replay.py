@@ -24,8 +24,8 @@ from hwfault.graph.session import run, session
 from hwfault.inject import attached, sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips
+from tests.inject.snapshot import snapshot
 
-from ..inject.snapshot import snapshot
 from .networks import ALL, FAULTS, Chain, batch, fresh, network, plan, signed
 from .running import clean, copied, faulted, tidied
 from .test_faults import by_reference, watched
@@ -178,7 +178,7 @@ def test_the_network_is_left_as_it_was(training):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("bad", [lambda: 1 / 0, lambda: torch.zeros(2, 3, 6, 6), lambda: torch.zeros(1, 2, 6, 6).double()])
+@pytest.mark.parametrize("bad", [lambda: 1 / 0, lambda: torch.zeros(2, 3, 6, 6), lambda: batch("biased").double()])
 def test_the_network_is_left_as_it_was_when_a_batch_fails(bad):
     model = fresh("biased").train()
     before = snapshot(model)
@@ -233,7 +233,7 @@ def test_a_graph_without_a_plan():
 
 def test_a_network_with_other_weights():
     for name in ("mlp", "shared", "biased"):
-        with pytest.raises(GraphError, match=r"exported with other values of the site '.*weight_quant' than the network"):
+        with pytest.raises(GraphError, match=r"exported with other values of the site '.*weight_quant' than"):
             replay(fresh(name, seed=1), faulted(name), batches(name), seeds=[1])
 
 
@@ -300,7 +300,7 @@ def test_a_scale_that_the_graph_computes():
     entry = fault_nodes(graph)[0]
     graph.graph.node.insert(0, helper.make_node("Identity", [entry.node.input[1]], ["computed"]))
     entry.node.input[1] = "computed"
-    with pytest.raises(GraphError, match="'1.input_quant.faults' has a scale or zero point that is not a constant"):
+    with pytest.raises(GraphError, match=r"'1\.input_quant\.faults' has a scale or zero point that is not a constant"):
         replayed("mlp", graph)
 
 
@@ -351,12 +351,13 @@ def test_codes_that_differ_are_counted():
     name, graph = "digits_cnn", copied(watched("digits_cnn"))
     shifted = offset(copied(graph), before_the_relu(graph), 0.02)
     report, x = by_name(replayed(name, shifted, seeds=[4])), batch(name, sum(PARTS), 3).numpy()
-    both = [dict(zip((i.name for i in g.graph.output), run(session(g), x, seed=4), strict=True)) for g in (graph, shifted)]
-    constants = Constants(graph)
+    names, constants = [info.name for info in graph.graph.output], Constants(graph)
+    both = [dict(zip(names, run(session(g), x, seed=4), strict=True)) for g in (graph, shifted)]
     for entry in fault_nodes(graph):
         site = plan(name).at(entry.site).site
         grid = (*(constants.get(i) for i in entry.node.input[1:3]), CodeFormat(site.bit_width, site.signed))
-        one, other = (encode(tensors[entry.before], *grid).reshape(len(x) if site.batched else 1, -1) for tensors in both)
+        rows = len(x) if site.batched else 1
+        one, other = (encode(tensors[entry.before], *grid).reshape(rows, -1) for tensors in both)
         assert report[entry.site].codes_differ == np.count_nonzero(one != other)
         if (one != other).any():
             sample, word = np.argwhere(one != other)[0]

@@ -4,6 +4,8 @@ The engine that errs is onnxruntime with ops that do something else (the graph i
 as a faulty library would act), or PyTorch under another injection.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
@@ -113,7 +115,8 @@ def test_another_seed_at_one_site(library, site):
     right, wrong = ([by_itself(seed + extra, site) for seed in SEEDS] for extra in (0, 1))
     found = by_name(report)[site]
     assert found.codes_differ == 0
-    assert found.faults_differ == sum(np.count_nonzero(a != b) for (_, a), (_, b) in zip(right, wrong, strict=True)) > 10
+    differing = [np.count_nonzero(a != b) for (_, a), (_, b) in zip(right, wrong, strict=True)]
+    assert found.faults_differ == sum(differing) > 10
     assert found.faults_expected == sum(np.count_nonzero(b != a) for b, a in right)
     assert found.faults_seen == sum(np.count_nonzero(b != a) for b, a in wrong)
     sample, word = np.argwhere(right[0][1] != wrong[0][1])[0]
@@ -266,10 +269,8 @@ def test_pytorch_without_faults(monkeypatch):
 
 def refused_or_told(name, graph):
     """A graph whose faults are not what its plan says is refused, or its faults differ; it never passes."""
-    try:
+    with contextlib.suppress(GraphError):
         assert replayed(name, graph).exit_code == 3
-    except GraphError:
-        pass
 
 
 @pytest.mark.parametrize("site", [SITE, "features.2.weight_quant"])
@@ -284,7 +285,7 @@ def test_graphs_whose_faults_nobody_reads(site):
 
 
 @pytest.mark.parametrize(
-    "change", [adds(SITE, 3, 1), adds(SITE, 4, 1), ignores(3, 5), ignores(4, 0), then(SITE, "Mul", 2.0)]
+    "change", [adds(SITE, 3, 1), adds(SITE, 4, 1), ignores(3, 5), ignores(4, 0), adds("classifier.weight_quant", 3, 1)]
 )
 def test_graphs_that_are_wired_wrongly(change):
     graph = copied(faulted(NAME))

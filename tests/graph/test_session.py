@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 import hwfault
 from hwfault.errors import GraphError, HwfaultError
 from hwfault.graph import session as module
-from hwfault.graph.insert import fault_nodes, insert_faults, plan_of
+from hwfault.graph.carried import plan_of
+from hwfault.graph.insert import fault_nodes, insert_faults
 from hwfault.graph.qonnxgraph import graph_sites
 from hwfault.graph.session import load_model, run, session
 
@@ -186,14 +187,14 @@ def test_ops_that_nobody_registered(domain, op):
 
 
 def test_an_op_that_onnx_does_not_have():
-    with pytest.raises(GraphError, match='cannot load the graph.*"the odd one", NoSuchOperator'):
+    with pytest.raises(GraphError, match=r'cannot load the graph.*"the odd one", NoSuchOperator'):
         session(with_unknown("", "NoSuchOperator"))
 
 
 def test_a_domain_that_the_graph_does_not_import():
     graph = with_unknown("com.example", "Sparkle")
     graph.opset_import.remove(next(o for o in graph.opset_import if o.domain == "com.example"))
-    with pytest.raises(GraphError, match="(?s)onnxruntime .* cannot load the graph.*(Sparkle|com.example)"):
+    with pytest.raises(GraphError, match=r"(?s)onnxruntime .* cannot load the graph.*(Sparkle|com.example)"):
         session(graph)
 
 
@@ -292,7 +293,7 @@ def test_inputs_that_the_graph_does_not_take(inputs, text):
 
 
 def test_outputs_that_the_graph_does_not_have():
-    with pytest.raises(GraphError, match="cannot run the graph.*nowhere"):
+    with pytest.raises(GraphError, match=r"cannot run the graph.*nowhere"):
         run(made("mlp"), batch("mlp").numpy(), outputs=["nowhere"])
 
 

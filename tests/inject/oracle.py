@@ -50,7 +50,8 @@ class Seen(list):
     """An observer: keeps every call."""
 
     def __call__(self, name, before, after, scale, zero_point):
-        assert not (before.requires_grad or after.requires_grad)
+        assert not before.requires_grad
+        assert not after.requires_grad
         self.append(Call(name, *(t.clone() for t in (before, after, scale, zero_point))))
 
     def of(self, name):
@@ -63,7 +64,7 @@ class Seen(list):
 
 
 def faulty(plan, call, seed, samples, step=0):
-    """What the reference makes of a site's float32 values: an activation's elements have numbers, a parameter a step."""
+    """What the reference makes of a site's float32 values; an activation's elements have numbers, a parameter a step."""
     site = plan.at(call.name).site
     fmt = CodeFormat(site.bit_width, site.signed)
     scale, zero_point = call.scale.numpy(), call.zero_point.numpy()
@@ -71,10 +72,12 @@ def faulty(plan, call, seed, samples, step=0):
     rows = codes.reshape(len(codes) if site.batched else 1, -1)
     numbers = list(samples) if site.batched else [step]
     program = plan.program(call.name)
-    struck = np.stack([
-        inject_codes(row, program=program, seed=seed, sample=int(n), bit_width=site.bit_width)
-        for row, n in zip(rows, numbers, strict=True)
-    ]).reshape(codes.shape)
+    struck = np.stack(
+        [
+            inject_codes(row, program=program, seed=seed, sample=int(n), bit_width=site.bit_width)
+            for row, n in zip(rows, numbers, strict=True)
+        ]
+    ).reshape(codes.shape)
     return torch.from_numpy(np.where(struck == codes, call.before.numpy(), decode(struck, scale, zero_point, fmt)))
 
 

@@ -76,10 +76,12 @@ def expected(x, samples, seed, program, scale, zero_point, bits, signed):
     values, *grid = (t.detach().to(torch.float64).numpy().astype(wide) for t in (x, scale, zero_point))
     codes = encode(values, *grid, fmt)
     rows = codes.reshape(len(samples), -1)
-    struck = np.stack([
-        inject_codes(row, program=program.tolist(), seed=int(seed) % 2**64, sample=int(n), bit_width=bits)
-        for row, n in zip(rows, samples, strict=True)
-    ]).reshape(codes.shape)
+    struck = np.stack(
+        [
+            inject_codes(row, program=program.tolist(), seed=int(seed) % 2**64, sample=int(n), bit_width=bits)
+            for row, n in zip(rows, samples, strict=True)
+        ]
+    ).reshape(codes.shape)
     faulty = torch.from_numpy(decode(struck, *grid, fmt, wide)).to(x.dtype)
     return torch.where(torch.from_numpy(struck == codes), x, faulty)
 
@@ -105,8 +107,10 @@ def test_scales_of_another_type_than_the_values(dtype, scale_dtype):
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1), (5, 1), (1, 5, 1), (40,), (1, 1, 40)])
 @pytest.mark.parametrize("which", ["scale", "zero_point"])
 def test_scales_and_zero_points_for_the_tensor_or_a_channel(shape, which):
-    values = torch.rand(shape, generator=torch.Generator().manual_seed(1)) + 0.1 if which == "scale" else (
-        torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(1)).float()
+    values = (
+        torch.rand(shape, generator=torch.Generator().manual_seed(1)) + 0.1
+        if which == "scale"
+        else (torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(1)).float())
     )
     integers = on_grid() * 4
     scale, zero_point = (values, torch.tensor(0.0)) if which == "scale" else (torch.tensor(0.25), values)
@@ -279,7 +283,7 @@ def test_a_gradient_penalty():
 
 @pytest.mark.parametrize("name", ["bits", "clusters", "random"])
 def test_zero_faulty_is_linear_and_differentiable(name):
-    x, *draw, bits, signed, _, _ = arguments(name, dtype=torch.float64)
+    _, *draw, bits, signed, _, _ = arguments(name, dtype=torch.float64)
     gradient = torch.randn(2, 20, dtype=torch.float64).requires_grad_()
     draw[0] = torch.arange(2)
 

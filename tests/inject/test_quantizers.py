@@ -113,7 +113,9 @@ def test_widths_of_weights(bits):
 
 def test_a_scale_for_each_channel_of_an_activation():
     quantizer = bq.Int8ActPerTensorFloat.let(
-        scaling_per_output_channel=True, per_channel_broadcastable_shape=(1, 8, 1, 1), scaling_stats_permute_dims=(1, 0, 2, 3)
+        scaling_per_output_channel=True,
+        per_channel_broadcastable_shape=(1, 8, 1, 1),
+        scaling_stats_permute_dims=(1, 0, 2, 3),
     )
     seen, _ = check(*trained(lambda: (qnn.QuantIdentity(act_quant=quantizer), data(4, 8, 3, 3))))
     assert seen[0].scale.numel() == 8

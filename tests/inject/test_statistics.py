@@ -58,7 +58,9 @@ def test_bit_errors_of_each_plane(rate):
 
 
 def test_directions():
-    before, after = struck_codes([BitFlips(p01=[0.01, 0.02, 0.0, 0.2], p10=[0.03, 0.0, 0.1, 0.05])], samples=300, words=700)
+    before, after = struck_codes(
+        [BitFlips(p01=[0.01, 0.02, 0.0, 0.2], p10=[0.03, 0.0, 0.1, 0.05])], samples=300, words=700
+    )
     for plane, (p01, p10) in enumerate(zip([0.01, 0.02, 0.0, 0.2], [0.03, 0.0, 0.1, 0.05], strict=True)):
         old, new = (before >> plane) & 1, (after >> plane) & 1
         for stored, p in ((0, p01), (1, p10)):
