@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from onnxruntime import InferenceSession
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
 from qonnx.transformation.change_batchsize import ChangeBatchSize
@@ -25,16 +26,20 @@ def main(rounds: int = 15) -> None:
     plan = resolve(sites(model), [BitFlips(probability=_BER)])
     clean_graph = export(model, x[:1])
     data = x.numpy()
+    faulty_graph = export(model, x[:1], plan=plan)
     for threads in (1, 2):
-        clean = session(clean_graph, threads=threads)
-        faulty = session(export(model, x[:1], plan=plan), threads=threads)
-        variants = {"clean graph": lambda: run(clean, data), f"BER {_BER}": lambda: run(faulty, data, seed=1)}
-        medians = ratios(variants, rounds)
-        show(f"CNV in onnxruntime, batch {x.shape[0]}, {threads} threads", medians, {f"BER {_BER}": 1.10})
+        _compare(session(clean_graph, threads=threads), session(faulty_graph, threads=threads), data, threads, rounds)
+    clean = session(clean_graph, threads=2)
     show(
         "qonnx's executor against the clean graph in onnxruntime (2 threads), to reach: 2x or more",
         ratios({"onnxruntime": lambda: run(clean, data), "qonnx": _qonnx(clean_graph, data)}, 3),
     )
+
+
+def _compare(clean: InferenceSession, faulty: InferenceSession, data: np.ndarray, threads: int, rounds: int) -> None:
+    name = f"BER {_BER}"
+    medians = ratios({"clean graph": lambda: run(clean, data), name: lambda: run(faulty, data, seed=1)}, rounds)
+    show(f"CNV in onnxruntime, batch {len(data)}, {threads} threads", medians, {name: 1.10})
 
 
 def _qonnx(graph: object, data: np.ndarray) -> object:

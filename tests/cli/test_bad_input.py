@@ -131,6 +131,13 @@ def test_files_of_faults_that_are_none(run, out, kept, tmp_path, text, words):
         refused(*command, "--faults", path, words=[str(path), words])
 
 
+def test_a_file_without_faults_is_not_taken_for_clean(run, out, kept, tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text("faults: []")
+    for command in (["train", "--out", out / "run"], ["evaluate", run, "--out", out], ["export", run, "--out", kept]):
+        refused(*command, "--faults", path, words=[str(path), "fault"])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -217,6 +217,81 @@ def program():
     return list(plan("biased").program("1.weight_quant"))
 
 
+def rewired(change):
+    """A graph in which something around the fault nodes of `biased` was changed."""
+    graph = tampered()
+    change(graph, {entry.site: entry for entry in fault_nodes(graph)})
+    return graph
+
+
+def read_before(graph, entries):
+    graph.graph.node.append(helper.make_node("Identity", [entries["2.act_quant"].before], ["spy"]))
+
+
+def read_nothing_else(graph, entries):
+    entry = entries["2.act_quant"]
+    for node in graph.graph.node:
+        if node != entry.node:
+            node.input[:] = [entry.before if name == entry.after else name for name in node.input]
+
+
+def answer_before(graph, entries):
+    graph.graph.output.append(helper.make_tensor_value_info(entries["2.act_quant"].before, 1, None))
+
+
+def other_constant(which, value):
+    def change(graph, entries):
+        graph.graph.initializer.append(numpy_helper.from_array(np.array(value), "mine"))
+        entries["2.act_quant"].node.input[which] = "mine"
+
+    return change
+
+
+def swapped(graph, entries):
+    node = entries["2.act_quant"].node
+    node.input[3], node.input[4] = node.input[4], node.input[3]
+
+
+def one_number_twice(graph, entries):
+    for entry in entries.values():
+        entry.node.input[4] = entry.node.input[3]
+
+
+def computed_seed(graph, entries):
+    graph.graph.node.insert(0, helper.make_node("Neg", ["hwfault_seed"], ["mine"]))
+    for entry in entries.values():
+        entry.node.input[3] = "mine"
+
+
+def default_seed(graph, entries):
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(1), "hwfault_seed"))
+
+
+def crossed(graph, entries):
+    """Each of two fault nodes behind the other's quantizer."""
+    one, two = (entries[name].node for name in ("0.act_quant", "2.act_quant"))
+    one.input[0], two.input[0] = two.input[0], one.input[0]
+
+
+def another_seed_input(graph, entries):
+    graph.graph.input.append(helper.make_tensor_value_info("mine", 7, []))
+    entries["2.act_quant"].node.input[3] = "mine"
+
+
+def beside_a_map(graph, entries):
+    names = ["output", "scale", "scale", "word", "word", "word"]
+    graph.graph.node.append(helper.make_node("FaultMap", names, ["more"], domain="hwfault"))
+
+
+def twice_less_one():
+    graph = copied(faulted("twice"))
+    entry = fault_nodes(graph)[-1]
+    graph.graph.node.remove(entry.node)
+    for node in graph.graph.node:
+        node.output[:] = [entry.after if name == entry.before else name for name in node.output]
+    return graph
+
+
 ANOTHER = resolve(sites(network("biased")), [BitFlips(probability=0.3)])
 TAMPERED = {
     "the plan": (lambda: tampered(plan=ANOTHER.to_json()), "does not have the hash"),
@@ -232,6 +307,21 @@ TAMPERED = {
     "no batch axis": (lambda: changed_attribute("batched", None), "does not do what the graph's plan says"),
     "one node less": (lambda: without_node(2), "are not at the sites of the plan"),
     "another site": (with_another_site, "are not at the sites of the plan"),
+    "one of two runs": (twice_less_one, "are not at the sites of the plan"),
+    "a map beside": (lambda: rewired(beside_a_map), "are not at the sites of the plan"),
+    "a reader before": (lambda: rewired(read_before), "'2.act_quant.faults' is wired otherwise"),
+    "no reader after": (lambda: rewired(read_nothing_else), "'2.act_quant.faults' is wired otherwise"),
+    "an output before": (lambda: rewired(answer_before), "'2.act_quant.faults' is wired otherwise"),
+    "the scale": (lambda: rewired(other_constant(1, np.float32(0.125))), "'2.act_quant.faults' is wired otherwise"),
+    "the zero point": (lambda: rewired(other_constant(2, np.float32(1))), "'2.act_quant.faults' is wired otherwise"),
+    "the seed": (lambda: rewired(other_constant(3, np.int64(1))), "'2.act_quant.faults' is wired otherwise"),
+    "the sample": (lambda: rewired(other_constant(4, np.int64(0))), "'2.act_quant.faults' is wired otherwise"),
+    "numbers swapped": (lambda: rewired(swapped), "'2.act_quant.faults' is wired otherwise"),
+    "one number twice": (lambda: rewired(one_number_twice), "is wired otherwise"),
+    "a computed seed": (lambda: rewired(computed_seed), "is wired otherwise"),
+    "a seed with a default": (lambda: rewired(default_seed), "is wired otherwise"),
+    "a seed of its own": (lambda: rewired(another_seed_input), "'2.act_quant.faults' is wired otherwise"),
+    "crossed": (lambda: rewired(crossed), "'0.act_quant.faults' is wired otherwise"),
 }
 
 
@@ -245,6 +335,7 @@ def test_changed_graphs_are_told(what):
 def test_the_untampered_graph_is_good():
     assert plan_of(tampered()) == plan("biased")
     assert plan_of(changed_attribute("program", program())) == plan("biased")
+    assert plan_of(rewired(other_constant(1, np.float32(0.25)))) == plan("biased")  # another tensor, the same scale
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": "hwfault-plan/1"}', '{"format": "another/1"}'])

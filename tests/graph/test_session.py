@@ -17,7 +17,7 @@ from hwfault.graph.qonnxgraph import graph_sites
 from hwfault.graph.session import load_model, run, session
 
 from .networks import batch, network, plan
-from .ops import assert_same
+from .ops import assert_same, load
 from .running import by_onnxruntime, by_pytorch, by_pytorch_faulted, clean, clean_session, copied, faulted, tidied
 from .running import faulted_session as made
 from .test_insert import X, tiny
@@ -341,6 +341,21 @@ def test_inputs_that_a_cleanup_renamed():
     x = batch("mlp")
     assert_same(run(held, x.numpy(), seed=8, first_sample=3)[0], by_pytorch_faulted("mlp", x, 8, 3))
     assert_same(run(held, {"global_in": x.numpy()}, seed=8, first_sample=3)[0], by_pytorch_faulted("mlp", x, 8, 3))
+
+
+def test_a_graph_that_is_wired_in_another_way_runs_as_it_stands():
+    """One seed a constant, another the input's plus 5: the session changes nothing about it."""
+    graph = copied(faulted("mlp"))
+    first, second, *_ = (entry.node for entry in fault_nodes(graph))
+    graph.graph.node.insert(0, helper.make_node("Add", ["hwfault_seed", "five"], ["more"]))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(5), "five"))
+    first.input[3], second.input[3] = "five", "more"
+    x = batch("mlp").numpy()
+    for seed in (0, 5):
+        feeds = {"input": x, "hwfault_seed": np.array(seed), "hwfault_first_sample": np.array(0)}
+        (expected,) = load(graph).run(None, feeds)
+        assert_same(run(session(graph), x, seed=seed)[0], expected)
+        assert (expected != run(made("mlp"), x, seed=seed)[0]).any()
 
 
 def test_a_fault_map_in_a_session():

@@ -64,7 +64,7 @@ class Seen(list):
 
 
 def faulty(plan, call, seed, samples, step=0):
-    """What the reference makes of a site's float32 values; an activation's elements have numbers, a parameter a step."""
+    """What the reference makes of a site's float32 values: activations have numbers, a parameter a step."""
     site = plan.at(call.name).site
     fmt = CodeFormat(site.bit_width, site.signed)
     scale, zero_point = call.scale.numpy(), call.zero_point.numpy()

@@ -127,6 +127,21 @@ def test_samples_of_another_number_than_the_batch(samples):
         model(batch(4))
 
 
+@pytest.mark.parametrize("number", [-1, 1.7, 2**63, "3", None, True])
+def test_first_samples_that_are_none(number):
+    with inject(build("cnn"), FLIPS, seed=7) as injection:
+        with pytest.raises(HwfaultError, match=r"the sample number is .*expected an integer from 0"):
+            injection.first_sample = number
+        assert injection.first_sample == 0
+
+
+def test_samples_that_are_no_integers():
+    with inject(build("cnn"), FLIPS, seed=7) as injection:
+        with pytest.raises(HwfaultError, match="expected integers"):
+            injection.samples = [0.5, 1.0, 2.0, 3.0]
+        assert injection.samples is None
+
+
 def test_the_samples_are_the_caller_s_and_not_written():
     model, numbers = build("cnn"), torch.arange(4)
     with inject(model, FLIPS, seed=7) as injection:
