@@ -127,7 +127,8 @@ int64_t map_units(const T* x, T* out, const Map& map, const Codec<T>& codec, con
   for (int64_t u = first; u < last; ++u) {
     const Unit unit = units.at(u);
     copy(unit);
-    if (u == first || unit.block == 0) row = std::lower_bound(map.word, map.word + map.rows, unit.first_word) - map.word;
+    if (u == first || unit.block == 0)
+      row = std::lower_bound(map.word, map.word + map.rows, unit.first_word) - map.word;
     for (; row < map.rows && map.word[row] < unit.first_word + unit.size; ++row) {
       const int64_t w = map.word[row], at = unit.offset + w - unit.first_word;
       const uint32_t before = codec.encode(x[at], w), after = (before & map.and_mask[row]) ^ map.xor_mask[row];

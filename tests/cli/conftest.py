@@ -51,3 +51,40 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(made):
     return made / "run"
+
+
+def files(folder):
+    """Every file below a folder with its bytes."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(*arguments, words, code=1):
+    """The command fails with one error that says `words`, and prints nothing on stdout."""
+    done = hwfault(*arguments)
+    assert done.code == code, (done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert done.stderr.count("Error: ") == 1
+    assert "Traceback" not in done.stderr
+    message = " ".join(done.stderr.split("Error: ")[1].split())
+    for text in [words] if isinstance(words, str) else words:
+        assert text in message
+    return message
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A folder in which no file must appear."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    yield folder
+    assert files(folder) == {}
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A folder with an old file that must stay as it was."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    (folder / "old.onnx").write_bytes(b"old")
+    yield folder / "old.onnx"
+    assert files(folder) == {(folder / "old.onnx").relative_to(folder): b"old"}

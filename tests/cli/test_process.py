@@ -20,12 +20,8 @@ PACKAGE = Path(hwfault.__file__).parent
 
 def process(*arguments, path=None, python=("-m", "hwfault")):
     """A command in a process of its own; with `path` the package is taken from there, not from its installation."""
-    others = [p for p in sys.path if p and Path(p).resolve() != PACKAGE.parent.resolve()]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(path or PACKAGE.parent), *others]),
-        "OMP_NUM_THREADS": "1",
-    }
+    places = [str(path or PACKAGE.parent), *(place for place in sys.path if place)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
     # without the site module an editable installation has no say in where the package comes from
     command = [sys.executable, *(["-S"] if path else []), *python, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=path, check=False, timeout=120)
