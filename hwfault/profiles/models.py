@@ -170,7 +170,10 @@ class FaultList(Record):
 
 def load_faults(path: Path | str) -> tuple[FaultModel, ...]:
     """The fault models of a YAML file's `faults:` list; raises FileError or ModelError."""
-    return FaultList.parse(read_yaml(path), str(path)).faults
+    faults = FaultList.parse(read_yaml(path), str(path)).faults
+    if not faults:
+        raise ModelError(f"{path}: its list of faults is empty, expected at least one fault")
+    return faults
 
 
 def bit_errors(rate: float, sites: str | Sequence[Any] = "*") -> tuple[FaultModel, ...]:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from .conftest import refused
+from .conftest import files, refused
 
 TOO_LARGE = str(2**64)
 RATES = ["1.5", "-0.1", "nan", "inf", "3"]
@@ -88,7 +88,8 @@ def test_files_of_faults_that_are_none(run, out, kept, tmp_path, text, words):
 def test_a_file_without_faults_is_not_taken_for_clean(run, out, kept, tmp_path):
     path = tmp_path / "f.yaml"
     path.write_text("faults: []")
-    for command in (["train", "--out", out / "run"], ["evaluate", run, "--out", out], ["export", run, "--out", kept]):
+    train = ["train", "--epochs", 1, "--out", out / "run"]
+    for command in (train, ["evaluate", run, "--out", out], ["export", run, "--out", kept]):
         refused(*command, "--faults", path, words=[str(path), "fault"])
 
 

@@ -343,19 +343,36 @@ def test_inputs_that_a_cleanup_renamed():
     assert_same(run(held, {"global_in": x.numpy()}, seed=8, first_sample=3)[0], by_pytorch_faulted("mlp", x, 8, 3))
 
 
-def test_a_graph_that_is_wired_in_another_way_runs_as_it_stands():
-    """One seed a constant, another the input's plus 5: the session changes nothing about it."""
-    graph = copied(faulted("mlp"))
-    first, second, *_ = (entry.node for entry in fault_nodes(graph))
+def seeds_of_their_own(graph, nodes):
+    """One seed a constant, another the input's plus 5."""
     graph.graph.node.insert(0, helper.make_node("Add", ["hwfault_seed", "five"], ["more"]))
+    nodes[0].input[3], nodes[1].input[3] = "five", "more"
+
+
+def swapped_numbers(graph, nodes):
+    for node in nodes:
+        node.input[3], node.input[4] = node.input[4], node.input[3]
+
+
+def a_seed_for_good(graph, nodes):
+    """Every seed the same constant, and no input for it any more."""
+    for node in nodes:
+        node.input[3] = "five"
+    graph.graph.input.remove(next(info for info in graph.graph.input if info.name == "hwfault_seed"))
+
+
+@pytest.mark.parametrize("wire", [seeds_of_their_own, swapped_numbers, a_seed_for_good])
+def test_a_graph_that_is_wired_in_another_way_runs_as_it_stands(wire):
+    """The session changes nothing about it: every host finds the same."""
+    graph = copied(faulted("mlp"))
     graph.graph.initializer.append(numpy_helper.from_array(np.array(5), "five"))
-    first.input[3], second.input[3] = "five", "more"
-    x = batch("mlp").numpy()
-    for seed in (0, 5):
-        feeds = {"input": x, "hwfault_seed": np.array(seed), "hwfault_first_sample": np.array(0)}
-        (expected,) = load(graph).run(None, feeds)
-        assert_same(run(session(graph), x, seed=seed)[0], expected)
-        assert (expected != run(made("mlp"), x, seed=seed)[0]).any()
+    wire(graph, [entry.node for entry in fault_nodes(graph)])
+    x, names = batch("mlp").numpy(), [info.name for info in graph.graph.input]
+    for seed, first in ((0, 0), (3, 1)):
+        feeds = {"input": x, "hwfault_seed": np.array(seed), "hwfault_first_sample": np.array(first)}
+        (expected,) = load(graph).run(None, {name: feeds[name] for name in names})
+        assert_same(run(session(graph), x, seed=seed, first_sample=first)[0], expected)
+    assert (expected != run(made("mlp"), x, seed=3, first_sample=1)[0]).any()
 
 
 def test_a_fault_map_in_a_session():
