@@ -379,3 +379,14 @@ def test_quantizers_switched_off_while_attached_are_left_alone():
         assert [call.name for call in seen] == [site.name for site in sites(model)]
     assert {"0.act_quant", "1.weight_quant"}.isdisjoint(call.name for call in seen)
     assert len(seen) == 4
+
+
+def test_asking_a_quantizer_for_its_scale_is_no_forward():
+    model, seen = build("cnn"), Seen()
+    scale = model[0].act_quant.scale()
+    with inject(model, FLIPS, seed=1, observe=seen) as injection:
+        model(batch())
+        seen.clear()
+        assert torch.equal(model[0].act_quant.scale(), scale)  # Brevitas runs the quantizer on a scalar
+        assert seen == []
+        assert injection.first_sample == 4
