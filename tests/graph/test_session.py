@@ -53,9 +53,9 @@ def test_the_graph_given_to_a_session_is_left_alone():
 
 
 def refused(path, text):
-    for load in (load_model, session):
+    for read in (load_model, session):
         with pytest.raises(GraphError, match=text) as caught:
-            load(path)
+            read(path)
         assert type(caught.value) is GraphError
         assert str(path) in str(caught.value)
 
