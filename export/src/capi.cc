@@ -12,7 +12,8 @@ namespace {
 using namespace hwfault;
 
 constexpr int64_t kFailed = -1;
-constexpr int64_t kUnitsPerThread = 256;  // starting a thread costs about as much as copying these
+// a host whose own threads still spin (torch has such) lets a new one wait for about as long as copying these takes
+constexpr int64_t kUnitsPerThread = 2048;
 
 thread_local std::string last_error;
 

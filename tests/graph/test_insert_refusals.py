@@ -283,6 +283,15 @@ def beside_a_map(graph, entries):
     graph.graph.node.append(helper.make_node("FaultMap", names, ["more"], domain="hwfault"))
 
 
+def crossed_twins():
+    """The same with quantizers of one format, whose scales and zero points are equal."""
+    graph = copied(faulted("residual"))
+    entries = {entry.site: entry.node for entry in fault_nodes(graph)}
+    one, two = entries["left.weight_quant"], entries["right.weight_quant"]
+    one.input[0], two.input[0] = two.input[0], one.input[0]
+    return graph
+
+
 def twice_less_one():
     graph = copied(faulted("twice"))
     entry = fault_nodes(graph)[-1]
@@ -322,6 +331,7 @@ TAMPERED = {
     "a seed with a default": (lambda: rewired(default_seed), "is wired otherwise"),
     "a seed of its own": (lambda: rewired(another_seed_input), "'2.act_quant.faults' is wired otherwise"),
     "crossed": (lambda: rewired(crossed), "'0.act_quant.faults' is wired otherwise"),
+    "crossed twins": (crossed_twins, "'left.weight_quant.faults' is wired otherwise"),
 }
 
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from brevitas import nn as qnn
-from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
+from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Int24Bias, Int32Bias, Uint8ActPerTensorFloat
 from onnx import helper, numpy_helper
 from torch import nn
 
@@ -26,7 +26,7 @@ from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips
 from tests.inject.snapshot import snapshot
 
-from .networks import ALL, FAULTS, Chain, batch, fresh, network, plan, signed
+from .networks import ACTS, ALL, FAULTS, WEIGHTS, Chain, batch, fresh, network, plan, signed
 from .running import clean, copied, faulted, tidied
 from .test_faults import by_reference, watched
 
@@ -441,3 +441,16 @@ def test_rounding_is_never_taken_for_a_fault(seed):
     for site in report.sites:
         assert site.codes_differ <= site.words / 50
         assert "weight" not in site.name or site.codes_differ == 0
+
+
+@pytest.mark.parametrize("bias_quant", [Int24Bias, Int32Bias])
+def test_codes_that_float32_does_not_hold_exactly(bias_quant):
+    """Faults in high bits make sums of any size; both engines round them alike where they are struck."""
+    layers = {"bias": True, "bias_quant": bias_quant, **WEIGHTS}
+    model = Chain(signed(), qnn.QuantConv2d(2, 4, 3, **layers), qnn.QuantReLU(**ACTS), nn.Flatten())
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -0.9, 0.9, generator=torch.Generator().manual_seed(2))
+    strong = resolve(sites(model.eval()), [BitFlips(probability=0.2)])
+    report = replay(model, export(model, batch("biased"), plan=strong), batches("biased"), seeds=range(10))
+    assert report.exit_code == 0
+    assert by_name(report)["1.bias_quant"].faults_seen == by_name(report)["1.bias_quant"].words

@@ -223,6 +223,28 @@ def test_pytorch_that_errs_where_codes_differ(library, monkeypatch):
     assert all(site.faults_differ for site in report.sites)
 
 
+def test_pytorch_that_errs_where_every_code_differs(library, monkeypatch):
+    """No word can be compared with the other engine, only with the stream."""
+    model = Act(lambda act, x: act(x).value).eval()
+    right, wrong = (resolve(sites(model), [BitFlips(probability=p)]) for p in (0.02, 0.1))
+    graph, x = export(model, batch("mlp"), plan=right), [part / 2 for part in batches("mlp")]
+
+    def one_code_up(graph):
+        quantizer = next(node for node in graph.graph.node if node.op_type == "Quant")
+        graph.graph.node.insert(0, helper.make_node("Add", [quantizer.input[0], "step"], ["up"]))
+        constant(graph, "step", 1 / 16)
+        quantizer.input[0] = "up"
+
+    library(one_code_up)
+    report = replay(model, graph, x, seeds=[1])
+    assert (report.verdict, report.exit_code) == ("faults equal, arithmetic differs", 0)
+    assert report.sites[0].codes_differ == report.sites[0].words == sum(PARTS) * 72
+    monkeypatch.setattr(module, "inject", lambda model, _plan, **options: inject(model, wrong, **options))
+    report = replay(model, graph, x, seeds=[1])
+    assert report.exit_code == 3
+    assert report.sites[0].codes_differ == report.sites[0].words
+
+
 ANOTHER = resolve(sites(network(NAME)), [BitFlips(probability=0.05)])
 
 

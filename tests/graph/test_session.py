@@ -1,6 +1,10 @@
 """Sessions and files: what is run, and what is refused with a word about the cause."""
 
 import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,6 +24,8 @@ from .ops import assert_same, load
 from .running import by_onnxruntime, by_pytorch, by_pytorch_faulted, clean, clean_session, copied, faulted, tidied
 from .running import faulted_session as made
 from .test_insert import X, tiny
+
+PACKAGE = Path(hwfault.__file__).parents[1]
 
 
 @pytest.fixture
@@ -42,6 +48,29 @@ def test_a_session_of_a_path_a_text_or_a_graph(file, kind):
 def test_the_public_name(file):
     x = batch("mlp")
     assert_same(run(hwfault.session(file), x.numpy(), seed=2)[0], by_pytorch_faulted("mlp", x, 2))
+
+
+DEPLOYED = """
+import sys, numpy, hwfault
+from hwfault.graph.carried import plan_of
+from hwfault.graph.session import load_model, run
+
+graph = load_model(sys.argv[1])
+plan_of(graph)
+(out,) = run(hwfault.session(graph), numpy.load(sys.argv[2]), seed=2)
+sys.stdout.buffer.write(out.tobytes())
+assert not {"torch", "brevitas", "qonnx"} & set(sys.modules)
+"""
+
+
+def test_running_a_graph_needs_neither_torch_nor_brevitas(file):
+    """And nothing is said on stderr."""
+    x, where = batch("mlp"), {"PYTHONPATH": str(PACKAGE)}
+    np.save(file.with_name("x.npy"), x.numpy())
+    asked = [sys.executable, "-c", DEPLOYED, str(file), str(file.with_name("x.npy"))]
+    done = subprocess.run(asked, capture_output=True, check=False, env=os.environ | where)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == by_pytorch_faulted("mlp", x, 2).tobytes()
 
 
 def test_the_graph_given_to_a_session_is_left_alone():

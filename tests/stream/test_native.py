@@ -139,7 +139,7 @@ def test_halves_below_the_normal_ones_survive_a_thread_that_flushes_to_zero():
     np.testing.assert_array_equal(out[0].astype(np.float64) * 2.0**24, np.arange(1024) ^ 1)
 
 
-BIG = 700  # blocks of a sample: enough for several threads
+BIG = 2100  # blocks of a sample: enough for several threads
 
 
 def big_batch(dtype="float32", rows=3, processes=None, words=BIG * 1024 + 77):
