@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "accumulate.h"
 #include "inject.h"
 
 namespace {
@@ -29,8 +30,8 @@ int64_t guarded(F f) {
 
 // The sum of work(first, last) over [0, count), shared out to at most `threads` threads.
 template <class F>
-int64_t share_out(int64_t count, int64_t threads, F work) {
-  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / kUnitsPerThread));
+int64_t share_out(int64_t count, int64_t threads, F work, int64_t per_thread = kUnitsPerThread) {
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / per_thread));
   if (parts == 1) return work(0, count);
   std::vector<int64_t> sums(parts, 0);
   std::vector<std::thread> pool;
@@ -206,6 +207,31 @@ int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, int64_t batch
         return map_units(static_cast<const T*>(x), static_cast<T*>(out), map, codec, units, first, last);
       });
     });
+  });
+}
+
+int64_t hwfault_accumulate(int32_t dtype, const void* acc, const float* x, const float* w, void* out,
+                           const hwfault_layer* layer, const hwfault_array* array, int32_t threads) {
+  return guarded([&] {
+    Accumulation sums(*layer, *array);
+    if (sums.words() > 0 && !(acc && x && w && out)) throw Error("a pointer to values is null");
+    sums.choose(x, w);
+    const auto as = [&](auto type) {
+      using T = decltype(type);
+      share_out(sums.words(), threads, [&](int64_t first, int64_t last) {
+        return sums.keep(static_cast<const T*>(acc), static_cast<T*>(out), first, last), int64_t{0};
+      }, kBlock * kUnitsPerThread);
+      if (!sums.any_chosen()) return int64_t{0};
+      const int64_t part = sums.items_per_part();
+      return share_out((sums.items() + part - 1) / part, threads, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i)
+          sums.add_up(x, w, static_cast<T*>(out), i * part, std::min((i + 1) * part, sums.items()));
+        return int64_t{0};
+      }, 1);
+    };
+    if (dtype == HWFAULT_FLOAT32) return as(float{});
+    if (dtype == HWFAULT_FLOAT64) return as(double{});
+    throw Error("dtype is " + std::to_string(dtype) + ", expected 0 or 1 for accumulators");
   });
 }
 

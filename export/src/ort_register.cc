@@ -1,5 +1,6 @@
 // The entry point that onnxruntime calls when the library is registered with a session's options.
 #include "hwfault.h"
+#include "ort_array.h"
 #include "ort_faults.h"
 #include "ort_quant.h"
 
@@ -12,7 +13,8 @@ class Library {
   explicit Library(const OrtApi* table) : api_(table) {
     add("qonnx.custom_op.general", {new Op<Quant>(api_), new Op<IntQuant>(api_), new Op<BipolarQuant>(api_)});
     add("hwfault", {new Op<TransientFaults<float>>(api_), new Op<TransientFaults<double>>(api_),
-                    new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_)});
+                    new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_),
+                    new Op<ArrayFaults<float>>(api_), new Op<ArrayFaults<double>>(api_)});
   }
 
   void add_to(OrtSessionOptions* options) const {
