@@ -177,7 +177,11 @@ void Accumulation::keep(const T* acc, T* out, int64_t first, int64_t last) const
 
 struct Accumulation::Part {
   Part(const Accumulation& a, int64_t first, int64_t last)
-      : a_(a), first_(first), items(last - first), values_(a.products_ * items), index_(items) {}
+      : a_(a), first_(first), items(last - first), struck(a.events_.size()), values_(a.products_ * items), index_(items) {
+    for (size_t e = 0; e < struck.size(); ++e)
+      for (int64_t i = 0; i < items; ++i)
+        if (position(i) % a.events_[e].positions == a.events_[e].position) struck[e].push_back(i);
+  }
 
   int64_t position(int64_t i) const { return (first_ + i) % a_.positions_; }
   const int32_t* row(int64_t product) const { return values_.data() + product * items; }
@@ -202,6 +206,7 @@ struct Accumulation::Part {
 
   const Accumulation& a_;
   int64_t first_, items;
+  std::vector<std::vector<int64_t>> struck;  // the items that each event strikes
 
  private:
   // index_[i] = where in the input kernel index t of item i lies, -1 in the padding
@@ -238,11 +243,11 @@ template <class A>
 void Accumulation::settle(const Part& part, int64_t channel, int64_t step, A* partial) const {
   if constexpr (std::is_signed_v<A>)
     if (saturate_) clamp_all(partial, part.items, -static_cast<A>(sign_), static_cast<A>(sign_ - 1));
-  for (const ArrayEvent& event : events_) {
+  for (size_t e = 0; e < events_.size(); ++e) {
+    const ArrayEvent& event = events_[e];
     if (channel % event.channels != event.channel || step % event.steps != event.step) continue;
-    for (int64_t i = 0; i < part.items; ++i)
-      if (event.positions == 1 || part.position(i) % event.positions == event.position)
-        partial[i] = within<A>(static_cast<A>((static_cast<uint32_t>(partial[i]) & event.and_mask) ^ event.xor_mask));
+    for (const int64_t i : part.struck[e])
+      partial[i] = within<A>(static_cast<A>((static_cast<uint32_t>(partial[i]) & event.and_mask) ^ event.xor_mask));
   }
 }
 

@@ -17,7 +17,7 @@ class ArrayFaults {
   void compute(const Context& context) const;
 
  private:
-  std::vector<int64_t> kernel_, strides_, pads_, dilations_, order_, events_;
+  std::vector<int64_t> strides_, pads_, dilations_, order_, events_;
   int64_t groups_, step_, pass_steps_;
   int32_t width_, saturate_, recompute_;
   bool channels_last_;

@@ -54,7 +54,8 @@ def _stick(partial: Ints, step: int, array: Array) -> Ints:
 
 def _terms(x: Ints, layer: Layer) -> Ints:
     """The inputs (batch, groups, positions, products) of every sum, 0 in the padding."""
-    x = np.moveaxis(x.reshape(layer.batch, -1, layer.groups * layer.depth), 2, 1) if layer.channels_last else x
+    if layer.channels_last:
+        x = np.moveaxis(x.reshape(layer.batch, layer.axes[0].input, layer.depth), 2, 1)
     x = x.reshape(layer.batch, layer.groups, layer.depth, *(axis.input for axis in layer.axes))
     ends = [(axis.pad, (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1) for axis in layer.axes]
     room = [(pad, max(length - pad - axis.input, 0)) for (pad, length), axis in zip(ends, layer.axes, strict=True)]
@@ -67,7 +68,8 @@ def _terms(x: Ints, layer: Layer) -> Ints:
         ]
         windows.append(padded[(slice(None), slice(None), slice(None), *places)])
     stacked = np.stack(windows, axis=3)  # batch, groups, depth, kernel, outputs...
-    flat = stacked.reshape(layer.batch, layer.groups, layer.products, -1)
+    positions = int(np.prod([axis.output for axis in layer.axes], dtype=np.int64))
+    flat = stacked.reshape(layer.batch, layer.groups, layer.products, positions)
     return np.moveaxis(flat, 2, 3)
 
 
