@@ -1,7 +1,8 @@
 """Sites + fault models -> the fault plan: which process strikes which site, in tables and integers only."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from hwfault.datapath import ArrayPlan
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
-from hwfault.profiles.models import BitFlips, Clusters, FaultModel, SiteKind, WordFaults, per_bit
+from hwfault.profiles.models import BitFlips, Clusters, FaultModel, Select, SiteKind, WordFaults, per_bit
 from hwfault.profiles.records import Record
 from hwfault.stream.tables import ACCEPT_ALL, Table, accepts, encode_table, site_number, size_table
 
@@ -23,7 +25,11 @@ Accept = Annotated[int, Field(ge=0, le=ACCEPT_ALL)]
 
 
 class Site(Record):
-    """A named place where a tensor of quantized integers lives; `shape` is None as long as it is not known."""
+    """A named place where a tensor of quantized integers lives; `shape` is None as long as it is not known.
+
+    An accumulator has more: `worst_case` (the bits that its largest sum needs), `weights` (the shape of its layer's),
+    and `source`, the site whose integers feed the layer (None: they come with a scale of their own).
+    """
 
     name: str
     kind: SiteKind
@@ -31,11 +37,22 @@ class Site(Record):
     signed: bool
     layer: str = ""
     shape: tuple[int, ...] | None = None
+    source: str | None = None
+    weights: tuple[int, ...] | None = None
+    worst_case: int | None = None
 
     @property
     def batched(self) -> bool:
         """Whether axis 0 is the batch, each element a sample of its own; parameters are one sample as a whole."""
-        return self.kind in ("activation", "input")
+        return self.kind in ("activation", "input", "accumulator")
+
+
+class SiteList(list[Site]):
+    """Sites, and `obstacles`: why the accumulators of other layers are none, by the name that they would have."""
+
+    def __init__(self, sites: Iterable[Site], obstacles: Mapping[str, str] | None = None) -> None:
+        super().__init__(sites)
+        self.obstacles = dict(obstacles or {})
 
 
 class Process(Record):
@@ -53,10 +70,11 @@ class Process(Record):
 
 
 class SitePlan(Record):
-    """A site and the processes that strike it, in order."""
+    """A site and the processes that strike it, in order; for an accumulator also how its layer is added up."""
 
     site: Site
     processes: tuple[Process, ...]
+    array: ArrayPlan | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -230,9 +248,24 @@ def _integers(bits: int, fault: FaultModel) -> dict[str, Any]:
 def _check_selectors(sites: Sequence[Site], fault: FaultModel) -> None:
     for selector in fault.sites:
         if not any(selector.matches(site) for site in sites):
-            raise ModelError(
-                f"no site matches the selector {str(selector)!r}: {nearest(selector.name, [s.name for s in sites])}"
-            )
+            raise ModelError(f"no site matches the selector {str(selector)!r}: {_why_none(sites, selector)}")
+
+
+def _why_none(sites: Sequence[Site], selector: Select) -> str:
+    """What a selector that matches nothing may have meant."""
+    meant = selector.kind == "accumulator" or selector.name.endswith("accumulator")
+    if not meant or any(site.kind == "accumulator" and fnmatchcase(site.name, selector.name) for site in sites):
+        return nearest(selector.name, [site.name for site in sites])
+    obstacles = getattr(sites, "obstacles", {})
+    found = [f"{name}: {text}" for name, text in obstacles.items() if fnmatchcase(name, selector.name)]
+    if found:
+        return "; ".join(found)
+    if any(site.kind == "accumulator" for site in sites):
+        return nearest(selector.name, [site.name for site in sites if site.kind == "accumulator"])
+    return (
+        "accumulators are known once an example batch has run; list the sites with one, "
+        "as resolve(sites(model, example), faults) does"
+    )
 
 
 def _check_numbers(sites: Sequence[SitePlan]) -> None:
@@ -285,7 +318,7 @@ def _check_site(site: Site, found: dict[str, Site], where: str) -> None:
             f"the plan strikes the site {site.name!r}, which {where} does not have: {nearest(site.name, found)}"
         )
     other = found[site.name]
-    mine, theirs = ((s.bit_width, s.signed, s.batched) for s in (site, other))
+    mine, theirs = ((s.worst_case or s.bit_width, s.signed, s.batched) for s in (site, other))
     if mine != theirs:
         raise PlanError(
             f"the plan was made for {site.name!r} with (bit width, signed, batched) = {mine}, but {where} has "

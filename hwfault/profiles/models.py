@@ -11,7 +11,7 @@ from hwfault.errors import ModelError
 from hwfault.profiles.records import Record, read_yaml
 from hwfault.stream.tables import check_probability, size_table
 
-SiteKind = Literal["activation", "input", "weight", "bias"]
+SiteKind = Literal["activation", "input", "weight", "bias", "accumulator"]
 Probability = float | tuple[float, ...]
 
 
@@ -27,7 +27,10 @@ class SiteLike(Protocol):
 
 
 class Select(Record):
-    """Sites whose name matches the glob `name`, of one `kind` and `layer` type (a glob too) where these are given."""
+    """Sites whose name matches the glob `name`, of one `kind` and `layer` type (a glob too) where these are given.
+
+    Accumulators are chosen only by their kind, or by a name that ends in "accumulator".
+    """
 
     name: str = "*"
     kind: SiteKind | None = None
@@ -36,9 +39,12 @@ class Select(Record):
     def matches(self, site: SiteLike) -> bool:
         return (
             fnmatchcase(site.name, self.name)
-            and self.kind in (None, site.kind)
+            and (site.kind == self.kind or (self.kind is None and self._fits_any(site)))
             and (self.layer is None or fnmatchcase(site.layer, self.layer))
         )
+
+    def _fits_any(self, site: SiteLike) -> bool:
+        return site.kind != "accumulator" or self.name.endswith("accumulator")
 
     def __str__(self) -> str:
         extra = [f"{key}={value}" for key, value in (("kind", self.kind), ("layer", self.layer)) if value]

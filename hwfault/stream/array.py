@@ -3,6 +3,7 @@
 The semantics are those of the op ArrayFaults (export/SPEC.md); `array_reference` is the same in NumPy.
 """
 
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -63,8 +64,8 @@ class Array:
     saturate: bool = False
     step: int = 1
     pass_steps: int = 0
-    order: tuple[int, ...] = ()
-    events: tuple[Event, ...] = ()
+    order: Sequence[int] | NDArray[np.int64] = ()
+    events: Sequence[Event] | NDArray[np.int64] = ()
     recompute: bool = False
 
 
@@ -104,12 +105,10 @@ def _function() -> Any:
 def accumulate(dtype: int, acc: int, x: int, w: int, out: int, layer: Layer, array: Array, threads: int) -> None:
     """Writes the accumulators acc as the array leaves them to out (raw pointers; acc and out of `dtype` 0 float32 or
     1 float64, the integers x and w float32). Raises HwfaultError for a layer or array with impossible numbers."""
-    if array.order and len(array.order) != layer.products:
-        raise HwfaultError(
-            f"the order names {len(array.order)} products of {layer.products}, expected each of them once"
-        )
+    order, events = np.ascontiguousarray(array.order, np.int64), np.ascontiguousarray(array.events, np.int64)
+    if order.size not in (0, layer.products):
+        raise HwfaultError(f"the order names {order.size} products of {layer.products}, expected each of them once")
     axes = np.array([tuple(vars(axis).values()) for axis in layer.axes], np.int64)
-    order, events = np.array(array.order, np.int64), np.array(array.events, np.int64)
     sizes = (layer.batch, layer.channels, layer.groups, layer.depth)
     walk = (order.ctypes.data if order.size else None, array.step, array.pass_steps, events.ctypes.data)
     given = (
@@ -128,8 +127,8 @@ def accumulate_arrays(
     x, w = (np.ascontiguousarray(part, np.float32) for part in (x, w))
     _check_sizes(acc, x, w, layer)
     out = np.empty_like(acc)
-    pointers = [part.ctypes.data for part in (acc, x, w, out)]
-    accumulate({4: 0, 8: 1}[acc.dtype.itemsize], *pointers, layer, array, threads)  # type: ignore[arg-type]
+    pointers = (acc.ctypes.data, x.ctypes.data, w.ctypes.data, out.ctypes.data)
+    accumulate({4: 0, 8: 1}[acc.dtype.itemsize], *pointers, layer, array, threads)
     return out
 
 

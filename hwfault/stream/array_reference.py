@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 def accumulate(x: NDArray[np.generic], w: NDArray[np.generic], layer: Layer, array: Array) -> Ints:
     """The accumulators (int64, of the layer's shape) of integers x and w; see Layer and Array."""
     terms, weights = _terms(x.astype(np.int64), layer), w.astype(np.int64).reshape(layer.channels, -1)
-    order = np.array(array.order or range(layer.products))
+    order = np.array(array.order if len(array.order) else range(layer.products))
     terms, weights = terms[:, :, :, order], weights[:, order]
     steps = -(-layer.products // array.step)
     per_pass = array.pass_steps or steps
@@ -57,13 +57,13 @@ def _terms(x: Ints, layer: Layer) -> Ints:
     if layer.channels_last:
         x = np.moveaxis(x.reshape(layer.batch, layer.axes[0].input, layer.depth), 2, 1)
     x = x.reshape(layer.batch, layer.groups, layer.depth, *(axis.input for axis in layer.axes))
-    ends = [(axis.pad, (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1) for axis in layer.axes]
+    ends = [(axis.pad, axis.output * axis.stride + (axis.kernel - 1) * axis.dilation) for axis in layer.axes]
     room = [(pad, max(length - pad - axis.input, 0)) for (pad, length), axis in zip(ends, layer.axes, strict=True)]
     padded = np.pad(x, [(0, 0), (0, 0), (0, 0), *room])
     windows = []
     for taps in product(*(range(axis.kernel) for axis in layer.axes)):
         places = [
-            slice(tap * a.dilation, tap * a.dilation + (a.output - 1) * a.stride + 1, a.stride) if a.output else slice(0)
+            slice(tap * a.dilation, tap * a.dilation + a.output * a.stride, a.stride)
             for tap, a in zip(taps, layer.axes, strict=True)
         ]
         windows.append(padded[(slice(None), slice(None), slice(None), *places)])
