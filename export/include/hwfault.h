@@ -46,7 +46,7 @@ HWFAULT_API int64_t hwfault_hits(uint64_t seed, uint32_t site, uint32_t sample, 
                                  const int64_t* table, int64_t table_length, int64_t capacity, int64_t* word,
                                  uint32_t* aux);
 
-/* out = x with the faults; out may be x. Returns the number of words changed. */
+/* out = x with the faults; out may be x unless the program has late bits. Returns the number of words changed. */
 HWFAULT_API int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_draw* draw,
                                    const hwfault_format* format, int32_t threads);
 

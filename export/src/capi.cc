@@ -69,7 +69,9 @@ void check_present(const Units& units, const P*... pointer) {
 
 Program checked_program(const hwfault_draw& draw, int bit_width) {
   check_draw(draw);
-  return parse_program(draw.program, draw.program_length, bit_width);
+  Program program = parse_program(draw.program, draw.program_length, bit_width);
+  program.check_words(draw.words);
+  return program;
 }
 
 }  // namespace
@@ -118,6 +120,7 @@ int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_dr
     const Program program = checked_program(*draw, format->bit_width);
     const Units units{draw->batch, draw->words};
     check_present(units, x, out, draw->sample);
+    if (x == out && program.reads_others()) throw Error("late bits need the values of other words: out must not be x");
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
@@ -181,10 +184,13 @@ int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t 
     const Program program = checked_program(*draw, bit_width);
     const Units units{draw->batch, draw->words};
     check_present(units, codes, draw->sample);
+    const int64_t copied = program.reads_others() ? draw->batch * draw->words : 0;
+    const std::vector<uint32_t> copy(codes, codes + copied);
+    const uint32_t* stored = copied ? copy.data() : codes;
     int64_t changed = 0;
     strike_units(
         program, *draw, units, 0, units.count(), [](const Unit&) {},
-        [&](int64_t at, int64_t) { return codes[at] & program.code_mask(); },
+        [&](int64_t at, int64_t) { return stored[at] & program.code_mask(); },
         [&](int64_t at, int64_t, uint32_t, uint32_t is) { codes[at] = is, ++changed; });
     return changed;
   });

@@ -79,6 +79,7 @@ void TransientFaults<T>::compute(const Context& context) const {
   const auto first_sample = static_cast<uint64_t>(context.scalar<int64_t>(4, "the first sample number"));
   T* y = context.output<T>(x.shape);
   const Units units = units_of(x.shape, target_.batched);
+  program_.check_words(units.words);
   std::vector<int64_t> samples(static_cast<size_t>(units.batch), 0);
   if (target_.batched)
     for (size_t i = 0; i < samples.size(); ++i) samples[i] = static_cast<int64_t>(first_sample + i);
