@@ -65,7 +65,7 @@ def test_the_word_before(shape):
 def test_known_answers(known):
     codes = np.array(known["codes"], np.uint32)
     number = {"seed": int(known["seed"]), "bit_width": known["bit_width"]}
-    changed = {word: code for word, code in known["changed"]}
+    changed = dict(known["changed"])
     expected = np.array([changed.get(word, code) for word, code in enumerate(known["codes"])])
     got = reference.inject_codes(codes, program=known["program"], sample=known["sample"], **number)
     np.testing.assert_array_equal(got, expected)
@@ -131,8 +131,8 @@ def test_programs_that_are_none(numbers):
 
 
 def test_channels_that_do_not_divide_a_sample():
+    numbers = late(1, 1.0, 1, 1, 1, 3, 2)
     with pytest.raises(HwfaultError, match=r"counts 3 channels of 2 words, which do not make up samples of 8 words"):
-        numbers = late(1, 1.0, 1, 1, 1, 3, 2)
         native.inject_codes(np.zeros((1, 8), np.uint32), program=numbers, seed=1, samples=[0], bit_width=8)
 
 
