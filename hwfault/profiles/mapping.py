@@ -10,6 +10,11 @@ from hwfault.profiles.records import Sourced
 class _Mapping(Sourced):
     representation: Literal["twos_complement", "offset_binary", "sign_magnitude"] = "twos_complement"
 
+    @property
+    def elements(self) -> tuple[int, int] | None:
+        """(rows, columns) of the array of processing elements, None for a plain memory."""
+        return None
+
 
 class Linear(_Mapping):
     """Words one behind the other in a memory of rows."""
@@ -30,21 +35,30 @@ class FinnMvau(_Mapping):
     pe: int
     simd: int
 
+    @property
+    def elements(self) -> tuple[int, int]:
+        return 1, self.pe
 
-class WeightStationary(_Mapping):
+
+class _Systolic(_Mapping):
+    rows: int
+    columns: int
+
+    @property
+    def elements(self) -> tuple[int, int]:
+        return self.rows, self.columns
+
+
+class WeightStationary(_Systolic):
     """A systolic array whose elements hold weights."""
 
     kind: Literal["weight_stationary"] = "weight_stationary"
-    rows: int
-    columns: int
 
 
-class OutputStationary(_Mapping):
+class OutputStationary(_Systolic):
     """A systolic array whose elements hold outputs."""
 
     kind: Literal["output_stationary"] = "output_stationary"
-    rows: int
-    columns: int
 
 
 Mapping = Annotated[Linear | FinnMvau | WeightStationary | OutputStationary, Field(discriminator="kind")]

@@ -18,6 +18,7 @@ class BlockColumn(Sourced):
 
     kind: Literal["block_column"] = "block_column"
     block_rows: int
+    row_bits: int | None = None
     column_period: int = 1
     block_share: float
     dispersion: float
