@@ -14,7 +14,7 @@ from hwfault.inject.clock import Clock
 from hwfault.inject.sites import quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
 from hwfault.plan import FaultPlan, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
 
 Gradient = Literal["zero", "straight_through"]
@@ -23,7 +23,7 @@ Observer = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
 
 def inject(
     model: nn.Module,
-    plan: FaultPlan | Sequence[BitFlips | WordFaults | Clusters],
+    plan: FaultPlan | Sequence[FaultModel],
     *,
     seed: int,
     gradient: Gradient = "zero",
@@ -54,7 +54,7 @@ class Injection:
     def __init__(
         self,
         model: nn.Module,
-        plan: FaultPlan | Sequence[BitFlips | WordFaults | Clusters],
+        plan: FaultPlan | Sequence[FaultModel],
         *,
         seed: int,
         gradient: Gradient,
