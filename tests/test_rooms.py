@@ -17,6 +17,7 @@ FLOORS = {
     "files": 0,
     "stream": 1,
     "profiles": 1,
+    "processes": 2,
     "datapath": 2,
     "plan": 2,
     "inject": 3,
@@ -32,7 +33,9 @@ SAME_FLOOR = {
     ("files", "errors"),  # errors lie below everything
     ("codes", "errors"),
     ("profiles", "stream"),  # a model checks its numbers with the one table builder
-    ("plan", "datapath"),  # a plan holds how its layers are added up
+    ("plan", "processes"),
+    ("datapath", "processes"),
+    ("plan", "datapath"),
     ("graph", "inject"),  # replay compares the two
 }
 HEAVY = ("torch", "onnx", "brevitas", "qonnx", "onnxruntime", "sklearn", "matplotlib", "ray", "triton")

@@ -14,11 +14,11 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwfault.datapath import ArrayPlan
 from hwfault.errors import PlanError
 from hwfault.inject.array_op import accumulate
 from hwfault.inject.exporting import refuse_export
 from hwfault.plan import Site
+from hwfault.processes import ArrayPlan
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
