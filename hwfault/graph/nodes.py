@@ -19,6 +19,9 @@ FAULT_OPS = {"TransientFaults": ("seed", "first_sample"), "FaultMap": ("word", "
 FAULT_OPS["IntermittentFaults"] = (*FAULT_OPS["FaultMap"], *FAULT_OPS["TransientFaults"])
 """The fault ops and their inputs after the values, the scale and the zero point."""
 
+ARRAY_OP = "ArrayFaults"
+"""The op that adds up a layer on an array of processing elements, before the site's fault ops."""
+
 _REFRESH = {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
 
 Made = tuple[NodeProto, list[TensorProto]]
