@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from hwfault.errors import HwfaultError
 from hwfault.plan import FaultPlan, Process, Site
+from hwfault.processes import MapProcess, MapStep
+from hwfault.profiles.faultmap import Kind
 from hwfault.profiles.records import Record
 from hwfault.stream.check import check_draw
 from hwfault.stream.reference import plane_hits
@@ -16,7 +18,7 @@ class Fault(Record):
     process: int
     word: int
     bit: int | None
-    aux: int
+    aux: int | None = None
     effect: str
 
 
@@ -29,19 +31,32 @@ def faults_at(plan: FaultPlan, name: str, *, seed: int, sample: int, words: int 
     entry = plan.at(name)
     words = _size(entry.site) if words is None else words
     check_draw(seed=seed, site=0, words=words, plane=0)
-    return [fault for process in entry.processes for fault in _faults(plan, entry.site, process, (seed, sample, words))]
+    draw = (seed, sample, words)
+    return [
+        fault
+        for p in entry.processes
+        for fault in (_cells(p, seed, sample) if isinstance(p, MapProcess) else _faults(plan, entry.site, p, draw))
+    ]
 
 
 def _size(site: Site) -> int:
-    if site.shape is None:
+    if site.words is None:
         raise HwfaultError(
             f"how many words a sample of {site.name!r} has is not known; give it (--words), or list the network's "
             "sites with an example batch before resolving the plan"
         )
-    size = 1
-    for length in site.shape:
-        size *= length
-    return size
+    return site.words
+
+
+def _cells(process: MapProcess, seed: int, sample: int) -> Iterator[Fault]:
+    """The cells of a map; of an intermittent one, those active in the sample's refresh period."""
+    period = sample if process.refresh in ("inference", "batch") else 0
+    rows = process.map if process.permanent else MapStep(process).active(seed, period)
+    for word, bit, kind in zip(*(column.tolist() for column in rows.cells()), strict=True):
+        yield Fault(process=process.fault, word=word, bit=bit, effect=_KINDS[Kind(kind)])
+
+
+_KINDS = {Kind.FLIP: "flip", Kind.STUCK_AT_0: "stuck at 0", Kind.STUCK_AT_1: "stuck at 1"}
 
 
 def _faults(plan: FaultPlan, site: Site, process: Process, draw: tuple[int, int, int]) -> Iterator[Fault]:

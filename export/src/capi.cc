@@ -75,7 +75,7 @@ Program checked_program(const hwfault_draw& draw, int bit_width) {
 
 extern "C" {
 
-int64_t hwfault_abi_version(void) { return 1; }
+int64_t hwfault_abi_version(void) { return 2; }
 
 const char* hwfault_error_text(int64_t) { return last_error.c_str(); }
 
@@ -189,21 +189,38 @@ int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t 
   });
 }
 
-int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, int64_t batch, int64_t words, const int64_t* word,
-                          const uint32_t* and_mask, const uint32_t* xor_mask, int64_t rows,
-                          const hwfault_format* format, int32_t threads) {
+int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, const hwfault_map* map, const hwfault_format* format,
+                          int32_t threads) {
   return guarded([&] {
     check_format(*format);
-    check_draw({0, nullptr, batch, words, nullptr, 0});
-    const Map map{word, and_mask, xor_mask, rows};
-    check_map(map, words, format->bit_width);
-    const Units units{batch, words};
+    check_map(*map, format->bit_width);
+    const Units units{map->batch, map->words};
     check_present(units, x, out);
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
       return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
-        return map_units(static_cast<const T*>(x), static_cast<T*>(out), map, codec, units, first, last);
+        return apply_map_units(static_cast<const T*>(x), static_cast<T*>(out), *map, codec, units, first, last);
+      });
+    });
+  });
+}
+
+int64_t hwfault_zero_map(int32_t dtype, const void* gradient, void* out, const void* x, const hwfault_map* map,
+                         const hwfault_format* format, int32_t threads) {
+  return guarded([&] {
+    check_format(*format);
+    check_map(*map, format->bit_width);
+    if (!x && !keeps_all_bits(*map, format->bit_width))
+      throw Error("which words the map changes depends on the stored codes, so the values before are needed");
+    const Units units{map->batch, map->words};
+    check_present(units, gradient, out);
+    return with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
+        return zero_map_units(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x), *map,
+                              codec, units, first, last);
       });
     });
   });

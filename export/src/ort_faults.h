@@ -11,7 +11,7 @@ namespace hwfault::ort {
 // What both ops know of the tensor they strike.
 struct Target {
   explicit Target(const NodeInfo& node);
-  int32_t bit_width, is_signed;
+  int32_t bit_width, is_signed, representation;
   bool batched;
 };
 
@@ -41,6 +41,25 @@ class FaultMap {
 
  private:
   Target target_;
+};
+
+// When the activity of intermittent faults is drawn anew.
+enum class Refresh { inference, batch, held };
+
+template <class T>
+class IntermittentFaults {
+ public:
+  static constexpr const char* name = "IntermittentFaults";
+  static constexpr ElementType type = std::is_same_v<T, float> ? kFloat : kDouble;
+  static constexpr std::array inputs{type, type, type, kInt64, kInt64, kInt64, kInt64, kInt64};
+  explicit IntermittentFaults(const NodeInfo& node);
+  void compute(const Context& context) const;
+
+ private:
+  Target target_;
+  int64_t threshold_;
+  uint32_t site_;
+  Refresh refresh_;
 };
 
 }  // namespace hwfault::ort

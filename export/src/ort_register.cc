@@ -12,7 +12,8 @@ class Library {
   explicit Library(const OrtApi* table) : api_(table) {
     add("qonnx.custom_op.general", {new Op<Quant>(api_), new Op<IntQuant>(api_), new Op<BipolarQuant>(api_)});
     add("hwfault", {new Op<TransientFaults<float>>(api_), new Op<TransientFaults<double>>(api_),
-                    new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_)});
+                    new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_),
+                    new Op<IntermittentFaults<float>>(api_), new Op<IntermittentFaults<double>>(api_)});
   }
 
   void add_to(OrtSessionOptions* options) const {

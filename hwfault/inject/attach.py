@@ -10,10 +10,10 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.errors import GraphError, HwfaultError, PlanError
-from hwfault.inject import ops
 from hwfault.inject.clock import Clock
 from hwfault.inject.sites import quantizers, sites, unwrap
-from hwfault.plan import FaultPlan, SitePlan, resolve
+from hwfault.inject.strike import Strike, kept
+from hwfault.plan import FaultPlan, resolve
 from hwfault.profiles.models import BitFlips, Clusters, WordFaults
 from hwfault.stream.check import check_seed, signed64
 
@@ -103,7 +103,7 @@ class Injection:
     def seed(self, seed: int) -> None:
         self._seed = check_seed(seed)
         # a new tensor: graphs of earlier forwards may still hold the old one for their backward
-        self._seed_tensor = _kept(signed64(seed), self._device)
+        self._seed_tensor = kept(signed64(seed), self._device)
 
     @property
     def first_sample(self) -> int:
@@ -127,9 +127,8 @@ class Injection:
 
     def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
         """The values of a site with this forward's faults."""
-        entry = self._strikes[name]
-        samples = self.clock.of_batch(value.shape[0]) if entry.batched else self.clock.of_parameters()
-        faulty = entry(value, samples, self._seed_tensor, scale, zero_point, self._straight_through)
+        strike = self._strikes[name]
+        faulty = strike(value, self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
         if self._observe is not None:
             self._observe(name, *(t.detach() for t in (value, faulty, scale, zero_point)))
         return faulty
@@ -154,29 +153,6 @@ def passes_straight_through(gradient: str) -> bool:
     if gradient not in ("zero", "straight_through"):
         raise HwfaultError(f"the gradient rule is {gradient!r}, expected 'zero' or 'straight_through'")
     return gradient == "straight_through"
-
-
-class Strike:
-    """The faults of one site, ready to be applied."""
-
-    def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
-        self.batched = entry.site.batched
-        self._format = (entry.site.bit_width, entry.site.signed)
-        self._reads_stored = entry.reads_stored(plan.tables)
-        self._program = _kept(plan.program(entry.site.name), device)
-
-    def __call__(
-        self, value: Tensor, samples: Tensor, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
-    ) -> Tensor:
-        rules = (*self._format, straight_through, self._reads_stored)
-        out: Tensor = ops.inject(value, samples, seed, self._program, scale, zero_point, *rules)
-        return out
-
-
-def _kept(numbers: int | Sequence[int], device: torch.device) -> Tensor:
-    """Numbers as a tensor that autograd may keep, also if it is made in inference mode."""
-    with torch.inference_mode(False):
-        return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 class SiteHook:

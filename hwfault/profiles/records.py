@@ -45,6 +45,13 @@ class Record(BaseModel):
             raise ModelError(f"{source}: {error}") from None
 
 
+class Sourced(Record):
+    """A record that may name, by its key, the source of what it says."""
+
+    source: str | None = None
+    """The key of one of the profile's sources; where it is left out nothing is claimed."""
+
+
 def _check_keys(data: Any) -> None:
     """Raises ModelError unless every key of nested mappings is text; looks at each shared part once."""
     seen, waiting = set(), [("", data)]

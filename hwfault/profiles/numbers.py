@@ -1,0 +1,46 @@
+"""Numbers, shares and names as profiles write them: `yes` is no number, and infinities are none either."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from hwfault.stream.tables import check_probability
+
+
+def _no_yes_or_no(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a number")
+    return value
+
+
+def _number_or_name(value: Any) -> Any:
+    """YAML reads 1e-3 (without a point) as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _in_range(value: float) -> float:
+    return check_probability(value, "the number")
+
+
+NAME = r"^[a-z][a-z0-9_]*$"
+
+Number = Annotated[float, BeforeValidator(_no_yes_or_no), Field(allow_inf_nan=False)]
+"""A finite number."""
+Probability = Annotated[float, BeforeValidator(_no_yes_or_no), AfterValidator(_in_range)]
+"""A number in [0, 1]."""
+Count = Annotated[int, BeforeValidator(_no_yes_or_no), Field(ge=0)]
+"""A whole number from 0."""
+Positive = Annotated[int, BeforeValidator(_no_yes_or_no), Field(ge=1)]
+"""A whole number from 1."""
+Name = Annotated[str, Field(pattern=NAME)]
+"""The name of an axis or parameter, as `--faults NAME@axis=value` can write it."""
+Share = Annotated[Probability | Name, BeforeValidator(_number_or_name)]
+"""A number in [0, 1], or the name of a free parameter."""
+
+
+def listed(values: Any) -> str:
+    """Numbers as a text: 0.53, 0.54, 0.55."""
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,322 @@
+"""Fault profiles: how one piece of hardware corrupts stored bits, with the source of every number."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from hwfault.errors import ModelError, nearest
+from hwfault.profiles.curve import check_names, look_up
+from hwfault.profiles.library import profile_path
+from hwfault.profiles.mapping import Mapping as AddressMapping
+from hwfault.profiles.numbers import Number, Probability, Share
+from hwfault.profiles.protection import Protection
+from hwfault.profiles.rates import RateCurve
+from hwfault.profiles.records import Record, Sourced, read_yaml
+from hwfault.profiles.spatial import Clusters, Independent, ProcessingElements, Spatial
+from hwfault.stream.tables import check_probability
+
+Component = Literal["weight_memory", "activation_memory", "accumulator", "datapath", "input"]
+Status = Literal["read", "derived", "assumed"]
+STATUSES: tuple[Status, ...] = ("read", "derived", "assumed")
+"""From the best backed to the worst."""
+
+_PARTS = ("effect", "spatial", "persistence", "mapping", "rate")
+
+
+class Source(Record):
+    """Where numbers come from, named by its `key`.
+
+    `status`: read in the source itself, derived from it by computation, or assumed. `measured`: on real hardware.
+    """
+
+    key: str
+    citation: str
+    locator: str | None = None
+    status: Status
+    measured: bool
+    licence_of_data: str | None = None
+
+
+class Technology(Record):
+    """What the hardware is, in words."""
+
+    family: str | None = None
+    node: str | None = None
+    cell: str | None = None
+    vendor: str | None = None
+    note: str | None = None
+
+
+class Effect(Sourced):
+    """What a faulty cell does: shares that sum to 1, or for each effect the free parameter that is its probability."""
+
+    flip: Share = 0.0
+    stuck_at_0: Share = 0.0
+    stuck_at_1: Share = 0.0
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        given = [share for share in self.shares if share != 0.0]
+        if given and all(isinstance(share, str) for share in given):
+            return self
+        if any(isinstance(share, str) for share in given):
+            raise ValueError("expected either shares that sum to 1, or names of free parameters, not both")
+        total = math.fsum(float(share) for share in given)
+        if not math.isclose(total, 1.0, abs_tol=1e-9):
+            raise ValueError(f"the shares of flip, stuck_at_0 and stuck_at_1 sum to {total:g}, expected 1")
+        return self
+
+    @property
+    def shares(self) -> tuple[float | str, float | str, float | str]:
+        """(flip, stuck_at_0, stuck_at_1), in the order of `faultmap.Kind`."""
+        return self.flip, self.stuck_at_0, self.stuck_at_1
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The free parameters that stand for shares; () where the shares are numbers."""
+        return tuple(share for share in self.shares if isinstance(share, str))
+
+
+class Persistence(Sourced):
+    """How long a fault stays: transient (drawn at every use), permanent (drawn once for a device), or intermittent.
+
+    An intermittent cell shows its fault with probability `p_active` in each `refresh` period.
+    """
+
+    kind: Literal["transient", "intermittent", "permanent"]
+    p_active: Probability = 1.0
+    refresh: Literal["inference", "batch", "epoch", "power_cycle"] | None = None
+
+    @model_validator(mode="after")
+    def _only_where_it_has_a_meaning(self) -> Self:
+        given = {"p_active", "refresh"} & self.model_fields_set
+        if self.kind != "intermittent" and given:
+            raise ValueError(f"{min(given)} goes with intermittent faults, not with {self.kind} ones")
+        if self.kind == "intermittent" and (len(given) < 2 or self.refresh is None):
+            raise ValueError("intermittent faults need both p_active and refresh")
+        return self
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The rate of a profile at an operating point, in its own quantity, and what it rests on.
+
+    `cells` is the probability that a cell is faulty (an element, for faulty_elements), `flip`, `stuck_at_0` and
+    `stuck_at_1` those that it is faulty in this way; `effect` has their shares, in numbers.
+    `region` says how it was found: measured, interpolated, clamped, fail-free or free. `upper_bound`: nothing failed at
+    a point among the `sources`, which is drawn at 3/N. `status` is the worst of the sources'.
+    """
+
+    value: float
+    cells: float
+    flip: float
+    stuck_at_0: float
+    stuck_at_1: float
+    effect: Effect
+    upper_bound: bool
+    status: Status
+    sources: tuple[str, ...]
+    region: str
+
+    @property
+    def p01(self) -> float:
+        """The probability that a stored 0 reads 1."""
+        return self.flip + self.stuck_at_1
+
+    @property
+    def p10(self) -> float:
+        """The probability that a stored 1 reads 0."""
+        return self.flip + self.stuck_at_0
+
+
+class Profile(Record):
+    """One piece of hardware: how often faults occur at which operating point, what they do, where and for how long.
+
+    `fault_models/SCHEMA.md` documents every key. Construction raises ModelError where a rule is broken.
+    """
+
+    schema_version: Literal[1]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str
+    technology: Technology = Technology()
+    component: Component
+    sources: tuple[Source, ...] = ()
+    rate: RateCurve
+    effect: Effect
+    bit_weights: tuple[Number, ...] | None = None
+    spatial: Spatial
+    persistence: Persistence
+    mapping: AddressMapping | None = None
+    protection: Protection | None = None
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        _check_sources(self)
+        _check_parameters(self)
+        _check_quantity(self)
+        _check_place(self)
+        if self.bit_weights is not None and (min(self.bit_weights, default=-1) < 0 or not any(self.bit_weights)):
+            raise ValueError("bit_weights: expected numbers from 0, at least one of them above it")
+        return self
+
+    @classmethod
+    def load(cls, name: Path | str) -> Self:
+        """The library's profile of this name, or that of a YAML file anywhere; raises FileError or ModelError."""
+        path = profile_path(name)
+        return cls.parse(read_yaml(path), str(path))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the profile as canonical JSON: every key, sorted, no spaces, numbers as their shortest text."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def status(self) -> Status:
+        """The worst status of all that the profile names a source for; `assumed` where the user sets the rate."""
+        keys = [point.source for point in self.rate.points] + [axis.source for axis in self.rate.axes]
+        return self._worst([*keys, *(source for _, source in self._parts())], free=bool(self.rate.free))
+
+    def resolve_rate(self, operating_point: Mapping[str, float], *, strict_sources: bool = False) -> Rate:
+        """The rate at an operating point, a value for each axis or free parameter.
+
+        An axis with one measured value may be left out. Raises ModelError for a missing or unknown axis, beyond the
+        measured range (with the range), and with `strict_sources` where something used rests on an assumption.
+        """
+        rate = self._free(operating_point) if self.rate.free else self._measured(operating_point)
+        if strict_sources and (reasons := self.assumptions(rate)):
+            raise ModelError(
+                f"{self.name}: strict sources were asked for, but {'; '.join(reasons)}; choose another operating point "
+                "or profile, or accept assumptions"
+            )
+        return rate
+
+    def assumptions(self, rate: Rate) -> list[str]:
+        """What the profile assumes, at this rate, in words: nothing where every source used was read or derived."""
+        if self.rate.free:
+            return [f"the rate is a free parameter ({', '.join(self.rate.free)}) that no source backs"]
+        assumed = {source.key for source in self.sources if source.status == "assumed"}
+        found = [f"the rate rests on an assumption ({key})" for key in rate.sources if key in assumed]
+        return found + [f"its {part} rests on an assumption ({key})" for part, key in self._parts() if key in assumed]
+
+    def _measured(self, at: Mapping[str, float]) -> Rate:
+        found = look_up(self.rate, at, self.name)
+        cells, status = self._cells(found.value), self._worst(found.sources)
+        flip, low, high = (cells * float(share) for share in self.effect.shares)
+        bound, sources, region = found.upper_bound, found.sources, found.region
+        return Rate(found.value, cells, flip, low, high, self.effect, bound, status, sources, region)
+
+    def _free(self, at: Mapping[str, float]) -> Rate:
+        given = self._parameters(at)
+        value = math.fsum(given.values())
+        effect, cells = self.effect, value if self.effect.parameters else self._cells(value)
+        flip, low, high = (given[s] if isinstance(s, str) else cells * s for s in effect.shares)
+        if effect.parameters:
+            shares = dict(zip(_EFFECTS, _normalised([flip, low, high]), strict=True))
+            effect = effect.model_copy(update=shares)
+        return Rate(value, cells, flip, low, high, effect, False, "assumed", (), "free")
+
+    def _parameters(self, at: Mapping[str, float]) -> dict[str, float]:
+        """The free parameters, each in [0, 1] and together too."""
+        check_names(at, self.rate, self.name)
+        if missing := [name for name in self.rate.free if name not in at]:
+            wanted = ",".join(f"{name}=0.001" for name in self.rate.free)
+            raise ModelError(
+                f"{self.name}: the free parameter {missing[0]} is not given; write for example {self.name}@{wanted}"
+            )
+        given = {name: check_probability(float(at[name]), f"{self.name}: {name}") for name in self.rate.free}
+        if (total := math.fsum(given.values())) > 1.0:
+            raise ModelError(f"{self.name}: {' + '.join(given)} is {total:g}, expected at most 1 together")
+        return given
+
+    def _cells(self, rate: float) -> float:
+        """The probability that a cell is faulty: flips count a stuck cell half, events cover several cells."""
+        factor = 1.0
+        if self.rate.quantity == "flips":
+            flip, *stuck = (float(share) for share in self.effect.shares)
+            factor = 1 / (flip + math.fsum(stuck) / 2)
+        elif self.rate.quantity == "events" and isinstance(self.spatial, Clusters):
+            factor = math.fsum((size + 1) * p for size, p in enumerate(self.spatial.sizes))
+        if rate * factor > 1.0:
+            raise ModelError(
+                f"{self.name}: a rate of {rate:g} {self.rate.quantity} would need {rate * factor:g} faulty cells for "
+                "each cell, expected at most 1"
+            )
+        return rate * factor
+
+    def _parts(self) -> Iterator[tuple[str, str]]:
+        """(part, source) of the parts that name their source."""
+        for part in _PARTS:
+            if (key := getattr(getattr(self, part), "source", None)) is not None:
+                yield part, key
+
+    def _worst(self, keys: Sequence[str | None], *, free: bool = False) -> Status:
+        status = {source.key: source.status for source in self.sources}
+        used = [status[key] for key in keys if key is not None] + (["assumed"] if free else [])
+        return max(used, key=STATUSES.index, default="read")
+
+
+_EFFECTS = ("flip", "stuck_at_0", "stuck_at_1")
+
+
+def _normalised(shares: Sequence[float]) -> Sequence[float]:
+    total = math.fsum(shares)
+    return [share / total for share in shares] if total else [1.0, 0.0, 0.0]
+
+
+def _check_sources(profile: Profile) -> None:
+    keys = [source.key for source in profile.sources]
+    if profile.rate.points and not keys:
+        raise ValueError("sources: none is given, expected the source of the measured points")
+    if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
+        raise ValueError(f"sources: the key {twice[0]!r} is given twice")
+    named = [(f"rate.points.{i}", point.source) for i, point in enumerate(profile.rate.points)]
+    named += [(f"rate.axes.{i}", axis.source) for i, axis in enumerate(profile.rate.axes) if axis.source is not None]
+    for place, key in [*named, *profile._parts()]:
+        if key not in keys:
+            raise ValueError(f"{place}: {key!r} is not among the sources: {nearest(key, keys)}")
+
+
+def _check_parameters(profile: Profile) -> None:
+    free, named = profile.rate.free, profile.effect.parameters
+    if unknown := [name for name in named if name not in free]:
+        raise ValueError(f"effect: {unknown[0]!r} is not a free parameter of the rate: {nearest(unknown[0], free)}")
+    if named and (sorted(named) != sorted(free) or profile.rate.quantity != "faulty_cells"):
+        raise ValueError(
+            "effect: where free parameters stand for the shares, each of them stands once, and the rate's quantity is "
+            "faulty_cells"
+        )
+    if len(free) > 1 and not named:
+        raise ValueError(f"rate.free: {len(free)} parameters, expected one, or names of them as shares of the effect")
+
+
+def _check_quantity(profile: Profile) -> None:
+    quantity, spatial = profile.rate.quantity, profile.spatial
+    if (quantity == "faulty_elements") != isinstance(spatial, ProcessingElements):
+        raise ValueError(
+            f"rate.quantity {quantity} with spatial {spatial.kind}: faulty_elements and processing_elements go together"
+        )
+    if quantity == "events" and not isinstance(spatial, Clusters):
+        raise ValueError(f"rate.quantity events goes with spatial clusters, not with {spatial.kind}")
+
+
+def _check_place(profile: Profile) -> None:
+    spatial, mapping = profile.spatial, profile.mapping
+    if not isinstance(spatial, Independent | Clusters) and mapping is None:
+        raise ValueError(f"mapping: missing; a spatial pattern of {spatial.kind} lies in a memory or array")
+    if isinstance(spatial, ProcessingElements) and mapping is not None:
+        expected, found = (spatial.rows, spatial.columns), mapping.elements
+        if found != expected:
+            size = "a plain memory" if found is None else f"{found[0]} x {found[1]}"
+            raise ValueError(
+                f"mapping: {mapping.kind} has {size}, spatial has {spatial.rows} x {spatial.columns} processing "
+                "elements; expected an array of the same size"
+            )
