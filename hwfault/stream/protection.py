@@ -143,8 +143,8 @@ def linear_layout(memory: Memory, code_words: int, bit_width: int) -> Layout:
 
 
 @cache
-def _positions(data_bits: int) -> Words:
-    """The positions of the data bits, then of the Hamming check bits."""
+def code_positions(data_bits: int) -> Words:
+    """The positions of a SECDED word's data bits, then of its Hamming check bits; the overall parity has none."""
     checks = 1 << np.arange(hamming_check_bits(data_bits))
     every = np.arange(1, data_bits + len(checks) + 1)
     return np.concatenate([np.setdiff1d(every, checks), checks])
@@ -152,7 +152,7 @@ def _positions(data_bits: int) -> Words:
 
 def _syndrome(cells: Bits, data_bits: int) -> Words:
     """The XOR of the positions of all ones; cells past the positions are left out."""
-    at = _positions(data_bits)
+    at = code_positions(data_bits)
     return np.asarray(np.bitwise_xor.reduce(cells[:, : len(at)] * at[: cells.shape[1]], axis=1, initial=0))
 
 
@@ -185,7 +185,7 @@ def read(memory: Memory, cells: Bits) -> tuple[Bits, Bits]:
         return (votes >= 2).astype(np.uint8), np.where(disagree, CORRECTED, CLEAN).astype(np.uint8)
     syndrome, odd = _syndrome(cells, memory.data_bits), _parity(cells)[:, 0] == 1
     known = syndrome < memory.cells
-    wrong = (syndrome[:, None] == _positions(memory.data_bits)[: memory.data_bits]) & odd[:, None]
+    wrong = (syndrome[:, None] == code_positions(memory.data_bits)[: memory.data_bits]) & odd[:, None]
     verdict = np.where(odd & known, CORRECTED, np.where(odd | (syndrome > 0), DETECTED, CLEAN))
     return data ^ wrong, verdict.astype(np.uint8)
 
