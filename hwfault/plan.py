@@ -1,7 +1,7 @@
 """Sites + fault models -> the fault plan: which process strikes which site, in tables and integers only."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -11,14 +11,19 @@ from pydantic import model_validator
 
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
-from hwfault.processes import Process, Site, SitePlan, Step, StreamStep
-from hwfault.profiles.models import BitFlips, Clusters, FaultModel, WordFaults, per_bit
+from hwfault.hardware import depends_on_device, law_of, map_processes, selectors
+from hwfault.processes import MapProcess, Process, Site, SitePlan, Step, StreamStep
+from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
 from hwfault.profiles.records import Record
+from hwfault.stream.check import check_seed
 from hwfault.stream.tables import Table, accepts, encode_table, site_number, size_table
 
 __all__ = ["FaultPlan", "Process", "Site", "SitePlan", "resolve"]
 
 _LARGEST_PLAN = 1 << 28
+
+Law = BitFlips | WordFaults | Clusters
+"""What the stream draws."""
 
 
 class FaultPlan(Record):
@@ -29,6 +34,8 @@ class FaultPlan(Record):
 
     format: Literal["hwfault-plan/1"] = "hwfault-plan/1"
     faults: tuple[FaultModel, ...]
+    device: int | None = None
+    """The device that faults were drawn for, where they belong to one."""
     sites: tuple[SitePlan, ...]
     tables: tuple[tuple[int, ...], ...]
 
@@ -117,28 +124,55 @@ class FaultPlan(Record):
         return "\n".join(lines)
 
 
-def resolve(sites: Sequence[Site], faults: Sequence[BitFlips | WordFaults | Clusters]) -> FaultPlan:
+def resolve(sites: Sequence[Site], faults: Sequence[FaultModel], *, device: int = 0) -> FaultPlan:
     """The plan of `faults` on those of `sites` that they select, in the sites' order.
 
-    Raises ModelError for a selector that matches no site, a process wider than a word, or a probability that
-    cannot be drawn, and PlanError when two processes hash to one number.
+    `device` is the number of the device that permanent and intermittent faults of profiles are drawn for. Raises
+    ModelError for a selector that matches no site, a process wider than a word, or a probability that cannot be drawn,
+    and PlanError when two processes hash to one number.
     """
-    for fault in faults:
-        _check_selectors(sites, fault)
+    check_seed(device)
     tables: dict[Table, int] = {}
-    planned = []
-    for site in sites:
-        chosen = [(k, f) for k, f in enumerate(faults) if any(s.matches(site) for s in f.sites)]
-        processes = tuple(_process(site, k, fault, tables) for k, fault in chosen)
-        if processes:
-            planned.append(SitePlan(site=site, processes=processes))
+    found: dict[str, list[Process | MapProcess]] = {site.name: [] for site in sites}
+    for k, fault in enumerate(faults):
+        for process in _processes(_selected(sites, fault), k, fault, device, tables):
+            found[process[0]].append(process[1])
+    planned = [SitePlan(site=site, processes=tuple(found[site.name])) for site in sites if found[site.name]]
+    drawn = device if depends_on_device(faults) else None
     try:
-        return FaultPlan(faults=tuple(faults), sites=tuple(planned), tables=tuple(tables))
+        return FaultPlan(faults=tuple(faults), device=drawn, sites=tuple(planned), tables=tuple(tables))
     except ModelError as error:
         raise PlanError(f"the faults make no plan: {error}") from None
 
 
-def _process(site: Site, k: int, fault: FaultModel, tables: dict[Table, int]) -> Process:
+def _processes(
+    sites: Sequence[Site], k: int, fault: FaultModel, device: int, tables: dict[Table, int]
+) -> Iterator[tuple[str, Process | MapProcess]]:
+    """(site name, process) of a fault on each of its sites."""
+    law, representation = law_of(fault) if isinstance(fault, ProfileFaults) else (fault, None)
+    if isinstance(law, ProfileFaults | MapFaults):
+        maps = map_processes(law, k, sites, device)
+        yield from ((site.name, process) for site, process in zip(sites, maps, strict=True))
+        return
+    for site in sites:
+        yield site.name, _process(site, k, law, tables).model_copy(update={"representation": representation})
+
+
+def _selected(sites: Sequence[Site], fault: FaultModel) -> list[Site]:
+    """The sites that a fault strikes; raises ModelError for a selector that matches none."""
+    chosen = selectors(fault)
+    for selector in chosen:
+        if fault.sites and not any(selector.matches(site) for site in sites):
+            raise ModelError(
+                f"no site matches the selector {str(selector)!r}: {nearest(selector.name, [s.name for s in sites])}"
+            )
+    found = [site for site in sites if any(selector.matches(site) for selector in chosen)]
+    if not found:
+        raise ModelError(f"no site matches any of {', '.join(map(repr, map(str, chosen)))}, which the profile strikes")
+    return found
+
+
+def _process(site: Site, k: int, fault: Law, tables: dict[Table, int]) -> Process:
     def table(h: float) -> int:
         return tables.setdefault(encode_table(h), len(tables))
 
@@ -150,7 +184,7 @@ def _process(site: Site, k: int, fault: FaultModel, tables: dict[Table, int]) ->
     return Process(fault=k, site_number=site_number(site.name, k), tables=indices, **numbers)
 
 
-def _integers(bits: int, fault: FaultModel) -> dict[str, Any]:
+def _integers(bits: int, fault: Law) -> dict[str, Any]:
     if isinstance(fault, BitFlips):
         planes = [accepts(p01, p10) for p01, p10 in fault.directions(bits)]
         rates, accept01, accept10 = zip(*planes, strict=True)
@@ -160,14 +194,6 @@ def _integers(bits: int, fault: FaultModel) -> dict[str, Any]:
         return {"kind": "cluster", "rates": rates, "axis": fault.axis, "sizes": size_table(fault.sizes)}
     mask = fault.mask(bits)
     return {"kind": "random" if mask is None else "mask", "rates": (fault.probability,), "mask": mask}
-
-
-def _check_selectors(sites: Sequence[Site], fault: FaultModel) -> None:
-    for selector in fault.sites:
-        if not any(selector.matches(site) for site in sites):
-            raise ModelError(
-                f"no site matches the selector {str(selector)!r}: {nearest(selector.name, [s.name for s in sites])}"
-            )
 
 
 def _check_numbers(sites: Sequence[SitePlan]) -> None:

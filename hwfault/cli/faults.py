@@ -5,8 +5,6 @@ from pathlib import Path
 import click
 
 from hwfault.cli.common import (
-    fault_options,
-    given_faults,
     given_plan,
     json_option,
     list_sites,
@@ -14,6 +12,7 @@ from hwfault.cli.common import (
     print_json,
     print_table,
 )
+from hwfault.cli.fault_options import Given, fault_options
 from hwfault.errors import HwfaultError
 
 
@@ -30,9 +29,7 @@ from hwfault.errors import HwfaultError
 def command(
     source: str,
     network: str | None,
-    faults_file: Path | None,
-    ber: float | None,
-    select: str | None,
+    given: Given,
     name: str | None,
     seed: int,
     sample: int,
@@ -48,7 +45,7 @@ def command(
     from hwfault.listing import faults_at
     from hwfault.plan import FaultPlan
 
-    faults = given_faults(faults_file, ber, select)
+    faults = given.faults
     plan: FaultPlan | None
     if source.endswith(".json"):
         plan = given_plan([], Path(source), faults)
@@ -58,7 +55,7 @@ def command(
 
         plan = plan_of(load_model(source))
     else:
-        plan = given_plan(list_sites(source, network), None, faults)
+        plan = given_plan(list_sites(source, network), None, faults, given.device or 0)
     if plan is None:
         raise HwfaultError("no faults were named; give --faults FILE, --ber RATE, a plan (.json) or a faulted graph")
     found = [] if name is None else faults_at(plan, name, seed=seed, sample=sample, words=words)

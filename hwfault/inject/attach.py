@@ -14,7 +14,7 @@ from hwfault.inject.clock import Clock
 from hwfault.inject.sites import quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
 from hwfault.plan import FaultPlan, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
 
 Gradient = Literal["zero", "straight_through"]
@@ -23,9 +23,10 @@ Observer = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
 
 def inject(
     model: nn.Module,
-    plan: FaultPlan | Sequence[BitFlips | WordFaults | Clusters],
+    plan: FaultPlan | Sequence[FaultModel],
     *,
     seed: int,
+    device: int | None = None,
     gradient: Gradient = "zero",
     observe: Observer | None = None,
 ) -> "Injection":
@@ -33,11 +34,12 @@ def inject(
 
     Use it as `with inject(model, plan, seed=1):`, or call `.remove()` on what it returns. Parameters, scales and
     `state_dict` stay untouched; several injections may be active, the later one acts on what the earlier left.
+    Faults that belong to a device are drawn for `device`, or the seed's number; a plan has its own.
     `gradient` is what flows back through a faulty word: nothing ("zero") or everything ("straight_through").
     `observe(site name, before, after, scale, zero point)` sees every planned site's values at each forward.
     Raises PlanError if the plan was made for other sites, HwfaultError for a seed that is not 64 bit.
     """
-    return Injection(model, plan, seed=seed, gradient=gradient, observe=observe)
+    return Injection(model, plan, seed=seed, device=device, gradient=gradient, observe=observe)
 
 
 class Injection:
@@ -54,9 +56,10 @@ class Injection:
     def __init__(
         self,
         model: nn.Module,
-        plan: FaultPlan | Sequence[BitFlips | WordFaults | Clusters],
+        plan: FaultPlan | Sequence[FaultModel],
         *,
         seed: int,
+        device: int | None,
         gradient: Gradient,
         observe: Observer | None,
     ) -> None:
@@ -70,8 +73,11 @@ class Injection:
         self.clock = Clock(self._device)
         self.seed = seed
         self._sites = {site.name: site for site in sites(self._model)}
-        self.plan = plan if isinstance(plan, FaultPlan) else resolve(list(self._sites.values()), plan)
+        self.plan = plan if isinstance(plan, FaultPlan) else self._resolved(plan, device)
         self._attach()
+
+    def _resolved(self, faults: Sequence[FaultModel], device: int | None) -> FaultPlan:
+        return resolve(list(self._sites.values()), faults, device=self.seed if device is None else device)
 
     def _attach(self) -> None:
         notice_hooks()

@@ -12,7 +12,7 @@ from hwfault.inject.attach import Gradient, passes_straight_through, refuse_expo
 from hwfault.inject.clock import Clock
 from hwfault.inject.strike import Strike
 from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
 
 
@@ -44,7 +44,7 @@ class QuantFaultInjectionLayer(nn.Module):
 
     def __init__(
         self,
-        faults: Sequence[BitFlips | WordFaults | Clusters],
+        faults: Sequence[FaultModel],
         *,
         name: str,
         seed: int,

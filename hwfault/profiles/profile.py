@@ -185,6 +185,12 @@ class Profile(Record):
         keys = [point.source for point in self.rate.points] + [axis.source for axis in self.rate.axes]
         return self._worst([*keys, *(source for _, source in self._parts())], free=bool(self.rate.free))
 
+    @property
+    def measured(self) -> bool:
+        """Whether every source of the rate's points was measured on real hardware; False for a free rate."""
+        measured = {source.key for source in self.sources if source.measured}
+        return bool(self.rate.points) and all(point.source in measured for point in self.rate.points)
+
     def resolve_rate(self, operating_point: Mapping[str, float], *, strict_sources: bool = False) -> Rate:
         """The rate at an operating point, a value for each axis or free parameter.
 
@@ -194,8 +200,8 @@ class Profile(Record):
         rate = self._free(operating_point) if self.rate.free else self._measured(operating_point)
         if strict_sources and (reasons := self.assumptions(rate)):
             raise ModelError(
-                f"{self.name}: strict sources were asked for, but {'; '.join(reasons)}; choose another operating point "
-                "or profile, or accept assumptions"
+                f"{self.name}: strict sources were asked for, but {'; '.join(reasons)}"
+                "\nchoose another profile or operating point, or accept assumptions"
             )
         return rate
 
@@ -203,9 +209,13 @@ class Profile(Record):
         """What the profile assumes, at this rate, in words: nothing where every source used was read or derived."""
         if self.rate.free:
             return [f"the rate is a free parameter ({', '.join(self.rate.free)}) that no source backs"]
-        assumed = {source.key for source in self.sources if source.status == "assumed"}
-        found = [f"the rate rests on an assumption ({key})" for key in rate.sources if key in assumed]
-        return found + [f"its {part} rests on an assumption ({key})" for part, key in self._parts() if key in assumed]
+        used = [("rate", key) for key in rate.sources] + list(self._parts())
+        found = []
+        for source in self.sources:
+            parts = list(dict.fromkeys(part for part, key in used if key == source.key))
+            if source.status == "assumed" and parts:
+                found.append(f"{' and '.join(parts)} rest on an assumption ({source.key}: {source.citation})")
+        return found
 
     def _measured(self, at: Mapping[str, float]) -> Rate:
         found = look_up(self.rate, at, self.name)
@@ -238,19 +248,23 @@ class Profile(Record):
         return given
 
     def _cells(self, rate: float) -> float:
-        """The probability that a cell is faulty: flips count a stuck cell half, events cover several cells."""
-        factor = 1.0
-        if self.rate.quantity == "flips":
-            flip, *stuck = (float(share) for share in self.effect.shares)
-            factor = 1 / (flip + math.fsum(stuck) / 2)
-        elif self.rate.quantity == "events" and isinstance(self.spatial, Clusters):
-            factor = math.fsum((size + 1) * p for size, p in enumerate(self.spatial.sizes))
-        if rate * factor > 1.0:
+        """The probability that a cell is faulty: flips count a stuck cell half, an event covers several cells.
+
+        A cell is spared if no event reaches it: (1 - rate)^m for events of m cells in the mean.
+        """
+        if self.rate.quantity == "events" and isinstance(self.spatial, Clusters):
+            cells = math.fsum((j + 1) * p for j, p in enumerate(self.spatial.sizes))
+            return rate if rate == 1.0 else -math.expm1(cells * math.log1p(-rate))
+        if self.rate.quantity != "flips":
+            return rate
+        flip, low, high = (float(share) for share in self.effect.shares)
+        cells = rate / (flip + (low + high) / 2)
+        if cells > 1.0:
             raise ModelError(
-                f"{self.name}: a rate of {rate:g} {self.rate.quantity} would need {rate * factor:g} faulty cells for "
-                "each cell, expected at most 1"
+                f"{self.name}: for {rate:g} of the bits to read wrong {cells:g} of the cells would have to be faulty, "
+                "expected at most 1; stuck cells show half the time"
             )
-        return rate * factor
+        return cells
 
     def _parts(self) -> Iterator[tuple[str, str]]:
         """(part, source) of the parts that name their source."""

@@ -1,0 +1,134 @@
+"""Profiles in words and rows, for people and for JSON."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hwfault.profiles.curve import point_interval
+from hwfault.profiles.profile import Profile, Rate
+from hwfault.profiles.rates import RateCurve
+from hwfault.profiles.records import Record
+
+QUANTITIES = {
+    "faulty_cells": "probability that a cell is faulty",
+    "flips": "probability that a stored bit reads wrong",
+    "faulty_elements": "probability that an element is faulty",
+    "events": "probability that an event starts at a cell",
+}
+_INTERPOLATION = {
+    "log10_linear": "log10(rate) is linear between the points",
+    "linear": "linear between the points",
+    "exact": "nothing is known between the points",
+}
+
+
+def status_of(profile: Profile) -> str:
+    """The worst status of its sources, or `free` where the user sets the rate."""
+    return "free" if profile.rate.free else profile.status
+
+
+def summary(profile: Profile) -> dict[str, Any]:
+    """What a list of profiles says of each."""
+    return {
+        "name": profile.name,
+        "title": profile.title,
+        "component": profile.component,
+        "quantity": profile.rate.quantity,
+        "operating_point": list(profile.rate.names),
+        "persistence": profile.persistence.kind,
+        "status": status_of(profile),
+        "measured": profile.measured,
+    }
+
+
+def points(curve: RateCurve) -> list[dict[str, Any]]:
+    """The measured points: where, the rate as drawn, its 95 % interval, and whether it is only an upper bound."""
+    return [
+        {
+            "at": point.at,
+            "rate": curve.drawn(point),
+            "interval": point_interval(curve, point),
+            "upper_bound": point.upper_bound,
+            "n_faults": point.n_faults,
+            "n_bits": point.n_bits,
+            "source": point.source,
+        }
+        for point in curve.points
+    ]
+
+
+def lines(profile: Profile) -> Iterator[tuple[str, str]]:
+    """(what, how it is) of a profile, in words; the rate's points are left to `points`."""
+    technology = [value for value in profile.technology.model_dump().values() if value]
+    yield "technology", "; ".join(technology) or "-"
+    yield "component", profile.component
+    yield "rate", "; ".join(_rate(profile.rate))
+    yield "effect", _effect(profile)
+    if profile.bit_weights:
+        yield "bit weights", ", ".join(f"{weight:g}" for weight in profile.bit_weights)
+    for part in ("spatial", "persistence", "mapping", "protection"):
+        yield part, _record(getattr(profile, part))
+    yield "digest", profile.digest
+
+
+def _rate(curve: RateCurve) -> Iterator[str]:
+    yield QUANTITIES[curve.quantity]
+    if curve.free:
+        yield f"you set it: {', '.join(curve.free)}"
+        return
+    for axis, values in zip(curve.axes, curve.values, strict=True):
+        yield f"{axis.name} from {min(values):g} to {max(values):g} {axis.unit}"
+        if axis.fail_free_from is not None:
+            yield f"fail-free from {axis.fail_free_from:g} {axis.unit} on"
+        for key in ("crash_below", "crash_above"):
+            if (value := getattr(axis, key)) is not None:
+                yield f"crashes {key.removeprefix('crash_')} {value:g} {axis.unit}"
+    yield _INTERPOLATION[curve.interpolation]
+
+
+def _effect(profile: Profile) -> str:
+    names = ("flip", "stuck at 0", "stuck at 1")
+    shares = [(n, s) for n, s in zip(names, profile.effect.shares, strict=True) if s != 0.0]
+    text = ", ".join(f"{n}: {s if isinstance(s, str) else f'{s:.4g} of them'}" for n, s in shares)
+    return text + _source(profile.effect)
+
+
+def _record(part: Record | None) -> str:
+    if part is None:
+        return "-"
+    given = part.model_dump(exclude_none=True)
+    kind, _ = given.pop("kind"), given.pop("source", None)
+    told = ", ".join(f"{key} {_value(value)}" for key, value in given.items() if key in part.model_fields_set)
+    return f"{kind}{': ' if told else ''}{told}{_source(part)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return " ".join(map(_value, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _source(part: Record) -> str:
+    key = getattr(part, "source", None)
+    return "" if key is None else f"  [{key}]"
+
+
+def sources(profile: Profile) -> Iterator[tuple[str, str]]:
+    """(key and status, where it is found) of each source."""
+    for source in profile.sources:
+        seen = "measured" if source.measured else "not measured"
+        where = [source.citation, source.locator, source.licence_of_data and f"licence: {source.licence_of_data}"]
+        yield f"[{source.key}] {source.status}, {seen}", "; ".join(part for part in where if part)
+
+
+def resolved(rate: Rate) -> dict[str, Any]:
+    """A rate at an operating point, as JSON tells it."""
+    keys = ("value", "cells", "flip", "stuck_at_0", "stuck_at_1", "region", "upper_bound", "status", "sources")
+    return {key: getattr(rate, key) for key in keys}
+
+
+def rate_sentence(profile: Profile, rate: Rate) -> str:
+    """A rate at an operating point in one sentence."""
+    bound = ", an upper bound (95 %): nothing failed at a point that it rests on" if rate.upper_bound else ""
+    cells = "" if rate.cells == rate.value else f"; {rate.cells:.6g} of the cells faulty"
+    sources = f", from {', '.join(rate.sources)} ({rate.status})" if rate.sources else ", as you set it"
+    return f"{QUANTITIES[profile.rate.quantity]}: {rate.value:.6g}{bound}{cells} ({rate.region}{sources})"
