@@ -12,6 +12,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.base import CustomOp
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, decode, encode
+from hwfault.stream.tables import ALWAYS
 
 
 class _FaultOp(CustomOp):  # type: ignore[misc]
@@ -94,4 +95,39 @@ class IntermittentFaults(_FaultOp):
         return step.struck(codes, seed % (1 << 64), samples, bool(self.get_nodeattr("batched")))
 
 
-custom_op = {op.__name__: op for op in (TransientFaults, FaultMap, IntermittentFaults)}
+class ProtectedFaults(_FaultOp):
+    """What a decoder lets through: X, scale, zeropt, word, and_mask, xor_mask, seed, first_sample, number, cells -> Y."""
+
+    def get_nodeattr_types(self) -> dict[str, Any]:
+        memory = {"protection": ("s", True, ""), "data_bits": ("i", True, 0), "slot": ("i", True, 0)}
+        rules = {"program": ("ints", True, []), "on_detected": ("s", False, "zero"), "refresh": ("s", False, "inference")}
+        return super().get_nodeattr_types() | memory | rules | {"threshold": ("i", False, ALWAYS), "site": ("i", False, 0)}
+
+    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
+        from hwfault.stream import native_protection, protection
+
+        seed, first_sample = (int(value) for value in inputs[3:5])
+        number, cells = inputs[5:]
+        named = {key: self.get_nodeattr(key) for key in ("data_bits", "slot")}
+        due = self.get_nodeattr("on_detected") == "due"
+        memory = protection.Memory(self.get_nodeattr("protection"), **named, due=due)
+        rows = protection.MapRows(*inputs[:3], self.get_nodeattr("threshold"), self.get_nodeattr("site"))
+        batched = bool(self.get_nodeattr("batched"))
+        held = self.get_nodeattr("refresh") == "held"
+        moving = batched and self.get_nodeattr("refresh") == "inference"
+        samples = first_sample + np.arange(len(codes))
+        out, _ = native_protection.protect_codes(
+            codes,
+            memory,
+            bit_width=self.get_nodeattr("bit_width"),
+            program=tuple(self.get_nodeattr("program")),
+            seed=seed % (1 << 64),
+            samples=samples * batched,
+            rows=rows,
+            periods=samples if moving else np.full(len(codes), 0 if held else first_sample),
+            layout=protection.Layout(number, cells) if len(number) else None,
+        )
+        return out
+
+
+custom_op = {op.__name__: op for op in (TransientFaults, FaultMap, IntermittentFaults, ProtectedFaults)}
