@@ -90,6 +90,34 @@ HWFAULT_API int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, c
 HWFAULT_API int64_t hwfault_zero_map(int32_t dtype, const void* gradient, void* out, const void* x,
                                      const hwfault_map* map, const hwfault_format* format, int32_t threads);
 
+/* What protects the words of a memory, and what reads of a detected error become. */
+enum { HWFAULT_PARITY = 1, HWFAULT_SECDED = 2, HWFAULT_TMR = 3 };
+enum { HWFAULT_ZERO = 0, HWFAULT_DUE = 1 };
+
+/* A memory of words of `data_bits` (1 to 64) with check bits. Without a table (rows = 0) the code words lie one behind the
+ * other, each in a slot of `slot` bits (bit_width to 64). Row i of a table holds the memory word number[i] (ascending, a
+ * number may repeat); its data bit d is the cell cells[i * data_bits + d] = 32 * word + bit of the sample, or -1. */
+typedef struct {
+  int32_t kind, data_bits, slot, on_detected;
+  const int64_t* number;
+  const int64_t* cells;
+  int64_t rows;
+} hwfault_protection;
+
+/* out = x with what the decoder lets through; out may be x. The draw's program (for words of a sub-word's bits) strikes
+ * first, then the map, whose words are sub-words, and whose batch, words and seed are not read: they are the draw's. A table
+ * and a program together are an error. counts[3], written only on success, are the memory words read as corrected, detected
+ * and miscorrected. Returns the number of words changed. */
+HWFAULT_API int64_t hwfault_protected(int32_t dtype, const void* x, void* out, const hwfault_draw* draw,
+                                      const hwfault_map* map, const hwfault_format* format,
+                                      const hwfault_protection* protection, int64_t counts[3], int32_t threads);
+
+/* out = gradient with zeros at the words that hwfault_protected changes in x. */
+HWFAULT_API int64_t hwfault_zero_protected(int32_t dtype, const void* gradient, void* out, const void* x,
+                                           const hwfault_draw* draw, const hwfault_map* map,
+                                           const hwfault_format* format, const hwfault_protection* protection,
+                                           int32_t threads);
+
 /* A convolution or linear layer on integers: result (element b, channel n, position m) is the sum of `products`
  * = depth * kernel products, product k being input channel and kernel index number k of the group in C order.
  * `axes` has six numbers for each of the `rank` spatial axes: the lengths of input, output and kernel, then stride,

@@ -7,6 +7,7 @@
 
 #include "accumulate.h"
 #include "inject.h"
+#include "protect.h"
 
 namespace {
 
@@ -28,10 +29,10 @@ int64_t guarded(F f) {
   }
 }
 
-// The sum of work(first, last) over [0, count), shared out to at most `threads` threads.
+// The sum of work(first, last) over [0, count), shared out to at most `threads` threads, to each at least `least`.
 template <class F>
-int64_t share_out(int64_t count, int64_t threads, F work, int64_t per_thread = kUnitsPerThread) {
-  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / per_thread));
+int64_t share_out(int64_t count, int64_t threads, F work, int64_t least = kUnitsPerThread) {
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / least));
   if (parts == 1) return work(0, count);
   std::vector<int64_t> sums(parts, 0);
   std::vector<std::thread> pool;
@@ -72,6 +73,11 @@ Program checked_program(const hwfault_draw& draw, int bit_width) {
   Program program = parse_program(draw.program, draw.program_length, bit_width);
   program.check_words(draw.words);
   return program;
+}
+
+// How many parts of a protected memory are worth a thread; all of them where a table is, whose work allocates memory.
+int64_t parts_per_thread(const ProtectedMemory& memory) {
+  return memory.linear() ? std::max<int64_t>(1, kUnitsPerThread * kBlock / memory.words_of_part()) : INT64_MAX;
 }
 
 }  // namespace
@@ -229,6 +235,46 @@ int64_t hwfault_zero_map(int32_t dtype, const void* gradient, void* out, const v
         return zero_map_units(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x), *map,
                               codec, units, first, last);
       });
+    });
+  });
+}
+
+int64_t hwfault_protected(int32_t dtype, const void* x, void* out, const hwfault_draw* draw, const hwfault_map* map,
+                          const hwfault_format* format, const hwfault_protection* protection, int64_t counts[3],
+                          int32_t threads) {
+  return guarded([&] {
+    check_format(*format);
+    const ProtectedMemory memory(*protection, *draw, *map, *format);
+    check_present(Units{draw->batch, draw->words}, x, out, draw->sample);
+    Counts total;
+    const int64_t changed = with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      const auto work = [&](int64_t first, int64_t last) {
+        return protect_parts(static_cast<const T*>(x), static_cast<T*>(out), memory, codec, first, last, total);
+      };
+      return share_out(memory.parts(), threads, work, parts_per_thread(memory));
+    });
+    counts[0] = total.corrected, counts[1] = total.detected, counts[2] = total.miscorrected;
+    return changed;
+  });
+}
+
+int64_t hwfault_zero_protected(int32_t dtype, const void* gradient, void* out, const void* x, const hwfault_draw* draw,
+                               const hwfault_map* map, const hwfault_format* format,
+                               const hwfault_protection* protection, int32_t threads) {
+  return guarded([&] {
+    check_format(*format);
+    const ProtectedMemory memory(*protection, *draw, *map, *format);
+    check_present(Units{draw->batch, draw->words}, gradient, out, x, draw->sample);
+    return with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      const auto work = [&](int64_t first, int64_t last) {
+        return zero_protected_parts(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x),
+                                    memory, codec, first, last);
+      };
+      return share_out(memory.parts(), threads, work, parts_per_thread(memory));
     });
   });
 }

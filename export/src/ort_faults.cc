@@ -3,15 +3,6 @@
 #include "inject.h"
 
 namespace hwfault::ort {
-namespace {
-
-constexpr int64_t kUnitsPerPart = 64;
-
-// Values along at most one axis of x, as the codec wants them.
-struct Axis {
-  std::vector<double> values;
-  int64_t inner = 1;
-};
 
 template <class T>
 Axis along_axis(const Tensor<const T>& small, const Shape& x, bool batched, const char* what) {
@@ -44,7 +35,7 @@ hwfault_format format_of(const Target& target, const Axis& scale, const Axis& ze
           target.bit_width,         target.is_signed,                               target.representation};
 }
 
-std::vector<uint32_t> masks(const Tensor<const int64_t>& numbers, const char* what) {
+static std::vector<uint32_t> masks(const Tensor<const int64_t>& numbers, const char* what) {
   std::vector<uint32_t> result;
   for (const int64_t number : std::vector<int64_t>(numbers.data, numbers.data + numbers.size())) {
     if (number < 0 || number > int64_t{UINT32_MAX})
@@ -68,7 +59,6 @@ Refresh refresh_named(const std::string& name) {
   throw Error("refresh is '" + name + "', expected inference, batch or held");
 }
 
-// The sample numbers of a batch (0 for what has none), or for all of them the first, or 0.
 std::vector<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh) {
   std::vector<int64_t> numbers(static_cast<size_t>(units.batch), refresh == Refresh::held ? 0 : first_sample);
   if (batched && refresh == Refresh::inference)
@@ -76,29 +66,16 @@ std::vector<int64_t> numbers_of(const Units& units, bool batched, int64_t first_
   return numbers;
 }
 
-// The rows of a map as they come in inputs 3 to 5, and the map that points into them.
-class Rows {
- public:
-  Rows(const Context& context, const Units& units, int bit_width)
-      : word_(context.input<int64_t>(3)),
-        and_mask_(masks(context.input<int64_t>(4), "and_mask")),
-        xor_mask_(masks(context.input<int64_t>(5), "xor_mask")) {
-    const auto rows = static_cast<size_t>(word_.size());
-    if (and_mask_.size() != rows || xor_mask_.size() != rows)
-      throw Error("word, and_mask and xor_mask have " + std::to_string(rows) + ", " + std::to_string(and_mask_.size()) +
-                  " and " + std::to_string(xor_mask_.size()) + " rows, expected the same number");
-    map = {units.batch, units.words, word_.data, and_mask_.data(), xor_mask_.data(), word_.size(), kAlways, 0, 0, nullptr};
-    check_map(map, bit_width);
-  }
-  Rows(const Rows&) = delete;
-  hwfault_map map;
-
- private:
-  Tensor<const int64_t> word_;
-  std::vector<uint32_t> and_mask_, xor_mask_;
-};
-
-}  // namespace
+Rows::Rows(const Context& context, const Units& units)
+    : word_(context.input<int64_t>(3)),
+      and_mask_(masks(context.input<int64_t>(4), "and_mask")),
+      xor_mask_(masks(context.input<int64_t>(5), "xor_mask")) {
+  const auto rows = static_cast<size_t>(word_.size());
+  if (and_mask_.size() != rows || xor_mask_.size() != rows)
+    throw Error("word, and_mask and xor_mask have " + std::to_string(rows) + ", " + std::to_string(and_mask_.size()) +
+                " and " + std::to_string(xor_mask_.size()) + " rows, expected the same number");
+  map = {units.batch, units.words, word_.data, and_mask_.data(), xor_mask_.data(), word_.size(), kAlways, 0, 0, nullptr};
+}
 
 Target::Target(const NodeInfo& node)
     : bit_width(static_cast<int32_t>(std::clamp<int64_t>(node.integer("bit_width"), -1, 64))),
@@ -140,7 +117,8 @@ void FaultMap<T>::compute(const Context& context) const {
   const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
   const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
   const Units units = units_of(x.shape, target_.batched);
-  const Rows rows(context, units, target_.bit_width);
+  const Rows rows(context, units);
+  check_map(rows.map, target_.bit_width);
   T* y = context.output<T>(x.shape);
   const Codec<T> codec(format_of(target_, scale, zero_point));
   context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
@@ -161,7 +139,8 @@ void IntermittentFaults<T>::compute(const Context& context) const {
   const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
   const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
   const Units units = units_of(x.shape, target_.batched);
-  Rows rows(context, units, target_.bit_width);
+  Rows rows(context, units);
+  check_map(rows.map, target_.bit_width);
   const auto first_sample = context.scalar<int64_t>(7, "the first sample number");
   const auto periods = numbers_of(units, target_.batched, first_sample, refresh_);
   rows.map.threshold = threshold_;
@@ -175,6 +154,8 @@ void IntermittentFaults<T>::compute(const Context& context) const {
   });
 }
 
+template Axis along_axis(const Tensor<const float>&, const Shape&, bool, const char*);
+template Axis along_axis(const Tensor<const double>&, const Shape&, bool, const char*);
 template class TransientFaults<float>;
 template class TransientFaults<double>;
 template class FaultMap<float>;

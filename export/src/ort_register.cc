@@ -2,6 +2,7 @@
 #include "hwfault.h"
 #include "ort_array.h"
 #include "ort_faults.h"
+#include "ort_protect.h"
 #include "ort_quant.h"
 
 namespace hwfault::ort {
@@ -15,7 +16,8 @@ class Library {
     add("hwfault", {new Op<TransientFaults<float>>(api_), new Op<TransientFaults<double>>(api_),
                     new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_),
                     new Op<IntermittentFaults<float>>(api_), new Op<IntermittentFaults<double>>(api_),
-                    new Op<ArrayFaults<float>>(api_), new Op<ArrayFaults<double>>(api_)});
+                    new Op<ArrayFaults<float>>(api_), new Op<ArrayFaults<double>>(api_),
+                    new Op<ProtectedFaults<float>>(api_), new Op<ProtectedFaults<double>>(api_)});
   }
 
   void add_to(OrtSessionOptions* options) const {

@@ -37,7 +37,11 @@ class Given:
     def _symmetric(self) -> tuple[FaultModel, ...]:
         if self.ber is None and self.select is not None:
             raise click.UsageError("--select goes with --ber, or with a profile or map in --faults")
-        return () if self.ber is None else (BitFlips(probability=self.ber, sites="*" if self.select is None else self.select),)
+        return (
+            ()
+            if self.ber is None
+            else (BitFlips(probability=self.ber, sites="*" if self.select is None else self.select),)
+        )
 
     def _completed(self, fault: FaultModel) -> FaultModel:
         listed = "; in a YAML file each fault has its `sites:`"

@@ -3,8 +3,7 @@
 qonnx looks for the ops of the domain `hwfault` in the package of that name, which points it here.
 """
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,8 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.base import CustomOp
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, decode, encode
-
-if TYPE_CHECKING:
-    from hwfault.stream.array import Layer
+from hwfault.graph.qonnx_array import ArrayFaults
+from hwfault.stream.tables import ALWAYS
 
 
 class _FaultOp(CustomOp):  # type: ignore[misc]
@@ -98,50 +96,45 @@ class IntermittentFaults(_FaultOp):
         return step.struck(codes, seed % (1 << 64), samples, bool(self.get_nodeattr("batched")))
 
 
-class ArrayFaults(CustomOp):  # type: ignore[misc]
-    """A layer added up on an array of processing elements: accumulators, x, w (all integers) -> accumulators."""
+class ProtectedFaults(_FaultOp):
+    """What a decoder lets through: X, scale, zeropt, word, and_mask, xor_mask, seed, first_sample, number, cells -> Y."""
 
     def get_nodeattr_types(self) -> dict[str, Any]:
-        lists: dict[str, Any] = dict.fromkeys(("strides", "pads", "dilations", "order", "events"), ("ints", True, []))
-        numbers = {"group": 1, "channels_last": 0, "width": 0, "step": 1, "pass_steps": 0, "recompute": 0}
-        return lists | {key: ("i", False, value) for key, value in numbers.items()} | {"overflow": ("s", False, "wrap")}
-
-    def make_shape_compatible_op(self, model: ModelWrapper) -> NodeProto:
-        return helper.make_node("Identity", [self.onnx_node.input[0]], [self.onnx_node.output[0]])
-
-    def infer_node_datatype(self, model: ModelWrapper) -> None:
-        node = self.onnx_node
-        model.set_tensor_datatype(node.output[0], model.get_tensor_datatype(node.input[0]))
-
-    def verify_node(self) -> None:
-        pass
-
-    def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
-        from hwfault.stream.array import Array, accumulate_arrays
-
-        acc, x, w = (context[name] for name in self.onnx_node.input)
-        get = self.get_nodeattr
-        array = Array(
-            width=get("width"),
-            saturate=get("overflow") == "saturate",
-            step=get("step"),
-            pass_steps=get("pass_steps"),
-            order=np.array(get("order"), np.int64),
-            events=np.array(get("events"), np.int64).reshape(-1, 8),
-            recompute=bool(get("recompute")),
+        memory = {"protection": ("s", True, ""), "data_bits": ("i", True, 0), "slot": ("i", True, 0)}
+        rules = {
+            "program": ("ints", True, []),
+            "on_detected": ("s", False, "zero"),
+            "refresh": ("s", False, "inference"),
+        }
+        return (
+            super().get_nodeattr_types() | memory | rules | {"threshold": ("i", False, ALWAYS), "site": ("i", False, 0)}
         )
-        context[self.onnx_node.output[0]] = accumulate_arrays(acc, x, w, self._layer(acc, x, w), array)
 
-    def _layer(self, acc: NDArray[Any], x: NDArray[Any], w: NDArray[Any]) -> "Layer":
-        from hwfault.stream.array import Axis, Layer
+    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
+        from hwfault.stream import native_protection, protection
 
-        if self.get_nodeattr("channels_last"):
-            positions = math.prod(acc.shape[1:-1])
-            return Layer(acc.shape[0], w.shape[0], 1, w.shape[1], (Axis(positions, positions),), True)
-        walk = [self.get_nodeattr(key) for key in ("strides", "pads", "dilations")]
-        lengths = zip(x.shape[2:], acc.shape[2:], w.shape[2:], *walk, strict=False)
-        axes = tuple(Axis(*map(int, axis)) for axis in lengths)
-        return Layer(acc.shape[0], w.shape[0], self.get_nodeattr("group"), w.shape[1], axes)
+        seed, first_sample = (int(value) for value in inputs[3:5])
+        number, cells = inputs[5:]
+        named = {key: self.get_nodeattr(key) for key in ("data_bits", "slot")}
+        due = self.get_nodeattr("on_detected") == "due"
+        memory = protection.Memory(self.get_nodeattr("protection"), **named, due=due)
+        rows = protection.MapRows(*inputs[:3], self.get_nodeattr("threshold"), self.get_nodeattr("site"))
+        batched = bool(self.get_nodeattr("batched"))
+        held = self.get_nodeattr("refresh") == "held"
+        moving = batched and self.get_nodeattr("refresh") == "inference"
+        samples = first_sample + np.arange(len(codes))
+        out, _ = native_protection.protect_codes(
+            codes,
+            memory,
+            bit_width=self.get_nodeattr("bit_width"),
+            program=tuple(self.get_nodeattr("program")),
+            seed=seed % (1 << 64),
+            samples=samples * batched,
+            rows=rows,
+            periods=samples if moving else np.full(len(codes), 0 if held else first_sample),
+            layout=protection.Layout(number, cells) if len(number) else None,
+        )
+        return out
 
 
-custom_op = {op.__name__: op for op in (TransientFaults, FaultMap, IntermittentFaults, ArrayFaults)}
+custom_op = {op.__name__: op for op in (TransientFaults, FaultMap, IntermittentFaults, ProtectedFaults, ArrayFaults)}
