@@ -10,21 +10,15 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
+from hwfault.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
 from hwfault.hardware import depends_on_device, law_of, map_processes, selectors
 from hwfault.processes import MapProcess, Process, Site, SiteList, SitePlan, Step, StreamStep
-from hwfault.profiles.models import (
-    BitFlips,
-    Clusters,
-    FaultModel,
-    MapFaults,
-    ProfileFaults,
-    Select,
-    WordFaults,
-    per_bit,
-)
+from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
 from hwfault.profiles.records import Record
+from hwfault.profiles.selectors import Select
 from hwfault.stream.check import check_seed
 from hwfault.stream.tables import Table, accepts, encode_table, site_number, size_table
 
@@ -129,7 +123,8 @@ class FaultPlan(Record):
         for entry in self.sites:
             site = entry.site
             sign = "signed" if site.signed else "unsigned"
-            which = ", ".join(f"fault {p.fault} ({p.kind})" for p in entry.processes)
+            array = ["added up on an array"] if entry.array is not None else []
+            which = ", ".join([*(f"fault {p.fault} ({p.kind})" for p in entry.processes), *array])
             lines.append(f"  {site.name:<{width}}  {site.kind:<10}  {site.bit_width:>2} bit {sign:<8}  {which}")
         return "\n".join(lines)
 
@@ -142,12 +137,22 @@ def resolve(sites: Sequence[Site], faults: Sequence[FaultModel], *, device: int 
     and PlanError when two processes hash to one number.
     """
     check_seed(device)
+    for fault in faults:
+        _selected(sites, fault)
+    sites = with_formats(sites, faults)
+    arrays = array_plans(sites, faults, device)
     tables: dict[Table, int] = {}
     found: dict[str, list[Process | MapProcess]] = {site.name: [] for site in sites}
     for k, fault in enumerate(faults):
         for process in _processes(_selected(sites, fault), k, fault, device, tables):
             found[process[0]].append(process[1])
-    planned = [SitePlan(site=site, processes=tuple(found[site.name])) for site in sites if found[site.name]]
+    planned = [
+        SitePlan(site=site, processes=tuple(found[site.name]), array=arrays.get(site.name))
+        for site in sites
+        if found[site.name] or site.name in arrays
+    ]
+    for entry in planned:
+        check_exact(entry.site, entry.array)
     drawn = device if depends_on_device(faults) else None
     try:
         return FaultPlan(faults=tuple(faults), device=drawn, sites=tuple(planned), tables=tuple(tables))
@@ -159,6 +164,11 @@ def _processes(
     sites: Sequence[Site], k: int, fault: FaultModel, device: int, tables: dict[Table, int]
 ) -> Iterator[tuple[str, Process | MapProcess]]:
     """(site name, process) of a fault on each of its sites."""
+    if isinstance(fault, AccumulatorFormat | StuckElement) or strikes_elements(fault):
+        return  # these say how layers are added up: see array_plans
+    if isinstance(fault, BypassedElements | LateBits):
+        yield from ((site.name, datapath_process(fault, k, site, tables)) for site in sites)
+        return
     law, representation = law_of(fault) if isinstance(fault, ProfileFaults) else (fault, None)
     if isinstance(law, ProfileFaults | MapFaults):
         maps = map_processes(law, k, sites, device)

@@ -12,7 +12,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 from hwfault.codes import CodeFormat, Codes, Representation, represent, twos_complement
 from hwfault.errors import ModelError
 from hwfault.profiles.faultmap import ALL_ONES, FaultMap
-from hwfault.profiles.models import SiteKind
+from hwfault.profiles.selectors import SiteKind
 from hwfault.profiles.records import Record
 from hwfault.stream import native
 from hwfault.stream.reference import activity, processes

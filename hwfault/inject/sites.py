@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hwfault.errors import PlanError
 from hwfault.inject.accumulators import Quantizer, accumulators
 from hwfault.plan import Site, SiteList
-from hwfault.profiles.models import SiteKind
+from hwfault.profiles.selectors import SiteKind
 
 
 def sites(model: nn.Module, example: Tensor | None = None) -> SiteList:
