@@ -100,8 +100,14 @@ class ProtectedFaults(_FaultOp):
 
     def get_nodeattr_types(self) -> dict[str, Any]:
         memory = {"protection": ("s", True, ""), "data_bits": ("i", True, 0), "slot": ("i", True, 0)}
-        rules = {"program": ("ints", True, []), "on_detected": ("s", False, "zero"), "refresh": ("s", False, "inference")}
-        return super().get_nodeattr_types() | memory | rules | {"threshold": ("i", False, ALWAYS), "site": ("i", False, 0)}
+        rules = {
+            "program": ("ints", True, []),
+            "on_detected": ("s", False, "zero"),
+            "refresh": ("s", False, "inference"),
+        }
+        return (
+            super().get_nodeattr_types() | memory | rules | {"threshold": ("i", False, ALWAYS), "site": ("i", False, 0)}
+        )
 
     def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
         from hwfault.stream import native_protection, protection

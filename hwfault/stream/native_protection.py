@@ -43,7 +43,15 @@ def protection(memory: Memory, number: int, cells: int, rows: int) -> Protection
 
 
 def protected(
-    dtype: int, x: int, out: int, draw: Draw, map: Map, format: Format, protection: Protection, counts: int, threads: int
+    dtype: int,
+    x: int,
+    out: int,
+    draw: Draw,
+    map: Map,
+    format: Format,
+    protection: Protection,
+    counts: int,
+    threads: int,
 ) -> int:
     """Writes x with what the decoder lets through to out, and 3 int64 counts; returns the number of words changed."""
     structs = (byref(draw), byref(map), byref(format), byref(protection))
@@ -86,7 +94,14 @@ def protect_codes(
     x, counts = codes.astype(np.float64, order="C"), np.zeros(3, dtype=np.int64)
     out, one, zero = np.empty_like(x), np.ones(1), np.zeros(1)
     numbers = [_one_a_row(codes, given) for given in (samples, np.zeros(batch) if periods is None else periods)]
-    held = [np.array(program, dtype=np.int64), *numbers, rows.word, rows.and_mask, rows.xor_mask, *_table(layout, memory)]
+    held = [
+        np.array(program, dtype=np.int64),
+        *numbers,
+        rows.word,
+        rows.and_mask,
+        rows.xor_mask,
+        *_table(layout, memory),
+    ]
     at = [array.ctypes.data for array in held]
     draw = native.draw(seed, at[1], batch, words, at[0], held[0].size)
     cells = Map(batch, words, *at[3:6], len(rows.word), rows.threshold, 0, rows.site, at[2])

@@ -131,7 +131,9 @@ class Layout:
         for name in ("number", "cells"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.int64))
         if self.number.ndim != 1 or self.cells.ndim != 2 or len(self.number) != len(self.cells):
-            raise ModelError(f"numbers of shape {self.number.shape} for cells of shape {self.cells.shape}, expected rows")
+            raise ModelError(
+                f"numbers of shape {self.number.shape} for cells of shape {self.cells.shape}, expected rows"
+            )
 
 
 def linear_layout(memory: Memory, code_words: int, bit_width: int) -> Layout:
