@@ -107,7 +107,7 @@ def _name(out: Path) -> str:
 
 def _title(measurement: "Measurement") -> str:
     at = ", ".join(f"{axis} = {value:g}" for axis, value in measurement.at.items())
-    return Path(measurement.source).name + (f" at {at}" if at else "")
+    return measurement.file + (f" at {at}" if at else "")
 
 
 @click.command("draw")

@@ -232,7 +232,7 @@ STATISTICS: dict[str, tuple[str, Callable[[Blocks, Columns], float]]] = {
 
 
 def statistics(blocks: Blocks, columns: Columns) -> Statistics:
-    """All STATISTICS of one device."""
+    """All STATISTICS of one device; the dispersion is infinite where counts vary no more than by chance."""
     return {key: count(blocks, columns) for key, (_, count) in STATISTICS.items()}
 
 

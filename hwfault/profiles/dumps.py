@@ -21,7 +21,8 @@ FORMATS = ("kc705", "csv", "npz", "pair", "hex_pair", "binary_pair")
 
 _LARGEST_FILE = 1 << 30
 _PROBE = 4096
-_HEX = frozenset(b"0123456789abcdefABCDEF")
+_HEX = frozenset(b"0123456789abcdefABCDEF\r\n")
+_MOSTLY = 0.7
 _BLOCK_ROWS = 1024
 
 
@@ -50,6 +51,11 @@ class Measurement:
     @property
     def rows(self) -> int:
         return self.cells // self.row_bits
+
+    @property
+    def file(self) -> str:
+        """The file's name, or both of a pair, without folders."""
+        return ":".join(Path(part).name for part in self.source.split(":"))
 
     def faults(self) -> tuple[Ints, Ints, Ints]:
         """(row, column, kind) of every faulty cell, ascending."""
@@ -135,7 +141,7 @@ def _detect(source: str, content: bytes, files: int) -> str:
     first_line = probe.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0]
     if b"address" in first_line or first_line.startswith(b"#"):
         return "csv"
-    if probe and sum(byte in _HEX for byte in probe) > 0.9 * len(probe):
+    if probe and sum(byte in _HEX for byte in probe) >= _MOSTLY * len(probe):
         return "kc705"
     raise FileError(
         f"{source}: not a dump that hwfault knows by its content; expected hex text of the KC705 study, a table of "

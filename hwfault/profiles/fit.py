@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,7 +121,7 @@ def _at(measurement: Measurement) -> str:
 def _persisting(milder: Measurement, harsher: Measurement) -> Persisting:
     """Faults count as the same where cell and kind agree."""
     a, b = (_numbers(m) for m in (milder, harsher))
-    return Persisting(milder.source, harsher.source, len(a), int(np.isin(a, b).sum()))
+    return Persisting(milder.file, harsher.file, len(a), int(np.isin(a, b).sum()))
 
 
 def _numbers(measurement: Measurement) -> crowding.Ints:
@@ -184,16 +183,11 @@ def _record(measurements: Sequence[Measurement], name: str, title: str, parts: M
 def _source(measurements: Sequence[Measurement]) -> dict[str, Any]:
     return {
         "key": "dumps",
-        "citation": "Fitted by `hwfault profiles fit` to measured maps: " + ", ".join(_file(m) for m in measurements),
+        "citation": "Fitted by `hwfault profiles fit` to measured maps: " + ", ".join(m.file for m in measurements),
         "locator": "SHA-256 of the faulty cells: " + ", ".join(_digest(m.map) for m in measurements),
         "status": "derived",
         "measured": True,
     }
-
-
-def _file(measurement: Measurement) -> str:
-    """The file's name, or both of a pair, without folders."""
-    return ":".join(Path(part).name for part in measurement.source.split(":"))
 
 
 def _digest(fault_map: FaultMap) -> str:

@@ -1,8 +1,9 @@
 """A fit in words and as data."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hwfault.profiles.crowding import STATISTICS, Statistics, Test, interval, statistics
 from hwfault.profiles.curve import point_interval
@@ -33,11 +34,7 @@ def _dumps(found: Fit) -> Iterator[str]:
         listed = (
             f" ({m.listed:,} listed among {m.listed_cells:,}: each is there twice)" if m.listed > _faults(m) else ""
         )
-        yield f"{_file(m.source)}{_at(m)}: {_faults(m):,} faulty cells of {m.cells:,}{listed}; {_kinds(m)}"
-
-
-def _file(source: str) -> str:
-    return ":".join(Path(part).name for part in source.split(":"))
+        yield f"{m.file}{_at(m)}: {_faults(m):,} faulty cells of {m.cells:,}{listed}; {_kinds(m)}"
 
 
 def _faults(m: Measurement) -> int:
@@ -67,7 +64,7 @@ def _curve(found: Fit) -> Iterator[str]:
 def _persistence(found: Fit) -> Iterator[str]:
     for p in found.persisting:
         share = f" ({p.again / p.faults:.1%})" if p.faults else ""
-        yield f"{p.again:,} of the {p.faults:,} faults of {_file(p.milder)} are in {_file(p.harsher)} as well{share}"
+        yield f"{p.again:,} of the {p.faults:,} faults of {p.milder} are in {p.harsher} as well{share}"
     yield f"persistence: {found.profile.persistence.kind}" + (" (assumed)" if not found.persisting else "")
 
 
@@ -122,10 +119,15 @@ def _comparison(found: Fit, drawn: Sequence[Statistics]) -> Iterator[str]:
 
 
 def compared(found: Fit, drawn: Sequence[Statistics]) -> list[dict[str, Any]]:
-    """Each statistic of the measured device beside drawn ones: mean, central 98 %, and whether it lies inside."""
+    """Each statistic of the measured device beside drawn ones: mean, central 98 %, and whether it lies inside.
+
+    A dispersion is left out where some device's counts vary no more than by chance.
+    """
     measured, rows = statistics(found.blocks, found.columns), []
     for key, (what, _) in STATISTICS.items():
         values = [one[key] for one in drawn]
+        if not np.isfinite([*values, measured[key]]).all():
+            continue
         low, high = interval(values)
         row = {"statistic": key, "what": what, "measured": measured[key], "mean": sum(values) / len(values)}
         rows.append(row | {"interval": [low, high], "inside": low <= measured[key] <= high})
@@ -141,7 +143,7 @@ def as_data(found: Fit, drawn: Sequence[Statistics] = ()) -> dict[str, Any]:
         "persisting": [vars(p) for p in found.persisting],
         "blocks": {"n": len(b.counts), "faulty": b.faulty, "mean": b.mean, "variance": b.variance},
         "columns": {"n": len(c.counts), "period": c.period, "at_least": c.least, "clustered": c.clustered},
-        "statistics": statistics(b, c),
+        "statistics": {key: value if np.isfinite(value) else None for key, value in statistics(b, c).items()},
         "independence": vars(found.independence) | {"independent": found.independent},
         "bits": {"counts": bits.counts.tolist(), "naive": vars(bits.naive), "corrected": vars(bits.test)},
         "drawn": compared(found, drawn) if drawn else [],
