@@ -1,22 +1,26 @@
 """Code words <-> integers <-> values (fault-stream specification, sections 1 and 6), in NumPy."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Codes = NDArray[np.uint32]
+Representation = Literal["twos_complement", "offset_binary", "sign_magnitude"]
+REPRESENTATIONS: tuple[Representation, ...] = ("twos_complement", "offset_binary", "sign_magnitude")
 
 
 @dataclass(frozen=True)
 class CodeFormat:
-    """How integers are stored: `bit_width` (1 to 32) bits, two's complement if `signed`, else plain binary.
+    """How integers are stored: `bit_width` (1 to 32) bits, in the `representation` if `signed`, else plain binary.
 
     Signed with one bit is bipolar: code 0 is -1 and code 1 is +1.
     """
 
     bit_width: int
     signed: bool
+    representation: Representation = "twos_complement"
 
     def __post_init__(self) -> None:
         if not 1 <= self.bit_width <= 32:
@@ -31,6 +35,11 @@ class CodeFormat:
         """The code word with all bits set."""
         return (1 << self.bit_width) - 1
 
+    @property
+    def top(self) -> int:
+        """The sign bit; 0 if there is none."""
+        return 1 << (self.bit_width - 1) if self.signed and self.bit_width > 1 else 0
+
 
 def encode(value: ArrayLike, scale: ArrayLike, zero_point: ArrayLike, fmt: CodeFormat) -> Codes:
     """Codes of dequantized values; scale and zero point broadcast to them.
@@ -42,12 +51,36 @@ def encode(value: ArrayLike, scale: ArrayLike, zero_point: ArrayLike, fmt: CodeF
     with np.errstate(all="ignore"):
         rounded = np.rint(value.astype(dtype) / np.asarray(scale, dtype)) + np.asarray(zero_point, dtype)
         q = np.where(np.abs(rounded) < 2.0**62, rounded, 0).astype(np.int64)
-    return np.asarray(q > 0 if fmt.bipolar else q & fmt.mask, dtype=np.uint32)
+    return represent(np.asarray(q > 0 if fmt.bipolar else q & fmt.mask, dtype=np.uint32), fmt)
+
+
+def represent(codes: Codes, fmt: CodeFormat) -> Codes:
+    """The codes of the format's representation for two's complement ones.
+
+    In sign-magnitude the least integer, -2^(b-1), has no code and shares that of its neighbour.
+    """
+    top, mask = np.uint32(fmt.top), np.uint32(fmt.mask)
+    if fmt.representation == "offset_binary":
+        return codes ^ top
+    if fmt.representation == "twos_complement":
+        return codes
+    magnitude = np.where(codes == top, mask, -codes & mask)
+    return np.where(codes & top, magnitude | top, codes).astype(np.uint32)
+
+
+def twos_complement(codes: Codes, fmt: CodeFormat) -> Codes:
+    """The two's complement codes for those of the format's representation; minus zero is zero."""
+    top, mask = np.uint32(fmt.top), np.uint32(fmt.mask)
+    if fmt.representation == "offset_binary":
+        return codes ^ top
+    if fmt.representation == "twos_complement":
+        return codes
+    return np.where(codes & top, -(codes ^ top) & mask, codes).astype(np.uint32)
 
 
 def integers(codes: ArrayLike, fmt: CodeFormat) -> NDArray[np.int64]:
     """The integers that code words stand for."""
-    q: NDArray[np.int64] = np.asarray(codes).astype(np.int64)
+    q: NDArray[np.int64] = twos_complement(np.asarray(codes, dtype=np.uint32), fmt).astype(np.int64)
     if fmt.bipolar:
         return 2 * q - 1
     return q - (q >> (fmt.bit_width - 1) << fmt.bit_width) if fmt.signed else q

@@ -1,9 +1,13 @@
 """The faults of a plan at one site, spelled out one by one for people to look at."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hwfault.errors import HwfaultError
+from hwfault.hardware import layout_of
 from hwfault.plan import FaultPlan, Process, Site
+from hwfault.processes import MapProcess, MapStep
+from hwfault.profiles.faultmap import Kind, Words
+from hwfault.profiles.models import MapFaults, ProfileFaults
 from hwfault.profiles.records import Record
 from hwfault.stream.check import check_draw
 from hwfault.stream.reference import plane_hits
@@ -16,8 +20,9 @@ class Fault(Record):
     process: int
     word: int
     bit: int | None
-    aux: int
+    aux: int | None = None
     effect: str
+    address: str | None = None
 
 
 def faults_at(plan: FaultPlan, name: str, *, seed: int, sample: int, words: int | None = None) -> list[Fault]:
@@ -29,19 +34,53 @@ def faults_at(plan: FaultPlan, name: str, *, seed: int, sample: int, words: int 
     entry = plan.at(name)
     words = _size(entry.site) if words is None else words
     check_draw(seed=seed, site=0, words=words, plane=0)
-    return [fault for process in entry.processes for fault in _faults(plan, entry.site, process, (seed, sample, words))]
+    draw = (seed, sample, words)
+    return [
+        fault
+        for p in entry.processes
+        for fault in (_cells(p, seed, sample) if isinstance(p, MapProcess) else _faults(plan, entry.site, p, draw))
+    ]
 
 
 def _size(site: Site) -> int:
-    if site.shape is None:
+    if site.words is None:
         raise HwfaultError(
             f"how many words a sample of {site.name!r} has is not known; give it (--words), or list the network's "
             "sites with an example batch before resolving the plan"
         )
-    size = 1
-    for length in site.shape:
-        size *= length
-    return size
+    return site.words
+
+
+def with_addresses(plan: FaultPlan, name: str, faults: Sequence[Fault]) -> list[Fault]:
+    """The faults of a site, those that a map holds with the physical place of their cell."""
+    places: dict[tuple[int, int, int], str] = {}
+    for process in plan.at(name).processes:
+        if isinstance(process, MapProcess):
+            word, bit, _ = process.map.cells()
+            names = _addresses(plan, process.fault, name, word, bit)
+            places |= {(process.fault, w, b): a for w, b, a in zip(word.tolist(), bit.tolist(), names, strict=True)}
+    keys = ((f.process, f.word, -1 if f.bit is None else f.bit) for f in faults)
+    return [f.model_copy(update={"address": places.get(key)}) for f, key in zip(faults, keys, strict=True)]
+
+
+def _addresses(plan: FaultPlan, k: int, name: str, word: Words, bit: Words) -> list[str]:
+    fault = plan.faults[k]
+    assert isinstance(fault, ProfileFaults | MapFaults)
+    struck = [e.site for e in plan.sites if any(isinstance(p, MapProcess) and p.fault == k for p in e.processes)]
+    layout = layout_of(fault, struck)
+    shifted = f" from row {fault.first_row} of the map on" if isinstance(fault, MapFaults) and fault.first_row else ""
+    return [layout.address(cell) + shifted for cell in layout.cells(name, word, bit).tolist()]
+
+
+def _cells(process: MapProcess, seed: int, sample: int) -> Iterator[Fault]:
+    """The cells of a map; of an intermittent one, those active in the sample's refresh period."""
+    period = sample if process.refresh in ("inference", "batch") else 0
+    rows = process.map if process.permanent else MapStep(process).active(seed, period)
+    for word, bit, kind in zip(*(column.tolist() for column in rows.cells()), strict=True):
+        yield Fault(process=process.fault, word=word, bit=bit, effect=_KINDS[Kind(kind)])
+
+
+_KINDS = {Kind.FLIP: "flip", Kind.STUCK_AT_0: "stuck at 0", Kind.STUCK_AT_1: "stuck at 1"}
 
 
 def _faults(plan: FaultPlan, site: Site, process: Process, draw: tuple[int, int, int]) -> Iterator[Fault]:

@@ -1,79 +1,29 @@
 """Sites + fault models -> the fault plan: which process strikes which site, in tables and integers only."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
-from hwfault.profiles.models import BitFlips, Clusters, FaultModel, SiteKind, WordFaults, per_bit
+from hwfault.hardware import depends_on_device, law_of, map_processes, selectors
+from hwfault.processes import MapProcess, Process, Site, SitePlan, Step, StreamStep
+from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
 from hwfault.profiles.records import Record
-from hwfault.stream.tables import ACCEPT_ALL, Table, accepts, encode_table, site_number, size_table
+from hwfault.stream.check import check_seed
+from hwfault.stream.tables import Table, accepts, encode_table, site_number, size_table
 
-KINDS = ("bit", "cluster", "mask", "random")
+__all__ = ["FaultPlan", "Process", "Site", "SitePlan", "resolve"]
+
 _LARGEST_PLAN = 1 << 28
 
-Uint32 = Annotated[int, Field(ge=0, lt=1 << 32)]
-Accept = Annotated[int, Field(ge=0, le=ACCEPT_ALL)]
-
-
-class Site(Record):
-    """A named place where a tensor of quantized integers lives; `shape` is None as long as it is not known."""
-
-    name: str
-    kind: SiteKind
-    bit_width: Annotated[int, Field(ge=1, le=32)]
-    signed: bool
-    layer: str = ""
-    shape: tuple[int, ...] | None = None
-
-    @property
-    def batched(self) -> bool:
-        """Whether axis 0 is the batch, each element a sample of its own; parameters are one sample as a whole."""
-        return self.kind in ("activation", "input")
-
-
-class Process(Record):
-    """One process of a fault model on one site, as integers; `tables` are indices into the plan's, one a plane."""
-
-    fault: Annotated[int, Field(ge=0)]
-    site_number: Uint32
-    kind: Literal["bit", "cluster", "mask", "random"]
-    tables: tuple[int, ...]
-    accept01: tuple[Accept, ...] = ()
-    accept10: tuple[Accept, ...] = ()
-    axis: Literal["bit", "word"] | None = None
-    sizes: tuple[Accept, ...] = ()
-    mask: Uint32 | None = None
-
-
-class SitePlan(Record):
-    """A site and the processes that strike it, in order."""
-
-    site: Site
-    processes: tuple[Process, ...]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        for process in self.processes:
-            _check_process(process, self.site)
-        return self
-
-    def reads_stored(self, tables: Sequence[Table]) -> bool:
-        """Whether which words become faulty depends on the codes stored before.
-
-        So it is for a bit process that does not accept every hit, and for `random` beside another process, which may
-        lead back to the first code.
-        """
-        if len(self.processes) > 1 and any(p.kind == "random" for p in self.processes):
-            return True
-        planes = [plane for p in self.processes for plane in zip(p.accept01, p.accept10, p.tables, strict=False)]
-        return any(tables[i] != (0,) and {a01, a10} != {ACCEPT_ALL} for a01, a10, i in planes)
+Law = BitFlips | WordFaults | Clusters
+"""What the stream draws."""
 
 
 class FaultPlan(Record):
@@ -84,6 +34,8 @@ class FaultPlan(Record):
 
     format: Literal["hwfault-plan/1"] = "hwfault-plan/1"
     faults: tuple[FaultModel, ...]
+    device: int | None = None
+    """The device that faults were drawn for, where they belong to one."""
     sites: tuple[SitePlan, ...]
     tables: tuple[tuple[int, ...], ...]
 
@@ -92,7 +44,7 @@ class FaultPlan(Record):
         for table in self.tables:
             _check_table(table)
         _check_numbers(self.sites)
-        indices = {i for s in self.sites for p in s.processes for i in p.tables}
+        indices = {i for s in self.sites for p in s.processes if isinstance(p, Process) for i in p.tables}
         if absent := indices - set(range(len(self.tables))):
             raise ValueError(f"a process names table {min(absent)} of {len(self.tables)} (counted from 0)")
         return self
@@ -111,23 +63,13 @@ class FaultPlan(Record):
             raise PlanError(f"the plan has no site {name!r}: {nearest(name, self.names)}")
         return self._by_name[name]
 
-    def program(self, name: str) -> tuple[int, ...]:
-        """The fault program of a site, as kernels and graphs take it (see hwfault.stream.reference)."""
-        out: list[int] = []
-        for process in self.at(name).processes:
-            body = self._body(process)
-            out += [KINDS.index(process.kind), process.site_number, len(body), *body]
-        return tuple(out)
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """What engines do at a site, one after the other."""
+        return self.at(name).steps(self.tables)
 
-    def _body(self, process: Process) -> list[int]:
-        tables = [self.tables[i] for i in process.tables]
-        if process.kind == "bit":
-            rows = zip(process.accept01, process.accept10, tables, strict=True)
-            return [x for accept01, accept10, table in rows for x in (accept01, accept10, *table)]
-        flat = [x for table in tables for x in table]
-        if process.kind == "cluster":
-            return [int(process.axis == "word"), len(process.sizes), *process.sizes, *flat]
-        return flat if process.mask is None else [process.mask, *flat]
+    def program(self, name: str) -> tuple[int, ...]:
+        """The fault program of all that the stream draws at a site (see hwfault.stream.reference)."""
+        return tuple(x for step in self.steps(name) if isinstance(step, StreamStep) for x in step.program)
 
     def check_fits(self, sites: Iterable[Site], where: str) -> None:
         """Raises PlanError unless every planned site is among `sites` with the same width, signedness and kind."""
@@ -182,28 +124,55 @@ class FaultPlan(Record):
         return "\n".join(lines)
 
 
-def resolve(sites: Sequence[Site], faults: Sequence[BitFlips | WordFaults | Clusters]) -> FaultPlan:
+def resolve(sites: Sequence[Site], faults: Sequence[FaultModel], *, device: int = 0) -> FaultPlan:
     """The plan of `faults` on those of `sites` that they select, in the sites' order.
 
-    Raises ModelError for a selector that matches no site, a process wider than a word, or a probability that
-    cannot be drawn, and PlanError when two processes hash to one number.
+    `device` is the number of the device that permanent and intermittent faults of profiles are drawn for. Raises
+    ModelError for a selector that matches no site, a process wider than a word, or a probability that cannot be drawn,
+    and PlanError when two processes hash to one number.
     """
-    for fault in faults:
-        _check_selectors(sites, fault)
+    check_seed(device)
     tables: dict[Table, int] = {}
-    planned = []
-    for site in sites:
-        chosen = [(k, f) for k, f in enumerate(faults) if any(s.matches(site) for s in f.sites)]
-        processes = tuple(_process(site, k, fault, tables) for k, fault in chosen)
-        if processes:
-            planned.append(SitePlan(site=site, processes=processes))
+    found: dict[str, list[Process | MapProcess]] = {site.name: [] for site in sites}
+    for k, fault in enumerate(faults):
+        for process in _processes(_selected(sites, fault), k, fault, device, tables):
+            found[process[0]].append(process[1])
+    planned = [SitePlan(site=site, processes=tuple(found[site.name])) for site in sites if found[site.name]]
+    drawn = device if depends_on_device(faults) else None
     try:
-        return FaultPlan(faults=tuple(faults), sites=tuple(planned), tables=tuple(tables))
+        return FaultPlan(faults=tuple(faults), device=drawn, sites=tuple(planned), tables=tuple(tables))
     except ModelError as error:
         raise PlanError(f"the faults make no plan: {error}") from None
 
 
-def _process(site: Site, k: int, fault: FaultModel, tables: dict[Table, int]) -> Process:
+def _processes(
+    sites: Sequence[Site], k: int, fault: FaultModel, device: int, tables: dict[Table, int]
+) -> Iterator[tuple[str, Process | MapProcess]]:
+    """(site name, process) of a fault on each of its sites."""
+    law, representation = law_of(fault) if isinstance(fault, ProfileFaults) else (fault, None)
+    if isinstance(law, ProfileFaults | MapFaults):
+        maps = map_processes(law, k, sites, device)
+        yield from ((site.name, process) for site, process in zip(sites, maps, strict=True))
+        return
+    for site in sites:
+        yield site.name, _process(site, k, law, tables).model_copy(update={"representation": representation})
+
+
+def _selected(sites: Sequence[Site], fault: FaultModel) -> list[Site]:
+    """The sites that a fault strikes; raises ModelError for a selector that matches none."""
+    chosen = selectors(fault)
+    for selector in chosen:
+        if fault.sites and not any(selector.matches(site) for site in sites):
+            raise ModelError(
+                f"no site matches the selector {str(selector)!r}: {nearest(selector.name, [s.name for s in sites])}"
+            )
+    found = [site for site in sites if any(selector.matches(site) for selector in chosen)]
+    if not found:
+        raise ModelError(f"no site matches any of {', '.join(map(repr, map(str, chosen)))}, which the profile strikes")
+    return found
+
+
+def _process(site: Site, k: int, fault: Law, tables: dict[Table, int]) -> Process:
     def table(h: float) -> int:
         return tables.setdefault(encode_table(h), len(tables))
 
@@ -215,7 +184,7 @@ def _process(site: Site, k: int, fault: FaultModel, tables: dict[Table, int]) ->
     return Process(fault=k, site_number=site_number(site.name, k), tables=indices, **numbers)
 
 
-def _integers(bits: int, fault: FaultModel) -> dict[str, Any]:
+def _integers(bits: int, fault: Law) -> dict[str, Any]:
     if isinstance(fault, BitFlips):
         planes = [accepts(p01, p10) for p01, p10 in fault.directions(bits)]
         rates, accept01, accept10 = zip(*planes, strict=True)
@@ -225,14 +194,6 @@ def _integers(bits: int, fault: FaultModel) -> dict[str, Any]:
         return {"kind": "cluster", "rates": rates, "axis": fault.axis, "sizes": size_table(fault.sizes)}
     mask = fault.mask(bits)
     return {"kind": "random" if mask is None else "mask", "rates": (fault.probability,), "mask": mask}
-
-
-def _check_selectors(sites: Sequence[Site], fault: FaultModel) -> None:
-    for selector in fault.sites:
-        if not any(selector.matches(site) for site in sites):
-            raise ModelError(
-                f"no site matches the selector {str(selector)!r}: {nearest(selector.name, [s.name for s in sites])}"
-            )
 
 
 def _check_numbers(sites: Sequence[SitePlan]) -> None:
@@ -249,26 +210,6 @@ def _check_numbers(sites: Sequence[SitePlan]) -> None:
             if number in keys or site_number(name, process.fault) != number:
                 raise ValueError(f"the number {number} of {key} is not its own alone; rename the site")
             keys.add(number)
-
-
-def _check_process(process: Process, site: Site) -> None:
-    planes = site.bit_width if process.kind in ("bit", "cluster") else 1
-    accepted = planes if process.kind == "bit" else 0
-    lengths = (len(process.tables), len(process.accept01), len(process.accept10))
-    if lengths != (planes, accepted, accepted):
-        raise ValueError(
-            f"site {site.name!r}: a {process.kind} process on {site.bit_width} bits needs {planes} tables and "
-            f"{accepted} accepts each way, found {lengths}"
-        )
-    if process.sizes and process.kind != "cluster":
-        raise ValueError(f"site {site.name!r}: a {process.kind} process has cluster sizes it should not")
-    given = {"cluster": process.axis, "mask": process.mask}
-    if any((process.kind == kind) != (value is not None) for kind, value in given.items()):
-        raise ValueError(f"site {site.name!r}: a {process.kind} process lacks its axis or mask, or has one too many")
-    if process.mask is not None and not 0 < process.mask < 1 << site.bit_width:
-        raise ValueError(f"site {site.name!r}: mask {process.mask:#x} does not fit {site.bit_width} bits")
-    if list(process.sizes) != sorted(process.sizes):
-        raise ValueError(f"site {site.name!r}: the cluster sizes' thresholds do not ascend")
 
 
 def _check_table(table: tuple[int, ...]) -> None:

@@ -17,6 +17,7 @@ FLOORS = {
     "files": 0,
     "stream": 1,
     "profiles": 1,
+    "processes": 2,
     "plan": 2,
     "inject": 3,
     "graph": 3,
@@ -31,6 +32,7 @@ SAME_FLOOR = {
     ("files", "errors"),  # errors lie below everything
     ("codes", "errors"),
     ("profiles", "stream"),  # a model checks its numbers with the one table builder
+    ("plan", "processes"),
     ("graph", "inject"),  # replay compares the two
 }
 HEAVY = ("torch", "onnx", "brevitas", "qonnx", "onnxruntime", "sklearn", "matplotlib", "ray", "triton")

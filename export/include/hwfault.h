@@ -18,13 +18,16 @@ extern "C" {
 
 enum { HWFAULT_FLOAT32 = 0, HWFAULT_FLOAT64 = 1, HWFAULT_FLOAT16 = 2, HWFAULT_BFLOAT16 = 3 };
 
+/* How the integers of signed formats are stored; the faults act on what is stored. */
+enum { HWFAULT_TWOS_COMPLEMENT = 0, HWFAULT_OFFSET_BINARY = 1, HWFAULT_SIGN_MAGNITUDE = 2 };
+
 /* How values stand for codes. Word w of a sample has scale[(w / scale_inner) % n_scale]; the zero point likewise. */
 typedef struct {
   const double* scale;
   int64_t n_scale, scale_inner;
   const double* zero_point;
   int64_t n_zero_point, zero_point_inner;
-  int32_t bit_width, is_signed;
+  int32_t bit_width, is_signed, representation;
 } hwfault_format;
 
 /* Which faults: `batch` samples of `words` words each, sample[i] (taken mod 2^32) the number of the i-th. */
@@ -64,10 +67,56 @@ HWFAULT_API int64_t hwfault_faulty_words(int32_t dtype, const void* x, const hwf
 /* The faults on codes, in place; returns the number of words changed. */
 HWFAULT_API int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t bit_width);
 
-/* out = x with code' = (code & and_mask) ^ xor_mask at the rows' words (strictly ascending) of every sample. */
-HWFAULT_API int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, int64_t batch, int64_t words,
-                                      const int64_t* word, const uint32_t* and_mask, const uint32_t* xor_mask,
-                                      int64_t rows, const hwfault_format* format, int32_t threads);
+/* Permanent faults: code' = (code & and_mask) ^ xor_mask at the rows' words (strictly ascending) of every sample.
+ * Intermittent ones, if `threshold` is below 2^32: a cell shows its fault where its activity, drawn for (seed, site,
+ * period[i] of the i-th sample, word, bit), lies below the threshold. `period` may be NULL otherwise. */
+typedef struct {
+  int64_t batch, words;
+  const int64_t* word;
+  const uint32_t *and_mask, *xor_mask;
+  int64_t rows;
+  int64_t threshold;
+  uint64_t seed;
+  uint32_t site;
+  const int64_t* period;
+} hwfault_map;
+
+/* out = x with the map's faults; out may be x. Returns the number of words changed. */
+HWFAULT_API int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, const hwfault_map* map,
+                                      const hwfault_format* format, int32_t threads);
+
+/* out = gradient with zeros at the words that the map changes. x, the values before, may be NULL if every and_mask
+ * keeps all bits: then every row's word is changed whatever is stored. */
+HWFAULT_API int64_t hwfault_zero_map(int32_t dtype, const void* gradient, void* out, const void* x,
+                                     const hwfault_map* map, const hwfault_format* format, int32_t threads);
+
+/* What protects the words of a memory, and what reads of a detected error become. */
+enum { HWFAULT_PARITY = 1, HWFAULT_SECDED = 2, HWFAULT_TMR = 3 };
+enum { HWFAULT_ZERO = 0, HWFAULT_DUE = 1 };
+
+/* A memory of words of `data_bits` (1 to 64) with check bits. Without a table (rows = 0) the code words lie one behind the
+ * other, each in a slot of `slot` bits (bit_width to 64). Row i of a table holds the memory word number[i] (ascending, a
+ * number may repeat); its data bit d is the cell cells[i * data_bits + d] = 32 * word + bit of the sample, or -1. */
+typedef struct {
+  int32_t kind, data_bits, slot, on_detected;
+  const int64_t* number;
+  const int64_t* cells;
+  int64_t rows;
+} hwfault_protection;
+
+/* out = x with what the decoder lets through; out may be x. The draw's program (for words of a sub-word's bits) strikes
+ * first, then the map, whose words are sub-words, and whose batch, words and seed are not read: they are the draw's. A table
+ * and a program together are an error. counts[3], written only on success, are the memory words read as corrected, detected
+ * and miscorrected. Returns the number of words changed. */
+HWFAULT_API int64_t hwfault_protected(int32_t dtype, const void* x, void* out, const hwfault_draw* draw,
+                                      const hwfault_map* map, const hwfault_format* format,
+                                      const hwfault_protection* protection, int64_t counts[3], int32_t threads);
+
+/* out = gradient with zeros at the words that hwfault_protected changes in x. */
+HWFAULT_API int64_t hwfault_zero_protected(int32_t dtype, const void* gradient, void* out, const void* x,
+                                           const hwfault_draw* draw, const hwfault_map* map,
+                                           const hwfault_format* format, const hwfault_protection* protection,
+                                           int32_t threads);
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "inject.h"
+#include "protect.h"
 
 namespace {
 
@@ -27,10 +28,10 @@ int64_t guarded(F f) {
   }
 }
 
-// The sum of work(first, last) over [0, count), shared out to at most `threads` threads.
+// The sum of work(first, last) over [0, count), shared out to at most `threads` threads, to each at least `least`.
 template <class F>
-int64_t share_out(int64_t count, int64_t threads, F work) {
-  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / kUnitsPerThread));
+int64_t share_out(int64_t count, int64_t threads, F work, int64_t least = kUnitsPerThread) {
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / least));
   if (parts == 1) return work(0, count);
   std::vector<int64_t> sums(parts, 0);
   std::vector<std::thread> pool;
@@ -71,11 +72,16 @@ Program checked_program(const hwfault_draw& draw, int bit_width) {
   return parse_program(draw.program, draw.program_length, bit_width);
 }
 
+// How many parts of a protected memory are worth a thread; all of them where a table is, whose work allocates memory.
+int64_t parts_per_thread(const ProtectedMemory& memory) {
+  return memory.linear() ? std::max<int64_t>(1, kUnitsPerThread * kBlock / memory.words_of_part()) : INT64_MAX;
+}
+
 }  // namespace
 
 extern "C" {
 
-int64_t hwfault_abi_version(void) { return 1; }
+int64_t hwfault_abi_version(void) { return 2; }
 
 const char* hwfault_error_text(int64_t) { return last_error.c_str(); }
 
@@ -189,22 +195,79 @@ int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t 
   });
 }
 
-int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, int64_t batch, int64_t words, const int64_t* word,
-                          const uint32_t* and_mask, const uint32_t* xor_mask, int64_t rows,
-                          const hwfault_format* format, int32_t threads) {
+int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, const hwfault_map* map, const hwfault_format* format,
+                          int32_t threads) {
   return guarded([&] {
     check_format(*format);
-    check_draw({0, nullptr, batch, words, nullptr, 0});
-    const Map map{word, and_mask, xor_mask, rows};
-    check_map(map, words, format->bit_width);
-    const Units units{batch, words};
+    check_map(*map, format->bit_width);
+    const Units units{map->batch, map->words};
     check_present(units, x, out);
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
       return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
-        return map_units(static_cast<const T*>(x), static_cast<T*>(out), map, codec, units, first, last);
+        return apply_map_units(static_cast<const T*>(x), static_cast<T*>(out), *map, codec, units, first, last);
       });
+    });
+  });
+}
+
+int64_t hwfault_zero_map(int32_t dtype, const void* gradient, void* out, const void* x, const hwfault_map* map,
+                         const hwfault_format* format, int32_t threads) {
+  return guarded([&] {
+    check_format(*format);
+    check_map(*map, format->bit_width);
+    if (!x && !keeps_all_bits(*map, format->bit_width))
+      throw Error("which words the map changes depends on the stored codes, so the values before are needed");
+    const Units units{map->batch, map->words};
+    check_present(units, gradient, out);
+    return with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
+        return zero_map_units(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x), *map,
+                              codec, units, first, last);
+      });
+    });
+  });
+}
+
+int64_t hwfault_protected(int32_t dtype, const void* x, void* out, const hwfault_draw* draw, const hwfault_map* map,
+                          const hwfault_format* format, const hwfault_protection* protection, int64_t counts[3],
+                          int32_t threads) {
+  return guarded([&] {
+    check_format(*format);
+    const ProtectedMemory memory(*protection, *draw, *map, *format);
+    check_present(Units{draw->batch, draw->words}, x, out, draw->sample);
+    Counts total;
+    const int64_t changed = with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      const auto work = [&](int64_t first, int64_t last) {
+        return protect_parts(static_cast<const T*>(x), static_cast<T*>(out), memory, codec, first, last, total);
+      };
+      return share_out(memory.parts(), threads, work, parts_per_thread(memory));
+    });
+    counts[0] = total.corrected, counts[1] = total.detected, counts[2] = total.miscorrected;
+    return changed;
+  });
+}
+
+int64_t hwfault_zero_protected(int32_t dtype, const void* gradient, void* out, const void* x, const hwfault_draw* draw,
+                               const hwfault_map* map, const hwfault_format* format,
+                               const hwfault_protection* protection, int32_t threads) {
+  return guarded([&] {
+    check_format(*format);
+    const ProtectedMemory memory(*protection, *draw, *map, *format);
+    check_present(Units{draw->batch, draw->words}, gradient, out, x, draw->sample);
+    return with_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const Codec<T> codec(*format);
+      const auto work = [&](int64_t first, int64_t last) {
+        return zero_protected_parts(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x),
+                                    memory, codec, first, last);
+      };
+      return share_out(memory.parts(), threads, work, parts_per_thread(memory));
     });
   });
 }

@@ -70,6 +70,7 @@ class Codec {
   explicit Codec(const hwfault_format& format)
       : format_(format),
         mask_(format.bit_width == 32 ? ~0u : (1u << format.bit_width) - 1),
+        top_(format.is_signed && format.bit_width > 1 ? 1u << (format.bit_width - 1) : 0),
         bipolar_(format.is_signed && format.bit_width == 1) {}
 
   // a value that is not finite, or 2^62 and more, has code 0
@@ -77,14 +78,25 @@ class Codec {
     const Number rounded = std::rint(load(value) / scale(word)) + zero_point(word);
     const bool known = std::fabs(rounded) < Number(int64_t{1} << 62);
     const int64_t q = known ? static_cast<int64_t>(rounded) : 0;
-    return bipolar_ ? q > 0 : static_cast<uint32_t>(q) & mask_;
+    return bipolar_ ? q > 0 : stored(static_cast<uint32_t>(q) & mask_);
   }
 
   void decode(uint32_t code, int64_t word, T* to) const {
-    store(to, (static_cast<Number>(integer(code)) - zero_point(word)) * scale(word));
+    store(to, (static_cast<Number>(integer(twos_complement(code))) - zero_point(word)) * scale(word));
   }
 
  private:
+  // two's complement -> what is stored; the least integer has no sign-magnitude code and shares its neighbour's
+  uint32_t stored(uint32_t code) const {
+    if (format_.representation == HWFAULT_OFFSET_BINARY) return code ^ top_;
+    if (format_.representation == HWFAULT_TWOS_COMPLEMENT || !(code & top_)) return code;
+    return code == top_ ? mask_ : ((0u - code) & mask_) | top_;
+  }
+  uint32_t twos_complement(uint32_t code) const {
+    if (format_.representation == HWFAULT_OFFSET_BINARY) return code ^ top_;
+    if (format_.representation == HWFAULT_TWOS_COMPLEMENT || !(code & top_)) return code;
+    return (0u - (code ^ top_)) & mask_;
+  }
   int64_t integer(uint32_t code) const {
     if (bipolar_) return code ? 1 : -1;
     const bool negative = format_.is_signed && (code >> (format_.bit_width - 1) & 1u);
@@ -99,7 +111,7 @@ class Codec {
   }
 
   hwfault_format format_;
-  uint32_t mask_;
+  uint32_t mask_, top_;  // all bits; the sign, 0 if there is none
   bool bipolar_;
 };
 

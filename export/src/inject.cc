@@ -1,5 +1,7 @@
 #include "inject.h"
 
+#include <algorithm>
+
 namespace hwfault {
 namespace {
 
@@ -14,6 +16,8 @@ void check_axis(const char* what, const double* values, int64_t n, int64_t inner
 void check_format(const hwfault_format& format) {
   if (format.bit_width < 1 || format.bit_width > 32)
     throw Error("bit_width is " + std::to_string(format.bit_width) + ", expected 1 to 32");
+  if (format.representation < HWFAULT_TWOS_COMPLEMENT || format.representation > HWFAULT_SIGN_MAGNITUDE)
+    throw Error("representation is " + std::to_string(format.representation) + ", expected 0 to 2");
   check_axis("scale", format.scale, format.n_scale, format.scale_inner);
   check_axis("zero point", format.zero_point, format.n_zero_point, format.zero_point_inner);
 }
@@ -26,18 +30,28 @@ void check_draw(const hwfault_draw& draw) {
   if (!draw.program && draw.program_length) throw Error("the fault program is a null pointer");
 }
 
-void check_map(const Map& map, int64_t words, int bit_width) {
+void check_map(const hwfault_map& map, int bit_width) {
+  check_draw({map.seed, nullptr, map.batch, map.words, nullptr, 0});
   if (map.rows < 0) throw Error("a fault map of " + std::to_string(map.rows) + " rows, expected 0 or more");
+  if (map.rows && !(map.word && map.and_mask && map.xor_mask)) throw Error("a pointer to the fault map's rows is null");
+  if (map.threshold < 0 || map.threshold > kAlways)
+    throw Error("the activity threshold is " + std::to_string(map.threshold) + ", expected 0 to 2^32");
+  if (map.threshold < kAlways && map.batch && !map.period) throw Error("the pointer to the periods is null");
   for (int64_t row = 0; row < map.rows; ++row) {
     const int64_t word = map.word[row];
-    if (word < 0 || word >= words)
-      throw Error("the fault map names word " + std::to_string(word) + " of a tensor of " + std::to_string(words) +
+    if (word < 0 || word >= map.words)
+      throw Error("the fault map names word " + std::to_string(word) + " of a tensor of " + std::to_string(map.words) +
                   " words");
     if (row && word <= map.word[row - 1])
       throw Error("the fault map's words must be strictly ascending; row " + std::to_string(row) + " is not");
     if (uint64_t{map.xor_mask[row]} >> bit_width)
       throw Error("row " + std::to_string(row) + " of the fault map has mask bits beyond the bit width");
   }
+}
+
+bool keeps_all_bits(const hwfault_map& map, int bit_width) {
+  const uint32_t mask = bit_width == 32 ? ~0u : (1u << bit_width) - 1;
+  return std::all_of(map.and_mask, map.and_mask + map.rows, [&](uint32_t kept) { return (kept & mask) == mask; });
 }
 
 }  // namespace hwfault

@@ -111,37 +111,76 @@ int64_t zero_units(const T* gradient, T* out, const T* x, const Program& program
   return changed;
 }
 
-// A fault map: rows in ascending order of their words.
-struct Map {
-  const int64_t* word;
-  const uint32_t *and_mask, *xor_mask;
-  int64_t rows;
+// A row of a fault map, as much of it as is active in one sample's period.
+struct Masks {
+  uint32_t and_mask, xor_mask;
 };
+inline Masks active_masks(const hwfault_map& map, int64_t row, int64_t element) {
+  Masks masks{map.and_mask[row], map.xor_mask[row]};
+  if (map.threshold >= kAlways) return masks;
+  const uint32_t faulty = ~masks.and_mask | masks.xor_mask;
+  for (uint32_t bit = 0; bit < 32 && faulty >> bit; ++bit) {
+    if (!(faulty >> bit & 1u)) continue;
+    const auto period = static_cast<uint32_t>(map.period[element]);
+    if (activity(map.seed, map.site, period, map.word[row], bit) < map.threshold) continue;
+    masks.and_mask |= 1u << bit;
+    masks.xor_mask &= ~(1u << bit);
+  }
+  return masks;
+}
 
-// out = x with the map's rows applied to units [first, last); returns the number of words changed.
-template <class T>
-int64_t map_units(const T* x, T* out, const Map& map, const Codec<T>& codec, const Units& units, int64_t first,
-                  int64_t last) {
-  const Copy<T> copy{x, out};
-  int64_t changed = 0, row = 0;
+// Calls copy(unit) for units [first, last), and then change(word of the tensor, word of the sample, code before, code
+// after) for those words of the unit that the map changes, where encode(both words) is the code stored before.
+template <class Prepare, class Encode, class Change>
+void map_units(const hwfault_map& map, const Units& units, int64_t first, int64_t last, Prepare copy, Encode encode,
+               Change change) {
+  int64_t row = 0;
   for (int64_t u = first; u < last; ++u) {
     const Unit unit = units.at(u);
     copy(unit);
-    if (u == first || unit.block == 0)
-      row = std::lower_bound(map.word, map.word + map.rows, unit.first_word) - map.word;
+    if (u == first || unit.block == 0) row = std::lower_bound(map.word, map.word + map.rows, unit.first_word) - map.word;
     for (; row < map.rows && map.word[row] < unit.first_word + unit.size; ++row) {
       const int64_t w = map.word[row], at = unit.offset + w - unit.first_word;
-      const uint32_t before = codec.encode(x[at], w), after = (before & map.and_mask[row]) ^ map.xor_mask[row];
-      if (after == before) continue;
-      codec.decode(after, w, out + at);
-      ++changed;
+      const Masks masks = active_masks(map, row, unit.element);
+      const uint32_t before = encode(at, w), after = (before & masks.and_mask) ^ masks.xor_mask;
+      if (after != before) change(at, w, before, after);
     }
   }
+}
+
+// out = x with the map's faults in units [first, last); returns the number of words changed.
+template <class T>
+int64_t apply_map_units(const T* x, T* out, const hwfault_map& map, const Codec<T>& codec, const Units& units,
+                        int64_t first, int64_t last) {
+  int64_t changed = 0;
+  map_units(
+      map, units, first, last, Copy<T>{x, out}, [&](int64_t at, int64_t w) { return codec.encode(x[at], w); },
+      [&](int64_t at, int64_t w, uint32_t, uint32_t after) {
+        codec.decode(after, w, out + at);
+        ++changed;
+      });
+  return changed;
+}
+
+// out = gradient with zeros at the words that the map changes; x may be null where that does not depend on the codes.
+template <class T>
+int64_t zero_map_units(const T* gradient, T* out, const T* x, const hwfault_map& map, const Codec<T>& codec,
+                       const Units& units, int64_t first, int64_t last) {
+  int64_t changed = 0;
+  map_units(
+      map, units, first, last, Copy<T>{gradient, out},
+      [&](int64_t at, int64_t w) { return x ? codec.encode(x[at], w) : 0u; },
+      [&](int64_t at, int64_t, uint32_t, uint32_t) {
+        out[at] = T{};
+        ++changed;
+      });
   return changed;
 }
 
 // Throws Error unless the rows are strictly ascending within the words and their flips within the bit width.
-void check_map(const Map& map, int64_t words, int bit_width);
+void check_map(const hwfault_map& map, int bit_width);
+// Whether a map only flips: then the words that it changes do not depend on the codes stored.
+bool keeps_all_bits(const hwfault_map& map, int bit_width);
 // Throws Error for a format or draw with impossible numbers.
 void check_format(const hwfault_format& format);
 void check_draw(const hwfault_draw& draw);

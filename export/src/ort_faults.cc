@@ -3,15 +3,6 @@
 #include "inject.h"
 
 namespace hwfault::ort {
-namespace {
-
-constexpr int64_t kUnitsPerPart = 64;
-
-// Values along at most one axis of x, as the codec wants them.
-struct Axis {
-  std::vector<double> values;
-  int64_t inner = 1;
-};
 
 template <class T>
 Axis along_axis(const Tensor<const T>& small, const Shape& x, bool batched, const char* what) {
@@ -41,10 +32,10 @@ Units units_of(const Shape& x, bool batched) {
 hwfault_format format_of(const Target& target, const Axis& scale, const Axis& zero_point) {
   return {scale.values.data(),      static_cast<int64_t>(scale.values.size()),      scale.inner,
           zero_point.values.data(), static_cast<int64_t>(zero_point.values.size()), zero_point.inner,
-          target.bit_width,         target.is_signed};
+          target.bit_width,         target.is_signed,                               target.representation};
 }
 
-std::vector<uint32_t> masks(const Tensor<const int64_t>& numbers, const char* what) {
+static std::vector<uint32_t> masks(const Tensor<const int64_t>& numbers, const char* what) {
   std::vector<uint32_t> result;
   for (const int64_t number : std::vector<int64_t>(numbers.data, numbers.data + numbers.size())) {
     if (number < 0 || number > int64_t{UINT32_MAX})
@@ -54,11 +45,43 @@ std::vector<uint32_t> masks(const Tensor<const int64_t>& numbers, const char* wh
   return result;
 }
 
-}  // namespace
+int64_t in_range(int64_t value, const char* attribute, int64_t most) {
+  if (value < 0 || value > most)
+    throw Error(std::string("the attribute ") + attribute + " is " + std::to_string(value) + ", expected 0 to " +
+                std::to_string(most));
+  return value;
+}
+
+Refresh refresh_named(const std::string& name) {
+  if (name == "inference") return Refresh::inference;
+  if (name == "batch") return Refresh::batch;
+  if (name == "held") return Refresh::held;
+  throw Error("refresh is '" + name + "', expected inference, batch or held");
+}
+
+std::vector<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh) {
+  std::vector<int64_t> numbers(static_cast<size_t>(units.batch), refresh == Refresh::held ? 0 : first_sample);
+  if (batched && refresh == Refresh::inference)
+    for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<int64_t>(static_cast<uint64_t>(first_sample) + i);
+  return numbers;
+}
+
+Rows::Rows(const Context& context, const Units& units)
+    : word_(context.input<int64_t>(3)),
+      and_mask_(masks(context.input<int64_t>(4), "and_mask")),
+      xor_mask_(masks(context.input<int64_t>(5), "xor_mask")) {
+  const auto rows = static_cast<size_t>(word_.size());
+  if (and_mask_.size() != rows || xor_mask_.size() != rows)
+    throw Error("word, and_mask and xor_mask have " + std::to_string(rows) + ", " + std::to_string(and_mask_.size()) +
+                " and " + std::to_string(xor_mask_.size()) + " rows, expected the same number");
+  map = {units.batch, units.words, word_.data, and_mask_.data(), xor_mask_.data(), word_.size(), kAlways, 0, 0, nullptr};
+}
 
 Target::Target(const NodeInfo& node)
     : bit_width(static_cast<int32_t>(std::clamp<int64_t>(node.integer("bit_width"), -1, 64))),
       is_signed(node.integer("signed") != 0),
+      representation(static_cast<int32_t>(
+          in_range(node.integer("representation", HWFAULT_TWOS_COMPLEMENT), "representation", HWFAULT_SIGN_MAGNITUDE))),
       batched(node.integer("batched") != 0) {
   if (bit_width < 1 || bit_width > 32)
     throw Error("bit_width is " + std::to_string(node.integer("bit_width")) + ", expected 1 to 32");
@@ -76,12 +99,10 @@ void TransientFaults<T>::compute(const Context& context) const {
   const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
   const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
   const auto seed = static_cast<uint64_t>(context.scalar<int64_t>(3, "the seed"));
-  const auto first_sample = static_cast<uint64_t>(context.scalar<int64_t>(4, "the first sample number"));
+  const auto first_sample = context.scalar<int64_t>(4, "the first sample number");
   T* y = context.output<T>(x.shape);
   const Units units = units_of(x.shape, target_.batched);
-  std::vector<int64_t> samples(static_cast<size_t>(units.batch), 0);
-  if (target_.batched)
-    for (size_t i = 0; i < samples.size(); ++i) samples[i] = static_cast<int64_t>(first_sample + i);
+  const auto samples = numbers_of(units, target_.batched, first_sample, target_.batched ? Refresh::inference : Refresh::held);
   const hwfault_draw draw{seed, samples.data(), units.batch, units.words, nullptr, 0};
   const Codec<T> codec(format_of(target_, scale, zero_point));
   context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
@@ -94,26 +115,51 @@ void FaultMap<T>::compute(const Context& context) const {
   const auto x = context.input<T>(0);
   const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
   const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
-  const auto word = context.input<int64_t>(3);
-  const std::vector<uint32_t> and_mask = masks(context.input<int64_t>(4), "and_mask");
-  const std::vector<uint32_t> xor_mask = masks(context.input<int64_t>(5), "xor_mask");
-  const auto rows = static_cast<size_t>(word.size());
-  if (and_mask.size() != rows || xor_mask.size() != rows)
-    throw Error("word, and_mask and xor_mask have " + std::to_string(rows) + ", " + std::to_string(and_mask.size()) +
-                " and " + std::to_string(xor_mask.size()) + " rows, expected the same number");
   const Units units = units_of(x.shape, target_.batched);
-  const Map map{word.data, and_mask.data(), xor_mask.data(), word.size()};
-  check_map(map, units.words, target_.bit_width);
+  const Rows rows(context, units);
+  check_map(rows.map, target_.bit_width);
   T* y = context.output<T>(x.shape);
   const Codec<T> codec(format_of(target_, scale, zero_point));
   context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
-    map_units(x.data, y, map, codec, units, first, last);
+    apply_map_units(x.data, y, rows.map, codec, units, first, last);
   });
 }
 
+template <class T>
+IntermittentFaults<T>::IntermittentFaults(const NodeInfo& node)
+    : target_(node),
+      threshold_(in_range(node.integer("threshold"), "threshold", kAlways)),
+      site_(static_cast<uint32_t>(in_range(node.integer("site"), "site", UINT32_MAX))),
+      refresh_(refresh_named(node.text("refresh", "inference"))) {}
+
+template <class T>
+void IntermittentFaults<T>::compute(const Context& context) const {
+  const auto x = context.input<T>(0);
+  const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
+  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
+  const Units units = units_of(x.shape, target_.batched);
+  Rows rows(context, units);
+  check_map(rows.map, target_.bit_width);
+  const auto first_sample = context.scalar<int64_t>(7, "the first sample number");
+  const auto periods = numbers_of(units, target_.batched, first_sample, refresh_);
+  rows.map.threshold = threshold_;
+  rows.map.seed = static_cast<uint64_t>(context.scalar<int64_t>(6, "the seed"));
+  rows.map.site = site_;
+  rows.map.period = periods.data();
+  T* y = context.output<T>(x.shape);
+  const Codec<T> codec(format_of(target_, scale, zero_point));
+  context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
+    apply_map_units(x.data, y, rows.map, codec, units, first, last);
+  });
+}
+
+template Axis along_axis(const Tensor<const float>&, const Shape&, bool, const char*);
+template Axis along_axis(const Tensor<const double>&, const Shape&, bool, const char*);
 template class TransientFaults<float>;
 template class TransientFaults<double>;
 template class FaultMap<float>;
 template class FaultMap<double>;
+template class IntermittentFaults<float>;
+template class IntermittentFaults<double>;
 
 }  // namespace hwfault::ort

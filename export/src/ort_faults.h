@@ -3,16 +3,48 @@
 
 #include <array>
 
-#include "codec.h"
+#include "inject.h"
 #include "ort_op.h"
 
 namespace hwfault::ort {
 
-// What both ops know of the tensor they strike.
+// What the fault ops know of the tensor they strike.
 struct Target {
   explicit Target(const NodeInfo& node);
-  int32_t bit_width, is_signed;
+  int32_t bit_width, is_signed, representation;
   bool batched;
+};
+
+constexpr int64_t kUnitsPerPart = 64;
+
+// Values along at most one axis of x, as the codec wants them.
+struct Axis {
+  std::vector<double> values;
+  int64_t inner = 1;
+};
+template <class T>
+Axis along_axis(const Tensor<const T>& small, const Shape& x, bool batched, const char* what);
+Units units_of(const Shape& x, bool batched);
+hwfault_format format_of(const Target& target, const Axis& scale, const Axis& zero_point);
+
+// When the activity of intermittent faults is drawn anew.
+enum class Refresh { inference, batch, held };
+Refresh refresh_named(const std::string& name);
+// The sample numbers of a batch (0 for what has none), or for all of them the first, or 0.
+std::vector<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh);
+// The value of an attribute, if it is from 0 to `most`.
+int64_t in_range(int64_t value, const char* attribute, int64_t most);
+
+// The rows of a map as they come in inputs 3 to 5, and the map that points into them.
+class Rows {
+ public:
+  Rows(const Context& context, const Units& units);
+  Rows(const Rows&) = delete;
+  hwfault_map map;
+
+ private:
+  Tensor<const int64_t> word_;
+  std::vector<uint32_t> and_mask_, xor_mask_;
 };
 
 template <class T>
@@ -41,6 +73,22 @@ class FaultMap {
 
  private:
   Target target_;
+};
+
+template <class T>
+class IntermittentFaults {
+ public:
+  static constexpr const char* name = "IntermittentFaults";
+  static constexpr ElementType type = std::is_same_v<T, float> ? kFloat : kDouble;
+  static constexpr std::array inputs{type, type, type, kInt64, kInt64, kInt64, kInt64, kInt64};
+  explicit IntermittentFaults(const NodeInfo& node);
+  void compute(const Context& context) const;
+
+ private:
+  Target target_;
+  int64_t threshold_;
+  uint32_t site_;
+  Refresh refresh_;
 };
 
 }  // namespace hwfault::ort

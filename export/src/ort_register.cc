@@ -1,6 +1,7 @@
 // The entry point that onnxruntime calls when the library is registered with a session's options.
 #include "hwfault.h"
 #include "ort_faults.h"
+#include "ort_protect.h"
 #include "ort_quant.h"
 
 namespace hwfault::ort {
@@ -12,7 +13,9 @@ class Library {
   explicit Library(const OrtApi* table) : api_(table) {
     add("qonnx.custom_op.general", {new Op<Quant>(api_), new Op<IntQuant>(api_), new Op<BipolarQuant>(api_)});
     add("hwfault", {new Op<TransientFaults<float>>(api_), new Op<TransientFaults<double>>(api_),
-                    new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_)});
+                    new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_),
+                    new Op<IntermittentFaults<float>>(api_), new Op<IntermittentFaults<double>>(api_),
+                    new Op<ProtectedFaults<float>>(api_), new Op<ProtectedFaults<double>>(api_)});
   }
 
   void add_to(OrtSessionOptions* options) const {

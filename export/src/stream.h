@@ -49,6 +49,16 @@ struct BlockKey {
   Quad counts(uint32_t group) const { return call(0, 32 + group); }
 };
 
+constexpr int64_t kAlways = int64_t{1} << 32;
+constexpr uint32_t kActivityPlane = 62;
+
+// The word that decides whether the faulty cell (word, bit) of a site shows its fault in a period: it does where this
+// is below the threshold floor(2^32 p_active).
+inline uint32_t activity(uint64_t seed, uint32_t site, uint32_t period, int64_t word, uint32_t bit) {
+  const uint32_t at = static_cast<uint32_t>(word) & 1023, block = static_cast<uint32_t>(word >> 10);
+  return philox({bit * 256 + (at >> 2), (block << 6) | kActivityPlane, period, site}, seed)[at & 3];
+}
+
 // Calls hit(position in the block, aux) for each of n hits of a bit plane, in stream order.
 template <class Hit>
 void bit_hits(const BlockKey& key, uint32_t plane, const Table& table, uint32_t n, Hit hit) {

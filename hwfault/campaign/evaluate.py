@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError
 from hwfault.files import write_atomically
+from hwfault.hardware import depends_on_device
 from hwfault.inject import Injection, inject, sites
 from hwfault.plan import FaultPlan, resolve
 from hwfault.profiles.models import FaultModel, bit_errors
@@ -58,9 +59,12 @@ def evaluate(
     plan: FaultPlan | Sequence[FaultModel],
     *,
     seeds: Iterable[int],
+    device: int | None = None,
     batch_size: int = 512,
 ) -> Trials:
     """Classifies all of `inputs` (n, ...) once for each seed, under the plan's faults.
+
+    Where the faults given belong to a device, it is `device`, or with None another one for each seed: its number.
 
     Sample i of the stream is inputs[i], whatever the batch size. The model runs in evaluation mode and is left as it
     was. Raises HwfaultError if there is no seed or no sample, PlanError for a plan that does not fit the model.
@@ -71,8 +75,10 @@ def evaluate(
             f"given {len(seeds)} seeds, {len(inputs)} inputs, {len(labels)} labels, batches of {batch_size}; "
             "expected at least one of each and a label for each input"
         )
-    with _evaluating(model), inject(model, plan, seed=seeds[0]) as injection:
-        correct = tuple(_trial(model, injection, inputs, labels, seed, batch_size) for seed in seeds)
+    with _evaluating(model):
+        plan_of = _plans(model, inputs[:1], plan, device)
+        with inject(model, plan_of(seeds[0]), seed=seeds[0]) as injection:
+            correct = tuple(_trial(model, injection, inputs, labels, seed, batch_size, plan_of) for seed in seeds)
     return Trials(seeds=seeds, correct=correct, samples=len(inputs))
 
 
@@ -92,9 +98,9 @@ def sweep(
     `faults_at` gives the faults at a rate: symmetric bit errors at every site unless said otherwise. `progress` is
     called after each rate.
     """
-    seeds, points, found = tuple(seeds), [], sites(model)
+    seeds, points = tuple(seeds), []
     for rate in rates:
-        trials = evaluate(model, inputs, labels, resolve(found, faults_at(rate)), seeds=seeds, batch_size=batch_size)
+        trials = evaluate(model, inputs, labels, faults_at(rate), seeds=seeds, batch_size=batch_size)
         points.append(trials.model_copy(update={"ber": rate}))
         if progress is not None:
             progress(points[-1])
@@ -123,7 +129,31 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _trial(model: nn.Module, injection: Injection, inputs: Tensor, labels: Tensor, seed: int, batch_size: int) -> int:
+def _plans(
+    model: nn.Module, example: Tensor, plan: FaultPlan | Sequence[FaultModel], device: int | None
+) -> Callable[[int], FaultPlan]:
+    """Seed -> plan: one for all, unless each seed names a device."""
+    if isinstance(plan, FaultPlan):
+        return lambda _seed: plan
+    on = next((p.device for p in model.parameters()), example.device)
+    found = sites(model, example.to(on)) if plan else []
+    if device is None and depends_on_device(plan):
+        return lambda seed: resolve(found, plan, device=seed)
+    resolved = resolve(found, plan, device=device or 0)
+    return lambda _seed: resolved
+
+
+def _trial(
+    model: nn.Module,
+    injection: Injection,
+    inputs: Tensor,
+    labels: Tensor,
+    seed: int,
+    batch_size: int,
+    plan_of: Callable[[int], FaultPlan],
+) -> int:
+    if (plan := plan_of(seed)) is not injection.plan:
+        injection.plan = plan
     injection.seed, injection.first_sample = seed, 0
     device = next((p.device for p in model.parameters()), inputs.device)
     correct = torch.zeros((), dtype=torch.int64, device=device)

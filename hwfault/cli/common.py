@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hwfault.errors import HwfaultError
-from hwfault.profiles.models import BitFlips, FaultModel, load_faults
+from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from hwfault.graph.report import ReplayReport
     from hwfault.plan import FaultPlan, Site
     from hwfault.train import Dataset, TrainConfig
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of a table.")
 network_option = click.option("--network", help="The network of a run, if it is your own code: module:function.")
@@ -63,38 +61,17 @@ class Rates(click.ParamType[Any]):
             self.fail(f"{value!r} is not a list of rates, expected e.g. 0,0.001,0.03", param, ctx)
 
 
-def fault_options(command: F) -> F:
-    """Adds --faults, --ber and --select, which `given_faults` reads."""
-    options = [
-        click.option("--faults", "faults_file", type=click.Path(path_type=Path), help="YAML file, a `faults:` list."),
-        click.option("--ber", type=float, help="Symmetric bit errors with this probability (0.03 is 3 %)."),
-        click.option("--select", default=None, help="With --ber: the sites it strikes, a glob on names.  [default: *]"),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def given_faults(faults_file: Path | None, ber: float | None, select: str | None) -> tuple[FaultModel, ...]:
-    """The faults that the options name; empty if none does."""
-    if faults_file is not None and ber is not None:
-        raise click.UsageError("--faults and --ber were both given, expected one of them")
-    if select is not None and ber is None:
-        raise click.UsageError("--select goes with --ber; in a YAML file each fault has its `sites:`")
-    if faults_file is not None:
-        return load_faults(faults_file)
-    return () if ber is None else (BitFlips(probability=ber, sites="*" if select is None else select),)
-
-
-def given_plan(sites: "Sequence[Site]", plan_file: Path | None, faults: Sequence[FaultModel]) -> "FaultPlan | None":
-    """The plan of --plan, or of the faults resolved against the sites; None if neither is given."""
+def given_plan(
+    sites: "Sequence[Site]", plan_file: Path | None, faults: Sequence[FaultModel], device: int = 0
+) -> "FaultPlan | None":
+    """The plan of --plan, or of the faults of a device resolved against the sites; None if neither is given."""
     from hwfault.plan import FaultPlan, resolve
 
     if plan_file is not None and faults:
         raise click.UsageError("a plan and faults were both given, expected one of them")
     if plan_file is not None:
         return FaultPlan.load(plan_file)
-    return resolve(sites, faults) if faults else None
+    return resolve(sites, faults, device=device) if faults else None
 
 
 def print_json(data: Any) -> None:

@@ -8,8 +8,6 @@ from hwfault.cli.common import (
     Rates,
     Seeds,
     data_option,
-    fault_options,
-    given_faults,
     json_option,
     load_run,
     network_option,
@@ -17,6 +15,7 @@ from hwfault.cli.common import (
     print_table,
     progress,
 )
+from hwfault.cli.fault_options import Given, fault_options
 
 
 @click.command("evaluate")
@@ -33,9 +32,7 @@ def command(
     run: Path,
     network: str | None,
     data: str | None,
-    faults_file: Path | None,
-    ber: float | None,
-    select: str | None,
+    given: Given,
     rates: tuple[float, ...] | None,
     seeds: tuple[int, ...],
     batch_size: int,
@@ -51,9 +48,9 @@ def command(
     from hwfault.profiles.models import bit_errors
 
     folder = None if out is None else output_folder(out)
-    if rates is not None and (faults_file is not None or ber is not None):
+    if rates is not None and given.anything:
         raise click.UsageError("--rates and --faults or --ber were both given, expected one of them")
-    faults = given_faults(faults_file, ber, select) if rates is None else ()
+    faults = given.faults if rates is None else ()
     model, config, held_out = load_run(run, network, data)
     x, y = held_out.test_x, held_out.test_y
     with progress() as begin:
@@ -65,13 +62,13 @@ def command(
                 y,
                 rates,
                 seeds=seeds,
-                faults_at=lambda rate: bit_errors(rate, "*" if select is None else select),
+                faults_at=lambda rate: bit_errors(rate, "*" if given.select is None else given.select),
                 batch_size=batch_size,
                 progress=lambda _trials: advance(),
             )
         else:
             advance = begin("evaluating", 1)
-            points = (evaluate(model, x, y, faults, seeds=seeds, batch_size=batch_size),)
+            points = (evaluate(model, x, y, faults, seeds=seeds, device=given.device, batch_size=batch_size),)
             advance()
     if folder is not None:
         write_results(folder / "results.csv", {str(run): points})

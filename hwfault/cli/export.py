@@ -6,14 +6,13 @@ import click
 
 from hwfault.cli.common import (
     data_option,
-    fault_options,
-    given_faults,
     given_plan,
     json_option,
     load_run,
     network_option,
     print_json,
 )
+from hwfault.cli.fault_options import Given, fault_options
 
 
 @click.command("export")
@@ -28,9 +27,7 @@ def command(
     run: Path,
     network: str | None,
     data: str | None,
-    faults_file: Path | None,
-    ber: float | None,
-    select: str | None,
+    given: Given,
     plan_file: Path | None,
     out: Path,
     as_json: bool,
@@ -43,10 +40,10 @@ def command(
     from hwfault.graph.export import export
     from hwfault.inject import sites
 
-    faults = given_faults(faults_file, ber, select)
+    faults = given.faults
     model, _, held_out = load_run(run, network, data)
     example = held_out.test_x[:1]
-    plan = given_plan(sites(model, example), plan_file, faults)
+    plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
     write_atomically(out, export(model, example, plan=plan).SerializeToString())
     if as_json:
         print_json(

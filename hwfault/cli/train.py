@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from hwfault.cli.common import fault_options, given_faults, json_option, print_json, progress
+from hwfault.cli.common import json_option, print_json, progress
+from hwfault.cli.fault_options import Given, fault_options
 
 
 @click.command("train")
@@ -25,9 +26,7 @@ from hwfault.cli.common import fault_options, given_faults, json_option, print_j
 @json_option
 def command(
     config_file: Path | None,
-    faults_file: Path | None,
-    ber: float | None,
-    select: str | None,
+    given: Given,
     out: Path,
     as_json: bool,
     **options: Any,
@@ -37,11 +36,13 @@ def command(
     from hwfault.train.config import TrainConfig
     from hwfault.train.run import train_into
 
-    given = {key: value for key, value in options.items() if value is not None}
-    if faults := given_faults(faults_file, ber, select):
-        given["faults"] = faults
+    chosen = {key: value for key, value in options.items() if value is not None}
+    if faults := given.faults:
+        chosen["faults"] = faults
+    if given.device is not None:
+        chosen["device"] = given.device
     written = {} if config_file is None else read_yaml(config_file)
-    merged = written | given if isinstance(written, dict) else written
+    merged = written | chosen if isinstance(written, dict) else written
     config = TrainConfig.parse(merged, "the options" if config_file is None else str(config_file))
     with progress() as begin:
         history = train_into(out, config, begin)

@@ -5,10 +5,11 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, numpy_helper
 
 from hwfault.errors import GraphError
-from hwfault.graph.insert import FAULT_OPS, PLAN, PLAN_SHA256, FaultNode, fault_nodes
+from hwfault.graph.insert import PLAN, PLAN_SHA256, FaultNode, fault_nodes
+from hwfault.graph.nodes import FAULT_OPS, drawn_inputs, fault_node
 from hwfault.graph.qonnxgraph import DOMAIN, Constants, attribute, metadata, quantizers, site_name
 from hwfault.plan import FaultPlan
 
@@ -32,7 +33,7 @@ def plan_of(model: ModelProto) -> FaultPlan:
     _check_places(model, plan)
     wiring = _Wiring(model)
     for entry in fault_nodes(model):
-        _check_program(entry, plan)
+        wiring.check_steps(entry, plan)
         wiring.check(entry)
     return plan
 
@@ -41,17 +42,14 @@ def _check_places(model: ModelProto, plan: FaultPlan) -> None:
     """Raises GraphError unless each run of each planned quantizer, and nothing else, has a fault node."""
     struck = Counter(entry.site for entry in fault_nodes(model))
     planned = Counter(name for name in map(site_name, quantizers(model)) if name in plan.names)
-    others = [n.name for n in model.graph.node if n.domain == DOMAIN and n.op_type not in FAULT_OPS[:1]]
+    others = [n.name for n in model.graph.node if n.domain == DOMAIN and n.op_type not in FAULT_OPS]
     if struck != planned or set(planned) != set(plan.names) or others:
         raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries; {_ANEW}")
 
 
-def _check_program(entry: FaultNode, plan: FaultPlan) -> None:
-    site = plan.at(entry.site).site
-    expected = {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
-    given: dict[str, Any] = {key: attribute(entry.node, key, None) for key in expected}
-    if given != expected or tuple(attribute(entry.node, "program", ())) != plan.program(entry.site):
-        raise GraphError(f"the fault node {entry.node.name!r} does not do what the graph's plan says; {_ANEW}")
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    values = {a.name: attribute(node, a.name, None) for a in node.attribute}
+    return {name: list(value) if name == "program" else value for name, value in values.items()}
 
 
 class _Wiring:
@@ -66,19 +64,30 @@ class _Wiring:
         self._inputs = {info.name for info in model.graph.input} - constants
         self._numbers: tuple[str, str] | None = None
 
+    def check_steps(self, entry: FaultNode, plan: FaultPlan) -> None:
+        """Raises GraphError unless the nodes do what the plan says, step by step."""
+        site, steps = plan.at(entry.site).site, plan.steps(entry.site)
+        if len(steps) != len(entry.nodes):
+            raise GraphError(
+                f"the site {entry.site!r} has {len(entry.nodes)} fault nodes for {len(steps)} steps; {_ANEW}"
+            )
+        for node, step in zip(entry.nodes, steps, strict=True):
+            expected, constants = fault_node(site, step, ("x", "scale", "zero"), "y", node.name)
+            own = [self._values(name) for name in node.input[3 : 3 + len(constants)]]
+            rows = [(numpy_helper.to_array(tensor), mine) for tensor, mine in zip(constants, own, strict=False)]
+            same = node.op_type == expected.op_type and _attributes(node) == _attributes(expected)
+            if not same or any(mine is None or not np.array_equal(row, mine) for row, mine in rows):
+                raise GraphError(f"the fault node {node.name!r} does not do what the graph's plan says; {_ANEW}")
+
     def check(self, entry: FaultNode) -> None:
-        """Raises GraphError unless the node alone reads its quantizer, with its constants, and the graph's inputs."""
-        seed, first_sample = entry.node.input[3:5]
-        self._numbers = self._numbers or (seed, first_sample)
+        """Raises GraphError unless the nodes alone read their quantizer, with its constants, and the graph's inputs."""
         quantizer = self._makers.get(entry.before)
         sound = (
             quantizer is not None
             and site_name(quantizer) == entry.site
-            and self._readers[entry.before] == 1
-            and self._same_grid(entry.node, quantizer)
-            and (seed, first_sample) == self._numbers
-            and {seed, first_sample} <= self._inputs
-            and seed != first_sample
+            and all(self._readers[node.input[0]] == 1 for node in entry.nodes)
+            and all(self._same_grid(node, quantizer) for node in entry.nodes)
+            and all(self._draws_from_inputs(node) for node in entry.nodes)
         )
         if not sound:
             raise GraphError(
@@ -86,6 +95,13 @@ class _Wiring:
                 "which nothing else reads, with that one's scale and zero point, seed and sample number from the "
                 f"graph's inputs); {_ANEW}"
             )
+
+    def _draws_from_inputs(self, node: NodeProto) -> bool:
+        drawn = tuple(drawn_inputs(node).values())
+        if not drawn:
+            return True
+        self._numbers = self._numbers or (drawn[0], drawn[1])
+        return drawn == self._numbers and set(drawn) <= self._inputs and drawn[0] != drawn[1]
 
     def _same_grid(self, node: NodeProto, quantizer: NodeProto) -> bool:
         zero = np.zeros(1, np.float32) if quantizer.op_type == "BipolarQuant" else self._values(quantizer.input[2])

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hwfault import __version__
 from hwfault.errors import GraphError, PlanError
+from hwfault.graph.nodes import FAULT_OPS, FIRST_SAMPLE, SEED, check_inputs, fault_node
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
     SITE,
@@ -24,30 +25,28 @@ from hwfault.graph.qonnxgraph import (
 )
 from hwfault.plan import FaultPlan, Site
 
-SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
-"""Graph inputs, int64 scalars: the bits of the unsigned seed, and the sample number of the batch's first element."""
-FAULT_OPS = ("TransientFaults", "FaultMap")
-
 PLAN, PLAN_SHA256 = f"{DOMAIN}.plan", f"{DOMAIN}.plan_sha256"
 """Metadata keys of a graph: the plan it carries, and the hash of that text."""
 _ZERO = f"{DOMAIN}_zero_point"
 
 
 def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
-    """A copy of a QONNX graph in which every site of the plan is followed by a TransientFaults node.
+    """A copy of a QONNX graph in which every site of the plan is followed by its fault nodes, one for each step.
 
     Whatever read a quantizer's output (nodes, the graph's outputs) reads the faulty values under the same name. The
-    graph gets the inputs `hwfault_seed` and `hwfault_first_sample` (int64 scalars), and the plan, its hash and the
-    versions as metadata. Raises GraphError for a graph without quantizers or with faults already, PlanError for a
-    plan that does not fit it.
+    graph gets the inputs `hwfault_seed` and `hwfault_first_sample` (int64 scalars) where anything is drawn, and the
+    plan, its hash and the versions as metadata. Raises GraphError for a graph without quantizers or with faults
+    already, PlanError for a plan that does not fit it.
     """
     if any(node.domain == DOMAIN for node in model.graph.node):
         raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
     out = ModelProto()
     out.CopyFrom(model)
     _splice(out, _place(out, plan), plan)
+    read = {name for node in out.graph.node if node.domain == DOMAIN for name in node.input}
     for name in (SEED, FIRST_SAMPLE):
-        out.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
+        if name in read:
+            out.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
     out.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     out.ir_version = max(out.ir_version, 10)  # the first with metadata on nodes
     set_metadata(out, _plan_metadata(plan))
@@ -104,29 +103,33 @@ def _splice(model: ModelProto, planned: list[GraphSite], plan: FaultPlan) -> Non
     types = _value_infos(model)
     if any(entry.node.op_type == "BipolarQuant" for entry in planned):  # the one quantizer without a zero point
         model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), _ZERO))
-    followers = {entry.node.output[0]: _fault_node(entry, plan) for entry in planned}
+    chains = {entry.node.output[0]: _chain(model, entry, plan) for entry in planned}
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        follower = followers.get(node.output[0]) if node.output else None
+        chain = chains.get(node.output[0], []) if node.output else []
         nodes.append(node)
-        if follower is not None:
-            _describe_before(model, types.get(node.output[0]), follower.input[0])
-            node.output[0] = follower.input[0]
-            nodes.append(follower)
+        if chain:
+            for follower in chain:
+                _describe_before(model, types.get(node.output[0]), follower.input[0])
+            node.output[0] = chain[0].input[0]
+            nodes += chain
     replace_nodes(model, nodes)
 
 
-def _fault_node(entry: GraphSite, plan: FaultPlan) -> NodeProto:
+def _chain(model: ModelProto, entry: GraphSite, plan: FaultPlan) -> list[NodeProto]:
+    """The fault nodes behind a quantizer; the last has the name of its output, and the constants are in the graph."""
     site, quantizer = entry
     after = quantizer.output[0]
     zero_point = _ZERO if quantizer.op_type == "BipolarQuant" else quantizer.input[2]
-    inputs = [f"{after}_before_faults", quantizer.input[1], zero_point, SEED, FIRST_SAMPLE]
-    node = helper.make_node("TransientFaults", inputs, [after], name=f"{quantizer.name}.faults", domain=DOMAIN)
-    program = helper.make_attribute("program", plan.program(site.name), attr_type=AttributeProto.INTS)
-    numbers = {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
-    node.attribute.extend([program, *(helper.make_attribute(key, value) for key, value in numbers.items())])
-    set_metadata(node, {SITE: site.name})
-    return node
+    steps = plan.steps(site.name)
+    names = [f"{after}_before_faults", *(f"{after}_after_step{i}" for i in range(1, len(steps))), after]
+    nodes = []
+    for i, step in enumerate(steps):
+        name = f"{quantizer.name}.faults" + (f"{i}" if i else "")
+        node, constants = fault_node(site, step, (names[i], quantizer.input[1], zero_point), names[i + 1], name)
+        model.graph.initializer.extend(constants)
+        nodes.append(node)
+    return nodes
 
 
 def _value_infos(model: ModelProto) -> Mapping[str, ValueInfoProto]:
@@ -151,18 +154,26 @@ def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
 
 
 class FaultNode(NamedTuple):
-    """A TransientFaults node of a graph: the site it strikes, and the tensors before and after."""
+    """The fault nodes behind one quantizer of a graph: the site, and the tensors before and after all of them."""
 
     site: str
     before: str
     after: str
-    node: NodeProto
+    nodes: tuple[NodeProto, ...]
+
+    @property
+    def node(self) -> NodeProto:
+        """The first of them."""
+        return self.nodes[0]
 
 
 def fault_nodes(model: ModelProto) -> list[FaultNode]:
-    """The TransientFaults nodes of a graph, in its order; a quantizer that runs twice has two of one site."""
-    nodes = [node for node in model.graph.node if node.domain == DOMAIN and node.op_type == "TransientFaults"]
-    for node in nodes:
-        if (len(node.input), len(node.output)) != (5, 1):
-            raise GraphError(f"the fault node {node.name!r} has {len(node.input)} inputs, expected 5, and 1 output")
-    return [FaultNode(site_name(node), node.input[0], node.output[0], node) for node in nodes]
+    """The fault nodes of a graph, in its order; a quantizer that runs twice has two entries of one site."""
+    chains: dict[str, list[NodeProto]] = {}
+    for node in (node for node in model.graph.node if node.domain == DOMAIN and node.op_type in FAULT_OPS):
+        check_inputs(node)
+        chain = chains.pop(node.input[0], [])
+        if chain and site_name(chain[-1]) != site_name(node):  # not a step of the same site
+            chains[node.input[0]], chain = chain, []
+        chains[node.output[0]] = [*chain, node]
+    return [FaultNode(site_name(c[0]), c[0].input[0], c[-1].output[0], tuple(c)) for c in chains.values()]

@@ -11,14 +11,16 @@ from onnx import GraphProto, NodeProto, helper
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.base import CustomOp
 
-from hwfault.codes import CodeFormat, Codes, decode, encode
+from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, decode, encode
+from hwfault.stream.tables import ALWAYS
 
 
 class _FaultOp(CustomOp):  # type: ignore[misc]
     """An op that keeps the type and shape of its first input, and changes some of its codes."""
 
     def get_nodeattr_types(self) -> dict[str, Any]:
-        return {"bit_width": ("i", True, 0), "signed": ("i", True, 0), "batched": ("i", True, 0)}
+        required = dict.fromkeys(("bit_width", "signed", "batched"), ("i", True, 0))
+        return required | {"representation": ("i", False, 0)}
 
     def make_shape_compatible_op(self, model: ModelWrapper) -> NodeProto:
         return helper.make_node("Identity", [self.onnx_node.input[0]], [self.onnx_node.output[0]])
@@ -32,7 +34,8 @@ class _FaultOp(CustomOp):  # type: ignore[misc]
 
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
         x, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input)
-        fmt = CodeFormat(self.get_nodeattr("bit_width"), bool(self.get_nodeattr("signed")))
+        representation = REPRESENTATIONS[self.get_nodeattr("representation")]
+        fmt = CodeFormat(self.get_nodeattr("bit_width"), bool(self.get_nodeattr("signed")), representation)
         samples = x.shape[0] if self.get_nodeattr("batched") else 1
         codes = encode(x, scale, zero_point, fmt)
         struck = self.struck(codes.reshape(samples, x.size // max(samples, 1)), *rest).reshape(x.shape)
@@ -65,10 +68,66 @@ class FaultMap(_FaultOp):
     """Permanent faults: X, scale, zeropt, word, and_mask, xor_mask -> Y; code' = (code & and_mask) ^ xor_mask."""
 
     def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
-        word, and_mask, xor_mask = inputs
+        word, and_mask, xor_mask = inputs[:3]
         out = codes.copy()
         out[:, word] = (codes[:, word] & and_mask.astype(np.uint32)) ^ xor_mask.astype(np.uint32)
         return out
 
 
-custom_op = {"TransientFaults": TransientFaults, "FaultMap": FaultMap}
+class IntermittentFaults(_FaultOp):
+    """Faults that come and go: X, scale, zeropt, word, and_mask, xor_mask, seed, first_sample -> Y."""
+
+    def get_nodeattr_types(self) -> dict[str, Any]:
+        own = {"threshold": ("i", True, 0), "site": ("i", True, 0), "refresh": ("s", False, "inference")}
+        return super().get_nodeattr_types() | own
+
+    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
+        from hwfault.processes import MapProcess, MapStep
+        from hwfault.profiles.faultmap import FaultMap as Rows
+
+        word, and_mask, xor_mask = inputs[:3]
+        seed, first_sample = (int(value) for value in inputs[3:])
+        rows = Rows(self.get_nodeattr("bit_width"), codes.shape[1], word, and_mask, xor_mask)
+        refresh = {"held": "power_cycle"}.get(self.get_nodeattr("refresh"), self.get_nodeattr("refresh"))
+        numbers = {"threshold": self.get_nodeattr("threshold"), "site_number": self.get_nodeattr("site")}
+        step = MapStep(MapProcess(fault=0, map=rows, refresh=refresh, **numbers))
+        samples = np.arange(len(codes)) + first_sample
+        return step.struck(codes, seed % (1 << 64), samples, bool(self.get_nodeattr("batched")))
+
+
+class ProtectedFaults(_FaultOp):
+    """What a decoder lets through: X, scale, zeropt, word, and_mask, xor_mask, seed, first_sample, number, cells -> Y."""
+
+    def get_nodeattr_types(self) -> dict[str, Any]:
+        memory = {"protection": ("s", True, ""), "data_bits": ("i", True, 0), "slot": ("i", True, 0)}
+        rules = {"program": ("ints", True, []), "on_detected": ("s", False, "zero"), "refresh": ("s", False, "inference")}
+        return super().get_nodeattr_types() | memory | rules | {"threshold": ("i", False, ALWAYS), "site": ("i", False, 0)}
+
+    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
+        from hwfault.stream import native_protection, protection
+
+        seed, first_sample = (int(value) for value in inputs[3:5])
+        number, cells = inputs[5:]
+        named = {key: self.get_nodeattr(key) for key in ("data_bits", "slot")}
+        due = self.get_nodeattr("on_detected") == "due"
+        memory = protection.Memory(self.get_nodeattr("protection"), **named, due=due)
+        rows = protection.MapRows(*inputs[:3], self.get_nodeattr("threshold"), self.get_nodeattr("site"))
+        batched = bool(self.get_nodeattr("batched"))
+        held = self.get_nodeattr("refresh") == "held"
+        moving = batched and self.get_nodeattr("refresh") == "inference"
+        samples = first_sample + np.arange(len(codes))
+        out, _ = native_protection.protect_codes(
+            codes,
+            memory,
+            bit_width=self.get_nodeattr("bit_width"),
+            program=tuple(self.get_nodeattr("program")),
+            seed=seed % (1 << 64),
+            samples=samples * batched,
+            rows=rows,
+            periods=samples if moving else np.full(len(codes), 0 if held else first_sample),
+            layout=protection.Layout(number, cells) if len(number) else None,
+        )
+        return out
+
+
+custom_op = {op.__name__: op for op in (TransientFaults, FaultMap, IntermittentFaults, ProtectedFaults)}

@@ -26,7 +26,7 @@ from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject
 from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan, Site
-from hwfault.stream import native
+from hwfault.processes import Step, strike_codes
 
 Array = NDArray[Any]
 Progress = Callable[[int, int | None], object]
@@ -121,7 +121,7 @@ class _Watched:
     node: FaultNode
     scale: Array
     zero_point: Array
-    program: tuple[int, ...]
+    steps: tuple[Step, ...]
 
 
 @dataclass
@@ -277,10 +277,11 @@ class _Side:
 
     def strays(self, watched: _Watched, seed: int, first_sample: int) -> NDArray[np.bool_]:
         """Where the values after the faults are not, to the bit, what the stream makes of those before."""
-        samples = np.arange(len(self.before)) + (first_sample if self.batched else 0)
-        width = self._format.bit_width
-        struck = native.inject_codes(self.before, program=watched.program, seed=seed, samples=samples, bit_width=width)
-        faulty = decode(struck.reshape(self._before.shape), self._scale, self._zero_point, self._format)
+        fmt, samples = self._format, np.arange(len(self.before)) + first_sample
+        struck = self.before
+        for step in watched.steps:
+            struck = strike_codes(step, struck, seed=seed, samples=samples, batched=self.batched, fmt=fmt)
+        faulty = decode(struck.reshape(self._before.shape), self._scale, self._zero_point, fmt)
         expected = np.where((struck == self.before).reshape(self._before.shape), self._before, faulty)
         differs: NDArray[np.bool_] = _bits(expected) != _bits(self._after)
         return differs.reshape(self.before.shape)
@@ -295,7 +296,7 @@ def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
         if scale is None or zero_point is None:
             raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
         site = plan.at(entry.site).site
-        found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.program(entry.site)))
+        found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.steps(entry.site)))
     return found
 
 

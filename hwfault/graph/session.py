@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
-from hwfault.graph.insert import FIRST_SAMPLE, SEED, fault_nodes
+from hwfault.graph.insert import fault_nodes
+from hwfault.graph.nodes import FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN
 from hwfault.stream.check import check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
@@ -134,7 +135,8 @@ def _level(name: Optimization) -> Any:
 def _with_canonical_inputs(model: ModelProto) -> ModelProto:
     """The graph with the names SEED and FIRST_SAMPLE for the inputs that its fault nodes read."""
     inputs = {info.name for info in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
-    read = {entry.node.input[3] for entry in fault_nodes(model)}, {entry.node.input[4] for entry in fault_nodes(model)}
+    drawn = [drawn_inputs(node) for entry in fault_nodes(model) for node in entry.nodes]
+    read = [{names[key] for names in drawn if key in names} for key in ("seed", "first_sample")]
     pairs = [(*names, own) for names, own in zip(read, (SEED, FIRST_SAMPLE), strict=True) if len(names) == 1]
     renamed = {name: own for name, own in pairs if name != own and name in inputs and own not in inputs}
     if not renamed:  # nothing to rename, or wired otherwise than hwfault does it: then it runs as it stands
@@ -157,5 +159,5 @@ def _reason(model: ModelProto, error: Exception) -> str:
     node = next((node.name for node in model.graph.node if (node.domain, node.op_type) == (domain, op)), "")
     return (
         f"nobody registered the op {op!r} of domain {domain!r}, which the node {node!r} needs; hwfault registers "
-        f"Quant, IntQuant and BipolarQuant ({QUANT_DOMAIN}), TransientFaults and FaultMap ({DOMAIN})"
+        f"Quant, IntQuant and BipolarQuant ({QUANT_DOMAIN}), {', '.join(FAULT_OPS)} ({DOMAIN})"
     )

@@ -10,11 +10,11 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.errors import GraphError, HwfaultError, PlanError
-from hwfault.inject import ops
 from hwfault.inject.clock import Clock
 from hwfault.inject.sites import quantizers, sites, unwrap
-from hwfault.plan import FaultPlan, SitePlan, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.inject.strike import Strike, kept
+from hwfault.plan import FaultPlan, resolve
+from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
 
 Gradient = Literal["zero", "straight_through"]
@@ -23,9 +23,10 @@ Observer = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
 
 def inject(
     model: nn.Module,
-    plan: FaultPlan | Sequence[BitFlips | WordFaults | Clusters],
+    plan: FaultPlan | Sequence[FaultModel],
     *,
     seed: int,
+    device: int | None = None,
     gradient: Gradient = "zero",
     observe: Observer | None = None,
 ) -> "Injection":
@@ -33,11 +34,12 @@ def inject(
 
     Use it as `with inject(model, plan, seed=1):`, or call `.remove()` on what it returns. Parameters, scales and
     `state_dict` stay untouched; several injections may be active, the later one acts on what the earlier left.
+    Faults that belong to a device are drawn for `device`, or the seed's number; a plan has its own.
     `gradient` is what flows back through a faulty word: nothing ("zero") or everything ("straight_through").
     `observe(site name, before, after, scale, zero point)` sees every planned site's values at each forward.
     Raises PlanError if the plan was made for other sites, HwfaultError for a seed that is not 64 bit.
     """
-    return Injection(model, plan, seed=seed, gradient=gradient, observe=observe)
+    return Injection(model, plan, seed=seed, device=device, gradient=gradient, observe=observe)
 
 
 class Injection:
@@ -54,9 +56,10 @@ class Injection:
     def __init__(
         self,
         model: nn.Module,
-        plan: FaultPlan | Sequence[BitFlips | WordFaults | Clusters],
+        plan: FaultPlan | Sequence[FaultModel],
         *,
         seed: int,
+        device: int | None,
         gradient: Gradient,
         observe: Observer | None,
     ) -> None:
@@ -70,8 +73,11 @@ class Injection:
         self.clock = Clock(self._device)
         self.seed = seed
         self._sites = {site.name: site for site in sites(self._model)}
-        self.plan = plan if isinstance(plan, FaultPlan) else resolve(list(self._sites.values()), plan)
+        self.plan = plan if isinstance(plan, FaultPlan) else self._resolved(plan, device)
         self._attach()
+
+    def _resolved(self, faults: Sequence[FaultModel], device: int | None) -> FaultPlan:
+        return resolve(list(self._sites.values()), faults, device=self.seed if device is None else device)
 
     def _attach(self) -> None:
         notice_hooks()
@@ -103,7 +109,7 @@ class Injection:
     def seed(self, seed: int) -> None:
         self._seed = check_seed(seed)
         # a new tensor: graphs of earlier forwards may still hold the old one for their backward
-        self._seed_tensor = _kept(signed64(seed), self._device)
+        self._seed_tensor = kept(signed64(seed), self._device)
 
     @property
     def first_sample(self) -> int:
@@ -127,9 +133,8 @@ class Injection:
 
     def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
         """The values of a site with this forward's faults."""
-        entry = self._strikes[name]
-        samples = self.clock.of_batch(value.shape[0]) if entry.batched else self.clock.of_parameters()
-        faulty = entry(value, samples, self._seed_tensor, scale, zero_point, self._straight_through)
+        strike = self._strikes[name]
+        faulty = strike(value, self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
         if self._observe is not None:
             self._observe(name, *(t.detach() for t in (value, faulty, scale, zero_point)))
         return faulty
@@ -154,29 +159,6 @@ def passes_straight_through(gradient: str) -> bool:
     if gradient not in ("zero", "straight_through"):
         raise HwfaultError(f"the gradient rule is {gradient!r}, expected 'zero' or 'straight_through'")
     return gradient == "straight_through"
-
-
-class Strike:
-    """The faults of one site, ready to be applied."""
-
-    def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
-        self.batched = entry.site.batched
-        self._format = (entry.site.bit_width, entry.site.signed)
-        self._reads_stored = entry.reads_stored(plan.tables)
-        self._program = _kept(plan.program(entry.site.name), device)
-
-    def __call__(
-        self, value: Tensor, samples: Tensor, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
-    ) -> Tensor:
-        rules = (*self._format, straight_through, self._reads_stored)
-        out: Tensor = ops.inject(value, samples, seed, self._program, scale, zero_point, *rules)
-        return out
-
-
-def _kept(numbers: int | Sequence[int], device: torch.device) -> Tensor:
-    """Numbers as a tensor that autograd may keep, also if it is made in inference mode."""
-    with torch.inference_mode(False):
-        return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 class SiteHook:

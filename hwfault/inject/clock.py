@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError
+from hwfault.processes import Refresh
 
 
 class Clock:
@@ -23,6 +24,7 @@ class Clock:
         self._steps = self._zero
         self._step = self._zero
         self._training = False
+        self._epoch = self._zero
         self._numbers: dict[int, Tensor] = {}
 
     def tick(self, model: nn.Module, args: Any = ()) -> None:
@@ -36,6 +38,11 @@ class Clock:
             self._step = self._steps
             self._steps = self._steps + 1
             self._next[False] = self._zero
+        if (
+            self.samples is None and args and isinstance(args[0], Tensor) and args[0].dim()
+        ):  # no site with a batch may be struck
+            # no site with a batch may be struck, whose first would tell
+            self._next[self._training] = self._first + args[0].shape[0]
 
     def of_batch(self, batch: int) -> Tensor:
         """The sample numbers (batch,) of this forward; raises HwfaultError if `samples` has another length."""
@@ -59,6 +66,27 @@ class Clock:
     def of_parameters(self) -> Tensor:
         """The sample number (1,) of parameters: the step in training, 0 in evaluation."""
         return self._step.clone().reshape(1)  # a clone, as one made in inference mode cannot be kept for a backward
+
+    def of_periods(self, batch: int | None, refresh: Refresh) -> Tensor:
+        """The refresh period (batch,) of each element of a batch; (1,) for parameters, whose batch is None.
+
+        The period of a batch is the number of its first sample; "inference" means the same to parameters, which all
+        of a batch shares.
+        """
+        if refresh == "inference" and batch is not None:
+            return self.of_batch(batch)
+        held = {"epoch": self._epoch, "power_cycle": self._zero}
+        first = self._first if self.samples is None else self.samples[:1].reshape(())
+        return held.get(refresh, first).clone().expand(1 if batch is None else batch)
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch, a refresh period; whoever trains sets it."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self._epoch = torch.tensor(number, dtype=torch.int64, device=self._device)
 
     def next_sample(self, training: bool) -> int:
         return int(self._next[training])

@@ -8,10 +8,11 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.errors import PlanError
-from hwfault.inject.attach import Gradient, Strike, passes_straight_through, refuse_export
+from hwfault.inject.attach import Gradient, passes_straight_through, refuse_export
 from hwfault.inject.clock import Clock
+from hwfault.inject.strike import Strike
 from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
 
 
@@ -43,7 +44,7 @@ class QuantFaultInjectionLayer(nn.Module):
 
     def __init__(
         self,
-        faults: Sequence[BitFlips | WordFaults | Clusters],
+        faults: Sequence[FaultModel],
         *,
         name: str,
         seed: int,
@@ -70,8 +71,7 @@ class QuantFaultInjectionLayer(nn.Module):
         self.clock.tick(self)
         seed = torch.tensor(signed64(self.seed), device=x.value.device)
         strike = self._strike(int(x.bit_width), bool(x.signed), x.value.device)
-        samples = self.clock.of_batch(x.value.shape[0])
-        faulty = strike(x.value, samples, seed, x.scale, x.zero_point, self._straight_through)
+        faulty = strike(x.value, self.clock, seed, x.scale, x.zero_point, self._straight_through)
         return IntQuantTensor(faulty, x.scale, x.zero_point, x.bit_width, x.signed_t, x.training_t)
 
     def _strike(self, bit_width: int, signed: bool, device: torch.device) -> Strike:

@@ -9,6 +9,7 @@
 | scale, zero_point | floating, one axis not 1 | the quantizer's, aligned to x's last axes                     |
 | straight_through  | bool                     | whether faulty words pass their gradient on                   |
 | reads_stored      | bool                     | whether which words are faulty depends on the stored codes    |
+| representation    | int                      | index into hwfault.codes.REPRESENTATIONS                      |
 """
 
 from typing import Any
@@ -34,6 +35,7 @@ def inject(
     signed: bool,
     straight_through: bool,
     reads_stored: bool,
+    representation: int = 0,
 ) -> Tensor:
     """x with the faults of a site's program, contiguous; words that no fault changed keep their bits.
 
@@ -42,8 +44,8 @@ def inject(
     """
     x = x.contiguous()
     out = torch.empty_like(x)
-    draw = _Draw(x, samples, seed, program, scale, zero_point, bit_width, signed)
-    native.inject(_dtype(x), x.data_ptr(), out.data_ptr(), draw.draw, draw.format, torch.get_num_threads())
+    draw = _Draw(x, samples, seed, program, scale, zero_point, bit_width, signed, representation)
+    native.inject(dtype_number(x), x.data_ptr(), out.data_ptr(), draw.draw, draw.format, torch.get_num_threads())
     return out
 
 
@@ -58,6 +60,7 @@ def zero_faulty(
     zero_point: Tensor,
     bit_width: int,
     signed: bool,
+    representation: int = 0,
 ) -> Tensor:
     """The gradient with zeros at faulty words, which are found again from the stream.
 
@@ -66,9 +69,9 @@ def zero_faulty(
     gradient = gradient.contiguous()
     x = None if x is None else x.contiguous()
     out = torch.empty_like(gradient)
-    draw = _Draw(gradient, samples, seed, program, scale, zero_point, bit_width, signed)
+    draw = _Draw(gradient, samples, seed, program, scale, zero_point, bit_width, signed, representation)
     pointers = (gradient.data_ptr(), out.data_ptr(), None if x is None else x.data_ptr())
-    native.zero_faulty(_dtype(gradient), *pointers, draw.draw, draw.format, torch.get_num_threads())
+    native.zero_faulty(dtype_number(gradient), *pointers, draw.draw, draw.format, torch.get_num_threads())
     return out
 
 
@@ -84,34 +87,63 @@ def _(gradient: Tensor, *_args: Any) -> Tensor:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     """Keeps what names the draw; x itself, by reference, only where the outcome depends on the stored codes."""
-    x, *draw, ctx.bit_width, ctx.signed, ctx.straight_through, reads_stored = inputs
+    x, *draw = inputs[:6]
+    bit_width, signed, ctx.straight_through, reads_stored, representation = inputs[6:]
+    ctx.numbers = (bit_width, signed, representation)
     if not ctx.straight_through:
         ctx.save_for_backward(x if reads_stored else None, *draw)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     if not ctx.straight_through:
-        gradient = zero_faulty(gradient, *ctx.saved_tensors, ctx.bit_width, ctx.signed)
-    return gradient, *(None,) * 9
+        gradient = zero_faulty(gradient, *ctx.saved_tensors, *ctx.numbers)
+    return gradient, *(None,) * 10
 
 
 def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, *tensors, ctx.bit_width, ctx.signed = inputs
+    _, *tensors = inputs[:7]
+    ctx.numbers = inputs[7:]
     ctx.save_for_backward(*tensors)
 
 
 def _second_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    return zero_faulty(gradient, *ctx.saved_tensors, ctx.bit_width, ctx.signed), *(None,) * 8
+    return zero_faulty(gradient, *ctx.saved_tensors, *ctx.numbers), *(None,) * 9
 
 
 inject.register_autograd(_backward, setup_context=_keep)
 zero_faulty.register_autograd(_second_backward, setup_context=_keep_for_second)
 
 
-def _dtype(x: Tensor) -> int:
+def dtype_number(x: Tensor) -> int:
+    """The number of a floating type in the C functions; raises PlanError for another."""
     if x.dtype not in _DTYPES:
         raise PlanError(f"values of type {x.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
     return _DTYPES[x.dtype]
+
+
+class Grid:
+    """How the words of a tensor stand for codes, as the C struct `format`, and how many there are for each sample."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        samples: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        bit_width: int,
+        signed: bool,
+        representation: int,
+    ) -> None:
+        self.batch = batch = samples.numel()
+        if batch != 1 and tuple(x.shape[:1]) != (batch,):
+            raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
+        self.words = x.numel() // max(batch, 1)
+        scale, scale_inner = _along_axis(x, scale, batch, "scale")
+        zero_point, zero_point_inner = _along_axis(x, zero_point, batch, "zero point")
+        self._alive = (scale, zero_point)
+        along = [(scale, scale_inner), (zero_point, zero_point_inner)]
+        (s, n_s, inner_s), (z, n_z, inner_z) = ((t.data_ptr(), t.numel(), inner) for t, inner in along)
+        self.format = native.format(s, n_s, inner_s, z, n_z, inner_z, bit_width, signed, representation)
 
 
 class _Draw:
@@ -127,26 +159,14 @@ class _Draw:
         zero_point: Tensor,
         bit_width: int,
         signed: bool,
+        representation: int,
     ) -> None:
-        batch = samples.numel()
-        if batch != 1 and tuple(x.shape[:1]) != (batch,):
-            raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
-        words = x.numel() // max(batch, 1)
-        scale, scale_inner = _along_axis(x, scale, batch, "scale")
-        zero_point, zero_point_inner = _along_axis(x, zero_point, batch, "zero point")
-        self._alive = (samples.contiguous(), program.contiguous(), scale, zero_point)
-        pointers = [t.data_ptr() for t in self._alive]
-        self.draw = native.draw(int(seed), pointers[0], batch, words, pointers[1], program.numel())
-        self.format = native.format(
-            pointers[2],
-            scale.numel(),
-            scale_inner,
-            pointers[3],
-            zero_point.numel(),
-            zero_point_inner,
-            bit_width,
-            signed,
-        )
+        grid = Grid(x, samples, scale, zero_point, bit_width, signed, representation)
+        samples, program = samples.contiguous(), program.contiguous()
+        self._alive = (grid, samples, program)
+        where = (samples.data_ptr(), grid.batch, grid.words)
+        self.draw = native.draw(int(seed), *where, program.data_ptr(), program.numel())
+        self.format = grid.format
 
 
 def _along_axis(x: Tensor, t: Tensor, batch: int, what: str) -> tuple[Tensor, int]:

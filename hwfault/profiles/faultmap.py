@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -126,7 +126,7 @@ class FaultMap:
 
     def save(self, path: Path | str) -> None:
         """Writes the map as a safetensors file, atomically; raises FileError."""
-        rows = {"word": self.word, "and_mask": self.and_mask, "xor_mask": self.xor_mask}
+        rows: dict[str, NDArray[Any]] = {"word": self.word, "and_mask": self.and_mask, "xor_mask": self.xor_mask}
         size = {"format": FORMAT, "bit_width": str(self.bit_width), "words": str(self.words)}
         write_atomically(path, to_bytes(rows, metadata=size | {"provenance": json.dumps(dict(self.provenance))}))
 
@@ -141,9 +141,10 @@ class FaultMap:
                         f"{path}: a safetensors file, but no fault map (format {metadata.get('format')!r}, expected "
                         f"{FORMAT!r})"
                     )
-                rows = [_tensor(file, name) for name in ("word", "and_mask", "xor_mask")]
+                word, and_mask, xor_mask = (_tensor(file, name) for name in ("word", "and_mask", "xor_mask"))
             provenance = {str(k): str(v) for k, v in dict(json.loads(metadata["provenance"])).items()}
-            return cls(int(metadata["bit_width"]), int(metadata["words"]), *rows, provenance)
+            size = int(metadata["bit_width"]), int(metadata["words"])
+            return cls(*size, word, and_mask, xor_mask, provenance)
         except OSError as error:
             raise FileError(f"{path}: cannot be read ({error.strerror or error}); expected a fault map") from None
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
@@ -152,8 +153,8 @@ class FaultMap:
             raise FileError(f"{path}: not a fault map ({error}); expected a file as hwfault writes it") from None
 
 
-def _tensor(file: object, name: str) -> NDArray[np.generic]:
-    values: NDArray[np.generic] = file.get_tensor(name)  # type: ignore[attr-defined]
+def _tensor(file: object, name: str) -> NDArray[Any]:
+    values: NDArray[Any] = file.get_tensor(name)  # type: ignore[attr-defined]
     expected = np.int64 if name == "word" else np.uint32
     if values.dtype != expected or values.ndim != 1:
         raise ValueError(f"{name} is {values.dtype} of {values.ndim} axes, expected {np.dtype(expected)} of one")

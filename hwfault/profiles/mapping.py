@@ -15,7 +15,7 @@ from hwfault.errors import ModelError
 from hwfault.profiles.arrays import ArrayLayout, Tiles, Unit, UnitLayout, check_folding, check_weight
 from hwfault.profiles.layouts import Layout, Stored, check_tensors, divisors, nearest_divisors
 from hwfault.profiles.linear import LinearLayout, Run
-from hwfault.profiles.records import Record
+from hwfault.profiles.records import Sourced
 
 Representation = Literal["twos_complement", "offset_binary", "sign_magnitude"]
 Tile = Literal["fresh", "repeat"]
@@ -33,7 +33,7 @@ def memory_word_bits(row_bits: int) -> int:
     return max(d for d in divisors(row_bits) if d <= 32)
 
 
-class _Mapping(Record):
+class _Mapping(Sourced):
     representation: Representation = "twos_complement"
     """How signed integers are stored; the codec's matter, not that of addresses."""
 

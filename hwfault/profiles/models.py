@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
 from hwfault.errors import ModelError
+from hwfault.profiles.library import is_path, parse_operating_point
+from hwfault.profiles.mapping import Mapping
 from hwfault.profiles.records import Record, read_yaml
+from hwfault.profiles.spatial import Spatial
 from hwfault.stream.tables import check_probability, size_table
 
-SiteKind = Literal["activation", "input", "weight", "bias"]
+SiteKind = Literal["activation", "input", "weight", "bias", "accumulator"]
 Probability = float | tuple[float, ...]
 
 
@@ -27,7 +30,10 @@ class SiteLike(Protocol):
 
 
 class Select(Record):
-    """Sites whose name matches the glob `name`, of one `kind` and `layer` type (a glob too) where these are given."""
+    """Sites whose name matches the glob `name`, of one `kind` and `layer` type (a glob too) where these are given.
+
+    Accumulators are chosen only by their kind, or by a name that ends in "accumulator".
+    """
 
     name: str = "*"
     kind: SiteKind | None = None
@@ -36,9 +42,12 @@ class Select(Record):
     def matches(self, site: SiteLike) -> bool:
         return (
             fnmatchcase(site.name, self.name)
-            and self.kind in (None, site.kind)
+            and (site.kind == self.kind or (self.kind is None and self._fits_any(site)))
             and (self.layer is None or fnmatchcase(site.layer, self.layer))
         )
+
+    def _fits_any(self, site: SiteLike) -> bool:
+        return site.kind != "accumulator" or self.name.endswith("accumulator")
 
     def __str__(self) -> str:
         extra = [f"{key}={value}" for key, value in (("kind", self.kind), ("layer", self.layer)) if value]
@@ -46,6 +55,9 @@ class Select(Record):
 
 
 class _OnSites(Record):
+    _chooses_by_itself: ClassVar[bool] = False
+    """Whether no selector at all has a meaning."""
+
     sites: tuple[Select, ...] = (Select(),)
     """Where the faults strike: a glob on names, a mapping (name, kind, layer), or a list of these (any may match)."""
 
@@ -53,7 +65,7 @@ class _OnSites(Record):
     @classmethod
     def _as_selectors(cls, value: Any) -> Any:
         items = value if isinstance(value, list | tuple) else [value]
-        if not items:
+        if not items and not cls._chooses_by_itself:
             raise ValueError("an empty list selects no site; leave `sites` out to select all")
         return tuple({"name": item} if isinstance(item, str) else item for item in items)
 
@@ -159,7 +171,61 @@ class Clusters(_OnSites):
         return value
 
 
-FaultModel = Annotated[BitFlips | WordFaults | Clusters, Field(discriminator="model")]
+class ProfileFaults(_OnSites):
+    """The faults of a fault profile at an operating point `at` (a value for each axis or free parameter).
+
+    `profile` is the name of one of the library's or a path. `sites` are, unless given, those of the profile's
+    component. `mapping` and `spatial` take the place of the profile's, and `share` (0 to 1) is that of its rate. With
+    `strict_sources` what rests on an assumption is refused.
+    """
+
+    _chooses_by_itself: ClassVar[bool] = True
+
+    model: Literal["profile"] = "profile"
+    profile: str
+    at: dict[str, float] = Field(default_factory=dict)
+    sites: tuple[Select, ...] = ()
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    spatial: Spatial | None = None
+    mapping: Mapping | None = None
+    strict_sources: bool = False
+
+    def scaled(self, factor: float) -> Self:
+        """The same faults at `factor` (0 to 1) times their rate."""
+        check_probability(factor, "the factor")
+        return self.model_copy(update={"share": self.share * factor})
+
+
+class MapFaults(_OnSites):
+    """The faulty cells of one device, from a fault map's file, laid over the sites (all weights unless given).
+
+    `mapping` says where in the device's memory the words lie (one behind the other in rows as wide as the map's words
+    unless given), and `first_row` where the first of them begins. The faults are permanent, or show with probability
+    `p_active` in each `refresh` period.
+    """
+
+    model: Literal["map"] = "map"
+    file: str
+    sites: tuple[Select, ...] = (Select(kind="weight"),)
+    mapping: Mapping | None = None
+    first_row: Annotated[int, Field(ge=0)] = 0
+    p_active: float = 1.0
+    refresh: Literal["inference", "batch", "epoch", "power_cycle"] = "inference"
+
+    @field_validator("p_active")
+    @classmethod
+    def _a_probability(cls, value: float) -> float:
+        return check_probability(value, "p_active")
+
+    def scaled(self, factor: float) -> Self:
+        """The same faults: a device has its cells, whatever the factor."""
+        return self
+
+
+FaultModel = Annotated[
+    BitFlips | WordFaults | Clusters | ProfileFaults | MapFaults,
+    Field(discriminator="model"),
+]
 
 
 class FaultList(Record):
@@ -169,11 +235,30 @@ class FaultList(Record):
 
 
 def load_faults(path: Path | str) -> tuple[FaultModel, ...]:
-    """The fault models of a YAML file's `faults:` list; raises FileError or ModelError."""
-    faults = FaultList.parse(read_yaml(path), str(path)).faults
+    """The fault models of a YAML file: its `faults:` list, or the profile that it is.
+
+    Raises FileError or ModelError.
+    """
+    content = read_yaml(path)
+    if isinstance(content, dict) and "schema_version" in content:
+        return (ProfileFaults(profile=str(path)),)
+    faults = FaultList.parse(content, str(path)).faults
     if not faults:
         raise ModelError(f"{path}: its list of faults is empty, expected at least one fault")
     return faults
+
+
+def named_faults(text: str) -> tuple[FaultModel, ...]:
+    """What `--faults` names: `map:FILE`, a profile (`NAME@axis=value,...`), or a YAML file.
+
+    Raises FileError or ModelError.
+    """
+    if text.startswith("map:"):
+        return (MapFaults(file=text.removeprefix("map:")),)
+    name, at = parse_operating_point(text)
+    if at or not is_path(name):
+        return (ProfileFaults(profile=name, at=at),)
+    return load_faults(name)
 
 
 def bit_errors(rate: float, sites: str | Sequence[Any] = "*") -> tuple[FaultModel, ...]:

@@ -16,7 +16,7 @@ from hwfault.errors import HwfaultError, NativeLibraryError
 from hwfault.stream.reference import Hits
 from hwfault.stream.tables import Table, encode_table
 
-_ABI_VERSION = 1
+_ABI_VERSION = 2
 _NAMES = ("libhwfault.so", "libhwfault.dylib", "hwfault.dll")
 
 
@@ -45,6 +45,24 @@ class Format(Structure):
         ("zero_point_inner", c_int64),
         ("bit_width", c_int32),
         ("is_signed", c_int32),
+        ("representation", c_int32),
+    )
+
+
+class Map(Structure):
+    """A fault map's rows, and for intermittent faults what their activity is drawn for."""
+
+    _fields_ = (
+        ("batch", c_int64),
+        ("words", c_int64),
+        ("word", c_void_p),
+        ("and_mask", c_void_p),
+        ("xor_mask", c_void_p),
+        ("rows", c_int64),
+        ("threshold", c_int64),
+        ("seed", c_uint64),
+        ("site", c_uint32),
+        ("period", c_void_p),
     )
 
 
@@ -82,7 +100,7 @@ def library() -> Any:
     return lib
 
 
-_DRAW, _FORMAT = POINTER(Draw), POINTER(Format)
+_DRAW, _FORMAT, _MAP = POINTER(Draw), POINTER(Format), POINTER(Map)
 _SIGNATURES: tuple[tuple[str, Any, list[Any]], ...] = (
     ("hwfault_abi_version", c_int64, []),
     ("hwfault_error_text", c_char_p, [c_int64]),
@@ -100,11 +118,8 @@ _SIGNATURES: tuple[tuple[str, Any, list[Any]], ...] = (
         [c_int32, c_void_p, _DRAW, _FORMAT, c_int64, c_void_p, c_void_p, c_void_p],
     ),
     ("hwfault_inject_codes", c_int64, [c_void_p, _DRAW, c_int32]),
-    (
-        "hwfault_apply_map",
-        c_int64,
-        [c_int32, c_void_p, c_void_p, c_int64, c_int64, *[c_void_p] * 3, c_int64, _FORMAT, c_int32],
-    ),
+    ("hwfault_apply_map", c_int64, [c_int32, c_void_p, c_void_p, _MAP, _FORMAT, c_int32]),
+    ("hwfault_zero_map", c_int64, [c_int32, c_void_p, c_void_p, c_void_p, _MAP, _FORMAT, c_int32]),
 )
 
 
@@ -145,10 +160,18 @@ def draw(seed: int, sample: int, batch: int, words: int, program: int, program_l
 
 
 def format(
-    scale: int, n_scale: int, scale_inner: int, zero: int, n_zero: int, zero_inner: int, bit_width: int, signed: bool
+    scale: int,
+    n_scale: int,
+    scale_inner: int,
+    zero: int,
+    n_zero: int,
+    zero_inner: int,
+    bit_width: int,
+    signed: bool,
+    representation: int = 0,
 ) -> Format:
-    """A format from raw pointers to float64 scales and zero points."""
-    return Format(scale, n_scale, scale_inner, zero, n_zero, zero_inner, bit_width, signed)
+    """A format from raw pointers to float64 scales and zero points; `representation` indexes REPRESENTATIONS."""
+    return Format(scale, n_scale, scale_inner, zero, n_zero, zero_inner, bit_width, signed, representation)
 
 
 def inject(dtype: int, x: int, out: int, draw: Draw, format: Format, threads: int) -> int:
@@ -159,6 +182,16 @@ def inject(dtype: int, x: int, out: int, draw: Draw, format: Format, threads: in
 def zero_faulty(dtype: int, gradient: int, out: int, x: int | None, draw: Draw, format: Format, threads: int) -> int:
     """Writes the gradient with zeros at faulty words to out (raw pointers); returns the number of faulty words."""
     return _checked(library().hwfault_zero_faulty(dtype, gradient, out, x, byref(draw), byref(format), threads))
+
+
+def apply_map(dtype: int, x: int, out: int, map: Map, format: Format, threads: int) -> int:
+    """Writes x with a fault map's faults to out (raw pointers); returns the number of words changed."""
+    return _checked(library().hwfault_apply_map(dtype, x, out, byref(map), byref(format), threads))
+
+
+def zero_map(dtype: int, gradient: int, out: int, x: int | None, map: Map, format: Format, threads: int) -> int:
+    """Writes the gradient with zeros at the words that a map changes to out; returns the number of those."""
+    return _checked(library().hwfault_zero_map(dtype, gradient, out, x, byref(map), byref(format), threads))
 
 
 def inject_codes(

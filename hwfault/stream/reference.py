@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.codes import Codes
-from hwfault.stream.tables import ACCEPT_ALL, BLOCK, WORD_PLANE, Table, encode_table
+from hwfault.stream.tables import ACCEPT_ALL, ACTIVITY_PLANE, BLOCK, WORD_PLANE, Table, encode_table
 
 Hits = tuple[NDArray[np.int64], NDArray[np.uint32]]
 
@@ -102,6 +102,16 @@ def _take_table(body: list[int]) -> Table:
     table = tuple(body[:n])
     del body[:n]
     return table
+
+
+def activity(*, seed: int, site: int, period: int, word: NDArray[np.int64], bit: NDArray[np.int64]) -> Codes:
+    """The word of each cell that decides whether it shows its fault in a period: it does below floor(2^32 p)."""
+    at = word & (BLOCK - 1)
+    counter = np.empty((len(word), 4), dtype=np.uint32)
+    counter[:, 0] = bit * 256 + (at >> 2)
+    counter[:, 1] = ((word >> 10) << 6 | ACTIVITY_PLANE) & 0xFFFFFFFF
+    counter[:, 2:] = period & 0xFFFFFFFF, site
+    return np.asarray(philox(counter, seed)[np.arange(len(word)), at & 3], dtype=np.uint32)
 
 
 def inject_codes(codes: Codes, *, program: Sequence[int], seed: int, sample: int, bit_width: int) -> Codes:

@@ -15,6 +15,10 @@ BLOCK = 1024
 """Words in a block."""
 WORD_PLANE = 63
 """The plane of word processes."""
+ACTIVITY_PLANE = 62
+"""The plane from which the activity of intermittent faults is drawn."""
+ALWAYS = 1 << 32
+"""The activity threshold of permanent faults."""
 ACCEPT_ALL = 1 << 22
 """The accept threshold that takes every hit."""
 

@@ -16,6 +16,7 @@ class TrainConfig(Record):
     `network` is "digits_cnn" or module:function, called with `network_args`; `data` is "digits", an .npz file or
     module:function. `faults` reach their full probability linearly over the first `ramp` (0 to 1) of the epochs and
     then stay; `gradient` is what flows back through a faulty word. The learning rate falls to 0 as a half cosine.
+    Faults that belong to a device are those of `device`, or of the seed's number.
     The default rate suits digits_cnn, whose weights lie on a grid of 1/8; other networks want 1e-3 or so.
     """
 
@@ -31,6 +32,7 @@ class TrainConfig(Record):
     learning_rate: float = Field(default=0.02, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=1 << 64)
+    device: int | None = Field(default=None, ge=0, lt=1 << 64)
 
     @classmethod
     def load(cls, path: Path | str) -> "TrainConfig":

@@ -65,7 +65,7 @@ def ramp_factor(epoch: int, config: TrainConfig) -> float:
 def _faults(network: nn.Module, config: TrainConfig) -> AbstractContextManager[Injection | None]:
     if not config.faults:
         return nullcontext()
-    return inject(network, config.faults, seed=config.seed, gradient=config.gradient)
+    return inject(network, config.faults, seed=config.seed, device=config.device, gradient=config.gradient)
 
 
 def _set_ramp(injection: Injection | None, epoch: int, config: TrainConfig) -> None:
@@ -73,7 +73,8 @@ def _set_ramp(injection: Injection | None, epoch: int, config: TrainConfig) -> N
     if injection is None or ramp == ramp_factor(epoch - 1, config):  # plans take time to resolve
         return
     sites = [entry.site for entry in injection.plan.sites]
-    injection.plan = resolve(sites, [fault.scaled(ramp) for fault in config.faults])
+    device = config.seed if config.device is None else config.device
+    injection.plan = resolve(sites, [fault.scaled(ramp) for fault in config.faults], device=device)
 
 
 class _Run:

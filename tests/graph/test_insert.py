@@ -12,7 +12,8 @@ from qonnx.transformation.infer_datatypes import InferDataTypes
 from hwfault import __version__
 from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.insert import FIRST_SAMPLE, SEED, fault_nodes, insert_faults
+from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.nodes import FIRST_SAMPLE, SEED
 from hwfault.graph.qonnxgraph import graph_sites, metadata
 from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject, sites

@@ -202,7 +202,7 @@ def with_unknown(domain, op, version=1):
     ],
 )
 def test_ops_that_nobody_registered(domain, op):
-    known = "Quant, IntQuant and BipolarQuant .*TransientFaults and FaultMap"
+    known = "Quant, IntQuant and BipolarQuant .*TransientFaults, FaultMap, IntermittentFaults"
     text = f"nobody registered the op '{op}' of domain '{domain}', which the node 'the odd one' needs;.*{known}"
     with pytest.raises(GraphError, match=text):
         session(with_unknown(domain, op))

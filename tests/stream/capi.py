@@ -25,6 +25,22 @@ class Format(ctypes.Structure):
         ("zero_point_inner", I64),
         ("bit_width", I32),
         ("is_signed", I32),
+        ("representation", I32),
+    )
+
+
+class Map(ctypes.Structure):
+    _fields_ = (
+        ("batch", I64),
+        ("words", I64),
+        ("word", Pointer),
+        ("and_mask", Pointer),
+        ("xor_mask", Pointer),
+        ("rows", I64),
+        ("threshold", I64),
+        ("seed", U64),
+        ("site", U32),
+        ("period", Pointer),
     )
 
 
@@ -46,7 +62,8 @@ SIGNATURES = {
     "zero_faulty": (I32, Pointer, Pointer, Pointer, Pointer, Pointer, I32),
     "faulty_words": (I32, Pointer, Pointer, Pointer, I64, Pointer, Pointer, Pointer),
     "inject_codes": (Pointer, Pointer, I32),
-    "apply_map": (I32, Pointer, Pointer, I64, I64, Pointer, Pointer, Pointer, I64, Pointer, I32),
+    "apply_map": (I32, Pointer, Pointer, Pointer, Pointer, I32),
+    "zero_map": (I32, Pointer, Pointer, Pointer, Pointer, Pointer, I32),
 }
 
 
@@ -88,7 +105,7 @@ class Arguments:
             self.on = on
             scale = pointer(on.scale), on.scale.size, on.scale_inner
             zero_point = pointer(on.zero_point), on.zero_point.size, on.zero_point_inner
-            self._format = Format(*scale, *zero_point, on.fmt.bit_width, on.fmt.signed)
+            self._format = Format(*scale, *zero_point, on.fmt.bit_width, on.fmt.signed, 0)
 
     @property
     def draw(self):

@@ -9,7 +9,7 @@ from hwfault.codes import CodeFormat
 from hwfault.stream import native
 
 from . import oracle
-from .capi import Arguments, RefusedError, call, pointer
+from .capi import Arguments, Map, RefusedError, call, pointer
 from .cases import Case, Draw
 from .programs import Bit, Cluster, Mask, Random, program, symmetric
 from .values import BITS, DTYPES, STORED, Batch, Grid, batch, grid, numbers
@@ -243,6 +243,11 @@ def map_rows(draw: Draw, bits: int, words: int):
     return word, and_mask | all_or_nothing, xor_mask * np.uint32(draw.integer(0, 1))
 
 
+def fault_map(shape, word, and_mask, xor_mask, threshold=1 << 32):
+    """The C struct of a permanent map over (elements, words); the arrays must outlive it."""
+    return Map(*shape, pointer(word), pointer(and_mask), pointer(xor_mask), word.size, threshold, 0, 0, None)
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_maps(part):
     draw = Draw(part)
@@ -254,7 +259,8 @@ def test_maps(part):
         after[:, word] = (before[:, word] & and_mask) ^ xor_mask
         expected = np.where(before == after, b.x, b.grid.decode(after, b.dtype))
         given, out = arguments(b), np.empty_like(b.x)
-        end = (b.x.shape[0], words, word, and_mask, xor_mask, word.size, given.format)
+        rows = fault_map(b.x.shape, word, and_mask, xor_mask)
+        end = (ctypes.addressof(rows), given.format)
         x = np.ascontiguousarray(b.x)
         assert call("apply_map", DTYPES[b.dtype], x, out, *end, 2) == (before != after).sum()
         assert_same_bits(out, expected, b)
@@ -276,7 +282,8 @@ def test_big_maps_on_several_threads(dtype):
     after[:, word] = (before[:, word] & and_mask) ^ xor_mask
     expected = np.where(before == after, b.x, b.grid.decode(after, dtype))
     given = arguments(b)
-    end = (elements, words, word, and_mask, xor_mask, word.size, given.format)
+    rows = fault_map((elements, words), word, and_mask, xor_mask)
+    end = (ctypes.addressof(rows), given.format)
     for threads in (1, 2, 3, 7):
         out, in_place = np.empty_like(b.x), b.x.copy()
         assert call("apply_map", DTYPES[dtype], b.x, out, *end, threads) == (before != after).sum()
@@ -293,8 +300,9 @@ def test_maps_that_do_not_fit(word, masks):
     on = Grid(CodeFormat(4, False), np.ones(1), 1, np.zeros(1), 1)
     given, x = Arguments((), 0, [0], 5, on), np.ones((1, 5), np.float32)
     rows = np.array(word, np.int64), *(np.full(len(word), m, np.uint32) for m in masks)
+    given_map = fault_map((1, 5), *rows)
     with pytest.raises(RefusedError, match=r"fault map"):
-        call("apply_map", 0, x, x.copy(), 1, 5, *rows, len(word), given.format, 1)
+        call("apply_map", 0, x, x.copy(), ctypes.addressof(given_map), given.format, 1)
 
 
 def test_philox_is_the_oracles():

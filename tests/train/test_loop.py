@@ -67,9 +67,9 @@ def test_the_ramp_is_linear_over_its_share_and_reaches_one():
 def test_the_plan_follows_the_ramp(monkeypatch):
     rates = []
 
-    def spy(sites, faults):
+    def spy(sites, faults, device):
         rates.append(faults[0].probability)
-        return resolve(sites, faults)
+        return resolve(sites, faults, device=device)
 
     from hwfault.train import loop
 

@@ -1,0 +1,97 @@
+"""The faults of one site of a network, ready to be applied at each forward."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hwfault.codes import REPRESENTATIONS
+from hwfault.errors import PlanError
+from hwfault.inject import ops
+from hwfault.inject.clock import Clock
+from hwfault.inject.map_op import fault_map
+from hwfault.plan import FaultPlan, Site, SitePlan
+from hwfault.processes import MapStep, StreamStep
+
+Grid = tuple[Tensor, Tensor]
+"""Scale and zero point."""
+
+
+class Forward:
+    """What a strike needs to know of the present forward: seed, clock, and the batch (None for parameters)."""
+
+    def __init__(self, clock: Clock, seed: Tensor, batch: int | None, straight_through: bool) -> None:
+        self.clock, self.seed, self.batch, self.straight_through = clock, seed, batch, straight_through
+
+    @property
+    def samples(self) -> Tensor:
+        return self.clock.of_parameters() if self.batch is None else self.clock.of_batch(self.batch)
+
+
+class Strike:
+    """The faults of one site: its steps, one after the other."""
+
+    def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
+        self._batched = entry.site.batched
+        self._steps = [_STEPS[type(step)](entry.site, step, device) for step in plan.steps(entry.site.name)]
+
+    def __call__(
+        self, value: Tensor, clock: Clock, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
+    ) -> Tensor:
+        forward = Forward(clock, seed, value.shape[0] if self._batched else None, straight_through)
+        for step in self._steps:
+            value = step(value, forward, (scale, zero_point))
+        return value
+
+
+class _Stream:
+    """Processes that the stream draws."""
+
+    def __init__(self, site: Site, step: StreamStep, device: torch.device) -> None:
+        self._format = (site.bit_width, site.signed)
+        self._reads_stored = step.reads_stored
+        self._representation = REPRESENTATIONS.index(step.representation)
+        self._program = kept(step.program, device)
+
+    def __call__(self, value: Tensor, forward: Forward, grid: Grid) -> Tensor:
+        rules = (*self._format, forward.straight_through, self._reads_stored, self._representation)
+        out: Tensor = ops.inject(value, forward.samples, forward.seed, self._program, *grid, *rules)
+        return out
+
+
+class _Map:
+    """A fault map."""
+
+    def __init__(self, site: Site, step: MapStep, device: torch.device) -> None:
+        process, rows = step.process, step.process.map
+        self._name, self._words, self._refresh = site.name, rows.words, process.refresh
+        masks = np.stack([rows.and_mask, rows.xor_mask]).view(np.int32)
+        with torch.inference_mode(False):
+            self._word, self._masks = (torch.from_numpy(rows).to(device) for rows in (rows.word.copy(), masks))
+        representation = REPRESENTATIONS.index(step.representation)
+        self._numbers = (site.bit_width, site.signed, representation, process.threshold, process.site_number)
+        self._reads_stored = process.reads_stored
+
+    def __call__(self, value: Tensor, forward: Forward, grid: Grid) -> Tensor:
+        self._check(value, 1 if forward.batch is None else max(forward.batch, 1))
+        period = forward.clock.of_periods(forward.batch, self._refresh)
+        rules = (*self._numbers, forward.straight_through, self._reads_stored)
+        out: Tensor = fault_map(value, period, forward.seed, self._word, self._masks, *grid, *rules)
+        return out
+
+    def _check(self, value: Tensor, batch: int) -> None:
+        if value.numel() not in (0, self._words * batch):
+            raise PlanError(
+                f"the fault map of {self._name!r} has {self._words} words, but the values have the shape "
+                f"{tuple(value.shape)}; expected a map of the same tensor: resolve the faults against this network"
+            )
+
+
+_STEPS: dict[type, Callable[..., Callable[[Tensor, Forward, Grid], Tensor]]] = {StreamStep: _Stream, MapStep: _Map}
+
+
+def kept(numbers: int | Sequence[int], device: torch.device) -> Tensor:
+    """Numbers as a tensor that autograd may keep, also if it is made in inference mode."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=torch.int64, device=device)
