@@ -55,7 +55,7 @@ class Measurement:
     @property
     def file(self) -> str:
         """The file's name, or both of a pair, without folders."""
-        return ":".join(Path(part).name for part in self.source.split(":"))
+        return _names(self.source)
 
     def faults(self) -> tuple[Ints, Ints, Ints]:
         """(row, column, kind) of every faulty cell, ascending."""
@@ -72,6 +72,14 @@ class Measurement:
         stuck = [(Kind.STUCK_AT_0, self.held_1), (Kind.STUCK_AT_1, self.held_0)]
         found = [kind for kind, cells in stuck if cells]
         return (Kind.FLIP, *found) if len(found) == 2 else tuple(found)
+
+
+def _names(source: str) -> str:
+    return ":".join(Path(part).name for part in source.split(":"))
+
+
+def _text(at: Mapping[str, float]) -> str:
+    return ",".join(f"{axis}={value:g}" for axis, value in at.items())
 
 
 def parse_dump(text: str) -> tuple[str, dict[str, float]]:
@@ -106,7 +114,8 @@ def load_dump(
     width = memory_word_bits(found.row_bits)
     words = found.rows * found.row_bits // width
     cell = found.address * found.row_bits + found.bit
-    fault_map = FaultMap.from_cells(words, width, cell // width, cell % width, found.kind, {"measured": str(source)})
+    told = {"measured": _names(str(source)), "row_bits": str(found.row_bits), "operating_point": _text(at or {})}
+    fault_map = FaultMap.from_cells(words, width, cell // width, cell % width, found.kind, told)
     block = block_rows or min(_BLOCK_ROWS, found.rows)
     held, listed = (found.held_1, found.held_0), (found.listed, found.listed_cells)
     return Measurement(fault_map, found.row_bits, block, *held, *listed, str(source), dict(at or {}))

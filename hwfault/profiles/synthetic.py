@@ -47,7 +47,7 @@ def draw_device(
     )
     at = ",".join(f"{axis}={value:g}" for axis, value in operating_point.items())
     told = {**fault_map.provenance, "profile": profile.name, "digest": profile.digest, "operating_point": at}
-    return replace(fault_map, provenance=told | {"row_bits": str(row_bits)})
+    return replace(fault_map, provenance=told)
 
 
 def memory_rows(profile: Profile, rows: int | None, blocks: int | None) -> int | None:

@@ -51,6 +51,11 @@ def test_the_studys_dumps(load):
     assert (dump.listed, dump.listed_cells) == (6, 49152)
     assert dump.by_kind() == (0, 3, 0)
     assert dump.observable == (Kind.STUCK_AT_0,)
+    assert load(hex_dump(CELLS), at={"voltage_v": 0.53}).map.provenance == {
+        "measured": "dump",
+        "row_bits": "8",
+        "operating_point": "voltage_v=0.53",
+    }
 
 
 def test_line_breaks_and_lower_case_do_no_harm(load):
