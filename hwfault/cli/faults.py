@@ -24,6 +24,7 @@ from hwfault.errors import HwfaultError
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--sample", type=click.IntRange(min=0), default=0, show_default=True, help="0 for weights and biases.")
 @click.option("--words", type=click.IntRange(min=0), help="Words of a sample, where the shape is not known.")
+@click.option("--address", is_flag=True, help="The physical place of each cell beside its word and bit.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the plan to this JSON file.")
 @json_option
 def command(
@@ -34,6 +35,7 @@ def command(
     seed: int,
     sample: int,
     words: int | None,
+    address: bool,
     save: Path | None,
     as_json: bool,
 ) -> None:
@@ -42,7 +44,7 @@ def command(
     SOURCE is a plan (.json), or a network, run or graph with the faults of --faults or --ber; a graph may carry a plan
     of its own. `effect` says what a hit does; bit errors in one direction depend on the bit stored there.
     """
-    from hwfault.listing import faults_at
+    from hwfault.listing import faults_at, with_addresses
     from hwfault.plan import FaultPlan
 
     faults = given.faults
@@ -59,6 +61,8 @@ def command(
     if plan is None:
         raise HwfaultError("no faults were named; give --faults FILE, --ber RATE, a plan (.json) or a faulted graph")
     found = [] if name is None else faults_at(plan, name, seed=seed, sample=sample, words=words)
+    if address and name is not None:
+        found = with_addresses(plan, name, found)
     if save is not None:
         plan.save(save)
     if name is None:
@@ -67,6 +71,7 @@ def command(
     if as_json:
         print_json([fault.model_dump(mode="json") for fault in found])
         return
-    rows = [[f.process, f.word, "-" if f.bit is None else f.bit, f.aux, f.effect] for f in found]
-    print_table(["fault", "word", "bit", "aux", "effect"], rows)
+    known = [[f.process, f.word, f.bit, f.aux, f.effect, *([f.address] if address else [])] for f in found]
+    rows = [["-" if cell is None else cell for cell in row] for row in known]
+    print_table(["fault", "word", "bit", "aux", "effect", *(["address"] if address else [])], rows)
     click.echo(f"{len(found)} faults at {name}, seed {seed}, sample {sample}")

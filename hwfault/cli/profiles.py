@@ -13,7 +13,7 @@ from hwfault.cli.common import json_option, print_json, print_table
 if TYPE_CHECKING:
     from hwfault.profiles.profile import Profile, Rate
 
-_ELSEWHERE: dict[str, str] = {}
+_ELSEWHERE: dict[str, str] = {"fit": "hwfault.cli.profiles_device", "draw": "hwfault.cli.profiles_device"}
 """Commands of the group that lie in another module, by their name there: name -> module."""
 
 strict_option = click.option("--strict-sources", is_flag=True, help="Refuse what rests on an assumption.")
@@ -77,7 +77,7 @@ def show(name: str, strict_sources: bool, as_json: bool) -> None:
 @command.command("plot")
 @click.argument("name", metavar="NAME[@AXIS=VALUE,...]")
 @click.option("--out", type=click.Path(path_type=Path), help="The picture (.png, .svg, .pdf).  [default: NAME.png]")
-@click.option("--device", type=int, default=0, show_default=True, help="Number of the device that is drawn.")
+@click.option("--device", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="The device's number.")
 @strict_option
 def plot(name: str, out: Path | None, device: int, strict_sources: bool) -> None:
     """Draw a profile's rate curve and, beside it, the fault map of one device.

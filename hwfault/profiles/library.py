@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import hwfault
 from hwfault.errors import FileError, ModelError, nearest
 
 _SUFFIXES = (".yaml", ".yml")
@@ -14,10 +13,9 @@ def folder() -> Path:
 
     Raises FileError where they are missing.
     """
-    package = Path(hwfault.__file__).parent
-    beside = package.parent / "fault_models"  # a stranger's folder of that name would hold no SCHEMA.md
-    places = [package / "_fault_models", beside, *(Path(path) / "_fault_models" for path in hwfault.__path__)]
-    for place in places:
+    package = Path(__file__).parents[1]
+    # a stranger's folder beside the package would hold no SCHEMA.md
+    for place in (package / "_fault_models", package.parent / "fault_models"):
         if (place / "SCHEMA.md").is_file():
             return place
     raise FileError(

@@ -96,11 +96,12 @@ class Persistence(Sourced):
 
     @model_validator(mode="after")
     def _only_where_it_has_a_meaning(self) -> Self:
-        given = {"p_active", "refresh"} & self.model_fields_set
-        if self.kind != "intermittent" and given:
-            raise ValueError(f"{min(given)} goes with intermittent faults, not with {self.kind} ones")
-        if self.kind == "intermittent" and (len(given) < 2 or self.refresh is None):
-            raise ValueError("intermittent faults need both p_active and refresh")
+        if self.kind == "intermittent":
+            if self.refresh is None or "p_active" not in self.model_fields_set:
+                raise ValueError("intermittent faults need both p_active and refresh")
+        elif self.refresh is not None or self.p_active != 1.0:
+            key = "p_active" if self.refresh is None else "refresh"
+            raise ValueError(f"{key} goes with intermittent faults, not with {self.kind} ones")
         return self
 
 

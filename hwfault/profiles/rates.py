@@ -164,8 +164,8 @@ def _check_names(names: Sequence[str], what: str) -> None:
 def _check_free(curve: RateCurve) -> None:
     if curve.axes:
         raise ValueError("free parameters have no axes: their names are given as they are")
-    if given := {"interpolation", "times_listed"} & curve.model_fields_set:
-        raise ValueError(f"{min(given)} goes with measured points, not with free parameters")
+    if curve.interpolation != "log10_linear" or curve.times_listed != 1:
+        raise ValueError("interpolation and times_listed go with measured points, not with free parameters")
 
 
 def _check_points(curve: RateCurve) -> None:
