@@ -1,6 +1,7 @@
 """Profiles and fault maps on the sites of a network: what each becomes in a plan."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from hwfault.codes import Representation
 from hwfault.errors import ModelError, PlanError
-from hwfault.processes import MapProcess, Site
+from hwfault.mapped import MapProcess, ProtectedProcess
+from hwfault.processes import Site
 from hwfault.profiles.draw import draw_map
 from hwfault.profiles.events import event_probability
 from hwfault.profiles.faultmap import FaultMap
@@ -17,10 +19,12 @@ from hwfault.profiles.mapping import Linear
 from hwfault.profiles.mapping import Mapping as AddressMapping
 from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults
 from hwfault.profiles.profile import Component, Profile, Rate
+from hwfault.profiles.protection import Protection
 from hwfault.profiles.selectors import Select
 from hwfault.profiles.spatial import Clusters as ClusterPattern
 from hwfault.profiles.spatial import Independent, ProcessingElements, Spatial
-from hwfault.stream.tables import ALWAYS, site_number
+from hwfault.protected import ProtectedMemory
+from hwfault.stream.tables import ALWAYS, accepts, site_number
 
 _KINDS: Mapping[Component, tuple[Select, ...]] = {
     "weight_memory": (Select(kind="weight"),),
@@ -59,7 +63,10 @@ def law_of(fault: ProfileFaults) -> tuple[BitFlips | Clusters | ProfileFaults, R
     spatial, mapping = fault.spatial or profile.spatial, fault.mapping or profile.mapping or _ROW
     sites: dict[str, Any] = {"sites": selectors(fault)}
     if isinstance(spatial, Independent):
-        return BitFlips(**sites, p01=rate.p01 * fault.share, p10=rate.p10 * fault.share), other_than_usual(mapping)
+        weights = _weights(profile)
+        p01, p10 = (tuple(p * fault.share * w for w in weights) for p in (rate.p01, rate.p10))
+        one = weights == (1.0,)
+        return BitFlips(**sites, p01=p01[0] if one else p01, p10=p10[0] if one else p10), other_than_usual(mapping)
     if isinstance(spatial, ClusterPattern) and rate.p01 == rate.p10 == rate.cells:
         axis = "bit" if spatial.along == "row" else "word"
         h = event_probability(rate.cells * fault.share, spatial.sizes, _LINE[axis])
@@ -70,23 +77,57 @@ def law_of(fault: ProfileFaults) -> tuple[BitFlips | Clusters | ProfileFaults, R
     )
 
 
-def map_processes(fault: ProfileFaults | MapFaults, k: int, sites: Sequence[Site], device: int) -> list[MapProcess]:
+def map_processes(
+    fault: ProfileFaults | MapFaults, k: int, sites: Sequence[Site], device: int
+) -> Sequence[MapProcess | ProtectedProcess]:
     """The fault maps of permanent and intermittent faults on the sites that they select, one for each."""
+    mapping, activity = mapping_of(fault), _activity(fault)
+    known = activity | {"representation": other_than_usual(mapping)}
+
+    def cells(rows: int, row_bits: int) -> FaultMap:
+        return _drawn(fault, rows, row_bits, device) if isinstance(fault, ProfileFaults) else _loaded(fault)
+
     layout = layout_of(fault, sites)
-    whole = _device_map(fault, layout, device) if isinstance(fault, ProfileFaults) else _loaded(fault)
-    threshold, refresh = _activity(fault)
-    rows, representation = layout.lay_over(whole), other_than_usual(mapping_of(fault))
-    return [
-        MapProcess(
-            fault=k,
-            site_number=site_number(site.name, k),
-            map=rows[site.name],
-            threshold=threshold,
-            refresh=refresh,
-            representation=representation,
+    if (protection := protection_of(fault)) is not None:
+        return ProtectedMemory(protection, mapping, sites).processes(k, cells, known)
+    rows = layout.lay_over(cells(layout.rows, layout.row_bits))
+    return [MapProcess(fault=k, site_number=site_number(s.name, k), map=rows[s.name], **known) for s in sites]
+
+
+def protected_process(fault: ProfileFaults, k: int, site: Site, table: Callable[[float], int]) -> ProtectedProcess:
+    """The transient faults of a protected memory at one site; `table` numbers a hit probability's count table.
+
+    Raises ModelError for a pattern or a mapping that a protected memory cannot draw.
+    """
+    profile, protection, mapping = Profile.load(fault.profile), protection_of(fault), mapping_of(fault)
+    assert protection is not None
+    memory = ProtectedMemory(protection, mapping, [site.model_copy(update={"shape": site.shape or (1,)})])
+    if not isinstance(fault.spatial or profile.spatial, Independent) or not memory.plain or profile.bit_weights:
+        raise ModelError(
+            f"{profile.name}: transient faults of a protected memory are drawn for independent cells that lie one "
+            "behind the other, lowest bit first; expected spatial: {kind: independent} and such a linear mapping"
         )
-        for site in sites
-    ]
+    rate = _rate(fault, profile)
+    h, accept01, accept10 = accepts(rate.p01 * fault.share, rate.p10 * fault.share)
+    drawn = {"tables": (table(h),), "accept01": accept01, "accept10": accept10, "slot": memory.slot(site)}
+    own = {"protection": protection, "representation": other_than_usual(mapping), **drawn}
+    return ProtectedProcess(fault=k, site_number=site_number(site.name, k), **own)
+
+
+def _weights(profile: Profile) -> tuple[float, ...]:
+    """How likely each bit of a word is struck beside the mean bit, lowest first; one number for all alike."""
+    weights = profile.bit_weights or (1.0,)
+    mean = math.fsum(weights) / len(weights)
+    return tuple(weight / mean for weight in weights)
+
+
+def protection_of(fault: FaultModel) -> Protection | None:
+    """What protects the memory of a fault model; None where nothing does."""
+    if not isinstance(fault, ProfileFaults | MapFaults):
+        return None
+    if fault.protection is not None or isinstance(fault, MapFaults):
+        return fault.protection
+    return Profile.load(fault.profile).protection
 
 
 def mapping_of(fault: ProfileFaults | MapFaults) -> AddressMapping:
@@ -122,7 +163,7 @@ def _rate(fault: ProfileFaults, profile: Profile) -> Rate:
     return profile.resolve_rate(fault.at, strict_sources=fault.strict_sources)
 
 
-def _device_map(fault: ProfileFaults, layout: Layout, device: int) -> FaultMap:
+def _drawn(fault: ProfileFaults, rows: int, row_bits: int, device: int) -> FaultMap:
     profile = Profile.load(fault.profile)
     rate, spatial = _rate(fault, profile), fault.spatial or profile.spatial
     effect = rate.effect
@@ -130,8 +171,8 @@ def _device_map(fault: ProfileFaults, layout: Layout, device: int) -> FaultMap:
     drawn = draw_map(
         _refuse_elements(profile, spatial),
         rate.cells * fault.share,
-        rows=layout.rows,
-        row_bits=layout.row_bits,
+        rows=rows,
+        row_bits=row_bits,
         shares=shares,
         device=device,
         name=profile.name,
@@ -167,10 +208,9 @@ def _loaded(fault: MapFaults) -> FaultMap:
     return FaultMap(whole.bit_width, whole.words - first, *rows, dict(whole.provenance))
 
 
-def _activity(fault: ProfileFaults | MapFaults) -> tuple[int, Any]:
-    """(threshold, refresh period)."""
+def _activity(fault: ProfileFaults | MapFaults) -> dict[str, Any]:
     source = Profile.load(fault.profile).persistence if isinstance(fault, ProfileFaults) else fault
-    return int(ALWAYS * source.p_active), source.refresh or "inference"
+    return {"threshold": int(ALWAYS * source.p_active), "refresh": source.refresh or "inference"}
 
 
 _LINE = {"bit": 32, "word": 1024}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from hwfault.errors import HwfaultError
 from hwfault.hardware import layout_of
 from hwfault.plan import FaultPlan, Process, Site
-from hwfault.processes import MapProcess, MapStep
+from hwfault.processes import AnyProcess, MapProcess, MapStep, ProtectedProcess
 from hwfault.profiles.faultmap import Kind, Words
 from hwfault.profiles.models import MapFaults, ProfileFaults
 from hwfault.profiles.records import Record
@@ -35,11 +35,15 @@ def faults_at(plan: FaultPlan, name: str, *, seed: int, sample: int, words: int 
     words = _size(entry.site) if words is None else words
     check_draw(seed=seed, site=0, words=words, plane=0)
     draw = (seed, sample, words)
-    return [
-        fault
-        for p in entry.processes
-        for fault in (_cells(p, seed, sample) if isinstance(p, MapProcess) else _faults(plan, entry.site, p, draw))
-    ]
+    return [fault for process in entry.processes for fault in _of_process(plan, entry.site, process, draw)]
+
+
+def _of_process(plan: FaultPlan, site: Site, process: AnyProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:
+    if isinstance(process, MapProcess):
+        return _cells(process, *draw[:2])
+    if isinstance(process, ProtectedProcess):
+        return _protected(plan, process, draw)
+    return _faults(plan, site, process, draw)
 
 
 def _size(site: Site) -> int:
@@ -80,6 +84,26 @@ def _cells(process: MapProcess, seed: int, sample: int) -> Iterator[Fault]:
         yield Fault(process=process.fault, word=word, bit=bit, effect=_KINDS[Kind(kind)])
 
 
+def _protected(plan: FaultPlan, process: ProtectedProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:
+    """Faulty cells of a protected memory before its decoder: `word` is a memory word there, `bit` one of its cells."""
+    seed, sample, words = draw
+    cells: list[tuple[int, int, int | None, str]] = []
+    if process.map is not None:
+        word, bit, kind = process.map.cells()
+        for w, b, k in zip(word.tolist(), bit.tolist(), kind.tolist(), strict=True):
+            cells.append((w, b, None, _KINDS[Kind(k)]))
+    else:
+        table, count = plan.tables[process.tables[0]], process.memory.words(words) * process.memory.sub_words
+        for plane in range(process.memory.sub_word_bits):
+            hits = plane_hits(seed, process.site_number, sample, count, plane, table)
+            for w, a in zip(*(column.tolist() for column in hits), strict=True):
+                cells.append((w, plane, a, _accepted(process.accept01, process.accept10, a)))
+    for w, b, aux, effect in cells:
+        memory_word, part = divmod(w, process.memory.sub_words)
+        if (cell := 32 * part + b) < process.memory.cells:
+            yield Fault(process=process.fault, word=memory_word, bit=cell, aux=aux, effect=f"{effect} (memory word)")
+
+
 _KINDS = {Kind.FLIP: "flip", Kind.STUCK_AT_0: "stuck at 0", Kind.STUCK_AT_1: "stuck at 1"}
 
 
@@ -96,7 +120,7 @@ def _faults(plan: FaultPlan, site: Site, process: Process, draw: tuple[int, int,
 
 def _effect(process: Process, plane: int, aux: int, bits: int) -> str:
     if process.kind == "bit":
-        return _bit_effect(aux < process.accept01[plane], aux >= ACCEPT_ALL - process.accept10[plane])
+        return _accepted(process.accept01[plane], process.accept10[plane], aux)
     if process.kind == "cluster":
         size = 1 + sum(threshold <= aux for threshold in process.sizes)
         return f"flips {size} along {process.axis}" if size > 1 else "flip"
@@ -105,5 +129,6 @@ def _effect(process: Process, plane: int, aux: int, bits: int) -> str:
     return f"+ {1 + (aux * ((1 << bits) - 1) >> 32)} mod 2^{bits}"
 
 
-def _bit_effect(up: bool, down: bool) -> str:
+def _accepted(accept01: int, accept10: int, aux: int) -> str:
+    up, down = aux < accept01, aux >= ACCEPT_ALL - accept10
     return {(True, True): "flip", (True, False): "0 reads 1", (False, True): "1 reads 0"}.get((up, down), "none")

@@ -13,8 +13,8 @@ from pydantic import model_validator
 from hwfault.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
-from hwfault.hardware import depends_on_device, law_of, map_processes, selectors
-from hwfault.processes import MapProcess, Process, Site, SiteList, SitePlan, Step, StreamStep
+from hwfault.hardware import depends_on_device, law_of, map_processes, protected_process, protection_of, selectors
+from hwfault.processes import AnyProcess, MapProcess, Process, Site, SiteList, SitePlan, Step, StreamStep
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
 from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
 from hwfault.profiles.records import Record
@@ -48,7 +48,7 @@ class FaultPlan(Record):
         for table in self.tables:
             _check_table(table)
         _check_numbers(self.sites)
-        indices = {i for s in self.sites for p in s.processes if isinstance(p, Process) for i in p.tables}
+        indices = {i for s in self.sites for p in s.processes if not isinstance(p, MapProcess) for i in p.tables}
         if absent := indices - set(range(len(self.tables))):
             raise ValueError(f"a process names table {min(absent)} of {len(self.tables)} (counted from 0)")
         return self
@@ -142,7 +142,7 @@ def resolve(sites: Sequence[Site], faults: Sequence[FaultModel], *, device: int 
     sites = with_formats(sites, faults)
     arrays = array_plans(sites, faults, device)
     tables: dict[Table, int] = {}
-    found: dict[str, list[Process | MapProcess]] = {site.name: [] for site in sites}
+    found: dict[str, list[AnyProcess]] = {site.name: [] for site in sites}
     for k, fault in enumerate(faults):
         for process in _processes(_selected(sites, fault), k, fault, device, tables):
             found[process[0]].append(process[1])
@@ -162,7 +162,7 @@ def resolve(sites: Sequence[Site], faults: Sequence[FaultModel], *, device: int 
 
 def _processes(
     sites: Sequence[Site], k: int, fault: FaultModel, device: int, tables: dict[Table, int]
-) -> Iterator[tuple[str, Process | MapProcess]]:
+) -> Iterator[tuple[str, AnyProcess]]:
     """(site name, process) of a fault on each of its sites."""
     if isinstance(fault, AccumulatorFormat | StuckElement) or strikes_elements(fault):
         return  # these say how layers are added up: see array_plans
@@ -174,8 +174,12 @@ def _processes(
         maps = map_processes(law, k, sites, device)
         yield from ((site.name, process) for site, process in zip(sites, maps, strict=True))
         return
+    protected = isinstance(fault, ProfileFaults) and protection_of(fault) is not None
     for site in sites:
-        yield site.name, _process(site, k, law, tables).model_copy(update={"representation": representation})
+        if protected and isinstance(fault, ProfileFaults):
+            yield site.name, protected_process(fault, k, site, lambda h: _index(tables, h))
+        else:
+            yield site.name, _process(site, k, law, tables).model_copy(update={"representation": representation})
 
 
 def _selected(sites: Sequence[Site], fault: FaultModel) -> list[Site]:
@@ -191,15 +195,17 @@ def _selected(sites: Sequence[Site], fault: FaultModel) -> list[Site]:
 
 
 def _process(site: Site, k: int, fault: Law, tables: dict[Table, int]) -> Process:
-    def table(h: float) -> int:
-        return tables.setdefault(encode_table(h), len(tables))
-
     try:
         numbers = _integers(site.bit_width, fault)
-        indices = tuple(table(h) for h in numbers.pop("rates"))
+        indices = tuple(_index(tables, h) for h in numbers.pop("rates"))
     except ModelError as error:
         raise ModelError(f"fault {k} at site {site.name!r}: {error}") from None
     return Process(fault=k, site_number=site_number(site.name, k), tables=indices, **numbers)
+
+
+def _index(tables: dict[Table, int], h: float) -> int:
+    """The number of a hit probability's count table, which is added if it is new."""
+    return tables.setdefault(encode_table(h), len(tables))
 
 
 def _integers(bits: int, fault: Law) -> dict[str, Any]:

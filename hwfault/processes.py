@@ -3,29 +3,37 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, model_validator
 
 from hwfault.codes import CodeFormat, Codes, Representation, represent, twos_complement
-from hwfault.errors import ModelError
-from hwfault.profiles.faultmap import ALL_ONES, FaultMap
-from hwfault.profiles.selectors import SiteKind
+from hwfault.mapped import Accept, MapProcess, MapStep, ProtectedProcess, ProtectedStep, Refresh, Samples, Uint32
+from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.records import Record
+from hwfault.profiles.selectors import SiteKind
 from hwfault.stream import native
-from hwfault.stream.reference import activity, processes
-from hwfault.stream.tables import ACCEPT_ALL, ALWAYS, Table
+from hwfault.stream.reference import processes
+from hwfault.stream.tables import ACCEPT_ALL, Table
+
+__all__ = [
+    "MapProcess",
+    "MapStep",
+    "Process",
+    "ProtectedProcess",
+    "ProtectedStep",
+    "Refresh",
+    "Site",
+    "SitePlan",
+    "Step",
+]
 
 KINDS = ("bit", "cluster", "mask", "random", "late")
 _RANDOM = KINDS.index("random")
 
-Uint32 = Annotated[int, Field(ge=0, lt=1 << 32)]
-Refresh = Literal["inference", "batch", "epoch", "power_cycle"]
-Samples = NDArray[np.int64]
 Length = Annotated[int, Field(ge=1, le=1 << 31)]
-Accept = Annotated[int, Field(ge=0, le=ACCEPT_ALL)]
 
 
 class Site(Record):
@@ -113,58 +121,7 @@ class Process(Record):
         return any(tables[i] != (0,) and {a01, a10} != {ACCEPT_ALL} for a01, a10, i in planes)
 
 
-def _read_map(value: Any) -> FaultMap:
-    if isinstance(value, FaultMap):
-        return value
-    known = {"bit_width", "words", "word", "and_mask", "xor_mask", "provenance"}
-    if not isinstance(value, dict) or not known - {"provenance"} <= value.keys() <= known:
-        raise ValueError("not a fault map: expected bit_width, words and the lists word, and_mask and xor_mask")
-    try:
-        word, and_mask, xor_mask = (_integers(value[key]) for key in ("word", "and_mask", "xor_mask"))
-        size = int(value["bit_width"]), int(value["words"])
-        return FaultMap(*size, word, and_mask, xor_mask, dict(value.get("provenance", {})))
-    except (TypeError, OverflowError, ModelError) as error:
-        raise ValueError(f"not a fault map: {error}") from None
-
-
-def _integers(values: Any) -> Any:
-    numbers = np.asarray(values, dtype=np.int64)
-    if not np.array_equal(numbers, np.asarray(values)):
-        raise TypeError("rows that are no integers")
-    return numbers
-
-
-def _write_map(value: FaultMap) -> dict[str, Any]:
-    rows = {key: getattr(value, key).tolist() for key in ("word", "and_mask", "xor_mask")}
-    return {"bit_width": value.bit_width, "words": value.words, **rows, "provenance": dict(value.provenance)}
-
-
-class MapProcess(Record):
-    """Faulty cells of one site: permanent, or intermittent where `threshold` (of 2^32) is their activity.
-
-    A cell's activity is drawn anew in each period: for each sample ("inference"), by the first sample of a batch
-    ("batch"), by the epoch's number ("epoch"), or once for a seed ("power_cycle").
-    """
-
-    fault: Annotated[int, Field(ge=0)]
-    site_number: Uint32
-    kind: Literal["map"] = "map"
-    map: Annotated[FaultMap, PlainValidator(_read_map), PlainSerializer(_write_map)]
-    threshold: Annotated[int, Field(ge=0, le=ALWAYS)] = ALWAYS
-    refresh: Refresh = "inference"
-    representation: Representation | None = None
-
-    @property
-    def permanent(self) -> bool:
-        return self.threshold == ALWAYS
-
-    @property
-    def reads_stored(self) -> bool:
-        """Whether a cell is stuck, so that the code stored decides."""
-        return bool(np.any(self.map.and_mask | ~np.uint32((1 << self.map.bit_width) - 1) != ALL_ONES))
-
-
-AnyProcess = Annotated[Process | MapProcess, Field(discriminator="kind")]
+AnyProcess = Annotated[Process | MapProcess | ProtectedProcess, Field(discriminator="kind")]
 
 
 class StreamStep(NamedTuple):
@@ -181,47 +138,22 @@ class StreamStep(NamedTuple):
         return native.inject_codes(codes, program=self.program, seed=seed, samples=numbers, bit_width=self.bit_width)
 
 
-class MapStep(NamedTuple):
-    """A fault map."""
-
-    process: MapProcess
-
-    @property
-    def representation(self) -> Representation:
-        return self.process.representation or "twos_complement"
-
-    def struck(self, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
-        """The codes (samples, words) after the step; `samples[0]` is the period of a parameter and of a batch."""
-        if self.process.permanent:
-            return self.process.map.apply(codes)
-        held = self.process.refresh in ("epoch", "power_cycle")
-        periods = 0 * samples if held else samples if self.process.refresh == "inference" and batched else samples[:1]
-        maps = {int(period): self.active(seed, int(period)) for period in periods}
-        rows = [maps[int(period)].apply(row) for row, period in zip(codes, np.resize(periods, len(codes)), strict=True)]
-        return np.stack(rows) if rows else codes
-
-    def active(self, seed: int, period: int) -> FaultMap:
-        """The cells that show their fault in a period."""
-        word, bit, kind = self.process.map.cells()
-        drawn = activity(seed=seed, site=self.process.site_number, period=period, word=word, bit=bit)
-        on = drawn < self.process.threshold
-        return FaultMap.from_cells(
-            self.process.map.words, self.process.map.bit_width, word[on], bit[on], kind[on], self.process.map.provenance
-        )
+Step = StreamStep | MapStep | ProtectedStep
 
 
-Step = StreamStep | MapStep
+def strike_codes(
+    step: Step, codes: Codes, *, seed: int, samples: Samples, batched: bool, fmt: CodeFormat
+) -> tuple[Codes, NDArray[np.bool_]]:
+    """Two's complement codes (samples, words) after a step, and which words it changed, in NumPy.
 
-
-def strike_codes(step: Step, codes: Codes, *, seed: int, samples: Samples, batched: bool, fmt: CodeFormat) -> Codes:
-    """Two's complement codes (samples, words) after a step, in NumPy; words that it leaves alone keep theirs.
-
-    `samples` (samples,) are numbers of samples; a parameter (not `batched`) has one row, whose number says when.
+    `samples` (samples,) are numbers of samples; a parameter (not `batched`) has one row, whose number says when. A
+    changed word may have its code again where two stored codes stand for one integer (minus zero).
     """
-    stored = represent(codes, replace(fmt, representation=step.representation))
+    own = replace(fmt, representation=step.representation)
+    stored = represent(codes, own)
     struck = step.struck(stored, seed, samples, batched)
-    back = twos_complement(struck, replace(fmt, representation=step.representation))
-    return np.where(struck == stored, codes, back).astype(np.uint32)
+    changed = struck != stored
+    return np.where(changed, twos_complement(struck, own), codes).astype(np.uint32), changed
 
 
 class SitePlan(Record):
@@ -236,7 +168,7 @@ class SitePlan(Record):
         for process in self.processes:
             if isinstance(process, MapProcess):
                 _check_map(process.map, self.site)
-            else:
+            elif isinstance(process, Process):
                 _check_process(process, self.site)
         return self
 
@@ -254,9 +186,11 @@ class SitePlan(Record):
         return any(step.reads_stored for step in self.steps(tables) if isinstance(step, StreamStep))
 
 
-def _step(process: Process | MapProcess, tables: Sequence[Table], bit_width: int) -> Step:
+def _step(process: Process | MapProcess | ProtectedProcess, tables: Sequence[Table], bit_width: int) -> Step:
     if isinstance(process, MapProcess):
         return MapStep(process)
+    if isinstance(process, ProtectedProcess):
+        return ProtectedStep(process, process.program(tables), bit_width)
     reads = process.reads_stored(tables)
     return StreamStep(process.program(tables), bit_width, reads, process.representation or "twos_complement")
 

@@ -13,7 +13,7 @@ from hwfault.cli.common import json_option, print_json, print_table
 if TYPE_CHECKING:
     from hwfault.profiles.profile import Profile, Rate
 
-_ELSEWHERE: dict[str, str] = {}
+_ELSEWHERE: dict[str, str] = {"fit": "hwfault.cli.profiles_device", "draw": "hwfault.cli.profiles_device"}
 """Commands of the group that lie in another module, by their name there: name -> module."""
 
 strict_option = click.option("--strict-sources", is_flag=True, help="Refuse what rests on an assumption.")

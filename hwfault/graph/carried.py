@@ -78,8 +78,9 @@ class _Wiring:
             )
         for node, step in zip(entry.nodes, steps, strict=True):
             expected, constants = fault_node(site, step, ("x", "scale", "zero"), "y", node.name)
-            own = [self._values(name) for name in node.input[3 : 3 + len(constants)]]
-            rows = [(numpy_helper.to_array(tensor), mine) for tensor, mine in zip(constants, own, strict=False)]
+            made = {tensor.name: numpy_helper.to_array(tensor) for tensor in constants}
+            inputs = zip(expected.input[3:], node.input[3:], strict=True)
+            rows = [(made[name], self._values(own)) for name, own in inputs if name in made]
             same = node.op_type == expected.op_type and _attributes(node) == _attributes(expected)
             if not same or any(mine is None or not np.array_equal(row, mine) for row, mine in rows):
                 raise GraphError(f"the fault node {node.name!r} does not do what the graph's plan says; {_ANEW}")

@@ -10,13 +10,14 @@ from hwfault.codes import REPRESENTATIONS
 from hwfault.errors import GraphError
 from hwfault.graph.qonnxgraph import DOMAIN, SITE, set_metadata
 from hwfault.plan import Site
-from hwfault.processes import MapStep, Step, StreamStep
+from hwfault.processes import MapStep, ProtectedStep, Step, StreamStep
 
 SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 """Graph inputs, int64 scalars: the bits of the unsigned seed, and the sample number of the batch's first element."""
 
 FAULT_OPS = {"TransientFaults": ("seed", "first_sample"), "FaultMap": ("word", "and_mask", "xor_mask")}
 FAULT_OPS["IntermittentFaults"] = (*FAULT_OPS["FaultMap"], *FAULT_OPS["TransientFaults"])
+FAULT_OPS["ProtectedFaults"] = (*FAULT_OPS["IntermittentFaults"], "number", "cells")
 """The fault ops and their inputs after the values, the scale and the zero point."""
 
 ARRAY_OP = "ArrayFaults"
@@ -58,7 +59,20 @@ def _map(step: MapStep) -> _Parts:
     return "IntermittentFaults", [], numbers, constants
 
 
-_MAKERS: dict[type, Callable[..., _Parts]] = {StreamStep: _transient, MapStep: _map}
+def _protected(step: ProtectedStep) -> _Parts:
+    process, rows = step.process, step.process.rows
+    constants = {key: getattr(rows, key).astype(np.int64) for key in FAULT_OPS["FaultMap"]}
+    constants["number"] = np.array(process.number, np.int64)
+    constants["cells"] = np.array(process.cells, np.int64).reshape(-1, process.protection.data_bits)
+    memory = process.memory
+    numbers: dict[str, Any] = {"protection": memory.kind, "data_bits": memory.data_bits, "slot": memory.slot}
+    numbers |= {"on_detected": process.protection.on_detected, "threshold": process.threshold}
+    numbers |= {"site": process.site_number, "refresh": _REFRESH[process.refresh]}
+    program = helper.make_attribute("program", step.program, attr_type=AttributeProto.INTS)
+    return "ProtectedFaults", [program], numbers, constants
+
+
+_MAKERS: dict[type, Callable[..., _Parts]] = {StreamStep: _transient, MapStep: _map, ProtectedStep: _protected}
 
 
 def check_inputs(node: NodeProto) -> None:

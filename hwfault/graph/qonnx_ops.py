@@ -97,7 +97,7 @@ class IntermittentFaults(_FaultOp):
 
 
 class ProtectedFaults(_FaultOp):
-    """What a decoder lets through: X, scale, zeropt, word, and_mask, xor_mask, seed, first_sample, number, cells -> Y."""
+    """A memory with check bits: X, scale, zeropt, word, and_mask, xor_mask, seed, first_sample, number, cells -> Y."""
 
     def get_nodeattr_types(self) -> dict[str, Any]:
         memory = {"protection": ("s", True, ""), "data_bits": ("i", True, 0), "slot": ("i", True, 0)}
@@ -114,11 +114,12 @@ class ProtectedFaults(_FaultOp):
         from hwfault.stream import native_protection, protection
 
         seed, first_sample = (int(value) for value in inputs[3:5])
-        number, cells = inputs[5:]
+        (word, and_mask, xor_mask), (number, cells) = inputs[:3], inputs[5:]
         named = {key: self.get_nodeattr(key) for key in ("data_bits", "slot")}
         due = self.get_nodeattr("on_detected") == "due"
         memory = protection.Memory(self.get_nodeattr("protection"), **named, due=due)
-        rows = protection.MapRows(*inputs[:3], self.get_nodeattr("threshold"), self.get_nodeattr("site"))
+        activity = self.get_nodeattr("threshold"), self.get_nodeattr("site")
+        rows = protection.MapRows(word, and_mask, xor_mask, *activity)
         batched = bool(self.get_nodeattr("batched"))
         held = self.get_nodeattr("refresh") == "held"
         moving = batched and self.get_nodeattr("refresh") == "inference"

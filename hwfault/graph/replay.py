@@ -278,11 +278,13 @@ class _Side:
     def strays(self, watched: _Watched, seed: int, first_sample: int) -> NDArray[np.bool_]:
         """Where the values after the faults are not, to the bit, what the stream makes of those before."""
         fmt, samples = self._format, np.arange(len(self.before)) + first_sample
-        struck = self.before
+        struck, changed = self.before, np.zeros(self.before.shape, bool)
         for step in watched.steps:
-            struck = strike_codes(step, struck, seed=seed, samples=samples, batched=self.batched, fmt=fmt)
-        faulty = decode(struck.reshape(self._before.shape), self._scale, self._zero_point, fmt, self._before.dtype.type)
-        expected = np.where((struck == self.before).reshape(self._before.shape), self._before, faulty)
+            struck, now = strike_codes(step, struck, seed=seed, samples=samples, batched=self.batched, fmt=fmt)
+            changed |= now
+        shape = self._before.shape
+        faulty = decode(struck.reshape(shape), self._scale, self._zero_point, fmt, self._before.dtype.type)
+        expected = np.where(changed.reshape(shape), faulty, self._before)
         differs: NDArray[np.bool_] = _bits(expected) != _bits(self._after)
         return differs.reshape(self.before.shape)
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from brevitas.quant_tensor import IntQuantTensor
@@ -43,6 +43,14 @@ def inject(
     Raises PlanError if the plan was made for other sites, HwfaultError for a seed that is not 64 bit.
     """
     return Injection(model, plan, seed=seed, device=device, gradient=gradient, observe=observe)
+
+
+class ProtectionCounts(NamedTuple):
+    """Memory words that were read: corrected, detected but not corrected, and wrong without being detected."""
+
+    corrected: int
+    detected: int
+    miscorrected: int
 
 
 class Injection:
@@ -155,6 +163,13 @@ class Injection:
         if self._observe is not None:
             self._observe(name, *(t.detach() for t in (value, faulty, scale, zero_point)))
         return faulty
+
+    def protection_counts(self) -> dict[str, ProtectionCounts]:
+        """What the decoders of protected memories did at each site so far (reading it waits for the device)."""
+        found = {name: strike.counts for name, strike in self._strikes.items()}
+        return {
+            name: ProtectionCounts(*torch.stack(counts).sum(0).tolist()) for name, counts in found.items() if counts
+        }
 
     def adds(self, name: str) -> Adds:
         """How a layer is added up."""

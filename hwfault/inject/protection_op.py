@@ -95,6 +95,10 @@ def zero_protected(
     site: int,
 ) -> Tensor:
     """The gradient with zeros at the words that `protected` changes in x, which are found again."""
+    if (gradient.shape, gradient.dtype) != (x.shape, x.dtype):
+        raise PlanError(
+            f"a gradient {tuple(gradient.shape)} of {gradient.dtype} for values {tuple(x.shape)} of {x.dtype}"
+        )
     gradient, x = gradient.contiguous(), x.contiguous()
     out = torch.empty_like(gradient)
     memory = Memory(kind, data_bits, slot, due)  # type: ignore[arg-type]
@@ -120,7 +124,6 @@ _TENSORS = 11
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
     *ctx.numbers, ctx.straight_through = inputs[_TENSORS:]
     if not ctx.straight_through:
         ctx.save_for_backward(*inputs[:_TENSORS])

@@ -11,8 +11,9 @@ from hwfault.errors import PlanError
 from hwfault.inject import ops
 from hwfault.inject.clock import Clock
 from hwfault.inject.map_op import fault_map
+from hwfault.inject.protection_op import protected
 from hwfault.plan import FaultPlan, Site, SitePlan
-from hwfault.processes import MapStep, StreamStep
+from hwfault.processes import MapStep, ProtectedStep, StreamStep
 
 Grid = tuple[Tensor, Tensor]
 """Scale and zero point."""
@@ -35,6 +36,11 @@ class Strike:
     def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
         self._batched = entry.site.batched
         self._steps = [_STEPS[type(step)](entry.site, step, device) for step in plan.steps(entry.site.name)]
+
+    @property
+    def counts(self) -> list[Tensor]:
+        """(corrected, detected, miscorrected) memory words so far, (3,) for each protected memory of the site."""
+        return [step.counts for step in self._steps if isinstance(step, _Protected)]
 
     def __call__(
         self, value: Tensor, clock: Clock, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
@@ -88,7 +94,38 @@ class _Map:
             )
 
 
-_STEPS: dict[type, Callable[..., Callable[[Tensor, Forward, Grid], Tensor]]] = {StreamStep: _Stream, MapStep: _Map}
+class _Protected:
+    """A protected memory; `counts` are (corrected, detected, miscorrected) memory words so far."""
+
+    def __init__(self, site: Site, step: ProtectedStep, device: torch.device) -> None:
+        process = step.process
+        self._refresh, self._program = process.refresh, kept(step.program, device)
+        rows, layout, memory = process.rows, process.layout, process.memory
+        masks = np.stack([rows.and_mask, rows.xor_mask]).view(np.int32)
+        with torch.inference_mode(False):
+            self._rows = torch.from_numpy(rows.word.copy()).to(device), torch.from_numpy(masks).to(device)
+            self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+        cells = process.cells if layout is not None else torch.zeros(0, memory.data_bits)
+        self._table = kept(process.number, device), torch.as_tensor(cells, dtype=torch.int64, device=device)
+        representation = REPRESENTATIONS.index(step.representation)
+        kinds = (memory.kind, memory.data_bits, memory.slot, memory.due)
+        self._numbers = (site.bit_width, site.signed, representation, *kinds, process.threshold, process.site_number)
+
+    def __call__(self, value: Tensor, forward: Forward, grid: Grid) -> Tensor:
+        period = forward.clock.of_periods(forward.batch, self._refresh)
+        when = (forward.samples, period, forward.seed)
+        tensors = (value, *when, self._program, *self._rows, *self._table, *grid)
+        out: Tensor
+        out, counts = protected(*tensors, *self._numbers, forward.straight_through)
+        self.counts += counts
+        return out
+
+
+_STEPS: dict[type, Callable[..., Callable[[Tensor, Forward, Grid], Tensor]]] = {
+    StreamStep: _Stream,
+    MapStep: _Map,
+    ProtectedStep: _Protected,
+}
 
 
 def kept(numbers: int | Sequence[int], device: torch.device) -> Tensor:

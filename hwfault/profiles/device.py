@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.errors import ModelError
+from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.mapping import memory_word_bits
 from hwfault.stream import native
 from hwfault.stream.regions import own_words
@@ -80,3 +81,10 @@ def column_of(word: Words, shares: Sequence[Fraction]) -> Ints:
     sums = list(accumulate(shares))[:-1]
     thresholds = np.array([int((1 << 32) * s / len(shares)) for s in sums], np.uint64)
     return np.searchsorted(thresholds, word.astype(np.uint64), side="right").astype(np.int64)
+
+
+def places(fault_map: FaultMap, row_bits: int) -> tuple[Ints, Ints, Ints]:
+    """(row, column, kind) of every faulty cell of a memory's map, ascending."""
+    word, bit, kind = fault_map.cells()
+    cell = word * fault_map.bit_width + bit
+    return cell // row_bits, cell % row_bits, kind.astype(np.int64)

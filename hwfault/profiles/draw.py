@@ -45,6 +45,7 @@ def draw_map(
     cell, aux = _faults(spatial, probability, memory)
     bits = memory.word_bits
     provenance = {"drawn": spatial.kind, "probability": repr(float(probability)), "device": str(device), "name": name}
+    provenance["row_bits"] = str(row_bits)
     return FaultMap.from_cells(memory.cells // bits, bits, cell // bits, cell % bits, _kinds(limits, aux), provenance)
 
 

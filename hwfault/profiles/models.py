@@ -10,6 +10,7 @@ from hwfault.errors import ModelError
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
 from hwfault.profiles.library import is_path, parse_operating_point
 from hwfault.profiles.mapping import Mapping
+from hwfault.profiles.protection import Protection
 from hwfault.profiles.records import Record, read_yaml
 from hwfault.profiles.selectors import OnSites, Probability, Select
 from hwfault.profiles.spatial import Spatial
@@ -96,7 +97,7 @@ class ProfileFaults(OnSites):
     """The faults of a fault profile at an operating point `at` (a value for each axis or free parameter).
 
     `profile` is the name of one of the library's or a path. `sites` are, unless given, those of the profile's
-    component. `mapping` and `spatial` take the place of the profile's, and `share` (0 to 1) is that of its rate. With
+    component. `mapping`, `spatial` and `protection` take the place of the profile's; `share` (0 to 1) is that of its rate. With
     `strict_sources` what rests on an assumption is refused.
     """
 
@@ -109,6 +110,7 @@ class ProfileFaults(OnSites):
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
     spatial: Spatial | None = None
     mapping: Mapping | None = None
+    protection: Protection | None = None
     strict_sources: bool = False
 
     def scaled(self, factor: float) -> Self:
@@ -129,6 +131,7 @@ class MapFaults(OnSites):
     file: str
     sites: tuple[Select, ...] = (Select(kind="weight"),)
     mapping: Mapping | None = None
+    protection: Protection | None = None
     first_row: Annotated[int, Field(ge=0)] = 0
     p_active: float = 1.0
     refresh: Literal["inference", "batch", "epoch", "power_cycle"] = "inference"

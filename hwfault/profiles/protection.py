@@ -83,8 +83,9 @@ def _parity(data_bits: int, p: float) -> Outcomes:
 
 
 def _tmr(data_bits: int, p: float) -> Outcomes:
-    wrong = _any(data_bits, majority_error(p))
-    return Outcomes(_any(3 * data_bits, p) - wrong, 0.0, wrong)
+    # (1-q)^D - (1-p)^(3D) without the difference of near numbers: 1 - q = (1-p)^2 (1 + 2p)
+    disagree = math.expm1(data_bits * math.log1p(2 * p)) + _any(data_bits, p)
+    return Outcomes((1 - p) ** (2 * data_bits) * disagree, 0.0, _any(data_bits, majority_error(p)))
 
 
 def _any(n: int, p: float) -> float:

@@ -43,7 +43,15 @@ def protection(memory: Memory, number: int, cells: int, rows: int) -> Protection
 
 
 def protected(
-    dtype: int, x: int, out: int, draw: Draw, map: Map, format: Format, protection: Protection, counts: int, threads: int
+    dtype: int,
+    x: int,
+    out: int,
+    draw: Draw,
+    map: Map,
+    format: Format,
+    protection: Protection,
+    counts: int,
+    threads: int,
 ) -> int:
     """Writes x with what the decoder lets through to out, and 3 int64 counts; returns the number of words changed."""
     structs = (byref(draw), byref(map), byref(format), byref(protection))
@@ -83,17 +91,25 @@ def protect_codes(
     As `hwfault.stream.protection.protect_codes`, for a batch with one number and one period (0) for each element.
     """
     batch, words = codes.shape
-    x, counts = codes.astype(np.float64, order="C"), np.zeros(3, dtype=np.int64)
-    out, one, zero = np.empty_like(x), np.ones(1), np.zeros(1)
-    numbers = [_one_a_row(codes, given) for given in (samples, np.zeros(batch) if periods is None else periods)]
-    held = [np.array(program, dtype=np.int64), *numbers, rows.word, rows.and_mask, rows.xor_mask, *_table(layout, memory)]
-    at = [array.ctypes.data for array in held]
-    draw = native.draw(seed, at[1], batch, words, at[0], held[0].size)
-    cells = Map(batch, words, *at[3:6], len(rows.word), rows.threshold, 0, rows.site, at[2])
-    grid = native.format(one.ctypes.data, 1, 1, zero.ctypes.data, 1, 1, bit_width, False)
-    kept = protection(memory, *at[6:], len(held[6]))
-    protected(1, x.ctypes.data, out.ctypes.data, draw, cells, grid, kept, counts.ctypes.data, 1)
-    return out.astype(np.uint32), counts
+    flat = np.array(program, dtype=np.int64)
+    numbers, period = (
+        _one_a_row(codes, samples),
+        _one_a_row(codes, np.zeros(len(codes)) if periods is None else periods),
+    )
+    number, cells = _table(layout, memory)
+    one, zero, counts = np.ones(1), np.zeros(1), np.zeros(3, dtype=np.int64)
+    draw = native.draw(seed, _at(numbers), batch, words, _at(flat), flat.size)
+    masks = _at(rows.word), _at(rows.and_mask), _at(rows.xor_mask)
+    map = Map(batch, words, *masks, len(rows.word), rows.threshold, 0, rows.site, _at(period))
+    grid = native.format(_at(one), 1, 1, _at(zero), 1, 1, bit_width, False)
+    kept = protection(memory, _at(number), _at(cells), len(number))
+    x = codes.astype(np.float64, order="C")  # which holds every code
+    protected(1, _at(x), _at(x), draw, map, grid, kept, _at(counts), 1)
+    return x.astype(np.uint32), counts
+
+
+def _at(array: NDArray[Any]) -> int:
+    return array.ctypes.data
 
 
 def _one_a_row(codes: Codes, numbers: ArrayLike) -> NDArray[np.int64]:

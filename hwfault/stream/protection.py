@@ -120,8 +120,8 @@ NO_MAP = MapRows(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.u
 class Layout:
     """Which memory word each row stands for (rows,), ascending, and the cells (rows, data_bits) that it holds.
 
-    A cell is 32 word + bit of the sample's code words, -1 for a bit that stores 0; each is listed at most once. A memory
-    word may come again, with other contents. Raises ModelError unless there is a number for each row of cells.
+    A cell is 32 word + bit of the sample's code words, listed at most once; -1 is a bit that stores 0. A memory word
+    may come again, with other contents. Raises ModelError unless there is a number for each row of cells.
     """
 
     number: Words
@@ -131,7 +131,9 @@ class Layout:
         for name in ("number", "cells"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.int64))
         if self.number.ndim != 1 or self.cells.ndim != 2 or len(self.number) != len(self.cells):
-            raise ModelError(f"numbers of shape {self.number.shape} for cells of shape {self.cells.shape}, expected rows")
+            raise ModelError(
+                f"numbers of shape {self.number.shape} for cells of shape {self.cells.shape}, expected rows"
+            )
 
 
 def linear_layout(memory: Memory, code_words: int, bit_width: int) -> Layout:
@@ -208,10 +210,10 @@ def _active_masks(rows: MapRows, seed: int, period: int) -> tuple[Codes, Codes]:
     """and_mask and xor_mask of every row, as much of them as is active in a period."""
     if rows.threshold >= ALWAYS:
         return rows.and_mask, rows.xor_mask
-    bit = np.tile(np.arange(32), len(rows.word))
-    draw = {"seed": seed, "site": rows.site, "period": period, "word": np.repeat(rows.word, 32), "bit": bit}
-    acts = (reference.activity(**draw) < rows.threshold).reshape(-1, 32)
-    acting = np.bitwise_or.reduce(acts.astype(np.uint32) << np.arange(32, dtype=np.uint32), axis=1)
+    word, bit = np.repeat(rows.word, 32), np.tile(np.arange(32), len(rows.word))
+    drawn = reference.activity(seed=seed, site=rows.site, period=period, word=word, bit=bit)
+    acts = (drawn < rows.threshold).astype(np.uint32).reshape(-1, 32)
+    acting = np.bitwise_or.reduce(acts << np.arange(32, dtype=np.uint32), axis=1)
     return rows.and_mask | ~acting, rows.xor_mask & acting
 
 

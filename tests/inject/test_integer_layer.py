@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from brevitas import nn as qnn
-from brevitas.inject.enum import ScalingImplType
 from brevitas.quant import Int8ActPerTensorFixedPoint, Int8WeightPerChannelFloat
 from torch import nn
 
@@ -20,9 +19,9 @@ from hwfault.stream.array import Array, Axis, Layer
 from hwfault.stream.array_reference import accumulate
 from hwfault.stream.reference import inject_codes
 
-from ..graph.networks import NETWORKS as EXACT
-from ..graph.networks import batch as exact_batch
-from ..graph.networks import network as exact_network
+from tests.graph.networks import NETWORKS as EXACT
+from tests.graph.networks import batch as exact_batch
+from tests.graph.networks import network as exact_network
 from .networks import NETWORKS, Chain, batch, build
 from .oracle import Seen, same_bits
 from .snapshot import snapshot

@@ -145,7 +145,8 @@ def test_another_device_name_and_probability_one():
     other = draw_map(SMALL, 0.02, rows=512, row_bits=8, shares=(0, 1, 0), device=1, name="other")
     assert faults(other).keys() != faults(maps[0]).keys()
     assert len(faults(small(Independent(), 1.0))) == len(faults(small(Rows(), 1.0))) == 4096
-    assert maps[0].provenance == {"drawn": "block_column", "probability": "0.02", "device": "1", "name": "m"}
+    who = {"drawn": "block_column", "probability": "0.02", "device": "1", "name": "m", "row_bits": "8"}
+    assert maps[0].provenance == who
 
 
 def test_long_rows_have_words_of_their_largest_divisor():

@@ -7,14 +7,18 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import BaseModel
 
 import hwfault
 from hwfault.errors import ModelError
+from hwfault.profiles.draw import draw_map
 from hwfault.profiles.library import folder, library, parse_operating_point
 from hwfault.profiles.profile import Profile
+
+from .kc705 import cluster_statistics
 
 FREE = {
     "uniform-flips": {"ber": 0.01},
@@ -78,6 +82,23 @@ def test_the_kc705_pattern():
     assert s.at_rate == at(p.name, voltage_v=0.53).value
     assert p.rate.points[0].n_bits == 890 * s.block_rows * s.row_bits
     assert p.mapping.row_bits == 16
+
+
+def test_devices_drawn_from_the_kc705_profile():
+    p = Profile.load("bram28-kintex7-kc705b-undervolt")
+    cells, found = at(p.name, voltage_v=0.53).cells, []
+    for device in range(20):
+        size = {"rows": 890 * 1024, "row_bits": 16, "shares": (0, 1, 0)}
+        word, bit, _ = draw_map(p.spatial, cells, device=device, name="bram", **size).cells()
+        faulty = np.zeros((890 * 1024, 16), bool)
+        faulty[word, bit] = True
+        found.append(cluster_statistics(faulty.reshape(890, 1024, 16)))
+    mean = {key: np.mean([statistics[key] for statistics in found]) for key in found[0]}
+    spread = {key: np.std([statistics[key] for statistics in found]) for key in found[0]}
+    measured = {"faults": 2274, "block_share": 0.281, "top_10_percent": 0.817, "column_share": 0.638}
+    for key, value in measured.items():  # one real device among many drawn ones
+        assert abs(mean[key] - value) < 2 * spread[key], key
+        assert spread[key] < 0.15 * value, key
 
 
 def test_ddr3l():

@@ -60,7 +60,9 @@ def struck(codes: NDArray, case: Case, samples: NDArray, periods: NDArray) -> tu
     """The codes (batch, words) after the faults and the counts, by the reference."""
     out, total = codes.copy(), np.zeros(3, np.int64)
     for i, (row, sample, period) in enumerate(zip(codes, samples, periods, strict=True)):
-        one = Case(row, case.bits, case.memory, case.processes, case.seed, int(sample), case.rows, int(period), case.layout)
+        one = Case(
+            row, case.bits, case.memory, case.processes, case.seed, int(sample), case.rows, int(period), case.layout
+        )
         out[i], counts = by_reference(one)
         total += counts
     return out, total

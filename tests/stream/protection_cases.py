@@ -90,7 +90,7 @@ NUMBERS = ("word", "and_mask", "xor_mask", "seed", "first_sample", "number", "ce
 
 
 def node(c: Case, refresh: str = "held", **other: Any) -> NodeProto:
-    """A ProtectedFaults node; the period is that of `refresh`, so 0 if it is held."""
+    """A ProtectedFaults node; the period is that of `refresh`, so 0 if it is held. An attribute None is left out."""
     attributes = {
         "bit_width": c.bits,
         "signed": 0,
@@ -105,7 +105,7 @@ def node(c: Case, refresh: str = "held", **other: Any) -> NodeProto:
         **other,
     }
     made = helper.make_node("ProtectedFaults", ["x", "scale", "zeropt", *NUMBERS], ["y"], name="it", domain="hwfault")
-    made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    made.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items() if v is not None)
     made.attribute.append(helper.make_attribute("program", c.program, attr_type=7))
     return made
 
