@@ -177,7 +177,9 @@ def rewrite_layers(model: ModelProto, plan: FaultPlan) -> None:
         rewritten = _Rewritten(layer, entry, view.parts(layer, entry.site), plan)
         nodes += rewritten.nodes
         model.graph.initializer.extend(rewritten.constants)
-    replace_nodes(model, nodes)
+    # left alone, a transposition that nobody reads would be folded into the weights by qonnx's cleanup
+    read = {name for node in nodes for name in node.input} | {info.name for info in model.graph.output}
+    replace_nodes(model, [node for node in nodes if node.op_type != "Transpose" or read & set(node.output)])
 
 
 class _Rewritten:
@@ -287,10 +289,13 @@ def array_node(entry: SitePlan, layer: NodeProto, inputs: tuple[str, str, str], 
     return node
 
 
-def check_accumulator(model: ModelProto, entry: SitePlan, after: str) -> bool:
-    """Whether the ArrayFaults node that makes `after` does what the plan says, on the integers of its layer."""
+def check_accumulator(model: ModelProto, entry: SitePlan, before: str, after: str) -> bool:
+    """Whether the layer of the ArrayFaults node that makes `before` is computed as the plan says.
+
+    `after` is the tensor behind the site's fault nodes, which alone gives the layer's values.
+    """
     view = _View(model)
-    node = view.makers[after]
+    node = view.makers[before]
     layer = view.makers.get(node.input[0])
     double = entry.array is not None and entry.array.arithmetic == "float64"
     if double and layer is not None and layer.op_type == "Cast":
@@ -298,7 +303,12 @@ def check_accumulator(model: ModelProto, entry: SitePlan, after: str) -> bool:
     if layer is None or layer.op_type not in LAYER_OPS or len(layer.input) != 2:
         return False
     expected = array_node(entry, layer, ("", "", ""), "")
-    return _same_attributes(node, expected) and _integers_of(view, entry.site, node, layer) is not None
+    scales = _integers_of(view, entry.site, node, layer)
+    if scales is None or not _same_attributes(node, expected):
+        return False
+    readers = [reader for reader in model.graph.node if after in reader.input]
+    value = view.constants.get(readers[0].input[1]) if len(readers) == 1 and readers[0].op_type == "Mul" else None
+    return value is not None and np.array_equal(value, value_scale(*scales, layer, double))
 
 
 def _same_attributes(node: NodeProto, other: NodeProto) -> bool:

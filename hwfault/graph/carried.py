@@ -36,7 +36,7 @@ def plan_of(model: ModelProto) -> FaultPlan:
     for entry in fault_nodes(model):
         wiring.check_steps(entry, plan)
         if plan.at(entry.site).site.kind == "accumulator":
-            wiring.check_sums(entry, check_accumulator(model, plan.at(entry.site), entry.before))
+            wiring.check_sums(entry, check_accumulator(model, plan.at(entry.site), entry.before, entry.after))
         else:
             wiring.check(entry)
     return plan

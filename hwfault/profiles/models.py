@@ -97,8 +97,8 @@ class ProfileFaults(OnSites):
     """The faults of a fault profile at an operating point `at` (a value for each axis or free parameter).
 
     `profile` is the name of one of the library's or a path. `sites` are, unless given, those of the profile's
-    component. `mapping`, `spatial` and `protection` take the place of the profile's; `share` (0 to 1) is that of its rate. With
-    `strict_sources` what rests on an assumption is refused.
+    component. `mapping`, `spatial` and `protection` take the place of the profile's; `share` (0 to 1) is that of its
+    rate. With `strict_sources` what rests on an assumption is refused.
     """
 
     _chooses_by_itself: ClassVar[bool] = True

@@ -11,7 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import Injection, inject
+from hwfault.inject import Injection, inject, sites
 from hwfault.plan import resolve
 from hwfault.profiles.records import Record
 from hwfault.train.config import TrainConfig
@@ -44,7 +44,7 @@ def train(
     """
     network.train()
     history: list[Epoch] = []
-    with seeded(config.seed, network), _faults(network, config) as injection:
+    with seeded(config.seed, network), _faults(network, data, config) as injection:
         run = _Run(network, data, config)
         for epoch in range(1, config.epochs + 1):
             _set_ramp(injection, epoch, config)
@@ -62,10 +62,13 @@ def ramp_factor(epoch: int, config: TrainConfig) -> float:
     return min(1.0, epoch / max(1.0, config.ramp * config.epochs))
 
 
-def _faults(network: nn.Module, config: TrainConfig) -> AbstractContextManager[Injection | None]:
+def _faults(network: nn.Module, data: Dataset, config: TrainConfig) -> AbstractContextManager[Injection | None]:
     if not config.faults:
         return nullcontext()
-    return inject(network, config.faults, seed=config.seed, device=config.device, gradient=config.gradient)
+    where = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    found = sites(network, data.train_x[:1].to(where))
+    plan = resolve(found, config.faults, device=config.seed if config.device is None else config.device)
+    return inject(network, plan, seed=config.seed, gradient=config.gradient)
 
 
 def _set_ramp(injection: Injection | None, epoch: int, config: TrainConfig) -> None:

@@ -18,10 +18,10 @@ from hwfault.profiles.models import BitFlips, WordFaults
 from hwfault.stream.array import Array, Axis, Layer
 from hwfault.stream.array_reference import accumulate
 from hwfault.stream.reference import inject_codes
-
 from tests.graph.networks import NETWORKS as EXACT
 from tests.graph.networks import batch as exact_batch
 from tests.graph.networks import network as exact_network
+
 from .networks import NETWORKS, Chain, batch, build
 from .oracle import Seen, same_bits
 from .snapshot import snapshot
@@ -149,15 +149,9 @@ def test_every_layer_is_the_formula(name, case, double):
 
 @pytest.mark.parametrize("padding", ["same", "valid", "strided same", "circular", "reflect"])
 def test_every_padding(padding):
-    options = {
-        "circular": {"padding": 1, "padding_mode": "circular"},
-        "reflect": {"padding": 1, "padding_mode": "reflect"},
-    }
+    options = {mode: {"padding": 1, "padding_mode": mode} for mode in ("circular", "reflect")}
     given = options.get(padding, {"padding": padding.split()[-1], "stride": 2 if "strided" in padding else 1})
-    weight = {"weight_bit_width": 4, "bias": False, "weight_scaling_impl_type": ScalingImplType.CONST}
-    layer = qnn.QuantConv2d(
-        2, 3, (3, 5), weight_scaling_const=0.5, restrict_scaling_type="power_of_two", **weight, **given
-    )
+    layer = qnn.QuantConv2d(2, 3, (3, 5), bias=False, weight_bit_width=4, **given)
     act = qnn.QuantIdentity(act_quant=Int8ActPerTensorFixedPoint)
     model, x = nn.Sequential(act, layer), torch.randn(2, 2, 5, 7)
     model.train()(x)

@@ -76,7 +76,7 @@ def test_the_plan_follows_the_ramp(monkeypatch):
     resolve = loop.resolve
     monkeypatch.setattr(loop, "resolve", spy)
     _, history = trained(epochs=8, ramp=0.5, faults=(BitFlips(probability=0.04, sites="0.weight_quant"),))
-    assert rates == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert rates == pytest.approx([0.04, 0.01, 0.02, 0.03, 0.04]), "once to begin with, then as the ramp goes"
     assert [epoch.ramp for epoch in history] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
 
 

@@ -1,0 +1,210 @@
+"""Datapath faults in plans: widths, arrays, stuck, bypassed and late elements."""
+
+import numpy as np
+import pytest
+
+from hwfault.errors import ModelError, PlanError
+from hwfault.plan import FaultPlan, Site, SiteList, resolve
+from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.profiles.faultmap import ALL_ONES
+from hwfault.profiles.mapping import FinnMvau, OutputStationary, WeightStationary
+from hwfault.profiles.models import BitFlips, ProfileFaults
+from hwfault.stream.tables import encode_table, site_number
+
+ONES = int(ALL_ONES)
+ARRAY = WeightStationary(rows=16, columns=16)
+UNIT = FinnMvau(pe=4, simd=3)
+
+
+def accumulator(name="conv", bits=18, weights=(8, 6, 3, 3), shape=(8, 5, 5)):
+    given = {"signed": True, "shape": shape, "weights": weights, "worst_case": bits, "source": "act"}
+    return Site(name=f"{name}.accumulator", kind="accumulator", bit_width=bits, **given)
+
+
+def weight(name="conv", bits=4, shape=(8, 6, 3, 3), signed=True):
+    return Site(name=f"{name}.weight_quant", kind="weight", bit_width=bits, signed=signed, shape=shape)
+
+
+SITES = [weight(), weight("head", shape=(10, 200)), accumulator(), accumulator("head", 20, (10, 200), (10,))]
+
+
+def entry(faults, name="conv.accumulator", **options):
+    return resolve(SITES, faults, **options).at(name)
+
+
+def test_a_format_declares_the_width():
+    plan = resolve(SITES, [AccumulatorFormat(width=16, sites="conv.*")])
+    assert plan.names == ("conv.accumulator",)
+    (found,) = plan.sites
+    assert (found.site.bit_width, found.site.worst_case, found.processes) == (16, 18, ())
+    assert (found.array.overflow, found.array.step, found.array.order, found.array.events) == ("wrap", 1, (), ())
+
+
+def test_processes_strike_words_of_the_declared_width():
+    faults = [BitFlips(probability=0.01, sites={"kind": "accumulator"}), AccumulatorFormat(width=12)]
+    assert len(entry(faults).processes[0].tables) == 12
+
+
+def test_a_site_alone_is_as_wide_as_its_largest_sum():
+    found = entry([BitFlips(probability=0.01, sites={"kind": "accumulator"})])
+    assert (found.site.bit_width, found.array) == (18, None)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "step", "pass_steps", "order"),
+    [
+        (None, 1, 0, ()),
+        (UNIT, 3, 0, tuple(c * 9 + k for k in range(9) for c in range(6))),
+        (ARRAY, 1, 16, ()),
+        (OutputStationary(rows=4, columns=4), 1, 0, ()),
+    ],
+)
+def test_saturation_walks_through_the_array(mapping, step, pass_steps, order):
+    array = entry([AccumulatorFormat(width=12, overflow="saturate", mapping=mapping, sites="conv.*")]).array
+    assert (array.step, array.pass_steps, array.order) == (step, pass_steps, order)
+    assert entry([AccumulatorFormat(width=12, mapping=mapping, sites="conv.*")]).array.order == (), (
+        "wrapping needs none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mapping", "place", "event"),
+    [
+        (UNIT, {"pe": 2}, (4, 2, 1, 0, 1, 0)),
+        (UNIT, {"element": (0, 2)}, (4, 2, 1, 0, 1, 0)),
+        (ARRAY, {"element": (3, 5)}, (16, 5, 1, 0, 16, 3)),
+        (ARRAY, {"pe": 3 * 16 + 5}, (16, 5, 1, 0, 16, 3)),
+        (OutputStationary(rows=4, columns=2), {"element": (3, 1)}, (2, 1, 4, 3, 1, 0)),
+    ],
+)
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_stuck_element_strikes_its_steps(mapping, place, event, value):
+    fault = StuckElement(mapping=mapping, bit=7, value=value, sites="conv.*", **place)
+    assert entry([fault]).array.events == ((*event, ONES ^ 128, 128 * value),)
+
+
+def test_several_stuck_elements_are_one_array():
+    faults = [StuckElement(mapping=ARRAY, element=(0, n), bit=1, value=1) for n in range(3)]
+    assert len(entry(faults).array.events) == 3
+    with pytest.raises(ModelError, match=r"said to run on two arrays.*rows=16.*rows=8"):
+        resolve(SITES, [*faults, AccumulatorFormat(mapping=WeightStationary(rows=8, columns=8))])
+
+
+def test_bypassed_elements_are_maps_of_weights():
+    plan = resolve(SITES, [BypassedElements(mapping=ARRAY, elements=[(2, 1), 0])])
+    assert plan.names == ("conv.weight_quant", "head.weight_quant")
+    (process,) = plan.at("conv.weight_quant").processes
+    expected = {n * 54 + k for n in range(8) for k in range(54) if (k % 16, n % 16) in ((2, 1), (0, 0))}
+    assert set(process.map.word.tolist()) == expected
+    assert set(process.map.and_mask.tolist()) == {ONES ^ 15}
+    assert not process.map.xor_mask.any()
+    codes = process.map.apply(np.full(432, 15, np.uint32))
+    assert (codes == 0).sum() == len(expected)
+
+
+def test_late_bits_know_what_came_before():
+    late = entry([LateBits(probability=0.1, bits=5)]).processes[0]
+    assert (late.kind, late.mask, late.elements) == ("late", 0b11111 << 13, (8, 1, 8, 25))
+    late = entry([LateBits(probability=0.1, bits=20, mapping=UNIT, sites="head.*")], "head.accumulator").processes[0]
+    assert (late.mask, late.elements) == ((1 << 20) - 1, (4, 1, 10, 1))
+    rows = OutputStationary(rows=3, columns=2)
+    assert entry([LateBits(probability=0.1, bits=1, mapping=rows)]).processes[0].elements == (2, 3, 8, 25)
+
+
+def test_the_program_of_late_bits():
+    plan = resolve(SITES, [LateBits(probability=0.25, bits=5, sites="conv.*")])
+    table = encode_table(0.25)
+    body = (0b11111 << 13, 8, 1, 8, 25, *table)
+    assert plan.program("conv.accumulator") == (4, site_number("conv.accumulator", 0), len(body), *body)
+    assert plan.steps("conv.accumulator")[0].reads_stored
+
+
+def test_the_elements_of_a_device_are_drawn_from_a_profile():
+    faults = [ProfileFaults(profile="stuck-mac-array", at={"pe_fraction": 0.05}), AccumulatorFormat(width=24)]
+    events = entry(faults, device=1).array.events
+    assert events == entry(faults, "head.accumulator", device=1).array.events, "one array computes every layer"
+    assert 2 < len(events) < 30
+    assert events != entry(faults, device=2).array.events
+    for columns, column, *rest, steps, step, and_mask, xor_mask in events:
+        assert (columns, steps, rest) == (16, 16, [1, 0])
+        assert 0 <= column < 16
+        assert 0 <= step < 16
+        bit = ONES ^ and_mask
+        assert bit.bit_count() == 1
+        assert bit < 1 << 24
+        assert xor_mask in (0, bit)
+
+
+def test_more_faulty_elements_are_nested():
+    few, many = (
+        set(
+            entry(
+                [ProfileFaults(profile="stuck-mac-array", at={"pe_fraction": p}), AccumulatorFormat(width=24)]
+            ).array.events
+        )
+        for p in (0.02, 0.1)
+    )
+    assert few < many
+
+
+def test_plans_survive_json():
+    faults = [
+        AccumulatorFormat(width=20, overflow="saturate", arithmetic="float64", mapping=ARRAY),
+        StuckElement(mapping=ARRAY, element=(0, 1), bit=1, value=1),
+        LateBits(probability=0.1, bits=3),
+        BypassedElements(mapping=ARRAY, elements=[5]),
+    ]
+    plan = resolve(SITES, faults)
+    again = FaultPlan.from_json(plan.to_json())
+    assert (again, again.digest) == (plan, plan.digest)
+    assert "added up on an array" in str(plan)
+
+
+WIDE = [accumulator("wide", 27)]
+REFUSED = {
+    "two accumulator formats for the site 'conv.accumulator'": [AccumulatorFormat(), AccumulatorFormat(sites="conv.*")],
+    "bit 18 of a processing element is stuck, but the accumulator 'conv.accumulator' has 18 bits": [
+        StuckElement(mapping=ARRAY, element=(0, 1), bit=18, value=1)
+    ],
+    "19 late bits in a word of 18": [LateBits(probability=0.1, bits=19)],
+    "the layers have accumulators of 18, 20 bits": [ProfileFaults(profile="stuck-mac-array", at={"pe_fraction": 0.1})],
+    r"simd.* 4 ": [AccumulatorFormat(width=12, overflow="saturate", mapping=FinnMvau(pe=2, simd=4))],
+    "float32 is exact to 25 only": [AccumulatorFormat(width=26)],
+    "no site matches the selector 'other.* kind=accumulator'": [AccumulatorFormat(sites="other.*")],
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_cannot_be(text):
+    with pytest.raises(ModelError, match=text):
+        resolve(SITES, REFUSED[text])
+
+
+def test_sums_beyond_float32_need_the_other_arithmetic():
+    flips = BitFlips(probability=0.1, sites={"kind": "accumulator"})
+    with pytest.raises(
+        ModelError, match=r"'wide.accumulator' need 27 bits.*arithmetic: float64, sites: wide.accumulator"
+    ):
+        resolve(WIDE, [flips])
+    with pytest.raises(ModelError, match="need 27 bits"):
+        resolve(WIDE, [AccumulatorFormat(width=16)])
+    assert resolve(WIDE, [flips, AccumulatorFormat(arithmetic="float64")]).sites[0].array.arithmetic == "float64"
+
+
+def test_weights_without_a_code_for_nothing():
+    for site in (weight(signed=False), weight(bits=1)):
+        with pytest.raises(ModelError, match=r"'conv.weight_quant' .* no code that drops their products"):
+            resolve([site], [BypassedElements(mapping=ARRAY, elements=[5])])
+
+
+def test_late_bits_need_shapes():
+    with pytest.raises(PlanError, match=r"shape of the accumulator 'conv\.accumulator' is not known"):
+        resolve([accumulator(shape=None)], [LateBits(probability=0.1, bits=2)])
+
+
+def test_obstacles_are_told():
+    listed = SiteList(SITES, {"up.accumulator": "it is transposed", "other.accumulator": "no grid"})
+    with pytest.raises(
+        ModelError, match=r"selector 'up.accumulator kind=accumulator': up.accumulator: it is transposed$"
+    ):
+        resolve(listed, [AccumulatorFormat(sites="up.accumulator")])
