@@ -17,9 +17,10 @@ from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.layouts import Layout, Stored
 from hwfault.profiles.mapping import Linear
 from hwfault.profiles.mapping import Mapping as AddressMapping
-from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, Select
+from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults
 from hwfault.profiles.profile import Component, Profile, Rate
 from hwfault.profiles.protection import Protection
+from hwfault.profiles.selectors import Select
 from hwfault.profiles.spatial import Clusters as ClusterPattern
 from hwfault.profiles.spatial import Independent, ProcessingElements, Spatial
 from hwfault.protected import ProtectedMemory

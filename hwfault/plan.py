@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
+from hwfault.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
 from hwfault.hardware import depends_on_device, law_of, map_processes, protected_process, protection_of, selectors
-from hwfault.processes import AnyProcess, MapProcess, Process, Site, SitePlan, Step, StreamStep
+from hwfault.processes import AnyProcess, MapProcess, Process, Site, SiteList, SitePlan, Step, StreamStep
+from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
 from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
 from hwfault.profiles.records import Record
+from hwfault.profiles.selectors import Select
 from hwfault.stream.check import check_seed
 from hwfault.stream.tables import Table, accepts, encode_table, site_number, size_table
 
-__all__ = ["FaultPlan", "Process", "Site", "SitePlan", "resolve"]
+__all__ = ["FaultPlan", "Process", "Site", "SiteList", "SitePlan", "resolve"]
 
 _LARGEST_PLAN = 1 << 28
 
@@ -119,7 +123,8 @@ class FaultPlan(Record):
         for entry in self.sites:
             site = entry.site
             sign = "signed" if site.signed else "unsigned"
-            which = ", ".join(f"fault {p.fault} ({p.kind})" for p in entry.processes)
+            array = ["added up on an array"] if entry.array is not None else []
+            which = ", ".join([*(f"fault {p.fault} ({p.kind})" for p in entry.processes), *array])
             lines.append(f"  {site.name:<{width}}  {site.kind:<10}  {site.bit_width:>2} bit {sign:<8}  {which}")
         return "\n".join(lines)
 
@@ -132,12 +137,22 @@ def resolve(sites: Sequence[Site], faults: Sequence[FaultModel], *, device: int 
     and PlanError when two processes hash to one number.
     """
     check_seed(device)
+    for fault in faults:
+        _selected(sites, fault)
+    sites = with_formats(sites, faults)
+    arrays = array_plans(sites, faults, device)
     tables: dict[Table, int] = {}
     found: dict[str, list[AnyProcess]] = {site.name: [] for site in sites}
     for k, fault in enumerate(faults):
         for process in _processes(_selected(sites, fault), k, fault, device, tables):
             found[process[0]].append(process[1])
-    planned = [SitePlan(site=site, processes=tuple(found[site.name])) for site in sites if found[site.name]]
+    planned = [
+        SitePlan(site=site, processes=tuple(found[site.name]), array=arrays.get(site.name))
+        for site in sites
+        if found[site.name] or site.name in arrays
+    ]
+    for entry in planned:
+        check_exact(entry.site, entry.array)
     drawn = device if depends_on_device(faults) else None
     try:
         return FaultPlan(faults=tuple(faults), device=drawn, sites=tuple(planned), tables=tuple(tables))
@@ -149,6 +164,11 @@ def _processes(
     sites: Sequence[Site], k: int, fault: FaultModel, device: int, tables: dict[Table, int]
 ) -> Iterator[tuple[str, AnyProcess]]:
     """(site name, process) of a fault on each of its sites."""
+    if isinstance(fault, AccumulatorFormat | StuckElement) or strikes_elements(fault):
+        return  # these say how layers are added up: see array_plans
+    if isinstance(fault, BypassedElements | LateBits):
+        yield from ((site.name, datapath_process(fault, k, site, tables)) for site in sites)
+        return
     law, representation = law_of(fault) if isinstance(fault, ProfileFaults) else (fault, None)
     if isinstance(law, ProfileFaults | MapFaults):
         maps = map_processes(law, k, sites, device)
@@ -167,9 +187,7 @@ def _selected(sites: Sequence[Site], fault: FaultModel) -> list[Site]:
     chosen = selectors(fault)
     for selector in chosen:
         if fault.sites and not any(selector.matches(site) for site in sites):
-            raise ModelError(
-                f"no site matches the selector {str(selector)!r}: {nearest(selector.name, [s.name for s in sites])}"
-            )
+            raise ModelError(f"no site matches the selector {str(selector)!r}: {_why_none(sites, selector)}")
     found = [site for site in sites if any(selector.matches(site) for selector in chosen)]
     if not found:
         raise ModelError(f"no site matches any of {', '.join(map(repr, map(str, chosen)))}, which the profile strikes")
@@ -202,6 +220,23 @@ def _integers(bits: int, fault: Law) -> dict[str, Any]:
     return {"kind": "random" if mask is None else "mask", "rates": (fault.probability,), "mask": mask}
 
 
+def _why_none(sites: Sequence[Site], selector: Select) -> str:
+    """What a selector that matches nothing may have meant."""
+    meant = selector.kind == "accumulator" or selector.name.endswith("accumulator")
+    if not meant or any(site.kind == "accumulator" and fnmatchcase(site.name, selector.name) for site in sites):
+        return nearest(selector.name, [site.name for site in sites])
+    obstacles = getattr(sites, "obstacles", {})
+    found = [f"{name}: {text}" for name, text in obstacles.items() if fnmatchcase(name, selector.name)]
+    if found:
+        return "; ".join(found)
+    if any(site.kind == "accumulator" for site in sites):
+        return nearest(selector.name, [site.name for site in sites if site.kind == "accumulator"])
+    return (
+        "accumulators are known once an example batch has run; list the sites with one, "
+        "as resolve(sites(model, example), faults) does"
+    )
+
+
 def _check_numbers(sites: Sequence[SitePlan]) -> None:
     keys: set[int] = set()
     names: set[str] = set()
@@ -232,7 +267,7 @@ def _check_site(site: Site, found: dict[str, Site], where: str) -> None:
             f"the plan strikes the site {site.name!r}, which {where} does not have: {nearest(site.name, found)}"
         )
     other = found[site.name]
-    mine, theirs = ((s.bit_width, s.signed, s.batched) for s in (site, other))
+    mine, theirs = ((s.worst_case or s.bit_width, s.signed, s.batched) for s in (site, other))
     if mine != theirs:
         raise PlanError(
             f"the plan was made for {site.name!r} with (bit width, signed, batched) = {mine}, but {where} has "

@@ -1,7 +1,7 @@
 """What strikes a site: processes as the plan keeps them, in integers, and the steps that engines take."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from hwfault.codes import CodeFormat, Codes, Representation, represent, twos_complement
 from hwfault.mapped import Accept, MapProcess, MapStep, ProtectedProcess, ProtectedStep, Refresh, Samples, Uint32
 from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.models import SiteKind
 from hwfault.profiles.records import Record
+from hwfault.profiles.selectors import SiteKind
 from hwfault.stream import native
 from hwfault.stream.reference import processes
 from hwfault.stream.tables import ACCEPT_ALL, Table
@@ -30,12 +30,18 @@ __all__ = [
     "Step",
 ]
 
-KINDS = ("bit", "cluster", "mask", "random")
+KINDS = ("bit", "cluster", "mask", "random", "late")
 _RANDOM = KINDS.index("random")
+
+Length = Annotated[int, Field(ge=1, le=1 << 31)]
 
 
 class Site(Record):
-    """A named place where a tensor of quantized integers lives; `shape` is None as long as it is not known."""
+    """A named place where a tensor of quantized integers lives; `shape` is None as long as it is not known.
+
+    An accumulator has more: `worst_case` (the bits that its largest sum needs), `weights` (the shape of its layer's),
+    and `source`, the site whose integers feed the layer (None: they come with a scale of their own).
+    """
 
     name: str
     kind: SiteKind
@@ -43,11 +49,14 @@ class Site(Record):
     signed: bool
     layer: str = ""
     shape: tuple[int, ...] | None = None
+    source: str | None = None
+    weights: tuple[int, ...] | None = None
+    worst_case: int | None = None
 
     @property
     def batched(self) -> bool:
         """Whether axis 0 is the batch, each element a sample of its own; parameters are one sample as a whole."""
-        return self.kind in ("activation", "input")
+        return self.kind in ("activation", "input", "accumulator")
 
     @property
     def words(self) -> int | None:
@@ -55,18 +64,39 @@ class Site(Record):
         return None if self.shape is None else math.prod(self.shape)
 
 
+class SiteList(list[Site]):
+    """Sites, and `obstacles`: why the accumulators of other layers are none, by the name that they would have."""
+
+    def __init__(self, sites: Iterable[Site], obstacles: Mapping[str, str] | None = None) -> None:
+        super().__init__(sites)
+        self.obstacles = dict(obstacles or {})
+
+
+class ArrayPlan(Record):
+    """How one layer is added up; see hwfault.stream.array.Array. The width is the site's bit width."""
+
+    arithmetic: Literal["float32", "float64"] = "float32"
+    overflow: Literal["wrap", "saturate"] = "wrap"
+    step: Annotated[int, Field(ge=1)] = 1
+    pass_steps: Annotated[int, Field(ge=0)] = 0
+    order: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    events: tuple[tuple[int, int, int, int, int, int, int, int], ...] = ()
+
+
 class Process(Record):
     """One process that the stream draws at one site, as integers; `tables` are indices into the plan's, one a plane."""
 
     fault: Annotated[int, Field(ge=0)]
     site_number: Uint32
-    kind: Literal["bit", "cluster", "mask", "random"]
+    kind: Literal["bit", "cluster", "mask", "random", "late"]
     tables: tuple[int, ...]
     accept01: tuple[Accept, ...] = ()
     accept10: tuple[Accept, ...] = ()
     axis: Literal["bit", "word"] | None = None
     sizes: tuple[Accept, ...] = ()
     mask: Uint32 | None = None
+    elements: tuple[Length, Length, Length, Length] | None = None
+    """For late bits: columns and rows of the array, the layer's channels, and the words of one of them."""
     representation: Representation | None = None
 
     def program(self, tables: Sequence[Table]) -> tuple[int, ...]:
@@ -81,10 +111,12 @@ class Process(Record):
         flat = [x for table in tables for x in table]
         if self.kind == "cluster":
             return [int(self.axis == "word"), len(self.sizes), *self.sizes, *flat]
-        return flat if self.mask is None else [self.mask, *flat]
+        return [*(() if self.mask is None else (self.mask,)), *(self.elements or ()), *flat]
 
     def reads_stored(self, tables: Sequence[Table]) -> bool:
-        """Whether the process does not accept every hit, so that the code stored decides."""
+        """Whether the process does not accept every hit, or reads other words, so that the codes stored decide."""
+        if self.kind == "late":
+            return True
         planes = zip(self.accept01, self.accept10, self.tables, strict=False)
         return any(tables[i] != (0,) and {a01, a10} != {ACCEPT_ALL} for a01, a10, i in planes)
 
@@ -125,10 +157,11 @@ def strike_codes(
 
 
 class SitePlan(Record):
-    """A site and the processes that strike it, in order."""
+    """A site and the processes that strike it, in order; for an accumulator also how its layer is added up."""
 
     site: Site
     processes: tuple[AnyProcess, ...]
+    array: ArrayPlan | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -194,8 +227,8 @@ def _check_process(process: Process, site: Site) -> None:
         )
     if process.sizes and process.kind != "cluster":
         raise ValueError(f"site {site.name!r}: a {process.kind} process has cluster sizes it should not")
-    given = {"cluster": process.axis, "mask": process.mask}
-    if any((process.kind == kind) != (value is not None) for kind, value in given.items()):
+    given = [(process.axis, ("cluster",)), (process.mask, ("mask", "late")), (process.elements, ("late",))]
+    if any((value is not None) != (process.kind in kinds) for value, kinds in given):
         raise ValueError(f"site {site.name!r}: a {process.kind} process lacks its axis or mask, or has one too many")
     if process.mask is not None and not 0 < process.mask < 1 << site.bit_width:
         raise ValueError(f"site {site.name!r}: mask {process.mask:#x} does not fit {site.bit_width} bits")

@@ -18,6 +18,7 @@ FLOORS = {
     "stream": 1,
     "profiles": 1,
     "processes": 2,
+    "datapath": 2,
     "plan": 2,
     "inject": 3,
     "graph": 3,
@@ -33,6 +34,8 @@ SAME_FLOOR = {
     ("codes", "errors"),
     ("profiles", "stream"),  # a model checks its numbers with the one table builder
     ("plan", "processes"),
+    ("datapath", "processes"),
+    ("plan", "datapath"),
     ("graph", "inject"),  # replay compares the two
 }
 HEAVY = ("torch", "onnx", "brevitas", "qonnx", "onnxruntime", "sklearn", "matplotlib", "ray", "triton")

@@ -49,7 +49,7 @@ HWFAULT_API int64_t hwfault_hits(uint64_t seed, uint32_t site, uint32_t sample, 
                                  const int64_t* table, int64_t table_length, int64_t capacity, int64_t* word,
                                  uint32_t* aux);
 
-/* out = x with the faults; out may be x. Returns the number of words changed. */
+/* out = x with the faults; out may be x unless the program has late bits. Returns the number of words changed. */
 HWFAULT_API int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_draw* draw,
                                    const hwfault_format* format, int32_t threads);
 
@@ -117,6 +117,32 @@ HWFAULT_API int64_t hwfault_zero_protected(int32_t dtype, const void* gradient, 
                                            const hwfault_draw* draw, const hwfault_map* map,
                                            const hwfault_format* format, const hwfault_protection* protection,
                                            int32_t threads);
+
+/* A convolution or linear layer on integers: result (element b, channel n, position m) is the sum of `products`
+ * = depth * kernel products, product k being input channel and kernel index number k of the group in C order.
+ * `axes` has six numbers for each of the `rank` spatial axes: the lengths of input, output and kernel, then stride,
+ * padding in front and dilation. Channels are axis 1 of x and acc, or the last axis (`channels_last`: a linear layer,
+ * of rank 1 and kernel 1). The weights are (channels, depth, kernel). */
+typedef struct {
+  int64_t batch, channels, groups, depth;
+  const int64_t* axes;
+  int32_t rank, channels_last;
+} hwfault_layer;
+
+/* How an array of processing elements adds a layer up (export/SPEC.md, ArrayFaults). `order` names every product once
+ * (NULL: 0, 1, 2, ...), `events` has eight numbers each. */
+typedef struct {
+  const int64_t* order;
+  int64_t step, pass_steps;
+  const int64_t* events;
+  int64_t n_events;
+  int32_t width, saturate, recompute;
+} hwfault_array;
+
+/* out = the accumulators acc (integers) as the array leaves them; out may be acc. x and w are the layer's integers;
+ * both are read only where channels are added up anew. Returns 0. */
+HWFAULT_API int64_t hwfault_accumulate(int32_t dtype, const void* acc, const float* x, const float* w, void* out,
+                                       const hwfault_layer* layer, const hwfault_array* array, int32_t threads);
 
 #ifdef __cplusplus
 }

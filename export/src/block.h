@@ -38,7 +38,8 @@ class WordSet {
 class Block {
  public:
   // Calls change(word, code before, code after) for each word whose code differs after all processes, where
-  // encode(word) is the code stored before. `n` is the number of words in this block.
+  // encode(word) is the code stored before, also for words outside of the block (negative ones lie before it). `n` is
+  // the number of words in this block.
   template <class Encode, class Change>
   void strike(const Program& program, uint64_t seed, uint32_t sample, uint32_t block, uint32_t n, Encode encode,
               Change change, bool ascending = false) {
@@ -111,8 +112,19 @@ class Block {
     word_hits(key, table, n, [&](uint32_t at, uint32_t v) {
       if (at >= n_) return;
       touch(at, encode);
-      delta_[at] = process.kind == Kind::mask ? process.mask : now_[at] ^ other(now_[at], v, code_mask);
+      switch (process.kind) {
+        case Kind::mask: delta_[at] = process.mask; break;
+        case Kind::late: delta_[at] = (now_[at] ^ before(process, key, at, encode)) & process.mask; break;
+        default: delta_[at] = now_[at] ^ other(now_[at], v, code_mask);
+      }
     });
+  }
+
+  // The code that the processing element of a word produced before.
+  template <class Encode>
+  static uint32_t before(const Process& process, const BlockKey& key, uint32_t at, Encode encode) {
+    const int64_t first = int64_t{key.block} * kBlock, word = process.previous(first + at);
+    return word < 0 ? 0u : encode(word - first);
   }
 
   static uint32_t other(uint32_t code, uint32_t v, uint32_t code_mask) {

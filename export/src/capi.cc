@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "accumulate.h"
 #include "inject.h"
 #include "protect.h"
 
@@ -69,7 +70,9 @@ void check_present(const Units& units, const P*... pointer) {
 
 Program checked_program(const hwfault_draw& draw, int bit_width) {
   check_draw(draw);
-  return parse_program(draw.program, draw.program_length, bit_width);
+  Program program = parse_program(draw.program, draw.program_length, bit_width);
+  program.check_words(draw.words);
+  return program;
 }
 
 // How many parts of a protected memory are worth a thread; all of them where a table is, whose work allocates memory.
@@ -123,6 +126,7 @@ int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_dr
     const Program program = checked_program(*draw, format->bit_width);
     const Units units{draw->batch, draw->words};
     check_present(units, x, out, draw->sample);
+    if (x == out && program.reads_others()) throw Error("late bits need the values of other words: out must not be x");
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
@@ -186,10 +190,13 @@ int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t 
     const Program program = checked_program(*draw, bit_width);
     const Units units{draw->batch, draw->words};
     check_present(units, codes, draw->sample);
+    const int64_t copied = program.reads_others() ? draw->batch * draw->words : 0;
+    const std::vector<uint32_t> copy(codes, codes + copied);
+    const uint32_t* stored = copied ? copy.data() : codes;
     int64_t changed = 0;
     strike_units(
         program, *draw, units, 0, units.count(), [](const Unit&) {},
-        [&](int64_t at, int64_t) { return codes[at] & program.code_mask(); },
+        [&](int64_t at, int64_t) { return stored[at] & program.code_mask(); },
         [&](int64_t at, int64_t, uint32_t, uint32_t is) { codes[at] = is, ++changed; });
     return changed;
   });
@@ -269,6 +276,31 @@ int64_t hwfault_zero_protected(int32_t dtype, const void* gradient, void* out, c
       };
       return share_out(memory.parts(), threads, work, parts_per_thread(memory));
     });
+  });
+}
+
+int64_t hwfault_accumulate(int32_t dtype, const void* acc, const float* x, const float* w, void* out,
+                           const hwfault_layer* layer, const hwfault_array* array, int32_t threads) {
+  return guarded([&] {
+    Accumulation sums(*layer, *array);
+    if (sums.words() > 0 && !(acc && x && w && out)) throw Error("a pointer to values is null");
+    sums.choose(x, w);
+    const auto as = [&](auto type) {
+      using T = decltype(type);
+      share_out(sums.words(), threads, [&](int64_t first, int64_t last) {
+        return sums.keep(static_cast<const T*>(acc), static_cast<T*>(out), first, last), int64_t{0};
+      }, kBlock * kUnitsPerThread);
+      if (!sums.any_chosen()) return int64_t{0};
+      const int64_t part = sums.items_per_part();
+      return share_out((sums.items() + part - 1) / part, threads, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i)
+          sums.add_up(x, w, static_cast<T*>(out), i * part, std::min((i + 1) * part, sums.items()));
+        return int64_t{0};
+      }, 1);
+    };
+    if (dtype == HWFAULT_FLOAT32) return as(float{});
+    if (dtype == HWFAULT_FLOAT64) return as(double{});
+    throw Error("dtype is " + std::to_string(dtype) + ", expected 0 or 1 for accumulators");
   });
 }
 

@@ -73,7 +73,7 @@ void strike_units(const Program& program, const hwfault_draw& draw, const Units&
     copy(unit);
     block.strike(
         program, draw.seed, static_cast<uint32_t>(draw.sample[unit.element]), static_cast<uint32_t>(unit.block),
-        unit.size, [&](uint32_t w) { return encode(unit.offset + w, unit.first_word + w); },
+        unit.size, [&](int64_t w) { return encode(unit.offset + w, unit.first_word + w); },
         [&](uint32_t w, uint32_t before, uint32_t after) {
           change(unit.offset + w, unit.first_word + w, before, after);
         },

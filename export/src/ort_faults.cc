@@ -102,6 +102,7 @@ void TransientFaults<T>::compute(const Context& context) const {
   const auto first_sample = context.scalar<int64_t>(4, "the first sample number");
   T* y = context.output<T>(x.shape);
   const Units units = units_of(x.shape, target_.batched);
+  program_.check_words(units.words);
   const auto samples = numbers_of(units, target_.batched, first_sample, target_.batched ? Refresh::inference : Refresh::held);
   const hwfault_draw draw{seed, samples.data(), units.batch, units.words, nullptr, 0};
   const Codec<T> codec(format_of(target_, scale, zero_point));

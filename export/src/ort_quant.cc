@@ -4,13 +4,8 @@
 #include <cmath>
 
 #include "broadcast.h"
+#include "clones.h"
 
-// several versions of the inner loop, the processor's best is taken when the library is loaded
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define HWFAULT_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define HWFAULT_CLONES
-#endif
 #if defined(__GNUC__)
 #define HWFAULT_INLINE inline __attribute__((always_inline))
 #else

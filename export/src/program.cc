@@ -62,7 +62,7 @@ void read_planes(Reader& body, Process& process, int n, bool with_accepts) {
 
 Process read_process(Reader& program, int bit_width) {
   Process process{};
-  process.kind = static_cast<Kind>(program.number("a process' kind", 0, 3));
+  process.kind = static_cast<Kind>(program.number("a process' kind", 0, 4));
   process.site = static_cast<uint32_t>(program.number("a site number", 0, kTwo32 - 1));
   Reader body = program.part(program.number("a process' length", 0, INT64_MAX));
   if (process.kind == Kind::cluster) {
@@ -70,8 +70,15 @@ Process read_process(Reader& program, int bit_width) {
     process.n_sizes = body.number("a cluster's number of sizes", 0, kAcceptAll);
     process.sizes = body.ascending(process.n_sizes, kAcceptAll, "a cluster's sizes");
   }
-  if (process.kind == Kind::mask)
+  if (process.kind == Kind::mask || process.kind == Kind::late)
     process.mask = static_cast<uint32_t>(body.number("a mask", 1, (int64_t{1} << bit_width) - 1));
+  if (process.kind == Kind::late) {
+    constexpr int64_t kMost = int64_t{1} << 31;  // products of two of them can be counted
+    process.columns = body.number("the columns of an array", 1, kMost);
+    process.rows = body.number("the rows of an array", 1, kMost);
+    process.channels = body.number("the channels of a layer", 1, kMost);
+    process.inner = body.number("the words of a channel", 1, kMost);
+  }
   const bool on_bits = process.kind == Kind::bit || process.kind == Kind::cluster;
   read_planes(body, process, on_bits ? bit_width : 1, process.kind == Kind::bit);
   if (!body.done()) throw Error("the fault program has numbers left over at the end of a process");
@@ -100,7 +107,21 @@ Table parse_table(const int64_t* numbers, int64_t length) {
   return table;
 }
 
+bool Program::reads_others() const {
+  return std::any_of(processes.begin(), processes.end(), [](const Process& p) { return p.kind == Kind::late; });
+}
+
+void Program::check_words(int64_t words) const {
+  for (const Process& process : processes) {
+    if (process.kind != Kind::late || words % (process.channels * process.inner) == 0) continue;
+    throw Error("a late process counts " + std::to_string(process.channels) + " channels of " +
+                std::to_string(process.inner) + " words, which do not make up samples of " + std::to_string(words) +
+                " words");
+  }
+}
+
 bool Program::reads_stored() const {
+  if (reads_others()) return true;
   for (const Process& process : processes) {
     if (process.kind == Kind::random && processes.size() > 1) return true;
     if (!std::all_of(process.planes.begin(), process.planes.end(), takes_every_hit)) return true;

@@ -10,7 +10,7 @@
 
 namespace hwfault {
 
-enum class Kind : int64_t { bit = 0, cluster = 1, mask = 2, random = 3 };
+enum class Kind : int64_t { bit = 0, cluster = 1, mask = 2, random = 3, late = 4 };
 
 // One plane of a bit or cluster process.
 struct Plane {
@@ -21,11 +21,24 @@ struct Plane {
 struct Process {
   Kind kind;
   uint32_t site;
-  std::vector<Plane> planes;     // bit and cluster: one for each bit; mask and random: one
+  std::vector<Plane> planes;     // bit and cluster: one for each bit; others: one
   bool along_words = false;      // cluster
   const int64_t* sizes = nullptr;  // cluster
   int64_t n_sizes = 0;
-  uint32_t mask = 0;
+  uint32_t mask = 0;  // mask and late
+  // late: columns and rows of the array; channels, and how many words lie between one channel and the next
+  int64_t columns = 1, rows = 1, channels = 1, inner = 1;
+
+  // late: the word that the same processing element produced before `word`, -1 for its first
+  int64_t previous(int64_t word) const {
+    const int64_t channel = word / inner % channels;
+    if (channel >= columns) return word - columns * inner;
+    const int64_t position = word / (inner * channels) * inner + word % inner;
+    if (position < rows) return -1;
+    const int64_t last = channel + (channels - 1 - channel) / columns * columns;
+    const int64_t before = position - rows;
+    return before / inner * inner * channels + last * inner + before % inner;
+  }
 };
 
 struct Program {
@@ -35,6 +48,10 @@ struct Program {
   uint32_t code_mask() const { return bit_width == 32 ? ~0u : (1u << bit_width) - 1; }
   // whether which words become faulty depends on the codes stored before
   bool reads_stored() const;
+  // whether what becomes of a word depends on other words
+  bool reads_others() const;
+  // throws Error unless a sample of so many words can be what the processes say it is
+  void check_words(int64_t words) const;
 };
 
 // An error with the text that the caller is to see.

@@ -37,6 +37,7 @@ ProtectedMemory::ProtectedMemory(const hwfault_protection& protection, const hwf
   while (sub_words_ * 32 < code_.cells()) sub_words_ *= 2;
   const int sub_word_bits = std::min(code_.cells(), 32);
   program_ = parse_program(draw.program, draw.program_length, sub_word_bits);
+  if (program_.reads_others()) throw Error("late bits are faults of accumulators, not of a protected memory");
   memory_words_ = (draw.words * protection.slot + protection.data_bits - 1) / protection.data_bits;
   if (memory_words_ > kMostSubWords / sub_words_)
     throw Error("a protected memory of " + std::to_string(memory_words_) + " words, expected at most 2^36 sub-words");

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from hwfault.profiles.models import BitFlips, FaultModel, MapFaults, ProfileFaults, Select, named_faults
+from hwfault.profiles.models import BitFlips, FaultModel, MapFaults, ProfileFaults, named_faults
+from hwfault.profiles.selectors import Select
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from hwfault.errors import GraphError
+from hwfault.graph.accumulators import check_accumulator, planned_layers
 from hwfault.graph.insert import PLAN, PLAN_SHA256, FaultNode, fault_nodes
-from hwfault.graph.nodes import FAULT_OPS, drawn_inputs, fault_node
+from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, drawn_inputs, fault_node
 from hwfault.graph.qonnxgraph import DOMAIN, Constants, attribute, metadata, quantizers, site_name
 from hwfault.plan import FaultPlan
 
@@ -34,15 +35,19 @@ def plan_of(model: ModelProto) -> FaultPlan:
     wiring = _Wiring(model)
     for entry in fault_nodes(model):
         wiring.check_steps(entry, plan)
-        wiring.check(entry)
+        if plan.at(entry.site).site.kind == "accumulator":
+            wiring.check_sums(entry, check_accumulator(model, plan.at(entry.site), entry.before))
+        else:
+            wiring.check(entry)
     return plan
 
 
 def _check_places(model: ModelProto, plan: FaultPlan) -> None:
     """Raises GraphError unless each run of each planned quantizer, and nothing else, has a fault node."""
     struck = Counter(entry.site for entry in fault_nodes(model))
-    planned = Counter(name for name in map(site_name, quantizers(model)) if name in plan.names)
-    others = [n.name for n in model.graph.node if n.domain == DOMAIN and n.op_type not in FAULT_OPS]
+    sums = [layer.name for layer in planned_layers(model, plan)]
+    planned = Counter([*(name for name in map(site_name, quantizers(model)) if name in plan.names), *sums])
+    others = [n.name for n in model.graph.node if n.domain == DOMAIN and n.op_type not in (*FAULT_OPS, ARRAY_OP)]
     if struck != planned or set(planned) != set(plan.names) or others:
         raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries; {_ANEW}")
 
@@ -96,6 +101,24 @@ class _Wiring:
                 "which nothing else reads, with that one's scale and zero point, seed and sample number from the "
                 f"graph's inputs); {_ANEW}"
             )
+
+    def check_sums(self, entry: FaultNode, array_is_sound: bool) -> None:
+        """Raises GraphError unless the nodes alone read the array of their layer, as integers."""
+        one, zero = np.ones(1), np.zeros(1)
+        sound = (
+            array_is_sound
+            and all(self._readers[node.input[0]] == 1 for node in entry.nodes)
+            and all(self._is(node.input[1], one) and self._is(node.input[2], zero) for node in entry.nodes)
+            and all(self._draws_from_inputs(node) for node in entry.nodes)
+        )
+        if not sound:
+            raise GraphError(
+                f"the accumulator {entry.site!r} is computed or struck otherwise than the graph's plan says; {_ANEW}"
+            )
+
+    def _is(self, name: str, expected: Any) -> bool:
+        values = self._values(name)
+        return values is not None and np.array_equal(values.ravel(), expected)
 
     def _draws_from_inputs(self, node: NodeProto) -> bool:
         drawn = tuple(drawn_inputs(node).values())

@@ -15,6 +15,7 @@ from qonnx.custom_op.registry import getCustomOp
 from torch import Tensor, nn
 
 from hwfault.errors import GraphError
+from hwfault.graph.accumulators import summing_node
 from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
@@ -29,6 +30,7 @@ from hwfault.graph.qonnxgraph import (
     words_sha256,
 )
 from hwfault.inject import attached, sites
+from hwfault.inject.accumulators import LAYERS, accumulator_layers
 from hwfault.inject.sites import quantizers, unwrap
 from hwfault.plan import FaultPlan, Site
 
@@ -122,9 +124,28 @@ def _on_quantizers(network: nn.Module, see: Callable[[str, Tensor], Tensor | Non
     return [proxy.register_forward_hook(hook(name)) for name, proxy in quantizers(network)]
 
 
+def _on_sums(network: nn.Module, see: Callable[[str, Tensor], Tensor | None]) -> None:
+    """The same for what each layer adds up, its bias included; the network is a copy, so that this stays."""
+
+    def seen(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        def inner_forward_impl(*args: Any) -> Any:
+            out = plain(*args)
+            value = see(name, getattr(out, "value", out))
+            if value is None:
+                return out
+            return value if isinstance(out, Tensor) else out._replace(value=value)
+
+        return inner_forward_impl
+
+    for name, layer in accumulator_layers(network).items():
+        if isinstance(layer, LAYERS):
+            layer.inner_forward_impl = seen(name, layer.inner_forward_impl)
+
+
 def _traced(network: nn.Module, example: Tensor) -> ModelProto:
     """Brevitas' own export of the network, with a marker node behind every quantizer that says which site it is."""
     _on_quantizers(network, _mark)
+    _on_sums(network, _mark)
     network.register_forward_hook(lambda _module, _args, output: getattr(output, "value", output))
     for name, proxy in quantizers(network):
         if QONNXManager.handler_from_module(proxy, no_inheritance=True) is None:
@@ -174,6 +195,9 @@ def _name_sites(model: ModelProto) -> None:
     calls: dict[str, int] = defaultdict(int)
     for mark in marks:
         site, quantizer = attribute(mark, "site", b"").decode(), producers.get(mark.input[0])
+        if site.endswith("accumulator"):
+            _name_sums(site, quantizer, producers)
+            continue
         if quantizer is None or quantizer.op_type not in QUANT_OPS or SITE in {m.key for m in quantizer.metadata_props}:
             raise GraphError(
                 f"the export has no quantizer node of its own for the site {site!r}; please report this network"
@@ -182,6 +206,13 @@ def _name_sites(model: ModelProto) -> None:
         set_metadata(quantizer, {SITE: site})
         calls[site] += 1
     _remove(model, marks, producers)
+
+
+def _name_sums(site: str, node: NodeProto | None, producers: dict[str, NodeProto]) -> None:
+    """Names the node that adds up a layer's products; without one the layer is no site of the graph."""
+    sums = summing_node(node, producers) if node is not None else None
+    if sums is not None:
+        set_metadata(sums, {SITE: site})
 
 
 def _remove(model: ModelProto, marks: list[NodeProto], producers: dict[str, NodeProto]) -> None:

@@ -8,7 +8,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from hwfault import __version__
 from hwfault.errors import GraphError, PlanError
-from hwfault.graph.nodes import FAULT_OPS, FIRST_SAMPLE, SEED, check_inputs, fault_node
+from hwfault.graph.accumulators import layer_sites, rewrite_layers
+from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, check_inputs, fault_node
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
     SITE,
@@ -42,7 +43,9 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
         raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
     out = ModelProto()
     out.CopyFrom(model)
-    _splice(out, _place(out, plan), plan)
+    sums = layer_sites(out, plan)
+    _splice(out, _place(out, plan, sums), plan)
+    rewrite_layers(out, plan)
     read = {name for node in out.graph.node if node.domain == DOMAIN for name in node.input}
     for name in (SEED, FIRST_SAMPLE):
         if name in read:
@@ -53,14 +56,14 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     return out
 
 
-def _place(model: ModelProto, plan: FaultPlan) -> list[GraphSite]:
+def _place(model: ModelProto, plan: FaultPlan, sums: list[Site]) -> list[GraphSite]:
     """The sites of the plan with their nodes; raises PlanError or GraphError for one that cannot be struck."""
     constants = Constants(model)
     nodes = [(site_name(node), node) for node in quantizers(model)]
     planned = [GraphSite(describe(node, constants), node) for name, node in nodes if name in plan.names]
     struck = {entry.site.name: entry.site for entry in planned}
     stubs = [Site(name=name, kind="weight", bit_width=1, signed=False) for name, _ in nodes if name not in struck]
-    plan.check_fits([*stubs, *struck.values()], "the graph")
+    plan.check_fits([*stubs, *struck.values(), *sums], "the graph")
     for entry in planned:
         _check_same(entry.site, struck[entry.site.name])
         _check_words(entry, plan.at(entry.site.name).site, constants)
@@ -154,7 +157,10 @@ def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
 
 
 class FaultNode(NamedTuple):
-    """The fault nodes behind one quantizer of a graph: the site, and the tensors before and after all of them."""
+    """The fault nodes behind one quantizer or layer of a graph: the site, and the tensors before and after them.
+
+    An accumulator that only its array strikes has none; before and after are the same then.
+    """
 
     site: str
     before: str
@@ -168,12 +174,18 @@ class FaultNode(NamedTuple):
 
 
 def fault_nodes(model: ModelProto) -> list[FaultNode]:
-    """The fault nodes of a graph, in its order; a quantizer that runs twice has two entries of one site."""
-    chains: dict[str, list[NodeProto]] = {}
-    for node in (node for node in model.graph.node if node.domain == DOMAIN and node.op_type in FAULT_OPS):
-        check_inputs(node)
-        chain = chains.pop(node.input[0], [])
-        if chain and site_name(chain[-1]) != site_name(node):  # not a step of the same site
-            chains[node.input[0]], chain = chain, []
-        chains[node.output[0]] = [*chain, node]
-    return [FaultNode(site_name(c[0]), c[0].input[0], c[-1].output[0], tuple(c)) for c in chains.values()]
+    """The fault nodes of a graph, in its order; a quantizer or layer that runs twice has two entries of one site."""
+    chains: dict[str, FaultNode] = {}
+    for node in (node for node in model.graph.node if node.domain == DOMAIN):
+        if node.op_type == ARRAY_OP:
+            chains[node.output[0]] = FaultNode(site_name(node), node.output[0], node.output[0], ())
+        if node.op_type in FAULT_OPS:
+            check_inputs(node)
+            name, before = site_name(node), node.input[0]
+            entry = chains.get(before)
+            if entry is None or entry.site != name:  # the first step of a site
+                entry = FaultNode(name, before, before, ())
+            else:
+                del chains[before]
+            chains[node.output[0]] = entry._replace(after=node.output[0], nodes=(*entry.nodes, node))
+    return list(chains.values())

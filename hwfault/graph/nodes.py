@@ -20,6 +20,9 @@ FAULT_OPS["IntermittentFaults"] = (*FAULT_OPS["FaultMap"], *FAULT_OPS["Transient
 FAULT_OPS["ProtectedFaults"] = (*FAULT_OPS["IntermittentFaults"], "number", "cells")
 """The fault ops and their inputs after the values, the scale and the zero point."""
 
+ARRAY_OP = "ArrayFaults"
+"""The op that adds up a layer on an array of processing elements, before the site's fault ops."""
+
 _REFRESH = {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
 
 Made = tuple[NodeProto, list[TensorProto]]

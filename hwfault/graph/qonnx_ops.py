@@ -12,6 +12,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.base import CustomOp
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, decode, encode
+from hwfault.graph.qonnx_array import ArrayFaults
 from hwfault.stream.tables import ALWAYS
 
 
@@ -137,4 +138,4 @@ class ProtectedFaults(_FaultOp):
         return out
 
 
-custom_op = {op.__name__: op for op in (TransientFaults, FaultMap, IntermittentFaults, ProtectedFaults)}
+custom_op = {op.__name__: op for op in (TransientFaults, FaultMap, IntermittentFaults, ProtectedFaults, ArrayFaults)}

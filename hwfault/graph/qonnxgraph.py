@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError
 from hwfault.plan import Site
-from hwfault.profiles.models import SiteKind
+from hwfault.profiles.selectors import SiteKind
 
 DOMAIN = "hwfault"
 """Domain of the fault ops, and prefix of every metadata key that hwfault writes."""

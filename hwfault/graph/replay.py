@@ -25,7 +25,7 @@ from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject
 from hwfault.inject.sites import quantizers
-from hwfault.plan import FaultPlan, Site
+from hwfault.plan import FaultPlan, Site, SitePlan
 from hwfault.processes import Step, strike_codes
 
 Array = NDArray[Any]
@@ -283,7 +283,7 @@ class _Side:
             struck, now = strike_codes(step, struck, seed=seed, samples=samples, batched=self.batched, fmt=fmt)
             changed |= now
         shape = self._before.shape
-        faulty = decode(struck.reshape(shape), self._scale, self._zero_point, fmt)
+        faulty = decode(struck.reshape(shape), self._scale, self._zero_point, fmt, self._before.dtype.type)
         expected = np.where(changed.reshape(shape), faulty, self._before)
         differs: NDArray[np.bool_] = _bits(expected) != _bits(self._after)
         return differs.reshape(self.before.shape)
@@ -294,7 +294,7 @@ def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
     constants = Constants(graph)
     found: dict[str, list[_Watched]] = {name: [] for name in plan.names}
     for entry in fault_nodes(graph):
-        scale, zero_point = (constants.get(name) for name in entry.node.input[1:3])
+        scale, zero_point = _grid(entry, plan.at(entry.site), constants)
         if scale is None or zero_point is None:
             raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
         site = plan.at(entry.site).site
@@ -302,14 +302,24 @@ def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
     return found
 
 
+def _grid(entry: FaultNode, planned: SitePlan, constants: Constants) -> tuple[Array | None, Array | None]:
+    """Scale and zero point of a site; those of the integers, where only an array strikes an accumulator."""
+    if not entry.nodes:
+        dtype = np.dtype(planned.array.arithmetic if planned.array is not None else "float32")
+        return np.ones((), dtype), np.zeros((), dtype)
+    scale, zero_point = (constants.get(name) for name in entry.node.input[1:3])
+    return scale, zero_point
+
+
 def _with_outputs(graph: ModelProto, watched: dict[str, list[_Watched]]) -> ModelProto:
     """The graph with the tensors before and after each fault node among its outputs."""
     out = ModelProto()
     out.CopyFrom(graph)
     present = {info.name for info in graph.graph.output}
-    for name in (n for nodes in watched.values() for w in nodes for n in (w.node.before, w.node.after)):
-        if name not in present:
-            out.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    for watch in (watch for nodes in watched.values() for watch in nodes):
+        kind = TensorProto.DOUBLE if watch.scale.dtype == np.float64 else TensorProto.FLOAT
+        for name in sorted({watch.node.before, watch.node.after} - present):
+            out.graph.output.append(helper.make_tensor_value_info(name, kind, None))
     return out
 
 
@@ -323,5 +333,8 @@ def _predictions(logits: Array) -> Array:
     return logits.argmax(axis=1) if logits.ndim > 1 else logits
 
 
-def _bits(values: Array) -> NDArray[np.int32]:
-    return np.ascontiguousarray(values, dtype=np.float32).view(np.int32)
+def _bits(values: Array) -> NDArray[np.integer[Any]]:
+    """The bits of float32 or, for sums in that arithmetic, float64 numbers."""
+    kind = np.int64 if values.dtype == np.float64 else np.int32
+    numbers = np.ascontiguousarray(values, dtype=np.float64 if kind is np.int64 else np.float32)
+    return numbers.view(kind)

@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
 from hwfault.graph.insert import fault_nodes
-from hwfault.graph.nodes import FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
+from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN
 from hwfault.stream.check import check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
@@ -159,5 +159,5 @@ def _reason(model: ModelProto, error: Exception) -> str:
     node = next((node.name for node in model.graph.node if (node.domain, node.op_type) == (domain, op)), "")
     return (
         f"nobody registered the op {op!r} of domain {domain!r}, which the node {node!r} needs; hwfault registers "
-        f"Quant, IntQuant and BipolarQuant ({QUANT_DOMAIN}), {', '.join(FAULT_OPS)} ({DOMAIN})"
+        f"Quant, IntQuant and BipolarQuant ({QUANT_DOMAIN}), {', '.join([*FAULT_OPS, ARRAY_OP])} ({DOMAIN})"
     )

@@ -9,11 +9,14 @@ import torch
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
-from hwfault.errors import GraphError, HwfaultError, PlanError
+from hwfault.errors import HwfaultError, PlanError
+from hwfault.inject.accumulators import accumulator_layers, accumulator_site
 from hwfault.inject.clock import Clock
-from hwfault.inject.sites import quantizers, sites, unwrap
+from hwfault.inject.exporting import refuse_export
+from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
+from hwfault.inject.sites import known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
-from hwfault.plan import FaultPlan, resolve
+from hwfault.plan import FaultPlan, Site, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
 
@@ -93,6 +96,13 @@ class Injection:
         for name, proxy in quantizers(self._model):
             if name in self._strikes:
                 self._handles.append(proxy.register_forward_hook(SiteHook(self, name)))
+        self._attach_accumulators()
+
+    def _attach_accumulators(self) -> None:
+        layers, proxies = accumulator_layers(self._model), dict(quantizers(self._model))
+        for name in self._adds:
+            source = proxies.get(self.plan.at(name).site.source or "")
+            self._handles.append(Attached(name, layers[name], self, source, known_scale))
 
     @property
     def plan(self) -> FaultPlan:
@@ -100,14 +110,21 @@ class Injection:
 
     @plan.setter
     def plan(self, plan: FaultPlan) -> None:
-        plan.check_fits(self._sites.values(), "the network")
+        plan.check_fits([*self._sites.values(), *self._accumulators(plan)], "the network")
         if self._handles and set(plan.names) != set(self._strikes):
             raise PlanError(
                 f"the new plan strikes {len(plan.names)} sites, the attached one {len(self._strikes)} others; "
                 "expected the same sites (a probability of 0 keeps one in), or leave the block and inject anew"
             )
         self._strikes = {name: Strike(plan, plan.at(name), self._device) for name in plan.names}
+        self._adds = {e.site.name: Adds(e.site, e.array) for e in plan.sites if e.site.kind == "accumulator"}
         self._plan = plan
+
+    def _accumulators(self, plan: FaultPlan) -> list[Site]:
+        """The planned accumulators as this network has them."""
+        planned = [entry.site for entry in plan.sites if entry.site.kind == "accumulator"]
+        layers, known = accumulator_layers(self._model), known_quantizers(self._model) if planned else {}
+        return [accumulator_site(s.name, layers[s.name], s, known) for s in planned if s.name in layers]
 
     @property
     def seed(self) -> int:
@@ -153,6 +170,16 @@ class Injection:
         return {
             name: ProtectionCounts(*torch.stack(counts).sum(0).tolist()) for name, counts in found.items() if counts
         }
+
+    def adds(self, name: str) -> Adds:
+        """How a layer is added up."""
+        return self._adds[name]
+
+    def add_up(self, name: str, acc: Tensor, x: Tensor, w: Tensor, walk: list[int], groups: int) -> Tensor:
+        """The accumulators of a layer with this forward's faults: the array's, then those of the site's processes."""
+        acc = self._adds[name](acc, x, w, walk, groups, self._straight_through)
+        one = torch.ones((), dtype=acc.dtype, device=acc.device)
+        return self.strike(name, acc, one, torch.zeros_like(one))
 
     def remove(self) -> None:
         """Takes every hook away again; the model is as it was. Harmless when called twice."""
@@ -217,17 +244,6 @@ def notice_hooks() -> None:
 
 def attached(model: nn.Module) -> bool:
     """Whether any injection is attached to the model."""
-    hooks = (hook for module in unwrap(model).modules() for hook in module._forward_hooks.values())
-    return any(isinstance(hook, SiteHook) for hook in hooks)
-
-
-def refuse_export() -> None:
-    """Raises GraphError inside an ONNX or torch export: a traced graph would lose the faults."""
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-        return
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
-        raise GraphError(
-            "the model has faults attached while it is exported; leave the `with inject(...)` block (or call .remove() "
-            "on it, or take the injecting layer out), then put them into the graph with "
-            "hwfault.graph.export.export(model, example, plan=plan)"
-        )
+    modules = list(unwrap(model).modules())
+    hooks = (hook for module in modules for hook in module._forward_hooks.values())
+    return any(isinstance(hook, SiteHook) for hook in hooks) or any(map(computes_on_integers, modules))

@@ -8,8 +8,9 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.errors import PlanError
-from hwfault.inject.attach import Gradient, passes_straight_through, refuse_export
+from hwfault.inject.attach import Gradient, passes_straight_through
 from hwfault.inject.clock import Clock
+from hwfault.inject.exporting import refuse_export
 from hwfault.inject.strike import Strike
 from hwfault.plan import Site, resolve
 from hwfault.profiles.models import FaultModel

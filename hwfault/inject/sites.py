@@ -11,19 +11,31 @@ from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import Tensor, nn
 
 from hwfault.errors import PlanError
-from hwfault.plan import Site
-from hwfault.profiles.models import SiteKind
+from hwfault.inject.accumulators import Quantizer, accumulators
+from hwfault.plan import Site, SiteList
+from hwfault.profiles.selectors import SiteKind
 
 
-def sites(model: nn.Module, example: Tensor | None = None) -> list[Site]:
+def sites(model: nn.Module, example: Tensor | None = None) -> SiteList:
     """Every place where the network holds quantized integers, in the order of its modules.
 
     A site is named after its quantizer's module path (`features.0.weight_quant`). Shapes of activations, without
-    the batch, are known when an `example` batch is given: it is run once in evaluation mode, without gradients.
+    the batch, are known when an `example` batch is given: it is run in evaluation mode, without gradients. Then the
+    accumulators (`features.0.accumulator`) follow, for only a forward shows whose integers a layer adds up.
     Raises PlanError for a quantizer that is not an integer quantizer with one scale a tensor or channel.
     """
     shapes = _activation_shapes(model, example) if example is not None else {}
-    return [_site(name, proxy, shapes.get(name)) for name, proxy in quantizers(model)]
+    found = {n: Quantizer(_site(n, proxy, shapes.get(n)), proxy) for n, proxy in quantizers(model)}
+    listed = [quantizer.site for quantizer in found.values()]
+    if example is None:
+        return SiteList(listed)
+    sums, obstacles = accumulators(unwrap(model), example, found)
+    return SiteList([*listed, *sums], obstacles)
+
+
+def known_quantizers(model: nn.Module) -> dict[str, Quantizer]:
+    """Every quantizer that yields integers, with its site, by the site's name."""
+    return {name: Quantizer(_site(name, proxy, None), proxy) for name, proxy in quantizers(model)}
 
 
 def quantizers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

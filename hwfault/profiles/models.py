@@ -1,99 +1,20 @@
 """Fault models: the laws by which bits of a site's words are corrupted, and the selectors that place them."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
 from hwfault.errors import ModelError
+from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
 from hwfault.profiles.library import is_path, parse_operating_point
 from hwfault.profiles.mapping import Mapping
 from hwfault.profiles.protection import Protection
 from hwfault.profiles.records import Record, read_yaml
+from hwfault.profiles.selectors import OnSites, Probability, Select
 from hwfault.profiles.spatial import Spatial
 from hwfault.stream.tables import check_probability, size_table
-
-SiteKind = Literal["activation", "input", "weight", "bias", "accumulator"]
-Probability = float | tuple[float, ...]
-
-
-class SiteLike(Protocol):
-    """What a selector looks at."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> SiteKind: ...
-    @property
-    def layer(self) -> str: ...
-
-
-class Select(Record):
-    """Sites whose name matches the glob `name`, of one `kind` and `layer` type (a glob too) where these are given.
-
-    Accumulators are chosen only by their kind, or by a name that ends in "accumulator".
-    """
-
-    name: str = "*"
-    kind: SiteKind | None = None
-    layer: str | None = None
-
-    def matches(self, site: SiteLike) -> bool:
-        return (
-            fnmatchcase(site.name, self.name)
-            and (site.kind == self.kind or (self.kind is None and self._fits_any(site)))
-            and (self.layer is None or fnmatchcase(site.layer, self.layer))
-        )
-
-    def _fits_any(self, site: SiteLike) -> bool:
-        return site.kind != "accumulator" or self.name.endswith("accumulator")
-
-    def __str__(self) -> str:
-        extra = [f"{key}={value}" for key, value in (("kind", self.kind), ("layer", self.layer)) if value]
-        return " ".join([self.name, *extra])
-
-
-class _OnSites(Record):
-    _chooses_by_itself: ClassVar[bool] = False
-    """Whether no selector at all has a meaning."""
-
-    sites: tuple[Select, ...] = (Select(),)
-    """Where the faults strike: a glob on names, a mapping (name, kind, layer), or a list of these (any may match)."""
-
-    @field_validator("sites", mode="before")
-    @classmethod
-    def _as_selectors(cls, value: Any) -> Any:
-        items = value if isinstance(value, list | tuple) else [value]
-        if not items and not cls._chooses_by_itself:
-            raise ValueError("an empty list selects no site; leave `sites` out to select all")
-        return tuple({"name": item} if isinstance(item, str) else item for item in items)
-
-    @field_validator("probability", "p01", "p10", mode="before", check_fields=False)
-    @classmethod
-    def _no_yes_or_no(cls, value: Any) -> Any:
-        given = list(value) if isinstance(value, list | tuple) else [value]
-        if not given or any(isinstance(p, bool) for p in given):
-            raise ValueError(f"{value!r} is not a probability, expected a number in [0, 1]")
-        return value
-
-    @field_validator("probability", "p01", "p10", check_fields=False)
-    @classmethod
-    def _in_range(cls, value: Probability | None) -> Probability | None:
-        for p in value if isinstance(value, tuple) else () if value is None else (value,):
-            check_probability(p)
-        return value
-
-    def scaled(self, factor: float) -> Self:
-        """The same faults at `factor` (0 to 1) times their probability."""
-        check_probability(factor, "the factor")
-        rates = [key for key in ("probability", "p01", "p10") if getattr(self, key, None) is not None]
-        return self.model_copy(update={key: _times(getattr(self, key), factor) for key in rates})
-
-
-def _times(p: Probability, factor: float) -> Probability:
-    return tuple(x * factor for x in p) if isinstance(p, tuple) else p * factor
 
 
 def per_bit(p: Probability, bit_width: int) -> tuple[float, ...]:
@@ -105,7 +26,7 @@ def per_bit(p: Probability, bit_width: int) -> tuple[float, ...]:
     return p
 
 
-class BitFlips(_OnSites):
+class BitFlips(OnSites):
     """Independent bit errors: `probability` for both directions, or `p01` (0 reads 1) and `p10` (1 reads 0).
 
     Each is one number for all bits, or a list with one for each bit, lowest first. A direction left out is 0.
@@ -130,7 +51,7 @@ class BitFlips(_OnSites):
         return list(zip(per_bit(p01, bit_width), per_bit(p10, bit_width), strict=True))
 
 
-class WordFaults(_OnSites):
+class WordFaults(OnSites):
     """Whole words replaced with `probability`: by another code, uniformly ("random"), or XORed with a constant.
 
     The constant is the lowest bit ("lsb"), the highest ("msb"), all bits ("full"), or an integer mask.
@@ -153,7 +74,7 @@ class WordFaults(_OnSites):
         return self.effect
 
 
-class Clusters(_OnSites):
+class Clusters(OnSites):
     """Multi-cell upsets: an event with `probability` for each cell flips 1, 2, ... neighbours.
 
     `sizes` are the probabilities of 1, 2, ... of them. Neighbours lie along the `axis`: "bit" (higher bits of the
@@ -172,12 +93,12 @@ class Clusters(_OnSites):
         return value
 
 
-class ProfileFaults(_OnSites):
+class ProfileFaults(OnSites):
     """The faults of a fault profile at an operating point `at` (a value for each axis or free parameter).
 
     `profile` is the name of one of the library's or a path. `sites` are, unless given, those of the profile's
-    component. `mapping`, `spatial` and `protection` take the place of the profile's; `share` (0 to 1) is that of its rate. With
-    `strict_sources` what rests on an assumption is refused.
+    component. `mapping`, `spatial` and `protection` take the place of the profile's; `share` (0 to 1) is that of its
+    rate. With `strict_sources` what rests on an assumption is refused.
     """
 
     _chooses_by_itself: ClassVar[bool] = True
@@ -198,7 +119,7 @@ class ProfileFaults(_OnSites):
         return self.model_copy(update={"share": self.share * factor})
 
 
-class MapFaults(_OnSites):
+class MapFaults(OnSites):
     """The faulty cells of one device, from a fault map's file, laid over the sites (all weights unless given).
 
     `mapping` says where in the device's memory the words lie (one behind the other in rows as wide as the map's words
@@ -226,7 +147,15 @@ class MapFaults(_OnSites):
 
 
 FaultModel = Annotated[
-    BitFlips | WordFaults | Clusters | ProfileFaults | MapFaults,
+    BitFlips
+    | WordFaults
+    | Clusters
+    | ProfileFaults
+    | MapFaults
+    | AccumulatorFormat
+    | StuckElement
+    | BypassedElements
+    | LateBits,
     Field(discriminator="model"),
 ]
 

@@ -7,6 +7,7 @@ Every kernel equals this bit for bit. A site's faults come as a *fault program*:
     kind 1 cluster: axis (0 bit, 1 word), k, C[0..k-1], then a table for each plane
     kind 2 mask:    M, table
     kind 3 random:  table
+    kind 4 late:    M, columns, rows, channels, inner, table
     table := t, T[0..t-1]        t = 0 draws nothing, t = -1 hits every cell
 """
 
@@ -116,9 +117,13 @@ def activity(*, seed: int, site: int, period: int, word: NDArray[np.int64], bit:
 
 def inject_codes(codes: Codes, *, program: Sequence[int], seed: int, sample: int, bit_width: int) -> Codes:
     """The codes of one sample after all processes of a program; the input stays as it is."""
+    stored = codes
     for kind, site, body in processes(program):
         draw = (seed, site, sample, codes.size)
-        codes = (_bit, _cluster, _mask, _random)[kind](codes, body, draw, bit_width)
+        if kind == 4:
+            codes = _late(codes, stored, body, draw)
+        else:
+            codes = (_bit, _cluster, _mask, _random)[kind](codes, body, draw, bit_width)
     return codes
 
 
@@ -170,3 +175,28 @@ def _random(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Code
     # NumPy assigns in order, so the last hit on a word stands
     codes[word] = ((stored[word].astype(np.uint64) + step) & others).astype(np.uint32)
     return codes
+
+
+def _late(stored: Codes, faultless: Codes, body: list[int], draw: _Draw) -> Codes:
+    mask, (columns, rows, channels, inner) = np.uint32(body.pop(0)), body[:4]
+    del body[:4]
+    word, _ = plane_hits(*draw, WORD_PLANE, _take_table(body))
+    before = previous_words(word, columns, rows, channels, inner)
+    kept = np.where(before < 0, 0, faultless[np.maximum(before, 0)]).astype(np.uint32)
+    codes = stored.copy()
+    codes[word] = (kept & mask) | (stored[word] & ~mask)
+    return codes
+
+
+def previous_words(word: NDArray[np.int64], columns: int, rows: int, channels: int, inner: int) -> NDArray[np.int64]:
+    """The words that the same processing elements produced before these, -1 for the first of one.
+
+    A sample has `channels` channels, `inner` words from one to the next; element (position mod rows, channel mod
+    columns) produces for each of its positions, in order, its channels in order.
+    """
+    channel = word // inner % channels
+    position = word // (inner * channels) * inner + word % inner - rows
+    last = channel + (channels - 1 - channel) // columns * columns
+    earlier = position // inner * inner * channels + last * inner + position % inner
+    first = np.where(position < 0, -1, earlier)
+    return np.where(channel >= columns, word - columns * inner, first)

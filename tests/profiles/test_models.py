@@ -210,7 +210,7 @@ def test_wrong_clusters(given, text):
         ([], "sites: an empty list selects no site; leave `sites` out to select all"),
         ((), "an empty list selects no site"),
         ({"nme": "x"}, "unknown key 'nme': did you mean 'name'"),
-        ({"kind": "weigth"}, r"kind: .*'activation', 'input', 'weight' or 'bias' \(given: 'weigth'\)"),
+        ({"kind": "weigth"}, r"kind: .*'activation', 'input', 'weight', 'bias' or 'accumulator' \(given: 'weigth'\)"),
         (["a", 3], r"sites.1: .*\(given: 3\)"),
         (None, "sites.0: "),
     ],

@@ -188,7 +188,7 @@ def test_the_node_to_be_broken_is_good():
         ({"bit_width": 33}, "bit_width is 33, expected 1 to 32"),
         ({"bit_width": 2**40}, "bit_width is 1099511627776"),
         ({"program": (3, 1, 2, 1)}, "program ends"),
-        ({"program": (9, 1, 2, 1, 5)}, "kind = 9, expected 0 to 3"),
+        ({"program": (9, 1, 2, 1, 5)}, "kind = 9, expected 0 to 4"),
         ({"program": symmetric(1, [0.1] * 3).program()}, "program"),
         ({"program": Mask(1, 0.1, 16).program()}, "a mask = 16, expected 1 to 15"),
         ({"program": Cluster(1, "bit", (), (0.1,) * 5).program()}, "left over"),

@@ -1,0 +1,26 @@
+// ArrayFaults of domain hwfault (export/SPEC.md).
+#pragma once
+
+#include <array>
+#include <type_traits>
+
+#include "ort_op.h"
+
+namespace hwfault::ort {
+
+template <class T>
+class ArrayFaults {
+ public:
+  static constexpr const char* name = "ArrayFaults";
+  static constexpr std::array inputs{std::is_same_v<T, float> ? kFloat : kDouble, kFloat, kFloat};
+  explicit ArrayFaults(const NodeInfo& node);
+  void compute(const Context& context) const;
+
+ private:
+  std::vector<int64_t> strides_, pads_, dilations_, order_, events_;
+  int64_t groups_, step_, pass_steps_;
+  int32_t width_, saturate_, recompute_;
+  bool channels_last_;
+};
+
+}  // namespace hwfault::ort

@@ -1,0 +1,275 @@
+"""The integer accumulators of a Brevitas network: which layers have one, how wide it is, whose integers feed it."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from brevitas import nn as qnn
+from brevitas.core.zero_point import ZeroZeroPoint
+from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from hwfault.errors import PlanError
+from hwfault.plan import Site
+
+LAYERS = (qnn.QuantConv1d, qnn.QuantConv2d, qnn.QuantConv3d, qnn.QuantLinear)
+_WIDEST_WORD, _WIDEST_INPUT = 32, 24
+
+_RESHAPE = (
+    *("flatten", "unflatten", "reshape", "view", "view_as", "permute", "transpose", "swapaxes", "movedim", "t"),
+    *("squeeze", "unsqueeze", "expand", "expand_as", "repeat", "roll", "flip", "pixel_shuffle", "pixel_unshuffle"),
+    *("narrow", "select", "chunk", "split", "unbind", "__getitem__", "channel_shuffle"),
+)
+_SAME = ("contiguous", "clone", "detach", "float", "double", "to", "cpu")
+_LARGEST = (*(f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)), "relu", "relu_")
+_SPACES = (torch, Tensor, functional)
+_KEEPS_GRID = {getattr(s, n) for n in (*_RESHAPE, *_SAME, *_LARGEST) for s in _SPACES if hasattr(s, n)}
+_KEEPS_GRID |= {getattr(Tensor, name).__get__ for name in ("T", "mT")}
+_DROPOUTS = {getattr(functional, name) for name in dir(functional) if "dropout" in name and name.islower()}
+
+
+class Quantizer(NamedTuple):
+    """A quantizer's site and its proxy."""
+
+    site: Site
+    proxy: Any
+
+
+Quantizers = Mapping[str, Quantizer]
+
+
+class _Obstacle(Exception):  # noqa: N818  # a reason on its way, never seen by anyone
+    """Why a layer's accumulator is no site."""
+
+
+def accumulator_layers(model: nn.Module) -> dict[str, Any]:
+    """Every layer that adds up products, by the name of its accumulator; a shared one comes once."""
+    layers = (QuantWeightBiasInputOutputLayer,)
+    return {f"{name}.accumulator".lstrip("."): m for name, m in model.named_modules() if isinstance(m, layers)}
+
+
+def accumulators(model: nn.Module, example: Tensor, quantizers: Quantizers) -> tuple[list[Site], dict[str, str]]:
+    """The accumulators' sites, and why the other layers' are none, as a forward of the example shows them.
+
+    The model runs once in evaluation mode. Which quantizer's integers reach a layer is followed through everything
+    that keeps a tensor on its grid: reshaping, slicing, padding with 0, rectifying, max pooling.
+    """
+    layers = accumulator_layers(model)
+    seen = _look(model, example, layers, quantizers)
+    sites, obstacles = [], {}
+    for name, layer in layers.items():
+        try:
+            sites.append(_seen_site(name, layer, seen.get(name, []), quantizers))
+        except _Obstacle as obstacle:
+            obstacles[name] = str(obstacle)
+    return sites, obstacles
+
+
+def accumulator_site(name: str, layer: Any, planned: Site, quantizers: Quantizers) -> Site:
+    """The site that a planned accumulator is in this network; raises PlanError if its layer has none."""
+    try:
+        _check_layer(layer, quantizers)
+        if planned.source is None:
+            return planned
+        if planned.source not in quantizers:
+            raise _Obstacle(f"the network has no quantizer {planned.source!r}, from which its inputs are said to come")
+        return _site(name, layer, _largest(quantizers[planned.source]), planned.source, planned.shape, quantizers)
+    except _Obstacle as obstacle:
+        raise PlanError(f"the plan strikes the site {name!r}, which is none here: {obstacle}") from None
+
+
+class _Call(NamedTuple):
+    """What one run of a layer was given and gave."""
+
+    source: str | None
+    largest: int | None
+    scales: int
+    shape: tuple[int, ...]
+    batched: bool
+
+
+def _seen_site(name: str, layer: Any, calls: list[_Call], quantizers: Quantizers) -> Site:
+    _check_layer(layer, quantizers)
+    if not calls:
+        raise _Obstacle("the layer did not run on the example")
+    if len({(call.source, call.largest, call.shape) for call in calls}) > 1:
+        raise _Obstacle("the layer runs several times, on inputs of different quantizers or shapes")
+    call = calls[-1]
+    if call.largest is None:
+        raise _Obstacle(
+            "its inputs are on no known grid: no quantizer lies right before it (a batch normalisation, average "
+            "pooling, an addition or a dropout between the two leaves the grid)"
+        )
+    if call.scales != 1:
+        raise _Obstacle("its inputs have a scale for each channel, so that sums of their integers mean nothing")
+    if not call.batched:
+        raise _Obstacle("its input has no batch axis")
+    return _site(name, layer, call.largest, call.source, call.shape, quantizers)
+
+
+def _check_layer(layer: Any, quantizers: Quantizers) -> None:
+    kind = type(layer).__name__
+    if not isinstance(layer, LAYERS):
+        raise _Obstacle(f"a {kind} does not add up products output by output; expected a convolution or linear layer")
+    if _weights(layer, quantizers) is None:
+        raise _Obstacle("its weights are not quantized")
+
+
+def _weights(layer: Any, quantizers: Quantizers) -> Quantizer | None:
+    return next((q for q in quantizers.values() if q.proxy is layer.weight_quant), None)
+
+
+def _site(name: str, layer: Any, largest_input: int, source: str | None, shape: Any, quantizers: Quantizers) -> Site:
+    """The site of a layer whose inputs are integers of at most `largest_input` in magnitude."""
+    weights = _weights(layer, quantizers)
+    assert weights is not None
+    bound = math.prod(layer.weight.shape[1:]) * largest_input * _largest(weights)
+    bits = max(bound.bit_length() + 1, 2)
+    if bits > _WIDEST_WORD or largest_input >= 1 << _WIDEST_INPUT:
+        raise _Obstacle(f"its largest sum needs {bits} bits, expected at most {_WIDEST_WORD}")
+    return Site(
+        name=name,
+        kind="accumulator",
+        bit_width=bits,
+        signed=True,
+        layer=type(layer).__name__,
+        shape=shape,
+        source=source,
+        weights=tuple(layer.weight.shape),
+        worst_case=bits,
+    )
+
+
+def _largest(quantizer: Quantizer) -> int:
+    """The largest magnitude of the integers, zero point taken off, that the quantizer's bit width allows.
+
+    All codes count, also those that only a fault makes; with a zero point of its own any one within the codes.
+    """
+    bits, proxy = quantizer.site.bit_width, quantizer.proxy
+    fused = getattr(proxy, "fused_activation_quant_proxy", None)
+    zero_point = getattr((proxy if fused is None else fused).tensor_quant, "zero_point_impl", None)
+    symmetric = zero_point is None or isinstance(zero_point, ZeroZeroPoint)
+    return _most(bits, quantizer.site.signed and symmetric)
+
+
+def _most(bits: int, signed: bool) -> int:
+    return int(1 << (bits - 1) if signed else (1 << bits) - 1)
+
+
+class _Tags(TorchFunctionMode):
+    """Which quantizer's grid a tensor is on, passed on by the functions that keep it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tagged: dict[int, tuple[Tensor, int, str]] = {}  # holds the tensors, so that ids stay their own
+
+    def tag(self, tensor: Any, source: str | None) -> None:
+        value = _value(tensor)
+        if source is not None and isinstance(value, Tensor):
+            self._tagged[id(value)] = (value, value._version, source)
+
+    def of(self, tensor: Any) -> str | None:
+        value = _value(tensor)
+        entry = self._tagged.get(id(value))
+        return entry[2] if entry is not None and entry[1] == value._version else None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        source = self.of(args[0]) if args else None
+        out = func(*args, **kwargs)
+        if source is None:
+            return out
+        if func in _DROPOUTS:
+            return _value(out).clone()  # in training it leaves the grid
+        if func in _KEEPS_GRID or (func is functional.pad and _pads_with_zero(*args, **kwargs)):
+            for part in out if isinstance(out, tuple | list) and not isinstance(out, IntQuantTensor) else [out]:
+                self.tag(part, source)
+        return out
+
+
+def _value(tensor: Any) -> Any:
+    return tensor.value if isinstance(tensor, IntQuantTensor) else tensor
+
+
+def _pads_with_zero(_x: Tensor, _pad: Any, mode: str = "constant", value: float | None = None) -> bool:
+    return mode != "constant" or not value
+
+
+@torch.no_grad()
+def _look(
+    model: nn.Module, example: Tensor, layers: Mapping[str, Any], quantizers: Quantizers
+) -> dict[str, list[_Call]]:
+    """What each layer was given in a forward of the example, run by run."""
+    tags, calls = _Tags(), {name: list[_Call]() for name in layers}
+    handles = [
+        q.proxy.register_forward_hook(lambda _m, _a, out, name=name: tags.tag(out, name))
+        for name, q in quantizers.items()
+        if q.site.kind in ("activation", "input")
+    ]
+
+    def note(name: str, x: Any, out: Any) -> None:
+        calls[name].append(_call(x, out, tags.of(x), layers[name], quantizers))
+
+    try:
+        with torch.inference_mode(False), _evaluating(model), watched(layers, note), tags:
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _call(x: Any, out: Any, source: str | None, layer: Any, quantizers: Quantizers) -> _Call:
+    largest, scales = None, 1
+    if source is not None:
+        largest = _largest(quantizers[source])
+    elif isinstance(x, IntQuantTensor):
+        largest = _most(int(x.bit_width), bool(x.signed) and not bool(x.zero_point.any()))
+    if isinstance(x, IntQuantTensor):
+        scales = x.scale.numel()
+    value = _value(out)
+    rank = layer.weight.dim() if isinstance(layer, LAYERS) else value.dim()
+    batched = value.dim() >= 2 if rank == 2 else value.dim() == rank
+    return _Call(source, largest, scales, tuple(value.shape[1:]), batched)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def watched(layers: Mapping[str, Any], note: Callable[[str, Any, Any], None]) -> Iterator[None]:
+    """Shows `note(name, inputs, sums)` of each layer for as long as the block lasts, sums with the bias."""
+
+    def seeing(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        def inner_forward_impl(x: Any, *rest: Any) -> Any:
+            out = plain(x, *rest)
+            note(name, x, out)
+            return out
+
+        return inner_forward_impl
+
+    before = {name: vars(layer).get("inner_forward_impl") for name, layer in layers.items()}
+    try:
+        for name, layer in layers.items():
+            layer.inner_forward_impl = seeing(name, layer.inner_forward_impl)
+        yield
+    finally:
+        for name, layer in layers.items():
+            del layer.inner_forward_impl
+            if before[name] is not None:
+                layer.inner_forward_impl = before[name]

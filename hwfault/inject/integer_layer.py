@@ -1,0 +1,237 @@
+"""Layers that compute on their integers while an injection strikes their accumulators.
+
+x_int = round(x / s_x)    w_int = round(w / s_w)    acc = conv(x_int, w_int)
+y = faults(acc) * (s_x * s_w) + bias
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from brevitas.function.ops_ste import round_ste
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwfault.errors import PlanError
+from hwfault.inject.array_op import accumulate
+from hwfault.inject.exporting import refuse_export
+from hwfault.plan import Site
+from hwfault.processes import ArrayPlan
+
+_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+
+
+class Adds:
+    """How one layer is added up, ready to be applied: its width, and what its array does."""
+
+    def __init__(self, site: Site, array: ArrayPlan | None) -> None:
+        self.array = array or ArrayPlan()
+        self._idle = not self.array.events and site.bit_width >= (site.worst_case or site.bit_width)
+        self._numbers = [site.bit_width, int(self.array.overflow == "saturate"), self.array.step, self.array.pass_steps]
+        with torch.inference_mode(False):
+            self._order = torch.tensor(self.array.order, dtype=torch.int64)
+            self._events = torch.tensor(self.array.events, dtype=torch.int64).reshape(-1, 8)
+
+    def __call__(
+        self, acc: Tensor, x: Tensor, w: Tensor, walk: list[int], groups: int, straight_through: bool
+    ) -> Tensor:
+        """The accumulators as the array leaves them; x and w are the layer's integers."""
+        if self._idle:
+            return acc
+        x, w = x.detach().float(), w.detach().float()
+        out: Tensor = accumulate(acc, x, w, self._order, self._events, walk, groups, self._numbers, straight_through)
+        return out
+
+
+KnownScale = Callable[[nn.Module], tuple[Tensor, Tensor]]
+
+
+class Striker(Protocol):
+    """What an injection does to the accumulators of a layer."""
+
+    def adds(self, name: str) -> Adds: ...
+    def add_up(self, name: str, acc: Tensor, x: Tensor, w: Tensor, walk: list[int], groups: int) -> Tensor: ...
+
+
+class Scale:
+    """The scale of a quantizer's latest output; a forward hook."""
+
+    def __init__(self, proxy: nn.Module, known_scale: KnownScale) -> None:
+        self.proxy = proxy
+        self.latest: Tensor | None = None
+        self._known_scale = known_scale
+
+    def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if getattr(proxy, "is_quant_enabled", True) and getattr(output, "value", output).dim():
+            self.latest = output.scale if isinstance(output, IntQuantTensor) else self._known_scale(proxy)[0]
+
+
+Entry = tuple[Striker, Scale | None]
+"""What strikes a layer, and the quantizer that its inputs come from, if they do not bring a scale along."""
+
+
+class IntegerLayer:
+    """Stands in for a layer's `inner_forward_impl`, for as long as anything strikes its accumulators."""
+
+    def __init__(self, name: str, layer: Any, known_scale: KnownScale) -> None:
+        self.name = name
+        self.layer = layer
+        self._weights = Scale(layer.weight_quant, known_scale)
+        self._handle = layer.weight_quant.register_forward_hook(self._weights)
+        self._strikers: list[Entry] = []
+        layer.inner_forward_impl = self
+
+    def add(self, entry: "Entry") -> None:
+        """Begins to strike."""
+        self._strikers.append(entry)
+
+    def drop(self, entry: "Entry") -> None:
+        """Ends it; without anything that strikes, the layer is its own again."""
+        self._strikers.remove(entry)
+        if not self._strikers:
+            self._handle.remove()
+            del self.layer.inner_forward_impl
+
+    def __call__(self, x: Any, weight: Any, bias: Any = None) -> Any:
+        refuse_export()
+        if not all(scale.proxy.is_quant_enabled for scale in self._scales()):
+            return self.plain(x, weight, bias)  # switched off meanwhile, as by Brevitas' calibration: no integers
+        value = x.value if isinstance(x, IntQuantTensor) else x
+        with torch.autocast(value.device.type, enabled=False):
+            out = self._integer(value, self._input_scale(x), getattr(weight, "value", weight))
+        if bias is not None:
+            added = getattr(bias, "value", bias)
+            out = out + (added if self.linear else added.reshape(-1, *[1] * (out.dim() - 2)))
+        if self.layer.return_quant_tensor and not self.layer.output_quant.is_quant_enabled:
+            return self.plain(x, weight, bias)._replace(value=out)
+        return out
+
+    def _scales(self) -> list[Scale]:
+        return [self._weights, *(scale for _, scale in self._strikers if scale is not None)]
+
+    @property
+    def linear(self) -> bool:
+        return isinstance(self.layer, nn.Linear)
+
+    def plain(self, x: Any, weight: Any, bias: Any) -> Any:
+        """What the layer computes on its own."""
+        return type(self.layer).inner_forward_impl(self.layer, x, weight, bias)
+
+    def _input_scale(self, x: Any) -> Tensor:
+        source = self._strikers[0][1]
+        scale = x.scale if isinstance(x, IntQuantTensor) else source.latest if source else None
+        if scale is None or scale.numel() != 1:
+            raise PlanError(
+                f"the inputs of {self.name!r} are not on the grid that they were on when the sites were listed "
+                f"({'no scale is known' if scale is None else 'they have a scale for each channel'}); list the sites "
+                "again with an example batch"
+            )
+        return scale.detach().reshape(())
+
+    def _integer(self, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+        """The layer's output before the bias."""
+        adds = [striker.adds(self.name) for striker, _ in self._strikers]
+        double = any(a.array.arithmetic == "float64" for a in adds)
+        weight_scale = self._scale_of_weights(weight)
+        single = torch.float64 if x.dtype == torch.float64 else torch.float32
+        x_int = round_ste(x.to(single) / scale)
+        w_int = round_ste(weight.to(single) / weight_scale)
+        self._check_grid(x, x_int, scale)
+        acc_type = torch.float64 if double else single
+        acc, x_int, walk = self._sums(x_int.to(acc_type), w_int.to(acc_type))
+        for striker, _ in self._strikers:
+            acc = striker.add_up(self.name, acc, x_int, w_int, walk, getattr(self.layer, "groups", 1))
+        value = scale.to(acc_type) * weight_scale.to(acc_type).reshape(self._along_channels(weight, weight_scale))
+        return (acc * value).to(x.dtype)
+
+    def _scale_of_weights(self, weight: Tensor) -> Tensor:
+        scale = self._weights.latest
+        assert scale is not None
+        channels = (weight.shape[0],) + (1,) * (weight.dim() - 1)
+        if scale.numel() != 1 and tuple(scale.shape) != channels:
+            raise PlanError(
+                f"the weights of {self.name!r} have scales of shape {tuple(scale.shape)}, expected one, or one for "
+                f"each of the {weight.shape[0]} output channels"
+            )
+        return scale.detach()
+
+    def _along_channels(self, weight: Tensor, scale: Tensor) -> tuple[int, ...]:
+        """The shape in which the weights' scale lies along the accumulators."""
+        if scale.numel() == 1:
+            return ()
+        return (scale.numel(),) if self.linear else (scale.numel(), *[1] * (weight.dim() - 2))
+
+    def _check_grid(self, x: Tensor, x_int: Tensor, scale: Tensor) -> None:
+        """Raises PlanError if the inputs are not the integers times the scale."""
+        if torch.compiler.is_compiling() or x.dtype not in (torch.float32, torch.float64):
+            return
+        if not torch.equal(x_int.detach() * scale, x.detach()):
+            raise PlanError(
+                f"the inputs of {self.name!r} are not multiples of their quantizer's scale: something between that "
+                "quantizer and the layer changes them now that did not when the sites were listed; list them again"
+            )
+
+    def _sums(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+        """The accumulators, the inputs as the convolution walks over them (padded), and how it walks."""
+        if self.linear:
+            return functional.linear(x, w), x, []
+        layer, rank = self.layer, w.dim() - 2
+        x, pads = _padded(layer, x, w)
+        acc = _CONVOLUTIONS[rank](x, w, None, layer.stride, pads, layer.dilation, layer.groups)
+        walk = [n for axis in range(rank) for n in (layer.stride[axis], pads[axis], layer.dilation[axis])]
+        return acc, x, walk
+
+
+def _padded(layer: Any, x: Tensor, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """The inputs with all padding that is not the same zeros in front and behind, and what is left to pad."""
+    rank = w.dim() - 2
+    if layer.is_same_padded_strided:
+        pads: list[int] = []
+        for axis in reversed(range(rank)):
+            length, kernel, stride = x.shape[2 + axis], w.shape[2 + axis], layer.stride[axis]
+            needed = (-(-length // stride) - 1) * stride + (kernel - 1) * layer.dilation[axis] + 1 - length
+            pads += [max(needed, 0) // 2, max(needed, 0) - max(needed, 0) // 2]
+        return functional.pad(x, pads), (0,) * rank
+    if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+        return x, tuple(layer.padding)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return functional.pad(x, list(layer._reversed_padding_repeated_twice), mode=mode), (0,) * rank
+
+
+class Attached:
+    """One injection's strike on a layer; `remove` takes it away again."""
+
+    def __init__(
+        self,
+        name: str,
+        layer: Any,
+        striker: Striker,
+        source: nn.Module | None,
+        known_scale: KnownScale,
+    ) -> None:
+        present = vars(layer).get("inner_forward_impl")
+        self._integer = present if isinstance(present, IntegerLayer) else IntegerLayer(name, layer, known_scale)
+        scale = None if source is None else Scale(source, known_scale)
+        self._handle = None if scale is None else scale.proxy.register_forward_hook(scale)
+        self._entry: Entry = (striker, scale)
+        self._integer.add(self._entry)
+        _forget_compiled()
+
+    def remove(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._integer.drop(self._entry)
+        _forget_compiled()
+
+
+def computes_on_integers(module: nn.Module) -> bool:
+    """Whether an injection stands in for the module's sums."""
+    return isinstance(vars(module).get("inner_forward_impl"), IntegerLayer)
+
+
+def _forget_compiled() -> None:
+    """Graphs compiled before do not look whether a layer's method was replaced."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()

@@ -1,0 +1,91 @@
+"""Selectors: which sites a fault model strikes."""
+
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+from pydantic import field_validator
+
+from hwfault.profiles.records import Record
+from hwfault.stream.tables import check_probability
+
+SiteKind = Literal["activation", "input", "weight", "bias", "accumulator"]
+Probability = float | tuple[float, ...]
+
+
+class SiteLike(Protocol):
+    """What a selector looks at."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> SiteKind: ...
+    @property
+    def layer(self) -> str: ...
+
+
+class Select(Record):
+    """Sites whose name matches the glob `name`, of one `kind` and `layer` type (a glob too) where these are given.
+
+    Accumulators are chosen only by their kind, or by a name that ends in "accumulator".
+    """
+
+    name: str = "*"
+    kind: SiteKind | None = None
+    layer: str | None = None
+
+    def matches(self, site: SiteLike) -> bool:
+        return (
+            fnmatchcase(site.name, self.name)
+            and (site.kind == self.kind or (self.kind is None and self._fits_any(site)))
+            and (self.layer is None or fnmatchcase(site.layer, self.layer))
+        )
+
+    def _fits_any(self, site: SiteLike) -> bool:
+        return site.kind != "accumulator" or self.name.endswith("accumulator")
+
+    def __str__(self) -> str:
+        extra = [f"{key}={value}" for key, value in (("kind", self.kind), ("layer", self.layer)) if value]
+        return " ".join([self.name, *extra])
+
+
+class OnSites(Record):
+    """A fault model with sites that it strikes; probabilities among its fields are checked."""
+
+    _chooses_by_itself: ClassVar[bool] = False
+    """Whether no selector at all has a meaning."""
+
+    sites: tuple[Select, ...] = (Select(),)
+    """Where the faults strike: a glob on names, a mapping (name, kind, layer), or a list of these (any may match)."""
+
+    @field_validator("sites", mode="before")
+    @classmethod
+    def _as_selectors(cls, value: Any) -> Any:
+        items = value if isinstance(value, list | tuple) else [value]
+        if not items and not cls._chooses_by_itself:
+            raise ValueError("an empty list selects no site; leave `sites` out to select all")
+        return tuple({"name": item} if isinstance(item, str) else item for item in items)
+
+    @field_validator("probability", "p01", "p10", mode="before", check_fields=False)
+    @classmethod
+    def _no_yes_or_no(cls, value: Any) -> Any:
+        given = list(value) if isinstance(value, list | tuple) else [value]
+        if not given or any(isinstance(p, bool) for p in given):
+            raise ValueError(f"{value!r} is not a probability, expected a number in [0, 1]")
+        return value
+
+    @field_validator("probability", "p01", "p10", check_fields=False)
+    @classmethod
+    def _in_range(cls, value: Probability | None) -> Probability | None:
+        for p in value if isinstance(value, tuple) else () if value is None else (value,):
+            check_probability(p)
+        return value
+
+    def scaled(self, factor: float) -> Self:
+        """The same faults at `factor` (0 to 1) times their probability."""
+        check_probability(factor, "the factor")
+        rates = [key for key in ("probability", "p01", "p10") if getattr(self, key, None) is not None]
+        return self.model_copy(update={key: _times(getattr(self, key), factor) for key in rates})
+
+
+def _times(p: Probability, factor: float) -> Probability:
+    return tuple(x * factor for x in p) if isinstance(p, tuple) else p * factor
