@@ -37,9 +37,9 @@ def with_formats(sites: Sequence[Site], faults: Sequence[FaultModel]) -> list[Si
             declared[site.name] = fault
     widths = {name: fault.width for name, fault in declared.items() if fault.width is not None}
     wide = [s.model_copy(update={"bit_width": widths[s.name]}) if s.name in widths else s for s in sites]
-    for fault in (fault for fault in faults if strikes_elements(fault)):
-        common = max((site.bit_width for site in _chosen(wide, fault)), default=0)
-        struck = {site.name for site in _chosen(wide, fault)} - widths.keys()
+    for array in (fault for fault in faults if strikes_elements(fault)):
+        common = max((site.bit_width for site in _chosen(wide, array)), default=0)
+        struck = {site.name for site in _chosen(wide, array)} - widths.keys()
         wide = [s.model_copy(update={"bit_width": common}) if s.name in struck else s for s in wide]
     return wide
 

@@ -83,7 +83,9 @@ def _write(rows: list[tuple[str, float, list[float]]], clean: float) -> None:
         rate = profile.resolve_rate({"voltage_v": voltage}).value
         whole = np.mean(np.array(lost) == 0)
         tail = np.quantile(lost, 0.95)
-        cells = f"{voltage:.2f} V | {rate:.2g} | {kind} | {whole:.0%} | {np.mean(lost):.2f} | {tail:.1f} | {max(lost):.1f}"
+        cells = (
+            f"{voltage:.2f} V | {rate:.2g} | {kind} | {whole:.0%} | {np.mean(lost):.2f} | {tail:.1f} | {max(lost):.1f}"
+        )
         lines.append(f"| {cells} |")
     (DOCS / "undervolting.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
