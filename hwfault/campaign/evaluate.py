@@ -28,7 +28,7 @@ class Trials(Record):
     samples: int
     ber: float | None = None
     protection: tuple[ProtectionCounts, ...] = ()
-    """What the decoders of protected memories did in each trial, at all sites together; () where nothing is protected."""
+    """What the decoders of protected memories did in each trial, at all sites; () where nothing is protected."""
     due: tuple[bool, ...] = ()
     """Whether each trial counts as DUE: a word was detected where the protection says so."""
 
@@ -121,9 +121,8 @@ def write_results(path: Path | str, results: Mapping[str, Iterable[Trials]]) -> 
     """Writes a CSV file with a line (`Trials.summary`) for each network and rate, atomically; raises FileError."""
     rows = [{"network": name} | trials.summary() for name, points in results.items() for trials in points]
     text = io.StringIO()
-    table = csv.DictWriter(
-        text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)) or ["network"], lineterminator="\n"
-    )
+    names = list(dict.fromkeys(key for row in rows for key in row)) or ["network"]
+    table = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_atomically(path, text.getvalue().encode())
