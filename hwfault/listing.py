@@ -35,7 +35,7 @@ def faults_at(plan: FaultPlan, name: str, *, seed: int, sample: int, words: int 
     return [
         fault
         for p in entry.processes
-        for fault in (_cells(p, seed, sample) if isinstance(p, MapProcess) else _faults(plan, entry.site, p, draw))
+        for fault in (_cells(p, draw) if isinstance(p, MapProcess) else _faults(plan, entry.site, p, draw))
     ]
 
 
@@ -48,12 +48,14 @@ def _size(site: Site) -> int:
     return site.words
 
 
-def _cells(process: MapProcess, seed: int, sample: int) -> Iterator[Fault]:
+def _cells(process: MapProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:
     """The cells of a map; of an intermittent one, those active in the sample's refresh period."""
+    seed, sample, words = draw
     period = sample if process.refresh in ("inference", "batch") else 0
     rows = process.map if process.permanent else MapStep(process).active(seed, period)
     for word, bit, kind in zip(*(column.tolist() for column in rows.cells()), strict=True):
-        yield Fault(process=process.fault, word=word, bit=bit, effect=_KINDS[Kind(kind)])
+        if word < words:
+            yield Fault(process=process.fault, word=word, bit=bit, effect=_KINDS[Kind(kind)])
 
 
 _KINDS = {Kind.FLIP: "flip", Kind.STUCK_AT_0: "stuck at 0", Kind.STUCK_AT_1: "stuck at 1"}
