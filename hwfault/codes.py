@@ -64,7 +64,7 @@ def represent(codes: Codes, fmt: CodeFormat) -> Codes:
         return codes ^ top
     if fmt.representation == "twos_complement":
         return codes
-    magnitude = np.where(codes == top, mask, -codes & mask)
+    magnitude = np.where(codes == top, mask, np.negative(codes) & mask)
     return np.where(codes & top, magnitude | top, codes).astype(np.uint32)
 
 
@@ -75,7 +75,7 @@ def twos_complement(codes: Codes, fmt: CodeFormat) -> Codes:
         return codes ^ top
     if fmt.representation == "twos_complement":
         return codes
-    return np.where(codes & top, -(codes ^ top) & mask, codes).astype(np.uint32)
+    return np.where(codes & top, np.negative(codes ^ top) & mask, codes).astype(np.uint32)
 
 
 def integers(codes: ArrayLike, fmt: CodeFormat) -> NDArray[np.int64]:

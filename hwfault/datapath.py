@@ -24,7 +24,11 @@ Event = tuple[int, int, int, int, int, int, int, int]
 
 
 def with_formats(sites: Sequence[Site], faults: Sequence[FaultModel]) -> list[Site]:
-    """The sites, accumulators as wide as the faults declare them; raises ModelError for two formats of one site."""
+    """The sites, accumulators as wide as the faults declare them.
+
+    On an array of processing elements, whose registers have one width, it is the widest of the layers' where none is
+    declared. Raises ModelError for two formats of one site.
+    """
     declared: dict[str, AccumulatorFormat] = {}
     for fault in (fault for fault in faults if isinstance(fault, AccumulatorFormat)):
         for site in _chosen(sites, fault):
@@ -32,7 +36,12 @@ def with_formats(sites: Sequence[Site], faults: Sequence[FaultModel]) -> list[Si
                 raise ModelError(f"two accumulator formats for the site {site.name!r}, expected one for each site")
             declared[site.name] = fault
     widths = {name: fault.width for name, fault in declared.items() if fault.width is not None}
-    return [s.model_copy(update={"bit_width": widths[s.name]}) if s.name in widths else s for s in sites]
+    wide = [s.model_copy(update={"bit_width": widths[s.name]}) if s.name in widths else s for s in sites]
+    for array in (fault for fault in faults if strikes_elements(fault)):
+        common = max((site.bit_width for site in _chosen(wide, array)), default=0)
+        struck = {site.name for site in _chosen(wide, array)} - widths.keys()
+        wide = [s.model_copy(update={"bit_width": common}) if s.name in struck else s for s in wide]
+    return wide
 
 
 def array_plans(sites: Sequence[Site], faults: Sequence[FaultModel], device: int) -> dict[str, ArrayPlan]:

@@ -137,7 +137,13 @@ def mapping_of(fault: ProfileFaults | MapFaults) -> AddressMapping:
     if isinstance(fault, ProfileFaults):
         return Profile.load(fault.profile).mapping or _ROW
     whole = FaultMap.load(fault.file)
-    return Linear(row_bits=int(whole.provenance.get("row_bits", whole.bit_width)))
+    row_bits = whole.provenance.get("row_bits", whole.bit_width)
+    try:
+        return Linear(row_bits=int(row_bits))
+    except ValueError:
+        raise ModelError(
+            f"{fault.file}: its provenance has row_bits {str(row_bits)[:40]!r}, expected the number of bits in a row"
+        ) from None
 
 
 def other_than_usual(mapping: AddressMapping) -> Representation | None:

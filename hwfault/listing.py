@@ -40,7 +40,7 @@ def faults_at(plan: FaultPlan, name: str, *, seed: int, sample: int, words: int 
 
 def _of_process(plan: FaultPlan, site: Site, process: AnyProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:
     if isinstance(process, MapProcess):
-        return _cells(process, *draw[:2])
+        return _cells(process, draw)
     if isinstance(process, ProtectedProcess):
         return _protected(plan, process, draw)
     return _faults(plan, site, process, draw)
@@ -76,12 +76,14 @@ def _addresses(plan: FaultPlan, k: int, name: str, word: Words, bit: Words) -> l
     return [layout.address(cell) + shifted for cell in layout.cells(name, word, bit).tolist()]
 
 
-def _cells(process: MapProcess, seed: int, sample: int) -> Iterator[Fault]:
+def _cells(process: MapProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:
     """The cells of a map; of an intermittent one, those active in the sample's refresh period."""
+    seed, sample, words = draw
     period = sample if process.refresh in ("inference", "batch") else 0
     rows = process.map if process.permanent else MapStep(process).active(seed, period)
     for word, bit, kind in zip(*(column.tolist() for column in rows.cells()), strict=True):
-        yield Fault(process=process.fault, word=word, bit=bit, effect=_KINDS[Kind(kind)])
+        if word < words:
+            yield Fault(process=process.fault, word=word, bit=bit, effect=_KINDS[Kind(kind)])
 
 
 def _protected(plan: FaultPlan, process: ProtectedProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from hwfault.codes import Codes, Representation
-from hwfault.errors import ModelError
 from hwfault.profiles.faultmap import ALL_ONES, FaultMap
 from hwfault.profiles.protection import Protection
 from hwfault.profiles.records import Record
@@ -41,7 +40,7 @@ def _read_map(value: Any) -> FaultMap:
         word, and_mask, xor_mask = (_integers(value[key]) for key in ("word", "and_mask", "xor_mask"))
         size = int(value["bit_width"]), int(value["words"])
         return FaultMap(*size, word, and_mask, xor_mask, dict(value.get("provenance", {})))
-    except (TypeError, OverflowError, ModelError) as error:
+    except (TypeError, OverflowError, ValueError) as error:
         raise ValueError(f"not a fault map: {error}") from None
 
 

@@ -1,6 +1,7 @@
 """Sites + fault models -> the fault plan: which process strikes which site, in tables and integers only."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -238,17 +239,15 @@ def _why_none(sites: Sequence[Site], selector: Select) -> str:
 
 
 def _check_numbers(sites: Sequence[SitePlan]) -> None:
+    names = [entry.site.name for entry in sites]
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise ValueError(f"the site {twice!r} is listed twice, expected one entry for each site")
     keys: set[int] = set()
-    names: set[str] = set()
     for entry in sites:
-        name = entry.site.name
-        if name in names:
-            raise ValueError(f"the site {name!r} is listed twice, expected one entry for each site")
-        names.add(name)
         for process in entry.processes:
-            key = f"{name}#{process.fault}"
+            key = f"{entry.site.name}#{process.fault}"
             number = process.site_number
-            if number in keys or site_number(name, process.fault) != number:
+            if number in keys or site_number(entry.site.name, process.fault) != number:
                 raise ValueError(f"the number {number} of {key} is not its own alone; rename the site")
             keys.add(number)
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from hwfault.errors import HwfaultError
 from hwfault.files import write_atomically
 from hwfault.hardware import depends_on_device
-from hwfault.inject import Injection, inject, sites
+from hwfault.inject import Injection, ProtectionCounts, inject, sites
 from hwfault.plan import FaultPlan, resolve
+from hwfault.processes import AnyProcess, ProtectedProcess
 from hwfault.profiles.models import FaultModel, bit_errors
 from hwfault.profiles.records import Record
 
@@ -26,6 +27,10 @@ class Trials(Record):
     correct: tuple[int, ...]
     samples: int
     ber: float | None = None
+    protection: tuple[ProtectionCounts, ...] = ()
+    """What the decoders of protected memories did in each trial, at all sites; () where nothing is protected."""
+    due: tuple[bool, ...] = ()
+    """Whether each trial counts as DUE: a word was detected where the protection says so."""
 
     @property
     def accuracies(self) -> tuple[float, ...]:
@@ -49,7 +54,10 @@ class Trials(Record):
         """The numbers people want, as one line of a table: rate, trials, samples, mean accuracy, its interval."""
         low, high = self.interval
         counts = {"ber": self.ber, "trials": len(self.seeds), "samples": self.samples}
-        return counts | {"accuracy": self.mean, "low": low, "high": high}
+        names = ProtectionCounts._fields if self.protection else ()
+        read: dict[str, float | None] = {k: sum(getattr(c, k) for c in self.protection) for k in names}
+        due = {"due": sum(self.due)} if self.due else {}
+        return counts | {"accuracy": self.mean, "low": low, "high": high} | read | due
 
 
 def evaluate(
@@ -78,8 +86,10 @@ def evaluate(
     with _evaluating(model):
         plan_of = _plans(model, inputs[:1], plan, device)
         with inject(model, plan_of(seeds[0]), seed=seeds[0]) as injection:
-            correct = tuple(_trial(model, injection, inputs, labels, seed, batch_size, plan_of) for seed in seeds)
-    return Trials(seeds=seeds, correct=correct, samples=len(inputs))
+            trials = [_trial(model, injection, inputs, labels, seed, batch_size, plan_of) for seed in seeds]
+    correct, counts, due = zip(*trials, strict=True)
+    read = {} if None in counts else {"protection": counts, "due": due}
+    return Trials(seeds=seeds, correct=correct, samples=len(inputs), **read)
 
 
 def sweep(
@@ -111,7 +121,8 @@ def write_results(path: Path | str, results: Mapping[str, Iterable[Trials]]) -> 
     """Writes a CSV file with a line (`Trials.summary`) for each network and rate, atomically; raises FileError."""
     rows = [{"network": name} | trials.summary() for name, points in results.items() for trials in points]
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["network"], lineterminator="\n")
+    names = list(dict.fromkeys(key for row in rows for key in row)) or ["network"]
+    table = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_atomically(path, text.getvalue().encode())
@@ -151,7 +162,8 @@ def _trial(
     seed: int,
     batch_size: int,
     plan_of: Callable[[int], FaultPlan],
-) -> int:
+) -> tuple[int, ProtectionCounts | None, bool]:
+    """How many were classified correctly, what protected memories did if there are any, and whether it is a DUE."""
     if (plan := plan_of(seed)) is not injection.plan:
         injection.plan = plan
     injection.seed, injection.first_sample = seed, 0
@@ -161,7 +173,21 @@ def _trial(
         x, y = (t[start : start + batch_size].to(device) for t in (inputs, labels))
         logits = getattr(out := model(x), "value", out)  # a QuantTensor's values
         correct += (logits.argmax(1) == y).sum()
-    return int(correct)
+    return int(correct), *_decoded(injection)
+
+
+def _decoded(injection: Injection) -> tuple[ProtectionCounts | None, bool]:
+    found = injection.protection_counts()
+    injection.reset_protection_counts()
+    if not found:
+        return None, False
+    due = [name for name in found if any(_counts_as_due(p) for p in injection.plan.at(name).processes)]
+    total = ProtectionCounts(*map(sum, zip(*found.values(), strict=True)))
+    return total, any(found[name].detected for name in due)
+
+
+def _counts_as_due(process: AnyProcess) -> bool:
+    return isinstance(process, ProtectedProcess) and process.protection.on_detected == "due"
 
 
 def _t_quantile(freedom: int) -> float:

@@ -82,6 +82,10 @@ def command(
         for p in points
     ]
     print_table(["BER", "accuracy", "95 % from", "to", "trials", "samples"], rows)
+    for p in (p for p in points if p.protection):
+        counts = [f"{sum(getattr(c, what) for c in p.protection):,} {what}" for what in ("corrected", "detected")]
+        wrong = sum(c.miscorrected for c in p.protection)
+        click.echo(f"protected words: {', '.join(counts)}, {wrong:,} wrong unnoticed; {sum(p.due)} trials count as DUE")
 
 
 def _what(ber: float | None, faults: bool) -> str:

@@ -3,6 +3,7 @@
 qonnx looks for the ops of the domain `hwfault` in the package of that name, which points it here.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,9 @@ class _FaultOp(CustomOp):  # type: ignore[misc]
         x, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input)
         representation = REPRESENTATIONS[self.get_nodeattr("representation")]
         fmt = CodeFormat(self.get_nodeattr("bit_width"), bool(self.get_nodeattr("signed")), representation)
-        samples = x.shape[0] if self.get_nodeattr("batched") else 1
+        batch, one = (x.shape[:1], x.shape[1:]) if self.get_nodeattr("batched") else ((1,), x.shape)
         codes = encode(x, scale, zero_point, fmt)
-        struck = self.struck(codes.reshape(samples, x.size // max(samples, 1)), *rest).reshape(x.shape)
+        struck = self.struck(codes.reshape(*batch, math.prod(one)), *rest).reshape(x.shape)
         faulty = np.where(struck == codes, x, decode(struck, scale, zero_point, fmt, x.dtype.type))
         context[self.onnx_node.output[0]] = faulty
 

@@ -165,11 +165,19 @@ class Injection:
         return faulty
 
     def protection_counts(self) -> dict[str, ProtectionCounts]:
-        """What the decoders of protected memories did at each site so far (reading it waits for the device)."""
+        """What the decoders of protected memories did at each site since the plan was set or the counts were reset.
+
+        Reading it waits for the device.
+        """
         found = {name: strike.counts for name, strike in self._strikes.items()}
         return {
             name: ProtectionCounts(*torch.stack(counts).sum(0).tolist()) for name, counts in found.items() if counts
         }
+
+    def reset_protection_counts(self) -> None:
+        """Counts from zero again."""
+        for counts in (counts for strike in self._strikes.values() for counts in strike.counts):
+            counts.zero_()
 
     def adds(self, name: str) -> Adds:
         """How a layer is added up."""

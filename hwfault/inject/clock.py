@@ -38,9 +38,7 @@ class Clock:
             self._step = self._steps
             self._steps = self._steps + 1
             self._next[False] = self._zero
-        if (
-            self.samples is None and args and isinstance(args[0], Tensor) and args[0].dim()
-        ):  # no site with a batch may be struck
+        if self.samples is None and args and isinstance(args[0], Tensor) and args[0].dim():
             # no site with a batch may be struck, whose first would tell
             self._next[self._training] = self._first + args[0].shape[0]
 
@@ -76,7 +74,7 @@ class Clock:
         if refresh == "inference" and batch is not None:
             return self.of_batch(batch)
         held = {"epoch": self._epoch, "power_cycle": self._zero}
-        first = self._first if self.samples is None else self.samples[:1].reshape(())
+        first = self._first if self.samples is None or len(self.samples) == 0 else self.samples[0]
         return held.get(refresh, first).clone().expand(1 if batch is None else batch)
 
     @property

@@ -137,7 +137,7 @@ class Grid:
         self.batch = batch = samples.numel()
         if batch != 1 and tuple(x.shape[:1]) != (batch,):
             raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
-        self.words = x.numel() // max(batch, 1)
+        self.words = x.numel() if batch == 1 else x.shape[1:].numel()
         scale, scale_inner = _along_axis(x, scale, batch, "scale")
         zero_point, zero_point_inner = _along_axis(x, zero_point, batch, "zero point")
         self._alive = (scale, zero_point)

@@ -1,4 +1,4 @@
-"""Drawing a device: which cells of a memory are faulty (fault-stream specification, "Maps of a device")."""
+"""Drawing a device: which cells of a memory are faulty (docs/hardware-faults.md, "Maps of a device")."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction

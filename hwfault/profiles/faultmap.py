@@ -50,7 +50,7 @@ class FaultMap:
     def __post_init__(self) -> None:
         _check_size(self.bit_width, self.words)
         for name, dtype in (("word", np.int64), ("and_mask", np.uint32), ("xor_mask", np.uint32)):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
+            object.__setattr__(self, name, _whole_numbers(name, getattr(self, name), dtype))
         _check_rows(self)
 
     @classmethod
@@ -128,7 +128,8 @@ class FaultMap:
         """Writes the map as a safetensors file, atomically; raises FileError."""
         rows: dict[str, NDArray[Any]] = {"word": self.word, "and_mask": self.and_mask, "xor_mask": self.xor_mask}
         size = {"format": FORMAT, "bit_width": str(self.bit_width), "words": str(self.words)}
-        write_atomically(path, to_bytes(rows, metadata=size | {"provenance": json.dumps(dict(self.provenance))}))
+        provenance = {"provenance": json.dumps(dict(self.provenance))}
+        write_atomically(path, _in_order(to_bytes(rows, metadata=size | provenance)))
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -159,6 +160,24 @@ def _tensor(file: object, name: str) -> NDArray[Any]:
     if values.dtype != expected or values.ndim != 1:
         raise ValueError(f"{name} is {values.dtype} of {values.ndim} axes, expected {np.dtype(expected)} of one")
     return values
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with its header's keys sorted: the library writes metadata in another order each time."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[end:]
+
+
+def _whole_numbers(name: str, values: ArrayLike, dtype: type) -> NDArray[Any]:
+    given, limits = np.asarray(values), np.iinfo(dtype)
+    whole = given.size == 0 or (
+        given.dtype.kind in "iu" and limits.min <= int(given.min()) and int(given.max()) <= limits.max
+    )
+    if not whole:
+        raise ModelError(f"the fault map's {name} must be integers from {limits.min} to {limits.max}")
+    return np.ascontiguousarray(given, dtype=dtype)
 
 
 def _check_size(bit_width: int, words: int) -> None:

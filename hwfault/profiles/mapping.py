@@ -1,6 +1,6 @@
 """Address mappings: which cell of a memory, or which processing element, a word of a tensor lies in.
 
-The formulas are those of the hardware specification, section "Addresses".
+The formulas are those of docs/hardware-faults.md, "Addresses".
 """
 
 from abc import abstractmethod

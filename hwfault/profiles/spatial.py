@@ -1,4 +1,4 @@
-"""Spatial patterns: how the faulty cells of a device lie in its memory (specification, "Maps of a device")."""
+"""Spatial patterns: how the faulty cells of a device lie in its memory ("Maps of a device" of the specification)."""
 
 from typing import Annotated, Literal, Self
 

@@ -92,11 +92,12 @@ def library() -> Any:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
         raise NativeLibraryError(f"{path} cannot be loaded ({error}); run `pip install .` again") from None
+    lib.hwfault_abi_version.restype = c_int64
+    if lib.hwfault_abi_version() != _ABI_VERSION:
+        raise NativeLibraryError(f"{path} is of another version of hwfault; run `pip install .` again")
     for name, result, arguments in _SIGNATURES:
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
-    if lib.hwfault_abi_version() != _ABI_VERSION:
-        raise NativeLibraryError(f"{path} is of another version of hwfault; run `pip install .` again")
     return lib
 
 

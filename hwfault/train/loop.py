@@ -48,6 +48,8 @@ def train(
         run = _Run(network, data, config)
         for epoch in range(1, config.epochs + 1):
             _set_ramp(injection, epoch, config)
+            if injection is not None:
+                injection.clock.epoch = epoch
             loss, accuracy = run.epoch(epoch)
             ramp = ramp_factor(epoch, config)
             history.append(Epoch(epoch=epoch, epochs=config.epochs, ramp=ramp, loss=loss, accuracy=accuracy))

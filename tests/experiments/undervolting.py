@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from hwfault.campaign import Trials, evaluate
@@ -31,6 +32,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # a small network
     data, config = digits(), TrainConfig()
     network = build(config.network, seed=config.seed)
     train(network, data, config)
@@ -69,10 +71,10 @@ def _write(rows: list[tuple[str, float, list[float]]], clean: float) -> None:
     lines = [
         "# The digits network in undervolted block RAM",
         "",
-        f"Weights of 4 bits in the block RAM of `{NAME}`, below its safe voltage. Accuracy lost against the clean",
-        f"{100 * clean:.1f} %, in percentage points, over {len(DEVICES)} drawn devices, or over the places of the one",
-        "measured device at which the network fits (every 4th block). `python -m tests.experiments.undervolting` makes",
-        "this page.",
+        f"Weights of 4 bits in the block RAM of `{NAME}`, below its safe voltage.",
+        f"Accuracy lost against the clean {100 * clean:.1f} %, in percentage points: {len(DEVICES)} drawn devices,",
+        "or over the places of the one measured device at which the network fits (every 4th block).",
+        "`python -m tests.experiments.undervolting` makes this page.",
         "",
         "![Loss of accuracy against voltage](undervolting.png)",
         "",
@@ -83,7 +85,9 @@ def _write(rows: list[tuple[str, float, list[float]]], clean: float) -> None:
         rate = profile.resolve_rate({"voltage_v": voltage}).value
         whole = np.mean(np.array(lost) == 0)
         tail = np.quantile(lost, 0.95)
-        cells = f"{voltage:.2f} V | {rate:.2g} | {kind} | {whole:.0%} | {np.mean(lost):.2f} | {tail:.1f} | {max(lost):.1f}"
+        cells = (
+            f"{voltage:.2f} V | {rate:.2g} | {kind} | {whole:.0%} | {np.mean(lost):.2f} | {tail:.1f} | {max(lost):.1f}"
+        )
         lines.append(f"| {cells} |")
     (DOCS / "undervolting.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -3,8 +3,9 @@ import torch
 
 from hwfault.campaign import evaluate
 from hwfault.errors import HwfaultError, ModelError
-from hwfault.inject import attached
-from hwfault.profiles.models import BitFlips, bit_errors
+from hwfault.inject import attached, inject
+from hwfault.profiles.faultmap import FaultMap
+from hwfault.profiles.models import BitFlips, MapFaults, bit_errors
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits
 from hwfault.train.loop import ramp_factor
@@ -121,3 +122,23 @@ def test_fault_aware_training_pays_on_the_digits():
         train(network, data, config)
         accuracy[name] = evaluate(network, data.test_x, data.test_y, bit_errors(0.03), seeds=range(5)).mean
     assert accuracy["faulty"] > accuracy["clean"] + 0.08
+
+
+def test_intermittent_faults_come_and_go_with_the_epochs(tmp_path, monkeypatch):
+    """The clock has each epoch's number (counted from 1), so that cells of refresh: epoch are drawn anew in each."""
+    FaultMap.from_cells(32, 4, range(32), [0] * 32, [0] * 32).save(tmp_path / "m")
+    fault = MapFaults(file=str(tmp_path / "m"), sites="0.weight_quant", p_active=0.5, refresh="epoch")
+    seen = []
+
+    def watched(*arguments, **options):
+        def note(_name, before, after, *_rest):
+            seen.append((made.clock.epoch, (before != after).numpy().tobytes()))
+
+        made = inject(*arguments, **options, observe=note)
+        return made
+
+    monkeypatch.setattr("hwfault.train.loop.inject", watched)
+    trained(epochs=3, faults=[fault])
+    masks = {epoch: {mask for at, mask in seen if at == epoch} for epoch in (1, 2, 3)}
+    assert [len(masks[epoch]) for epoch in (1, 2, 3)] == [1, 1, 1]
+    assert len(set.union(*masks.values())) == 3

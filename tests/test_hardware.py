@@ -1,0 +1,562 @@
+"""What profiles and measured maps become in a plan: which sites, which cells, for which device."""
+
+import json
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwfault.errors import FileError, HwfaultError, ModelError, PlanError
+from hwfault.hardware import depends_on_device
+from hwfault.listing import faults_at
+from hwfault.plan import FaultPlan, Site, resolve
+from hwfault.processes import MapProcess, MapStep, Process, StreamStep
+from hwfault.profiles.faultmap import FaultMap, Kind
+from hwfault.profiles.layouts import Stored
+from hwfault.profiles.library import library
+from hwfault.profiles.mapping import Linear
+from hwfault.profiles.models import BitFlips, MapFaults, ProfileFaults, Select, load_faults, named_faults
+from hwfault.profiles.profile import Profile
+from hwfault.stream.tables import site_number
+
+KC705 = "bram28-kintex7-kc705b-undervolt"
+SRAM = "sram14-ibm-7points"
+SITES = (
+    Site(name="in", kind="input", bit_width=8, signed=False, layer="Identity", shape=(2, 6, 6)),
+    Site(name="a.weight", kind="weight", bit_width=4, signed=True, layer="Conv", shape=(64, 16, 3, 3)),
+    Site(name="a.bias", kind="bias", bit_width=16, signed=True, layer="Conv", shape=(64,)),
+    Site(name="a.act", kind="activation", bit_width=3, signed=False, layer="ReLU", shape=(64, 40, 40)),
+    Site(name="b.weight", kind="weight", bit_width=3, signed=True, layer="Linear", shape=(1000, 33)),
+)
+WEIGHTS = ("a.weight", "b.weight")
+
+
+def at_voltage(v, **options):
+    return ProfileFaults(profile=KC705, at={"voltage_v": v}, **options)
+
+
+def sram(point=0, **options):
+    return ProfileFaults(profile=SRAM, at={"operating_point": point}, **options)
+
+
+def map_of(plan, name, k=0):
+    """The fault map of process k at a site."""
+    process = plan.at(name).processes[k]
+    assert isinstance(process, MapProcess)
+    return process.map
+
+
+def cells(rows):
+    return set(zip(*(column.tolist() for column in rows.cells()), strict=True))
+
+
+def all_cells(plan):
+    return {name: cells(map_of(plan, name)) for name in plan.names}
+
+
+def saved(folder, words, bits, some, name="device.safetensors", **provenance):
+    """A device's map; cells are (word, bit, kind)."""
+    FaultMap.from_cells(words, bits, *(zip(*some, strict=True) if some else ([], [], [])), provenance).save(
+        folder / name
+    )
+    return str(folder / name)
+
+
+def written(folder, **changes):
+    """A user's profile: permanent independent faults of weights at any rate."""
+    content = {
+        "schema_version": 1, "name": "mine", "title": "mine", "component": "weight_memory",
+        "rate": {"quantity": "faulty_cells", "free": ["p"]}, "effect": {"stuck_at_0": 1.0},
+        "spatial": {"kind": "independent"}, "persistence": {"kind": "permanent"},
+        "mapping": {"kind": "linear", "row_bits": 32},
+    }  # fmt: skip
+    path = folder / "mine.yaml"
+    path.write_text(json.dumps(content | changes))
+    return str(path)
+
+
+VOLTAGES = st.lists(st.floats(0.53, 0.62), min_size=2, max_size=4).map(lambda v: sorted(v, reverse=True))
+
+
+@settings(max_examples=15)
+@given(VOLTAGES, st.integers(0, 2**64 - 1))
+def test_a_milder_voltage_has_a_subset_of_the_faults(voltages, device):
+    plans = [all_cells(resolve(SITES, [at_voltage(v)], device=device)) for v in voltages]
+    for milder, harsher in pairwise(plans):
+        assert all(milder[name] <= harsher[name] for name in WEIGHTS)
+
+
+SHARES = st.integers(0, 32).map(lambda n: n / 32)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 5), SHARES, SHARES)
+def test_a_smaller_share_has_a_subset_of_the_faults(device, one, other):
+    low, high = sorted((one, other))
+    plans = [all_cells(resolve(SITES, [sram(share=share)], device=device)) for share in (low, high)]
+    assert all(plans[0][name] <= plans[1][name] for name in WEIGHTS)
+
+
+def test_operating_points_of_a_list_are_nested_too():
+    sizes = []
+    plans = [all_cells(resolve(SITES, [sram(point)])) for point in range(6, -1, -1)]
+    for milder, harsher in pairwise(plans):
+        assert all(milder[name] <= harsher[name] for name in WEIGHTS)
+        sizes.append(sum(map(len, harsher.values())))
+    assert sizes[-1] > 1000
+
+
+def test_scaled_faults_are_nested_and_full_at_1():
+    fault = sram(2)
+    none, half, full = (all_cells(resolve(SITES, [fault.scaled(factor)])) for factor in (0.0, 0.5, 1.0))
+    assert full == all_cells(resolve(SITES, [fault]))
+    for name in WEIGHTS:
+        assert not none[name]
+        assert none[name] <= half[name] <= full[name]
+    with pytest.raises(ModelError):
+        fault.scaled(1.5)
+
+
+def test_nothing_fails_where_the_source_says_fail_free():
+    plan = resolve(SITES, [at_voltage(0.61)])
+    assert plan.names == WEIGHTS
+    assert all(len(map_of(plan, name)) == 0 for name in WEIGHTS)
+
+
+def test_kc705_cells_are_stuck_at_0():
+    kinds = {kind for found in all_cells(resolve(SITES, [at_voltage(0.53)], device=3)).values() for _, _, kind in found}
+    assert kinds == {Kind.STUCK_AT_0}
+
+
+def test_half_of_the_srams_cells_are_stuck_at_1():
+    found = [kind for some in all_cells(resolve(SITES, [sram()])).values() for _, _, kind in some]
+    ones, n = found.count(Kind.STUCK_AT_1), len(found)
+    assert found.count(Kind.STUCK_AT_0) == n - ones
+    assert abs(ones - n / 2) < 5 * (n / 4) ** 0.5
+
+
+def test_the_rate_is_that_of_cells():
+    """Over several devices, |z| < 5."""
+    bits = sum(site.words * site.bit_width for site in SITES if site.kind == "weight")
+    p = Profile.load(SRAM).resolve_rate({"operating_point": 0}).cells
+    counts = [sum(map(len, all_cells(resolve(SITES, [sram()], device=d)).values())) for d in range(20)]
+    trials = bits * len(counts)
+    assert abs(sum(counts) - trials * p) < 5 * (trials * p) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("component", "names"),
+    [("weight_memory", WEIGHTS), ("activation_memory", ("in", "a.act")), ("input", ("in",))],
+)
+def test_a_profile_strikes_the_sites_of_its_component(tmp_path, component, names):
+    path = written(tmp_path, component=component)
+    assert resolve(SITES, [ProfileFaults(profile=path, at={"p": 0.01})]).names == names
+
+
+def test_chosen_sites_come_first():
+    assert resolve(SITES, [sram(sites="b.*")]).names == ("b.weight",)
+    assert resolve(SITES, [sram(sites=[{"kind": "bias"}, "in"])]).names == ("in", "a.bias")
+
+
+def test_no_site_of_the_component(tmp_path):
+    with pytest.raises(ModelError, match=r"no site matches any of '\* kind=weight', which the profile strikes"):
+        resolve(SITES[:1], [sram()])
+    with pytest.raises(ModelError, match=r"no site matches the selector 'b\.wieght': did you mean 'b\.weight'"):
+        resolve(SITES, [sram(sites="b.wieght")])
+
+
+@pytest.mark.parametrize("fault", [sram(), MapFaults(file="x")], ids=["profile", "map"])
+def test_sites_of_unknown_shape(tmp_path, fault):
+    if isinstance(fault, MapFaults):
+        fault = MapFaults(file=saved(tmp_path, 10, 4, []))
+    blind = [site.model_copy(update={"shape": None}) for site in SITES]
+    with pytest.raises(PlanError, match=r"the shape of the site 'a\.weight' is not known.*an example batch"):
+        resolve(blind, [fault])
+
+
+def test_strict_sources():
+    assert resolve(SITES, [at_voltage(0.53, strict_sources=True)]).names == WEIGHTS
+    sun = ProfileFaults(profile="sram65-lowvdd-sun2017", at={"voltage_v": 0.5})
+    assert resolve(SITES, [sun]).names == WEIGHTS
+    with pytest.raises(ModelError, match="strict sources"):
+        resolve(SITES, [sun.model_copy(update={"strict_sources": True})])
+    with pytest.raises(ModelError, match="strict sources"):
+        resolve(SITES, [ProfileFaults(profile="uniform-flips", at={"ber": 0.1}, strict_sources=True)])
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (at_voltage(0.52), r"voltage_v = 0\.52 lies beyond the measured range, 0\.53 to 0\.59"),
+        (ProfileFaults(profile=KC705), "the operating point lacks voltage_v"),
+        (ProfileFaults(profile=KC705, at={"voltage": 0.55}), "did you mean 'voltage_v'"),
+        (ProfileFaults(profile="bram28-kintex7-kc705-undervolt", at={}), f"did you mean '{KC705}'"),
+        (sram(0.5), r"operating_point = 0\.5 is not among the points"),
+        (ProfileFaults(profile="uniform-flips"), "the free parameter ber is not given"),
+        (ProfileFaults(profile="uniform-flips", at={"ber": 1.5}), r"expected a number in \[0, 1\]"),
+    ],
+)
+def test_operating_points_that_are_none(fault, words):
+    with pytest.raises(ModelError, match=words):
+        resolve(SITES, [fault])
+
+
+def test_a_profile_that_is_no_file(tmp_path):
+    with pytest.raises(FileError, match="cannot be read"):
+        resolve(SITES, [ProfileFaults(profile=str(tmp_path / "no.yaml"))])
+
+
+def test_transient_profiles_become_laws_of_the_stream():
+    plan = resolve(SITES, [ProfileFaults(profile="uniform-flips", at={"ber": 0.01})])
+    law = resolve(SITES, [BitFlips(probability=0.01, sites={"kind": "weight"})])
+    assert (plan.names, plan.device, plan.tables) == (WEIGHTS, None, law.tables)
+    assert [plan.program(name) for name in WEIGHTS] == [law.program(name) for name in WEIGHTS]
+    plan = resolve(SITES, [ProfileFaults(profile="asymmetric", at={"p01": 0.01, "p10": 0.03}, share=0.5)])
+    law = resolve(SITES, [BitFlips(p01=0.005, p10=0.015, sites={"kind": "weight"})])
+    assert [plan.program(name) for name in WEIGHTS] == [law.program(name) for name in WEIGHTS]
+
+
+def test_transient_clusters_are_clusters_of_the_stream():
+    plan = resolve(SITES, [ProfileFaults(profile="mcu", at={"event_probability": 1e-3})])
+    (process,) = plan.at("a.weight").processes
+    assert isinstance(process, Process)
+    assert (process.kind, process.axis, len(process.sizes)) == ("cluster", "word", 3)
+
+
+def test_intermittent_profiles_keep_their_activity(tmp_path):
+    persistence = {"kind": "intermittent", "p_active": 0.3, "refresh": "batch"}
+    plan = resolve(SITES, [ProfileFaults(profile=written(tmp_path, persistence=persistence), at={"p": 0.01})], device=4)
+    for k, name in enumerate(WEIGHTS):
+        (process,) = plan.at(name).processes
+        assert (process.threshold, process.refresh) == (int(0.3 * 2**32), "batch")
+        assert process.site_number == site_number(name, 0)
+        assert not process.permanent
+        assert len(process.map), k
+    permanent = resolve(SITES, [ProfileFaults(profile=written(tmp_path), at={"p": 0.01})], device=4)
+    assert all_cells(plan) == all_cells(permanent)
+
+
+def test_what_strikes_no_memory_is_refused():
+    with pytest.raises(ModelError, match="no site matches any of '\\* kind=accumulator'"):
+        resolve(SITES, [ProfileFaults(profile="stuck-mac-array", at={"pe_fraction": 0.1})])
+    with pytest.raises(ModelError, match="faults of processing elements strike accumulators"):
+        resolve(SITES, [ProfileFaults(profile="stuck-mac-array", at={"pe_fraction": 0.1}, sites="*.weight")])
+
+
+EXAMPLES = {
+    KC705: {"voltage_v": 0.53}, "bram28-virtex7-vc707-undervolt": {"voltage_v": 0.55}, SRAM: {"operating_point": 1},
+    "sram65-lowvdd-sun2017": {"voltage_v": 0.5}, "ddr3l-retention-70c-1v35": {"refresh_interval_ms": 2048},
+    "ddr3l-retention-1v35": {"refresh_interval_ms": 2048, "temperature_c": 70},
+    "seu-sram-iec61508-ref": {"exposure_h": 24}, "uniform-flips": {"ber": 0.01},
+    "asymmetric": {"p01": 0.01, "p10": 0.02}, "mcu": {"event_probability": 0.001},
+}  # fmt: skip
+
+
+def test_every_profile_of_the_library_that_strikes_words_is_tried():
+    arrays = {name for name in library() if Profile.load(name).component in ("accumulator", "datapath")}
+    assert set(library()) - arrays == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_profile_of_the_library_makes_a_plan(name):
+    fault = ProfileFaults(profile=name, at=EXAMPLES[name])
+    plan = resolve(SITES, [fault], device=1)
+    assert plan.names == WEIGHTS
+    assert (plan.device == 1) == (Profile.load(name).persistence.kind != "transient") == depends_on_device([fault])
+    assert FaultPlan.from_json(plan.to_json()) == plan
+
+
+def test_devices_differ_and_are_repeatable():
+    one, same, other = (resolve(SITES, [sram()], device=d) for d in (1, 1, 2))
+    assert one == same
+    assert one.digest == same.digest != other.digest
+    assert all_cells(one) != all_cells(other)
+    assert (one.device, other.device) == (1, 2)
+    for device in (2**64 - 1, 2**63):
+        assert resolve(SITES, [sram()], device=device).device == device
+    for device in (-1, 2**64, 1.5, True):
+        with pytest.raises(HwfaultError):
+            resolve(SITES, [sram()], device=device)
+
+
+def test_a_plan_without_a_device_says_nothing_of_one(tmp_path):
+    plan = resolve(SITES, [BitFlips(probability=0.1), MapFaults(file=saved(tmp_path, 10**5, 32, []))], device=7)
+    assert plan.device is None
+    assert '"device"' not in plan.to_json()
+    assert not depends_on_device([MapFaults(file="nowhere")])
+
+
+def test_two_faults_of_one_kind_are_one_step_and_two_processes(tmp_path):
+    device = saved(tmp_path, 10**5, 32, [(0, 0, 0), (5, 7, 2)])
+    plan = resolve(SITES, [sram(), MapFaults(file=device), BitFlips(probability=0.1), sram(1)], device=1)
+    assert [type(step) for step in plan.steps("a.weight")] == [MapStep, StreamStep, MapStep]
+    first, second = (map_of(plan, "a.weight", k) for k in (0, 1))
+    assert plan.steps("a.weight")[0].process.map == first.then(second)
+    assert [p.fault for p in plan.at("a.weight").processes] == [0, 1, 2, 3]
+
+
+# one behind the other
+
+
+def every_cell(folder, bits, cells_of_it, kind=0):
+    """A device of which every cell is faulty."""
+    words = cells_of_it // bits
+    whole = np.full(words, 2**32 - 1 if kind == 0 else 0, np.uint32)
+    FaultMap(bits, words, np.arange(words), whole, np.full(words, (1 << bits) - 1, np.uint32)).save(folder / "all")
+    return str(folder / "all")
+
+
+@given(st.lists(st.tuples(st.integers(0, 2303), st.integers(0, 31)), max_size=20), st.integers(0, 3))
+def test_tensors_one_behind_the_other_share_no_cell(tmp_path_factory, some, first_row):
+    """Every faulty cell of a packed memory shows in one tensor at one place, or in none."""
+    folder = tmp_path_factory.mktemp("maps")
+    sites = [SITES[1].model_copy(update={"shape": (64, 9)}), SITES[4].model_copy(update={"shape": (50, 33)})]
+    path = saved(folder, 2304, 32, [(w, b, 0) for w, b in dict.fromkeys(some)])
+    plan = resolve(sites, [MapFaults(file=path, first_row=first_row)])
+    starts = {}
+    row = first_row
+    for site in sites:
+        starts[site.name] = row * 32
+        row += -(-site.words * site.bit_width // 32)
+    found = {}
+    for site in sites:
+        for word, bit, _ in cells(map_of(plan, site.name)):
+            cell = starts[site.name] + word * site.bit_width + bit
+            assert cell not in found
+            found[cell] = site.name
+    held = {starts[s.name] + i for s in sites for i in range(s.words * s.bit_width)}
+    assert set(found) == {w * 32 + b for w, b in some} & held
+
+
+def test_a_mapping_of_ones_own(tmp_path):
+    """Padded words, highest bit first, in rows of 8: the word of 3 bits lies in columns 2, 1, 0 or 6, 5, 4."""
+    site = SITES[4].model_copy(update={"shape": (4,)})
+    path = saved(tmp_path, 2, 8, [(0, 0, 1), (0, 3, 1), (0, 6, 2), (1, 5, 0)])
+    mapping = Linear(row_bits=8, packing="padded", bit_order="msb_first")
+    plan = resolve([site], [MapFaults(file=path, mapping=mapping)])
+    expected = set()
+    layout = mapping.layout([Stored("b.weight", (4,), 3)])
+    for word in range(4):
+        for bit in range(3):
+            cell = int(layout.cells("b.weight", word, bit))
+            kind = {0: 1, 3: 1, 6: 2, 13: 0}.get(cell)
+            expected |= {(word, bit, kind)} if kind is not None else set()
+    assert cells(map_of(plan, "b.weight")) == expected
+    assert len(expected) >= 2
+
+
+def test_a_buffer_that_is_used_again(tmp_path):
+    """Two rows of 8 bits serve four words of 4 bits after four: one faulty cell shows in every fourth."""
+    site = SITES[1].model_copy(update={"shape": (10,)})
+    path = saved(tmp_path, 2, 8, [(1, 5, 2)])
+    plan = resolve([site], [MapFaults(file=path, mapping=Linear(rows=2, row_bits=8, tile="repeat"))])
+    assert cells(map_of(plan, "a.weight")) == {(3, 1, 2), (7, 1, 2)}
+
+
+def test_the_rows_of_a_map_may_be_longer_than_its_words(tmp_path):
+    """Rows of 64 bits told of in words of 32: `row_bits` in the provenance, and tensors begin on new rows."""
+    sites = [SITES[1].model_copy(update={"shape": (3,)}), SITES[4].model_copy(update={"shape": (2,)})]
+    path = saved(tmp_path, 4, 32, [(0, 5, 0), (0, 13, 0), (2, 4, 0)], row_bits="64")
+    plan = resolve(sites, [MapFaults(file=path)])
+    assert cells(map_of(plan, "a.weight")) == {(1, 1, 0)}
+    assert cells(map_of(plan, "b.weight")) == {(1, 1, 0)}
+    later = resolve(sites[1:], [MapFaults(file=path, first_row=1)])
+    assert cells(map_of(later, "b.weight")) == {(1, 1, 0)}
+
+
+def test_representations_go_with_the_mapping(tmp_path):
+    mapping = Linear(row_bits=32, representation="offset_binary")
+    plan = resolve(
+        SITES, [sram(mapping=mapping), ProfileFaults(profile="uniform-flips", at={"ber": 0.1}, mapping=mapping)]
+    )
+    assert {p.representation for name in WEIGHTS for p in plan.at(name).processes} == {"offset_binary"}
+    assert [step.representation for step in plan.steps("a.weight")] == ["offset_binary"] * 2
+
+
+def test_a_map_too_small_names_both_sizes(tmp_path):
+    with pytest.raises(ModelError, match=r"\b10\b.*\b4\b|\b40\b") as error:
+        resolve(SITES, [MapFaults(file=saved(tmp_path, 10, 4, []))])
+    needed = -(-64 * 16 * 9 * 4 // 4) + -(-33000 * 3 // 4)
+    assert str(needed) in str(error.value) or str(needed * 4) in str(error.value)
+
+
+@pytest.mark.parametrize(("first_row", "words"), [(10, "first_row is 10"), (10**9, "first_row is 1000000000")])
+def test_first_rows_outside_the_map(tmp_path, first_row, words):
+    with pytest.raises(ModelError, match=words):
+        resolve(SITES, [MapFaults(file=saved(tmp_path, 10, 4, []), first_row=first_row)])
+
+
+def test_files_that_are_no_map(tmp_path):
+    (tmp_path / "foreign").write_bytes(b"word,bit\n1,2\n")
+    for name, words in (("nowhere", "cannot be read"), ("foreign", "not a fault map")):
+        with pytest.raises(FileError, match=f"{name}: {words}"):
+            resolve(SITES, [MapFaults(file=str(tmp_path / name))])
+
+
+@pytest.mark.parametrize("row_bits", ["wide", "0", "-4", "", "1e9", "99999999999"])
+def test_a_map_whose_provenance_is_wrong(tmp_path, row_bits):
+    path = saved(tmp_path, 10**5, 32, [], row_bits=row_bits)
+    with pytest.raises(HwfaultError, match="row_bits"):
+        resolve(SITES, [MapFaults(file=path)])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"p_active": 1.5}, {"p_active": -1}, {"refresh": "day"}, {"first_row": -1}, {"fil": "x"}]
+)
+def test_map_faults_that_are_none(wrong):
+    with pytest.raises(ModelError):
+        MapFaults(**{"file": "x"} | wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"share": 1.1}, {"share": -0.1}, {"profil": "x"}, {"at": {"v": "much"}}, {"sites": 3}]
+)
+def test_profile_faults_that_are_none(wrong):
+    with pytest.raises(ModelError):
+        ProfileFaults(**{"profile": SRAM} | wrong)
+
+
+def test_measured_maps_that_come_and_go(tmp_path):
+    path = saved(tmp_path, 10**5, 32, [(0, 0, 0)])
+    plan = resolve(SITES, [MapFaults(file=path, p_active=0.25, refresh="power_cycle")])
+    (process,) = plan.at("a.weight").processes
+    assert (process.threshold, process.refresh) == (2**30, "power_cycle")
+    assert resolve(SITES, [MapFaults(file=path)]).at("a.weight").processes[0].permanent
+
+
+# plans
+
+
+@cache
+def mixed_plan():
+    faults = [sram(), BitFlips(probability=0.01), at_voltage(0.53, sites={"kind": "activation"})]
+    return resolve(SITES, faults, device=2**64 - 1)
+
+
+def test_plans_survive_json_and_files(tmp_path):
+    plan = mixed_plan()
+    read = FaultPlan.from_json(plan.to_json())
+    assert read == plan
+    assert (read.digest, read.device, read.to_json()) == (plan.digest, 2**64 - 1, plan.to_json())
+    plan.save(tmp_path / "p.json")
+    assert FaultPlan.load(tmp_path / "p.json") == plan
+    assert map_of(read, "a.weight") == map_of(plan, "a.weight")
+    assert map_of(read, "a.weight").provenance["device"] == str(2**64 - 1)
+
+
+def test_provenance_says_where_a_map_comes_from():
+    provenance = map_of(mixed_plan(), "a.weight").provenance
+    assert provenance["name"] == SRAM
+    assert provenance["profile"] == Profile.load(SRAM).digest
+    assert provenance["at"] == "operating_point=0"
+
+
+def test_a_plan_is_printed():
+    text = str(mixed_plan())
+    assert "fault 0 (map)" in text
+    assert "fault 1 (bit)" in text
+    assert SRAM in text
+
+
+def changed_json(plan, change):
+    data = json.loads(plan.to_json())
+    process = next(p for entry in data["sites"] for p in entry["processes"] if p["kind"] == "map")
+    change(process)
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p["map"].pop("word"), "not a fault map"),
+        (lambda p: p["map"].update(extra=1), "not a fault map"),
+        (lambda p: p["map"]["word"].reverse(), "ascending"),
+        (lambda p: p["map"]["word"].__setitem__(0, -1), "word -1"),
+        (lambda p: p["map"]["word"].__setitem__(0, 0.5), "integers"),
+        (lambda p: p["map"]["word"].__setitem__(0, "x"), "fault map"),
+        (lambda p: p["map"]["word"].pop(), "one length"),
+        (lambda p: p["map"]["and_mask"].__setitem__(0, -1), "and_mask"),
+        (lambda p: p["map"]["and_mask"].__setitem__(0, 2**32 + 5), "and_mask"),
+        (lambda p: p["map"]["xor_mask"].__setitem__(0, 16), "bits beyond"),
+        (lambda p: p["map"]["xor_mask"].__setitem__(0, 2**70), "fault map"),
+        (lambda p: p["map"].update(bit_width=5), "words of 5 bits for"),
+        (lambda p: p["map"].update(words=10**6), "1000000 words"),
+        (lambda p: p["map"].update(word={}), "fault map"),
+        (lambda p: p["map"].update(provenance=[1]), "fault map"),
+        (lambda p: p.update(map=3), "not a fault map"),
+        (lambda p: p.update(threshold=2**32 + 1), "threshold"),
+        (lambda p: p.update(refresh="day"), "refresh"),
+        (lambda p: p.update(site_number=5), "is not its own"),
+        (lambda p: p.update(representation="gray"), "representation"),
+    ],
+)
+def test_plans_whose_maps_are_wrong(change, words):
+    plan = resolve(SITES, [sram()])
+    with pytest.raises(PlanError, match=words):
+        FaultPlan.from_json(changed_json(plan, change))
+
+
+# names
+
+
+def test_named_faults(tmp_path):
+    assert named_faults("map:a b.safetensors") == (MapFaults(file="a b.safetensors"),)
+    assert named_faults(f"{KC705}@voltage_v=0.53") == (at_voltage(0.53),)
+    assert named_faults(KC705) == (ProfileFaults(profile=KC705),)
+    mine = written(tmp_path)
+    assert named_faults(f"{mine}@p=0.5") == (ProfileFaults(profile=mine, at={"p": 0.5}),)
+    assert named_faults(mine) == load_faults(mine) == (ProfileFaults(profile=mine),)
+    listed = tmp_path / "faults.yaml"
+    listed.write_text(
+        f"faults: [{{model: profile, profile: {KC705}, at: {{voltage_v: 0.53}}}}, {{model: map, file: x}}]"
+    )
+    assert named_faults(str(listed)) == (at_voltage(0.53), MapFaults(file="x"))
+
+
+@pytest.mark.parametrize(
+    "text", [f"{KC705}@", f"{KC705}@voltage_v", f"{KC705}@voltage_v=x", f"{KC705}@v=1,v=2", "@a=1", "x@=1"]
+)
+def test_names_that_are_none(text):
+    with pytest.raises(ModelError):
+        named_faults(text)
+
+
+# listings
+
+
+def test_the_listing_of_a_map_is_its_cells():
+    plan = resolve(SITES, [BitFlips(probability=1e-3), sram()])
+    found = [f for f in faults_at(plan, "a.weight", seed=1, sample=0) if f.process == 1]
+    words = {"flip": 0, "stuck at 0": 1, "stuck at 1": 2}
+    listed = [(f.word, f.bit, words[f.effect]) for f in found]
+    assert listed == sorted(cells(map_of(plan, "a.weight", 1)))
+    assert all(f.aux is None for f in found)
+
+
+def test_the_listing_of_an_intermittent_map_is_what_is_active(tmp_path):
+    every = [(w, b, 0) for w in range(2000) for b in range(32)]
+    path = saved(tmp_path, 2000, 32, every)
+    site = SITES[3].model_copy(update={"shape": (100, 10)})
+    for refresh, period in (("inference", 5), ("batch", 5), ("epoch", 0), ("power_cycle", 0)):
+        plan = resolve([site], [MapFaults(file=path, sites="a.act", p_active=0.3, refresh=refresh)])
+        (step,) = plan.steps("a.act")
+        listed = {(f.word, f.bit, 0) for f in faults_at(plan, "a.act", seed=2, sample=5)}
+        assert listed == cells(step.active(2, period))
+        assert 0 < len(listed) < 3000
+
+
+def test_the_listing_stays_within_the_words_asked_for():
+    plan = resolve(SITES, [sram()])
+    whole = faults_at(plan, "a.weight", seed=1, sample=0)
+    assert [f for f in whole if f.word < 100] == faults_at(plan, "a.weight", seed=1, sample=0, words=100)
+
+
+def test_selectors_of_maps_are_weights_unless_given(tmp_path):
+    path = saved(tmp_path, 10**5, 32, [])
+    assert resolve(SITES, [MapFaults(file=path)]).names == WEIGHTS
+    assert resolve(SITES, [MapFaults(file=path, sites=[Select(kind="bias")])]).names == ("a.bias",)
+    with pytest.raises(ModelError, match="no site matches"):
+        resolve(SITES[:1], [MapFaults(file=path)])
