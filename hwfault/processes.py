@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
-from hwfault.codes import CodeFormat, Codes, Representation, represent, twos_complement
+from hwfault.codes import CodeFormat, Codes, Representation, decode, encode
 from hwfault.profiles.faultmap import ALL_ONES, FaultMap
 from hwfault.profiles.models import SiteKind
 from hwfault.profiles.records import Record
@@ -23,6 +23,7 @@ _RANDOM = KINDS.index("random")
 Uint32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 Refresh = Literal["inference", "batch", "epoch", "power_cycle"]
 Samples = NDArray[np.int64]
+Values = NDArray[np.floating]
 Accept = Annotated[int, Field(ge=0, le=ACCEPT_ALL)]
 
 
@@ -143,6 +144,11 @@ class StreamStep(NamedTuple):
     reads_stored: bool
     representation: Representation
 
+    @property
+    def changes(self) -> bool:
+        """Whether a parameter's faults may differ from batch to batch of one seed."""
+        return False
+
     def struck(self, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
         """The codes (samples, words) after the step; a parameter is sample 0."""
         numbers = samples if batched else np.zeros(1, np.int64)
@@ -157,6 +163,11 @@ class MapStep(NamedTuple):
     @property
     def representation(self) -> Representation:
         return self.process.representation or "twos_complement"
+
+    @property
+    def changes(self) -> bool:
+        """Whether a parameter's faults may differ from batch to batch of one seed."""
+        return not self.process.permanent and self.process.refresh in ("inference", "batch")
 
     def struck(self, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
         """The codes (samples, words) after the step; `samples[0]` is the period of a parameter and of a batch."""
@@ -181,15 +192,26 @@ class MapStep(NamedTuple):
 Step = StreamStep | MapStep
 
 
-def strike_codes(step: Step, codes: Codes, *, seed: int, samples: Samples, batched: bool, fmt: CodeFormat) -> Codes:
-    """Two's complement codes (samples, words) after a step, in NumPy; words that it leaves alone keep theirs.
+def strike_values(
+    step: Step,
+    values: Values,
+    scale: ArrayLike,
+    zero_point: ArrayLike,
+    fmt: CodeFormat,
+    *,
+    seed: int,
+    samples: Samples,
+    batched: bool,
+) -> Values:
+    """The values after a step, in NumPy, as every engine computes them; words that it leaves alone keep their bits.
 
-    `samples` (samples,) are numbers of samples; a parameter (not `batched`) has one row, whose number says when.
+    `fmt` says how integers are stored but for the step's own representation. `samples` (samples,) are the numbers of
+    the elements of axis 0 where these are `batched`; a parameter has a single one, which says when.
     """
-    stored = represent(codes, replace(fmt, representation=step.representation))
-    struck = step.struck(stored, seed, samples, batched)
-    back = twos_complement(struck, replace(fmt, representation=step.representation))
-    return np.where(struck == stored, codes, back).astype(np.uint32)
+    fmt = replace(fmt, representation=step.representation)
+    codes = encode(values, scale, zero_point, fmt)
+    struck = step.struck(codes.reshape(len(samples), -1), seed, samples, batched).reshape(codes.shape)
+    return np.where(struck == codes, values, decode(struck, scale, zero_point, fmt, values.dtype.type))
 
 
 class SitePlan(Record):
