@@ -55,7 +55,7 @@ def command(
 
         plan = plan_of(load_model(source))
     else:
-        plan = given_plan(list_sites(source, network), None, faults, given.device or 0)
+        plan = given_plan(list_sites(source, network), None, faults, seed if given.device is None else given.device)
     if plan is None:
         raise HwfaultError("no faults were named; give --faults FILE, --ber RATE, a plan (.json) or a faulted graph")
     found = [] if name is None else faults_at(plan, name, seed=seed, sample=sample, words=words)
@@ -67,6 +67,6 @@ def command(
     if as_json:
         print_json([fault.model_dump(mode="json") for fault in found])
         return
-    rows = [[f.process, f.word, "-" if f.bit is None else f.bit, f.aux, f.effect] for f in found]
+    rows = [[f.process, f.word, *("-" if n is None else n for n in (f.bit, f.aux)), f.effect] for f in found]
     print_table(["fault", "word", "bit", "aux", "effect"], rows)
     click.echo(f"{len(found)} faults at {name}, seed {seed}, sample {sample}")
