@@ -1,5 +1,6 @@
 """The training loop: clean, or under faults that ramp up."""
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import Injection, inject
+from hwfault.inject import Injection, inject, sites
 from hwfault.plan import resolve
 from hwfault.profiles.records import Record
 from hwfault.train.config import TrainConfig
@@ -44,7 +45,7 @@ def train(
     """
     network.train()
     history: list[Epoch] = []
-    with seeded(config.seed, network), _faults(network, config) as injection:
+    with seeded(config.seed, network), _faults(network, data, config) as injection:
         run = _Run(network, data, config)
         for epoch in range(1, config.epochs + 1):
             _set_ramp(injection, epoch, config)
@@ -64,19 +65,25 @@ def ramp_factor(epoch: int, config: TrainConfig) -> float:
     return min(1.0, epoch / max(1.0, config.ramp * config.epochs))
 
 
-def _faults(network: nn.Module, config: TrainConfig) -> AbstractContextManager[Injection | None]:
+def _faults(network: nn.Module, data: Dataset, config: TrainConfig) -> AbstractContextManager[Injection | None]:
     if not config.faults:
         return nullcontext()
-    return inject(network, config.faults, seed=config.seed, device=config.device, gradient=config.gradient)
+    example = copy.deepcopy(network), data.train_x[:1].to(next((p.device for p in network.parameters()), None))
+    plan = resolve(sites(*example), config.faults, device=_device_number(config))
+    return inject(network, plan, seed=config.seed, gradient=config.gradient)
+
+
+def _device_number(config: TrainConfig) -> int:
+    return config.seed if config.device is None else config.device
 
 
 def _set_ramp(injection: Injection | None, epoch: int, config: TrainConfig) -> None:
     ramp = ramp_factor(epoch, config)
     if injection is None or ramp == ramp_factor(epoch - 1, config):  # plans take time to resolve
         return
-    sites = [entry.site for entry in injection.plan.sites]
-    device = config.seed if config.device is None else config.device
-    injection.plan = resolve(sites, [fault.scaled(ramp) for fault in config.faults], device=device)
+    planned = [entry.site for entry in injection.plan.sites]
+    faults = [fault.scaled(ramp) for fault in config.faults]
+    injection.plan = resolve(planned, faults, device=_device_number(config))
 
 
 class _Run:
