@@ -150,6 +150,11 @@ class MapStep(NamedTuple):
     def representation(self) -> Representation:
         return self.process.representation or "twos_complement"
 
+    @property
+    def changes(self) -> bool:
+        """Whether a parameter's faults may differ from batch to batch of one seed."""
+        return self.process.threshold < ALWAYS and self.process.refresh in ("inference", "batch")
+
     def struck(self, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
         """The codes (samples, words) after the step; `samples[0]` is the period of a parameter and of a batch."""
         if self.process.permanent:
@@ -179,6 +184,11 @@ class ProtectedStep(NamedTuple):
     @property
     def representation(self) -> Representation:
         return self.process.representation or "twos_complement"
+
+    @property
+    def changes(self) -> bool:
+        """Whether a parameter's faults may differ from batch to batch of one seed."""
+        return self.process.threshold < ALWAYS and self.process.refresh in ("inference", "batch")
 
     def struck(self, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
         """The codes (samples, words) after the step."""

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from hwfault.codes import CodeFormat, Codes, Representation, represent, twos_complement
+from hwfault.codes import CodeFormat, Codes, Representation, decode, encode
 from hwfault.mapped import Accept, MapProcess, MapStep, ProtectedProcess, ProtectedStep, Refresh, Samples, Uint32
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.records import Record
@@ -34,6 +34,7 @@ KINDS = ("bit", "cluster", "mask", "random", "late")
 _RANDOM = KINDS.index("random")
 
 Length = Annotated[int, Field(ge=1, le=1 << 31)]
+Values = NDArray[np.floating]
 
 
 class Site(Record):
@@ -132,6 +133,11 @@ class StreamStep(NamedTuple):
     reads_stored: bool
     representation: Representation
 
+    @property
+    def changes(self) -> bool:
+        """Whether a parameter's faults may differ from batch to batch of one seed."""
+        return False
+
     def struck(self, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
         """The codes (samples, words) after the step; a parameter is sample 0."""
         numbers = samples if batched else np.zeros(1, np.int64)
@@ -141,19 +147,26 @@ class StreamStep(NamedTuple):
 Step = StreamStep | MapStep | ProtectedStep
 
 
-def strike_codes(
-    step: Step, codes: Codes, *, seed: int, samples: Samples, batched: bool, fmt: CodeFormat
-) -> tuple[Codes, NDArray[np.bool_]]:
-    """Two's complement codes (samples, words) after a step, and which words it changed, in NumPy.
+def strike_values(
+    step: Step,
+    values: Values,
+    scale: ArrayLike,
+    zero_point: ArrayLike,
+    fmt: CodeFormat,
+    *,
+    seed: int,
+    samples: Samples,
+    batched: bool,
+) -> Values:
+    """The values after a step, in NumPy, as every engine computes them; words that it leaves alone keep their bits.
 
-    `samples` (samples,) are numbers of samples; a parameter (not `batched`) has one row, whose number says when. A
-    changed word may have its code again where two stored codes stand for one integer (minus zero).
+    `fmt` says how integers are stored but for the step's own representation. `samples` (samples,) are the numbers of
+    the elements of axis 0 where these are `batched`; a parameter has a single one, which says when.
     """
-    own = replace(fmt, representation=step.representation)
-    stored = represent(codes, own)
-    struck = step.struck(stored, seed, samples, batched)
-    changed = struck != stored
-    return np.where(changed, twos_complement(struck, own), codes).astype(np.uint32), changed
+    fmt = replace(fmt, representation=step.representation)
+    codes = encode(values, scale, zero_point, fmt)
+    struck = step.struck(codes.reshape(len(samples), -1), seed, samples, batched).reshape(codes.shape)
+    return np.where(struck == codes, values, decode(struck, scale, zero_point, fmt, values.dtype.type))
 
 
 class SitePlan(Record):

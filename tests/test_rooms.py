@@ -34,6 +34,7 @@ SAME_FLOOR = {
     ("files", "errors"),  # errors lie below everything
     ("codes", "errors"),
     ("profiles", "stream"),  # a model checks its numbers with the one table builder
+    ("hardware", "processes"),  # profiles become processes, and these a plan
     ("plan", "processes"),
     ("hardware", "processes"),
     ("datapath", "processes"),
@@ -42,6 +43,7 @@ SAME_FLOOR = {
     ("plan", "hardware"),
     ("graph", "inject"),  # replay compares the two
 }
+EVERYONES = ("hwfault.__version__", "hwfault.__path__", "hwfault.__file__")
 HEAVY = ("torch", "onnx", "brevitas", "qonnx", "onnxruntime", "sklearn", "matplotlib", "ray", "triton")
 
 
@@ -73,7 +75,7 @@ def rooms_imported(path):
     """The rooms that a file imports; where the package lies and which version it has is for everyone."""
     package = ".".join(["hwfault", *path.relative_to(PACKAGE).parent.parts])
     for name in imports(path.read_text(encoding="utf-8"), package):
-        if name.split(".")[0] == "hwfault" and name not in ("hwfault.__version__", "hwfault.__path__"):
+        if name.split(".")[0] == "hwfault" and name not in EVERYONES:
             yield name.split(".")[1]
 
 
@@ -141,7 +143,9 @@ def modules_after(statement):
         "import hwfault.errors, hwfault.codes, hwfault.files",
         "import hwfault.stream, hwfault.stream.reference, hwfault.stream.native",
         "import hwfault.profiles, hwfault.profiles.models",
-        "import hwfault.plan",
+        "import hwfault.profiles.mapping, hwfault.profiles.systolic",
+        "import hwfault.profiles.profile, hwfault.profiles.draw, hwfault.profiles.faultmap",
+        "import hwfault.plan, hwfault.hardware, hwfault.processes, hwfault.listing",
     ],
 )
 def test_light_imports_stay_light(statement):

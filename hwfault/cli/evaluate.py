@@ -50,6 +50,7 @@ def command(
     folder = None if out is None else output_folder(out)
     if rates is not None and given.anything:
         raise click.UsageError("--rates and --faults or --ber were both given, expected one of them")
+    given.check_strict()
     faults = given.faults if rates is None else ()
     model, config, held_out = load_run(run, network, data)
     x, y = held_out.test_x, held_out.test_y

@@ -31,9 +31,15 @@ class Given:
         """The faults that the options name; empty if none does."""
         if self.named is not None and self.ber is not None:
             raise click.UsageError("--faults and --ber were both given, expected one of them")
+        self.check_strict()
         if self.named is None:
             return self._symmetric()
         return tuple(self._completed(fault) for fault in named_faults(self.named))
+
+    def check_strict(self) -> None:
+        """Raises UsageError where --strict-sources would say nothing."""
+        if self.strict_sources and self.named is None:
+            raise click.UsageError("--strict-sources goes with the profiles of --faults")
 
     def _symmetric(self) -> tuple[FaultModel, ...]:
         if self.ber is None and self.select is not None:
@@ -64,7 +70,7 @@ _OPTIONS = (
     click.option(
         "--device",
         type=click.IntRange(min=0, max=(1 << 64) - 1),
-        help="The device whose permanent faults strike.  [default: the seed's]",
+        help="The device whose permanent faults strike.  [default: the seed's number; 0 for a graph]",
     ),
     click.option("--strict-sources", is_flag=True, help="Refuse profiles that rest on an assumption."),
 )

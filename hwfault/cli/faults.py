@@ -57,7 +57,7 @@ def command(
 
         plan = plan_of(load_model(source))
     else:
-        plan = given_plan(list_sites(source, network), None, faults, given.device or 0)
+        plan = given_plan(list_sites(source, network), None, faults, seed if given.device is None else given.device)
     if plan is None:
         raise HwfaultError("no faults were named; give --faults FILE, --ber RATE, a plan (.json) or a faulted graph")
     found = [] if name is None else faults_at(plan, name, seed=seed, sample=sample, words=words)

@@ -128,7 +128,7 @@ def _chain(model: ModelProto, entry: GraphSite, plan: FaultPlan) -> list[NodePro
     names = [f"{after}_before_faults", *(f"{after}_after_step{i}" for i in range(1, len(steps))), after]
     nodes = []
     for i, step in enumerate(steps):
-        name = f"{quantizer.name}.faults" + (f"{i}" if i else "")
+        name = f"{quantizer.name or after}.faults" + (f"{i}" if i else "")
         node, constants = fault_node(site, step, (names[i], quantizer.input[1], zero_point), names[i + 1], name)
         model.graph.initializer.extend(constants)
         nodes.append(node)

@@ -31,8 +31,8 @@ Made = tuple[NodeProto, list[TensorProto]]
 def fault_node(site: Site, step: Step, inputs: tuple[str, str, str], output: str, name: str) -> Made:
     """The node of a step behind `inputs` (values, scale, zero point), and the constants that it reads."""
     op, own, numbers, constants = _MAKERS[type(step)](step)
-    tensors = [numpy_helper.from_array(values, f"{name}.{key}") for key, values in constants.items()]
-    given = {tensor.name.removeprefix(f"{name}."): tensor.name for tensor in tensors}
+    given = {key: f"{output}.{key}" for key in constants}  # outputs have names of their own, nodes may have none
+    tensors = [numpy_helper.from_array(values, given[key]) for key, values in constants.items()]
     given |= {"seed": SEED, "first_sample": FIRST_SAMPLE}
     node = helper.make_node(op, [*inputs, *(given[key] for key in FAULT_OPS[op])], [output], name=name, domain=DOMAIN)
     numbers |= {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}

@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, helper
 from torch import Tensor, nn
 
 from hwfault import __version__
-from hwfault.codes import CodeFormat, Codes, decode, encode
+from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.insert import FaultNode, fault_nodes
@@ -26,7 +26,7 @@ from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject
 from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan, Site, SitePlan
-from hwfault.processes import Step, strike_codes
+from hwfault.processes import Step, strike_values
 
 Array = NDArray[Any]
 Progress = Callable[[int, int | None], object]
@@ -123,6 +123,11 @@ class _Watched:
     zero_point: Array
     steps: tuple[Step, ...]
 
+    @property
+    def changes(self) -> bool:
+        """Whether its faults may differ from batch to batch of a seed."""
+        return self.site.batched or any(step.changes for step in self.steps)
+
 
 @dataclass
 class _Tally:
@@ -156,15 +161,15 @@ class _Engines:
         self._compare_outputs(getattr(result, "value", result).numpy(force=True), plain)
 
     def _names_now(self) -> list[str]:
-        """The tensors to fetch: parameters are the same in every batch of a seed."""
-        watched = [w for nodes in self._watched.values() for w in nodes if w.site.batched or self.first_batch]
+        """The tensors to fetch: most parameters are the same in every batch of a seed."""
+        watched = [w for nodes in self._watched.values() for w in nodes if w.changes or self.first_batch]
         return [name for w in watched for name in (w.node.before, w.node.after) if name != self._output]
 
     def observe(self, name: str, before: Tensor, after: Tensor, scale: Tensor, zero_point: Tensor) -> None:
         """Compares one run of a site in PyTorch with the same run in the graph."""
         call = self._calls[name]
         self._calls[name] += 1
-        if call >= len(self._watched[name]) or not (self._watched[name][0].site.batched or self.first_batch):
+        if call >= len(self._watched[name]) or not (self._watched[name][0].changes or self.first_batch):
             return
         watched = self._watched[name][call]
         ours = [tensor.numpy(force=True) for tensor in (before, after, scale, zero_point)]
@@ -277,15 +282,11 @@ class _Side:
 
     def strays(self, watched: _Watched, seed: int, first_sample: int) -> NDArray[np.bool_]:
         """Where the values after the faults are not, to the bit, what the stream makes of those before."""
-        fmt, samples = self._format, np.arange(len(self.before)) + first_sample
-        struck, changed = self.before, np.zeros(self.before.shape, bool)
+        values, samples = self._before, np.arange(len(self.before)) + first_sample
+        grid = (self._scale, self._zero_point, self._format)
         for step in watched.steps:
-            struck, now = strike_codes(step, struck, seed=seed, samples=samples, batched=self.batched, fmt=fmt)
-            changed |= now
-        shape = self._before.shape
-        faulty = decode(struck.reshape(shape), self._scale, self._zero_point, fmt, self._before.dtype.type)
-        expected = np.where(changed.reshape(shape), faulty, self._before)
-        differs: NDArray[np.bool_] = _bits(expected) != _bits(self._after)
+            values = strike_values(step, values, *grid, seed=seed, samples=samples, batched=self.batched)
+        differs: NDArray[np.bool_] = _bits(values) != _bits(self._after)
         return differs.reshape(self.before.shape)
 
 

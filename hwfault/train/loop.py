@@ -1,5 +1,6 @@
 """The training loop: clean, or under faults that ramp up."""
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -67,19 +68,22 @@ def ramp_factor(epoch: int, config: TrainConfig) -> float:
 def _faults(network: nn.Module, data: Dataset, config: TrainConfig) -> AbstractContextManager[Injection | None]:
     if not config.faults:
         return nullcontext()
-    where = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    found = sites(network, data.train_x[:1].to(where))
-    plan = resolve(found, config.faults, device=config.seed if config.device is None else config.device)
+    example = copy.deepcopy(network), data.train_x[:1].to(next((p.device for p in network.parameters()), None))
+    plan = resolve(sites(*example), config.faults, device=_device_number(config))
     return inject(network, plan, seed=config.seed, gradient=config.gradient)
+
+
+def _device_number(config: TrainConfig) -> int:
+    return config.seed if config.device is None else config.device
 
 
 def _set_ramp(injection: Injection | None, epoch: int, config: TrainConfig) -> None:
     ramp = ramp_factor(epoch, config)
     if injection is None or ramp == ramp_factor(epoch - 1, config):  # plans take time to resolve
         return
-    sites = [entry.site for entry in injection.plan.sites]
-    device = config.seed if config.device is None else config.device
-    injection.plan = resolve(sites, [fault.scaled(ramp) for fault in config.faults], device=device)
+    planned = [entry.site for entry in injection.plan.sites]
+    faults = [fault.scaled(ramp) for fault in config.faults]
+    injection.plan = resolve(planned, faults, device=_device_number(config))
 
 
 class _Run:

@@ -142,3 +142,12 @@ def test_intermittent_faults_come_and_go_with_the_epochs(tmp_path, monkeypatch):
     masks = {epoch: {mask for at, mask in seen if at == epoch} for epoch in (1, 2, 3)}
     assert [len(masks[epoch]) for epoch in (1, 2, 3)] == [1, 1, 1]
     assert len(set.union(*masks.values())) == 3
+
+
+def test_faults_of_activations_at_addresses(tmp_path):
+    """Which need the shapes of activations, known from the data."""
+    path = str(tmp_path / "m")
+    FaultMap.from_cells(8, 4, range(8), [3] * 8, [1] * 8).save(path)
+    struck, history = trained(epochs=2, faults=[MapFaults(file=path, sites={"kind": "activation"})])
+    assert len(history) == 2
+    assert not same(struck, trained(epochs=2)[0])
