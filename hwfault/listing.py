@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from hwfault.errors import HwfaultError
-from hwfault.hardware import layout_of
 from hwfault.plan import FaultPlan, Process, Site
-from hwfault.processes import AnyProcess, MapProcess, MapStep, ProtectedProcess
+from hwfault.plan.hardware import layout_of
+from hwfault.plan.processes import AnyProcess, MapProcess, MapStep, ProtectedProcess
 from hwfault.profiles.faultmap import Kind, Words
 from hwfault.profiles.models import MapFaults, ProfileFaults
 from hwfault.profiles.records import Record

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, HwfaultError, ModelError, PlanError
-from hwfault.hardware import depends_on_device
 from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.processes import MapProcess, MapStep, Process, StreamStep
+from hwfault.plan.hardware import depends_on_device
+from hwfault.plan.processes import MapProcess, MapStep, Process, StreamStep
 from hwfault.profiles.faultmap import FaultMap, Kind
 from hwfault.profiles.layouts import Stored
 from hwfault.profiles.library import library

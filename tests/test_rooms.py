@@ -17,9 +17,6 @@ FLOORS = {
     "files": 0,
     "stream": 1,
     "profiles": 1,
-    "processes": 2,
-    "hardware": 2,
-    "datapath": 2,
     "plan": 2,
     "inject": 3,
     "graph": 3,
@@ -34,13 +31,6 @@ SAME_FLOOR = {
     ("files", "errors"),  # errors lie below everything
     ("codes", "errors"),
     ("profiles", "stream"),  # a model checks its numbers with the one table builder
-    ("hardware", "processes"),  # profiles become processes, and these a plan
-    ("plan", "processes"),
-    ("hardware", "processes"),
-    ("datapath", "processes"),
-    ("datapath", "hardware"),
-    ("plan", "datapath"),
-    ("plan", "hardware"),
     ("graph", "inject"),  # replay compares the two
 }
 EVERYONES = ("hwfault.__version__", "hwfault.__path__", "hwfault.__file__")
@@ -145,7 +135,7 @@ def modules_after(statement):
         "import hwfault.profiles, hwfault.profiles.models",
         "import hwfault.profiles.mapping, hwfault.profiles.systolic",
         "import hwfault.profiles.profile, hwfault.profiles.draw, hwfault.profiles.faultmap",
-        "import hwfault.plan, hwfault.hardware, hwfault.processes, hwfault.listing",
+        "import hwfault.plan, hwfault.plan.hardware, hwfault.plan.processes, hwfault.listing",
     ],
 )
 def test_light_imports_stay_light(statement):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError
 from hwfault.files import write_atomically
-from hwfault.hardware import depends_on_device
 from hwfault.inject import Injection, ProtectionCounts, inject, sites
 from hwfault.plan import FaultPlan, resolve
-from hwfault.processes import AnyProcess, ProtectedProcess
+from hwfault.plan.hardware import depends_on_device
+from hwfault.plan.processes import AnyProcess, ProtectedProcess
 from hwfault.profiles.models import FaultModel, bit_errors
 from hwfault.profiles.records import Record
 

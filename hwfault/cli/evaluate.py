@@ -1,6 +1,7 @@
 """`hwfault evaluate`: accuracy of trained networks under faults."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from hwfault.cli.common import (
     progress,
 )
 from hwfault.cli.fault_options import Given, fault_options
+
+if TYPE_CHECKING:
+    from hwfault.campaign import Trials
 
 
 @click.command("evaluate")
@@ -76,7 +80,7 @@ def command(
         if rates is not None:
             draw_accuracy(folder / "accuracy.png", {str(run): points}, title=config.network)
     if as_json:
-        print_json([p.model_dump(mode="json") | {"mean": p.mean, "interval": p.interval} for p in points])
+        print_json([_as_data(p) for p in points])
         return
     rows = [
         [_what(p.ber, bool(faults)), f"{p.mean:.2%}", *(f"{v:.2%}" for v in p.interval), len(p.seeds), p.samples]
@@ -87,6 +91,14 @@ def command(
         counts = [f"{sum(getattr(c, what) for c in p.protection):,} {what}" for what in ("corrected", "detected")]
         wrong = sum(c.miscorrected for c in p.protection)
         click.echo(f"protected words: {', '.join(counts)}, {wrong:,} wrong unnoticed; {sum(p.due)} trials count as DUE")
+
+
+def _as_data(trials: "Trials") -> dict[str, object]:
+    unprotected = None if trials.protection else {"protection", "due"}
+    data = trials.model_dump(mode="json", exclude=unprotected)
+    if trials.protection:
+        data["protection"] = [counts._asdict() for counts in trials.protection]
+    return data | {"mean": trials.mean, "interval": trials.interval}
 
 
 def _what(ber: float | None, faults: bool) -> str:

@@ -69,7 +69,7 @@ def command(
         click.echo(plan.to_json() if as_json else str(plan), nl=not as_json)
         return
     if as_json:
-        print_json([fault.model_dump(mode="json") for fault in found])
+        print_json([fault.model_dump(mode="json", exclude=None if address else {"address"}) for fault in found])
         return
     known = [[f.process, f.word, f.bit, f.aux, f.effect, *([f.address] if address else [])] for f in found]
     rows = [["-" if cell is None else cell for cell in row] for row in known]

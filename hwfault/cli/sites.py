@@ -16,7 +16,8 @@ def command(source: str, network: str | None, as_json: bool) -> None:
     """
     found = list_sites(source, network)
     if as_json:
-        print_json([site.model_dump(mode="json") for site in found])
+        own = {"source", "weights", "worst_case"}  # of accumulators only
+        print_json([s.model_dump(mode="json", exclude=None if s.kind == "accumulator" else own) for s in found])
         return
     rows = [
         [s.name, s.kind, s.bit_width, "signed" if s.signed else "unsigned", s.layer, _shape(s.shape)] for s in found

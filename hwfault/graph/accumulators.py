@@ -28,7 +28,7 @@ from hwfault.graph.qonnxgraph import (
     site_name,
 )
 from hwfault.plan import FaultPlan, Site, SitePlan
-from hwfault.processes import ArrayPlan
+from hwfault.plan.processes import ArrayPlan
 
 LAYER_OPS = ("Conv", "Gemm", "MatMul")
 """The ops that add up products; site_name's scope of such a node is its layer's."""

@@ -10,7 +10,7 @@ from hwfault.codes import REPRESENTATIONS
 from hwfault.errors import GraphError
 from hwfault.graph.qonnxgraph import DOMAIN, SITE, set_metadata
 from hwfault.plan import Site
-from hwfault.processes import MapStep, ProtectedStep, Step, StreamStep
+from hwfault.plan.processes import MapStep, ProtectedStep, Step, StreamStep
 
 SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 """Graph inputs, int64 scalars: the bits of the unsigned seed, and the sample number of the batch's first element."""

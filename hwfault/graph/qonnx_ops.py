@@ -84,7 +84,7 @@ class IntermittentFaults(_FaultOp):
         return super().get_nodeattr_types() | own
 
     def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
-        from hwfault.processes import MapProcess, MapStep
+        from hwfault.plan.processes import MapProcess, MapStep
         from hwfault.profiles.faultmap import FaultMap as Rows
 
         word, and_mask, xor_mask = inputs[:3]

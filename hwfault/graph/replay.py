@@ -26,7 +26,7 @@ from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject
 from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan, Site, SitePlan
-from hwfault.processes import Step, strike_values
+from hwfault.plan.processes import Step, strike_values
 
 Array = NDArray[Any]
 Progress = Callable[[int, int | None], object]

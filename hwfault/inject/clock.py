@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError
-from hwfault.processes import Refresh
+from hwfault.plan.processes import Refresh
 
 
 class Clock:

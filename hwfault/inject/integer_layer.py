@@ -18,7 +18,7 @@ from hwfault.errors import PlanError
 from hwfault.inject.array_op import accumulate
 from hwfault.inject.exporting import refuse_export
 from hwfault.plan import Site
-from hwfault.processes import ArrayPlan
+from hwfault.plan.processes import ArrayPlan
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 

@@ -13,7 +13,7 @@ from hwfault.inject.clock import Clock
 from hwfault.inject.map_op import fault_map
 from hwfault.inject.protection_op import protected
 from hwfault.plan import FaultPlan, Site, SitePlan
-from hwfault.processes import MapStep, ProtectedStep, StreamStep
+from hwfault.plan.processes import MapStep, ProtectedStep, StreamStep
 
 Grid = tuple[Tensor, Tensor]
 """Scale and zero point."""

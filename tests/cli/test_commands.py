@@ -22,6 +22,7 @@ from hwfault.train.data import digits
 
 from .conftest import good, hwfault
 
+ACCUMULATORS = [f"{layer}.accumulator" for layer in ("features.0", "features.2", "features.4", "classifier")]
 SITES = [
     "input.act_quant",
     "features.0.weight_quant",
@@ -210,6 +211,10 @@ def test_sites_of_a_network_a_run_a_checkpoint_and_graphs(made, run):
         "clean": made / "clean.onnx", "faulted": made / "faulted.onnx",
     }.items()}  # fmt: skip
     keys = {"name", "kind", "bit_width", "signed", "layer", "shape"}
+    accumulators = {key: [s for s in v if s["kind"] == "accumulator"] for key, v in found.items()}
+    assert [s["name"] for s in accumulators["run"]] == ACCUMULATORS
+    assert [s["bit_width"] for s in accumulators["run"]] == [16, 16, 17, 16]
+    found = {key: [s for s in v if s["kind"] != "accumulator"] for key, v in found.items()}
     for key, sites in found.items():
         assert {s["name"] for s in sites} == set(SITES), key
         assert all(set(s) == keys for s in sites), key
@@ -226,7 +231,7 @@ def test_sites_of_a_network_a_run_a_checkpoint_and_graphs(made, run):
 def test_sites_as_a_table(run):
     lines = good("sites", run).stdout.splitlines()
     assert lines[0].split() == ["site", "kind", "bits", "codes", "layer", "shape"]
-    assert [line.split()[0] for line in lines[1:]] == SITES
+    assert [line.split()[0] for line in lines[1:]] == SITES + ACCUMULATORS
     assert lines[2].strip().split(maxsplit=5) == [
         "features.0.weight_quant",
         "weight",

@@ -12,7 +12,7 @@ from hwfault.graph.carried import plan_of
 from hwfault.graph.insert import fault_nodes
 from hwfault.inject import sites as sites_of
 from hwfault.plan import FaultPlan, resolve
-from hwfault.processes import MapProcess
+from hwfault.plan.processes import MapProcess
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.models import MapFaults, ProfileFaults, Select
 from hwfault.train import TrainConfig, checkpoint
@@ -240,7 +240,6 @@ def everywhere(run, out, kept, *faults, words, code=1):
         (f"{KC705}@voltage_v=0.53,voltage_v=0.54", "voltage_v is given twice"),
         ("sram14-ibm-7points@operating_point=7", "expected one of"),
         ("uniform-flips@ber=2", "expected a number in [0, 1]"),
-        ("stuck-mac-array@pe_fraction=0.1", "kind=accumulator"),
         ("map:nowhere.safetensors", ["nowhere.safetensors: cannot be read", "expected a fault map"]),
         ("map:", "cannot be read"),
         ("", "no profile"),

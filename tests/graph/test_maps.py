@@ -19,7 +19,7 @@ from hwfault.graph.replay import replay
 from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject, sites
 from hwfault.plan import resolve
-from hwfault.processes import MapStep
+from hwfault.plan.processes import MapStep
 from hwfault.profiles.mapping import Linear
 from hwfault.profiles.models import BitFlips, ProfileFaults
 

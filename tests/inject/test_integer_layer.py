@@ -11,7 +11,7 @@ from hwfault.errors import PlanError
 from hwfault.inject import attached, inject, sites
 from hwfault.inject.accumulators import accumulator_layers, watched
 from hwfault.plan import resolve
-from hwfault.processes import ArrayPlan
+from hwfault.plan.processes import ArrayPlan
 from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
 from hwfault.profiles.mapping import FinnMvau, OutputStationary, WeightStationary
 from hwfault.profiles.models import BitFlips, WordFaults

@@ -12,7 +12,7 @@ from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.inject import inject, sites
 from hwfault.inject.map_op import fault_map, zero_map
 from hwfault.plan import FaultPlan, resolve
-from hwfault.processes import MapProcess, MapStep
+from hwfault.plan.processes import MapProcess, MapStep
 from hwfault.profiles.faultmap import FaultMap, Kind
 from hwfault.profiles.models import BitFlips, MapFaults, ProfileFaults, Select
 from hwfault.stream.check import signed64
@@ -190,7 +190,7 @@ def saved(folder, words, bits, cells, name="device.safetensors"):
 
 @cache
 def found(name):
-    return tuple(sites(build(name), batch()))
+    return tuple(site for site in sites(build(name), batch()) if site.kind != "accumulator")
 
 
 def of_kind(name, *kinds):

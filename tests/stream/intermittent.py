@@ -23,7 +23,7 @@ from qonnx.custom_op.registry import getCustomOp
 
 from hwfault.codes import CodeFormat, Codes
 from hwfault.inject.map_op import fault_map
-from hwfault.processes import MapProcess, MapStep
+from hwfault.plan.processes import MapProcess, MapStep
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.stream.check import signed64
 

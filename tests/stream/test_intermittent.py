@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hwfault.processes import MapStep
+from hwfault.plan.processes import MapStep
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.stream import native, reference
 

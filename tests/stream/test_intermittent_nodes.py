@@ -10,7 +10,7 @@ from onnx import helper
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import ModelError
 from hwfault.inject.map_op import fault_map
-from hwfault.processes import MapProcess, MapStep
+from hwfault.plan.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
 
 from .capi import call

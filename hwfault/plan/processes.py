@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from hwfault.codes import CodeFormat, Codes, Representation, decode, encode
-from hwfault.mapped import Accept, MapProcess, MapStep, ProtectedProcess, ProtectedStep, Refresh, Samples, Uint32
+from hwfault.plan.mapped import Accept, MapProcess, MapStep, ProtectedProcess, ProtectedStep, Refresh, Samples, Uint32
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.records import Record
 from hwfault.profiles.selectors import SiteKind

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hwfault.errors import ModelError
-from hwfault.mapped import ProtectedProcess
-from hwfault.processes import Site
+from hwfault.plan.mapped import ProtectedProcess
+from hwfault.plan.processes import Site
 from hwfault.profiles.faultmap import FaultMap, Words
 from hwfault.profiles.layouts import Layout, Stored
 from hwfault.profiles.mapping import Linear

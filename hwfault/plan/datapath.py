@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from hwfault.errors import ModelError, PlanError
-from hwfault.hardware import selectors
-from hwfault.processes import ArrayPlan, MapProcess, Process, Site
+from hwfault.plan.hardware import selectors
+from hwfault.plan.processes import ArrayPlan, MapProcess, Process, Site
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement, bypass_map
 from hwfault.profiles.draw import draw_map
 from hwfault.profiles.faultmap import ALL_ONES, FaultMap

@@ -11,19 +11,17 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from hwfault.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
-from hwfault.hardware import depends_on_device, law_of, map_processes, protected_process, protection_of, selectors
-from hwfault.processes import AnyProcess, MapProcess, Process, Site, SiteList, SitePlan, Step, StreamStep
+from hwfault.plan.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
+from hwfault.plan.hardware import depends_on_device, law_of, map_processes, protected_process, protection_of, selectors
+from hwfault.plan.processes import AnyProcess, MapProcess, Process, Site, SitePlan, Step, StreamStep
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
 from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
 from hwfault.profiles.records import Record
 from hwfault.profiles.selectors import Select
 from hwfault.stream.check import check_seed
 from hwfault.stream.tables import Table, accepts, encode_table, site_number, size_table
-
-__all__ = ["FaultPlan", "Process", "Site", "SiteList", "SitePlan", "resolve"]
 
 _LARGEST_PLAN = 1 << 28
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from hwfault.codes import Representation
 from hwfault.errors import ModelError, PlanError
-from hwfault.mapped import MapProcess, ProtectedProcess
-from hwfault.processes import Site
+from hwfault.plan.mapped import MapProcess, ProtectedProcess
+from hwfault.plan.processes import Site
+from hwfault.plan.protected import ProtectedMemory
 from hwfault.profiles.draw import draw_map
 from hwfault.profiles.events import event_probability
 from hwfault.profiles.faultmap import FaultMap
@@ -23,7 +24,6 @@ from hwfault.profiles.protection import Protection
 from hwfault.profiles.selectors import Select
 from hwfault.profiles.spatial import Clusters as ClusterPattern
 from hwfault.profiles.spatial import Independent, ProcessingElements, Spatial
-from hwfault.protected import ProtectedMemory
 from hwfault.stream.tables import ALWAYS, accepts, site_number
 
 _KINDS: Mapping[Component, tuple[Select, ...]] = {
