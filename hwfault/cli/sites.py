@@ -16,12 +16,16 @@ def command(source: str, network: str | None, as_json: bool) -> None:
     """
     found = list_sites(source, network)
     if as_json:
-        print_json([site.model_dump(mode="json") for site in found])
+        print_json([site.model_dump(mode="json", exclude=set() if site.weights else _OF_SUMS) for site in found])
         return
     rows = [
         [s.name, s.kind, s.bit_width, "signed" if s.signed else "unsigned", s.layer, _shape(s.shape)] for s in found
     ]
     print_table(["site", "kind", "bits", "codes", "layer", "shape"], rows)
+
+
+_OF_SUMS = {"source", "weights", "worst_case"}
+"""What only accumulators have."""
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -190,7 +190,7 @@ def saved(folder, words, bits, cells, name="device.safetensors"):
 
 @cache
 def found(name):
-    return tuple(sites(build(name), batch()))
+    return tuple(site for site in sites(build(name), batch()) if site.kind != "accumulator")
 
 
 def of_kind(name, *kinds):
