@@ -6,6 +6,7 @@ from hwfault.errors import HwfaultError
 from hwfault.plan import FaultPlan, Process, Site
 from hwfault.plan.hardware import layout_of
 from hwfault.plan.processes import AnyProcess, MapProcess, MapStep, ProtectedProcess
+from hwfault.profiles.datapath import BypassedElements
 from hwfault.profiles.faultmap import Kind, Words
 from hwfault.profiles.models import MapFaults, ProfileFaults
 from hwfault.profiles.records import Record
@@ -69,7 +70,7 @@ def with_addresses(plan: FaultPlan, name: str, faults: Sequence[Fault]) -> list[
 
 def _addresses(plan: FaultPlan, k: int, name: str, word: Words, bit: Words) -> list[str]:
     fault = plan.faults[k]
-    assert isinstance(fault, ProfileFaults | MapFaults)
+    assert isinstance(fault, ProfileFaults | MapFaults | BypassedElements)
     struck = [e.site for e in plan.sites if any(isinstance(p, MapProcess) and p.fault == k for p in e.processes)]
     layout = layout_of(fault, struck)
     shifted = f" from row {fault.first_row} of the map on" if isinstance(fault, MapFaults) and fault.first_row else ""
@@ -126,6 +127,8 @@ def _effect(process: Process, plane: int, aux: int, bits: int) -> str:
     if process.kind == "cluster":
         size = 1 + sum(threshold <= aux for threshold in process.sizes)
         return f"flips {size} along {process.axis}" if size > 1 else "flip"
+    if process.kind == "late":
+        return f"keeps {process.mask:#x} of the word before"
     if process.mask is not None:
         return f"xor {process.mask:#x}"
     return f"+ {1 + (aux * ((1 << bits) - 1) >> 32)} mod 2^{bits}"

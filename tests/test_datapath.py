@@ -167,7 +167,10 @@ REFUSED = {
         StuckElement(mapping=ARRAY, element=(0, 1), bit=18, value=1)
     ],
     "19 late bits in a word of 18": [LateBits(probability=0.1, bits=19)],
-    "the layers have accumulators of 18, 20 bits": [ProfileFaults(profile="stuck-mac-array", at={"pe_fraction": 0.1})],
+    "the layers have accumulators of 16, 20 bits": [
+        AccumulatorFormat(width=16, sites="conv.*"),
+        ProfileFaults(profile="stuck-mac-array", at={"pe_fraction": 0.1}),
+    ],
     r"simd.* 4 ": [AccumulatorFormat(width=12, overflow="saturate", mapping=FinnMvau(pe=2, simd=4))],
     "float32 is exact to 25 only": [AccumulatorFormat(width=26)],
     "no site matches the selector 'other.* kind=accumulator'": [AccumulatorFormat(sites="other.*")],

@@ -107,3 +107,24 @@ def test_numbers_outside_their_range(draw):
 def test_a_site_that_is_not_planned():
     with pytest.raises(PlanError, match="the plan has no site 'b'"):
         faults_at(resolve([ACT], [BitFlips(probability=0.1)]), "b", seed=1, sample=1)
+
+
+def test_late_bits_and_bypassed_elements():
+    from hwfault.listing import with_addresses
+    from hwfault.profiles.datapath import BypassedElements, LateBits
+    from hwfault.profiles.mapping import WeightStationary
+
+    array = WeightStationary(rows=4, columns=2)
+    weights = Site(name="w", kind="weight", bit_width=4, signed=True, shape=(4, 8))
+    sums = Site(
+        name="l.accumulator", kind="accumulator", bit_width=9, signed=True, shape=(4,), weights=(4, 8), worst_case=9
+    )
+    plan = resolve(
+        [weights, sums], [LateBits(probability=1.0, bits=3), BypassedElements(mapping=array, elements=[(2, 1)])]
+    )
+    late = faults_at(plan, "l.accumulator", seed=1, sample=0)
+    assert [(f.word, f.bit, f.effect) for f in late] == [(w, None, "keeps 0x1c0 of the word before") for w in range(4)]
+    dropped = with_addresses(plan, "w", faults_at(plan, "w", seed=1, sample=0))
+    assert {f.word for f in dropped} == {n * 8 + k for n in (1, 3) for k in (2, 6)}
+    assert {f.effect for f in dropped} == {"stuck at 0"}
+    assert {f.address for f in dropped} == {f"PE (2, 1), bit {bit}" for bit in range(4)}

@@ -16,13 +16,16 @@ def command(source: str, network: str | None, as_json: bool) -> None:
     """
     found = list_sites(source, network)
     if as_json:
-        own = {"source", "weights", "worst_case"}  # of accumulators only
-        print_json([s.model_dump(mode="json", exclude=None if s.kind == "accumulator" else own) for s in found])
+        print_json([site.model_dump(mode="json", exclude=set() if site.weights else _OF_SUMS) for site in found])
         return
     rows = [
         [s.name, s.kind, s.bit_width, "signed" if s.signed else "unsigned", s.layer, _shape(s.shape)] for s in found
     ]
     print_table(["site", "kind", "bits", "codes", "layer", "shape"], rows)
+
+
+_OF_SUMS = {"source", "weights", "worst_case"}
+"""What only accumulators have."""
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

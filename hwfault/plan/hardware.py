@@ -12,6 +12,7 @@ from hwfault.errors import ModelError, PlanError
 from hwfault.plan.mapped import MapProcess, ProtectedProcess
 from hwfault.plan.processes import Site
 from hwfault.plan.protected import ProtectedMemory
+from hwfault.profiles.datapath import BypassedElements
 from hwfault.profiles.draw import draw_map
 from hwfault.profiles.events import event_probability
 from hwfault.profiles.faultmap import FaultMap
@@ -130,8 +131,10 @@ def protection_of(fault: FaultModel) -> Protection | None:
     return Profile.load(fault.profile).protection
 
 
-def mapping_of(fault: ProfileFaults | MapFaults) -> AddressMapping:
+def mapping_of(fault: ProfileFaults | MapFaults | BypassedElements) -> AddressMapping:
     """The address mapping of a fault model: its own, or the profile's, or words one behind the other."""
+    if isinstance(fault, BypassedElements):
+        return fault.mapping
     if fault.mapping is not None:
         return fault.mapping
     if isinstance(fault, ProfileFaults):
@@ -151,7 +154,7 @@ def other_than_usual(mapping: AddressMapping) -> Representation | None:
     return None if mapping.representation == "twos_complement" else mapping.representation
 
 
-def layout_of(fault: ProfileFaults | MapFaults, sites: Sequence[Site]) -> Layout:
+def layout_of(fault: ProfileFaults | MapFaults | BypassedElements, sites: Sequence[Site]) -> Layout:
     """Where in the memory of a fault model the words of its sites lie, one site behind the other.
 
     Raises PlanError for a site whose shape is not known, ModelError for tensors that do not fit the memory.
