@@ -4,12 +4,20 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "AccumulatorFormat": "hwfault.profiles.datapath",
     "BitFlips": "hwfault.profiles.models",
+    "BypassedElements": "hwfault.profiles.datapath",
     "Clusters": "hwfault.profiles.models",
+    "FaultMap": "hwfault.profiles.faultmap",
     "FaultPlan": "hwfault.plan",
     "HwfaultError": "hwfault.errors",
+    "LateBits": "hwfault.profiles.datapath",
+    "MapFaults": "hwfault.profiles.models",
+    "Profile": "hwfault.profiles.profile",
+    "ProfileFaults": "hwfault.profiles.models",
     "Select": "hwfault.profiles.models",
     "Site": "hwfault.plan",
+    "StuckElement": "hwfault.profiles.datapath",
     "WordFaults": "hwfault.profiles.models",
     "load_faults": "hwfault.profiles.models",
     "onnxruntime_library": "hwfault.stream.native",
@@ -17,7 +25,7 @@ _PUBLIC = {
     "session": "hwfault.graph.session",
 }
 __all__ = list(_PUBLIC)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HIDDEN = {"custom_op": "hwfault.graph.qonnx_ops"}  # asked for by qonnx, for the ops of the domain `hwfault`
 
