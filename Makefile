@@ -1,11 +1,11 @@
-# make demo, make test, make bench: each sets up .venv first.
+# make demo, make test, make bench, make experiments: each sets up .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest-onnxruntime
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find export -type f)
 
-.PHONY: demo test lint bench clean install
+.PHONY: demo test lint bench experiments clean install
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,11 @@ lint: install
 
 bench: install
 	$(BIN)/python -m tests.benchmarks
+
+# docs/undervolting and docs/elements; the measured device needs HWFAULT_DATA
+experiments: install
+	$(BIN)/python -m tests.experiments.undervolting
+	$(BIN)/python -m tests.experiments.elements
 
 clean:
 	rm -rf $(VENV) $(OLDEST) demo build dist

@@ -55,8 +55,8 @@ def array_plans(sites: Sequence[Site], faults: Sequence[FaultModel], device: int
         struck = _chosen(sites, fault) if _makes_array(fault) else []
         if other := next((site for site in struck if site.name not in builders), None):
             raise ModelError(
-                f"faults of processing elements strike accumulators, not the {other.kind} {other.name!r}; select sites of "
-                "the kind accumulator"
+                f"faults of processing elements strike accumulators, not the {other.kind} {other.name!r}; select sites "
+                "of the kind accumulator"
             )
         for site, events in zip(struck, _events(fault, struck, device), strict=True):
             named.add(site.name)

@@ -62,7 +62,7 @@ def _write(rows: dict[int, tuple[list[float], list[float]]], clean: float) -> No
         f"A {SIDE} x {SIDE} weight-stationary array with registers of {WIDTH} bits. Each faulty element has one random",
         "bit stuck in its register, through which partial sums pass; or it is bypassed, so that the products of its",
         f"weights are dropped, without any retraining. Mean accuracy in % over {ARRAYS} arrays (least to most),",
-        f"{clean:.1f} % clean. `python -m tests.experiments.elements` makes this page.",
+        f"{clean:.1f} % clean. `make experiments` makes this page.",
         "",
         "![Accuracy against faulty elements](elements.png)",
         "",

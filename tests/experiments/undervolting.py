@@ -74,7 +74,7 @@ def _write(rows: list[tuple[str, float, list[float]]], clean: float) -> None:
         f"Weights of 4 bits in the block RAM of `{NAME}`, below its safe voltage.",
         f"Accuracy lost against the clean {100 * clean:.1f} %, in percentage points: {len(DEVICES)} drawn devices,",
         "or over the places of the one measured device at which the network fits (every 4th block).",
-        "`python -m tests.experiments.undervolting` makes this page.",
+        "`make experiments` makes this page.",
         "",
         "![Loss of accuracy against voltage](undervolting.png)",
         "",
