@@ -87,7 +87,7 @@ def _draw(rows: dict[int, tuple[list[float], list[float]]], clean: float) -> Non
     axes.set_xticks(list(rows), [str(count) for count in rows])
     axes.set(xlabel=f"faulty elements of {SIDE * SIDE}", ylabel="accuracy (%)", ylim=(0, 102))
     axes.grid(alpha=0.3)
-    axes.legend(title=f"mean and range over {ARRAYS} arrays")
+    axes.legend(title=f"mean and range over {ARRAYS} arrays", loc=(0.62, 0.2))
     figure.savefig(DOCS / "elements.png")
 
 
