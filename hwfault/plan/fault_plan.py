@@ -274,7 +274,7 @@ def _check_site(site: Site, found: dict[str, Site], where: str) -> None:
 
 def _describe(fault: FaultModel) -> str:
     fields = fault.model_dump(exclude={"sites", "model"}, exclude_none=True)
-    where = ", ".join(map(str, fault.sites))
+    where = ", ".join(map(str, fault.sites)) or "the sites of its component"
     return f"{fault.model} " + " ".join(f"{k}={v}" for k, v in fields.items()) + f" on {where}"
 
 
