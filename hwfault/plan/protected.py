@@ -39,6 +39,11 @@ class ProtectedMemory:
     def _fresh(self) -> AddressMapping:
         """The mapping of every word to a place of its own; a linear memory is one of memory words."""
         if not isinstance(self._mapping, Linear):
+            if getattr(self._mapping, "tile", "fresh") == "repeat":
+                raise ModelError(
+                    f"the registers of the {self._mapping.kind} mapping hold one word after the other (tile: repeat), "
+                    "which a protected memory does not; give it tile: fresh, or take the protection away"
+                )
             return self._mapping
         rows = {"row_bits": self._protection.data_bits, "rows": None, "tile": "fresh"}
         return self._mapping.model_copy(update=rows)

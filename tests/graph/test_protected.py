@@ -17,7 +17,7 @@ from hwfault.inject import ProtectionCounts, inject, sites
 from hwfault.listing import faults_at
 from hwfault.plan import FaultPlan, Site, resolve
 from hwfault.plan.mapped import ProtectedProcess
-from hwfault.profiles.mapping import FinnMvau, Linear
+from hwfault.profiles.mapping import FinnMvau, Linear, WeightStationary
 from hwfault.profiles.models import BitFlips, ProfileFaults
 from hwfault.profiles.protection import Protection
 
@@ -129,6 +129,12 @@ def test_finn_memory_words_are_rows_of_a_processing_element():
         assert set(inputs // 8) == {number % 2}, "one fold of its inputs"
     with pytest.raises(ModelError, match=r"memory words of 32 bits, the protection 64 data bits"):
         resolve([site], [ProfileFaults(**SRAM, protection=SECDED, mapping=mapping)])
+
+
+def test_registers_that_are_used_again_are_not_protected():
+    mapping = WeightStationary(rows=4, columns=4)
+    with pytest.raises(ModelError, match="give it tile: fresh"):
+        resolve([one_site()], [ProfileFaults(**SRAM, protection=SECDED, mapping=mapping)])
 
 
 @pytest.mark.parametrize(
