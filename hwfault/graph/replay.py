@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
+from qonnx.custom_op.registry import getCustomOp
 from torch import Tensor, nn
 
 from hwfault import __version__
@@ -19,7 +20,8 @@ from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.insert import FaultNode, fault_nodes
-from hwfault.graph.qonnxgraph import WORDS, Constants, metadata, site_name, words_sha256
+from hwfault.graph.nodes import ARRAY_OP
+from hwfault.graph.qonnxgraph import WORDS, Constants, attribute, metadata, site_name, words_sha256
 from hwfault.graph.qonnxgraph import quantizers as quantizer_nodes
 from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
@@ -122,6 +124,13 @@ class _Watched:
     scale: Array
     zero_point: Array
     steps: tuple[Step, ...]
+    array: NodeProto | None = None
+    """What adds an accumulator up; the sums, and the integers of inputs and weights, are its inputs."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The graph's tensors that tell of the site."""
+        return (self.node.before, self.node.after, *(() if self.array is None else self.array.input))
 
     @property
     def changes(self) -> bool:
@@ -163,7 +172,7 @@ class _Engines:
     def _names_now(self) -> list[str]:
         """The tensors to fetch: most parameters are the same in every batch of a seed."""
         watched = [w for nodes in self._watched.values() for w in nodes if w.changes or self.first_batch]
-        return [name for w in watched for name in (w.node.before, w.node.after) if name != self._output]
+        return [name for name in dict.fromkeys(n for w in watched for n in w.tensors) if name != self._output]
 
     def observe(self, name: str, before: Tensor, after: Tensor, scale: Tensor, zero_point: Tensor) -> None:
         """Compares one run of a site in PyTorch with the same run in the graph."""
@@ -184,19 +193,34 @@ class _Engines:
         same = all(np.array_equal(_bits(mine), _bits(other)) for mine, other in zip(ours, theirs, strict=True))
         self._compare_site(watched, call, ours_side, ours_side if same else _Side(watched.site, theirs))
 
+    def _added_up(self, watched: _Watched, shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which sums (of `shape`) the array changed in onnxruntime, and which are not what it makes of its inputs."""
+        if watched.array is None:
+            return np.zeros(shape, bool), np.zeros(shape, bool)
+        inputs = {name: self._tensors[name] for name in watched.array.input}
+        sums, found = inputs[watched.array.input[0]], self._tensors[watched.node.before]
+        getCustomOp(watched.array).execute_node(inputs, None)
+        expected = inputs[watched.array.output[0]]
+        # where the array adds everything up anew, its sums are no others
+        changed = found != (expected if attribute(watched.array, "recompute", 0) else sums)
+        return changed.reshape(shape), (_bits(expected) != _bits(found)).reshape(shape)
+
     def _compare_site(self, watched: _Watched, call: int, ours: "_Side", theirs: "_Side") -> None:
         """Counts the words of one run of a site in one batch; `ours` is PyTorch's side, `theirs` onnxruntime's."""
         codes_differ = ours.before != theirs.before
-        faults_differ = theirs.strays(watched, self._seed, self.samples) | (
-            ~codes_differ & (ours.after != theirs.after)
+        array_changed, array_strays = self._added_up(watched, theirs.before.shape)
+        faults_differ = (
+            theirs.strays(watched, self._seed, self.samples)
+            | (~codes_differ & (ours.after != theirs.after))
+            | array_strays
         )
         if codes_differ.any():  # where none does, PyTorch has what onnxruntime has, which is what the stream says
             faults_differ |= ours.strays(watched, self._seed, self.samples)
         tally = self._tallies[watched.site.name]
         tally.counts.update(
             words=codes_differ.size,
-            faults_expected=ours.changed,
-            faults_seen=theirs.changed,
+            faults_expected=int(np.count_nonzero(ours.changed | array_changed)),
+            faults_seen=int(np.count_nonzero(theirs.changed | array_changed)),
             faults_differ=int(np.count_nonzero(faults_differ)),
             codes_differ=int(np.count_nonzero(codes_differ)),
         )
@@ -276,9 +300,10 @@ class _Side:
         return codes.reshape(len(codes) if self.batched else 1, -1)
 
     @property
-    def changed(self) -> int:
-        """Words that the faults changed, to the bit."""
-        return int(np.count_nonzero(_bits(self._before) != _bits(self._after)))
+    def changed(self) -> NDArray[np.bool_]:
+        """Which words (samples, words) the faults changed, to the bit."""
+        changed: NDArray[np.bool_] = _bits(self._before) != _bits(self._after)
+        return changed.reshape(self.before.shape)
 
     def strays(self, watched: _Watched, seed: int, first_sample: int) -> NDArray[np.bool_]:
         """Where the values after the faults are not, to the bit, what the stream makes of those before."""
@@ -292,14 +317,16 @@ class _Side:
 
 def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
     """The fault nodes of each site, in the order in which they run."""
-    constants = Constants(graph)
+    constants, makers = Constants(graph), {name: node for node in graph.graph.node for name in node.output}
     found: dict[str, list[_Watched]] = {name: [] for name in plan.names}
     for entry in fault_nodes(graph):
         scale, zero_point = _grid(entry, plan.at(entry.site), constants)
         if scale is None or zero_point is None:
             raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
         site = plan.at(entry.site).site
-        found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.steps(entry.site)))
+        maker = makers.get(entry.before)
+        array = maker if maker is not None and maker.op_type == ARRAY_OP else None
+        found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.steps(entry.site), array))
     return found
 
 
@@ -313,14 +340,17 @@ def _grid(entry: FaultNode, planned: SitePlan, constants: Constants) -> tuple[Ar
 
 
 def _with_outputs(graph: ModelProto, watched: dict[str, list[_Watched]]) -> ModelProto:
-    """The graph with the tensors before and after each fault node among its outputs."""
+    """The graph with the tensors that tell of its sites among its outputs."""
     out = ModelProto()
     out.CopyFrom(graph)
     present = {info.name for info in graph.graph.output}
     for watch in (watch for nodes in watched.values() for watch in nodes):
         kind = TensorProto.DOUBLE if watch.scale.dtype == np.float64 else TensorProto.FLOAT
-        for name in sorted({watch.node.before, watch.node.after} - present):
-            out.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+        operands = () if watch.array is None else watch.array.input[1:]
+        for name in (name for name in dict.fromkeys(watch.tensors) if name not in present):
+            own = TensorProto.FLOAT if name in operands else kind
+            out.graph.output.append(helper.make_tensor_value_info(name, own, None))
+            present.add(name)
     return out
 
 

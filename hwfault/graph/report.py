@@ -29,8 +29,8 @@ class SiteReport(Record):
 
     `faults_expected` and `faults_seen`: words that the faults changed in PyTorch and in onnxruntime. `faults_differ`:
     words that differ because of a fault (not what the stream says, or unequal where the codes before were equal).
-    `codes_differ`: words whose codes differed already before the faults. What an array of processing elements makes of
-    partial sums comes before: an accumulator's codes are those that leave the array.
+    `codes_differ`: words whose codes differed already before the faults. An accumulator's codes are those that leave
+    its array of processing elements; what the array changed counts as faults, and is checked against its own inputs.
     """
 
     name: str
