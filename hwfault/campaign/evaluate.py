@@ -3,8 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from hwfault.errors import HwfaultError
 from hwfault.files import write_atomically
 from hwfault.inject import Injection, ProtectionCounts, inject, sites
+from hwfault.inject.mode import evaluation
 from hwfault.plan import FaultPlan, resolve
 from hwfault.plan.hardware import depends_on_device
 from hwfault.plan.processes import AnyProcess, ProtectedProcess
@@ -83,7 +83,7 @@ def evaluate(
             f"given {len(seeds)} seeds, {len(inputs)} inputs, {len(labels)} labels, batches of {batch_size}; "
             "expected at least one of each and a label for each input"
         )
-    with _evaluating(model):
+    with evaluation(model), torch.no_grad():
         plan_of = _plans(model, inputs[:1], plan, device)
         with inject(model, plan_of(seeds[0]), seed=seeds[0]) as injection:
             trials = [_trial(model, injection, inputs, labels, seed, batch_size, plan_of) for seed in seeds]
@@ -126,18 +126,6 @@ def write_results(path: Path | str, results: Mapping[str, Iterable[Trials]]) -> 
     table.writeheader()
     table.writerows(rows)
     write_atomically(path, text.getvalue().encode())
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _plans(

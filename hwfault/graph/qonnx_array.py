@@ -12,13 +12,8 @@ from qonnx.custom_op.base import CustomOp
 from hwfault.stream.array import Array, Axis, Layer, accumulate_arrays
 
 
-class ArrayFaults(CustomOp):  # type: ignore[misc]
-    """A layer added up on an array of processing elements: accumulators, x, w (all integers) -> accumulators."""
-
-    def get_nodeattr_types(self) -> dict[str, Any]:
-        lists: dict[str, Any] = dict.fromkeys(("strides", "pads", "dilations", "order", "events"), ("ints", True, []))
-        numbers = {"group": 1, "channels_last": 0, "width": 0, "step": 1, "pass_steps": 0, "recompute": 0}
-        return lists | {key: ("i", False, value) for key, value in numbers.items()} | {"overflow": ("s", False, "wrap")}
+class SameShape(CustomOp):  # type: ignore[misc]
+    """An op that keeps the type and shape of its first input."""
 
     def make_shape_compatible_op(self, model: ModelWrapper) -> NodeProto:
         return helper.make_node("Identity", [self.onnx_node.input[0]], [self.onnx_node.output[0]])
@@ -29,6 +24,15 @@ class ArrayFaults(CustomOp):  # type: ignore[misc]
 
     def verify_node(self) -> None:
         pass
+
+
+class ArrayFaults(SameShape):
+    """A layer added up on an array of processing elements: accumulators, x, w (all integers) -> accumulators."""
+
+    def get_nodeattr_types(self) -> dict[str, Any]:
+        lists: dict[str, Any] = dict.fromkeys(("strides", "pads", "dilations", "order", "events"), ("ints", True, []))
+        numbers = {"group": 1, "channels_last": 0, "width": 0, "step": 1, "pass_steps": 0, "recompute": 0}
+        return lists | {key: ("i", False, value) for key, value in numbers.items()} | {"overflow": ("s", False, "wrap")}
 
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
         acc, x, w = (context[name] for name in self.onnx_node.input)

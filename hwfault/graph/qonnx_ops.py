@@ -8,31 +8,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, helper
-from qonnx.core.modelwrapper import ModelWrapper
-from qonnx.custom_op.base import CustomOp
+from onnx import GraphProto
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, decode, encode
-from hwfault.graph.qonnx_array import ArrayFaults
+from hwfault.graph.qonnx_array import ArrayFaults, SameShape
 from hwfault.stream.tables import ALWAYS
 
 
-class _FaultOp(CustomOp):  # type: ignore[misc]
-    """An op that keeps the type and shape of its first input, and changes some of its codes."""
+class _FaultOp(SameShape):
+    """An op that changes some of the codes of its first input."""
 
     def get_nodeattr_types(self) -> dict[str, Any]:
         required = dict.fromkeys(("bit_width", "signed", "batched"), ("i", True, 0))
         return required | {"representation": ("i", False, 0)}
-
-    def make_shape_compatible_op(self, model: ModelWrapper) -> NodeProto:
-        return helper.make_node("Identity", [self.onnx_node.input[0]], [self.onnx_node.output[0]])
-
-    def infer_node_datatype(self, model: ModelWrapper) -> None:
-        node = self.onnx_node
-        model.set_tensor_datatype(node.output[0], model.get_tensor_datatype(node.input[0]))
-
-    def verify_node(self) -> None:
-        pass
 
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
         x, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input)

@@ -1,8 +1,7 @@
 """The same faults in two engines, word by word: PyTorch under `inject` against onnxruntime on the faulted graph."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from hwfault.graph.qonnxgraph import quantizers as quantizer_nodes
 from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject
+from hwfault.inject.mode import evaluation
 from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan, Site, SitePlan
 from hwfault.plan.processes import Step, strike_values
@@ -64,7 +64,7 @@ def replay(
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     engines = _Engines(proto, carried)
     with (
-        _evaluation(model),
+        evaluation(model),
         torch.no_grad(),
         inject(model, carried, seed=seeds[0], observe=engines.observe) as injection,
     ):
@@ -101,18 +101,6 @@ def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
                 f"the graph was exported with other values of the site {name!r} than the network has now; export it "
                 "anew, or load the checkpoint that it was exported from"
             )
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, each module's mode restored afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @dataclass

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from hwfault.errors import PlanError
+from hwfault.inject.mode import evaluation
 from hwfault.plan import Site
 
 LAYERS = (qnn.QuantConv1d, qnn.QuantConv2d, qnn.QuantConv3d, qnn.QuantLinear)
@@ -218,7 +219,7 @@ def _look(
         calls[name].append(_call(x, out, tags.of(x), layers[name], quantizers))
 
     try:
-        with torch.inference_mode(False), _evaluating(model), watched(layers, note), tags:
+        with torch.inference_mode(False), evaluation(model), watched(layers, note), tags:
             model(example)
     finally:
         for handle in handles:
@@ -238,17 +239,6 @@ def _call(x: Any, out: Any, source: str | None, layer: Any, quantizers: Quantize
     rank = layer.weight.dim() if isinstance(layer, LAYERS) else value.dim()
     batched = value.dim() >= 2 if rank == 2 else value.dim() == rank
     return _Call(source, largest, scales, tuple(value.shape[1:]), batched)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hwfault.errors import PlanError
 from hwfault.inject.accumulators import Quantizer, accumulators
+from hwfault.inject.mode import evaluation
 from hwfault.plan import Site, SiteList
 from hwfault.profiles.selectors import SiteKind
 
@@ -110,12 +111,10 @@ def _activation_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int
         proxy.register_forward_hook(lambda _m, _a, output, name=name: note(name, output))
         for name, proxy in quantizers(model)
     ]
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()(example)
+        with evaluation(model):
+            model(example)
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     return shapes
