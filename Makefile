@@ -1,11 +1,11 @@
-# make demo, make test, make bench, make experiments: each sets up .venv first.
+# make demo, make test, make test-slow, make bench, make experiments: each sets up .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest-onnxruntime
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find export -type f)
 
-.PHONY: demo test lint bench experiments clean install
+.PHONY: demo test test-slow lint bench experiments clean install
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,9 @@ demo: install
 
 test: install $(OLDEST)/.installed
 	HWFAULT_OLDEST_ONNXRUNTIME=$(abspath $(OLDEST))/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
 
 lint: install
 	$(BIN)/ruff check .
