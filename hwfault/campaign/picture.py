@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwfault.campaign.evaluate import Trials
+from hwfault.campaign.trials import Trials
 from hwfault.files import replace_atomically
 
 if TYPE_CHECKING:
