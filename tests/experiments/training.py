@@ -130,10 +130,9 @@ def _write_page(lines: list[Line]) -> None:
         "| bits | BER | training | clean accuracy | faulty accuracy |",
         "|---|---|---|---|---|",
     ]
-    for bits, rate, way, clean, faulty in _cells(lines):
-        page.append(
-            f"| {bits} | {rate:g} | {way} | {clean[0]:.1f} ± {clean[1]:.1f} | {faulty[0]:.1f} ± {faulty[1]:.1f} |"
-        )
+    for bits, rate, way, *found in _cells(lines):
+        accuracies = " | ".join(f"{mean:.1f} ± {half:.1f}" for mean, half in found)
+        page.append(f"| {bits} | {rate:g} | {way} | {accuracies} |")
     (DOCS / "training.md").write_text("\n".join(page) + "\n", encoding="utf-8")
 
 
