@@ -119,7 +119,7 @@ def _write_page(lines: list[Line]) -> None:
         "`digits_cnn` with weights and activations of 4 and 8 bits, trained clean and under bit errors on all weights,",
         f"activations and the input (rate ramped up linearly over the first {RAMP_EPOCHS} of 40 epochs). `zero` and",
         "`straight_through` are what flows back through a faulty word; *averaged loss* is the mean of the loss on the",
-        "clean and on the faulty network, straight-through, as in random bit error training (Stutz et al., *Bit Error",
+        "clean and on the faulty network, straight-through: random bit error training (Stutz et al., *Bit Error",
         "Robustness for Energy-Efficient DNN Accelerators*, MLSys 2021). Accuracy in % on 360 held-out digits, mean and",
         f"95 % interval over {len(TRAINING_SEEDS)} training seeds; faulty: at the rate of the row, each network under",
         f"{len(FAULT_SEEDS)} fault seeds that no training saw. `make experiments` makes this page,",
