@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hwfault.campaign.points import Point
-from hwfault.campaign.samples import Samples, batches, order_of
+from hwfault.campaign.samples import batches, digest, order_of
 from hwfault.campaign.trials import Trial, Trials
 from hwfault.errors import HwfaultError
 from hwfault.inject import Injection, ProtectionCounts, inject, sites
@@ -19,6 +19,7 @@ from hwfault.plan import FaultPlan, SiteList, resolve
 from hwfault.plan.hardware import depends_on_device
 from hwfault.plan.processes import AnyProcess, ProtectedProcess
 from hwfault.stream.check import check_seed
+from hwfault.train.data import Split
 
 _KEPT_PLANS = 32
 
@@ -35,55 +36,68 @@ class Campaign:
 
     Sample i of the fault stream is the split's i-th, whatever the batch size, and also where `indices` name some of
     them, in any order. Faults that belong to a device are those of `device`, or with None of another one for each seed:
-    its number. With `statistics` what the faults do at each site is kept. The network runs in evaluation mode, on its
-    own device, and is left as it was. Raises HwfaultError where there is no sample.
+    its number. `workers` read samples that do not lie in memory. With `statistics` it is kept what the faults do at
+    each site. The network runs in evaluation mode, on its own device, and is left as it was. Raises HwfaultError where
+    there is no sample.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        samples: Samples,
+        split: Split,
         *,
         indices: Sequence[int] | Tensor | None = None,
         device: int | None = None,
         batch_size: int = 512,
+        workers: int = 0,
         statistics: bool = False,
     ) -> None:
-        self._model = model
+        self.model, self.device, self.batch_size, self.statistics = model, device, batch_size, statistics
+        self._split, self._workers = split, workers
         self._on = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self._from = samples
-        self._device, self._statistics = device, statistics
         self._plans: dict[tuple[str, int], FaultPlan] = {}
-        order = order_of(samples, indices)
-        self.samples = len(order)
-        if not len(order) or batch_size < 1:
-            raise HwfaultError(f"given {len(order)} samples, batches of {batch_size}; expected at least one of each")
-        self._batches = torch.split(order, batch_size)
+        self._order = order_of(split, indices)
+        if not self.samples or batch_size < 1:
+            raise HwfaultError(f"given {self.samples} samples, batches of {batch_size}; expected at least one of each")
+
+    @property
+    def samples(self) -> int:
+        """How many samples each trial classifies."""
+        return len(self._order)
+
+    @cached_property
+    def samples_digest(self) -> str:
+        """SHA-256 of which samples there are, in their order."""
+        return digest(self._split, self._order)
 
     @cached_property
     def sites(self) -> SiteList:
         """The network's sites, with the shapes and accumulators that the first sample shows."""
-        with _evaluating(self._model):
-            return sites(self._model, self._from.inputs(self._batches[0][:1]).to(self._on))
+        with _evaluating(self.model):
+            return sites(self.model, self._split.inputs(self._order[:1]).to(self._on))
 
     @cached_property
     def golden(self) -> int:
         """How many samples the network classifies correctly without faults; run once."""
-        with _evaluating(self._model):
+        with _evaluating(self.model):
             return self._correct(None)
 
     def plan(self, point: Point, seed: int = 0) -> FaultPlan:
         """The plan of a point under a seed; raises what resolving its faults raises."""
+        return point.part(self.whole_plan(point, seed))
+
+    def whole_plan(self, point: Point, seed: int = 0) -> FaultPlan:
+        """The plan of all faults of a point, also where it wants a part of them."""
         if point.plan is not None:
-            return point.part(point.plan)
-        own = self._device is None and depends_on_device(point.faults)
-        number = seed if own else self._device or 0
+            return point.plan
+        own = self.device is None and depends_on_device(point.faults)
+        number = seed if own else self.device or 0
         key = "".join(fault.model_dump_json() for fault in point.faults), number
         if key not in self._plans:
             if len(self._plans) >= _KEPT_PLANS:
                 del self._plans[next(iter(self._plans))]
             self._plans[key] = resolve(self.sites, point.faults, device=number)
-        return point.part(self._plans[key])
+        return self._plans[key]
 
     def run(
         self,
@@ -122,9 +136,9 @@ class Campaign:
             return
         if not seeds:
             return
-        plan, varies = self.plan(point, seeds[0]), self._device is None and depends_on_device(point.faults)
-        statistics = Statistics(plan) if self._statistics else None
-        with _evaluating(self._model), inject(self._model, plan, seed=seeds[0], observe=statistics) as injection:
+        plan, varies = self.plan(point, seeds[0]), self.device is None and depends_on_device(point.faults)
+        statistics = Statistics(plan) if self.statistics else None
+        with _evaluating(self.model), inject(self.model, plan, seed=seeds[0], observe=statistics) as injection:
             for seed in seeds:
                 if varies and seed != seeds[0]:
                     injection.plan = self.plan(point, seed)
@@ -141,10 +155,10 @@ class Campaign:
     def _correct(self, injection: Injection | None) -> int:
         """How many samples the network classifies correctly; read from the device once."""
         correct = torch.zeros((), dtype=torch.int64, device=self._on)
-        for index, x, y in batches(self._from, self._batches, self._on):
+        for index, x, y in batches(self._split, torch.split(self._order, self.batch_size), self._on, self._workers):
             if injection is not None:
                 _number(injection, index)
-            logits = getattr(out := self._model(x), "value", out)  # a QuantTensor's values
+            logits = getattr(out := self.model(x), "value", out)  # a QuantTensor's values
             correct += (logits.argmax(1) == y).sum()
         return int(correct)
 

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from hwfault.campaign.campaign import Campaign
 from hwfault.campaign.points import Point
-from hwfault.campaign.samples import Samples, TensorSamples
 from hwfault.campaign.trials import Trials
 from hwfault.errors import HwfaultError
 from hwfault.files import write_atomically
 from hwfault.plan import FaultPlan
 from hwfault.profiles.models import FaultModel, bit_errors
+from hwfault.train.data import MemorySplit, Split
 
 
 def evaluate(
     model: nn.Module,
-    inputs: Tensor | Samples,
+    inputs: Tensor | Split,
     labels: Tensor | None = None,
     plan: FaultPlan | Sequence[FaultModel] = (),
     *,
@@ -45,7 +45,7 @@ def evaluate(
 
 def sweep(
     model: nn.Module,
-    inputs: Tensor | Samples,
+    inputs: Tensor | Split,
     labels: Tensor | None,
     rates: Iterable[float],
     *,
@@ -83,7 +83,7 @@ def write_table(path: Path | str, rows: Sequence[Mapping[str, object]]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
-def _samples(inputs: Tensor | Samples, labels: Tensor | None, seeds: int, batch_size: int) -> Samples:
+def _samples(inputs: Tensor | Split, labels: Tensor | None, seeds: int, batch_size: int) -> Split:
     """The samples; raises HwfaultError where there is nothing to do."""
     given = inputs.labels if labels is None and not isinstance(inputs, Tensor) else labels
     count = 0 if given is None else len(given)
@@ -94,5 +94,5 @@ def _samples(inputs: Tensor | Samples, labels: Tensor | None, seeds: int, batch_
         )
     if isinstance(inputs, Tensor):
         assert given is not None
-        return TensorSamples(inputs, given)
+        return MemorySplit(inputs, given)
     return inputs
