@@ -18,7 +18,7 @@ from hwfault.campaign.trials import Trial
 from hwfault.errors import FileError, ModelError
 from hwfault.inject import ProtectionCounts
 from hwfault.inject.statistics import SiteStatistics
-from hwfault.plan import FaultPlan
+from hwfault.profiles.models import FaultModel
 
 _FORMAT = "hwfault-trials/1"
 _LARGEST = 1 << 32
@@ -98,9 +98,8 @@ class Store:
         if not isinstance(header, dict) or header.get("format") != _FORMAT or "question" not in header:
             raise FileError(f"{self._path}: does not hold trials of hwfault evaluate; choose another folder with --out")
         if found := differences(header["question"], question):
-            listed = "\n".join(f"  {key}: {old} there, {new} now" for key, (old, new) in found.items())
             raise FileError(
-                f"{self._path}: holds the trials of another question, which differs in\n{listed}\n"
+                f"{self._path}: holds the trials of another question, which differs in\n{_listed(found)}\n"
                 "choose another folder with --out, or remove this one's trials"
             )
 
@@ -120,17 +119,23 @@ class Store:
 
 
 def differences(first: Any, second: Any, place: str = "") -> dict[str, tuple[str, str]]:
-    """Where two nested mappings differ: the dotted key and both values, "-" for one that is missing."""
+    """Where two nests of mappings and lists differ: the dotted key and both values, "-" for one that is missing."""
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        first, second = (dict(enumerate(values)) for values in (first, second))
     if isinstance(first, dict) and isinstance(second, dict):
-        keys = dict.fromkeys((*first, *second))
-        parts = (
-            differences(first.get(k, _MISSING), second.get(k, _MISSING), f"{place}.{k}" if place else k) for k in keys
-        )
+        both = ((key, first.get(key, _MISSING), second.get(key, _MISSING)) for key in dict.fromkeys((*first, *second)))
+        parts = (differences(old, new, f"{place}.{key}" if place else str(key)) for key, old, new in both)
         return {key: value for part in parts for key, value in part.items()}
     return {} if first == second else {place: (_short(first), _short(second))}
 
 
 _MISSING = object()
+_MOST = 8
+
+
+def _listed(found: Mapping[str, tuple[str, str]]) -> str:
+    lines = [f"  {key}: {old} there, {new} now" for key, (old, new) in found.items()]
+    return "\n".join([*lines[:_MOST], *([f"  and {len(lines) - _MOST} more"] if len(lines) > _MOST else [])])
 
 
 def _short(value: Any) -> str:
@@ -173,8 +178,8 @@ def _parsed(path: Path, number: int, line: bytes) -> Any:
 
 def _unreadable(path: Path, number: int, error: Exception) -> FileError:
     return FileError(
-        f"{path}: line {number} is no trial of hwfault evaluate ({error}); remove the file, or choose another folder with "
-        "--out"
+        f"{path}: line {number} is no trial of hwfault evaluate ({error}); remove the file, or choose another "
+        "folder with --out"
     )
 
 
@@ -190,13 +195,15 @@ def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[s
         "device": campaign.device,
         "statistics": campaign.statistics,
         **({"batch size": campaign.batch_size} if numbered else {}),
-        "points": {_key(point): _asked(point, plan) for point, plan in zip(points, plans, strict=True)},
+        "points": [_key(point) for point in points],
+        "faults": [[_fault(fault) for fault in plan.faults] for plan in {plan.digest: plan for plan in plans}.values()],
+        "plans digest": sha256("".join(plan.digest for plan in plans).encode()).hexdigest(),
     }
 
 
-def _asked(point: Point, plan: FaultPlan) -> dict[str, Any]:
-    part = {key: value for key in ("site", "bit") if (value := getattr(point, key)) is not None}
-    return {"faults": [str(fault) for fault in plan.faults], "plan digest": plan.digest, **part}
+def _fault(fault: FaultModel) -> dict[str, Any]:
+    """A fault as short as it can be said."""
+    return {"model": fault.model, **fault.model_dump(mode="json", exclude_defaults=True)}
 
 
 def network_digest(network: nn.Module) -> str:
