@@ -197,7 +197,7 @@ def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[s
         **({"batch size": campaign.batch_size} if numbered else {}),
         "points": [_key(point) for point in points],
         "faults": [[_fault(fault) for fault in plan.faults] for plan in {plan.digest: plan for plan in plans}.values()],
-        "plans digest": sha256("".join(plan.digest for plan in plans).encode()).hexdigest(),
+        "plans digest": sha256("".join(plan.digest for plan in plans).encode()).hexdigest()[:16],
     }
 
 
