@@ -53,6 +53,8 @@ class OnSites(Record):
 
     _chooses_by_itself: ClassVar[bool] = False
     """Whether no selector at all has a meaning."""
+    _probabilities: ClassVar[tuple[str, ...]] = ("probability", "p01", "p10")
+    """The fields that `scaled` scales."""
 
     sites: tuple[Select, ...] = (Select(),)
     """Where the faults strike: a glob on names, a mapping (name, kind, layer), or a list of these (any may match)."""
@@ -80,11 +82,19 @@ class OnSites(Record):
             check_probability(p)
         return value
 
+    @property
+    def scalable(self) -> bool:
+        """Whether there is a probability to scale; without one the faults are on or off."""
+        return bool(self._rates())
+
     def scaled(self, factor: float) -> Self:
-        """The same faults at `factor` (0 to 1) times their probability."""
+        """The same faults at `factor` (0 to 1) times their probability; unchanged where they have none."""
         check_probability(factor, "the factor")
-        rates = [key for key in ("probability", "p01", "p10") if getattr(self, key, None) is not None]
-        return self.model_copy(update={key: _times(getattr(self, key), factor) for key in rates})
+        return self.model_copy(update={key: _times(getattr(self, key), factor) for key in self._rates()})
+
+    def _rates(self) -> list[str]:
+        """The names of the fields that hold a probability."""
+        return [key for key in self._probabilities if getattr(self, key, None) is not None]
 
 
 def _times(p: Probability, factor: float) -> Probability:
