@@ -1,5 +1,6 @@
 """TensorBoard's event files, written at once and in this thread, so that a full disk is an error and no deadlock."""
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,5 +37,5 @@ class Events:
             from tensorboardX.event_file_writer import EventsWriter
 
             self._folder.mkdir(exist_ok=True)
-            self._writer = EventsWriter(str(self._folder / "events"))
+            self._writer = EventsWriter(str(self._folder / "events"), filename_suffix=f".{os.getpid()}")
         return self._writer
