@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from hwfault.graph.report import ReplayReport
     from hwfault.plan import FaultPlan, Site
-    from hwfault.train import Dataset, TrainConfig
+    from hwfault.train import TrainConfig
+    from hwfault.train.data import Data
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of a table.")
 network_option = click.option("--network", help="The network of a run, if it is your own code: module:function.")
@@ -107,7 +108,7 @@ def progress() -> Iterator[Callable[[str, int], Callable[[], object]]]:
         yield begin
 
 
-def load_run(run: Path, network: str | None, data: str | None) -> "tuple[nn.Module, TrainConfig, Dataset]":
+def load_run(run: Path, network: str | None, data: str | None) -> "tuple[nn.Module, TrainConfig, Data]":
     """The network of a run's folder or checkpoint in evaluation mode, its configuration, and its data or the given."""
     from hwfault.errors import FileError
     from hwfault.train import checkpoint
@@ -138,7 +139,7 @@ def list_sites(source: str, network: str | None) -> "list[Site]":
     path = Path(source)
     if path.exists():
         model, _, data = load_run(path, network, None)
-        return sites(model, data.test_x[:1])
+        return sites(model, data.example)
     from hwfault.train.networks import build
 
     return sites(build(source))

@@ -16,7 +16,7 @@ from hwfault.inject import Injection, inject, sites
 from hwfault.plan import resolve
 from hwfault.profiles.records import Record
 from hwfault.train.config import TrainConfig
-from hwfault.train.data import Dataset
+from hwfault.train.data import Data
 from hwfault.train.randomness import seeded
 
 
@@ -34,7 +34,7 @@ class Epoch(Record):
 
 
 def train(
-    network: nn.Module, data: Dataset, config: TrainConfig, *, progress: Callable[[Epoch], object] | None = None
+    network: nn.Module, data: Data, config: TrainConfig, *, progress: Callable[[Epoch], object] | None = None
 ) -> tuple[Epoch, ...]:
     """Trains the network in place, on its own device, and leaves it in evaluation mode.
 
@@ -65,10 +65,10 @@ def ramp_factor(epoch: int, config: TrainConfig) -> float:
     return min(1.0, epoch / max(1.0, config.ramp * config.epochs))
 
 
-def _faults(network: nn.Module, data: Dataset, config: TrainConfig) -> AbstractContextManager[Injection | None]:
+def _faults(network: nn.Module, data: Data, config: TrainConfig) -> AbstractContextManager[Injection | None]:
     if not config.faults:
         return nullcontext()
-    example = copy.deepcopy(network), data.train_x[:1].to(next((p.device for p in network.parameters()), None))
+    example = copy.deepcopy(network), data.example.to(next((p.device for p in network.parameters()), None))
     plan = resolve(sites(*example), config.faults, device=_device_number(config))
     return inject(network, plan, seed=config.seed, gradient=config.gradient)
 
@@ -89,11 +89,11 @@ def _set_ramp(injection: Injection | None, epoch: int, config: TrainConfig) -> N
 class _Run:
     """The state of one training run."""
 
-    def __init__(self, network: nn.Module, data: Dataset, config: TrainConfig) -> None:
+    def __init__(self, network: nn.Module, data: Data, config: TrainConfig) -> None:
         self._network = network
         self._data = data
         self._config = config
-        self._batches = math.ceil(len(data.train_y) / config.batch_size)
+        self._batches = math.ceil(len(data.train) / config.batch_size)
         self._order = torch.Generator().manual_seed(config.seed)
         self._device = next((p.device for p in network.parameters()), torch.device("cpu"))
         self._optimizer = _optimizer(network, config)
@@ -102,11 +102,11 @@ class _Run:
     def epoch(self, epoch: int) -> tuple[float, float]:
         """Trains on all the data once; mean loss and accuracy."""
         total, correct = 0.0, 0
-        count, size = len(self._data.train_y), self._config.batch_size
+        count, size = len(self._data.train), self._config.batch_size
         order = torch.randperm(count, generator=self._order)
         for step in range(1, self._batches + 1):
             index = order[(step - 1) * size : step * size]
-            x, y = (t[index].to(self._device) for t in (self._data.train_x, self._data.train_y))
+            x, y = (t.to(self._device) for t in (self._data.train.inputs(index), self._data.train.labels[index]))
             logits = self._logits(x)
             loss = cross_entropy(logits, y)
             total += self._finite(loss, epoch, step) * len(y)

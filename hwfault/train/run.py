@@ -13,7 +13,7 @@ from hwfault.errors import FileError
 from hwfault.files import output_folder, write_atomically
 from hwfault.train import checkpoint
 from hwfault.train.config import TrainConfig
-from hwfault.train.data import Dataset, load
+from hwfault.train.data import Data, load
 from hwfault.train.loop import Epoch, train
 from hwfault.train.networks import build
 
@@ -44,13 +44,13 @@ def train_into(
     return train(network, data, config, progress=keep)
 
 
-def check_runs(network: nn.Module, data: Dataset) -> None:
+def check_runs(network: nn.Module, data: Data) -> None:
     """Raises FileError unless the network takes the data's inputs; the network itself is left as it is."""
     try:
         with torch.no_grad():
-            copy.deepcopy(network).eval()(data.test_x[:1])
+            copy.deepcopy(network).eval()(data.example)
     except Exception as error:
-        shape = tuple(data.test_x.shape[1:])
+        shape = tuple(data.example.shape[1:])
         raise FileError(f"the network does not run on the data's inputs of shape {shape}: {error}") from error
 
 
