@@ -21,6 +21,7 @@ from hwfault.cli.common import (
     seeds_option,
     split_of,
     split_option,
+    transform_option,
 )
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
 from hwfault.cli.measuring import measured, statistics_tables, warn_of_one_seed
@@ -110,6 +111,7 @@ class _Asked:
 @network_option
 @data_option
 @data_folder_option
+@transform_option
 @split_option
 @many_fault_options
 @click.option("--plan", "plans", multiple=True, help="A saved plan (.json); several are compared; LABEL=... names one.")
@@ -133,6 +135,7 @@ def command(
     network: str | None,
     data: str | None,
     data_folder: Path | None,
+    transform: str | None,
     split: str,
     given: Given,
     plans: tuple[str, ...],
@@ -162,7 +165,7 @@ def command(
     asked = _Asked(given, plans, rates, sweep, by_site, by_bit)
     asked.check()
     lists = asked.lists()
-    model, config, held_out = load_run(run, network, data, data_folder)
+    model, config, held_out = load_run(run, network, data, folder=data_folder, transform=transform)
     on = split_of(held_out, config, split)
     first = None if samples is None else range(min(samples, len(on)))
     how = {"device": given.device, "batch_size": batch_size, "workers": workers, "statistics": statistics}

@@ -3,10 +3,12 @@
 Each returns what it wrote as NumPy arrays: (train_x, train_y, test_x, test_y).
 """
 
+import gzip
 import tarfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 CIFAR10_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 
@@ -58,3 +60,35 @@ def write(folder, name, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+MNIST_FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
+
+
+def write_mnist(folder, n_train=30, n_test=20, seed=0, zipped=False):
+    """The four idx files of MNIST or Fashion-MNIST, gzipped or not."""
+    train, test = (images(n, 10, seed + i, (1, 28, 28)) for i, n in enumerate((n_train, n_test)))
+    for name, array in zip(MNIST_FILES, (*train, *test), strict=True):
+        content = idx(array.squeeze(1) if array.ndim == 4 else array)
+        write(folder, f"{name}.gz" if zipped else name, gzip.compress(content) if zipped else content)
+    return *train, *test
+
+
+def idx(array):
+    """An idx file of unsigned bytes."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes((0, 0, 8, array.ndim)) + sizes + array.astype(np.uint8).tobytes()
+
+
+def write_image_folder(folder, classes=("cat", "dog"), n_train=4, n_val=2, seed=0, size=(40, 30), suffix=".png"):
+    """train/<class>/<n><suffix> and val/<class>/<n><suffix>, of `size` (width, height)."""
+    parts = []
+    for part, count in (("train", n_train), ("val", n_val)):
+        x, y = images(count * len(classes), len(classes), seed + len(parts), (size[1], size[0], 3))
+        for number, (image, label) in enumerate(zip(x, y, strict=True)):
+            path = Path(folder) / part / classes[label] / f"{number:03}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        order = np.argsort(y, kind="stable")  # as the split has them: by class, then by name
+        parts += [x[order], y[order]]
+    return tuple(parts)

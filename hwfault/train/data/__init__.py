@@ -8,13 +8,38 @@ from hwfault.errors import HwfaultError
 from hwfault.train.data.bundled import digits
 from hwfault.train.data.cifar import cifar10, cifar100
 from hwfault.train.data.dataset import Data, Dataset
+from hwfault.train.data.folder import ImageFolder, ImageSplit, image_folder
+from hwfault.train.data.idx import fashion_mnist, mnist
 from hwfault.train.data.npz import load_npz
 from hwfault.train.data.split import MemorySplit, Split
 from hwfault.train.spec import call_named, named
 
-__all__ = ["DATA", "Data", "Dataset", "MemorySplit", "Split", "cifar10", "cifar100", "digits", "load", "load_npz"]
+__all__ = [
+    "DATA",
+    "Data",
+    "Dataset",
+    "ImageFolder",
+    "ImageSplit",
+    "MemorySplit",
+    "Split",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "fashion_mnist",
+    "image_folder",
+    "load",
+    "load_npz",
+    "mnist",
+]
 
-DATA: dict[str, Callable[..., Data]] = {"digits": digits, "cifar10": cifar10, "cifar100": cifar100}
+DATA: dict[str, Callable[..., Data]] = {
+    "digits": digits,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "image_folder": image_folder,
+}
 """The data sets that have a name of their own."""
 
 
@@ -40,7 +65,7 @@ def load(
         data: Any = call_named("data", ".npz", {".npz": lambda: load_npz(spec)}, arguments)
     else:
         data = call_named("data", spec, DATA, arguments)
-    if not isinstance(data, Data):
+    if not isinstance(data, Dataset | ImageFolder):
         raise HwfaultError(
             f"data {spec!r}: the function returned {type(data).__name__}, expected hwfault.train.Dataset"
         )

@@ -1,26 +1,18 @@
 """Changes to training samples, each a pure function of (seed, epoch, sample)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hwfault.errors import HwfaultError, nearest
+from hwfault.errors import HwfaultError
+from hwfault.train.spec import is_code, named
 
-DRAWS = {"order": 0, "augment": 1, "split": 2}
-"""What random numbers are for: the last part of the key (seed, epoch, purpose) of each generator."""
-COLUMNS = 8
 _PAD = 4
-
-
-def uniform(seed: int, epoch: int, count: int) -> NDArray[np.float32]:
-    """Numbers in [0, 1) for each sample of an epoch, (count, 8) float32."""
-    generator = np.random.default_rng([seed, epoch, DRAWS["augment"]])
-    return generator.random((count, COLUMNS), np.float32)
+_Change = Callable[..., Any]
+Augment = str | _Change | None
 
 
 def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
@@ -37,14 +29,16 @@ def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
     return torch.where(draws[:, 2, None, None, None] < 0.5, cropped.flip(-1), cropped)
 
 
-def named_augmentation(augment: str | Callable[..., Any] | None, shape: tuple[int, ...]) -> Callable[..., Any] | None:
-    """The augmentation of a data set in memory of this shape: "crop_flip", a callable, or None for none."""
+def named_augmentation(augment: Augment, suits: str, built_in: Mapping[str, _Change]) -> _Change | None:
+    """The augmentation that a name, module:function or a callable stands for; None for none.
+
+    Raises HwfaultError for a name that is none of those built in for what it `suits`.
+    """
     if augment is None or callable(augment):
         return augment
-    if augment == "resized_crop":
-        raise HwfaultError("augment 'resized_crop' is for image folders; use 'crop_flip' for data in memory")
-    if augment != "crop_flip":
-        raise HwfaultError(f"augment {augment!r} is unknown: {nearest(augment, ['crop_flip', 'resized_crop'])}")
-    if len(shape) != 4:
-        raise HwfaultError(f"augment 'crop_flip' is for images (n, c, h, w), given inputs of shape {shape}")
-    return crop_flip
+    if is_code(augment):
+        return named("augment", augment)
+    if augment not in built_in:
+        known = ", ".join(map(repr, built_in))
+        raise HwfaultError(f"augment {augment!r} is none for {suits}, expected {known}, module:function or none at all")
+    return built_in[augment]

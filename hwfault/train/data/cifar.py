@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from hwfault.errors import FileError
-from hwfault.train.data.dataset import Dataset
-from hwfault.train.data.sources import Source, read_at_most
+from hwfault.train.data.dataset import Arrays, Dataset, image_data
+from hwfault.train.data.sources import Source, check_labels, read_at_most
 
 _PAGE = "from https://www.cs.toronto.edu/~kriz/cifar.html"
 _SHAPE = (3, 32, 32)
@@ -92,17 +90,9 @@ def cifar100(folder: Path | str | None = None) -> Dataset:
 
 def _load(version: _Version, folder: Path | str | None) -> Dataset:
     contents = _contents(version, version.source.folder(folder))
-    *train, (test_x, test_y) = (_records(version, *contents[name]) for name in version.source.files)
-    train_x, train_y = (np.concatenate(parts) for parts in zip(*train, strict=True))
-    return Dataset(
-        torch.from_numpy(train_x),
-        torch.from_numpy(train_y),
-        torch.from_numpy(test_x.copy()),
-        torch.from_numpy(test_y),
-        classes=version.labels[-1],
-        mean=version.mean,
-        std=version.std,
-    )
+    *train, test = (_records(version, *contents[name]) for name in version.source.files)
+    x, y = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    return image_data((x, y), test, classes=version.labels[-1], mean=version.mean, std=version.std)
 
 
 _Contents = Mapping[str, tuple[str, bytes]]
@@ -171,7 +161,7 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return content
 
 
-def _records(version: _Version, where: str, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _records(version: _Version, where: str, content: bytes) -> Arrays:
     if not content or len(content) % version.record:
         raise FileError(
             f"{where}: has {len(content)} bytes, expected records of {version.record} bytes; it is cut short or "
@@ -179,8 +169,6 @@ def _records(version: _Version, where: str, content: bytes) -> tuple[NDArray[np.
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, version.record)
     for column, count in enumerate(version.labels):
-        at = int(records[:, column].argmax())
-        if records[at, column] >= count:
-            raise FileError(f"{where}: record {at} has the label {records[at, column]}, expected 0 to {count - 1}")
-    images = records[:, len(version.labels) :].reshape(-1, *_SHAPE)
+        check_labels(where, records[:, column], count)
+    images = records[:, len(version.labels) :].reshape(-1, *_SHAPE).copy()
     return images, records[:, len(version.labels) - 1].astype(np.int64)

@@ -1,13 +1,14 @@
 """Data sets held in memory, checked once, and what they share with others."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hwfault.errors import FileError, HwfaultError
@@ -16,36 +17,31 @@ from hwfault.train.data.split import Finish, MemorySplit, Split, split_indices
 Transform = Callable[[Any], Any]
 
 
-class Data(ABC):
+class Data(Protocol):
     """A data set: `classes` labels from 0 on; splits to train on and to hold out for tests, perhaps for validation."""
 
-    classes: int
+    @property
+    def classes(self) -> int: ...
 
     @property
-    @abstractmethod
     def train(self) -> Split: ...
 
     @property
-    @abstractmethod
     def test(self) -> Split: ...
 
     @property
-    @abstractmethod
     def validation(self) -> Split | None: ...
 
     @property
     def example(self) -> Tensor:
         """The first input of the test split, (1, ...) float32."""
-        return self.test.inputs(torch.zeros(1, dtype=torch.int64, device=self.test.labels.device))
 
-    @abstractmethod
     def split_off(self, validation: float, seed: int) -> Self:
         """The data with a part of the training split for validation: a share below 1, or a number of samples.
 
         The part is drawn from `seed` alone. Raises HwfaultError if a part would be empty, or was split off before.
         """
 
-    @abstractmethod
     def prepared(self, *, normalise: bool = True, transform: Transform | None = None) -> Self:
         """The data with its inputs made otherwise.
 
@@ -55,7 +51,7 @@ class Data(ABC):
 
 
 @dataclass(frozen=True)
-class Dataset(Data):
+class Dataset:
     """Inputs (n, ...) and labels (n,) int64 from 0 to classes - 1 in memory, for training and held out for tests.
 
     Inputs are float32, seen by the network as they are, or uint8 (kept so), seen as 0 to 1. `mean` and `std`, one for
@@ -107,7 +103,13 @@ class Dataset(Data):
             return None
         return MemorySplit(self.validation_x, self.validation_y, self._finish)
 
+    @property
+    def example(self) -> Tensor:
+        """The first input of the test split, (1, ...) float32."""
+        return self.test.example
+
     def split_off(self, validation: float, seed: int) -> Self:
+        """As for all `Data`."""
         if self.validation is not None:
             raise HwfaultError("the data has a validation split already, expected to split one off once")
         stay, held = (self.train.subset(index) for index in split_indices(len(self.train), validation, seed))
@@ -116,8 +118,20 @@ class Dataset(Data):
         )
 
     def prepared(self, *, normalise: bool = True, transform: Transform | None = None) -> Self:
-        channels = {"mean": self.mean, "std": self.std} if normalise else {"mean": (), "std": ()}
-        return replace(self, **channels, transform=transform or self.transform)
+        """As for all `Data`."""
+        finish = self._finish.prepared(normalise, transform)
+        return replace(self, mean=finish.mean, std=finish.std, transform=finish.transform)
+
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+def image_data(
+    train: Arrays, test: Arrays, *, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Dataset:
+    """A data set of uint8 images and labels in NumPy arrays, which it takes over."""
+    train_x, train_y, test_x, test_y = (torch.from_numpy(array) for array in (*train, *test))
+    return Dataset(train_x, train_y, test_x, test_y, classes, mean, std)
 
 
 def _check_part(part: str, x: Tensor, y: Tensor) -> None:

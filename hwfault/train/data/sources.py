@@ -1,8 +1,10 @@
 """Published data sets in local folders: what is expected where, and reading no more than was expected."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hwfault.errors import FileError, HwfaultError
 
@@ -51,8 +53,8 @@ def read_at_most(path: Path, limit: int) -> bytes:
         raise FileError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def check_labels(path: Path | str, labels: Sequence[int], count: int) -> None:
-    """Raises FileError, with the sample's number, if a label is not below `count`."""
-    if (largest := max(labels)) >= count:
-        at = list(labels).index(largest)
-        raise FileError(f"{path}: sample {at} has the label {largest}, expected 0 to {count - 1}")
+def check_labels(where: Path | str, labels: NDArray[np.uint8], count: int) -> None:
+    """Raises FileError, with the sample's number, if one of the labels (not empty) is not below `count`."""
+    at = int(labels.argmax())
+    if labels[at] >= count:
+        raise FileError(f"{where}: sample {at} has the label {labels[at]}, expected 0 to {count - 1}")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hwfault.errors import HwfaultError
-from hwfault.train.data.augment import DRAWS, named_augmentation, uniform
+from hwfault.train.data.augment import Augment, crop_flip, named_augmentation
+from hwfault.train.data.draws import SPLIT, permutation, uniform
 
-Augment = str | Callable[..., Any] | None
 Reader = Callable[[int, Sequence[Tensor]], Iterator[Tensor]]
 _FILLS_AT_MOST = 0.5
 
@@ -37,6 +37,11 @@ class Finish:
             return stored
         mean, std = (_channels(values, stored) for values in (self.mean, self.std))
         return stored.sub(mean).div_(std)
+
+    def prepared(self, normalise: bool, transform: Callable[[Any], Any] | None) -> "Finish":
+        """The same with another transform, if one is given, and perhaps without mean and std."""
+        mean, std = (self.mean, self.std) if normalise else ((), ())
+        return Finish(mean, std, transform or self.transform)
 
     def transformed(self, stored: Tensor) -> Tensor:
         """What the transform makes of a batch, finished; without a transform, the batch finished."""
@@ -68,6 +73,11 @@ class Split(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def example(self) -> Tensor:
+        """The first input, (1, ...)."""
+        return self.inputs(torch.zeros(1, dtype=torch.int64))
 
     @abstractmethod
     def inputs(self, index: Tensor) -> Tensor:
@@ -119,10 +129,13 @@ class MemorySplit(Split):
 
     def reader(self, augment: Augment, *, seed: int, workers: int, device: torch.device) -> Reader:
         """As for every split; `workers` are not needed here. A callable is given a batch and its draws (k, 8)."""
-        change = named_augmentation(augment, tuple(self.stored.shape))
+        change = named_augmentation(augment, "data in memory", {"crop_flip": crop_flip})
+        if change is crop_flip and self.stored.dim() != 4:
+            given = tuple(self.stored.shape)
+            raise HwfaultError(f"augment 'crop_flip' is for images (n, c, h, w), given inputs of shape {given}")
 
         def read(epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-            draws = None if change is None else torch.from_numpy(uniform(seed, epoch, len(self))).to(device)
+            draws = None if change is None else torch.from_numpy(uniform(len(self), seed, epoch)).to(device)
             for index in batches:
                 stored = self.stored[index.to(self.stored.device)].to(device)
                 if change is not None and draws is not None:
@@ -144,6 +157,6 @@ def split_indices(count: int, validation: float, seed: int) -> tuple[Tensor, Ten
             f"validation is {validation:g}, expected a share between 0 and 1 or a whole number of samples "
             f"that takes from 1 to {count - 1} of the {count} for training"
         )
-    order = np.random.default_rng([seed, 0, DRAWS["split"]]).permutation(count)
+    order = permutation(count, seed, 0, SPLIT)
     kept, taken = np.sort(order[held:]), np.sort(order[:held])
     return torch.from_numpy(kept), torch.from_numpy(taken)
