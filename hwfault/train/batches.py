@@ -31,6 +31,9 @@ class Batches:
     numbers out of range and an augmentation that does not suit the split.
     """
 
+    batch_sampler = None
+    """Lightning asks any loader that has a sampler for this one."""
+
     def __init__(
         self,
         split: Split,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
@@ -14,16 +14,15 @@ from hwfault.train import state
 from hwfault.train.batches import Batches
 from hwfault.train.config import TrainConfig
 from hwfault.train.data import Data
+from hwfault.train.driver import FaultDriver
 from hwfault.train.history import Epoch, monitored, ramp_factor, smaller_is_better
 from hwfault.train.learning import LearningRate
 from hwfault.train.losses import loss_of
 from hwfault.train.optimizers import clip_weights, frozen_modules, optimizer_of
 from hwfault.train.phases import Phase
 from hwfault.train.randomness import mixed, reseed
+from hwfault.train.ranks import from_first_rank
 from hwfault.train.totals import Totals
-
-if TYPE_CHECKING:
-    from hwfault.train.callback import FaultDriver
 
 _CHECKED_EVERY = 100
 
@@ -32,19 +31,28 @@ class Classifier(L.LightningModule):
     """One phase of a training run.
 
     Everything random in a step is drawn from the seed and the numbers of phase, epoch, step and rank, so that a run
-    that is resumed goes on as if it had not stopped. `history` grows by one record an epoch, on every rank; `done`
+    that is resumed goes on as if it had not stopped. `counts` are those of the faults in phases before. `history` grows by one record an epoch, on every rank; `done`
     says in checkpoints that the phase is at its end.
     """
 
     def __init__(
-        self, network: nn.Module, data: Data, phase: Phase, driver: "FaultDriver | None", history: list[Epoch]
+        self,
+        network: nn.Module,
+        data: Data,
+        phase: Phase,
+        driver: FaultDriver | None,
+        history: list[Epoch],
+        counts: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
+        if driver is not None and counts is not None:  # no phase repeats the faults of one before
+            driver.load_state_dict(counts)
         self.network = network
         self.phase = phase
         self.config = phase.config
         self.driver = driver
         self.history = history
+        self._counts = counts
         self.done = False
         self._data = data
         self._loss = loss_of(phase.config)
@@ -168,6 +176,7 @@ class Classifier(L.LightningModule):
     # what an epoch came to
 
     def on_validation_epoch_start(self) -> None:
+        from_first_rank(self.network)
         loaders: Sequence[Batches] = self.trainer.val_dataloaders
         self._validation = tuple(Totals(len(loader), self.device) for loader in loaders)
 
@@ -236,11 +245,15 @@ class Classifier(L.LightningModule):
             "done": self.done,
             "world": self.trainer.world_size,
             "counters": state.counters(self.network),
-            "driver": None if self.driver is None else self.driver.state_dict(),
+            "faults": self.counts(),
             "rates": self._rates.state_dict(),
             "totals": self._totals.state_dict(),
             "history": [epoch.model_dump() for epoch in self.history],
         }
+
+    def counts(self) -> dict[str, int] | None:
+        """The counters of the faults so far, None where there were none."""
+        return self._counts if self.driver is None else self.driver.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._resumed = checkpoint["hwfault"]
@@ -248,7 +261,7 @@ class Classifier(L.LightningModule):
     def _load(self, saved: dict[str, Any]) -> None:
         state.load_counters(self.network, saved["counters"])
         if self.driver is not None:
-            self.driver.load_state_dict(saved["driver"])
+            self.driver.load_state_dict(saved["faults"])
         self._rates.load_state_dict(saved["rates"])
         self._totals = Totals(self._batches, self.device)
         self._totals.load_state_dict(saved["totals"])

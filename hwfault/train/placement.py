@@ -32,7 +32,9 @@ def placement(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     ranks, nodes = _ranks(config, device)
     accelerator = "gpu" if device.type == "cuda" else "cpu"
     if ranks * nodes > 1:
-        return {"accelerator": accelerator, "devices": ranks, "num_nodes": nodes, "strategy": "ddp"}
+        from hwfault.train.ranks import Ranks  # Lightning takes seconds to import
+
+        return {"accelerator": accelerator, "devices": ranks, "num_nodes": nodes, "strategy": Ranks()}
     return {"accelerator": accelerator, "devices": 1 if device.index is None else [device.index]}
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hwfault.train.ranks import over_ranks
+
 
 class Totals:
     """Losses and right answers of batches; `add` waits for nothing."""
@@ -50,11 +52,3 @@ class Totals:
         self._losses.copy_(state["losses"])
         self._right.copy_(state["right"])
         self._sizes = list(state["sizes"])
-
-
-def over_ranks(values: Tensor, *, smallest: bool = False) -> Tensor:
-    """The sums, or smallest, of the values of all ranks; the values themselves where there is one rank."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        distributed.all_reduce(values, op=distributed.ReduceOp.MIN if smallest else distributed.ReduceOp.SUM)
-    return values

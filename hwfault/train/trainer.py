@@ -13,12 +13,13 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import nn
 
-from hwfault.train import state
-from hwfault.train.callback import FaultDriver
+from hwfault.errors import ModelError
+from hwfault.train import ranks, state
 from hwfault.train.ckpt import AtomicCheckpoints
 from hwfault.train.classifier import Classifier
 from hwfault.train.config import TrainConfig
 from hwfault.train.data import Data
+from hwfault.train.driver import FaultDriver
 from hwfault.train.folder import LAST
 from hwfault.train.history import Epoch, monitored, smaller_is_better
 from hwfault.train.keeping import Keep
@@ -55,6 +56,7 @@ class Run:
         augment = config.augment
         given = named("augment", augment) if augment is not None and is_code(augment) else augment
         self._phases = tuple(prepared(phase, network, given) for phase in phases_of(config))
+        self._counts: dict[str, int] | None = None
         self.history: list[Epoch] = []
 
     def fit(self, resumed: dict[str, Any] | None = None) -> None:
@@ -66,13 +68,17 @@ class Run:
             self.history.extend(Epoch(**epoch) for epoch in saved["history"])
             state.load_tensors(self._network, resumed["state_dict"])
             state.load_counters(self._network, saved["counters"])
+            self._counts = saved["faults"]
             first = saved["phase"] + saved["done"]
         with quiet():
             self._check()
             self._watch.start()
-            for phase in self._phases[first - 1 :]:
-                again = saved is not None and saved["phase"] == phase.number
-                self._fit(phase, self._last if again else None)
+            try:
+                for phase in self._phases[first - 1 :]:
+                    again = saved is not None and saved["phase"] == phase.number
+                    self._fit(phase, self._last if again else None)
+            finally:
+                ranks.end()
         self._network.eval()
 
     @property
@@ -81,8 +87,15 @@ class Run:
         return self._folder / LAST
 
     def _check(self) -> None:
-        """Finds out before the first phase whether the faults of all fit the network."""
+        """Finds out before the first phase whether the faults of all fit the network, and whether ranks have data."""
         trainer = self._trainer(self._phases[0])
+        parts = {"training": self._data.train, "validation": self._data.validation}
+        for name, split in parts.items():
+            if split is not None and len(split) < trainer.world_size:
+                raise ModelError(
+                    f"there are {len(split)} samples for {name}, expected at least one for each of "
+                    f"{trainer.world_size} ranks"
+                )
         for phase in self._phases:
             with self._driver(phase, trainer):
                 pass
@@ -90,11 +103,12 @@ class Run:
     def _fit(self, phase: Phase, checkpoint: Path | None) -> None:
         trainer = self._trainer(phase)
         with self._driver(phase, trainer) as driver, _frozen(self._network, phase.frozen):
-            module = Classifier(self._network, self._data, phase, driver, self.history)
+            module = Classifier(self._network, self._data, phase, driver, self.history, self._counts)
             try:
                 trainer.fit(module, ckpt_path=checkpoint)
             finally:
                 self._network.to(self._device)  # Lightning leaves it on the CPU
+            self._counts = module.counts()
 
     @contextmanager
     def _driver(self, phase: Phase, trainer: L.Trainer) -> Iterator[FaultDriver | None]:
