@@ -120,7 +120,7 @@ def _write_page(lines: list[Line]) -> None:
         f"activations and the input (rate ramped up linearly over the first {RAMP_EPOCHS} of 40 epochs). `zero` and",
         "`straight_through` are what flows back through a faulty word; *averaged loss* is the mean of the loss on the",
         "clean and on the faulty network, straight-through: random bit error training (Stutz et al., *Bit Error",
-        "Robustness for Energy-Efficient DNN Accelerators*, MLSys 2021). Accuracy in % on 360 held-out digits, mean,",
+        "Robustness for Energy-Efficient DNN Accelerators*, MLSys 2021). Accuracy in % on 360 held-out digits: mean",
         f"and 95 % interval over {len(TRAINING_SEEDS)} training seeds; faulty: at the rate of the row, each network",
         f"under {len(FAULT_SEEDS)} fault seeds that no training saw. `make experiments` makes this page,",
         "[the single runs](training.csv) and the picture.",
