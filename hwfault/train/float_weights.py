@@ -88,9 +88,8 @@ def _named(content: Any, path: Path | str) -> dict[str, Tensor]:
         raise FileError(f"{path}: holds a {type(content).__name__}, expected a state dict: tensors by name")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise FileError(
-                f"{path}: holds {type(tensor).__name__} under {short_repr(name)}, expected a state dict: tensors by name"
-            )
+            kind = type(tensor).__name__
+            raise FileError(f"{path}: holds {kind} under {short_repr(name)}, expected a state dict: tensors by name")
     state = dict(content)
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), ""):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
