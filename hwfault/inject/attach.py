@@ -58,11 +58,15 @@ class ProtectionCounts(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A plan made ready to be applied: by site what strikes it, and how its layer is added up if it is one's."""
+    """A plan made ready to be applied: by site what strikes it, and how its layer is added up if it is one's.
+
+    `idle` are the sites at which nothing can ever change.
+    """
 
     plan: FaultPlan
     strikes: dict[str, Strike]
     adds: dict[str, Adds]
+    idle: frozenset[str]
 
 
 class Injection:
@@ -149,13 +153,12 @@ class Injection:
             )
         strikes = {name: Strike(plan, plan.at(name), self._device) for name in plan.names}
         adds = {e.site.name: Adds(e.site, e.array) for e in plan.sites if e.site.kind == "accumulator"}
-        return Ready(plan, strikes, adds)
+        return Ready(plan, strikes, adds, frozenset(name for name in plan.names if plan.idle(name)))
 
     def _go_live(self) -> None:
         """Notes what is struck from now on; None where nothing can ever change."""
-        plan, strikes, _ = self._ready
-        on = [name for name in strikes if self._enabled and name not in self._disabled]
-        self._live = {name: None if plan.idle(name) else strikes[name] for name in on}
+        on = [name for name in self._ready.strikes if self._enabled and name not in self._disabled]
+        self._live = {name: None if name in self._ready.idle else self._ready.strikes[name] for name in on}
 
     @property
     def enabled(self) -> bool:
