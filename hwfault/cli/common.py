@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from hwfault.graph.report import ReplayReport
     from hwfault.plan import FaultPlan, Site
-    from hwfault.train import Dataset, TrainConfig
+    from hwfault.train import TrainConfig
+    from hwfault.train.data import Data
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of a table.")
 network_option = click.option("--network", help="The network of a run, if it is your own code: module:function.")
@@ -92,13 +93,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int], Callable[[], object]]]:
-    """A display on stderr; `begin(what, steps)` adds a line and answers with the function to call after each step."""
+def progress(*, shown: bool = True) -> Iterator[Callable[[str, int], Callable[[], object]]]:
+    """A display on stderr, if it is to be shown; `begin(what, steps)` adds a line and answers with the function to call after each step."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as display:
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as display:
 
         def begin(what: str, steps: int) -> Callable[[], object]:
             task = display.add_task(what, total=steps)
@@ -107,12 +108,12 @@ def progress() -> Iterator[Callable[[str, int], Callable[[], object]]]:
         yield begin
 
 
-def load_run(run: Path, network: str | None, data: str | None) -> "tuple[nn.Module, TrainConfig, Dataset]":
+def load_run(run: Path, network: str | None, data: str | None) -> "tuple[nn.Module, TrainConfig, Data]":
     """The network of a run's folder or checkpoint in evaluation mode, its configuration, and its data or the given."""
     from hwfault.errors import FileError
     from hwfault.train import checkpoint
-    from hwfault.train.data import load
-    from hwfault.train.run import CHECKPOINT, check_runs
+    from hwfault.train.folder import CHECKPOINT
+    from hwfault.train.run import check_runs, load_data
     from hwfault.train.spec import is_code
 
     model, config = checkpoint.load(run / CHECKPOINT if run.is_dir() else run, network)
@@ -121,7 +122,7 @@ def load_run(run: Path, network: str | None, data: str | None) -> "tuple[nn.Modu
             f"{run}: was trained on the data {config.data!r}; code that a file names is not run, so name it yourself "
             f"(--data {config.data}) if you trust it"
         )
-    held_out = load(data or config.data)
+    held_out = load_data(config if data is None else config.model_copy(update={"data": data}))
     check_runs(model, held_out)
     return model, config, held_out
 
@@ -138,7 +139,7 @@ def list_sites(source: str, network: str | None) -> "list[Site]":
     path = Path(source)
     if path.exists():
         model, _, data = load_run(path, network, None)
-        return sites(model, data.test_x[:1])
+        return sites(model, data.example)
     from hwfault.train.networks import build
 
     return sites(build(source))

@@ -47,6 +47,8 @@ def command(
 
     The faults are those of --faults or --ber, or a sweep of --rates; without any of them there are none.
     """
+    import torch
+
     from hwfault.campaign import draw_accuracy, evaluate, sweep, write_results
     from hwfault.files import output_folder
     from hwfault.profiles.models import bit_errors
@@ -57,7 +59,7 @@ def command(
     given.check_strict()
     faults = given.faults if rates is None else ()
     model, config, held_out = load_run(run, network, data)
-    x, y = held_out.test_x, held_out.test_y
+    x, y = held_out.test.inputs(torch.arange(len(held_out.test))), held_out.test.labels
     with progress() as begin:
         if rates is not None:
             advance = begin("evaluating", len(rates))

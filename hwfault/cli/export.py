@@ -42,7 +42,7 @@ def command(
 
     faults = given.faults
     model, _, held_out = load_run(run, network, data)
-    example = held_out.test_x[:1]
+    example = held_out.example
     plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
     write_atomically(out, export(model, example, plan=plan).SerializeToString())
     if as_json:

@@ -49,7 +49,7 @@ def command(
 
     proto = load_model(graph)
     model, _, held_out = load_run(run, network, data)
-    batches = torch.split(held_out.test_x, batch_size)
+    batches = [held_out.test.inputs(index) for index in torch.split(torch.arange(len(held_out.test)), batch_size)]
     with progress() as begin:
         advance = begin("replaying", len(batches))
         report = replay(model, proto, batches, seeds=seeds, progress=lambda _done, _total: advance())
