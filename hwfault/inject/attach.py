@@ -16,6 +16,7 @@ from hwfault.inject.exporting import refuse_export
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
 from hwfault.inject.sites import known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
+from hwfault.inject.unheld import output_is_unheld
 from hwfault.plan import FaultPlan, Site, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
@@ -156,10 +157,11 @@ class Injection:
             raise HwfaultError("`samples` are floating-point numbers, expected integers, one for each element")
         self.clock.samples = None if given is None else given.to(self._device, torch.int64)
 
-    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-        """The values of a site with this forward's faults."""
+    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = False) -> Tensor:
+        """The values of a site with this forward's faults; the given tensor itself only if it is `unheld`."""
         strike = self._strikes[name]
-        faulty = strike(value, self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
+        unheld = unheld and self._observe is None  # who observes sees the values before, too
+        faulty = strike(value, self.clock, self._seed_tensor, scale, zero_point, self._straight_through, unheld)
         if self._observe is not None:
             self._observe(name, *(t.detach() for t in (value, faulty, scale, zero_point)))
         return faulty
@@ -219,6 +221,7 @@ class SiteHook:
         self._name = name
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        unheld = output_is_unheld(output)  # before anything else here holds it
         refuse_export()
         if not proxy.is_quant_enabled:  # switched off meanwhile, as by Brevitas' calibration: no integers, no faults
             return None
@@ -227,7 +230,9 @@ class SiteHook:
         if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
             return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
-        faulty = self._injection.strike(self._name, value, scale, zero_point)
+        faulty = self._injection.strike(self._name, value, scale, zero_point, unheld)
+        if faulty is value:  # struck in place
+            return None
         if not is_quant_tensor:
             return faulty
         # not output.set(): a named tuple's _replace does not survive torch.compile
