@@ -14,11 +14,9 @@ from hwfault.inject.map_op import MAP
 from hwfault.inject.ops import STREAM
 from hwfault.inject.protection_op import protected
 from hwfault.plan import FaultPlan, Site, SitePlan
-from hwfault.plan.processes import KINDS, MapStep, ProtectedStep, Step, StreamStep, kinds
-from hwfault.stream.reference import processes
+from hwfault.plan.processes import KINDS, MapStep, ProtectedStep, StreamStep, kinds
 
-_BIT, _CLUSTER, _MASK, _RANDOM, _LATE = range(len(KINDS))
-_BEFORE_TABLE = {_MASK: 1, _RANDOM: 0, _LATE: 5}
+_LATE = KINDS.index("late")
 
 Grid = tuple[Tensor, Tensor]
 """Scale and zero point."""
@@ -40,8 +38,7 @@ class Strike:
 
     def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
         self._batched = entry.site.batched
-        steps = [step for step in plan.steps(entry.site.name) if not _never_hits(step)]
-        self._steps = [_STEPS[type(step)](entry.site, step, device) for step in steps]
+        self._steps = [_STEPS[type(step)](entry.site, step, device) for step in plan.steps(entry.site.name)]
 
     @property
     def counts(self) -> list[Tensor]:
@@ -144,15 +141,3 @@ def kept(numbers: int | Sequence[int], device: torch.device) -> Tensor:
     """Numbers as a tensor that autograd may keep, also if it is made in inference mode."""
     with torch.inference_mode(False):
         return torch.tensor(numbers, dtype=torch.int64, device=device)
-
-
-def _never_hits(step: Step) -> bool:
-    """Whether the count tables of all processes of a step are empty, as at a probability of 0."""
-    return isinstance(step, StreamStep) and not any(_may_hit(kind, body) for kind, _, body in processes(step.program))
-
-
-def _may_hit(kind: int, body: list[int]) -> bool:
-    """Whether a process' body has a table that is not empty: the first such is where it is if all before are empty."""
-    if kind == _BIT:
-        return any(body[2::3])  # behind the two accepts of each plane
-    return any(body[2 + body[1] if kind == _CLUSTER else _BEFORE_TABLE[kind] :])
