@@ -1,19 +1,21 @@
-"""The fault stream on CUDA devices, in Triton, equal to the reference and to the native library bit for bit."""
-from typing import Any
-import torch
-from torch import Tensor
-import triton.language as tl
-from hwfault.stream.cuda.strike import strike_kernel
-LANES, WIDE, WARPS = 32, 512, 1
+"""The fault stream on CUDA devices, in Triton: equal to the reference and to the native library, bit for bit.
 
-def strike(source, out, stored, samples, seed, program, scale, scale_inner, zero_point, zero_point_inner, bit_width, signed, representation, words, lanes=LANES, wide=WIDE):
-    batch = samples.numel()
-    blocks = -(-words // 1024)
-    if batch * blocks == 0:
-        return
-    bits = lambda t: t.view(torch.int16) if t.dtype == torch.bfloat16 else t
-    known = stored is not None
-    number = tl.float64 if source.dtype == torch.float64 else tl.float32
-    strike_kernel[(batch * blocks,)](bits(source), bits(out), bits(stored) if known else bits(source), samples, seed, program, program.numel(),
-        scale, scale.numel(), scale_inner, zero_point, zero_point.numel(), zero_point_inner, words, blocks, bit_width, int(signed), representation,
-        ZERO=not known or stored is not source, KNOWN=known, NUMBER=number, LANES=lanes, WIDE=wide, num_warps=WARPS, num_stages=1, enable_fp_fusion=False)
+| argument          | type, shape              | meaning                                                         |
+|-------------------|--------------------------|-----------------------------------------------------------------|
+| x, gradient       | floating, any            | values on the quantizer's grid; gradient of the faulty values   |
+| samples, period   | int64 (batch,)           | number of each element of axis 0; one: x is one sample          |
+| seed              | int64 ()                 | the bits of the unsigned 64 bit seed                            |
+| program           | int64 (n,)               | the site's fault program (hwfault.stream.reference)             |
+| word, masks       | int64 (rows,), int32 (2, rows) | a fault map's rows, in strictly ascending order           |
+| scale, zero_point | floating, one axis not 1 | the quantizer's, aligned to x's last axes                       |
+| representation    | int                      | index into hwfault.codes.REPRESENTATIONS                        |
+
+All tensors are on one device. Each function launches one kernel, which reads seed, numbers, program and rows from the device:
+nothing waits for the host, and nothing is compiled anew for another program. So programs and maps must be sound already, as
+plans make them: the kernels do not check what the native library checks. Importing this module takes Triton; with
+TRITON_INTERPRET=1 set before Triton is first imported, everything runs on CPU tensors, slowly.
+"""
+
+from hwfault.stream.cuda.launch import fault_map, inject, zero_faulty, zero_map
+
+__all__ = ["fault_map", "inject", "zero_faulty", "zero_map"]

@@ -103,3 +103,21 @@ def decode(code, scale, zero_point, form):
     bipolar = (signed != 0) & (bit_width == 1)
     q = tl.where(bipolar, 2 * q - 1, q)
     return (q.to(scale.dtype) - zero_point) * scale
+
+
+@triton.jit
+def stored_codes(stored, word, mask, grid, form, number: tl.constexpr):
+    """The codes of words of a sample whose first value `stored` points at."""
+    scale, zero_point = steps(word, grid, number)
+    return encode(to_number(tl.load(stored + word, mask=mask, other=0)), scale, zero_point, form)
+
+
+@triton.jit
+def written(code, word, grid, form, like: tl.constexpr, zero: tl.constexpr, number: tl.constexpr):
+    """What is written for codes that changed: their values of the type `like`, or zeros."""
+    if zero:
+        values = tl.zeros(code.shape, like)
+    else:
+        scale, zero_point = steps(word, grid, number)
+        values = to_stored(decode(code, scale, zero_point, form), like)
+    return values

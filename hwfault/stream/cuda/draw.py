@@ -7,7 +7,7 @@ BLOCK = tl.constexpr(1024)
 ACCEPT_ALL = tl.constexpr(1 << 22)
 PLANES = tl.constexpr(32)
 BIT, CLUSTER, MASK, RANDOM, LATE = (tl.constexpr(kind) for kind in range(5))
-_WORD_PLANE = tl.constexpr(63)
+_WORD_PLANE, _ACTIVITY_PLANE = tl.constexpr(63), tl.constexpr(62)
 _MULTIPLIER_0, _MULTIPLIER_1 = tl.constexpr(0xD2511F53), tl.constexpr(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = tl.constexpr(0x9E3779B9), tl.constexpr(0xBB67AE85)
 
@@ -27,14 +27,14 @@ def philox(c0, c1, c2, c3, k0, k1):
 def key_of(seed, sample, block):
     """What the streams of a block have in common (`key` below), from the pointer to an int64 with the seed's bits."""
     bits = tl.load(seed)
-    return block.to(tl.uint32) << 6, sample.to(tl.uint32), bits.to(tl.uint32), (bits >> 32).to(tl.uint32)
+    return (block << 6).to(tl.uint32), sample.to(tl.uint32), bits.to(tl.uint32), (bits >> 32).to(tl.uint32)
 
 
 @triton.jit
 def _call(quad, plane, site, key):
     """The generator's words for a quad of a plane's stream."""
     block, sample, k0, k1 = key
-    return philox(quad.to(tl.uint32), block | plane.to(tl.uint32), sample, site, k0, k1)
+    return philox(quad.to(tl.uint32), block | plane, sample, site, k0, k1)
 
 
 @triton.jit
@@ -77,7 +77,7 @@ def read_tables(program, body, kind, bit_width):
 def count_hits(program, first, length, kind, site, key):
     """How many hits each plane of a block has: (PLANES,) int32, from count words and tables."""
     plane = tl.where(kind <= CLUSTER, tl.arange(0, PLANES), _WORD_PLANE)
-    r0, r1, r2, r3 = _call(tl.zeros([PLANES], tl.uint32), 32 + (plane >> 2), site, key)
+    r0, r1, r2, r3 = _call(tl.zeros([PLANES], tl.uint32), (32 + (plane >> 2)).to(tl.uint32), site, key)
     word = _pick(r0, r1, r2, r3, plane & 3).to(tl.int64)
     low, high = tl.zeros([PLANES], tl.int32), tl.maximum(length, 0)
     longest = tl.max(high, 0)
@@ -99,7 +99,7 @@ def draw_hits(hit, plane, every, kind, site, key):
     """
     on_words = kind > CLUSTER
     quad = tl.where(on_words, hit >> 1, hit >> 2)
-    r0, r1, r2, r3 = _call(quad, tl.where(on_words, _WORD_PLANE, plane), site, key)
+    r0, r1, r2, r3 = _call(quad, tl.where(on_words, _WORD_PLANE, plane).to(tl.uint32), site, key)
     r = tl.where(on_words, tl.where((hit & 1) == 0, r0, r2), _pick(r0, r1, r2, r3, hit & 3))
     aux = tl.where(on_words, tl.where((hit & 1) == 0, r1, r3), r >> 10)
     return tl.where(every, hit, (r & 1023).to(tl.int32)), aux
@@ -131,3 +131,15 @@ def previous_word(word, columns, rows, channels, inner):
     earlier = at // inner * inner * channels + last * inner + at % inner
     first = tl.where(position < 0, -1, earlier)
     return tl.where(channel >= columns, word - columns * inner, first)
+
+
+@triton.jit
+def active(word, bit, site, seed, period):
+    """The number (uint32) of each cell that decides whether it shows its fault: it does below the threshold.
+
+    `seed` points at an int64 with the seed's bits.
+    """
+    position = (word & (BLOCK - 1)).to(tl.int32)
+    key = key_of(seed, period, word >> 10)
+    r0, r1, r2, r3 = _call(bit * 256 + (position >> 2), _ACTIVITY_PLANE, site.to(tl.uint32), key)
+    return _pick(r0, r1, r2, r3, position & 3)

@@ -19,7 +19,7 @@ grid follows from shapes alone; so nothing is compiled anew and nothing waits fo
 import triton
 import triton.language as tl
 
-from hwfault.stream.cuda.code import code_mask, decode, encode, steps, to_number, to_stored
+from hwfault.stream.cuda.code import code_mask, stored_codes, written
 from hwfault.stream.cuda.draw import (
     ACCEPT_ALL,
     BIT,
@@ -119,20 +119,13 @@ def _collect(program, length, bit_width, limit, key, LANES: tl.constexpr):
 
 
 @triton.jit
-def _stored_codes(stored, word, mask, grid, form, NUMBER: tl.constexpr):
-    """The codes of words of a sample whose first value `stored` points at."""
-    scale, zero_point = steps(word, grid, NUMBER)
-    return encode(to_number(tl.load(stored + word, mask=mask, other=0)), scale, zero_point, form)
-
-
-@triton.jit
 def _late_flips(code, stored, word, mask, program, body, grid, form, NUMBER: tl.constexpr):
     """Where codes differ from those that the same processing elements produced before."""
     columns, rows = tl.load(program + body + 1), tl.load(program + body + 2)
     channels, inner = tl.load(program + body + 3), tl.load(program + body + 4)
     before = previous_word(word, columns, rows, channels, inner)
     there = mask & (before >= 0)
-    late = _stored_codes(stored, tl.maximum(before, 0), there, grid, form, NUMBER)
+    late = stored_codes(stored, tl.maximum(before, 0), there, grid, form, NUMBER)
     return tl.where(there, late, 0) ^ code
 
 
@@ -182,27 +175,19 @@ def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, W
 @triton.jit
 def _wide_random(program, body, kind, site, code, start, bit_width, key, WIDE: tl.constexpr):
     """The codes of words `start` to `start + WIDE - 1` after a random process, whose hits are taken one by one."""
+    lane = tl.arange(0, PLANES)
     first, table = read_tables(program, body, kind, bit_width)
-    count = count_hits(program, first, table, kind, site, key)
+    hits = tl.sum(count_hits(program, first, table, kind, site, key), 0)
     every = tl.min(table, 0) < 0
     word = start + tl.arange(0, WIDE)
     v, struck = tl.zeros([WIDE], tl.uint32), word < 0
-    for hit in range(tl.sum(count, 0)):
-        position, aux = draw_hits(hit, 0, every, kind, site, key)
-        v = tl.where(word == position, aux, v)
-        struck = struck | (word == position)
+    for done in range(0, hits, PLANES):
+        positions, auxes = draw_hits(done + lane, 0, every, kind, site, key)
+        for i in range(tl.minimum(hits - done, PLANES)):
+            here = word == tl.sum(tl.where(lane == i, positions, 0), 0)
+            v = tl.where(here, tl.sum(tl.where(lane == i, auxes, 0), 0), v)
+            struck = struck | here
     return tl.where(struck, another_code(code, v, code_mask(bit_width)), code)
-
-
-@triton.jit
-def _values(code, word, grid, form, like: tl.constexpr, ZERO: tl.constexpr, NUMBER: tl.constexpr):
-    """What is written for codes that changed."""
-    if ZERO:
-        values = tl.zeros(code.shape, like)
-    else:
-        scale, zero_point = steps(word, grid, NUMBER)
-        values = to_stored(decode(code, scale, zero_point, form), like)
-    return values
 
 
 @triton.jit
@@ -216,7 +201,7 @@ def _strike_few(
     word = begin + position
     code = tl.zeros([LANES], tl.uint32)
     if KNOWN:
-        code = _stored_codes(stored, word, inside, grid, form, NUMBER)
+        code = stored_codes(stored, word, inside, grid, form, NUMBER)
     before = code
     same = position[:, None] == position[None, :]
     process, at = 0, 0
@@ -233,7 +218,7 @@ def _strike_few(
         code = code ^ tl.reduce(tl.where(same, flips[:, None], 0), 0, either)
         process += 1
         at = after
-    values = _values(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+    values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
     tl.store(out + word, values, mask=inside & (code != before))
 
 
@@ -248,7 +233,7 @@ def _strike_many(
         word = begin + start + tl.arange(0, WIDE)
         code = tl.zeros([WIDE], tl.uint32)
         if KNOWN:
-            code = _stored_codes(stored, word, inside, grid, form, NUMBER)
+            code = stored_codes(stored, word, inside, grid, form, NUMBER)
         before = code
         at = 0
         while at < length:
@@ -263,7 +248,7 @@ def _strike_many(
                         flips &= _late_flips(code, stored, word, hit, program, body, grid, form, NUMBER)
                 code = code ^ flips
             at = after
-        values = _values(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+        values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
         tl.store(out + word, values, mask=inside & (code != before))
 
 
