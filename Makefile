@@ -37,10 +37,11 @@ lint: install
 bench: install
 	$(BIN)/python -m tests.benchmarks
 
-# docs/undervolting and docs/elements; the measured device needs HWFAULT_DATA
+# docs/undervolting, docs/elements and docs/training; the measured device needs HWFAULT_DATA
 experiments: install
 	$(BIN)/python -m tests.experiments.undervolting
 	$(BIN)/python -m tests.experiments.elements
+	$(BIN)/python -m tests.experiments.training
 
 clean:
 	rm -rf $(VENV) $(OLDEST) demo build dist
