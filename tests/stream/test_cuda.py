@@ -13,7 +13,7 @@ import triton.language as tl
 
 from hwfault.codes import REPRESENTATIONS
 from hwfault.inject import ops
-from hwfault.stream import cuda
+from hwfault.stream import cuda, reference
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda import launch
 from hwfault.stream.cuda.draw import philox
@@ -32,7 +32,10 @@ STRANGE = (float("nan"), float("inf"), -float("inf"), -0.0, 0.3, -1.5, 2.5, 6e4,
 
 @pytest.fixture(autouse=True, scope="module")
 def _fast():
-    with fast_or():
+    """The interpreter's time goes by the number of steps, so a block's words are taken at once, but for a test of this."""
+    with fast_or(), pytest.MonkeyPatch.context() as patch:
+        if INTERPRETED:
+            patch.setitem(launch.STRIKE, "WIDE", 1024)
         yield
 
 
@@ -70,10 +73,11 @@ def test_vectors(index):
     np.testing.assert_array_equal(after, expected)
 
 
-def cells(processes, words):
-    """About how many hits a block has."""
+def hits(processes, words):
+    """About how many hits there are, whether on the sample's words or behind them."""
     rates = [rate for p in processes for rate in rates_of(p)]
-    return sum(-np.log1p(-min(rate, 0.9999)) * min(words, 1024) if rate < 1 else 1024 for rate in rates)
+    blocks = -(-words // 1024)
+    return 1024 * blocks * sum(-np.log1p(-rate) if rate < 1 else 1 for rate in rates)
 
 
 def rates_of(process):
@@ -87,13 +91,14 @@ def test_random_cases_equal_the_native_library(part):
     draw, done, struck = Draw(1000 + part), 0, 0
     while done < 25:
         case = draw.case()
-        if cells(case.processes, case.codes.size) > 200:  # each more is a matter of the interpreter's time only
+        expected_hits = hits(case.processes, case.codes.size)
+        if expected_hits > (100 if done % 5 == 0 else 20):  # more of them is a matter of time only
             continue
         given = (case.codes, case.program, case.seed, case.sample, case.bit_width)
         expected = by_native(*given)
         np.testing.assert_array_equal(by_triton(*given), expected, err_msg=str(case))
         done, struck = done + 1, struck + (expected != case.codes).any()
-    assert struck > 5
+    assert struck > 2
 
 
 HIGH = {
@@ -122,6 +127,7 @@ def test_both_ways_agree(kind, monkeypatch):
     given = (codes, program([HIGH[kind](0.002, 4), HIGH[kind](0.001, 4)]), 3, 5, 4)
     few = by_triton(*given)
     monkeypatch.setitem(launch.STRIKE, "LANES", 1)
+    monkeypatch.setitem(launch.STRIKE, "WIDE", 256)
     many = by_triton(*given)
     np.testing.assert_array_equal(few, by_reference(*given))
     np.testing.assert_array_equal(many, few)
@@ -132,7 +138,7 @@ def test_both_ways_agree(kind, monkeypatch):
 def test_few_hits_without_the_shortcut(kind):
     """As the kernel is written, each OR taken by the interpreter element by element."""
     codes = Draw(5).codes(4, 900)
-    given = (codes, program([HIGH[kind](0.001, 4)]), 1, 5, 4)
+    given = (codes, program([HIGH[kind](0.003, 4)]), 1, 5, 4)
     with pytest.MonkeyPatch.context() as patch:
         if INTERPRETED:
             from triton.runtime.interpreter import ReduceOps
@@ -143,22 +149,29 @@ def test_few_hits_without_the_shortcut(kind):
     assert (after != codes).any()
 
 
-def test_several_hits_on_one_word_and_cell():
-    """Among 31 hits on 3 words: several processes, planes and hits meet in each word, and hits in one cell."""
-    codes = Draw(6).codes(4, 3)
-    rates = [0.9] * 4
-    processes = [Bit(1, tuple((h, 2**21, 2**21) for h in rates)), symmetric(2, rates), Random(3, 0.9), Mask(4, 0.9, 9)]
-    for seed in range(4):
+def test_several_hits_on_one_word():
+    """Of some 24 hits of four processes, few enough for a lane each, several meet in a word, some in a cell."""
+    codes, met = Draw(6).codes(4, 1024), 0
+    processes = [Bit(1, ((0.006, 2**21, 2**21),) * 2 + ((0.001, 2**22, 2**22),) * 2), Random(3, 0.004), Mask(4, 0.004, 9)]
+    for seed in range(25):
         given = (codes, program(processes), seed, 0, 4)
         np.testing.assert_array_equal(by_triton(*given), by_reference(*given))
+        draws = [(1, 0, 0.006), (1, 1, 0.006), (1, 2, 0.001), (1, 3, 0.001), (3, 63, 0.004), (4, 63, 0.004)]
+        where = [reference.hits(seed=seed, site=s, sample=0, words=1024, plane=p, probability=h)[0] for s, p, h in draws]
+        found = np.concatenate(where)
+        met += len(found) <= launch.STRIKE["LANES"] and len(set(found.tolist())) < len(found)
+    assert met > 2
 
 
 def test_late_bits():
-    for k, given in enumerate(late_draws(5, 40)):
-        codes, faults, *_ = given
-        if codes.size > 2500:
+    changed = 0
+    for codes, faults, *given in late_draws(5, 80):
+        if codes.size > 2500 or len(faults) + 1000 * (-1 in faults) > 600:  # tables grow with the number of hits
             continue
-        np.testing.assert_array_equal(by_triton(*given), by_reference(*given), err_msg=str((k, faults[:8])))
+        expected = by_reference(codes, faults, *given)
+        np.testing.assert_array_equal(by_triton(codes, faults, *given), expected, err_msg=str(faults[:8]))
+        changed += (expected != codes).any()
+    assert changed > 3
 
 
 def tensors(draw, dtype, shape, per_channel, bits, signed, zero_point, representation=0):
@@ -175,7 +188,9 @@ def tensors(draw, dtype, shape, per_channel, bits, signed, zero_point, represent
     strange = torch.from_numpy(rng.choice(np.array(STRANGE), shape)).to(dtype)
     x = torch.where(torch.from_numpy(rng.random(shape) < 0.05), strange, x)
     samples = torch.tensor([draw.sample() for _ in range(shape[0])], dtype=torch.int64)
-    faults = torch.tensor(program(draw.processes(bits, 300)), dtype=torch.int64)
+    while hits(processes := draw.processes(bits, 300), 300) > 40:
+        pass
+    faults = torch.tensor(program(processes), dtype=torch.int64)
     seed = torch.tensor(signed64(draw.seed()))
     return x, samples, seed, faults, scale, zero, bits, signed, representation
 
