@@ -98,7 +98,9 @@ def command(
         print_json([epoch.model_dump(mode="json") for epoch in history])
     else:
         last = history[-1]
-        click.echo(f"after {last.epoch} epochs: loss {last.loss:.4f}, accuracy {last.accuracy:.1%} on the training data")
+        click.echo(
+            f"after {last.epoch} epochs: loss {last.loss:.4f}, accuracy {last.accuracy:.1%} on the training data"
+        )
         held_out = {"": last.validation_accuracy, " under faults": last.faulty_accuracy}
         for how, accuracy in held_out.items():
             if accuracy is not None:

@@ -7,6 +7,7 @@ from brevitas import nn as qnn
 from brevitas.quant import Int16Bias
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from hwfault.profiles.records import Record
 from hwfault.train.networks.quantizers import WEIGHTS, SameGrid, activation
@@ -90,18 +91,26 @@ class Options(Record):
         return layer
 
     def pooled(self) -> nn.Module:
-        """The mean of each channel (n, c), quantized: means lie in a smaller range than what they are taken of."""
-        quantizer = (
-            self._activation(False, self.act_bits, self.largest / 4, return_quant_tensor=True)
-            if self.quantized
-            else nn.Identity()
-        )
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), quantizer)
+        """The means of the channels, quantized; they lie in a smaller range than what they are taken of."""
+        if not self.quantized:
+            return Means(nn.Identity())
+        return Means(self._activation(False, self.act_bits, self.largest / 4, return_quant_tensor=True))
 
     @property
     def _weights(self) -> dict[str, Any]:
         quantizer = WEIGHTS[self.scaling, self.scale, self.weight_bits == 1]
         return {"weight_quant": quantizer, "weight_bit_width": self.weight_bits}
+
+
+class Means(nn.Module):
+    """Images (n, c, h, w) -> the mean of each channel (n, c), quantized."""
+
+    def __init__(self, quantizer: nn.Module) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    def forward(self, x: Tensor) -> Any:
+        return self.quantizer(adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 class _Affine(nn.modules.batchnorm._BatchNorm):

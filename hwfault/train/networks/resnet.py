@@ -47,8 +47,9 @@ class Block(nn.Module):
             channels = to
         self.downsample: nn.Sequential | None = None
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(o.conv(inputs, outputs, 1, stride=stride), BatchNorm2d(outputs), o.signed())
-            before = self.downsample[2]
+            projection = o.conv(inputs, outputs, 1, stride=stride)
+            before = o.signed()
+            self.downsample = nn.Sequential(projection, BatchNorm2d(outputs), before)
         self.branch = o.same_grid(before)
         self.out = o.act()
 
@@ -71,7 +72,7 @@ class Bottleneck(Block):
 
 
 class ResNet(nn.Module):
-    """A stem, stages `layer1`, `layer2`, ... of blocks, each but the first halving the image, a mean, a linear layer."""
+    """A stem, stages `layer1`, `layer2`, ... of blocks, all but the first halving the image, a mean, a linear layer."""
 
     def __init__(
         self, o: Options, block: type[Block], blocks: Sequence[int], widths: Sequence[int], *, imagenet: bool
@@ -82,12 +83,14 @@ class ResNet(nn.Module):
         self.conv1 = o.conv(o.channels, widths[0], size, stride=stride, padding=padding)
         self.bn1, self.act1 = BatchNorm2d(widths[0]), o.act()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet else nn.Identity()
-        self._stages, channels, before = len(blocks), widths[0], self.act1
+        self._stages, channels = len(blocks), widths[0]
+        before: nn.Module = self.act1
         for i, (count, width) in enumerate(zip(blocks, widths, strict=True)):
             stage = nn.Sequential()
             for k in range(count):
-                stage.append(block(o, channels, width, 2 if i > 0 and k == 0 else 1, before))
-                channels, before = width * block.expansion, stage[-1].out
+                made = block(o, channels, width, 2 if i > 0 and k == 0 else 1, before)
+                channels, before = width * block.expansion, made.out
+                stage.append(made)
             setattr(self, f"layer{i + 1}", stage)
         self.pool, self.fc, self.output = o.pooled(), o.classifier(channels), o.output()
 

@@ -17,8 +17,9 @@ class Chain(nn.Sequential):
         super().__init__(OrderedDict(layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = super().forward(x)
-        logits: Tensor = getattr(out, "value", out)
+        for layer in self:
+            x = layer(x)
+        logits: Tensor = getattr(x, "value", x)
         return logits
 
 
