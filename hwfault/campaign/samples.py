@@ -16,7 +16,7 @@ def order_of(split: Split, indices: Sequence[int] | Tensor | None) -> Tensor:
     """The numbers (k,) of the samples to classify, in their order; raises HwfaultError for one that is not there."""
     if indices is None:
         return torch.arange(len(split))
-    order = torch.as_tensor(indices).cpu()
+    order = torch.as_tensor(indices if len(indices) else torch.zeros(0, dtype=torch.int64)).cpu()
     if order.dim() != 1 or order.is_floating_point() or order.dtype == torch.bool:
         raise HwfaultError(f"the indices are {order.dtype} of shape {tuple(order.shape)}, expected integers (k,)")
     order = order.to(torch.int64)

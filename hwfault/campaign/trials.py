@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from pydantic import Field
@@ -152,16 +153,13 @@ def paired(trials: Trials, first: Trials) -> Difference:
     if trials.seeds != first.seeds:
         raise HwfaultError("the trials have other fault seeds than the first ones, expected the same to compare them")
     differences = [a - b for a, b in zip(trials.accuracies, first.accuracies, strict=True)]
-    mean, half = math.fsum(differences) / len(differences), half_interval(differences)
+    mean, half = fmean(differences), half_interval(differences)
     return Difference(mean=mean, interval=None if half is None else (mean - half, mean + half))
 
 
 def spread(values: Sequence[float]) -> float | None:
     """The sample standard deviation; None for one value."""
-    if len(values) < 2:
-        return None
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return stdev(values) if len(values) > 1 else None  # in exact fractions: that of equal values is 0
 
 
 def half_interval(values: Sequence[float]) -> float | None:

@@ -24,6 +24,9 @@ data_folder_option = click.option(
     "--data-folder", type=click.Path(path_type=Path), help="Where the files of a published data set or images lie."
 )
 transform_option = click.option("--transform", help="The transform of a run's images, which is code: module:function.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Threads that read images ahead."
+)
 split_option = click.option(
     "--split",
     type=click.Choice(["test", "validation"]),

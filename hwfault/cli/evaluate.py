@@ -22,6 +22,7 @@ from hwfault.cli.common import (
     split_of,
     split_option,
     transform_option,
+    workers_option,
 )
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
 from hwfault.cli.measuring import measured, statistics_tables, warn_of_one_seed
@@ -127,7 +128,7 @@ class _Asked:
 @seeds_option
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first so many samples.  [default: all]")
 @batch_size_option
-@click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read images ahead.")
+@workers_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results, pictures, and trials to go on from.")
 @json_option
 def command(

@@ -45,6 +45,11 @@ def load(path: Path | str, network: str | None = None) -> tuple[nn.Module, Train
     return built.eval(), config
 
 
+def configuration(path: Path | str) -> TrainConfig:
+    """The configuration that a checkpoint was made with; raises FileError for a file that is no checkpoint."""
+    return _read(path).config
+
+
 def restore(path: Path | str, network: nn.Module) -> TrainConfig:
     """Puts a checkpoint's tensors into the network and returns its configuration.
 
