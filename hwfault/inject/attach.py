@@ -18,6 +18,7 @@ from hwfault.inject.exporting import refuse_export
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
 from hwfault.inject.sites import known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
+from hwfault.inject.unheld import output_is_unheld
 from hwfault.plan import FaultPlan, Site, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
@@ -58,11 +59,15 @@ class ProtectionCounts(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A plan made ready to be applied: by site what strikes it, and how its layer is added up if it is one's."""
+    """A plan made ready to be applied: by site what strikes it, and how its layer is added up if it is one's.
+
+    `idle` are the sites at which nothing can ever change.
+    """
 
     plan: FaultPlan
     strikes: dict[str, Strike]
     adds: dict[str, Adds]
+    idle: frozenset[str]
 
 
 class Injection:
@@ -149,13 +154,12 @@ class Injection:
             )
         strikes = {name: Strike(plan, plan.at(name), self._device) for name in plan.names}
         adds = {e.site.name: Adds(e.site, e.array) for e in plan.sites if e.site.kind == "accumulator"}
-        return Ready(plan, strikes, adds)
+        return Ready(plan, strikes, adds, frozenset(name for name in plan.names if plan.idle(name)))
 
     def _go_live(self) -> None:
         """Notes what is struck from now on; None where nothing can ever change."""
-        plan, strikes, _ = self._ready
-        on = [name for name in strikes if self._enabled and name not in self._disabled]
-        self._live = {name: None if plan.idle(name) else strikes[name] for name in on}
+        on = [name for name in self._ready.strikes if self._enabled and name not in self._disabled]
+        self._live = {name: None if name in self._ready.idle else self._ready.strikes[name] for name in on}
 
     @property
     def enabled(self) -> bool:
@@ -235,11 +239,16 @@ class Injection:
         """Whether the present plan acts on a site, and the site is not disabled."""
         return name in self._live
 
-    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-        """The values of an active site with this forward's faults; the very same tensor where none can be."""
+    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = False) -> Tensor:
+        """The values of an active site with this forward's faults.
+
+        That is the very same tensor where there can be none, or, overwritten, where `unheld` says that only the caller
+        holds it.
+        """
         strike = self._live[name]
         rules = (self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
-        faulty = value if strike is None else strike(value, *rules)
+        unheld = unheld and self._observe is None  # who observes sees the values before, too
+        faulty = value if strike is None else strike(value, *rules, unheld)
         if self._observe is not None:
             self._observe(name, *(t.detach() for t in (value, faulty, scale, zero_point)))
         return faulty
@@ -298,6 +307,7 @@ class SiteHook:
         self._injection, self._name, self._batched = injection, name, batched
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        unheld = output_is_unheld(output)  # before anything else here holds it
         refuse_export()
         if not proxy.is_quant_enabled:  # switched off meanwhile, as by Brevitas' calibration: no integers, no faults
             return None
@@ -310,7 +320,9 @@ class SiteHook:
         if not self._injection.active(self._name):
             return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
-        faulty = self._injection.strike(self._name, value, scale, zero_point)
+        faulty = self._injection.strike(self._name, value, scale, zero_point, unheld)
+        if faulty is value:  # without faults, or struck in place
+            return None
         if not is_quant_tensor:
             return faulty
         # not output.set(): a named tuple's _replace does not survive torch.compile

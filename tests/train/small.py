@@ -25,6 +25,11 @@ def network(width=8, classes=3, bits=4):
     )
 
 
+def jitter(batch, draws):
+    """An augmentation: a shift of each sample's own."""
+    return batch + (draws[:, :1] - 0.5) / 8
+
+
 def not_a_network():
     return {"not": "a network"}
 

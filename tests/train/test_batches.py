@@ -256,6 +256,15 @@ def test_what_lightning_asks_of_a_loader():
     assert labels(Batches(numbered(2), 2, rank=2, world=3)) == []
 
 
+def test_data_stay_where_there_is_no_room_for_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images().stored.nbytes - 1, 0))
+    split = images()
+    assert split.kept_on(torch.device("cuda")) is split
+    monkeypatch.setattr(MemorySplit, "to", lambda split, device: device)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images().stored.nbytes, 0))
+    assert split.kept_on(torch.device("cuda")) == torch.device("cuda")
+
+
 def test_inputs_are_made_on_the_device_asked_for():
     split = images().to("meta")
     assert split.inputs(torch.tensor([1, 2])).device.type == "meta"
@@ -349,5 +358,5 @@ def test_what_a_data_set_does_not_take_is_said(tmp_path):
         load("digits", folder="/tmp")
     with pytest.raises(HwfaultError, match="size"):
         load("mnist", folder=tmp_path, size=32)
-    with pytest.raises(HwfaultError, match="folder"):
+    with pytest.raises(HwfaultError, match="is a file, given folder too"):
         load("x.npz", folder=tmp_path)

@@ -89,8 +89,10 @@ def test_random_parts_lie_inside_and_vary():
     assert {images._part(1, 1000)[2:] for _ in range(5)} == {(1, 1)}
 
 
-def test_lost_files_and_damaged_ones_are_named_when_read(folder):
-    data = load("image_folder", folder=folder, size=8)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp"])
+def test_lost_files_and_damaged_ones_are_named_when_read(tmp_path, suffix):
+    files.write_image_folder(tmp_path, suffix=suffix)
+    data = load("image_folder", folder=tmp_path, size=8)
     path = data.test.file(2)
     content = path.read_bytes()
     for damage in (content[: len(content) // 2], b"", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n"):

@@ -124,19 +124,25 @@ def test_names_are_torchvisions(tmp_path):
     assert fresh("resnet18", quantized=False).state_dict().keys() == names
 
 
-@pytest.mark.parametrize("scale", ["float", "power_of_two"])
-@pytest.mark.parametrize("bits", [1, 4])
-def test_scales_follow_the_new_weights(bits, scale, tmp_path):
+@pytest.mark.parametrize(
+    ("bits", "scale", "expected"),
+    [
+        (1, "float", lambda w: w.mean()),
+        (1, "power_of_two", lambda w: 2 ** w.mean().log2().round()),
+        (2, "float", lambda w: 1.4 * w.mean()),
+        (2, "power_of_two", lambda w: 2 ** (1.4 * w.mean()).log2().round()),
+        (4, "float", lambda w: w.max() / 7),
+        (4, "power_of_two", lambda w: 2 ** w.max().log2().ceil() / 8),
+    ],
+)
+def test_scales_follow_the_new_weights(bits, scale, expected, tmp_path):
     twin, network = trained(), fresh("tiny_cnn", weight_bits=bits, scale=scale)
     before = network.features[3].quant_weight().scale
     torch.save(twin.state_dict(), tmp_path / "f.pth")
     load_float(network, tmp_path / "f.pth")
-    after, weight = network.features[3].quant_weight().scale, twin.features[3].weight.abs()
+    after = network.features[3].quant_weight().scale
     assert not torch.equal(before, after)
-    expected = weight.mean() if bits == 1 else weight.max() / (8 if scale == "power_of_two" else 7)
-    if scale == "power_of_two":
-        expected = 2 ** torch.log2(expected).ceil()
-    assert torch.allclose(after, expected)
+    assert torch.allclose(after, expected(twin.features[3].weight.abs()))
 
 
 class OnceFromWeights(Int8WeightPerTensorFloat):

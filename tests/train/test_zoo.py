@@ -125,7 +125,7 @@ def scales(network, x):
 
 
 @pytest.mark.parametrize("scaling", ["per_tensor", "per_channel"])
-@pytest.mark.parametrize("bits", [1, 4])
+@pytest.mark.parametrize("bits", [1, 2, 4])
 def test_power_of_two_scales(bits, scaling):
     found = scales(fresh("tiny_cnn", scale="power_of_two", scaling=scaling, weight_bits=bits), batch("tiny_cnn"))
     assert len(found) == 10
@@ -227,6 +227,18 @@ def test_one_bit_is_a_sign(scaling):
         network.eval()(batch("cnv"))
         assert set(network.features[:3](network.input(batch("cnv"))).unique().tolist()) == {-1.0, 1.0}
     assert all(torch.equal(before[key], tensor) for key, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("scaling", ["per_tensor", "per_channel"])
+@pytest.mark.parametrize("scale", ["float", "power_of_two"])
+def test_two_bits_are_not_all_0_because_of_one_large_weight(scale, scaling):
+    layer = fresh("cnv", weight_bits=2, scale=scale, scaling=scaling).features[3]
+    with torch.no_grad():
+        layer.weight[0, 0, 0, 0] = 1.0  # the others are at most 0.042
+    quantized = layer.quant_weight()
+    codes = quantized.value / quantized.scale
+    assert set(codes.unique().tolist()) == {-1.0, 0.0, 1.0}
+    assert 0.3 < codes.abs().mean() < 0.9
 
 
 @pytest.mark.parametrize(("norm", "shape"), [(BatchNorm1d, (6, 5)), (BatchNorm2d, (6, 5, 3, 3))])

@@ -61,10 +61,10 @@ def load(
     """
     given = {"folder": folder, "size": size}
     arguments = {name: value for name, value in given.items() if value is not None}
-    if spec.endswith(".npz"):
-        data: Any = call_named("data", ".npz", {".npz": lambda: load_npz(spec)}, arguments)
-    else:
-        data = call_named("data", spec, DATA, arguments)
+    is_file = spec.endswith(".npz")
+    if is_file and arguments:
+        raise HwfaultError(f"data {spec!r} is a file, given {' and '.join(arguments)} too; leave that out")
+    data: Any = load_npz(spec) if is_file else call_named("data", spec, DATA, arguments)
     if not isinstance(data, Dataset | ImageFolder):
         raise HwfaultError(
             f"data {spec!r}: the function returned {type(data).__name__}, expected hwfault.train.Dataset"

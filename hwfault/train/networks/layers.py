@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from hwfault.profiles.records import Record
-from hwfault.train.networks.quantizers import WEIGHTS, SameGrid, activation
+from hwfault.train.networks.quantizers import SameGrid, activation, weights
 
 
 def bits(default: Any, *, least: int = 1) -> Any:
@@ -98,8 +98,7 @@ class Options(Record):
 
     @property
     def _weights(self) -> dict[str, Any]:
-        quantizer = WEIGHTS[self.scaling, self.scale, self.weight_bits == 1]
-        return {"weight_quant": quantizer, "weight_bit_width": self.weight_bits}
+        return weights(self.scaling, self.scale, self.weight_bits)
 
 
 class Means(nn.Module):

@@ -22,41 +22,49 @@ from brevitas.quant.fixed_point import (
 from torch import Tensor, nn
 
 
-class _Binary(ExtendedInjector):  # type: ignore[misc]
-    """Weights of -1 and +1 times the mean of their magnitudes (Rastegari et al., XNOR-Net, 2016)."""
+class _MeanMagnitude(nn.Module):
+    """A multiple of the mean magnitude, of all weights or of each channel's."""
 
-    quant_type = QuantType.BINARY
-    scaling_stats_op = StatsOp.AVE
-    bit_width = 1
+    factor = 1.4
 
+    def __init__(self, stats_reduce_dim: int | None = None) -> None:
+        super().__init__()
+        self._dim = stats_reduce_dim
 
-class _BinaryPerTensor(_Binary, Int8WeightPerTensorFloat):  # type: ignore[misc]
-    pass
-
-
-class _BinaryPerChannel(_Binary, Int8WeightPerChannelFloat):  # type: ignore[misc]
-    pass
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x.abs().mean(self._dim)
 
 
-class _BinaryPerTensorFixedPoint(_Binary, Int8WeightPerTensorFixedPoint):  # type: ignore[misc]
-    pass
+class _MeanMagnitudeFixedPoint(_MeanMagnitude):
+    factor = 2.8  # the range of two's complement: codes of 2 bits reach to -2
 
 
-class _BinaryPerChannelFixedPoint(_Binary, Int8WeightPerChannelFixedPoint):  # type: ignore[misc]
-    pass
-
-
-WEIGHTS: dict[tuple[str, str, bool], Any] = {
-    ("per_tensor", "float", False): Int8WeightPerTensorFloat,
-    ("per_channel", "float", False): Int8WeightPerChannelFloat,
-    ("per_tensor", "power_of_two", False): Int8WeightPerTensorFixedPoint,
-    ("per_channel", "power_of_two", False): Int8WeightPerChannelFixedPoint,
-    ("per_tensor", "float", True): _BinaryPerTensor,
-    ("per_channel", "float", True): _BinaryPerChannel,
-    ("per_tensor", "power_of_two", True): _BinaryPerTensorFixedPoint,
-    ("per_channel", "power_of_two", True): _BinaryPerChannelFixedPoint,
+_WEIGHTS: dict[tuple[str, str], Any] = {
+    ("per_tensor", "float"): Int8WeightPerTensorFloat,
+    ("per_channel", "float"): Int8WeightPerChannelFloat,
+    ("per_tensor", "power_of_two"): Int8WeightPerTensorFixedPoint,
+    ("per_channel", "power_of_two"): Int8WeightPerChannelFixedPoint,
 }
-"""Weight quantizers by scaling, kind of scale, and whether the weights have one bit. None has parameters of its own."""
+
+
+_NEAREST = {"restrict_value_float_to_int_impl": RoundSte}
+"""The nearest power of two, where scales are powers of two, not the next larger one."""
+
+
+def weights(scaling: str, scale: str, bits: int) -> dict[str, Any]:
+    """A layer's arguments for weights of `bits` bits; their quantizer has no parameters, its scale follows them.
+
+    From 3 bits on the largest weight gets the largest code. One bit is a sign times the mean magnitude (Rastegari et
+    al., XNOR-Net, 2016). With two the codes are -1, 0 and 1, and 0 is what lies below 0.7 times the mean magnitude (Li
+    et al., Ternary Weight Networks, 2016): a few large weights would turn all others to 0.
+    """
+    quantizer = _WEIGHTS[scaling, scale]
+    if bits == 1:
+        quantizer = quantizer.let(quant_type=QuantType.BINARY, scaling_stats_op=StatsOp.AVE, **_NEAREST)
+    elif bits == 2:
+        mean = _MeanMagnitude if scale == "float" else _MeanMagnitudeFixedPoint
+        quantizer = quantizer.let(scaling_stats_impl=mean, **_NEAREST)
+    return {"weight_quant": quantizer, "weight_bit_width": bits}
 
 
 class _Learned(ExtendedInjector):  # type: ignore[misc]
