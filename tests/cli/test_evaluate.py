@@ -14,7 +14,7 @@ from hwfault.campaign import Campaign, Point, evaluate
 from hwfault.inject import sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import ProfileFaults, WordFaults, bit_errors
-from hwfault.train import checkpoint
+from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
 
 from .conftest import files, good, hwfault, refused
@@ -179,6 +179,38 @@ def test_the_first_samples_only_and_any_batch_size(run, network):
     assert point["correct"] == list(of(network, bit_errors(0.03), indices=range(50)).correct)
     assert good(*arguments, "--batch-size", 7).json == [point]
     assert good("evaluate", run, "--samples", 10**6, "--seeds", 0, "--json").json[0]["samples"] == 360
+
+
+def saved(folder, network, **keys):
+    """A run of the network with another configuration."""
+    folder.mkdir()
+    checkpoint.save(folder / "checkpoint.safetensors", network, TrainConfig(**keys))
+    return folder
+
+
+def test_the_samples_that_a_run_kept_for_validation(network, tmp_path):
+    mine = saved(tmp_path / "mine", network, validation=0.1, seed=5)
+    (point,) = good("evaluate", mine, "--split", "validation", "--ber", 0.03, *SEEDS, "--json").json
+    held = digits().split_off(0.1, 5).validation
+    assert point["samples"] == len(held) == 144
+    assert point["correct"] == list(evaluate(network, held, plan=bit_errors(0.03), seeds=range(3)).correct)
+
+
+def test_code_that_a_run_names_is_not_run_unless_the_user_names_it(network, tmp_path, out):
+    mine = saved(tmp_path / "mine", network, transform="antigravity:fly")
+    words = ["code that a file names is not run", "--transform antigravity:fly"]
+    refused("evaluate", mine, "--out", out, words=words)
+    refused("export", mine, "--out", out / "g.onnx", words=words)
+    assert "antigravity" not in sys.modules
+    named = good("evaluate", mine, "--transform", "tests.cli.test_evaluate:dark", "--seeds", 0, "--json").json[0]
+    assert named["correct"] == [
+        int(evaluate(network, digits().test.stored * 0, digits().test.labels, seeds=[0]).mean * 360)
+    ]
+
+
+def dark(images):
+    """A transform: every image is black."""
+    return images * 0
 
 
 def test_the_same_question_again_runs_nothing_and_more_seeds_add_trials(run, tmp_path, monkeypatch):
