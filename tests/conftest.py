@@ -1,4 +1,6 @@
-"""What all tests share: repeatable hypothesis runs."""
+"""What all tests share: repeatable hypothesis runs, and Triton's interpreter in place of a GPU."""
+
+import os
 
 from hypothesis import HealthCheck, settings
 
@@ -10,3 +12,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("repeatable")
+
+# Triton reads this when it is first imported, which torch may do; 0 runs the kernels on a GPU
+os.environ.setdefault("TRITON_INTERPRET", "1")

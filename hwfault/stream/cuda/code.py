@@ -1,0 +1,123 @@
+"""Triton functions between values and codes (sections 1 and 6), equal to hwfault.codes to the bit.
+
+bfloat16 values come and go as int16 bits: their rounding is done here, the same on every device. Divisions are IEEE's,
+which `/` on float32 is not; nearest even is made of floor, which both the compiler and the interpreter have.
+"""
+
+import triton
+import triton.language as tl
+
+_KNOWN = tl.constexpr(float(1 << 62))
+_OFFSET_BINARY, _SIGN_MAGNITUDE = tl.constexpr(1), tl.constexpr(2)
+
+
+@triton.jit
+def to_number(stored):
+    """Stored values as the numbers that arithmetic is done in: float64 for float64, else float32."""
+    if stored.dtype == tl.int16:
+        number = (stored.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    elif stored.dtype == tl.float64:
+        number = stored
+    else:
+        number = stored.to(tl.float32)
+    return number
+
+
+@triton.jit
+def to_stored(number, like: tl.constexpr):
+    """Numbers as stored values of the type `like`, rounded to the nearest even."""
+    if like == tl.int16:
+        bits = number.to(tl.uint32, bitcast=True)
+        rounded = tl.where(number != number, bits | 0x400000, bits + 0x7FFF + ((bits >> 16) & 1))
+        stored = (rounded >> 16).to(tl.uint16).to(tl.int16, bitcast=True)
+    else:
+        stored = number.to(like)
+    return stored
+
+
+@triton.jit
+def _pick(values, n, inner, word, number: tl.constexpr):
+    """The scale or zero point of words: one value, or one for each `inner` words in turn."""
+    if n == 1:
+        at = tl.zeros(word.shape, tl.int32)
+    else:
+        at = (word // inner % n).to(tl.int32)
+    return tl.load(values + at).to(number)
+
+
+@triton.jit
+def steps(word, grid, number: tl.constexpr):
+    """The scale and the zero point of words of a sample."""
+    scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner = grid
+    return _pick(scale, n_scale, scale_inner, word, number), _pick(zero_point, n_zero_point, zero_point_inner, word, number)
+
+
+@triton.jit
+def _nearest_even(x):
+    below = tl.floor(x)
+    rest = x - below
+    half = below * 0.5
+    up = (rest > 0.5) | ((rest == 0.5) & (half != tl.floor(half)))
+    return below + tl.where(up, 1.0, 0.0)
+
+
+@triton.jit
+def code_mask(bit_width):
+    """The code word with all bits set."""
+    return tl.full([], 0xFFFFFFFF, tl.uint32) >> (32 - bit_width).to(tl.uint32)
+
+
+@triton.jit
+def _top(bit_width, signed):
+    return tl.where((signed != 0) & (bit_width > 1), 1, 0).to(tl.uint32) << (bit_width - 1).to(tl.uint32)
+
+
+@triton.jit
+def encode(number, scale, zero_point, form):
+    """Codes (uint32) of numbers; what is not finite, or 2^62 and more, has code 0. `form`: bit width, sign, representation."""
+    bit_width, signed, representation = form
+    if number.dtype == tl.float32:
+        rounded = _nearest_even(tl.div_rn(number, scale)) + zero_point
+    else:
+        rounded = _nearest_even(number / scale) + zero_point
+    q = tl.where(tl.abs(rounded) < _KNOWN, rounded, 0.0).to(tl.int64)
+    mask, top = code_mask(bit_width), _top(bit_width, signed)
+    code = q.to(tl.uint32) & mask
+    negative = (code & top) != 0
+    magnitude = tl.where(code == top, mask, ((0 - code) & mask) | top)
+    code = tl.where((representation == _SIGN_MAGNITUDE) & negative, magnitude, code)
+    code = tl.where(representation == _OFFSET_BINARY, code ^ top, code)
+    bipolar = (signed != 0) & (bit_width == 1)
+    return tl.where(bipolar, (q > 0).to(tl.uint32), code)
+
+
+@triton.jit
+def decode(code, scale, zero_point, form):
+    """Numbers of codes: one subtraction and one multiplication."""
+    bit_width, signed, representation = form
+    mask, top = code_mask(bit_width), _top(bit_width, signed)
+    twos = tl.where(representation == _OFFSET_BINARY, code ^ top, code)
+    negative = (representation == _SIGN_MAGNITUDE) & ((code & top) != 0)
+    twos = tl.where(negative, (0 - (code ^ top)) & mask, twos)
+    q = twos.to(tl.int64) - ((twos & top).to(tl.int64) << 1)
+    bipolar = (signed != 0) & (bit_width == 1)
+    q = tl.where(bipolar, 2 * q - 1, q)
+    return (q.to(scale.dtype) - zero_point) * scale
+
+
+@triton.jit
+def stored_codes(stored, word, mask, grid, form, number: tl.constexpr):
+    """The codes of words of a sample whose first value `stored` points at."""
+    scale, zero_point = steps(word, grid, number)
+    return encode(to_number(tl.load(stored + word, mask=mask, other=0)), scale, zero_point, form)
+
+
+@triton.jit
+def written(code, word, grid, form, like: tl.constexpr, zero: tl.constexpr, number: tl.constexpr):
+    """What is written for codes that changed: their values of the type `like`, or zeros."""
+    if zero:
+        values = tl.zeros(code.shape, like)
+    else:
+        scale, zero_point = steps(word, grid, number)
+        values = to_stored(decode(code, scale, zero_point, form), like)
+    return values

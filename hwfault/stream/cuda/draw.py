@@ -1,0 +1,145 @@
+"""Triton functions of the fault stream: the generator, a block's hit counts, and its hits (sections 2 to 5)."""
+
+import triton
+import triton.language as tl
+
+BLOCK = tl.constexpr(1024)
+ACCEPT_ALL = tl.constexpr(1 << 22)
+PLANES = tl.constexpr(32)
+BIT, CLUSTER, MASK, RANDOM, LATE = (tl.constexpr(kind) for kind in range(5))
+_WORD_PLANE, _ACTIVITY_PLANE = tl.constexpr(63), tl.constexpr(62)
+_MULTIPLIER_0, _MULTIPLIER_1 = tl.constexpr(0xD2511F53), tl.constexpr(0xCD9E8D57)
+_WEYL_0, _WEYL_1 = tl.constexpr(0x9E3779B9), tl.constexpr(0xBB67AE85)
+
+
+@triton.jit
+def philox(c0, c1, c2, c3, k0, k1):
+    """Philox4x32-10 of counters and a key, all uint32, of shapes that broadcast."""
+    for _ in tl.static_range(10):
+        high0, low0 = tl.umulhi(c0, _MULTIPLIER_0), c0 * _MULTIPLIER_0
+        high1, low1 = tl.umulhi(c2, _MULTIPLIER_1), c2 * _MULTIPLIER_1
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = k0 + _WEYL_0, k1 + _WEYL_1
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def key_of(seed, sample, block):
+    """What the streams of a block have in common (`key` below), from the pointer to an int64 with the seed's bits."""
+    bits = tl.load(seed)
+    return (block << 6).to(tl.uint32), sample.to(tl.uint32), bits.to(tl.uint32), (bits >> 32).to(tl.uint32)
+
+
+@triton.jit
+def _call(quad, plane, site, key):
+    """The generator's words for a quad of a plane's stream."""
+    block, sample, k0, k1 = key
+    return philox(quad.to(tl.uint32), block | plane, sample, site, k0, k1)
+
+
+@triton.jit
+def _pick(r0, r1, r2, r3, which):
+    return tl.where(which < 2, tl.where(which == 0, r0, r1), tl.where(which == 2, r2, r3))
+
+
+@triton.jit
+def read_process(program, at):
+    """Kind, site number and body of the process that begins at `at`, and where the next one begins."""
+    kind = tl.load(program + at).to(tl.int32)
+    site = tl.load(program + at + 1).to(tl.uint32)
+    body = at + 3
+    return kind, site, body, body + tl.maximum(tl.load(program + at + 2).to(tl.int32), 0)
+
+
+@triton.jit
+def read_tables(program, body, kind, bit_width):
+    """Where each plane's count table begins, and its length: (PLANES,) int32; -1 for every cell.
+
+    A process on words has one table, which comes first.
+    """
+    plane = tl.arange(0, PLANES)
+    first, length = tl.zeros([PLANES], tl.int32), tl.zeros([PLANES], tl.int32)
+    planes = tl.where(kind <= CLUSTER, bit_width, 1)
+    before = tl.where(kind == BIT, 2, 0)
+    at = body + tl.where(kind == MASK, 1, 0) + tl.where(kind == LATE, 5, 0)
+    if kind == CLUSTER:
+        at += 2 + tl.load(program + body + 1).to(tl.int32)
+    for i in range(planes):
+        at += before
+        n = tl.load(program + at).to(tl.int32)
+        first = tl.where(plane == i, at + 1, first)
+        length = tl.where(plane == i, n, length)
+        at += 1 + tl.maximum(n, 0)
+    return first, length
+
+
+@triton.jit
+def count_hits(program, first, length, kind, site, key):
+    """How many hits each plane of a block has: (PLANES,) int32, from count words and tables."""
+    plane = tl.where(kind <= CLUSTER, tl.arange(0, PLANES), _WORD_PLANE)
+    r0, r1, r2, r3 = _call(tl.zeros([PLANES], tl.uint32), (32 + (plane >> 2)).to(tl.uint32), site, key)
+    word = _pick(r0, r1, r2, r3, plane & 3).to(tl.int64)
+    low, high = tl.zeros([PLANES], tl.int32), tl.maximum(length, 0)
+    longest = tl.max(high, 0)
+    while longest > 0:  # the thresholds not above the word, by bisection in all tables at once
+        middle = (low + high) >> 1
+        searching = low < high
+        threshold = tl.load(program + first + middle, mask=searching, other=0)
+        low = tl.where(searching & (threshold <= word), middle + 1, low)
+        high = tl.where(searching & (threshold > word), middle, high)
+        longest = longest >> 1
+    return tl.where(length < 0, BLOCK, low)
+
+
+@triton.jit
+def draw_hits(hit, plane, every, kind, site, key):
+    """Position in the block (int32) and aux (uint32; v on words) of hits numbered `hit` of their planes.
+
+    `hit`, `plane` and `every` (whether the plane's every cell is hit) have shapes that broadcast.
+    """
+    on_words = kind > CLUSTER
+    quad = tl.where(on_words, hit >> 1, hit >> 2)
+    r0, r1, r2, r3 = _call(quad, tl.where(on_words, _WORD_PLANE, plane).to(tl.uint32), site, key)
+    r = tl.where(on_words, tl.where((hit & 1) == 0, r0, r2), _pick(r0, r1, r2, r3, hit & 3))
+    aux = tl.where(on_words, tl.where((hit & 1) == 0, r1, r3), r >> 10)
+    return tl.where(every, hit, (r & 1023).to(tl.int32)), aux
+
+
+@triton.jit
+def cluster_sizes(program, body, aux):
+    """How many cells each hit of a cluster process strikes, by its aux."""
+    size = tl.zeros(aux.shape, tl.int32) + 1
+    thresholds = tl.load(program + body + 1).to(tl.int32)
+    for j in range(thresholds):
+        size += (tl.load(program + body + 2 + j) <= aux.to(tl.int64)).to(tl.int32)
+    return size
+
+
+@triton.jit
+def another_code(code, v, mask):
+    """The code that a random word fault puts in a code's place."""
+    return (code + 1 + tl.umulhi(v, mask)) & mask
+
+
+@triton.jit
+def previous_word(word, columns, rows, channels, inner):
+    """The word (int64) that the same processing element produced before, -1 for its first."""
+    channel = word // inner % channels
+    position = word // (inner * channels) * inner + word % inner - rows
+    last = channel + (channels - 1 - channel) // columns * columns
+    at = tl.maximum(position, 0)
+    earlier = at // inner * inner * channels + last * inner + at % inner
+    first = tl.where(position < 0, -1, earlier)
+    return tl.where(channel >= columns, word - columns * inner, first)
+
+
+@triton.jit
+def active(word, bit, site, seed, period):
+    """The number (uint32) of each cell that decides whether it shows its fault: it does below the threshold.
+
+    `seed` points at an int64 with the seed's bits.
+    """
+    position = (word & (BLOCK - 1)).to(tl.int32)
+    key = key_of(seed, period, word >> 10)
+    r0, r1, r2, r3 = _call(bit * 256 + (position >> 2), _ACTIVITY_PLANE, site.to(tl.uint32), key)
+    return _pick(r0, r1, r2, r3, position & 3)

@@ -1,0 +1,88 @@
+"""The Triton kernel of fault maps, permanent and intermittent, forward and backward: a program for a block of one sample.
+
+A program copies its block's 1024 words, finds the block's rows by a search of the whole map that looks at LANES rows at once,
+and then takes LANES rows at a time: gather, modify, scatter. A map has one row a word, so no two lanes meet.
+"""
+
+import triton
+import triton.language as tl
+
+from hwfault.stream.cuda.code import steps, stored_codes, written
+from hwfault.stream.cuda.draw import BLOCK, active
+
+
+@triton.jit
+def first_row(row_word, rows, word, LANES: tl.constexpr):
+    """How many of the ascending words of a map's rows lie below `word`."""
+    low, high = tl.zeros([], tl.int32), tl.zeros([], tl.int32) + rows
+    while low < high:  # the number lies in low .. high
+        stride = (high - low + LANES - 1) // LANES
+        probe = low + (tl.arange(0, LANES) + 1) * stride - 1
+        below = tl.load(row_word + probe, mask=probe < high, other=word) < word
+        low += tl.sum(below.to(tl.int32), 0) * stride
+        high = tl.minimum(high, low + stride - 1)
+        low = tl.minimum(low, high)
+    return low
+
+
+@triton.jit
+def active_masks(and_mask, xor_mask, word, mask, threshold, site, seed, period, bit_width):
+    """The masks of rows as far as their cells are active in a period: an inactive cell works."""
+    faulty = tl.where(mask, ~and_mask | xor_mask, 0)
+    for bit in range(bit_width):
+        cell = tl.full([], 1, tl.uint32) << bit.to(tl.uint32)
+        here = (faulty & cell) != 0
+        if tl.max(here.to(tl.int32), 0) > 0:
+            works = here & (active(word, bit, site, seed, period).to(tl.int64) >= threshold)
+            and_mask = tl.where(works, and_mask | cell, and_mask)
+            xor_mask = tl.where(works, xor_mask & ~cell, xor_mask)
+    return and_mask, xor_mask
+
+
+_DATA = ["rows", "threshold", "site", "n_scale", "n_zero_point", "bit_width", "signed", "representation"]
+
+
+@triton.jit(do_not_specialize=_DATA)
+def map_kernel(
+    source, out, stored, periods, seed, row_word, masks, rows, threshold, site,
+    scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner,
+    words, blocks, bit_width, signed, representation,
+    ZERO: tl.constexpr, KNOWN: tl.constexpr, ALWAYS: tl.constexpr, NUMBER: tl.constexpr, LANES: tl.constexpr,
+):
+    """out = source with a map's faults: decoded codes, or zeros (ZERO), at the words whose codes change.
+
+    The codes before are those of `stored`, or 0 if it is not KNOWN; the rows are active in every period if ALWAYS.
+    """
+    unit = tl.program_id(0)
+    element = unit // blocks
+    index = unit - element * blocks
+    origin, begin = element.to(tl.int64) * words, index.to(tl.int64) * BLOCK
+    at = tl.arange(0, BLOCK)
+    copied = tl.load(source + origin + begin + at, mask=begin + at < words)
+    row = first_row(row_word, rows, begin, LANES)
+    end = tl.minimum(begin + BLOCK, words)
+    tl.store(out + origin + begin + at, copied, mask=begin + at < words)
+
+    grid = (scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner)
+    form = (bit_width, signed, representation)
+    lane = tl.arange(0, LANES)
+    word = tl.load(row_word + row + lane, mask=row + lane < rows, other=end)
+    left = tl.sum((word < end).to(tl.int32), 0)
+    if left > 0:
+        tl.debug_barrier()  # the copy is written before the words that are struck
+    while left > 0:
+        here = word < end
+        kept = tl.load(masks + row + lane, mask=here, other=-1).to(tl.uint32, bitcast=True)
+        flipped = tl.load(masks + rows + row + lane, mask=here, other=0).to(tl.uint32, bitcast=True)
+        if not ALWAYS:
+            period = tl.load(periods + element)
+            kept, flipped = active_masks(kept, flipped, word, here, threshold, site, seed, period, bit_width)
+        before = tl.zeros([LANES], tl.uint32)
+        if KNOWN:
+            before = stored_codes(stored + origin, word, here, grid, form, NUMBER)
+        code = (before & kept) ^ flipped
+        values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+        tl.store(out + origin + word, values, mask=here & (code != before))
+        row += LANES
+        word = tl.load(row_word + row + lane, mask=row + lane < rows, other=end)
+        left = tl.sum((word < end).to(tl.int32), 0)

@@ -1,0 +1,292 @@
+"""The Triton kernel of transient faults, forward and backward: one program for a block of one sample.
+
+A program copies its block's 1024 words and then strikes them, in one of two ways.
+
+**Few hits** (up to LANES cells in all processes together): a lane holds a hit. The lanes of all hits of one word work out
+that word's codes side by side: each reads the word's value, and after each process takes the OR of what this process'
+hits on the word flip, found by comparing every lane with every other. So they agree, all write the same value, and
+neither atomics nor shared memory are asked for. Its cost does not depend on how the hits spread over planes and processes,
+and it touches only words that are hit.
+
+**Many hits** (rarely, or at high rates): the program goes through all of the block's words, WIDE at a time, whose codes
+it keeps in registers. The hits of one plane become flips of the words by a histogram of their positions. Only random word
+faults, of which the last on a word stands, are taken one by one.
+
+Everything that differs from step to step (seed, sample numbers) and the fault program itself are data in device memory; the
+grid follows from shapes alone; so nothing is compiled anew and nothing waits for the host.
+"""
+
+import triton
+import triton.language as tl
+
+from hwfault.stream.cuda.code import code_mask, stored_codes, written
+from hwfault.stream.cuda.draw import (
+    ACCEPT_ALL,
+    BIT,
+    BLOCK,
+    CLUSTER,
+    LATE,
+    MASK,
+    PLANES,
+    RANDOM,
+    another_code,
+    cluster_sizes,
+    count_hits,
+    draw_hits,
+    key_of,
+    previous_word,
+    read_process,
+    read_tables,
+)
+
+
+@triton.jit
+def either(a, b):
+    """What a reduction by OR combines."""
+    return a | b
+
+
+@triton.jit
+def _flips(program, body, first, kind, along_words, plane, aux, size, bit_width):
+    """The bits that hits flip in a word where they are 0, and those that they flip where they are 1."""
+    bit = tl.full(aux.shape, 1, tl.uint32) << plane.to(tl.uint32)
+    if kind == BIT:
+        accept01 = tl.load(program + first - 3).to(tl.uint32)
+        accept10 = tl.load(program + first - 2).to(tl.uint32)
+        zeros = tl.where(aux < accept01, bit, 0)
+        ones = tl.where(aux >= ACCEPT_ALL - accept10, bit, 0)
+    elif kind == CLUSTER:
+        bits = tl.minimum(size, bit_width - plane)
+        run = (tl.full(aux.shape, 0xFFFFFFFF, tl.uint32) >> (32 - bits).to(tl.uint32)) << plane.to(tl.uint32)
+        zeros = tl.where(along_words, bit, run)
+        ones = zeros
+    else:  # a random fault's v comes in place of its bits
+        zeros = tl.where(kind == RANDOM, aux, tl.load(program + body).to(tl.uint32))
+        ones = zeros
+    return zeros, ones
+
+
+@triton.jit
+def _collect(program, length, bit_width, limit, key, LANES: tl.constexpr):
+    """The cells that all processes hit in a block, one a lane, and how many there are (more than LANES: too many).
+
+    For each its process, its position, and the bits that it flips where they are 0 and where they are 1.
+    """
+    lane = tl.arange(0, LANES)
+    owner, position = tl.full([LANES], -1, tl.int32), tl.zeros([LANES], tl.int32)
+    zeros, ones = tl.zeros([LANES], tl.uint32), tl.zeros([LANES], tl.uint32)
+    cells, process, at = 0, 0, 0
+    while at < length:
+        kind, site, body, after = read_process(program, at)
+        first, table = read_tables(program, body, kind, bit_width)
+        count = count_hits(program, first, table, kind, site, key)
+        hits = tl.sum(count, 0)
+        if (hits > 0) & (cells + hits <= LANES):
+            g = lane - cells
+            ours = (g >= 0) & (g < hits)
+            behind = tl.cumsum(count, 0)
+            plane = tl.minimum(tl.sum((behind[:, None] <= g[None, :]).to(tl.int32), 0), PLANES - 1)
+            hit = tl.maximum(g - tl.gather(behind - count, plane, 0), 0)
+            every = tl.gather(table, plane, 0) < 0
+            drawn, aux = draw_hits(hit, plane, every, kind, site, key)
+            size, along_words = tl.full([LANES], 1, tl.int32), kind < 0
+            if kind == CLUSTER:
+                size = cluster_sizes(program, body, aux)
+                along_words = tl.load(program + body) != 0
+            table_at = tl.gather(first, plane, 0)
+            flips0, flips1 = _flips(program, body, table_at, kind, along_words, plane, aux, size, bit_width)
+            if kind == RANDOM:  # the last hit on a word stands
+                same = (drawn[:, None] == drawn[None, :]) & ours[:, None]
+                flips0 = tl.gather(flips0, tl.max(tl.where(same, lane[:, None], 0), 0), 0)
+            if along_words:  # from the lanes of hits to those of the cells that they strike
+                size = tl.where(ours, tl.minimum(size, tl.maximum(limit - drawn, 0)), 0)
+                ends = tl.cumsum(size, 0)
+                step = g[None, :] - (ends - size)[:, None]
+                struck = (step >= 0) & (step < size[:, None])
+                drawn = tl.sum(tl.where(struck, drawn[:, None] + step, 0), 0)
+                flips0 = tl.sum(tl.where(struck, flips0[:, None], 0), 0)
+                flips1 = flips0
+                hits = tl.sum(size, 0)
+                ours = (g >= 0) & (g < hits)
+            owner = tl.where(ours, process, owner)
+            position = tl.where(ours, drawn, position)
+            zeros = tl.where(ours, flips0, zeros)
+            ones = tl.where(ours, flips1, ones)
+        cells += hits
+        process += 1
+        at = after
+    return owner, position, zeros, ones, cells
+
+
+@triton.jit
+def _late_flips(code, stored, word, mask, program, body, grid, form, NUMBER: tl.constexpr):
+    """Where codes differ from those that the same processing elements produced before."""
+    columns, rows = tl.load(program + body + 1), tl.load(program + body + 2)
+    channels, inner = tl.load(program + body + 3), tl.load(program + body + 4)
+    before = previous_word(word, columns, rows, channels, inner)
+    there = mask & (before >= 0)
+    late = stored_codes(stored, tl.maximum(before, 0), there, grid, form, NUMBER)
+    return tl.where(there, late, 0) ^ code
+
+
+@triton.jit
+def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, WIDE: tl.constexpr):
+    """The bits that a process other than random flips in words `start` to `start + WIDE - 1` of a block."""
+    lane = tl.arange(0, PLANES)
+    first, table = read_tables(program, body, kind, bit_width)
+    count = count_hits(program, first, table, kind, site, key)
+    flips = tl.zeros([WIDE], tl.uint32)
+    for plane in range(tl.where(kind <= CLUSTER, bit_width, 1)):
+        hits = tl.sum(tl.where(lane == plane, count, 0), 0)
+        table_at = tl.sum(tl.where(lane == plane, first, 0), 0)
+        every = tl.sum(tl.where((lane == plane) & (table < 0), 1, 0), 0) > 0
+        for done in range(0, hits, PLANES):
+            position, aux = draw_hits(done + lane, plane, every, kind, site, key)
+            inside = (done + lane < hits) & (position < limit)
+            position -= start
+            size, along_words = tl.full([PLANES], 1, tl.int32), kind < 0
+            if kind == CLUSTER:
+                size = cluster_sizes(program, body, aux)
+                along_words = tl.load(program + body) != 0
+                size = tl.minimum(size, tl.where(along_words, limit - start - position, bit_width - plane))
+            size = tl.where(inside, size, 0)
+            step, steps = 0, tl.max(size, 0)
+            while step < steps:
+                at = position + tl.where(along_words, step, 0)
+                here = (step < size) & (at >= 0) & (at < WIDE)
+                bits = tl.where(along_words, plane, plane + step)
+                accepted = here
+                if kind == BIT:
+                    accepted = here & (aux < tl.load(program + table_at - 3).to(tl.uint32))
+                zeros = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
+                ones = zeros
+                if kind == BIT:
+                    accepted = here & (aux >= ACCEPT_ALL - tl.load(program + table_at - 2).to(tl.uint32))
+                    ones = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
+                flip = tl.full([], 1, tl.uint32) << bits.to(tl.uint32)
+                if kind > CLUSTER:
+                    flip = tl.load(program + body).to(tl.uint32)
+                struck = tl.where((kind == BIT) & ((code & flip) != 0), ones, zeros) > 0
+                flips |= tl.where(struck, flip, 0)
+                step += 1
+    return flips
+
+
+@triton.jit
+def _wide_random(program, body, kind, site, code, start, bit_width, key, WIDE: tl.constexpr):
+    """The codes of words `start` to `start + WIDE - 1` after a random process, whose hits are taken one by one."""
+    lane = tl.arange(0, PLANES)
+    first, table = read_tables(program, body, kind, bit_width)
+    hits = tl.sum(count_hits(program, first, table, kind, site, key), 0)
+    every = tl.min(table, 0) < 0
+    word = start + tl.arange(0, WIDE)
+    v, struck = tl.zeros([WIDE], tl.uint32), word < 0
+    for done in range(0, hits, PLANES):
+        positions, auxes = draw_hits(done + lane, 0, every, kind, site, key)
+        for i in range(tl.minimum(hits - done, PLANES)):
+            here = word == tl.sum(tl.where(lane == i, positions, 0), 0)
+            v = tl.where(here, tl.sum(tl.where(lane == i, auxes, 0), 0), v)
+            struck = struck | here
+    return tl.where(struck, another_code(code, v, code_mask(bit_width)), code)
+
+
+@triton.jit
+def _strike_few(
+    out, stored, begin, limit, cells, program, length, grid, form,
+    ZERO: tl.constexpr, KNOWN: tl.constexpr, NUMBER: tl.constexpr, LANES: tl.constexpr,
+):
+    """Strikes the words of a block that the cells of `_collect` belong to; `out`, `stored` point at the sample."""
+    owner, position, zeros, ones, n = cells
+    inside = (tl.arange(0, LANES) < n) & (position < limit)
+    word = begin + position
+    code = tl.zeros([LANES], tl.uint32)
+    if KNOWN:
+        code = stored_codes(stored, word, inside, grid, form, NUMBER)
+    before = code
+    same = position[:, None] == position[None, :]
+    process, at = 0, 0
+    while at < length:
+        kind, _, body, after = read_process(program, at)
+        mine = inside & (owner == process)
+        flips = (zeros & ~code) | (ones & code)
+        if kind == RANDOM:
+            flips = another_code(code, zeros, code_mask(form[0])) ^ code
+        if KNOWN:
+            if kind == LATE:
+                flips = zeros & _late_flips(code, stored, word, mine, program, body, grid, form, NUMBER)
+        flips = tl.where(mine, flips, 0)
+        code = code ^ tl.reduce(tl.where(same, flips[:, None], 0), 0, either)
+        process += 1
+        at = after
+    values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+    tl.store(out + word, values, mask=inside & (code != before))
+
+
+@triton.jit
+def _strike_many(
+    out, stored, begin, limit, program, length, key, grid, form,
+    ZERO: tl.constexpr, KNOWN: tl.constexpr, NUMBER: tl.constexpr, WIDE: tl.constexpr,
+):
+    """Strikes all words of a block, WIDE at a time; `out` and `stored` point at the sample."""
+    for start in range(0, limit, WIDE):
+        inside = start + tl.arange(0, WIDE) < limit
+        word = begin + start + tl.arange(0, WIDE)
+        code = tl.zeros([WIDE], tl.uint32)
+        if KNOWN:
+            code = stored_codes(stored, word, inside, grid, form, NUMBER)
+        before = code
+        at = 0
+        while at < length:
+            kind, site, body, after = read_process(program, at)
+            if kind == RANDOM:
+                code = _wide_random(program, body, kind, site, code, start, form[0], key, WIDE)
+            else:
+                flips = _wide_flips(program, body, kind, site, code, start, limit, form[0], key, WIDE)
+                if KNOWN:
+                    if kind == LATE:
+                        hit = flips != 0
+                        flips &= _late_flips(code, stored, word, hit, program, body, grid, form, NUMBER)
+                code = code ^ flips
+            at = after
+        values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+        tl.store(out + word, values, mask=inside & (code != before))
+
+
+_DATA = ["length", "n_scale", "n_zero_point", "bit_width", "signed", "representation"]
+
+
+@triton.jit(do_not_specialize=_DATA)
+def strike_kernel(
+    source, out, stored, samples, seed, program, length,
+    scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner,
+    words, blocks, bit_width, signed, representation,
+    ZERO: tl.constexpr, KNOWN: tl.constexpr, NUMBER: tl.constexpr, LANES: tl.constexpr, WIDE: tl.constexpr,
+):
+    """out = source with faults: decoded codes, or zeros (ZERO), at the words whose codes change.
+
+    The codes before are those of `stored`, or 0 if it is not KNOWN.
+    """
+    unit = tl.program_id(0)
+    element = unit // blocks
+    index = unit - element * blocks
+    origin, begin = element.to(tl.int64) * words, index.to(tl.int64) * BLOCK
+    limit = tl.minimum(words - begin, BLOCK).to(tl.int32)
+    at = tl.arange(0, BLOCK)
+    copied = tl.load(source + origin + begin + at, mask=begin + at < words)
+    key = key_of(seed, tl.load(samples + element), index)
+    cells = _collect(program, length, bit_width, limit, key, LANES)
+    tl.store(out + origin + begin + at, copied, mask=begin + at < words)
+
+    grid = (scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner)
+    form = (bit_width, signed, representation)
+    n = cells[4]
+    if n > 0:
+        tl.debug_barrier()  # the copy is written before the words that are struck
+    if (n > 0) & (n <= LANES):
+        _strike_few(
+            out + origin, stored + origin, begin, limit, cells, program, length, grid, form, ZERO, KNOWN, NUMBER, LANES
+        )
+    if n > LANES:
+        _strike_many(
+            out + origin, stored + origin, begin, limit, program, length, key, grid, form, ZERO, KNOWN, NUMBER, WIDE
+        )
