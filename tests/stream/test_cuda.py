@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
@@ -232,6 +232,7 @@ def test_gradients_without_values():
         assert (zeroed == 0).any()
 
 
+@settings(max_examples=30)
 @given(words=st.sampled_from(WORDS), batch=st.integers(0, 3), seed=st.sampled_from(SEEDS), bits=st.integers(1, 32))
 def test_shapes(words, batch, seed, bits):
     rng = np.random.default_rng(words)

@@ -30,7 +30,7 @@ def active_masks(and_mask, xor_mask, word, mask, threshold, site, seed, period, 
     """The masks of rows as far as their cells are active in a period: an inactive cell works."""
     faulty = tl.where(mask, ~and_mask | xor_mask, 0)
     for bit in range(bit_width):
-        cell = tl.full([], 1, tl.uint32) << bit.to(tl.uint32)
+        cell = tl.full([], 1, tl.uint32) << bit
         here = (faulty & cell) != 0
         if tl.max(here.to(tl.int32), 0) > 0:
             works = here & (active(word, bit, site, seed, period).to(tl.int64) >= threshold)
