@@ -39,7 +39,12 @@ def test_known_answers(index):
     case = case_of(vector)
     codes = case.codes(index)
     masks = torch.from_numpy(np.stack([case.rows.and_mask, case.rows.xor_mask]).view(np.int32))
-    draw = torch.tensor([case.period]), torch.tensor(signed64(case.seed)), torch.from_numpy(case.rows.word.copy()), masks
+    draw = (
+        torch.tensor([case.period]),
+        torch.tensor(signed64(case.seed)),
+        torch.from_numpy(case.rows.word.copy()),
+        masks,
+    )
     given = torch.from_numpy(codes.astype(np.float64))[None], *draw, torch.tensor(1.0), torch.tensor(0.0)
     after = cuda.fault_map(*on_device(*given), case.bit_width, False, 0, case.threshold, case.site)
     assert after[0].cpu().long().tolist() == case.after(codes)
