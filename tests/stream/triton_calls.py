@@ -1,6 +1,7 @@
 """The Triton kernels behind the tests' signatures: on a GPU, or under Triton's interpreter on CPU tensors.
 
-The interpreter combines elements one by one where it does not know a reduction's function; ours is an OR, which NumPy has.
+The interpreter combines elements one by one where it does not know a reduction's function; ours is an OR, which NumPy
+has.
 """
 
 from collections.abc import Iterator, Sequence
