@@ -14,6 +14,7 @@ from hwfault.profiles.records import read_yaml
 from hwfault.train.config import TrainConfig, differences, merged
 from hwfault.train.data import Data, load
 from hwfault.train.environment import note_start
+from hwfault.train.float_weights import load_float
 from hwfault.train.folder import CHECKPOINT, CONFIG, ENVIRONMENT, HISTORY, LAST
 from hwfault.train.history import Epoch, table
 from hwfault.train.loop import with_validation
@@ -38,15 +39,17 @@ def train_into(out: Path | str, config: TrainConfig, begin: Begin, *, resume: bo
     from hwfault.train.trainer import Run, Watch  # Lightning takes seconds to import
 
     folder = output_folder(out)
-    saved = _to_resume(folder, config) if resume else _refuse_a_run(folder)
+    saved = _to_resume(folder, config) if resume else None
+    if not resume:
+        _refuse_a_run(folder)
     kind = device_type(config)
     ranks = world(config, torch.device(kind))
     if saved is not None and saved["hwfault"]["world"] != ranks:
         raise HwfaultError(f"{folder}: the run had {saved['hwfault']['world']} ranks, now {ranks}; resume with as many")
     data = load_data(config)
     network = build(config.network, seed=config.seed, **config.network_args)
-    if config.initial is not None:
-        _load_initial(network, config)
+    if config.initial is not None and saved is None:
+        load_float(network, config.initial)
     check_runs(network, data)
     network.to(kind)
     data = with_validation(data, config)
@@ -155,9 +158,3 @@ def _batches(config: TrainConfig, data: Data, ranks: int, done: int) -> int:
     samples = -(-len(data.train) // ranks)
     epochs = [-(-samples // part.batch_size) for part in config.parts for _ in range(part.epochs)]
     return sum(epochs[done:])
-
-
-def _load_initial(network: nn.Module, config: TrainConfig) -> None:
-    from hwfault.train.float_weights import load_float
-
-    load_float(network, config.initial)
