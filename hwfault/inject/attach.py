@@ -15,6 +15,7 @@ from hwfault.errors import HwfaultError, PlanError, nearest
 from hwfault.inject.accumulators import accumulator_layers, accumulator_site
 from hwfault.inject.clock import Clock
 from hwfault.inject.exporting import refuse_export
+from hwfault.inject.halves import Range
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
 from hwfault.inject.sites import known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
@@ -61,13 +62,14 @@ class ProtectionCounts(NamedTuple):
 class Ready(NamedTuple):
     """A plan made ready to be applied: by site what strikes it, and how its layer is added up if it is one's.
 
-    `idle` are the sites at which nothing can ever change.
+    `idle` are the sites at which nothing can ever change, `ranges` the integers of the words of all.
     """
 
     plan: FaultPlan
     strikes: dict[str, Strike]
     adds: dict[str, Adds]
     idle: frozenset[str]
+    ranges: dict[str, Range]
 
 
 class Injection:
@@ -154,7 +156,9 @@ class Injection:
             )
         strikes = {name: Strike(plan, plan.at(name), self._device) for name in plan.names}
         adds = {e.site.name: Adds(e.site, e.array) for e in plan.sites if e.site.kind == "accumulator"}
-        return Ready(plan, strikes, adds, frozenset(name for name in plan.names if plan.idle(name)))
+        idle = frozenset(name for name in plan.names if plan.idle(name))
+        ranges = {e.site.name: Range.of(e.site.bit_width, e.site.signed) for e in plan.sites}
+        return Ready(plan, strikes, adds, idle, ranges)
 
     def _go_live(self) -> None:
         """Notes what is struck from now on; None where nothing can ever change."""
@@ -245,10 +249,15 @@ class Injection:
         That is the very same tensor where there can be none, or, overwritten, where `unheld` says that only the caller
         holds it.
         """
-        strike = self._live[name]
+        strike, integers = self._live[name], self._ready.ranges[name]
         rules = (self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
         unheld = unheld and self._observe is None  # who observes sees the values before, too
-        faulty = value if strike is None else strike(value, *rules, unheld)
+        if strike is None:
+            faulty = value
+        elif integers.may_be_left(value.dtype):
+            faulty = integers.strike(value, scale, zero_point, lambda within: strike(within, *rules))
+        else:
+            faulty = strike(value, *rules, unheld)
         if self._observe is not None:
             self._observe(name, *(t.detach() for t in (value, faulty, scale, zero_point)))
         return faulty
