@@ -95,7 +95,6 @@ class Classifier(lightning.LightningModule):
         return optimizer_of(self.network, self.config)
 
     def on_train_start(self) -> None:
-        self.network.train()
         if self._resumed is not None:
             self._load(self._resumed)
             self._resumed = None

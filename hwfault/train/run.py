@@ -11,6 +11,7 @@ from torch import nn
 from hwfault.errors import FileError, HwfaultError
 from hwfault.files import output_folder, write_atomically
 from hwfault.profiles.records import read_yaml
+from hwfault.train import checkpoint
 from hwfault.train.config import TrainConfig, differences, merged
 from hwfault.train.data import Data, load
 from hwfault.train.environment import note_start
@@ -49,7 +50,7 @@ def train_into(out: Path | str, config: TrainConfig, begin: Begin, *, resume: bo
     data = load_data(config)
     network = build(config.network, seed=config.seed, **config.network_args)
     if config.initial is not None and saved is None:
-        load_float(network, config.initial)
+        begin_with(network, config.initial)
     check_runs(network, data)
     network.to(kind)
     data = with_validation(data, config)
@@ -65,6 +66,14 @@ def train_into(out: Path | str, config: TrainConfig, begin: Begin, *, resume: bo
         run = Run(network, data, config, folder=folder, watch=Watch(start=start, batch=advance))
         run.fit(saved)
     return tuple(run.history)
+
+
+def begin_with(network: nn.Module, path: str) -> None:
+    """Puts the tensors of a float twin's checkpoint, or of one of this very network, into it; raises FileError."""
+    if checkpoint.holds_quantized(path):
+        checkpoint.restore(path, network)
+    else:
+        load_float(network, path)
 
 
 def load_data(config: TrainConfig) -> Data:

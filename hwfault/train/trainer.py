@@ -61,7 +61,6 @@ class Run:
 
     def fit(self, resumed: dict[str, Any] | None = None) -> None:
         """Trains through all phases, or those that a checkpoint's state leaves to do."""
-        self._network.train()
         first, saved = 1, None
         if resumed is not None:
             saved = resumed["hwfault"]
@@ -102,6 +101,7 @@ class Run:
                 pass
 
     def _fit(self, phase: Phase, checkpoint: Path | None) -> None:
+        self._network.train()  # all of it: a phase before may have frozen some
         trainer = self._trainer(phase)
         with self._driver(phase, trainer) as driver, _frozen(self._network, phase.frozen):
             module = Classifier(self._network, self._data, phase, driver, self.history, self._counts)
