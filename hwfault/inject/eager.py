@@ -50,13 +50,18 @@ def struck(x: Tensor, faults: Faults, straight_through: bool, unheld: bool) -> T
     differentiable = x.requires_grad and torch.is_grad_enabled()
     keeps_x = differentiable and faults.reads_stored and not straight_through
     # an x that is not contiguous is copied anyway; a leaf of the graph cannot be overwritten
-    writable = x.grad_fn is not None if differentiable else not x.requires_grad
-    in_place = unheld and writable and x.is_contiguous() and not keeps_x and not faults.reads_others
+    in_place = unheld and not keeps_x and not faults.reads_others and _writable(x, differentiable)
     if not differentiable or (in_place and straight_through):
         return _written(x, faults, in_place)
     unheld_gradients()  # measured here, not inside of a backward pass
     out: Tensor = _Struck.apply(x, faults, straight_through, keeps_x, in_place)  # type: ignore[no-untyped-call]
     return out
+
+
+def _writable(x: Tensor, differentiable: bool) -> bool:
+    """Whether x keeps its meaning for autograd when it is overwritten: no leaf, and nobody waits for its gradient."""
+    history = x.grad_fn is not None if differentiable else not x.requires_grad
+    return history and x.is_contiguous() and x._backward_hooks is None and not x.retains_grad
 
 
 def _traced() -> bool:

@@ -13,6 +13,7 @@
 """
 
 import ctypes
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -128,7 +129,7 @@ def _write_struck(x: Tensor, out: Tensor, tensors: tuple[Tensor, ...], numbers: 
 def _write_zeros(
     gradient: Tensor, out: Tensor, x: Tensor | None, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]
 ) -> None:
-    draw = _Draw(gradient, tensors, numbers)
+    draw = _Draw(gradient, tensors, numbers, codes=x is not None)
     pointers = (gradient.data_ptr(), out.data_ptr(), None if x is None else x.data_ptr())
     native.zero_faulty(dtype_number(gradient), *pointers, draw.draw, draw.format, torch.get_num_threads())
 
@@ -157,10 +158,8 @@ class Grid:
         signed: bool,
         representation: int,
     ) -> None:
-        self.batch = batch = samples.numel()
-        if batch != 1 and tuple(x.shape[:1]) != (batch,):
-            raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
-        self.words = x.numel() if batch == 1 else x.shape[1:].numel()
+        self.batch, self.words = _batch_and_words(x, samples)
+        batch = self.batch
         s = _along_axis(x, scale, batch, "scale")
         z = _along_axis(x, zero_point, batch, "zero point")
         self._alive = (s, z)
@@ -169,16 +168,36 @@ class Grid:
 
 
 class _Draw:
-    """The C structs of one call, and the tensors they point into."""
+    """The C structs of one call, and the tensors they point into; without codes nothing is encoded or decoded."""
 
-    def __init__(self, x: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]) -> None:
+    def __init__(self, x: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], codes: bool = True) -> None:
         samples, seed, program, scale, zero_point = tensors
-        grid = Grid(x, samples, scale, zero_point, *numbers)
         samples, program = samples.contiguous(), program.contiguous()
+        grid = Grid(x, samples, scale, zero_point, *numbers) if codes else None
         self._alive = (grid, samples, program)
-        where = (samples.data_ptr(), grid.batch, grid.words)
+        self.format = grid.format if grid else _integers(*numbers)
+        where = (samples.data_ptr(), *_batch_and_words(x, samples))
         self.draw = native.draw(int(seed.item()), *where, program.data_ptr(), program.numel())
-        self.format = grid.format
+
+
+def _batch_and_words(x: Tensor, samples: Tensor) -> tuple[int, int]:
+    """How many samples x has, and words each; raises PlanError unless there is a number for each."""
+    batch = samples.numel()
+    if batch == 1:
+        return 1, x.numel()
+    if x.dim() == 0 or len(x) != batch:
+        raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
+    return batch, x.numel() // batch if batch else x.shape[1:].numel()
+
+
+_ONE, _ZERO = ctypes.c_double(1), ctypes.c_double(0)
+
+
+@cache
+def _integers(bit_width: int, signed: bool, representation: int) -> native.Format:
+    """Values that are their codes."""
+    grid = (ctypes.addressof(_ONE), 1, 1, ctypes.addressof(_ZERO), 1, 1)
+    return native.format(*grid, bit_width, signed, representation)
 
 
 class _Along(NamedTuple):

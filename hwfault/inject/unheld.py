@@ -3,11 +3,11 @@
 Counts decide. A tensor can be held from Python (reference counts of the object and of the QuantTensor around it), from
 C++ (use count of the tensor: autograd has saved it as an input, or another branch waits for the same gradient), or
 through a second tensor on its memory (use count of the storage: views, `detach`, autograd has saved it as an output);
-memory that is not torch's own (NumPy's, another process') cannot be resized. Autograd decides by the same counts
-whether it may add up gradients in place. What the counts of an unheld tensor are where the question is asked depends on
-the versions of Python and torch, and is measured there. Every further holder raises one of them, so that equality is
-proof. The measurement includes tensors that are held: if any passes for unheld, or references are not counted as they
-come and go (free threading), no tensor counts as unheld and all are copied.
+memory that is not torch's own cannot be resized (NumPy's), or is shared (with another process). Autograd decides by the
+same counts whether it may add up gradients in place. What the counts of an unheld tensor are where the question is
+asked depends on the versions of Python and torch, and is measured there. Every further holder raises one of them, so
+that equality is proof. The measurement includes tensors that are held: if any passes for unheld, or references are not
+counted as they come and go (free threading), no tensor counts as unheld and all are copied.
 """
 
 import sys
@@ -76,9 +76,9 @@ def _of_gradient(gradient: Tensor | None) -> Counts:
 
 
 def _of_tensor(x: Any) -> Counts:
-    """How often the tensor is used, how often its memory is, and whether that is torch's own."""
+    """How often the tensor is used, how often its memory is, and whether that is torch's and this process' own."""
     storage = x.untyped_storage()
-    return x._use_count(), torch._C._storage_Use_Count(storage._cdata), storage.resizable()
+    return x._use_count(), torch._C._storage_Use_Count(storage._cdata), storage.resizable() and not storage.is_shared()
 
 
 @cache
@@ -93,7 +93,9 @@ def _on_a_fresh_thread(measure: Callable[[], frozenset[Counts]]) -> frozenset[Co
 
 def _unheld_outputs() -> frozenset[Counts]:
     # global hooks would see the modules of the measurement, and might keep what these return
-    return frozenset() if module._has_any_global_hook() else _on_a_fresh_thread(_measure_outputs)
+    if module._has_any_global_hook():  # type: ignore[no-untyped-call]
+        return frozenset()
+    return _on_a_fresh_thread(_measure_outputs)
 
 
 def unheld_gradients() -> frozenset[Counts]:
@@ -136,7 +138,7 @@ def _measure_outputs() -> frozenset[Counts]:
     for wrapped in (True, False):
         runs = [_asked_of_output(_product, wrapped, _nothing) for _ in range(_RUNS)]
         held = [_asked_of_output(_product, wrapped, keep) for keep in holders]
-        held += [_asked_of_output(make, wrapped, _nothing) for make in (torch.exp, _from_numpy)]
+        held += [_asked_of_output(make, wrapped, _nothing) for make in (torch.exp, _from_numpy, _shared_memory)]
         found |= _least(runs, held)
     return found
 
@@ -152,6 +154,10 @@ def _product(x: Tensor) -> Tensor:
 
 def _from_numpy(x: Tensor) -> Tensor:
     return torch.from_numpy(np.ones(x.shape, np.float32))
+
+
+def _shared_memory(x: Tensor) -> Tensor:
+    return (x * 2).detach().share_memory_()
 
 
 class _Quantizer(nn.Module):
@@ -212,7 +218,7 @@ def _identity(x: Tensor, ask: _Ask) -> Tensor:
 
 def _measure_gradients() -> frozenset[Counts]:
     runs = [_asked_of_gradient(_doubled) for _ in range(_RUNS)]
-    held = [_asked_of_gradient(run, held=True) for run in (_kept, _viewed, _given, _shared, _captured)]
+    held = [_asked_of_gradient(run, held=True) for run in (_kept, _detached, _given, _shared, _captured)]
     return _least(runs, held)
 
 
@@ -224,26 +230,26 @@ def _asked_of_gradient(run: Callable[[Tensor, Tensor, _Ask], None], held: bool =
 
 
 def _doubled(x: Tensor, one: Tensor, ask: _Ask) -> None:
-    (_identity(x, ask) * 2).backward(one)
+    torch.autograd.backward(_identity(x, ask) * 2, one)
 
 
 def _kept(x: Tensor, one: Tensor, ask: _Ask, keep: Callable[[Tensor], Any] = _itself) -> None:
     y, kept = _identity(x, ask), []
-    y.register_hook(lambda gradient: kept.append(keep(gradient)))
-    (y * 2).backward(one)
+    y.register_hook(lambda gradient: kept.append(keep(gradient)))  # type: ignore[no-untyped-call]
+    torch.autograd.backward(y * 2, one)
 
 
-def _viewed(x: Tensor, one: Tensor, ask: _Ask) -> None:
-    _kept(x, one, ask, lambda gradient: gradient.view(-1))
+def _detached(x: Tensor, one: Tensor, ask: _Ask) -> None:
+    _kept(x, one, ask, lambda gradient: gradient.detach())
 
 
 def _given(x: Tensor, one: Tensor, ask: _Ask) -> None:
-    _identity(x, ask).backward(one)
+    torch.autograd.backward(_identity(x, ask), one)
 
 
 def _shared(x: Tensor, one: Tensor, ask: _Ask) -> None:
     other = x * 3  # made first, and so served last: its gradient waits
-    ((other + _identity(x, ask)) * 2).backward(one)
+    torch.autograd.backward((other + _identity(x, ask)) * 2, one)
 
 
 def _captured(x: Tensor, one: Tensor, ask: _Ask) -> None:
