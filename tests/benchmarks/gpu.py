@@ -107,7 +107,7 @@ def values(report: Report, count: int) -> None:
     from hwfault.inject import ops
     from hwfault.stream import cuda
     from tests.stream.cases import Draw
-    from tests.stream.test_cuda import DTYPES, native_inject, same_bits, tensors
+    from tests.stream.triton_calls import DTYPES, native_inject, same_bits, tensors
 
     draw = Draw(21)
     for k in range(count):

@@ -6,7 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+from .triton_here import OLDEST
+
+pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
 import triton
 import triton.language as tl
@@ -20,8 +22,7 @@ from hwfault.stream.tables import ALWAYS
 
 from .cases import SAMPLES, SEEDS, SITES, Draw
 from .intermittent import case_of, known
-from .test_cuda import DTYPES, same_bits, tensors
-from .triton_calls import INTERPRETED, fast_or, on_device
+from .triton_calls import DTYPES, INTERPRETED, fast_or, on_device, same_bits, tensors
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -79,7 +80,7 @@ def rows_of(draw, words, bits, share, flips_only):
     return torch.from_numpy(word), torch.from_numpy(np.stack([and_mask, xor_mask]).view(np.int32))
 
 
-@pytest.mark.parametrize("threshold", [0, 2**31, ALWAYS - 1, ALWAYS])
+@pytest.mark.parametrize("threshold", [0, 2**31, ALWAYS])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values_and_gradients(dtype, threshold):
     draw, changed = Draw(DTYPES.index(dtype) + 1), 0
@@ -106,7 +107,7 @@ def test_rows_are_taken_some_at_a_time(monkeypatch):
     assert same_bits(cuda.fault_map(*on_device(*given)).cpu(), map_op.fault_map(*given, False, True))
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
     words=st.sampled_from((0, 1, 2, 1023, 1024, 1025, 2049)),
     batch=st.integers(0, 3),

@@ -29,14 +29,14 @@ def first_row(row_word, rows, word, LANES: tl.constexpr):
 @triton.jit
 def active_masks(and_mask, xor_mask, word, mask, threshold, site, seed, period, bit_width):
     """The masks of rows as far as their cells are active in a period: an inactive cell works."""
-    faulty = tl.where(mask, ~and_mask | xor_mask, 0)
+    faulty = tl.where(mask, (and_mask ^ 0xFFFFFFFF) | xor_mask, 0)
     for bit in range(bit_width):
         cell = tl.full([], 1, tl.uint32) << bit
         here = (faulty & cell) != 0
         if tl.max(here.to(tl.int32), 0) > 0:
             works = here & (active(word, bit, site, seed, period).to(tl.int64) >= threshold)
             and_mask = tl.where(works, and_mask | cell, and_mask)
-            xor_mask = tl.where(works, xor_mask & ~cell, xor_mask)
+            xor_mask = tl.where(works, (xor_mask | cell) ^ cell, xor_mask)
     return and_mask, xor_mask
 
 

@@ -58,7 +58,7 @@ def _flips(program, body, first, kind, along_words, plane, aux, size, bit_width)
         accept01 = tl.load(program + first - 3).to(tl.uint32)
         accept10 = tl.load(program + first - 2).to(tl.uint32)
         zeros = tl.where(aux < accept01, bit, 0)
-        ones = tl.where(aux >= ACCEPT_ALL - accept10, bit, 0)
+        ones = tl.where(aux + accept10 >= ACCEPT_ALL, bit, 0)
     elif kind == CLUSTER:
         bits = tl.minimum(size, bit_width - plane)
         run = (tl.full(aux.shape, 0xFFFFFFFF, tl.uint32) >> (32 - bits).to(tl.uint32)) << plane.to(tl.uint32)
@@ -165,7 +165,7 @@ def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, W
                 zeros = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
                 ones = zeros
                 if kind == BIT:
-                    accepted = here & (aux >= ACCEPT_ALL - tl.load(program + table_at - 2).to(tl.uint32))
+                    accepted = here & (aux + tl.load(program + table_at - 2).to(tl.uint32) >= ACCEPT_ALL)
                     ones = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
                 flip = tl.full([], 1, tl.uint32) << bits.to(tl.uint32)
                 if kind > CLUSTER:
@@ -223,7 +223,7 @@ def _strike_few(
     while at < length:
         kind, _, body, after = read_process(program, at)
         mine = inside & (owner == process)
-        flips = (zeros & ~code) | (ones & code)
+        flips = zeros ^ ((zeros ^ ones) & code)
         if kind == RANDOM:
             flips = another_code(code, zeros, code_mask(form[0])) ^ code
         if KNOWN:
