@@ -33,6 +33,20 @@ def over_ranks(values: Tensor, *, smallest: bool = False) -> Tensor:
     return values
 
 
+def number() -> int:
+    """This process's number among them."""
+    return torch.distributed.get_rank() if several() else 0
+
+
+def of_all(values: Tensor) -> Tensor:
+    """The values (...) of all ranks, (ranks, ...); on every rank."""
+    if not several():
+        return values.clone().unsqueeze(0)
+    found = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(found, values)
+    return torch.stack(found)
+
+
 def share_problem(problem: HwfaultError | None, device: torch.device) -> None:
     """Raises the problem of one rank on all of them, so that none waits for another in vain."""
     if over_ranks(torch.tensor(float(problem is not None), device=device)) > 0:
