@@ -81,7 +81,8 @@ def command(
     **options: Any,
 ) -> None:
     """Train a network; its checkpoint, configuration and history are in the folder after every epoch."""
-    from hwfault.train.placement import rank
+    from hwfault.errors import HwfaultError
+    from hwfault.train.placement import rank, told_by_another
     from hwfault.train.run import train_into
 
     chosen = {key: value for key, value in options.items() if value is not None} | dict(settings)
@@ -90,8 +91,13 @@ def command(
     if given.device is not None:
         chosen["device"] = given.device
     config = _with_ramps(_config(config_file, chosen, out if resume else None), ramp_epochs)
-    with progress(shown=rank() == 0) as begin:
-        history = train_into(out, config, begin, resume=resume)
+    try:
+        with progress(shown=rank() == 0) as begin:
+            history = train_into(out, config, begin, resume=resume)
+    except HwfaultError as error:
+        if told_by_another(error):
+            raise click.exceptions.Exit(1) from None
+        raise
     if rank() != 0:
         return
     if as_json:

@@ -14,11 +14,18 @@ from hwfault.files import write_atomically
 class AtomicCheckpoints(CheckpointIO):
     """Writes a checkpoint in the old one's place only when it is complete on the disk; reads tensors and plain data."""
 
+    problem: FileError | None = None
+    """Why the latest one could not be written, with the old file intact: raised here, other ranks would wait for us."""
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Raises FileError, with the old file intact, if the checkpoint cannot be written."""
+        """Leaves an error in `problem`."""
+        self.problem = None
         content = io.BytesIO()
         torch.save(checkpoint, content)  # not into the file: torch hides which errors are the disk's
-        write_atomically(path, content.getvalue())
+        try:
+            write_atomically(path, content.getvalue())
+        except FileError as error:
+            self.problem = error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """The checkpoint, on the CPU; raises FileError for a file that is none."""

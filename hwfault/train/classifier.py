@@ -19,6 +19,7 @@ from hwfault.train.learning import LearningRate
 from hwfault.train.losses import loss_of
 from hwfault.train.optimizers import clip_weights, frozen_modules, optimizer_of
 from hwfault.train.phases import Phase
+from hwfault.train.placement import on_all_ranks
 from hwfault.train.randomness import mixed, reseed
 from hwfault.train.ranks import from_first_rank
 from hwfault.train.totals import Totals
@@ -163,10 +164,11 @@ class Classifier(lightning.LightningModule):
         found = self._totals.first_not_finite()
         if found is not None:
             step, loss = found
-            raise HwfaultError(
+            problem = HwfaultError(
                 f"the loss is {loss} in epoch {self.epoch} of {self.phase.epochs}, step {step + 1} of {self._batches}, "
                 f"expected a finite number; lower learning_rate ({self.config.learning_rate:g}) or the faults' rate"
             )
+            raise on_all_ranks(problem)
 
     # what an epoch came to
 

@@ -9,11 +9,13 @@ from lightning.pytorch.callbacks import Checkpoint
 from hwfault.errors import FileError
 from hwfault.files import write_atomically
 from hwfault.train import checkpoint
+from hwfault.train.ckpt import AtomicCheckpoints
 from hwfault.train.classifier import Classifier
 from hwfault.train.config import TrainConfig
 from hwfault.train.events import Events
 from hwfault.train.folder import BEST, CHECKPOINT, EVENTS, HISTORY, LAST
 from hwfault.train.history import Epoch, monitored, smaller_is_better, table
+from hwfault.train.ranks import share_problem
 
 
 class Keep(Checkpoint):
@@ -38,17 +40,22 @@ class Keep(Checkpoint):
             self._keep_state(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        module = cast(Classifier, pl_module)
+        module, problem = cast(Classifier, pl_module), None
         if trainer.is_global_zero:
-            self._keep_network(module)
+            try:
+                self._keep_network(module)
+            except FileError as error:
+                problem = error
+        share_problem(problem, module.device)
         module.done = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         self._keep_state(trainer)
 
     def _keep_state(self, trainer: lightning.Trainer) -> None:
-        try:
-            trainer.save_checkpoint(self._folder / LAST)
-        except FileError as error:
-            raise FileError(f"{error}; the one before is intact: go on from it with --resume") from None
+        trainer.save_checkpoint(self._folder / LAST)
+        problem = cast(AtomicCheckpoints, trainer.strategy.checkpoint_io).problem
+        if problem is not None:
+            problem = FileError(f"{problem}; the one before is intact: go on from it with --resume")
+        share_problem(problem, trainer.strategy.root_device)
 
     def _keep_network(self, module: Classifier) -> None:
         history, folder = module.history, self._folder

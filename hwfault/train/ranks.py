@@ -6,6 +6,9 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from hwfault.errors import HwfaultError
+from hwfault.train.placement import on_all_ranks
+
 
 class Ranks(DDPStrategy):
     """DDP, which evaluates a rank's batches without the others: they may have fewer."""
@@ -28,6 +31,26 @@ def over_ranks(values: Tensor, *, smallest: bool = False) -> Tensor:
         operation = torch.distributed.ReduceOp.MIN if smallest else torch.distributed.ReduceOp.SUM
         torch.distributed.all_reduce(values, op=operation)
     return values
+
+
+def number() -> int:
+    """This process's number among them."""
+    return torch.distributed.get_rank() if several() else 0
+
+
+def of_all(values: Tensor) -> Tensor:
+    """The values (...) of all ranks, (ranks, ...); on every rank."""
+    if not several():
+        return values.clone().unsqueeze(0)
+    found = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(found, values)
+    return torch.stack(found)
+
+
+def share_problem(problem: HwfaultError | None, device: torch.device) -> None:
+    """Raises the problem of one rank on all of them, so that none waits for another in vain."""
+    if over_ranks(torch.tensor(float(problem is not None), device=device)) > 0:
+        raise on_all_ranks(problem or HwfaultError("another rank could not go on"))
 
 
 def from_first_rank(network: nn.Module) -> None:

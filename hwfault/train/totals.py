@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hwfault.train.ranks import over_ranks
+from hwfault.train.ranks import number, of_all, over_ranks
 
 
 class Totals:
@@ -44,11 +44,11 @@ class Totals:
         return None if step == len(self._sizes) else (step, float(losses[step]))
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far."""
-        return {"losses": self._losses.clone(), "right": self._right.clone(), "sizes": list(self._sizes)}
+        """The sums so far of every rank, each of which must ask."""
+        return {"losses": of_all(self._losses), "right": of_all(self._right), "sizes": list(self._sizes)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
-        self._losses.copy_(state["losses"])
-        self._right.copy_(state["right"])
+        """Goes on where `state_dict` was taken, with what was this rank's."""
+        self._losses.copy_(state["losses"][number()])
+        self._right.copy_(state["right"][number()])
         self._sizes = list(state["sizes"])
