@@ -1,11 +1,11 @@
-# make demo, make test, make test-slow, make bench, make experiments: each sets up .venv first.
+# make demo, make test, make test-slow, make bench, make bench-gpu, make experiments: each sets up .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest-onnxruntime
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find export -type f)
 
-.PHONY: demo test test-slow lint bench experiments clean install
+.PHONY: demo test test-slow lint bench bench-gpu experiments clean install
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,10 @@ lint: install
 
 bench: install
 	$(BIN)/python -m tests.benchmarks
+
+# needs an NVIDIA GPU; results are kept under tests/benchmarks/results with its name
+bench-gpu: install
+	$(BIN)/python -m tests.benchmarks.gpu $(OPTIONS)
 
 # docs/undervolting, docs/elements and docs/training; the measured device needs HWFAULT_DATA
 experiments: install

@@ -102,14 +102,15 @@ def draw_losses(path: Path | str, bars: Mapping[str, Trials], *, title: str = ""
         worst = set(sorted(names, key=lambda name: bars[name].mean)[:_MOST_BARS])
         title += f"\nthe {_MOST_BARS} of {len(names)} that lose most"
         names = [name for name in names if name in worst]
-    figure = Figure(figsize=(7.5, 1.3 + 0.24 * len(names)), dpi=150, layout="constrained")
+    width = 5.2 + 0.065 * max(map(len, names), default=0)
+    figure = Figure(figsize=(width, 1.4 + 0.24 * len(names)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for i, name in enumerate(names):
         _draw_bar(axes, i, bars[name])
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     _frame(axes, [bars[name] for name in names])
-    axes.set_xlabel("accuracy (bar: lost against the golden run; line: 95 % interval over fault seeds)")
+    axes.set_xlabel("accuracy\nbar: lost against the golden run, line: 95 % interval over fault seeds", fontsize=9)
     axes.set_title(title, pad=18, fontsize=11)  # above the word on the golden run
     replace_atomically(path, lambda temporary: figure.savefig(temporary))
 

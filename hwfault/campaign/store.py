@@ -61,9 +61,8 @@ class Store:
 
     def close(self) -> None:
         """Closes the file, with all that was put there safe on its disk."""
-        with self._explained():
+        with self._explained(), self._file:
             os.fsync(self._file.fileno())
-            self._file.close()
 
     def __enter__(self) -> "Store":
         return self

@@ -116,7 +116,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 @contextmanager
 def progress(*, shown: bool = True) -> Iterator[Callable[[str, int], Callable[[], object]]]:
-    """A display on stderr, if it is to be shown; `begin(what, steps)` adds a line and answers with the function to call after each step."""
+    """A display on stderr, if it is to be shown.
+
+    `begin(what, steps)` adds a line and answers with the function to call after each step.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

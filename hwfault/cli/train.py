@@ -32,7 +32,7 @@ class Setting(click.ParamType[Any]):
 @click.command("train")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; options override its keys.")
 @click.option("--network", help="A network's name, or your own as module:function.  [default: digits_cnn]")
-@click.option("--initial", help="A checkpoint of the float network to begin with.")
+@click.option("--initial", help="A checkpoint of the float (or the same) network to begin with.")
 @click.option("--data", help="A data set's name, an .npz file, or module:function.  [default: digits]")
 @click.option("--data-folder", help="Where a data set's files are.")
 @click.option("--validation", type=float, help="Share (below 1) or number of training samples to validate on.")

@@ -60,6 +60,15 @@ def restore(path: Path | str, network: nn.Module) -> TrainConfig:
     return content.config
 
 
+def holds_quantized(path: Path | str) -> bool:
+    """Whether a file is a checkpoint that `save` wrote of a network with quantizers."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return bool(json.loads((file.metadata() or {}).get(_FORMATS, "{}")))
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
 @dataclass(frozen=True)
 class _Content:
     state: dict[str, Tensor]

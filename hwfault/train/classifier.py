@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import lightning as L
+import lightning
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -12,10 +12,9 @@ from torch.optim import Optimizer
 from hwfault.errors import HwfaultError
 from hwfault.train import state
 from hwfault.train.batches import Batches
-from hwfault.train.config import TrainConfig
 from hwfault.train.data import Data
 from hwfault.train.driver import FaultDriver
-from hwfault.train.history import Epoch, monitored, ramp_factor, smaller_is_better
+from hwfault.train.history import Epoch, monitored, ramp_factor, smaller_is_better, strikes_in_evaluation
 from hwfault.train.learning import LearningRate
 from hwfault.train.losses import loss_of
 from hwfault.train.optimizers import clip_weights, frozen_modules, optimizer_of
@@ -27,12 +26,12 @@ from hwfault.train.totals import Totals
 _CHECKED_EVERY = 100
 
 
-class Classifier(L.LightningModule):
+class Classifier(lightning.LightningModule):
     """One phase of a training run.
 
     Everything random in a step is drawn from the seed and the numbers of phase, epoch, step and rank, so that a run
-    that is resumed goes on as if it had not stopped. `counts` are those of the faults in phases before. `history` grows by one record an epoch, on every rank; `done`
-    says in checkpoints that the phase is at its end.
+    that is resumed goes on as if it had not stopped. `counts` are those of the faults in phases before. `history`
+    grows by one record an epoch, on every rank; `done` says in checkpoints that the phase is at its end.
     """
 
     def __init__(
@@ -79,14 +78,11 @@ class Classifier(L.LightningModule):
 
     def val_dataloader(self) -> list[Batches]:
         """The validation data once for each column of figures: clean, and again under the faults of evaluation."""
-        assert self._data.validation is not None  # the Trainer is told not to ask otherwise
-        placed = {"device": self.device, "rank": self.global_rank, "world": self.trainer.world_size}
-        passes = 1 + self._faults_in_evaluation
-        return [Batches(self._data.validation, self.config.batch_size, **placed) for _ in range(passes)]
-
-    @property
-    def _faults_in_evaluation(self) -> bool:
-        return any(fault.schedule.during != "train" for fault in self.config.faults)
+        split = self._data.validation
+        assert split is not None  # the Trainer is told not to ask otherwise
+        passes = 2 if strikes_in_evaluation(self.config) else 1
+        size, rank, world = self.config.batch_size, self.global_rank, self.trainer.world_size
+        return [Batches(split, size, device=self.device, rank=rank, world=world) for _ in range(passes)]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # they come on the device
@@ -99,7 +95,6 @@ class Classifier(L.LightningModule):
         return optimizer_of(self.network, self.config)
 
     def on_train_start(self) -> None:
-        self.network.train()
         if self._resumed is not None:
             self._load(self._resumed)
             self._resumed = None
@@ -177,7 +172,7 @@ class Classifier(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         from_first_rank(self.network)
-        loaders: Sequence[Batches] = self.trainer.val_dataloaders
+        loaders = self.trainer.val_dataloaders or ()
         self._validation = tuple(Totals(len(loader), self.device) for loader in loaders)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -221,11 +216,6 @@ class Classifier(L.LightningModule):
     def _observe(self, made: Epoch) -> None:
         figures = made.model_dump(exclude_none=True)
         column = monitored(self.config, figures) or "loss"
-        if column not in figures:
-            raise HwfaultError(
-                f"monitor is {column!r}, but there is no such figure; give `validation`"
-                + ("" if column.startswith("validation") else " and faults that strike in evaluation")
-            )
         self._rates.observe(self.current_epoch + 1, figures[column], smaller=smaller_is_better(column))
         if self.config.early_stopping:
             self.log(column, figures[column], sync_dist=self.trainer.world_size > 1)
@@ -236,7 +226,7 @@ class Classifier(L.LightningModule):
         """All tensors as they are in the middle of training, of which a network's own state_dict leaves some out."""
         return state.tensors(self.network)
 
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:
         state.load_tensors(self.network, dict(state_dict))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -259,9 +249,7 @@ class Classifier(L.LightningModule):
         self._resumed = checkpoint["hwfault"]
 
     def _load(self, saved: dict[str, Any]) -> None:
-        state.load_counters(self.network, saved["counters"])
-        if self.driver is not None:
-            self.driver.load_state_dict(saved["faults"])
+        """What Lightning does not know of; the network's counters and the faults' were there from the start."""
         self._rates.load_state_dict(saved["rates"])
         self._totals = Totals(self._batches, self.device)
         self._totals.load_state_dict(saved["totals"])

@@ -59,29 +59,31 @@ class TrainConfig(Record):
     """A training run; the defaults are the demo's, without faults. Raises ModelError for a wrong or unknown key.
 
     Network and data: `network` is a name of `hwfault.train.networks` or module:function, called with `network_args`,
-    and begins with the float network's weights in the file `initial`, if given. `data` is a data set's name (its
+    and begins with the weights in the file `initial`, if given: its float twin's, or its own. `data` is a data set's name (its
     files in `data_folder`), an .npz file or module:function; `validation` of it (a share below 1, or a number of
     samples) is kept from training to be measured after each epoch. `augment` is "crop_flip", "resized_crop" or
     module:function, `transform` a torchvision transform as module:function, `image_size` the side of images of a folder
     in pixels, `workers` the threads that read files; `normalise` false leaves pixels in [0, 1].
 
-    Faults: `faults` strike by their schedules; `gradient` is what flows back through a faulty word. The loss is that
-    of the network with faults (`loss_on` "faulty"), without ("clean"), or the mean of both ("average"), and the mean
-    over `draws` forwards with faults of their own. Faults that belong to a device are those of `device`, or of the
-    seed's number.
+    Faults and loss: `faults` strike by their schedules; `gradient` is what flows back through a faulty word. `loss` is
+    "cross_entropy" (with `label_smoothing`) or "squared_hinge": of the network with faults (`loss_on` "faulty"),
+    without ("clean"), or the mean of both ("average"), and the mean over `draws` forwards under faults of their own.
+    Faults that belong to a device are those of `device`, or of the seed's number.
 
-    Optimisation: `optimizer` with `learning_rate` and `weight_decay` (and `momentum` for sgd) by the `schedule`, after
-    a linear rise over `warmup_epochs`; with `freeze_schedule` the schedule waits until every fault's ramp has ended.
-    `freeze` are globs over the names of parameters that stay as they are. After each step weights are clipped to
-    +-`clip_weights`, before it gradients to the norm `clip_gradient`; 0 clips nothing. A step takes the batches of
-    `accumulate` forwards. Training stops after `early_stopping` epochs (0: never) in which `monitor` did not get
-    better: one of the columns of history.csv; where left out, the accuracy on the validation data under faults if there
-    are faults in evaluation, otherwise without.
+    Optimisation: `epochs` of batches of `batch_size`, by the `optimizer` with `learning_rate` and `weight_decay` (and
+    `momentum` for sgd). The rate follows the `schedule` after a linear rise over `warmup_epochs`; with
+    `freeze_schedule` the schedule waits until every fault's ramp has ended. `freeze` are globs over the names of
+    parameters, or of modules around them, that stay as they are. Before each step gradients are clipped to the norm
+    `clip_gradient`, after it weights to +-`clip_weights`; 0 clips nothing. A step takes the gradients of `accumulate`
+    batches. Training stops after `early_stopping` epochs (0: never) in which `monitor` did not get better: one of the
+    figures in history.csv; where left out, the accuracy on the validation data, under faults if any strike in
+    evaluation, and without validation data the loss. `phases` follow one another, each this configuration with some
+    keys changed.
 
-    `phases` follow one another, each this configuration with some keys changed. `devices` (ranks) of the `accelerator`
-    train together on batches of `batch_size` each. Every `checkpoint_every` epochs a checkpoint is kept (0: only the
-    latest and the best); the state to resume from is written after each epoch, and every `checkpoint_every_steps`
-    optimiser steps.
+    The rest: `precision` of the arithmetic; `devices` (ranks) of the `accelerator` that train together on batches of
+    `batch_size` each. Every `checkpoint_every` epochs a checkpoint is kept (0: only the latest and the best); the state
+    to resume from is written after each epoch, and every `checkpoint_every_steps` optimiser steps. Everything random
+    follows from `seed`.
 
     The default rate suits digits_cnn, whose weights lie on a grid of 1/8; other networks want 1e-3 or so.
     """

@@ -1,6 +1,8 @@
 """TensorBoard's event files, written at once and in this thread, so that a full disk is an error and no deadlock."""
 
 import os
+import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,32 +12,32 @@ from hwfault.errors import FileError
 
 
 class Events:
-    """One event file in a folder, made when the first figures come; raises FileError where it cannot be written."""
+    """The event file of this process in a folder, which is made when the first figures come."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writer: Any = None
+        self._path = folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
 
     def add(self, step: int, figures: Mapping[str, float | None]) -> None:
-        """Writes each figure that there is, at a step (an epoch here)."""
+        """Writes each figure that there is, at a step (an epoch here); raises FileError where that cannot be done."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
+        given = {name: value for name, value in figures.items() if value is not None}
+        made = [Event(wall_time=time.time(), step=step, summary=scalar(name, value)) for name, value in given.items()]
         try:
-            writer = self._opened()
-            for name, value in figures.items():
-                if value is not None:
-                    writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-            writer.flush()
-        except OSError as error:
-            raise FileError(
-                f"{self._folder}: TensorBoard's events cannot be written ({error.strerror}); free some space"
-            ) from error
-
-    def _opened(self) -> Any:
-        if self._writer is None:
-            from tensorboardX.event_file_writer import EventsWriter
-
             self._folder.mkdir(exist_ok=True)
-            self._writer = EventsWriter(str(self._folder / "events"), filename_suffix=f".{os.getpid()}")
-        return self._writer
+            begin = [] if self._path.exists() else [Event(wall_time=time.time(), file_version="brain.Event:2")]
+            with self._path.open("ab") as file:
+                file.write(b"".join(map(_record, [*begin, *made])))
+        except OSError as error:
+            raise FileError(f"{self._path}: cannot be written ({error.strerror or error}); free some space") from error
+
+
+def _record(event: Any) -> bytes:
+    """An event as TFRecord: its length, its bytes, and a checksum after each."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    content: bytes = event.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    return length + struct.pack("<I", masked_crc32c(length)) + content + struct.pack("<I", masked_crc32c(content))

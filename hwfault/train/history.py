@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from hwfault.errors import ModelError
 from hwfault.profiles.records import Record
 from hwfault.train.config import TrainConfig
 from hwfault.train.schedule import ScheduledFault
@@ -52,6 +53,26 @@ def monitored(config: TrainConfig, columns: Iterable[str]) -> str | None:
         return config.monitor
     known = set(columns)
     return next((name for name in ("faulty_accuracy", "validation_accuracy") if name in known), None)
+
+
+def strikes_in_evaluation(config: TrainConfig) -> bool:
+    """Whether any of the faults strike in evaluation."""
+    return any(fault.schedule.during != "train" for fault in config.faults)
+
+
+def columns(config: TrainConfig, *, validation: bool) -> tuple[str, ...]:
+    """The figures that an epoch comes to, with or without validation data."""
+    held_out = ("validation_loss", "validation_accuracy") if validation else ()
+    faulty = ("faulty_loss", "faulty_accuracy") if validation and strikes_in_evaluation(config) else ()
+    return ("loss", "accuracy", *held_out, *faulty)
+
+
+def check_monitor(config: TrainConfig, *, validation: bool) -> None:
+    """Raises ModelError if the monitored figure is none that there will be."""
+    if config.monitor is not None and config.monitor not in columns(config, validation=validation):
+        faults = "" if validation or config.monitor.startswith("validation") else " and faults"
+        needs = "faults that strike in evaluation" if validation else f"`validation`{faults}"
+        raise ModelError(f"monitor is {config.monitor!r}, but there will be no such figure; give {needs}")
 
 
 def smaller_is_better(column: str) -> bool:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
+import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
 from hwfault.errors import FileError
@@ -27,7 +27,7 @@ class Keep(Checkpoint):
         self._config = config
         self._events = Events(folder / EVENTS)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
         every, module = self._config.checkpoint_every_steps, cast(Classifier, pl_module)
         batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         at_a_step = batches % trainer.accumulate_grad_batches == 0
@@ -37,14 +37,14 @@ class Keep(Checkpoint):
             module.check_finite()
             self._keep_state(trainer)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         module = cast(Classifier, pl_module)
         if trainer.is_global_zero:
             self._keep_network(module)
         module.done = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         self._keep_state(trainer)
 
-    def _keep_state(self, trainer: L.Trainer) -> None:
+    def _keep_state(self, trainer: lightning.Trainer) -> None:
         try:
             trainer.save_checkpoint(self._folder / LAST)
         except FileError as error:

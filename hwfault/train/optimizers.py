@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from hwfault.errors import ModelError, nearest
@@ -24,7 +24,7 @@ def optimizer_of(network: nn.Module, config: TrainConfig) -> Optimizer:
 
 def clip_weights(network: nn.Module, limit: float) -> None:
     """Clips what layers multiply with (parameters of two dimensions or more, not frozen) to +-limit, in place."""
-    weights = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
+    weights: list[Tensor] = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
     with torch.no_grad():
         torch._foreach_clamp_max_(weights, limit)
         torch._foreach_clamp_min_(weights, -limit)

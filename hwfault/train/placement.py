@@ -50,8 +50,7 @@ def _ranks(config: TrainConfig, device: torch.device) -> tuple[int, int]:
         started, all_of_them = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         if config.devices not in (None, started):
             raise ModelError(
-                f"devices is {config.devices}, but torchrun has started {started} processes; expected as many, or leave "
-                "it out"
+                f"devices is {config.devices}, but torchrun has started {started} processes; expected as many or none"
             )
         return started, all_of_them // started
     there_are = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1

@@ -11,9 +11,11 @@ from torch import nn
 from hwfault.errors import FileError, HwfaultError
 from hwfault.files import output_folder, write_atomically
 from hwfault.profiles.records import read_yaml
+from hwfault.train import checkpoint
 from hwfault.train.config import TrainConfig, differences, merged
 from hwfault.train.data import Data, load
 from hwfault.train.environment import note_start
+from hwfault.train.float_weights import load_float
 from hwfault.train.folder import CHECKPOINT, CONFIG, ENVIRONMENT, HISTORY, LAST
 from hwfault.train.history import Epoch, table
 from hwfault.train.loop import with_validation
@@ -38,15 +40,17 @@ def train_into(out: Path | str, config: TrainConfig, begin: Begin, *, resume: bo
     from hwfault.train.trainer import Run, Watch  # Lightning takes seconds to import
 
     folder = output_folder(out)
-    saved = _to_resume(folder, config) if resume else _refuse_a_run(folder)
+    saved = _to_resume(folder, config) if resume else None
+    if not resume:
+        _refuse_a_run(folder)
     kind = device_type(config)
     ranks = world(config, torch.device(kind))
     if saved is not None and saved["hwfault"]["world"] != ranks:
         raise HwfaultError(f"{folder}: the run had {saved['hwfault']['world']} ranks, now {ranks}; resume with as many")
     data = load_data(config)
     network = build(config.network, seed=config.seed, **config.network_args)
-    if config.initial is not None:
-        _load_initial(network, config)
+    if config.initial is not None and saved is None:
+        begin_with(network, config.initial)
     check_runs(network, data)
     network.to(kind)
     data = with_validation(data, config)
@@ -62,6 +66,14 @@ def train_into(out: Path | str, config: TrainConfig, begin: Begin, *, resume: bo
         run = Run(network, data, config, folder=folder, watch=Watch(start=start, batch=advance))
         run.fit(saved)
     return tuple(run.history)
+
+
+def begin_with(network: nn.Module, path: str) -> None:
+    """Puts the tensors of a float twin's checkpoint, or of one of this very network, into it; raises FileError."""
+    if checkpoint.holds_quantized(path):
+        checkpoint.restore(path, network)
+    else:
+        load_float(network, path)
 
 
 def load_data(config: TrainConfig) -> Data:
@@ -155,9 +167,3 @@ def _batches(config: TrainConfig, data: Data, ranks: int, done: int) -> int:
     samples = -(-len(data.train) // ranks)
     epochs = [-(-samples // part.batch_size) for part in config.parts for _ in range(part.epochs)]
     return sum(epochs[done:])
-
-
-def _load_initial(network: nn.Module, config: TrainConfig) -> None:
-    from hwfault.train.float_weights import load_float
-
-    load_float(network, config.initial)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
+import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import nn
@@ -21,7 +21,7 @@ from hwfault.train.config import TrainConfig
 from hwfault.train.data import Data
 from hwfault.train.driver import FaultDriver
 from hwfault.train.folder import LAST
-from hwfault.train.history import Epoch, monitored, smaller_is_better
+from hwfault.train.history import Epoch, check_monitor, columns, monitored, smaller_is_better
 from hwfault.train.keeping import Keep
 from hwfault.train.phases import Phase, phases_of, prepared
 from hwfault.train.placement import placement
@@ -61,7 +61,6 @@ class Run:
 
     def fit(self, resumed: dict[str, Any] | None = None) -> None:
         """Trains through all phases, or those that a checkpoint's state leaves to do."""
-        self._network.train()
         first, saved = 1, None
         if resumed is not None:
             saved = resumed["hwfault"]
@@ -97,10 +96,12 @@ class Run:
                     f"{trainer.world_size} ranks"
                 )
         for phase in self._phases:
+            check_monitor(phase.config, validation=self._data.validation is not None)
             with self._driver(phase, trainer):
                 pass
 
     def _fit(self, phase: Phase, checkpoint: Path | None) -> None:
+        self._network.train()  # all of it: a phase before may have frozen some
         trainer = self._trainer(phase)
         with self._driver(phase, trainer) as driver, _frozen(self._network, phase.frozen):
             module = Classifier(self._network, self._data, phase, driver, self.history, self._counts)
@@ -111,7 +112,7 @@ class Run:
             self._counts = module.counts()
 
     @contextmanager
-    def _driver(self, phase: Phase, trainer: L.Trainer) -> Iterator[FaultDriver | None]:
+    def _driver(self, phase: Phase, trainer: lightning.Trainer) -> Iterator[FaultDriver | None]:
         config = phase.config
         if not config.faults:
             yield None
@@ -133,9 +134,9 @@ class Run:
         finally:
             driver.remove()
 
-    def _trainer(self, phase: Phase) -> L.Trainer:
+    def _trainer(self, phase: Phase) -> lightning.Trainer:
         config = phase.config
-        return L.Trainer(
+        return lightning.Trainer(
             **placement(config, self._device),
             precision=config.precision if config.precision != "32" else "32-true",
             max_epochs=config.epochs,
@@ -154,24 +155,15 @@ class Run:
         )
 
     def _callbacks(self, phase: Phase) -> list[Callback]:
-        found: list[Callback] = []
-        if phase.config.early_stopping:
-            column = monitored(phase.config, self._columns(phase)) or "loss"
+        config, found = phase.config, list[Callback]()
+        if config.early_stopping:
+            column = monitored(config, columns(config, validation=self._data.validation is not None)) or "loss"
             mode = "min" if smaller_is_better(column) else "max"
-            found.append(
-                EarlyStopping(
-                    column, mode=mode, patience=phase.config.early_stopping, check_on_train_epoch_end=True, min_delta=0.0
-                )
-            )
+            rules: dict[str, Any] = {"patience": config.early_stopping, "min_delta": 0.0, "check_on_train_epoch_end": True}
+            found.append(EarlyStopping(column, mode=mode, **rules))
         if self._folder is not None:
             found.append(Keep(self._folder, self._config))
         return [*found, _Tell(self._watch)]
-
-    def _columns(self, phase: Phase) -> list[str]:
-        if self._data.validation is None:
-            return []
-        faulty = any(fault.schedule.during != "train" for fault in phase.config.faults)
-        return ["validation_accuracy", *["faulty_accuracy"] * faulty]
 
 
 class _Tell(Checkpoint):
@@ -183,7 +175,7 @@ class _Tell(Checkpoint):
     def on_train_batch_end(self, *_: Any) -> None:
         self._watch.batch()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._watch.epoch(cast(Classifier, pl_module).history[-1])
 
 

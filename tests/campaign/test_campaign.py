@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hwfault.campaign import Campaign, Point, evaluate, sweep
 from hwfault.campaign.points import at_operating_points, at_rates, each_bit, each_site, only_bit, only_site
@@ -12,7 +13,7 @@ from hwfault.inject.statistics import Statistics, merged
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips, Clusters, ProfileFaults, WordFaults, bit_errors
 from hwfault.train import build
-from hwfault.train.data import MemorySplit, digits
+from hwfault.train.data import MemorySplit, digits, image_folder
 
 KC705 = "bram28-kintex7-kc705b-undervolt"
 SPLIT = MemorySplit(digits().test_x[:60], digits().test_y[:60])
@@ -209,6 +210,24 @@ def test_a_split_is_the_same_as_its_tensors(network):
     coded = MemorySplit((SPLIT.stored * 16).to(torch.uint8), SPLIT.labels)
     dimmed = evaluate(network, coded, plan=FAULTS, seeds=SEEDS)
     assert dimmed == evaluate(network, coded.inputs(torch.arange(60)), SPLIT.labels, FAULTS, seeds=SEEDS)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_of_a_folder_are_read_as_they_are_needed(tmp_path, workers):
+    pixels = np.random.default_rng(0).integers(0, 256, (14, 32, 32, 3), dtype=np.uint8)
+    for part in ("train", "val"):
+        for i, image in enumerate(pixels):
+            (tmp_path / part / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / part / "ab"[i % 2] / f"{i:02}.png")
+    split = image_folder(tmp_path, 32).test
+    tiny = build("tiny_cnn", seed=2, classes=2).train()
+    tiny(split.inputs(torch.arange(14)))
+    whole = evaluate(tiny, split.inputs(torch.arange(14)), split.labels, FAULTS, seeds=SEEDS)
+    read = Campaign(tiny, split, workers=workers, batch_size=5).run(Point.of(FAULTS), SEEDS)
+    assert read == whole.model_copy(update={"labels": {}})
+    some = Campaign(tiny, split, workers=workers, batch_size=5, indices=[13, 2, 7]).run(Point.of(FAULTS), SEEDS)
+    expected = Campaign(tiny, split, indices=[2, 7, 13]).run(Point.of(FAULTS), SEEDS)
+    assert some == expected
 
 
 def test_statistics_and_trials_in_inference_mode(network):

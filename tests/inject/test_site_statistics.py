@@ -299,3 +299,39 @@ def test_wrong_input():
         Statistics([site()])("y", ONE, ONE, ONE, ZERO)
     with pytest.raises(ModelError, match="expected as many"):
         SiteStatistics(site="x", ones=(1,))
+
+
+def _rank(rank, place, results):
+    """One of two ranks: sees its own samples, and only rank 1 sees the second site."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+    statistics = Statistics([site(name="x"), site(name="y")])
+    statistics("x", torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0 + rank]), ONE, ZERO)
+    if rank:
+        statistics("y", torch.tensor([8.0]), torch.tensor([0.0]), ONE, ZERO)
+    statistics.reduce()
+    results.put(statistics.read())
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_read_the_sums_of_all(tmp_path):
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    ranks = [context.Process(target=_rank, args=(rank, tmp_path / "meet", results)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    first, second = results.get(), results.get()
+    for rank in ranks:
+        rank.join()
+    assert first == second
+    x, y = first
+    assert (x.words, x.faulty, x.ones, x.zeros) == (4, 2, (1, 0, 1, 0), (0, 1, 0, 0))
+    assert (x.squared_change, x.rmse) == (1 + 4, math.sqrt(5 / 2))
+    assert (y.words, y.zeros, y.rmse) == (1, (0, 0, 0, 1), 8.0)
+
+
+def test_reducing_without_ranks_changes_nothing():
+    statistics = Statistics([site()])
+    statistics("x", torch.tensor([1.0]), torch.tensor([2.0]), ONE, ZERO)
+    before = statistics.read()
+    statistics.reduce()
+    assert statistics.read() == before

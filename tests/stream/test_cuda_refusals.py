@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+from .triton_here import OLDEST
+
+pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
 from hwfault.errors import PlanError
 from hwfault.stream import cuda

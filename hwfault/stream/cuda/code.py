@@ -7,6 +7,19 @@ which `/` on float32 is not; nearest even is made of floor, which both the compi
 import triton
 import triton.language as tl
 
+GRID_TENSORS = ["scale", "zero_point"]
+"""Arguments of kernels that say how words stand for codes and lie in blocks; and those that are numbers."""
+GRID_NUMBERS = [
+    "n_scale",
+    "scale_inner",
+    "n_zero_point",
+    "zero_point_inner",
+    "blocks",
+    "bit_width",
+    "signed",
+    "representation",
+]
+
 _KNOWN = tl.constexpr(float(1 << 62))
 _OFFSET_BINARY, _SIGN_MAGNITUDE = tl.constexpr(1), tl.constexpr(2)
 
@@ -47,9 +60,13 @@ def _pick(values, n, inner, word, number: tl.constexpr):
 
 @triton.jit
 def steps(word, grid, number: tl.constexpr):
-    """The scale and the zero point of words of a sample."""
+    """The scale and the zero point of words of a sample.
+
+    `grid` is (scale, how many, how many words share one, and the same three for the zero point).
+    """
     scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner = grid
-    return _pick(scale, n_scale, scale_inner, word, number), _pick(zero_point, n_zero_point, zero_point_inner, word, number)
+    zeros = _pick(zero_point, n_zero_point, zero_point_inner, word, number)
+    return _pick(scale, n_scale, scale_inner, word, number), zeros
 
 
 @triton.jit
@@ -74,7 +91,10 @@ def _top(bit_width, signed):
 
 @triton.jit
 def encode(number, scale, zero_point, form):
-    """Codes (uint32) of numbers; what is not finite, or 2^62 and more, has code 0. `form`: bit width, sign, representation."""
+    """Codes (uint32) of numbers; what is not finite, or 2^62 and more, has code 0.
+
+    `form` is (bit width, signed, representation).
+    """
     bit_width, signed, representation = form
     if number.dtype == tl.float32:
         rounded = _nearest_even(tl.div_rn(number, scale)) + zero_point

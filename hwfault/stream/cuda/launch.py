@@ -1,5 +1,6 @@
 """Launching the Triton kernels on torch tensors."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ def inject(
 ) -> Tensor:
     """x with the faults of a site's program, contiguous; words that no fault changed keep their bits.
 
-    Raises PlanError for a scale or zero point that has more than one axis, or a value for each element of the batch, and
-    for tensors of other types or on other devices.
+    Raises PlanError for a scale or zero point that has more than one axis, or a value for each element of the batch,
+    and for tensors of other types or on other devices.
     """
     x = x.contiguous()
     grid = _Grid(x, samples, scale, zero_point, (bit_width, signed, representation))
@@ -125,7 +126,8 @@ class _Grid:
         for name, tensor in tensors.items():
             if tensor.dtype != dtype or tensor.device != self.device:
                 raise PlanError(
-                    f"{name} is {tensor.dtype} on {tensor.device}, expected {dtype} on {self.device}, where the values are"
+                    f"{name} is {tensor.dtype} on {tensor.device}, expected {dtype} on {self.device}, where the values "
+                    "are"
                 )
         return tuple(tensor.contiguous() for tensor in tensors.values())
 
@@ -148,8 +150,8 @@ class _Grid:
 def _like(gradient: Tensor, x: Tensor | None) -> Tensor | None:
     if x is not None and (gradient.shape, gradient.dtype, gradient.device) != (x.shape, x.dtype, x.device):
         raise PlanError(
-            f"a gradient {tuple(gradient.shape)} of {gradient.dtype} on {gradient.device} for values {tuple(x.shape)} of "
-            f"{x.dtype} on {x.device}, expected the same"
+            f"a gradient {tuple(gradient.shape)} of {gradient.dtype} on {gradient.device} for values "
+            f"{tuple(x.shape)} of {x.dtype} on {x.device}, expected the same"
         )
     return None if x is None else x.contiguous()
 
@@ -189,7 +191,7 @@ def _launch(
     out = torch.empty_like(source)
     values = tuple(_bits(t) for t in (source, out, source if stored is None else stored))
     if source.numel() > 0:
-        with torch.cuda.device_of(source):
+        with torch.cuda.device(source.device) if source.is_cuda else nullcontext():
             kernel[(grid.batch * grid.blocks,)](
                 *values,
                 *data,

@@ -1,13 +1,14 @@
-"""The Triton kernel of fault maps, permanent and intermittent, forward and backward: a program for a block of one sample.
+"""The Triton kernel of fault maps, permanent and intermittent, forward and backward.
 
-A program copies its block's 1024 words, finds the block's rows by a search of the whole map that looks at LANES rows at once,
-and then takes LANES rows at a time: gather, modify, scatter. A map has one row a word, so no two lanes meet.
+One program for a block of one sample copies the block's 1024 words, finds the block's rows by a search of the whole
+map that looks at LANES rows at once, and then takes LANES rows at a time: gather, modify, scatter. A map has one row
+a word, so no two lanes meet.
 """
 
 import triton
 import triton.language as tl
 
-from hwfault.stream.cuda.code import steps, stored_codes, written
+from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, stored_codes, written
 from hwfault.stream.cuda.draw import BLOCK, active
 
 
@@ -28,26 +29,50 @@ def first_row(row_word, rows, word, LANES: tl.constexpr):
 @triton.jit
 def active_masks(and_mask, xor_mask, word, mask, threshold, site, seed, period, bit_width):
     """The masks of rows as far as their cells are active in a period: an inactive cell works."""
-    faulty = tl.where(mask, ~and_mask | xor_mask, 0)
+    faulty = tl.where(mask, (and_mask ^ 0xFFFFFFFF) | xor_mask, 0)
     for bit in range(bit_width):
-        cell = tl.full([], 1, tl.uint32) << bit.to(tl.uint32)
+        cell = tl.full([], 1, tl.uint32) << bit
         here = (faulty & cell) != 0
         if tl.max(here.to(tl.int32), 0) > 0:
             works = here & (active(word, bit, site, seed, period).to(tl.int64) >= threshold)
             and_mask = tl.where(works, and_mask | cell, and_mask)
-            xor_mask = tl.where(works, xor_mask & ~cell, xor_mask)
+            xor_mask = tl.where(works, (xor_mask | cell) ^ cell, xor_mask)
     return and_mask, xor_mask
 
 
-_DATA = ["rows", "threshold", "site", "n_scale", "n_zero_point", "bit_width", "signed", "representation"]
+# what may differ from site to site, for which nothing is to be compiled anew
+_NUMBERS = ["rows", "threshold", "site", *GRID_NUMBERS]
+_TENSORS = ["periods", "seed", "row_word", "masks", *GRID_TENSORS]
 
 
-@triton.jit(do_not_specialize=_DATA)
+@triton.jit(do_not_specialize=_NUMBERS, do_not_specialize_on_alignment=_TENSORS)
 def map_kernel(
-    source, out, stored, periods, seed, row_word, masks, rows, threshold, site,
-    scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner,
-    words, blocks, bit_width, signed, representation,
-    ZERO: tl.constexpr, KNOWN: tl.constexpr, ALWAYS: tl.constexpr, NUMBER: tl.constexpr, LANES: tl.constexpr,
+    source,
+    out,
+    stored,
+    periods,
+    seed,
+    row_word,
+    masks,
+    rows,
+    threshold,
+    site,
+    scale,
+    n_scale,
+    scale_inner,
+    zero_point,
+    n_zero_point,
+    zero_point_inner,
+    words,
+    blocks,
+    bit_width,
+    signed,
+    representation,
+    ZERO: tl.constexpr,
+    KNOWN: tl.constexpr,
+    ALWAYS: tl.constexpr,
+    NUMBER: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     """out = source with a map's faults: decoded codes, or zeros (ZERO), at the words whose codes change.
 

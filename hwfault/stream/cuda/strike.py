@@ -2,31 +2,35 @@
 
 A program copies its block's 1024 words and then strikes them, in one of two ways.
 
-**Few hits** (up to LANES cells in all processes together): a lane holds a hit. The lanes of all hits of one word work out
-that word's codes side by side: each reads the word's value, and after each process takes the OR of what this process'
-hits on the word flip, found by comparing every lane with every other. So they agree, all write the same value, and
-neither atomics nor shared memory are asked for. Its cost does not depend on how the hits spread over planes and processes,
-and it touches only words that are hit.
+**Few hits** (up to LANES cells in all processes together): a lane holds a hit. The lanes of all hits of one word work
+out that word's codes side by side: each reads the word's value, and after each process takes the OR of what this
+process' hits on the word flip, found by comparing every lane with every other. So they agree, all write the same
+value, and neither atomics nor memory of their own are asked for. Its cost does not depend on how the hits spread over
+planes and processes, and it touches only words that are hit.
 
-**Many hits** (rarely, or at high rates): the program goes through all of the block's words, WIDE at a time, whose codes
-it keeps in registers. The hits of one plane become flips of the words by a histogram of their positions. Only random word
-faults, of which the last on a word stands, are taken one by one.
+**Many hits** (rarely, or at high rates): the program goes through all of the block's words, WIDE at a time, whose
+codes it keeps in registers. The hits of one plane become flips of the words by a histogram of their positions. Only
+random word faults, of which the last on a word stands, are taken one by one.
 
-Everything that differs from step to step (seed, sample numbers) and the fault program itself are data in device memory; the
-grid follows from shapes alone; so nothing is compiled anew and nothing waits for the host.
+Both are dataflow between registers: no result depends on which lane comes first. A lane a hit, not a lane a word,
+because at a rate of 1e-3 and 4 bits a block has 4 hits: to compare each word with each hit, and to divide each by its
+scale, is more work than its share of a copy leaves time for. One warp a program, because a step on 32 lanes costs
+every warp the same.
+
+Everything that differs from step to step (seed, sample numbers) and the fault program itself are data in device
+memory, and the grid follows from shapes alone; so nothing is compiled anew and nothing waits for the host.
 """
 
 import triton
 import triton.language as tl
 
-from hwfault.stream.cuda.code import code_mask, stored_codes, written
+from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, code_mask, stored_codes, written
 from hwfault.stream.cuda.draw import (
     ACCEPT_ALL,
     BIT,
     BLOCK,
     CLUSTER,
     LATE,
-    MASK,
     PLANES,
     RANDOM,
     another_code,
@@ -54,7 +58,7 @@ def _flips(program, body, first, kind, along_words, plane, aux, size, bit_width)
         accept01 = tl.load(program + first - 3).to(tl.uint32)
         accept10 = tl.load(program + first - 2).to(tl.uint32)
         zeros = tl.where(aux < accept01, bit, 0)
-        ones = tl.where(aux >= ACCEPT_ALL - accept10, bit, 0)
+        ones = tl.where(aux + accept10 >= ACCEPT_ALL, bit, 0)
     elif kind == CLUSTER:
         bits = tl.minimum(size, bit_width - plane)
         run = (tl.full(aux.shape, 0xFFFFFFFF, tl.uint32) >> (32 - bits).to(tl.uint32)) << plane.to(tl.uint32)
@@ -161,7 +165,7 @@ def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, W
                 zeros = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
                 ones = zeros
                 if kind == BIT:
-                    accepted = here & (aux >= ACCEPT_ALL - tl.load(program + table_at - 2).to(tl.uint32))
+                    accepted = here & (aux + tl.load(program + table_at - 2).to(tl.uint32) >= ACCEPT_ALL)
                     ones = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
                 flip = tl.full([], 1, tl.uint32) << bits.to(tl.uint32)
                 if kind > CLUSTER:
@@ -192,8 +196,19 @@ def _wide_random(program, body, kind, site, code, start, bit_width, key, WIDE: t
 
 @triton.jit
 def _strike_few(
-    out, stored, begin, limit, cells, program, length, grid, form,
-    ZERO: tl.constexpr, KNOWN: tl.constexpr, NUMBER: tl.constexpr, LANES: tl.constexpr,
+    out,
+    stored,
+    begin,
+    limit,
+    cells,
+    program,
+    length,
+    grid,
+    form,
+    ZERO: tl.constexpr,
+    KNOWN: tl.constexpr,
+    NUMBER: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     """Strikes the words of a block that the cells of `_collect` belong to; `out`, `stored` point at the sample."""
     owner, position, zeros, ones, n = cells
@@ -208,7 +223,7 @@ def _strike_few(
     while at < length:
         kind, _, body, after = read_process(program, at)
         mine = inside & (owner == process)
-        flips = (zeros & ~code) | (ones & code)
+        flips = zeros ^ ((zeros ^ ones) & code)
         if kind == RANDOM:
             flips = another_code(code, zeros, code_mask(form[0])) ^ code
         if KNOWN:
@@ -224,8 +239,19 @@ def _strike_few(
 
 @triton.jit
 def _strike_many(
-    out, stored, begin, limit, program, length, key, grid, form,
-    ZERO: tl.constexpr, KNOWN: tl.constexpr, NUMBER: tl.constexpr, WIDE: tl.constexpr,
+    out,
+    stored,
+    begin,
+    limit,
+    program,
+    length,
+    key,
+    grid,
+    form,
+    ZERO: tl.constexpr,
+    KNOWN: tl.constexpr,
+    NUMBER: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """Strikes all words of a block, WIDE at a time; `out` and `stored` point at the sample."""
     for start in range(0, limit, WIDE):
@@ -252,15 +278,36 @@ def _strike_many(
         tl.store(out + word, values, mask=inside & (code != before))
 
 
-_DATA = ["length", "n_scale", "n_zero_point", "bit_width", "signed", "representation"]
+# what may differ from site to site, for which nothing is to be compiled anew
+_NUMBERS = ["length", *GRID_NUMBERS]
+_TENSORS = ["samples", "seed", "program", *GRID_TENSORS]
 
 
-@triton.jit(do_not_specialize=_DATA)
+@triton.jit(do_not_specialize=_NUMBERS, do_not_specialize_on_alignment=_TENSORS)
 def strike_kernel(
-    source, out, stored, samples, seed, program, length,
-    scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner,
-    words, blocks, bit_width, signed, representation,
-    ZERO: tl.constexpr, KNOWN: tl.constexpr, NUMBER: tl.constexpr, LANES: tl.constexpr, WIDE: tl.constexpr,
+    source,
+    out,
+    stored,
+    samples,
+    seed,
+    program,
+    length,
+    scale,
+    n_scale,
+    scale_inner,
+    zero_point,
+    n_zero_point,
+    zero_point_inner,
+    words,
+    blocks,
+    bit_width,
+    signed,
+    representation,
+    ZERO: tl.constexpr,
+    KNOWN: tl.constexpr,
+    NUMBER: tl.constexpr,
+    LANES: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """out = source with faults: decoded codes, or zeros (ZERO), at the words whose codes change.
 
