@@ -100,7 +100,7 @@ def _unheld_outputs() -> frozenset[Counts]:
 
 def unheld_gradients() -> frozenset[Counts]:
     """The counts of gradients that nobody holds; measured by a backward pass when asked for the first time."""
-    return _on_a_fresh_thread(_measure_gradients)
+    return _on_a_fresh_thread(_measure_gradients) if _COUNTED else frozenset()
 
 
 def _least(runs: list[Counts], held: list[Counts]) -> frozenset[Counts]:

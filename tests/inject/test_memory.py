@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hwfault.inject import inject, ops
-from tests.benchmarks.network import kept_for_backward
+from tests.benchmarks.network import kept_for_backward, peak
 
 from .networks import NETWORKS, batch, build
 from .oracle import FAULTS
@@ -133,6 +133,26 @@ def test_the_benchmark_sees_the_same():
     clean = kept_for_backward(model, x)
     with inject(model, FAULTS["bits"], seed=1, gradient="straight_through"):
         assert abs(kept_for_backward(model, x) - clean) <= 64  # scalars come and go while it looks
+
+
+@pytest.mark.parametrize("gradient", ["zero", "straight_through"])
+def test_a_step_needs_no_memory_more_than_without_faults(gradient):
+    """But for the numbers of the samples, and a few of each site: a mask, or values that are kept, would show."""
+    surplus = []
+    for size in (64, 512):
+        model, x = build("residual").train(), batch(size)
+
+        def step(model=model, x=x):
+            model(x).square().sum().backward()
+
+        step()
+        clean = peak(step)
+        with inject(model, FAULTS["bits"], seed=1, gradient=gradient):
+            step()
+            surplus.append(peak(step) - clean)
+    # the samples' numbers; a mask of one byte a value would have 72 at the first site alone
+    assert surplus[1] - surplus[0] <= 2 * 8 * (512 - 64)
+    assert surplus[0] < 4096
 
 
 def test_graphs_that_are_dropped_leave_nothing_behind():

@@ -182,9 +182,12 @@ def test_where_a_holder_goes_unseen_nothing_is_unheld(blind, monkeypatch):
     unheld._on_a_fresh_thread.cache_clear()
 
 
-def test_a_thread_without_gil_is_not_trusted(monkeypatch):
+def test_without_counts_nothing_is_unheld(monkeypatch):
+    """As where Python runs without its lock, or a torch to come does not tell them."""
     monkeypatch.setattr(unheld, "_COUNTED", False)
     assert not asked(FRESH["product"], True)
+    assert unheld.unheld_gradients() == frozenset()
+    assert gradients(lambda f, x: (f(x * 1) * 2).square().sum().backward()) == [False]
 
 
 class Asks(torch.autograd.Function):
