@@ -41,10 +41,11 @@ bench: install
 bench-gpu: install
 	$(BIN)/python -m tests.benchmarks.gpu $(OPTIONS)
 
-# docs/undervolting and docs/elements; the measured device needs HWFAULT_DATA
+# docs/undervolting, docs/elements and docs/training; the measured device needs HWFAULT_DATA
 experiments: install
 	$(BIN)/python -m tests.experiments.undervolting
 	$(BIN)/python -m tests.experiments.elements
+	$(BIN)/python -m tests.experiments.training
 
 clean:
 	rm -rf $(VENV) $(OLDEST) demo build dist

@@ -25,7 +25,7 @@ _PUBLIC = {
     "session": "hwfault.graph.session",
 }
 __all__ = list(_PUBLIC)
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HIDDEN = {"custom_op": "hwfault.graph.qonnx_ops"}  # asked for by qonnx, for the ops of the domain `hwfault`
 

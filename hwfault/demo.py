@@ -17,11 +17,13 @@ from hwfault.profiles.models import bit_errors
 from hwfault.profiles.records import Record
 from hwfault.train import TrainConfig, build, checkpoint, train
 from hwfault.train.data import Dataset, digits
+from hwfault.train.schedule import Schedule, ScheduledFault
 
 BER = 0.03
 RATES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.05)
 SEEDS = tuple(range(1000, 1030))
 REPLAY_SEEDS = SEEDS[:5]
+RAMP = Schedule(ramp="linear", ramp_epochs=13)
 CLEAN, FAULTY = "trained clean", f"trained at BER {BER:g}"
 
 Begin = Callable[[str, int], Callable[[], object]]
@@ -51,7 +53,7 @@ def run(out: Path | str, begin: Begin) -> Demo:
 
 def _run(folder: Path, begin: Begin) -> Demo:
     data = digits()
-    config = TrainConfig(faults=bit_errors(BER))
+    config = TrainConfig(faults=tuple(ScheduledFault(fault=fault, schedule=RAMP) for fault in bit_errors(BER)))
     networks = {
         CLEAN: _trained(data, TrainConfig(), f"training: {CLEAN}", begin),
         FAULTY: _trained(data, config, f"training: {FAULTY}", begin),

@@ -64,7 +64,8 @@ def test_every_file_and_no_other(demo):
 
 
 def test_results(rows):
-    assert list(rows[0]) == ["network", "ber", "trials", "samples", "accuracy", "low", "high"]
+    assert list(rows[0])[:7] == ["network", "ber", "trials", "samples", "accuracy", "low", "high"]
+    assert list(rows[0])[7:] == ["std", "worst", "worst_seed", "golden", "degradation", "relative_degradation"]
     assert [(row["network"], float(row["ber"])) for row in rows] == [(n, r) for n in (CLEAN, FAULTY) for r in RATES]
     assert RATES == (0.0, 0.001, 0.003, 0.01, 0.03, 0.05)
     for row in rows:

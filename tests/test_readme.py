@@ -22,6 +22,14 @@ def test_the_faults_in_yaml_are_faults():
     assert len(FaultList.parse(yaml.safe_load(block[1]), "README.md").faults) == 9
 
 
+def test_the_training_configuration_is_one():
+    from hwfault.train.config import TrainConfig
+
+    block = re.search(r"```yaml\n(# hwfault train.*?)```", README, re.DOTALL)
+    assert block
+    assert len(TrainConfig.parse(yaml.safe_load(block[1]), "README.md").faults) == 2
+
+
 def test_every_command_and_link_is_there():
     from hwfault.cli import COMMANDS
 

@@ -32,6 +32,7 @@ SAME_FLOOR = {
     ("codes", "errors"),
     ("profiles", "stream"),  # a model checks its numbers with the one table builder
     ("graph", "inject"),  # replay compares the two
+    ("campaign", "train"),  # trials classify the samples of a data set's split
 }
 EVERYONES = ("hwfault.__version__", "hwfault.__path__", "hwfault.__file__")
 HEAVY = ("torch", "onnx", "brevitas", "qonnx", "onnxruntime", "sklearn", "matplotlib", "ray", "triton")

@@ -7,6 +7,7 @@
 
 #include "block.h"
 #include "codec.h"
+#include "flips.h"
 
 namespace hwfault {
 
@@ -81,13 +82,56 @@ void strike_units(const Program& program, const hwfault_draw& draw, const Units&
   }
 }
 
+// The same for a program that Flips can draw, in any order; ask(word of the tensor) fetches a word into the cache.
+template <class Ask, class Prepare, class Encode, class Change>
+void flip_units(const Program& program, const hwfault_draw& draw, const Units& units, int64_t first, int64_t last,
+                Ask ask, Prepare copy, Encode encode, Change change) {
+  Flips flips(program, draw.seed);
+  Unit unit[kLanes];
+  uint32_t sample[kLanes], block[kLanes], size[kLanes];
+  for (int64_t u = first; u < last; u += kLanes) {
+    const int n = static_cast<int>(std::min<int64_t>(last - u, kLanes));
+    for (int lane = 0; lane < n; ++lane) {
+      unit[lane] = units.at(u + lane);
+      sample[lane] = static_cast<uint32_t>(draw.sample[unit[lane].element]);
+      block[lane] = static_cast<uint32_t>(unit[lane].block);
+      size[lane] = unit[lane].size;
+    }
+    flips.draw(sample, block, size, n);
+    for (const Flips::Hit& hit : flips) ask(unit[hit.lane].offset + hit.word);
+    const Flips::Hit* hit = flips.begin();
+    for (int lane = 0; lane < n; ++lane) {
+      const Unit& in = unit[lane];
+      copy(in);
+      const Flips::Hit* const begin = hit;
+      while (hit != flips.end() && hit->lane == lane) ++hit;
+      flips.strike(
+          begin, hit, [&](uint32_t w) { return encode(in.offset + w, in.first_word + w); },
+          [&](uint32_t w, uint32_t was, uint32_t is) { change(in.offset + w, in.first_word + w, was, is); });
+    }
+  }
+}
+
+// Strikes units of a tensor that is copied on the way, with whichever of the two can; x is read as well unless it is
+// null.
+template <class T, class Encode, class Change>
+void strike_copy(const Program& program, const hwfault_draw& draw, const Units& units, int64_t first, int64_t last,
+                 Copy<T> copy, const T* x, Encode encode, Change change) {
+  if (!Flips::can_draw(program)) return strike_units(program, draw, units, first, last, copy, encode, change);
+  const auto ask = [=](int64_t at) {
+    if (copy.from == copy.to) HWFAULT_PREFETCH(copy.to + at, 1);  // a copy touches it anyway
+    if (x && x != copy.from) HWFAULT_PREFETCH(x + at, 0);
+  };
+  flip_units(program, draw, units, first, last, ask, copy, encode, change);
+}
+
 // out = x with the faults of units [first, last); returns the number of words changed.
 template <class T>
 int64_t inject_units(const T* x, T* out, const Program& program, const hwfault_draw& draw, const Codec<T>& codec,
                      const Units& units, int64_t first, int64_t last) {
   int64_t changed = 0;
-  strike_units(
-      program, draw, units, first, last, Copy<T>{x, out},
+  strike_copy(
+      program, draw, units, first, last, Copy<T>{x, out}, x,
       [&](int64_t at, int64_t w) { return codec.encode(x[at], w); },
       [&](int64_t at, int64_t w, uint32_t, uint32_t after) {
         codec.decode(after, w, out + at);
@@ -101,8 +145,8 @@ template <class T>
 int64_t zero_units(const T* gradient, T* out, const T* x, const Program& program, const hwfault_draw& draw,
                    const Codec<T>& codec, const Units& units, int64_t first, int64_t last) {
   int64_t changed = 0;
-  strike_units(
-      program, draw, units, first, last, Copy<T>{gradient, out},
+  strike_copy(
+      program, draw, units, first, last, Copy<T>{gradient, out}, x,
       [&](int64_t at, int64_t w) { return x ? codec.encode(x[at], w) : 0u; },
       [&](int64_t at, int64_t, uint32_t, uint32_t) {
         out[at] = T{};

@@ -1,13 +1,16 @@
 """`hwfault evaluate`: accuracy of trained networks under faults."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hwfault.cli.common import (
     Rates,
-    Seeds,
+    batch_size_option,
+    data_folder_option,
     data_option,
     json_option,
     load_run,
@@ -15,91 +18,225 @@ from hwfault.cli.common import (
     print_json,
     print_table,
     progress,
+    seeds_option,
+    split_of,
+    split_option,
+    transform_option,
+    workers_option,
 )
-from hwfault.cli.fault_options import Given, fault_options
+from hwfault.cli.fault_options import Given, by_name, many_fault_options
+from hwfault.cli.measuring import measured, statistics_tables, warn_of_one_seed
 
 if TYPE_CHECKING:
-    from hwfault.campaign import Trials
+    from hwfault.campaign import Campaign, Point, Trials
+    from hwfault.campaign.points import Faults
+    from hwfault.profiles.models import FaultModel
+
+
+class Sweep(click.ParamType[Any]):
+    """An axis of an operating point and its values, as `voltage_v=0.52,0.53,0.54`."""
+
+    name = "axis=values"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, list[float]]:
+        axis, _, values = str(value).partition("=")
+        try:
+            numbers = [float(part) for part in values.split(",")]
+        except ValueError:
+            numbers = []
+        if not axis.strip() or not numbers or len(set(numbers)) < len(numbers):
+            self.fail(f"{value!r} is no sweep, expected an axis and values: voltage_v=0.52,0.53,0.54", param, ctx)
+        return axis.strip(), numbers
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the options ask for."""
+
+    given: Given
+    plans: tuple[str, ...]
+    rates: tuple[float, ...] | None
+    sweep: tuple[str, list[float]] | None
+    by_site: str | None
+    by_bit: bool
+
+    def check(self) -> None:
+        """Raises UsageError for options that contradict each other."""
+        ways = {"--rates": self.rates is not None, "--sweep": self.sweep is not None}
+        ways |= {"--by-site": self.by_site is not None, "--by-bit": self.by_bit}
+        chosen = [option for option, given in ways.items() if given]
+        if len(chosen) > 1:
+            raise click.UsageError(f"{' and '.join(chosen)} were given together, expected one of them")
+        if self.rates is not None and (self.given.anything or self.plans):
+            raise click.UsageError("--rates and --faults, --ber or --plan were both given, expected one of them")
+        if self.plans and self.given.ber is not None:
+            raise click.UsageError("--plan and --ber were both given, expected one of them")
+        self.given.check_strict()
+        if chosen and self.rates is None and not (self.given.anything or self.plans):
+            raise click.UsageError(f"{chosen[0]} goes with the faults of --faults, --ber or --plan")
+
+    def lists(self) -> "dict[str, Faults]":
+        """The faults to measure under, by name."""
+        from hwfault.plan import FaultPlan
+
+        found: dict[str, Faults] = dict(self.given.lists) if self.rates is None else {}
+        for name, file in by_name(self.plans, "--plan").items():
+            if name in found:
+                raise click.UsageError(
+                    f"--plan: {name!r} is given twice, expected a name of its own for each: NAME=..."
+                )
+            found[name] = FaultPlan.load(file)
+        if len(found) > 1 and (self.by_site is not None or self.by_bit):
+            raise click.UsageError("--by-site and --by-bit take one list of faults, several were given")
+        return found
+
+    def points(self, campaign: "Campaign", lists: "Mapping[str, Faults]") -> "list[Point]":
+        """The points of the campaign."""
+        from hwfault.campaign import Point
+        from hwfault.campaign.points import at_operating_points, at_rates, each_bit, each_site
+
+        if self.rates is not None:
+            return at_rates(self.rates, self.given.selected)
+        if self.sweep is not None:
+            return at_operating_points(lists, *self.sweep)
+        if self.by_site is None and not self.by_bit:
+            named = lists or {"no faults": ()}
+            return [Point.of(faults, labels={"faults": name}) for name, faults in named.items()]
+        (faults,) = lists.values()
+        plan = campaign.whole_plan(Point.of(faults))
+        return each_bit(faults, plan) if self.by_site is None else each_site(faults, plan, self.by_site)
 
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
 @network_option
 @data_option
-@fault_options
+@data_folder_option
+@transform_option
+@split_option
+@many_fault_options
+@click.option("--plan", "plans", multiple=True, help="A saved plan (.json); several are compared; LABEL=... names one.")
 @click.option("--rates", type=Rates(), help="Sweep symmetric bit errors over these rates, e.g. 0,0.001,0.03.")
-@click.option("--seeds", type=Seeds(), default="0-19", show_default=True, help="Fault seeds: one trial each.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=512, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for results.csv and accuracy.png.")
+@click.option("--sweep", type=Sweep(), help="Sweep an axis of the profiles in --faults, e.g. voltage_v=0.52,0.53.")
+@click.option(
+    "--by-site", is_flag=False, flag_value="*", metavar="[GLOB]", help="Each site (whose name matches) struck alone."
+)
+@click.option("--by-bit", is_flag=True, help="Each bit plane struck alone.")
+@click.option(
+    "--statistics", is_flag=True, help="Print what the faults do at each site: rate, flips of each bit, RMSE."
+)
+@seeds_option
+@click.option("--samples", type=click.IntRange(min=1), help="Only the first so many samples.  [default: all]")
+@batch_size_option
+@workers_option
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for results, pictures, and trials to go on from.")
 @json_option
 def command(
     run: Path,
     network: str | None,
     data: str | None,
+    data_folder: Path | None,
+    transform: str | None,
+    split: str,
     given: Given,
+    plans: tuple[str, ...],
     rates: tuple[float, ...] | None,
+    sweep: tuple[str, list[float]] | None,
+    by_site: str | None,
+    by_bit: bool,
+    statistics: bool,
     seeds: tuple[int, ...],
+    samples: int | None,
     batch_size: int,
+    workers: int,
     out: Path | None,
     as_json: bool,
 ) -> None:
     """Accuracy of RUN (a folder of `hwfault train`, or a checkpoint) on its held-out data, under faults or without.
 
-    The faults are those of --faults or --ber, or a sweep of --rates; without any of them there are none.
+    The faults are those of --faults, --ber or --plan, or a sweep of --rates; without any of them there are none. What
+    they cost is told against the golden run, which has none. With --out finished trials are kept: the same command
+    goes on where it was stopped, and more --seeds add trials.
     """
-    from hwfault.campaign import draw_accuracy, evaluate, sweep, write_results
+    from hwfault.campaign import Campaign, report
+    from hwfault.campaign.store import question
     from hwfault.files import output_folder
-    from hwfault.profiles.models import bit_errors
 
     folder = None if out is None else output_folder(out)
-    if rates is not None and given.anything:
-        raise click.UsageError("--rates and --faults or --ber were both given, expected one of them")
-    given.check_strict()
-    faults = given.faults if rates is None else ()
-    model, config, held_out = load_run(run, network, data)
-    x, y = held_out.test_x, held_out.test_y
+    asked = _Asked(given, plans, rates, sweep, by_site, by_bit)
+    asked.check()
+    lists = asked.lists()
+    model, config, held_out = load_run(run, network, data, folder=data_folder, transform=transform)
+    on = split_of(held_out, config, split)
+    first = None if samples is None else range(min(samples, len(on)))
+    how = {"device": given.device, "batch_size": batch_size, "workers": workers, "statistics": statistics}
+    campaign = Campaign(model, on, indices=first, **how)  # type: ignore[arg-type]
+    points = asked.points(campaign, lists)
+    told = {"network": network or config.network, "data": data or config.data, "split": split}
+    why = {} if folder is None else question(campaign, points, **told)
+    kept = None if folder is None else folder / "trials.jsonl"
     with progress() as begin:
-        if rates is not None:
-            advance = begin("evaluating", len(rates))
-            points = sweep(
-                model,
-                x,
-                y,
-                rates,
-                seeds=seeds,
-                faults_at=lambda rate: bit_errors(rate, "*" if given.select is None else given.select),
-                batch_size=batch_size,
-                progress=lambda _trials: advance(),
-            )
-        else:
-            advance = begin("evaluating", 1)
-            points = (evaluate(model, x, y, faults, seeds=seeds, device=given.device, batch_size=batch_size),)
-            advance()
+        results = measured(campaign, points, seeds, what="evaluating", begin=begin, kept=kept, question=why)
+    if by_site is not None:
+        results.sort(key=lambda point: point.mean)
     if folder is not None:
-        write_results(folder / "results.csv", {str(run): points})
-        if rates is not None:
-            draw_accuracy(folder / "accuracy.png", {str(run): points}, title=config.network)
+        report.write(folder, str(run), results, why)
+        _draw(folder / "accuracy.png", results, asked, str(run), config.network)
     if as_json:
-        print_json([_as_data(p) for p in points])
-        return
-    rows = [
-        [_what(p.ber, bool(faults)), f"{p.mean:.2%}", *(f"{v:.2%}" for v in p.interval), len(p.seeds), p.samples]
-        for p in points
-    ]
-    print_table(["BER", "accuracy", "95 % from", "to", "trials", "samples"], rows)
-    for p in (p for p in points if p.protection):
+        print_json([point.to_data() for point in results])
+    else:
+        _print(results, asked)
+    warn_of_one_seed(seeds)
+
+
+def _draw(path: Path, results: "Sequence[Trials]", asked: _Asked, run: str, network: str) -> None:
+    """The picture that suits the question; none for a single number."""
+    from hwfault.campaign import draw_accuracy, draw_losses
+
+    if asked.rates is not None:
+        draw_accuracy(path, {run: results}, title=network)
+    elif asked.sweep is not None:
+        axis = asked.sweep[0]
+        curves: dict[str, list[Trials]] = {}
+        for point in results:
+            curves.setdefault(str(point.labels.get("faults", run)), []).append(point)
+        draw_accuracy(path, curves, title=network, axis=axis, axis_label=_axis_label(axis, asked.given.lists.values()))
+    elif len(results) > 1:
+        draw_losses(path, {_name(point): point for point in results}, title=f"{network}, {_told(asked)}")
+
+
+def _axis_label(axis: str, lists: "Iterable[Sequence[FaultModel]]") -> str:
+    """The axis and its unit."""
+    from hwfault.profiles.models import ProfileFaults
+    from hwfault.profiles.profile import Profile
+
+    profiles = [Profile.load(f.profile) for faults in lists for f in faults if isinstance(f, ProfileFaults)]
+    units = {known.unit for profile in profiles for known in profile.rate.axes if known.name == axis and known.unit}
+    return f"{axis} in {units.pop()}" if len(units) == 1 else axis
+
+
+def _name(point: "Trials") -> str:
+    return f"bit {point.labels['bit']}" if "bit" in point.labels else str(next(iter(point.labels.values())))
+
+
+def _told(asked: _Asked) -> str:
+    alone = "each bit plane alone" if asked.by_bit else "each site alone" if asked.by_site is not None else ""
+    names = [] if not alone else [*asked.given.lists, *by_name(asked.plans, "--plan")]
+    return ", ".join([*names, alone or "faults compared"])
+
+
+def _print(results: "Sequence[Trials]", asked: _Asked) -> None:
+    from hwfault.campaign import report
+
+    golden = results[0].golden_accuracy
+    print_table(*report.table(results))
+    click.echo(f"golden run (no faults): {report.percent(golden)} of {results[0].samples} samples")
+    if asked.by_site is not None and len(results) > 1:
+        least, most = results[0], results[-1]
+        told = [f"{_name(point)}, which costs {report.percent(point.degradation)}" for point in (least, most)]
+        click.echo(f"least resilient: {told[0]}; most resilient: {told[1]}")
+    for p in (p for p in results if p.protection):
         counts = [f"{sum(getattr(c, what) for c in p.protection):,} {what}" for what in ("corrected", "detected")]
         wrong = sum(c.miscorrected for c in p.protection)
         click.echo(f"protected words: {', '.join(counts)}, {wrong:,} wrong unnoticed; {sum(p.due)} trials count as DUE")
-
-
-def _as_data(trials: "Trials") -> dict[str, object]:
-    unprotected = None if trials.protection else {"protection", "due"}
-    data = trials.model_dump(mode="json", exclude=unprotected)
-    if trials.protection:
-        data["protection"] = [counts._asdict() for counts in trials.protection]
-    return data | {"mean": trials.mean, "interval": trials.interval}
-
-
-def _what(ber: float | None, faults: bool) -> str:
-    return f"{ber:g}" if ber is not None else "as given" if faults else "no faults"
+    statistics_tables(results)

@@ -5,12 +5,14 @@ from pathlib import Path
 import click
 
 from hwfault.cli.common import (
+    data_folder_option,
     data_option,
     given_plan,
     json_option,
     load_run,
     network_option,
     print_json,
+    transform_option,
 )
 from hwfault.cli.fault_options import Given, fault_options
 
@@ -19,6 +21,8 @@ from hwfault.cli.fault_options import Given, fault_options
 @click.argument("run", type=click.Path(path_type=Path))
 @network_option
 @data_option
+@data_folder_option
+@transform_option
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx).")
@@ -27,6 +31,8 @@ def command(
     run: Path,
     network: str | None,
     data: str | None,
+    data_folder: Path | None,
+    transform: str | None,
     given: Given,
     plan_file: Path | None,
     out: Path,
@@ -41,8 +47,8 @@ def command(
     from hwfault.inject import sites
 
     faults = given.faults
-    model, _, held_out = load_run(run, network, data)
-    example = held_out.test_x[:1]
+    model, _, held_out = load_run(run, network, data, folder=data_folder, transform=transform)
+    example = held_out.example
     plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
     write_atomically(out, export(model, example, plan=plan).SerializeToString())
     if as_json:

@@ -7,6 +7,7 @@ import click
 
 from hwfault.cli.common import (
     Seeds,
+    data_folder_option,
     data_option,
     json_option,
     load_run,
@@ -14,6 +15,7 @@ from hwfault.cli.common import (
     print_json,
     print_table,
     progress,
+    transform_option,
     verdict,
 )
 
@@ -23,6 +25,8 @@ from hwfault.cli.common import (
 @click.argument("run", type=click.Path(path_type=Path))
 @network_option
 @data_option
+@data_folder_option
+@transform_option
 @click.option("--seeds", type=Seeds(), default="0-4", show_default=True, help="Fault seeds.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report to this JSON file.")
@@ -32,6 +36,8 @@ def command(
     run: Path,
     network: str | None,
     data: str | None,
+    data_folder: Path | None,
+    transform: str | None,
     seeds: tuple[int, ...],
     batch_size: int,
     out: Path | None,
@@ -48,8 +54,8 @@ def command(
     from hwfault.graph.session import load_model
 
     proto = load_model(graph)
-    model, _, held_out = load_run(run, network, data)
-    batches = torch.split(held_out.test_x, batch_size)
+    model, _, held_out = load_run(run, network, data, folder=data_folder, transform=transform)
+    batches = [held_out.test.inputs(index) for index in torch.split(torch.arange(len(held_out.test)), batch_size)]
     with progress() as begin:
         advance = begin("replaying", len(batches))
         report = replay(model, proto, batches, seeds=seeds, progress=lambda _done, _total: advance())

@@ -1,56 +1,134 @@
 """`hwfault train`: a network, with or without faults."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hwfault.cli.common import json_option, print_json, progress
 from hwfault.cli.fault_options import Given, fault_options
 
+if TYPE_CHECKING:
+    from hwfault.train import TrainConfig
+
+
+class Setting(click.ParamType[Any]):
+    """KEY=VALUE with a value as in YAML."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        import yaml
+
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is no setting, expected e.g. network_args.bits=3", param, ctx)
+        try:
+            return key, yaml.safe_load(text)
+        except yaml.YAMLError:
+            self.fail(f"{text!r} is no value as in YAML", param, ctx)
+
 
 @click.command("train")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; options override its keys.")
-@click.option("--network", help="digits_cnn, or your own as module:function.  [default: digits_cnn]")
-@click.option("--data", help="digits, an .npz file (x_train, y_train, x_test, y_test), or module:function.")
+@click.option("--network", help="A network's name, or your own as module:function.  [default: digits_cnn]")
+@click.option("--initial", help="A checkpoint of the float (or the same) network to begin with.")
+@click.option("--data", help="A data set's name, an .npz file, or module:function.  [default: digits]")
+@click.option("--data-folder", help="Where a data set's files are.")
+@click.option("--validation", type=float, help="Share (below 1) or number of training samples to validate on.")
+@click.option("--augment", help="crop_flip, resized_crop, or module:function.")
+@click.option("--transform", help="A torchvision transform as module:function.")
+@click.option("--workers", type=int, help="Processes that read images.")
 @click.option("--epochs", type=int)
 @click.option("--batch-size", type=int)
+@click.option("--accumulate", type=int, help="Batches whose gradients make one step.")
+@click.option("--optimizer", help="sgd, adam or adamw.")
 @click.option("--learning-rate", type=float)
+@click.option("--momentum", type=float, help="Of sgd.")
 @click.option("--weight-decay", type=float)
-@click.option("--optimizer", help="adamw or sgd.")
-@click.option("--ramp", type=float, help="Share of the epochs over which the faults' rate rises.  [default: 1/3]")
+@click.option("--schedule", help="constant, cosine, step, multistep, exponential or plateau; keys with --set schedule.")
+@click.option("--warmup-epochs", type=int, help="Over which the learning rate rises.")
+@click.option("--freeze-schedule/--no-freeze-schedule", default=None, help="Let it wait for the ramps of faults.")
+@click.option("--ramp-epochs", type=click.IntRange(min=0), help="Epochs over which the faults' rate rises linearly.")
 @click.option("--gradient", help="What flows back through faulty words: zero or straight_through.")
+@click.option("--loss", help="cross_entropy or squared_hinge.")
+@click.option("--label-smoothing", type=float)
+@click.option("--loss-on", help="The network with faults, without, or both: faulty, clean or average.")
+@click.option("--draws", type=int, help="Forwards a step, each under faults of its own.")
+@click.option("--clip-weights", type=float, help="Largest magnitude of a weight.")
+@click.option("--clip-gradient", type=float, help="Largest norm of the gradient.")
+@click.option("--early-stopping", type=int, help="Epochs without getting better after which to stop.")
+@click.option("--monitor", help="The column of history.csv that says what is better.")
+@click.option("--precision", help="32, 16-mixed or bf16-mixed.")
+@click.option("--accelerator", help="auto, cpu or gpu.")
+@click.option("--devices", type=int, help="How many processors train together.")
+@click.option("--checkpoint-every", type=int, help="Epochs after each of which a checkpoint is kept.")
+@click.option("--checkpoint-every-steps", type=int, help="Steps after which the state to resume from is written.")
 @click.option("--seed", type=int, help="For initial weights, the order of the data, and the faults.  [default: 0]")
+@click.option("--set", "settings", type=Setting(), multiple=True, help="Any other key of the file: KEY=VALUE.")
 @fault_options
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder, as if it had not stopped.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for checkpoint and configuration.")
 @json_option
 def command(
     config_file: Path | None,
+    settings: tuple[tuple[str, Any], ...],
+    ramp_epochs: int | None,
     given: Given,
+    resume: bool,
     out: Path,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Train a network; its checkpoint, configuration and history are in the folder after every epoch."""
-    from hwfault.profiles.records import read_yaml
-    from hwfault.train.config import TrainConfig
+    from hwfault.train.placement import rank
     from hwfault.train.run import train_into
 
-    chosen = {key: value for key, value in options.items() if value is not None}
+    chosen = {key: value for key, value in options.items() if value is not None} | dict(settings)
     if faults := given.faults:
         chosen["faults"] = faults
     if given.device is not None:
         chosen["device"] = given.device
-    written = {} if config_file is None else read_yaml(config_file)
-    merged = written | chosen if isinstance(written, dict) else written
-    config = TrainConfig.parse(merged, "the options" if config_file is None else str(config_file))
-    with progress() as begin:
-        history = train_into(out, config, begin)
+    config = _with_ramps(_config(config_file, chosen, out if resume else None), ramp_epochs)
+    with progress(shown=rank() == 0) as begin:
+        history = train_into(out, config, begin, resume=resume)
+    if rank() != 0:
+        return
     if as_json:
         print_json([epoch.model_dump(mode="json") for epoch in history])
     else:
         last = history[-1]
         click.echo(
-            f"after {last.epochs} epochs: loss {last.loss:.4f}, accuracy {last.accuracy:.1%} on the training data"
+            f"after {last.epoch} epochs: loss {last.loss:.4f}, accuracy {last.accuracy:.1%} on the training data"
         )
+        held_out = {"": last.validation_accuracy, " under faults": last.faulty_accuracy}
+        for how, accuracy in held_out.items():
+            if accuracy is not None:
+                click.echo(f"accuracy {accuracy:.1%} on the validation data{how}")
         click.echo(f"{out}/checkpoint.safetensors; next: hwfault evaluate {out} --rates 0,0.01,0.03")
+
+
+def _config(config_file: Path | None, chosen: dict[str, Any], resumed: Path | None) -> "TrainConfig":
+    """What the file, or else the run to resume, and the options say together."""
+    from hwfault.profiles.records import read_yaml
+    from hwfault.train.config import merged
+    from hwfault.train.run import resumed_config
+
+    if config_file is not None:
+        return merged(read_yaml(config_file), chosen, str(config_file))
+    return merged({}, chosen, "the options") if resumed is None else resumed_config(resumed, chosen)
+
+
+def _with_ramps(config: "TrainConfig", epochs: int | None) -> "TrainConfig":
+    """The configuration with a linear ramp on every fault."""
+    if epochs is None:
+        return config
+    from hwfault.train.config import merged
+    from hwfault.train.schedule import ScheduledFault
+
+    if not config.faults:
+        raise click.UsageError("--ramp-epochs goes with faults: --ber, --faults, or those of --config")
+    ramp = {"ramp": "linear" if epochs else "none", "ramp_epochs": epochs}
+    schedules = [fault.schedule.model_dump() | ramp for fault in config.faults]
+    faults = [ScheduledFault(fault=f.fault, schedule=s) for f, s in zip(config.faults, schedules, strict=True)]
+    return merged(config.model_dump(exclude_none=True), {"faults": faults}, "the options")

@@ -1,7 +1,9 @@
 """Attaching a fault plan to a Brevitas network, without writing a single parameter."""
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -9,16 +11,20 @@ import torch
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
-from hwfault.errors import HwfaultError, PlanError
+from hwfault.errors import HwfaultError, PlanError, nearest
 from hwfault.inject.accumulators import accumulator_layers, accumulator_site
 from hwfault.inject.clock import Clock
 from hwfault.inject.exporting import refuse_export
+from hwfault.inject.halves import Range
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
 from hwfault.inject.sites import known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
+from hwfault.inject.unheld import output_is_unheld
 from hwfault.plan import FaultPlan, Site, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
+
+_KEPT_PLANS = 32
 
 Gradient = Literal["zero", "straight_through"]
 Observer = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
@@ -53,13 +59,30 @@ class ProtectionCounts(NamedTuple):
     miscorrected: int
 
 
+class Ready(NamedTuple):
+    """A plan made ready to be applied: by site what strikes it, and how its layer is added up if it is one's.
+
+    `idle` are the sites at which nothing can ever change, `ranges` the integers of the words of all.
+    """
+
+    plan: FaultPlan
+    strikes: dict[str, Strike]
+    adds: dict[str, Adds]
+    idle: frozenset[str]
+    ranges: dict[str, Range]
+
+
 class Injection:
-    """An attached plan; `seed`, `plan`, `first_sample` and `samples` can be set while it is attached.
+    """An attached plan; `seed`, `plan`, `enabled`, `hold`, `first_sample` and `samples` can be set while it is.
+
+    `plan` may be any plan whose sites are among those of the first one. Sites that it leaves out, that are disabled
+    or whose probabilities are all 0 cost nothing: their values pass through.
 
     Element i of a batch (axis 0 of every activation) has sample number `first_sample + i`; after each forward it
     runs on. In evaluation it is meant to be the index in the data set: it starts at 0, and again at 0 after each
     training forward; set it to evaluate from elsewhere. `samples` (int64, one number for each element) names them one
     by one until set to None. Weights and biases have sample 0 in evaluation and the number of the step in training.
+    Where `clock.world` processes share the samples out in turn these numbers are interleaved: see Clock.
     What is recomputed in a backward pass (gradient checkpointing) has the numbers of the last forward: run it before
     the next forward.
     """
@@ -79,8 +102,11 @@ class Injection:
         self._observe = observe
         self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         self._handles: list[Any] = []
-        self._strikes: dict[str, Strike] = {}
-        self._plan: FaultPlan
+        self._attached: tuple[str, ...] = ()
+        self._prepared: OrderedDict[int, Ready] = OrderedDict()
+        self._ready: Ready
+        self._enabled, self._disabled = True, frozenset[str]()
+        self._live: dict[str, Strike | None] = {}
         self.clock = Clock(self._device)
         self.seed = seed
         self._sites = {site.name: site for site in sites(self._model)}
@@ -92,33 +118,90 @@ class Injection:
 
     def _attach(self) -> None:
         notice_hooks()
+        self._attached = self.plan.names
         self._handles.append(self._model.register_forward_pre_hook(self.clock.tick))
         for name, proxy in quantizers(self._model):
-            if name in self._strikes:
-                self._handles.append(proxy.register_forward_hook(SiteHook(self, name)))
+            if name in self._attached:
+                self._handles.append(proxy.register_forward_hook(SiteHook(self, name, self._sites[name].batched)))
         self._attach_accumulators()
 
     def _attach_accumulators(self) -> None:
         layers, proxies = accumulator_layers(self._model), dict(quantizers(self._model))
-        for name in self._adds:
+        for name in self._ready.adds:
             source = proxies.get(self.plan.at(name).site.source or "")
             self._handles.append(Attached(name, layers[name], self, source, known_scale))
 
     @property
     def plan(self) -> FaultPlan:
-        return self._plan
+        return self._ready.plan
 
     @plan.setter
     def plan(self, plan: FaultPlan) -> None:
+        if id(plan) not in self._prepared:
+            self._prepared[id(plan)] = self._prepare(plan)
+        self._prepared.move_to_end(id(plan))
+        if len(self._prepared) > _KEPT_PLANS:
+            self._prepared.popitem(last=False)
+        self._ready = self._prepared[id(plan)]
+        self.reset_protection_counts()
+        self._go_live()
+
+    def _prepare(self, plan: FaultPlan) -> Ready:
         plan.check_fits([*self._sites.values(), *self._accumulators(plan)], "the network")
-        if self._handles and set(plan.names) != set(self._strikes):
+        if self._handles and (others := [name for name in plan.names if name not in self._attached]):
             raise PlanError(
-                f"the new plan strikes {len(plan.names)} sites, the attached one {len(self._strikes)} others; "
-                "expected the same sites (a probability of 0 keeps one in), or leave the block and inject anew"
+                f"the new plan strikes {len(others)} sites that the attached one does not, {others[0]!r} among them; "
+                f"expected some of the {len(self._attached)} that are attached (a probability of 0 attaches one), or "
+                "leave the block and inject anew"
             )
-        self._strikes = {name: Strike(plan, plan.at(name), self._device) for name in plan.names}
-        self._adds = {e.site.name: Adds(e.site, e.array) for e in plan.sites if e.site.kind == "accumulator"}
-        self._plan = plan
+        strikes = {name: Strike(plan, plan.at(name), self._device) for name in plan.names}
+        adds = {e.site.name: Adds(e.site, e.array) for e in plan.sites if e.site.kind == "accumulator"}
+        idle = frozenset(name for name in plan.names if plan.idle(name))
+        ranges = {e.site.name: Range.of(e.site.bit_width, e.site.signed) for e in plan.sites}
+        return Ready(plan, strikes, adds, idle, ranges)
+
+    def _go_live(self) -> None:
+        """Notes what is struck from now on; None where nothing can ever change."""
+        on = [name for name in self._ready.strikes if self._enabled and name not in self._disabled]
+        self._live = {name: None if name in self._ready.idle else self._ready.strikes[name] for name in on}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any site is struck; sample and step numbers run on while none is."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self._enabled = bool(enabled)
+        self._go_live()
+
+    def disable(self, sites: str = "*") -> None:
+        """Faults leave the attached sites whose names match a glob alone; raises PlanError if none does."""
+        self._disabled |= self._matching(sites)
+        self._go_live()
+
+    def enable(self, sites: str = "*") -> None:
+        """Faults strike the attached sites whose names match a glob again; raises PlanError if none does."""
+        self._disabled -= self._matching(sites)
+        self._go_live()
+
+    def _matching(self, glob: str) -> frozenset[str]:
+        found = frozenset(name for name in self._attached if fnmatchcase(name, glob))
+        if not found:
+            raise PlanError(f"no attached site matches {glob!r}: {nearest(glob, self._attached)}")
+        return found
+
+    @property
+    def hold(self) -> int | None:
+        """The number that every sample has, of activations and parameters, as long as it is not None: held faults.
+
+        All of a batch, and all batches, then have faults at the same words. (Reading it waits for the device.)
+        """
+        return self.clock.hold
+
+    @hold.setter
+    def hold(self, number: int | None) -> None:
+        self.clock.hold = number
 
     def _accumulators(self, plan: FaultPlan) -> list[Site]:
         """The planned accumulators as this network has them."""
@@ -156,10 +239,25 @@ class Injection:
             raise HwfaultError("`samples` are floating-point numbers, expected integers, one for each element")
         self.clock.samples = None if given is None else given.to(self._device, torch.int64)
 
-    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-        """The values of a site with this forward's faults."""
-        strike = self._strikes[name]
-        faulty = strike(value, self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
+    def active(self, name: str) -> bool:
+        """Whether the present plan acts on a site, and the site is not disabled."""
+        return name in self._live
+
+    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = False) -> Tensor:
+        """The values of an active site with this forward's faults.
+
+        That is the very same tensor where there can be none, or, overwritten, where `unheld` says that only the caller
+        holds it.
+        """
+        strike, integers = self._live[name], self._ready.ranges[name]
+        rules = (self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
+        unheld = unheld and self._observe is None  # who observes sees the values before, too
+        if strike is None:
+            faulty = value
+        elif integers.may_be_left(value.dtype):
+            faulty = integers.strike(value, scale, zero_point, lambda within: strike(within, *rules))
+        else:
+            faulty = strike(value, *rules, unheld)
         if self._observe is not None:
             self._observe(name, *(t.detach() for t in (value, faulty, scale, zero_point)))
         return faulty
@@ -169,23 +267,23 @@ class Injection:
 
         Reading it waits for the device.
         """
-        found = {name: strike.counts for name, strike in self._strikes.items()}
+        found = {name: strike.counts for name, strike in self._ready.strikes.items()}
         return {
             name: ProtectionCounts(*torch.stack(counts).sum(0).tolist()) for name, counts in found.items() if counts
         }
 
     def reset_protection_counts(self) -> None:
         """Counts from zero again."""
-        for counts in (counts for strike in self._strikes.values() for counts in strike.counts):
+        for counts in (counts for strike in self._ready.strikes.values() for counts in strike.counts):
             counts.zero_()
 
     def adds(self, name: str) -> Adds:
         """How a layer is added up."""
-        return self._adds[name]
+        return self._ready.adds[name]
 
     def add_up(self, name: str, acc: Tensor, x: Tensor, w: Tensor, walk: list[int], groups: int) -> Tensor:
         """The accumulators of a layer with this forward's faults: the array's, then those of the site's processes."""
-        acc = self._adds[name](acc, x, w, walk, groups, self._straight_through)
+        acc = self._ready.adds[name](acc, x, w, walk, groups, self._straight_through)
         one = torch.ones((), dtype=acc.dtype, device=acc.device)
         return self.strike(name, acc, one, torch.zeros_like(one))
 
@@ -214,11 +312,11 @@ def passes_straight_through(gradient: str) -> bool:
 class SiteHook:
     """The forward hook of one quantizer proxy."""
 
-    def __init__(self, injection: Injection, name: str) -> None:
-        self._injection = injection
-        self._name = name
+    def __init__(self, injection: Injection, name: str, batched: bool) -> None:
+        self._injection, self._name, self._batched = injection, name, batched
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        unheld = output_is_unheld(output)  # before anything else here holds it
         refuse_export()
         if not proxy.is_quant_enabled:  # switched off meanwhile, as by Brevitas' calibration: no integers, no faults
             return None
@@ -226,8 +324,14 @@ class SiteHook:
         value = output.value if is_quant_tensor else output
         if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
             return None
+        if self._batched:
+            self._injection.clock.saw(value.shape[0])
+        if not self._injection.active(self._name):
+            return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
-        faulty = self._injection.strike(self._name, value, scale, zero_point)
+        faulty = self._injection.strike(self._name, value, scale, zero_point, unheld)
+        if faulty is value:  # without faults, or struck in place
+            return None
         if not is_quant_tensor:
             return faulty
         # not output.set(): a named tuple's _replace does not survive torch.compile

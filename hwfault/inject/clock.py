@@ -1,5 +1,7 @@
 """Which sample numbers a forward's batch has: counters that live on the device and are never read by the host."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +15,17 @@ class Clock:
     """Sample numbers of batches, and the number of training steps, one tick a forward of the whole model.
 
     Every number is a fresh tensor: those that a forward's graph keeps for its backward are never written again.
+    Where `world` processes share the samples out in turn, number n of process `rank` is n * world + rank, of samples
+    in training and evaluation and of steps. `no_forward(model)` true keeps a call of the model from ticking.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.samples: Tensor | None = None
+        self.rank, self.world = 0, 1
+        self.no_forward: Callable[[nn.Module], bool] | None = None
+        self._paused = False
+        self._seen = True
+        self._hold: Tensor | None = None
         self._device = device
         self._zero = torch.zeros((), dtype=torch.int64, device=device)
         self._next = {True: self._zero, False: self._zero}
@@ -29,28 +38,59 @@ class Clock:
 
     def tick(self, model: nn.Module, args: Any = ()) -> None:
         """Begins a forward: a pre-hook, so that a recomputation in the backward pass sees the same numbers."""
-        if _in_backward():  # the whole model is recomputed: the numbers are those of the forward before
+        if self._paused or _in_backward():  # the whole model is recomputed: the numbers are those of the forward before
             return
-        self._training, self._numbers = model.training, {}
+        if self.no_forward is not None and self.no_forward(model):
+            return
+        self._training, self._numbers, self._seen = model.training, {}, False
         self._first = self._next[self._training]
         self._step = self._zero
         if self._training:
-            self._step = self._steps
+            self._step = self._interleaved(self._steps)
             self._steps = self._steps + 1
             self._next[False] = self._zero
         if self.samples is None and args and isinstance(args[0], Tensor) and args[0].dim():
             # no site with a batch may be struck, whose first would tell
             self._next[self._training] = self._first + args[0].shape[0]
 
+    def saw(self, batch: int) -> None:
+        """Notes the batch of a site; the first one's is the input's, whatever later layers fold into axis 0."""
+        if self._paused or self._seen or self.samples is not None:
+            return
+        self._seen = True
+        self._next[self._training] = self._first + batch
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Forwards inside do not tick: the numbers afterwards are as if they had not been."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    @property
+    def hold(self) -> int | None:
+        """The number that every sample, step and period of inference or batch has; None where they run on."""
+        return None if self._hold is None else int(self._hold)
+
+    @hold.setter
+    def hold(self, number: int | None) -> None:
+        self._hold = None if number is None else self._number(number)
+
     def of_batch(self, batch: int) -> Tensor:
         """The sample numbers (batch,) of this forward; raises HwfaultError if `samples` has another length."""
+        self.saw(batch)
+        if self._hold is not None:
+            return self._hold.expand(batch)
         if self.samples is not None:
             return self._given(self.samples, batch)
         if batch not in self._numbers:
-            if not self._numbers:  # the first site's batch is the input's, whatever later layers fold into axis 0
-                self._next[self._training] = self._first + batch
-            self._numbers[batch] = self._first + torch.arange(batch, device=self._device)
+            self._numbers[batch] = self._interleaved(self._first + torch.arange(batch, device=self._device))
         return self._numbers[batch]
+
+    def _interleaved(self, numbers: Tensor) -> Tensor:
+        return numbers if self.world == 1 else numbers * self.world + self.rank
 
     @staticmethod
     def _given(samples: Tensor, batch: int) -> Tensor:
@@ -63,7 +103,8 @@ class Clock:
 
     def of_parameters(self) -> Tensor:
         """The sample number (1,) of parameters: the step in training, 0 in evaluation."""
-        return self._step.clone().reshape(1)  # a clone, as one made in inference mode cannot be kept for a backward
+        step = self._step if self._hold is None else self._hold
+        return step.clone().reshape(1)  # a clone, as one made in inference mode cannot be kept for a backward
 
     def of_periods(self, batch: int | None, refresh: Refresh) -> Tensor:
         """The refresh period (batch,) of each element of a batch; (1,) for parameters, whose batch is None.
@@ -74,8 +115,10 @@ class Clock:
         if refresh == "inference" and batch is not None:
             return self.of_batch(batch)
         held = {"epoch": self._epoch, "power_cycle": self._zero}
-        first = self._first if self.samples is None or len(self.samples) == 0 else self.samples[0]
-        return held.get(refresh, first).clone().expand(1 if batch is None else batch)
+        first = self._interleaved(self._first) if self.samples is None or len(self.samples) == 0 else self.samples[0]
+        return (
+            held.get(refresh, first if self._hold is None else self._hold).clone().expand(1 if batch is None else batch)
+        )
 
     @property
     def epoch(self) -> int:
@@ -84,16 +127,18 @@ class Clock:
 
     @epoch.setter
     def epoch(self, number: int) -> None:
-        self._epoch = torch.tensor(number, dtype=torch.int64, device=self._device)
+        self._epoch = self._number(number, "epoch")
 
     def next_sample(self, training: bool) -> int:
         return int(self._next[training])
 
     def set_next_sample(self, number: int) -> None:
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
-            raise HwfaultError(f"the sample number is {number!r}, expected an integer from 0 to 2^63 - 1")
-        start = torch.tensor(number, dtype=torch.int64, device=self._device)
+        start = self._number(number)
         self._next = {True: start, False: start}
+
+    def restart_evaluation(self) -> None:
+        """The next sample of evaluation is number 0; training runs on."""
+        self._next[False] = self._zero
 
     @property
     def steps(self) -> int:
@@ -102,7 +147,21 @@ class Clock:
 
     @steps.setter
     def steps(self, number: int) -> None:
-        self._steps = torch.tensor(number, dtype=torch.int64, device=self._device)
+        self._steps = self._number(number, "number of steps")
+
+    def resume(self, steps: int, samples: int) -> None:
+        """Training goes on after so many forwards and samples; evaluation starts anew."""
+        self._steps, self._next = (
+            self._number(steps, "number of steps"),
+            {True: self._number(samples), False: self._zero},
+        )
+
+    def _number(self, number: int, what: str = "sample number") -> Tensor:
+        """A number as a tensor that a graph may keep, also if it is made in inference mode."""
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
+            raise HwfaultError(f"the {what} is {number!r}, expected an integer from 0 to 2^63 - 1")
+        with torch.inference_mode(False):
+            return torch.tensor(number, dtype=torch.int64, device=self._device)
 
 
 def _in_backward() -> bool:

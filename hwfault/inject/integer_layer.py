@@ -49,8 +49,9 @@ KnownScale = Callable[[nn.Module], tuple[Tensor, Tensor]]
 
 
 class Striker(Protocol):
-    """What an injection does to the accumulators of a layer."""
+    """What an injection does to the accumulators of a layer, as long as it is active there."""
 
+    def active(self, name: str) -> bool: ...
     def adds(self, name: str) -> Adds: ...
     def add_up(self, name: str, acc: Tensor, x: Tensor, w: Tensor, walk: list[int], groups: int) -> Tensor: ...
 
@@ -96,8 +97,11 @@ class IntegerLayer:
 
     def __call__(self, x: Any, weight: Any, bias: Any = None) -> Any:
         refuse_export()
-        if not all(scale.proxy.is_quant_enabled for scale in self._scales()):
-            return self.plain(x, weight, bias)  # switched off meanwhile, as by Brevitas' calibration: no integers
+        switched_off = not all(
+            scale.proxy.is_quant_enabled for scale in self._scales()
+        )  # as Brevitas' calibration does
+        if switched_off or not self._active():
+            return self.plain(x, weight, bias)
         value = x.value if isinstance(x, IntQuantTensor) else x
         with torch.autocast(value.device.type, enabled=False):
             out = self._integer(value, self._input_scale(x), getattr(weight, "value", weight))
@@ -107,6 +111,9 @@ class IntegerLayer:
         if self.layer.return_quant_tensor and not self.layer.output_quant.is_quant_enabled:
             return self.plain(x, weight, bias)._replace(value=out)
         return out
+
+    def _active(self) -> list[Striker]:
+        return [striker for striker, _ in self._strikers if striker.active(self.name)]
 
     def _scales(self) -> list[Scale]:
         return [self._weights, *(scale for _, scale in self._strikers if scale is not None)]
@@ -132,7 +139,7 @@ class IntegerLayer:
 
     def _integer(self, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         """The layer's output before the bias."""
-        adds = [striker.adds(self.name) for striker, _ in self._strikers]
+        adds = [striker.adds(self.name) for striker in self._active()]
         double = any(a.array.arithmetic == "float64" for a in adds)
         weight_scale = self._scale_of_weights(weight)
         single = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -141,7 +148,7 @@ class IntegerLayer:
         self._check_grid(x, x_int, scale)
         acc_type = torch.float64 if double else single
         acc, x_int, walk = self._sums(x_int.to(acc_type), w_int.to(acc_type))
-        for striker, _ in self._strikers:
+        for striker in self._active():
             acc = striker.add_up(self.name, acc, x_int, w_int, walk, getattr(self.layer, "groups", 1))
         value = scale.to(acc_type) * weight_scale.to(acc_type).reshape(self._along_channels(weight, weight_scale))
         return (acc * value).to(x.dtype)

@@ -11,6 +11,7 @@ from hwfault.errors import PlanError
 from hwfault.inject.attach import Gradient, passes_straight_through
 from hwfault.inject.clock import Clock
 from hwfault.inject.exporting import refuse_export
+from hwfault.inject.halves import Range
 from hwfault.inject.strike import Strike
 from hwfault.plan import Site, resolve
 from hwfault.profiles.models import FaultModel
@@ -72,7 +73,12 @@ class QuantFaultInjectionLayer(nn.Module):
         self.clock.tick(self)
         seed = torch.tensor(signed64(self.seed), device=x.value.device)
         strike = self._strike(int(x.bit_width), bool(x.signed), x.value.device)
-        faulty = strike(x.value, self.clock, seed, x.scale, x.zero_point, self._straight_through)
+        rules = (self.clock, seed, x.scale, x.zero_point, self._straight_through)
+        integers = Range.of(int(x.bit_width), bool(x.signed))
+        if integers.may_be_left(x.value.dtype):
+            faulty = integers.strike(x.value, x.scale, x.zero_point, lambda within: strike(within, *rules))
+        else:
+            faulty = strike(x.value, *rules)
         return IntQuantTensor(faulty, x.scale, x.zero_point, x.bit_width, x.signed_t, x.training_t)
 
     def _strike(self, bit_width: int, signed: bool, device: torch.device) -> Strike:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hwfault.inject.eager import Kernel
 from hwfault.inject.ops import Grid, dtype_number
 from hwfault.stream import native
 
@@ -47,8 +48,8 @@ def fault_map(
     """
     x = x.contiguous()
     out = torch.empty_like(x)
-    call = _Call(x, period, seed, word, masks, scale, zero_point, bit_width, signed, representation, threshold, site)
-    native.apply_map(dtype_number(x), x.data_ptr(), out.data_ptr(), call.map, call.format, torch.get_num_threads())
+    numbers = (bit_width, signed, representation, threshold, site)
+    _write_struck(x, out, (period, seed, word, masks, scale, zero_point), numbers)
     return out
 
 
@@ -73,9 +74,7 @@ def zero_map(
     x = None if x is None else x.contiguous()
     out = torch.empty_like(gradient)
     numbers = (bit_width, signed, representation, threshold, site)
-    call = _Call(gradient, period, seed, word, masks, scale, zero_point, *numbers)
-    pointers = (gradient.data_ptr(), out.data_ptr(), None if x is None else x.data_ptr())
-    native.zero_map(dtype_number(gradient), *pointers, call.map, call.format, torch.get_num_threads())
+    _write_zeros(gradient, out, x, (period, seed, word, masks, scale, zero_point), numbers)
     return out
 
 
@@ -117,29 +116,35 @@ fault_map.register_autograd(_backward, setup_context=_keep)
 zero_map.register_autograd(_second_backward, setup_context=_keep_for_second)
 
 
+def _write_struck(x: Tensor, out: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]) -> None:
+    call = _Call(x, tensors, numbers)
+    native.apply_map(dtype_number(x), x.data_ptr(), out.data_ptr(), call.map, call.format, torch.get_num_threads())
+
+
+def _write_zeros(
+    gradient: Tensor, out: Tensor, x: Tensor | None, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]
+) -> None:
+    call = _Call(gradient, tensors, numbers)
+    pointers = (gradient.data_ptr(), out.data_ptr(), None if x is None else x.data_ptr())
+    native.zero_map(dtype_number(gradient), *pointers, call.map, call.format, torch.get_num_threads())
+
+
+MAP = Kernel(fault_map, zero_map, _write_struck, _write_zeros)
+"""Fault maps: tensors are period to zero_point, numbers bit_width to site."""
+
+
 class _Call:
     """The C structs of one call, and the tensors they point into."""
 
-    def __init__(
-        self,
-        x: Tensor,
-        period: Tensor,
-        seed: Tensor,
-        word: Tensor,
-        masks: Tensor,
-        scale: Tensor,
-        zero_point: Tensor,
-        bit_width: int,
-        signed: bool,
-        representation: int,
-        threshold: int,
-        site: int,
-    ) -> None:
-        grid = Grid(x, period, scale, zero_point, bit_width, signed, representation)
+    def __init__(self, x: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]) -> None:
+        period, seed, word, masks, scale, zero_point = tensors
+        *kinds, threshold, site = numbers
+        grid = Grid(x, period, scale, zero_point, *kinds)
         period, word, masks = (t.contiguous() for t in (period, word, masks))
         self._alive = (grid, period, word, masks)
-        pointers = (word.data_ptr(), masks[0].data_ptr(), masks[1].data_ptr())
-        number = int(seed) & 0xFFFFFFFFFFFFFFFF
+        rows = word.numel()
+        pointers = (word.data_ptr(), masks.data_ptr(), masks.data_ptr() + 4 * rows)
+        number = int(seed.item()) & 0xFFFFFFFFFFFFFFFF
         drawn = (threshold, number, site, period.data_ptr())
-        self.map = native.Map(grid.batch, grid.words, *pointers, word.numel(), *drawn)
+        self.map = native.Map(grid.batch, grid.words, *pointers, rows, *drawn)
         self.format = grid.format

@@ -12,12 +12,15 @@
 | representation    | int                      | index into hwfault.codes.REPRESENTATIONS                      |
 """
 
-from typing import Any
+import ctypes
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hwfault.errors import PlanError
+from hwfault.inject.eager import Kernel
 from hwfault.stream import native
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -44,8 +47,7 @@ def inject(
     """
     x = x.contiguous()
     out = torch.empty_like(x)
-    draw = _Draw(x, samples, seed, program, scale, zero_point, bit_width, signed, representation)
-    native.inject(dtype_number(x), x.data_ptr(), out.data_ptr(), draw.draw, draw.format, torch.get_num_threads())
+    _write_struck(x, out, (samples, seed, program, scale, zero_point), (bit_width, signed, representation))
     return out
 
 
@@ -69,9 +71,7 @@ def zero_faulty(
     gradient = gradient.contiguous()
     x = None if x is None else x.contiguous()
     out = torch.empty_like(gradient)
-    draw = _Draw(gradient, samples, seed, program, scale, zero_point, bit_width, signed, representation)
-    pointers = (gradient.data_ptr(), out.data_ptr(), None if x is None else x.data_ptr())
-    native.zero_faulty(dtype_number(gradient), *pointers, draw.draw, draw.format, torch.get_num_threads())
+    _write_zeros(gradient, out, x, (samples, seed, program, scale, zero_point), (bit_width, signed, representation))
     return out
 
 
@@ -114,6 +114,30 @@ inject.register_autograd(_backward, setup_context=_keep)
 zero_faulty.register_autograd(_second_backward, setup_context=_keep_for_second)
 
 
+def _strike(x: Tensor, *args: Any) -> Tensor:
+    """`inject` with the representation before the two rules of the gradient."""
+    *rest, representation, straight_through, reads_stored = args
+    out: Tensor = inject(x, *rest, straight_through, reads_stored, representation)
+    return out
+
+
+def _write_struck(x: Tensor, out: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]) -> None:
+    draw = _Draw(x, tensors, numbers)
+    native.inject(dtype_number(x), x.data_ptr(), out.data_ptr(), draw.draw, draw.format, torch.get_num_threads())
+
+
+def _write_zeros(
+    gradient: Tensor, out: Tensor, x: Tensor | None, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]
+) -> None:
+    draw = _Draw(gradient, tensors, numbers, codes=x is not None)
+    pointers = (gradient.data_ptr(), out.data_ptr(), None if x is None else x.data_ptr())
+    native.zero_faulty(dtype_number(gradient), *pointers, draw.draw, draw.format, torch.get_num_threads())
+
+
+STREAM = Kernel(_strike, zero_faulty, _write_struck, _write_zeros)
+"""Faults that the stream draws: tensors are samples to zero_point, numbers bit_width, signed and representation."""
+
+
 def dtype_number(x: Tensor) -> int:
     """The number of a floating type in the C functions; raises PlanError for another."""
     if x.dtype not in _DTYPES:
@@ -134,43 +158,61 @@ class Grid:
         signed: bool,
         representation: int,
     ) -> None:
-        self.batch = batch = samples.numel()
-        if batch != 1 and tuple(x.shape[:1]) != (batch,):
-            raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
-        self.words = x.numel() if batch == 1 else x.shape[1:].numel()
-        scale, scale_inner = _along_axis(x, scale, batch, "scale")
-        zero_point, zero_point_inner = _along_axis(x, zero_point, batch, "zero point")
-        self._alive = (scale, zero_point)
-        along = [(scale, scale_inner), (zero_point, zero_point_inner)]
-        (s, n_s, inner_s), (z, n_z, inner_z) = ((t.data_ptr(), t.numel(), inner) for t, inner in along)
-        self.format = native.format(s, n_s, inner_s, z, n_z, inner_z, bit_width, signed, representation)
+        self.batch, self.words = _batch_and_words(x, samples)
+        batch = self.batch
+        s = _along_axis(x, scale, batch, "scale")
+        z = _along_axis(x, zero_point, batch, "zero point")
+        self._alive = (s, z)
+        pointers = (s.address, s.length, s.inner, z.address, z.length, z.inner)
+        self.format = native.format(*pointers, bit_width, signed, representation)
 
 
 class _Draw:
-    """The C structs of one call, and the tensors they point into."""
+    """The C structs of one call, and the tensors they point into; without codes nothing is encoded or decoded."""
 
-    def __init__(
-        self,
-        x: Tensor,
-        samples: Tensor,
-        seed: Tensor,
-        program: Tensor,
-        scale: Tensor,
-        zero_point: Tensor,
-        bit_width: int,
-        signed: bool,
-        representation: int,
-    ) -> None:
-        grid = Grid(x, samples, scale, zero_point, bit_width, signed, representation)
+    def __init__(self, x: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], codes: bool = True) -> None:
+        samples, seed, program, scale, zero_point = tensors
         samples, program = samples.contiguous(), program.contiguous()
+        grid = Grid(x, samples, scale, zero_point, *numbers) if codes else None
         self._alive = (grid, samples, program)
-        where = (samples.data_ptr(), grid.batch, grid.words)
-        self.draw = native.draw(int(seed), *where, program.data_ptr(), program.numel())
-        self.format = grid.format
+        self.format = grid.format if grid else _integers(*numbers)
+        where = (samples.data_ptr(), *_batch_and_words(x, samples))
+        self.draw = native.draw(int(seed.item()), *where, program.data_ptr(), program.numel())
 
 
-def _along_axis(x: Tensor, t: Tensor, batch: int, what: str) -> tuple[Tensor, int]:
-    """The values as float64, and how many words of x share one before the next comes."""
+def _batch_and_words(x: Tensor, samples: Tensor) -> tuple[int, int]:
+    """How many samples x has, and words each; raises PlanError unless there is a number for each."""
+    batch = samples.numel()
+    if batch == 1:
+        return 1, x.numel()
+    if x.dim() == 0 or len(x) != batch:
+        raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
+    return batch, x.numel() // batch if batch else x.shape[1:].numel()
+
+
+_ONE, _ZERO = ctypes.c_double(1), ctypes.c_double(0)
+
+
+@cache
+def _integers(bit_width: int, signed: bool, representation: int) -> native.Format:
+    """Values that are their codes."""
+    grid = (ctypes.addressof(_ONE), 1, 1, ctypes.addressof(_ZERO), 1, 1)
+    return native.format(*grid, bit_width, signed, representation)
+
+
+class _Along(NamedTuple):
+    """Values along one axis as float64: what holds them, where, how many, and how many words of x share one."""
+
+    alive: object
+    address: int
+    length: int
+    inner: int
+
+
+def _along_axis(x: Tensor, t: Tensor, batch: int, what: str) -> _Along:
+    if t.numel() == 1 and t.dim() <= x.dim():
+        number = ctypes.c_double(t.item())
+        return _Along(number, ctypes.addressof(number), 1, 1)
     t = t.detach()
     shape = (1,) * (x.dim() - t.dim()) + tuple(t.shape)
     axes = [axis for axis, length in enumerate(shape) if length > 1]
@@ -181,4 +223,5 @@ def _along_axis(x: Tensor, t: Tensor, batch: int, what: str) -> tuple[Tensor, in
             "one for each channel"
         )
     inner = x.shape[axes[0] + 1 :].numel() if axes else 1
-    return t.to(torch.float64).contiguous(), inner
+    t = t.to(torch.float64).contiguous()
+    return _Along(t, t.data_ptr(), t.numel(), inner)

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from hwfault.codes import REPRESENTATIONS
 from hwfault.errors import PlanError
-from hwfault.inject import ops
 from hwfault.inject.clock import Clock
-from hwfault.inject.map_op import fault_map
+from hwfault.inject.eager import Faults, struck
+from hwfault.inject.map_op import MAP
+from hwfault.inject.ops import STREAM
 from hwfault.inject.protection_op import protected
 from hwfault.plan import FaultPlan, Site, SitePlan
-from hwfault.plan.processes import MapStep, ProtectedStep, StreamStep
+from hwfault.plan.processes import KINDS, MapStep, ProtectedStep, StreamStep, kinds
+
+_LATE = KINDS.index("late")
 
 Grid = tuple[Tensor, Tensor]
 """Scale and zero point."""
@@ -43,11 +46,20 @@ class Strike:
         return [step.counts for step in self._steps if isinstance(step, _Protected)]
 
     def __call__(
-        self, value: Tensor, clock: Clock, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
+        self,
+        value: Tensor,
+        clock: Clock,
+        seed: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        straight_through: bool,
+        unheld: bool = False,
     ) -> Tensor:
+        """The value with faults; the value itself, overwritten, only if it is `unheld` by anyone but the caller."""
         forward = Forward(clock, seed, value.shape[0] if self._batched else None, straight_through)
         for step in self._steps:
-            value = step(value, forward, (scale, zero_point))
+            before, value = value, step(value, forward, (scale, zero_point), unheld)
+            unheld = unheld or value is not before  # nobody has seen what a step returned
         return value
 
 
@@ -55,15 +67,13 @@ class _Stream:
     """Processes that the stream draws."""
 
     def __init__(self, site: Site, step: StreamStep, device: torch.device) -> None:
-        self._format = (site.bit_width, site.signed)
-        self._reads_stored = step.reads_stored
-        self._representation = REPRESENTATIONS.index(step.representation)
+        self._numbers = (site.bit_width, site.signed, REPRESENTATIONS.index(step.representation))
+        self._reads = (step.reads_stored, _LATE in kinds(step.program))
         self._program = kept(step.program, device)
 
-    def __call__(self, value: Tensor, forward: Forward, grid: Grid) -> Tensor:
-        rules = (*self._format, forward.straight_through, self._reads_stored, self._representation)
-        out: Tensor = ops.inject(value, forward.samples, forward.seed, self._program, *grid, *rules)
-        return out
+    def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        tensors = (forward.samples, forward.seed, self._program, *grid)
+        return struck(value, Faults(STREAM, tensors, self._numbers, *self._reads), forward.straight_through, unheld)
 
 
 class _Map:
@@ -79,12 +89,11 @@ class _Map:
         self._numbers = (site.bit_width, site.signed, representation, process.threshold, process.site_number)
         self._reads_stored = process.reads_stored
 
-    def __call__(self, value: Tensor, forward: Forward, grid: Grid) -> Tensor:
+    def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
         self._check(value, 1 if forward.batch is None else max(forward.batch, 1))
         period = forward.clock.of_periods(forward.batch, self._refresh)
-        rules = (*self._numbers, forward.straight_through, self._reads_stored)
-        out: Tensor = fault_map(value, period, forward.seed, self._word, self._masks, *grid, *rules)
-        return out
+        tensors = (period, forward.seed, self._word, self._masks, *grid)
+        return struck(value, Faults(MAP, tensors, self._numbers, self._reads_stored), forward.straight_through, unheld)
 
     def _check(self, value: Tensor, batch: int) -> None:
         if value.numel() not in (0, self._words * batch):
@@ -111,7 +120,7 @@ class _Protected:
         kinds = (memory.kind, memory.data_bits, memory.slot, memory.due)
         self._numbers = (site.bit_width, site.signed, representation, *kinds, process.threshold, process.site_number)
 
-    def __call__(self, value: Tensor, forward: Forward, grid: Grid) -> Tensor:
+    def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
         period = forward.clock.of_periods(forward.batch, self._refresh)
         when = (forward.samples, period, forward.seed)
         tensors = (value, *when, self._program, *self._rows, *self._table, *grid)
@@ -121,7 +130,7 @@ class _Protected:
         return out
 
 
-_STEPS: dict[type, Callable[..., Callable[[Tensor, Forward, Grid], Tensor]]] = {
+_STEPS: dict[type, Callable[..., Callable[[Tensor, Forward, Grid, bool], Tensor]]] = {
     StreamStep: _Stream,
     MapStep: _Map,
     ProtectedStep: _Protected,

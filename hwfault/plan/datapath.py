@@ -13,6 +13,7 @@ from hwfault.profiles.draw import draw_map
 from hwfault.profiles.faultmap import ALL_ONES, FaultMap
 from hwfault.profiles.models import FaultModel, ProfileFaults
 from hwfault.profiles.profile import Profile
+from hwfault.profiles.selectors import chosen
 from hwfault.profiles.spatial import ProcessingElements
 from hwfault.profiles.systolic import array_of, schedule
 from hwfault.stream.tables import encode_table, site_number
@@ -105,7 +106,7 @@ def _makes_array(fault: FaultModel) -> bool:
 
 
 def _chosen(sites: Sequence[Site], fault: FaultModel) -> list[Site]:
-    return [site for site in sites if any(selector.matches(site) for selector in selectors(fault))]
+    return chosen(sites, selectors(fault))
 
 
 def _mapping(fault: FaultModel) -> Any:

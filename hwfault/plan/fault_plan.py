@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
@@ -19,9 +19,9 @@ from hwfault.plan.processes import AnyProcess, MapProcess, Process, Site, SitePl
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
 from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
 from hwfault.profiles.records import Record
-from hwfault.profiles.selectors import Select
+from hwfault.profiles.selectors import Select, chosen
 from hwfault.stream.check import check_seed
-from hwfault.stream.tables import Table, accepts, encode_table, site_number, size_table
+from hwfault.stream.tables import Table, accepts, check_probability, encode_table, site_number, size_table
 
 _LARGEST_PLAN = 1 << 28
 
@@ -32,11 +32,13 @@ Law = BitFlips | WordFaults | Clusters
 class FaultPlan(Record):
     """Everything that engines need to know: for each site its processes, for the plan its count tables.
 
-    `faults` are the fault models it was made from, kept to be read; the integers are what is applied.
+    `faults` are the fault models it was made from, and `factors` those on their probabilities (None: all are 1), kept
+    to be read; the integers are what is applied.
     """
 
     format: Literal["hwfault-plan/1"] = "hwfault-plan/1"
     faults: tuple[FaultModel, ...]
+    factors: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
     device: int | None = None
     """The device that faults were drawn for, where they belong to one."""
     sites: tuple[SitePlan, ...]
@@ -50,6 +52,8 @@ class FaultPlan(Record):
         indices = {i for s in self.sites for p in s.processes if not isinstance(p, MapProcess) for i in p.tables}
         if absent := indices - set(range(len(self.tables))):
             raise ValueError(f"a process names table {min(absent)} of {len(self.tables)} (counted from 0)")
+        if self.factors is not None and len(self.factors) != len(self.faults):
+            raise ValueError(f"{len(self.factors)} factors for {len(self.faults)} faults, expected one for each")
         return self
 
     @cached_property
@@ -69,6 +73,10 @@ class FaultPlan(Record):
     def steps(self, name: str) -> tuple[Step, ...]:
         """What engines do at a site, one after the other."""
         return self.at(name).steps(self.tables)
+
+    def idle(self, name: str) -> bool:
+        """Whether nothing that strikes a site can ever change a word, as all its probabilities are 0."""
+        return all(process.never(self.tables) for process in self.at(name).processes)
 
     def program(self, name: str) -> tuple[int, ...]:
         """The fault program of all that the stream draws at a site (see hwfault.stream.reference)."""
@@ -117,7 +125,9 @@ class FaultPlan(Record):
 
     def __str__(self) -> str:
         lines = [f"fault plan {self.digest[:12]}: {len(self.sites)} sites, {len(self.faults)} faults"]
-        lines += [f"  fault {k}: {_describe(fault)}" for k, fault in enumerate(self.faults)]
+        factors = self.factors or (1.0,) * len(self.faults)
+        times = ["" if factor == 1 else f", {factor:g} times its probability" for factor in factors]
+        lines += [f"  fault {k}: {_describe(fault)}{times[k]}" for k, fault in enumerate(self.faults)]
         width = max((len(name) for name in self.names), default=0)
         for entry in self.sites:
             site = entry.site
@@ -128,21 +138,32 @@ class FaultPlan(Record):
         return "\n".join(lines)
 
 
-def resolve(sites: Sequence[Site], faults: Sequence[FaultModel], *, device: int = 0) -> FaultPlan:
+def resolve(
+    sites: Sequence[Site],
+    faults: Sequence[FaultModel],
+    *,
+    device: int = 0,
+    factors: Sequence[float] | None = None,
+) -> FaultPlan:
     """The plan of `faults` on those of `sites` that they select, in the sites' order.
 
-    `device` is the number of the device that permanent and intermittent faults of profiles are drawn for. Raises
-    ModelError for a selector that matches no site, a process wider than a word, or a probability that cannot be drawn,
-    and PlanError when two processes hash to one number.
+    `device` is the number of the device that permanent and intermittent faults of profiles are drawn for. `factors`
+    (0 to 1, one for each fault) scale the faults' probabilities. A fault at 0 is left out, also one that has no
+    probability, and with it the sites that nothing else strikes; the others keep their numbers, and so their draws.
+
+    Raises ModelError for a selector that matches no site, a process wider than a word, a probability that cannot be
+    drawn, or a factor between 0 and 1 on a fault without a probability, and PlanError when two processes hash to one
+    number.
     """
     check_seed(device)
     for fault in faults:
         _selected(sites, fault)
-    sites = with_formats(sites, faults)
-    arrays = array_plans(sites, faults, device)
+    active = dict(_scaled(faults, factors))
+    sites = with_formats(sites, [*active.values()])
+    arrays = array_plans(sites, [*active.values()], device)
     tables: dict[Table, int] = {}
     found: dict[str, list[AnyProcess]] = {site.name: [] for site in sites}
-    for k, fault in enumerate(faults):
+    for k, fault in active.items():
         for process in _processes(_selected(sites, fault), k, fault, device, tables):
             found[process[0]].append(process[1])
     planned = [
@@ -152,11 +173,30 @@ def resolve(sites: Sequence[Site], faults: Sequence[FaultModel], *, device: int 
     ]
     for entry in planned:
         check_exact(entry.site, entry.array)
-    drawn = device if depends_on_device(faults) else None
+    said: dict[str, Any] = {"faults": tuple(faults), "device": device if depends_on_device(faults) else None}
+    if factors is not None and any(factor != 1 for factor in factors):
+        said["factors"] = tuple(factors)
     try:
-        return FaultPlan(faults=tuple(faults), device=drawn, sites=tuple(planned), tables=tuple(tables))
+        return FaultPlan(sites=tuple(planned), tables=tuple(tables), **said)
     except ModelError as error:
         raise PlanError(f"the faults make no plan: {error}") from None
+
+
+def _scaled(faults: Sequence[FaultModel], factors: Sequence[float] | None) -> Iterator[tuple[int, FaultModel]]:
+    """(number, fault at its factor) of each fault that is not left out."""
+    if factors is None:
+        yield from enumerate(faults)
+        return
+    if len(factors) != len(faults):
+        raise ModelError(f"{len(factors)} factors for {len(faults)} faults, expected one for each")
+    for k, (fault, factor) in enumerate(zip(faults, factors, strict=True)):
+        check_probability(factor, f"the factor of fault {k}")
+        if 0 < factor < 1 and not fault.scalable:
+            raise ModelError(
+                f"the factor {factor:g} on fault {k}, a {fault.model!r} without a probability to scale; expected 0 or 1"
+            )
+        if factor > 0:
+            yield k, fault.scaled(factor) if factor < 1 else fault
 
 
 def _processes(
@@ -183,13 +223,12 @@ def _processes(
 
 def _selected(sites: Sequence[Site], fault: FaultModel) -> list[Site]:
     """The sites that a fault strikes; raises ModelError for a selector that matches none."""
-    chosen = selectors(fault)
-    for selector in chosen:
-        if fault.sites and not any(selector.matches(site) for site in sites):
+    wanted = selectors(fault)
+    for selector in wanted:
+        if fault.sites and not selector.places(sites):
             raise ModelError(f"no site matches the selector {str(selector)!r}: {_why_none(sites, selector)}")
-    found = [site for site in sites if any(selector.matches(site) for selector in chosen)]
-    if not found:
-        raise ModelError(f"no site matches any of {', '.join(map(repr, map(str, chosen)))}, which the profile strikes")
+    if not (found := chosen(sites, wanted)):
+        raise ModelError(f"no site matches any of {', '.join(map(repr, map(str, wanted)))}, which the profile strikes")
     return found
 
 

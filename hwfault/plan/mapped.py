@@ -79,6 +79,10 @@ class MapProcess(Record):
     def permanent(self) -> bool:
         return self.threshold == ALWAYS
 
+    def never(self, tables: Sequence[Table]) -> bool:
+        """Whether there is no faulty cell, or none that ever shows."""
+        return self.threshold == 0 or len(self.map.word) == 0
+
     @property
     def reads_stored(self) -> bool:
         """Whether a cell is stuck, so that the code stored decides."""
@@ -117,6 +121,11 @@ class ProtectedProcess(Record):
                 f"a protected process needs {self.protection.data_bits} cells for each memory word it names"
             )
         return self
+
+    def never(self, tables: Sequence[Table]) -> bool:
+        """Whether nothing is ever drawn, and no faulty cell ever shows."""
+        drawn = any(tables[i] != (0,) for i in self.tables)
+        return not drawn and (self.map is None or self.threshold == 0 or len(self.map.word) == 0)
 
     @property
     def memory(self) -> Memory:

@@ -100,6 +100,10 @@ class Process(Record):
     """For late bits: columns and rows of the array, the layer's channels, and the words of one of them."""
     representation: Representation | None = None
 
+    def never(self, tables: Sequence[Table]) -> bool:
+        """Whether nothing is ever drawn."""
+        return all(tables[i] == (0,) for i in self.tables)
+
     def program(self, tables: Sequence[Table]) -> tuple[int, ...]:
         """The process as a part of a fault program."""
         body = self._body([tables[i] for i in self.tables])

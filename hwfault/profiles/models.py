@@ -102,6 +102,7 @@ class ProfileFaults(OnSites):
     """
 
     _chooses_by_itself: ClassVar[bool] = True
+    _probabilities: ClassVar[tuple[str, ...]] = ("share",)
 
     model: Literal["profile"] = "profile"
     profile: str
@@ -113,19 +114,16 @@ class ProfileFaults(OnSites):
     protection: Protection | None = None
     strict_sources: bool = False
 
-    def scaled(self, factor: float) -> Self:
-        """The same faults at `factor` (0 to 1) times their rate."""
-        check_probability(factor, "the factor")
-        return self.model_copy(update={"share": self.share * factor})
-
 
 class MapFaults(OnSites):
     """The faulty cells of one device, from a fault map's file, laid over the sites (all weights unless given).
 
     `mapping` says where in the device's memory the words lie (one behind the other in rows as wide as the map's words
     unless given), and `first_row` where the first of them begins. The faults are permanent, or show with probability
-    `p_active` in each `refresh` period.
+    `p_active` in each `refresh` period. A device has its cells: what `scaled` scales is `p_active`.
     """
+
+    _probabilities: ClassVar[tuple[str, ...]] = ("p_active",)
 
     model: Literal["map"] = "map"
     file: str
@@ -140,10 +138,6 @@ class MapFaults(OnSites):
     @classmethod
     def _a_probability(cls, value: float) -> float:
         return check_probability(value, "p_active")
-
-    def scaled(self, factor: float) -> Self:
-        """The same faults: a device has its cells, whatever the factor."""
-        return self
 
 
 FaultModel = Annotated[

@@ -45,6 +45,11 @@ def load(path: Path | str, network: str | None = None) -> tuple[nn.Module, Train
     return built.eval(), config
 
 
+def configuration(path: Path | str) -> TrainConfig:
+    """The configuration that a checkpoint was made with; raises FileError for a file that is no checkpoint."""
+    return _read(path).config
+
+
 def restore(path: Path | str, network: nn.Module) -> TrainConfig:
     """Puts a checkpoint's tensors into the network and returns its configuration.
 
@@ -53,6 +58,15 @@ def restore(path: Path | str, network: nn.Module) -> TrainConfig:
     content = _read(path)
     _fill(network, content, path)
     return content.config
+
+
+def holds_quantized(path: Path | str) -> bool:
+    """Whether a file is a checkpoint that `save` wrote of a network with quantizers."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return bool(json.loads((file.metadata() or {}).get(_FORMATS, "{}")))
+    except (SafetensorError, OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Torch's global random numbers, borrowed: seeded inside a block, as they were after it."""
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 
 import torch
 from torch import nn
@@ -21,3 +23,17 @@ def seeded(seed: int, network: nn.Module | None = None) -> Iterator[None]:
             with torch.cuda.device(index):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """Lets torch draw from `seed` from here on, on the CPU and the device, and nothing else."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def mixed(what: str, *numbers: int) -> int:
+    """A seed (64 bits) that depends on all of the numbers (0 to 2^64 - 1) and on what it is for."""
+    key = struct.pack(f"<{len(numbers)}Q", *numbers)
+    return int.from_bytes(blake2b(key, digest_size=8, person=what.encode()).digest(), "little")

@@ -1,62 +1,169 @@
-"""A training run in a folder: what a killed run had reported is there."""
+"""A training run in a folder: what a killed run had reported is there, and it can be resumed from there."""
 
 import copy
-import csv
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from hwfault.errors import FileError
+from hwfault.errors import FileError, HwfaultError
 from hwfault.files import output_folder, write_atomically
+from hwfault.profiles.records import read_yaml
 from hwfault.train import checkpoint
-from hwfault.train.config import TrainConfig
-from hwfault.train.data import Dataset, load
-from hwfault.train.loop import Epoch, train
+from hwfault.train.config import TrainConfig, differences, merged
+from hwfault.train.data import Data, load
+from hwfault.train.environment import note_start
+from hwfault.train.float_weights import load_float
+from hwfault.train.folder import CHECKPOINT, CONFIG, ENVIRONMENT, HISTORY, LAST
+from hwfault.train.history import Epoch, table
+from hwfault.train.loop import with_validation
 from hwfault.train.networks import build
+from hwfault.train.placement import device_type, rank, world
+from hwfault.train.randomness import seeded
+from hwfault.train.spec import is_code
 
-CHECKPOINT, CONFIG, HISTORY = "checkpoint.safetensors", "config.json", "history.csv"
+_SPECS = ("network", "data", "augment", "transform")
+
+Begin = Callable[[str, int], Callable[[], object]]
 
 
-def train_into(
-    out: Path | str, config: TrainConfig, begin: Callable[[str, int], Callable[[], object]]
-) -> tuple[Epoch, ...]:
-    """Trains what the configuration says; checkpoint and history are written after each epoch, each atomically.
+def train_into(out: Path | str, config: TrainConfig, begin: Begin, *, resume: bool = False) -> tuple[Epoch, ...]:
+    """Trains what the configuration says; checkpoint, history and state are written after each epoch, each atomically.
 
-    `begin(what, steps)` announces the work and answers with the function to call after each step. Raises what loading
-    the data, building the network and training raise, and FileError if the folder cannot be written.
+    `begin(what, steps)` announces the work and answers with the function to call after each step. With `resume` the
+    run in the folder goes on where its state was last written, to the weights that it would have had uninterrupted.
+    Raises what loading the data, building the network and training raise, and FileError if the folder cannot be
+    written, holds another run, or none to resume.
     """
+    from hwfault.train.trainer import Run, Watch  # Lightning takes seconds to import
+
     folder = output_folder(out)
-    data, network = load(config.data), build(config.network, seed=config.seed, **config.network_args)
+    saved = _to_resume(folder, config) if resume else None
+    if not resume:
+        _refuse_a_run(folder)
+    kind = device_type(config)
+    ranks = world(config, torch.device(kind))
+    if saved is not None and saved["hwfault"]["world"] != ranks:
+        raise HwfaultError(f"{folder}: the run had {saved['hwfault']['world']} ranks, now {ranks}; resume with as many")
+    data = load_data(config)
+    network = build(config.network, seed=config.seed, **config.network_args)
+    if config.initial is not None and saved is None:
+        begin_with(network, config.initial)
     check_runs(network, data)
-    advance, history = begin(f"training {config.network}", config.epochs), list[Epoch]()
+    network.to(kind)
+    data = with_validation(data, config)
+    first = rank() == 0
+    done = 0 if saved is None else len(saved["hwfault"]["history"])
+    advance = begin(f"training {config.network}", _batches(config, data, ranks, done)) if first else lambda: None
 
-    def keep(epoch: Epoch) -> None:
-        history.append(epoch)
-        if len(history) == 1:  # not before the faults are known to fit the network
-            config.save(folder / CONFIG)
-        checkpoint.save(folder / CHECKPOINT, network, config)
-        write_atomically(folder / HISTORY, _table(history).encode())
-        advance()
+    def start() -> None:
+        if first:
+            _begin(folder, config, saved)
 
-    return train(network, data, config, progress=keep)
+    with seeded(config.seed, network):
+        run = Run(network, data, config, folder=folder, watch=Watch(start=start, batch=advance))
+        run.fit(saved)
+    return tuple(run.history)
 
 
-def check_runs(network: nn.Module, data: Dataset) -> None:
+def begin_with(network: nn.Module, path: str) -> None:
+    """Puts the tensors of a float twin's checkpoint, or of one of this very network, into it; raises FileError."""
+    if checkpoint.holds_quantized(path):
+        checkpoint.restore(path, network)
+    else:
+        load_float(network, path)
+
+
+def load_data(config: TrainConfig) -> Data:
+    """The data that the configuration names, before anything is kept from it for validation."""
+    return load(
+        config.data,
+        folder=config.data_folder,
+        size=config.image_size,
+        normalise=config.normalise,
+        transform=config.transform,
+    )
+
+
+def resumed_config(out: Path | str, given: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of the run in a folder, with what the user gave in its place.
+
+    Raises FileError if there is no run, or if it names code (module:function) that the user did not name as well: code
+    that a file names is not run.
+    """
+    path = Path(out) / CONFIG
+    stored = _stored(Path(out))
+    for key in _SPECS:
+        spec = getattr(stored, key)
+        if spec is not None and is_code(spec) and key not in given:
+            raise FileError(
+                f"{path}: names the {key} {spec!r}; code that a file names is not run, so name it yourself "
+                f"(--{key} {spec}) if you trust it"
+            )
+    return merged(read_yaml(path), dict(given), str(path))
+
+
+def check_runs(network: nn.Module, data: Data) -> None:
     """Raises FileError unless the network takes the data's inputs; the network itself is left as it is."""
     try:
         with torch.no_grad():
-            copy.deepcopy(network).eval()(data.test_x[:1])
+            copy.deepcopy(network).eval()(data.example)
     except Exception as error:
-        shape = tuple(data.test_x.shape[1:])
+        shape = tuple(data.example.shape[1:])
         raise FileError(f"the network does not run on the data's inputs of shape {shape}: {error}") from error
 
 
-def _table(history: list[Epoch]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, Epoch.model_fields, lineterminator="\n")
-    table.writeheader()
-    table.writerows(epoch.model_dump() for epoch in history)
-    return text.getvalue()
+def _stored(folder: Path) -> TrainConfig:
+    if not (folder / CONFIG).exists():
+        raise FileError(f"{folder}: holds no run to resume (no {CONFIG}); leave out --resume to start one")
+    return TrainConfig.load(folder / CONFIG)
+
+
+def _refuse_a_run(folder: Path) -> None:
+    for name in (LAST, CHECKPOINT):
+        if (folder / name).exists():
+            raise FileError(
+                f"{folder}: holds a run already ({name}); go on with --resume, or choose another folder with --out"
+            )
+
+
+def _to_resume(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """The state that the folder's run goes on from, None at its very beginning."""
+    from hwfault.train.ckpt import read
+
+    changed = differences(_stored(folder), config)
+    if changed:
+        lines = "".join(f"\n  {line}" for line in changed)
+        raise FileError(
+            f"{folder}: the run was started with another configuration, expected the same to resume it; changed:{lines}"
+        )
+    if not (folder / LAST).exists():
+        return None
+    saved = read(folder / LAST)
+    if saved["hwfault"]["done"] and saved["hwfault"]["phase"] == len(config.parts):
+        epochs = len(saved["hwfault"]["history"])
+        raise FileError(f"{folder}: the run is finished, after {epochs} epochs; there is nothing to resume")
+    return saved
+
+
+def _begin(folder: Path, config: TrainConfig, saved: dict[str, Any] | None) -> None:
+    """Writes what is known before the first step, and takes away what a killed run had half written."""
+    for name in (CONFIG, ENVIRONMENT, HISTORY, CHECKPOINT, "best.safetensors", "epoch-*.safetensors", LAST):
+        for left in folder.glob(f".{name}.*"):
+            left.unlink(missing_ok=True)
+    if saved is None:
+        (folder / ENVIRONMENT).unlink(missing_ok=True)
+        config.save(folder / CONFIG)
+    else:
+        history = [Epoch(**epoch) for epoch in saved["hwfault"]["history"]]
+        write_atomically(folder / HISTORY, table(history).encode())
+    note_start(folder / ENVIRONMENT)
+
+
+def _batches(config: TrainConfig, data: Data, ranks: int, done: int) -> int:
+    """How many batches a rank has in the epochs that are not done."""
+    samples = -(-len(data.train) // ranks)
+    epochs = [-(-samples // part.batch_size) for part in config.parts for _ in range(part.epochs)]
+    return sum(epochs[done:])

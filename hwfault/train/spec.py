@@ -26,14 +26,26 @@ def call_named(what: str, spec: str, built_in: Mapping[str, Callable[..., Any]],
     return function(**arguments)
 
 
+def named(what: str, spec: str) -> Callable[..., Any]:
+    """The callable that `module:function` names, not called: a function, or any other object that can be called.
+
+    Raises HwfaultError, with `what` in its text, if it cannot be imported or is a class.
+    """
+    if not is_code(spec):
+        raise HwfaultError(f"{what} {spec!r} is unknown, expected module:function")
+    found = _imported(what, spec)
+    if isinstance(found, type):
+        raise HwfaultError(f"{what} {spec!r} is a class, expected a function or an instance; make one and name that")
+    return found
+
+
 def _imported(what: str, spec: str) -> Callable[..., Any]:
     module_name, _, name = spec.partition(":")
     try:
         module = import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:  # an empty and a relative name raise the latter two
-        raise HwfaultError(
-            f"{what} {spec!r}: the module cannot be imported ({error}); expected module:function"
-        ) from error
+        needs = "pip install 'hwfault[vision]'" if "torchvision" in str(error) else "expected module:function"
+        raise HwfaultError(f"{what} {spec!r}: the module cannot be imported ({error}); {needs}") from error
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

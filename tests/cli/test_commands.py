@@ -148,7 +148,9 @@ def test_data_in_an_npz_file(tmp_path):
 
 def test_evaluate_without_faults(run):
     (point,) = good("evaluate", run, "--json").json
-    assert set(point) == {"seeds", "correct", "samples", "ber", "mean", "interval"}
+    assert {"seeds", "correct", "samples", "ber", "mean", "interval"} < set(point)
+    assert point["labels"] == {"faults": "no faults"}
+    assert (point["golden"], point["degradation"], point["std"]) == (point["correct"][0], 0, 0)
     assert len(set(point["correct"])) == 1
     assert point["seeds"] == list(range(20))
     model, _ = checkpoint.load(run / "checkpoint.safetensors")
@@ -175,10 +177,11 @@ def test_evaluate_a_sweep_as_table_files_and_json(run, tmp_path):
     arguments = ["evaluate", run, "--rates", "0,0.01,0.05", "--seeds", "0-4"]
     done = good(*arguments, "--out", tmp_path / "out")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["BER", "accuracy", "95", "%", "from", "to", "trials", "samples"]
-    assert [line.split()[0] for line in lines[1:]] == ["0", "0.01", "0.05"]
-    assert [line.split()[4:] for line in lines[1:]] == [["5", "360"]] * 3
-    assert listing(tmp_path / "out") == ["accuracy.png", "results.csv"]
+    assert lines[0].split()[:6] == ["BER", "accuracy", "std", "95", "%", "from"]
+    assert [line.split()[0] for line in lines[1:4]] == ["0", "0.01", "0.05"]
+    assert [line.split()[-2:] for line in lines[1:4]] == [["5", "360"]] * 3
+    assert lines[4].startswith("golden run (no faults): ")
+    assert listing(tmp_path / "out") == ["accuracy.png", "results.csv", "results.json", "trials.jsonl"]
     assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "out" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -191,7 +194,7 @@ def test_evaluate_a_sweep_as_table_files_and_json(run, tmp_path):
 
 def test_evaluate_chosen_sites_and_a_file_of_faults(run, yaml, tmp_path):
     table = good("evaluate", run, "--faults", yaml, "--seeds", 1).stdout.splitlines()
-    assert table[1].startswith("as given")
+    assert table[1].startswith(str(yaml))
     assert good("evaluate", run, "--seeds", 1).stdout.splitlines()[1].startswith("no faults")
     only = good("evaluate", run, "--rates", "0.05", "--select", "input.*", "--seeds", "1-3", "--json").json[0]
     every = good("evaluate", run, "--rates", "0.05", "--seeds", "1-3", "--json").json[0]

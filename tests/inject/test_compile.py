@@ -165,3 +165,54 @@ def test_export_of_torch_is_refused():
     model = build("power_of_two")
     with inject(model, FAULTS["bits"], seed=3), pytest.raises(GraphError, match="faults attached while it is exported"):
         torch.export.export(model, (batch(),))
+
+
+@torch.no_grad()
+def test_control_of_a_compiled_network():
+    """Parts of a plan, sites switched off and held faults take effect; going back to what was compiles nothing."""
+    model, twin, x = build("power_of_two"), build("power_of_two"), batch()
+    faults = [BitFlips(probability=0.1, sites=glob) for glob in ("*act*", "*weight*")]
+    backend = CompileCounterWithBackend("aot_eager")
+    found = sites(model)
+    whole, acts, nothing = (resolve(found, faults, factors=each) for each in ((1, 1), (1, 0), (0, 0)))
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+
+    def states(injection):
+        for plan in (whole, acts, nothing):
+            injection.plan = plan
+            yield
+        injection.plan, injection.enabled = whole, False
+        yield
+        injection.enabled = True
+        injection.disable("0.*")
+        yield
+        injection.enable()
+        injection.hold = 3
+        yield
+        injection.hold = None
+        injection.clock.world = 2
+        yield
+        injection.clock.world = 1
+
+    with inject(model, whole, seed=3) as injection, inject(twin, whole, seed=3) as other:
+        graphs = []
+        for _ in range(2):
+            for _ in zip(states(injection), states(other), strict=True):
+                injection.first_sample = other.first_sample = 0
+                assert same_bits(compiled(x), twin(x))
+            graphs.append(backend.frame_count)
+        assert graphs[0] == graphs[1]
+    assert no_breaks()
+
+
+@torch.no_grad()
+def test_a_ramp_on_a_compiled_network_compiles_a_few_times_only():
+    model, backend = build("power_of_two"), CompileCounterWithBackend("aot_eager")
+    faults, found = [BitFlips(probability=0.1)], sites(model)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    with inject(model, resolve(found, faults), seed=3) as injection:
+        for i in range(1, 13):
+            injection.plan, injection.first_sample = resolve(found, faults, factors=[i / 12]), 0
+            compiled(batch())
+    assert backend.frame_count <= 4
+    assert no_breaks()

@@ -233,3 +233,30 @@ def test_a_network_that_is_one_quantizer():
         model(batch())
     assert [call.name for call in seen] == ["0.act_quant", "act_quant"]
     assert not torch.equal(seen[0].after, seen[1].after)  # the name is what tells sites apart
+
+
+@pytest.mark.parametrize(
+    ("effect", "becomes"),
+    [
+        ("full", {-8: 7, -1: 0, 0: -1, 7: -8}),
+        ("msb", {-8: 0, -1: 7, 0: -8, 7: -1}),
+        ("lsb", {-8: -7, -1: -2, 0: 1, 7: 6}),
+        ("random", {}),
+    ],
+)
+@torch.no_grad()
+def test_signed_integers_stay_in_range_and_always_change(effect, becomes):
+    """All integers of 4 bits, each struck: hardware that holds -8 in four cells reads 7 when all flip, never -16."""
+    from brevitas import nn as qnn
+
+    model = nn.Sequential(qnn.QuantIdentity(bit_width=4)).eval()
+    scale, ints = model[0].act_quant.scale(), torch.arange(-8, 8).repeat(100, 1)
+    assert torch.equal(torch.round(model(ints * scale) / scale), ints.float())
+    with inject(model, [WordFaults(probability=1.0, effect=effect)], seed=1):
+        found = torch.round(model(ints * scale) / scale).to(torch.int64)
+    assert (found != ints).all()
+    assert (found.min(), found.max()) == (-8, 7)
+    for before, after in becomes.items():
+        assert (found[ints == before] == after).all()
+    if effect == "random":
+        assert all(len(found[ints == before].unique()) == 15 for before in range(-8, 8))

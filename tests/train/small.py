@@ -16,13 +16,18 @@ def data(count=96, shape=(4,), classes=3, seed=0):
     return Dataset(x[: count // 2], y[: count // 2], x[count // 2 :], y[count // 2 :])
 
 
-def network(width=8, classes=3, bits=4):
+def network(width=8, classes=3, bits=4, dropout=0.1):
     return nn.Sequential(
         qnn.QuantLinear(4, width, bias=True, weight_bit_width=bits),
         qnn.QuantReLU(bit_width=bits),
-        nn.Dropout(0.1),
+        nn.Dropout(dropout),
         qnn.QuantLinear(width, classes, bias=True, weight_bit_width=bits),
     )
+
+
+def jitter(batch, draws):
+    """An augmentation: a shift of each sample's own."""
+    return batch + (draws[:, :1] - 0.5) / 8
 
 
 def not_a_network():

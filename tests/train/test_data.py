@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, HwfaultError
-from hwfault.train import data as module
 from hwfault.train.data import Dataset, digits, load
+from hwfault.train.data import npz as npz_room
 
 
 def arrays(**changes):
@@ -119,7 +119,7 @@ def test_hostile_arrays(tmp_path, content, text):
 
 
 def test_memory_is_bounded_before_it_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_LARGEST", 100)
+    monkeypatch.setattr(npz_room, "_LARGEST", 100)
     monkeypatch.setattr(np.lib.format, "read_array", partial(pytest.fail, "memory was taken"))
     with pytest.raises(FileError, match="need 270 bytes of memory, expected at most 100"):
         load(npz(tmp_path))

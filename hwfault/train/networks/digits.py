@@ -1,7 +1,7 @@
-"""Quantized networks to train."""
+"""The network of the demo, whose float32 arithmetic is exact."""
 
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from brevitas import nn as qnn
 from brevitas.core.function_wrapper import TensorClampSte
@@ -10,8 +10,6 @@ from brevitas.quant.fixed_point import Int8WeightPerTensorFixedPoint, Uint8ActPe
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError
-from hwfault.train.randomness import seeded
-from hwfault.train.spec import call_named
 
 
 class FixedPointWeight(Int8WeightPerTensorFixedPoint):  # type: ignore[misc]
@@ -74,18 +72,3 @@ def digits_cnn(bits: int = 4) -> nn.Module:
     if not isinstance(bits, int) or not 2 <= bits <= 8:
         raise HwfaultError(f"digits_cnn: bits is {bits!r}, expected 2 to 8")
     return DigitsCNN(bits)
-
-
-def build(spec: str, *, seed: int = 0, **arguments: Any) -> nn.Module:
-    """The network that `spec` names ("digits_cnn" or "module:function"), its initial weights drawn from `seed`.
-
-    Torch's own random state is left as it was. Raises HwfaultError for an unknown name, arguments that the function
-    does not take, or a function that does not return a network.
-    """
-    with seeded(seed):
-        network = call_named("network", spec, {"digits_cnn": digits_cnn}, arguments)
-    if not isinstance(network, nn.Module):
-        raise HwfaultError(
-            f"network {spec!r}: the function returned {type(network).__name__}, expected torch.nn.Module"
-        )
-    return network

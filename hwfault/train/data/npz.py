@@ -1,93 +1,23 @@
-"""Data sets: inputs and labels to train on and to hold out, checked once."""
+"""Data sets in .npz files."""
 
 import lzma
 import math
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from hwfault.errors import FileError, HwfaultError
-from hwfault.train.spec import call_named
+from hwfault.errors import FileError
+from hwfault.train.data.dataset import Dataset
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _LARGEST = 4 << 30
 _BROKEN = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
-_HELD_OUT_DIGITS = 360
 _TYPES: dict[str, np.dtype[Any]] = {"x": np.dtype(np.float32), "y": np.dtype(np.int64)}
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Inputs (n, ...) float32 and labels (n,) int64 from 0 to classes - 1, for training and held out for tests.
-
-    Raises FileError if shapes, types or values are otherwise; `classes` 0 (the default) means one more than the
-    largest label.
-    """
-
-    train_x: Tensor
-    train_y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-    classes: int = 0
-
-    def __post_init__(self) -> None:
-        _check_part("train", self.train_x, self.train_y)
-        _check_part("test", self.test_x, self.test_y)
-        if self.train_x.shape[1:] != self.test_x.shape[1:]:
-            train, test = tuple(self.train_x.shape), tuple(self.test_x.shape)
-            raise FileError(f"train_x has shape {train} but test_x {test}, expected the same after the first axis")
-        largest = int(max(self.train_y.max(), self.test_y.max()))
-        object.__setattr__(self, "classes", self.classes or largest + 1)
-        if largest >= self.classes:
-            raise FileError(f"there is a label {largest}, expected 0 to {self.classes - 1} for {self.classes} classes")
-
-
-def _check_part(part: str, x: Tensor, y: Tensor) -> None:
-    if x.dtype != torch.float32 or y.dtype != torch.int64:
-        raise FileError(f"{part}_x is {x.dtype} and {part}_y {y.dtype}, expected float32 inputs and int64 labels")
-    if x.dim() < 2 or y.dim() != 1 or len(x) != len(y) or x.numel() == 0:
-        raise FileError(
-            f"{part}_x has shape {tuple(x.shape)} and {part}_y {tuple(y.shape)}, expected (n, ...) and (n,), not empty"
-        )
-    if not torch.isfinite(x).all():
-        raise FileError(f"{part}_x holds values that are NaN, infinite or too large for float32; remove them")
-    if int(y.min()) < 0:
-        index = int(y.argmin())
-        raise FileError(f"{part}_y[{index}] is {int(y[index])}, expected labels from 0")
-
-
-def load(spec: str) -> Dataset:
-    """The data that `spec` names: "digits", a path that ends in .npz, or "module:function" that returns a Dataset.
-
-    Raises FileError for a file or data that cannot be used, HwfaultError for a name that is unknown.
-    """
-    if spec.endswith(".npz"):
-        return load_npz(spec)
-    data = call_named("data", spec, {"digits": digits}, {})
-    if not isinstance(data, Dataset):
-        raise HwfaultError(
-            f"data {spec!r}: the function returned {type(data).__name__}, expected hwfault.train.Dataset"
-        )
-    return data
-
-
-def digits() -> Dataset:
-    """scikit-learn's bundled 8 x 8 digits, (n, 1, 8, 8) in sixteenths from 0 to 1; always the same 360 held out."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    x = torch.from_numpy(bunch.images.astype(np.float32) / 16).unsqueeze(1)
-    y = torch.from_numpy(bunch.target.astype(np.int64))
-    order = torch.from_numpy(np.random.RandomState(0).permutation(len(y)))
-    test, train = order[:_HELD_OUT_DIGITS], order[_HELD_OUT_DIGITS:]
-    return Dataset(x[train], y[train], x[test], y[test], classes=10)
 
 
 def load_npz(path: Path | str) -> Dataset:

@@ -1,0 +1,257 @@
+"""Whether a tensor that was just computed may be overwritten: nobody holds it, its memory, or what contains it.
+
+Counts decide. A tensor can be held from Python (reference counts of the object and of the QuantTensor around it), from
+C++ (use count of the tensor: autograd has saved it as an input, or another branch waits for the same gradient), or
+through a second tensor on its memory (use count of the storage: views, `detach`, autograd has saved it as an output);
+memory that is not torch's own cannot be resized (NumPy's), or is shared (with another process). Autograd decides by the
+same counts whether it may add up gradients in place. What the counts of an unheld tensor are where the question is
+asked depends on the versions of Python and torch, and is measured there. Every further holder raises one of them, so
+that equality is proof. The measurement includes tensors that are held: if any passes for unheld, or references are not
+counted as they come and go (free threading), no tensor counts as unheld and all are copied.
+"""
+
+import sys
+import weakref
+from collections.abc import Callable, Container
+from functools import cache
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import torch
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor, nn
+from torch.nn.modules import module
+
+Counts = tuple[int, ...]
+
+_RUNS = 16
+"""How often the counts of an unheld tensor are measured; the least of them are taken."""
+
+_COUNTED = (
+    hasattr(torch._C, "_storage_Use_Count")
+    and hasattr(Tensor, "_use_count")
+    and getattr(sys, "_is_gil_enabled", lambda: True)()
+)
+
+
+def output_is_unheld(output: Any, unheld: Container[Counts] | None = None) -> bool:
+    """Whether a quantizer's output may be overwritten; to be asked first thing by its forward hook."""
+    if torch.compiler.is_compiling() or not _COUNTED:
+        return False
+    return _of_output(output) in (_unheld_outputs() if unheld is None else unheld)
+
+
+def gradient_is_unheld(gradient: Tensor | None, unheld: Container[Counts] | None = None) -> bool:
+    """Whether a gradient may be overwritten; to be asked first thing by a Function's `backward(ctx, *gradients)`."""
+    if torch.compiler.is_compiling() or not _COUNTED:
+        return False
+    return _of_gradient(gradient) in (unheld_gradients() if unheld is None else unheld)
+
+
+def is_plain(x: Any) -> bool:
+    """Whether x is a tensor on the CPU of which only its memory counts: no subclass, wrapper or lazy negation."""
+    return type(x) is Tensor and torch._C._dispatch_keys(x).raw_repr() in _plain_keys()
+
+
+@cache
+def _plain_keys() -> frozenset[int]:
+    made = []
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            made.append(torch.empty(0, device="cpu"))
+    return frozenset(torch._C._dispatch_keys(x).raw_repr() for x in made)
+
+
+def _of_output(output: Any) -> Counts:
+    wrapped = type(output) is IntQuantTensor
+    value = output[0] if wrapped else output
+    if not is_plain(value):
+        return ()
+    return (wrapped, sys.getrefcount(output), sys.getrefcount(value), *_of_tensor(value))
+
+
+def _of_gradient(gradient: Tensor | None) -> Counts:
+    return (sys.getrefcount(gradient), *_of_tensor(gradient)) if is_plain(gradient) else ()
+
+
+def _of_tensor(x: Any) -> Counts:
+    """How often the tensor is used, how often its memory is, and whether that is torch's and this process' own."""
+    storage = x.untyped_storage()
+    return x._use_count(), torch._C._storage_Use_Count(storage._cdata), storage.resizable() and not storage.is_shared()
+
+
+@cache
+def _on_a_fresh_thread(measure: Callable[[], frozenset[Counts]]) -> frozenset[Counts]:
+    """The result of `measure`, free of the caller's modes: gradients, inference, dispatch, hooks on saved tensors."""
+    found: list[frozenset[Counts]] = []
+    thread = Thread(target=lambda: found.append(measure()))
+    thread.start()
+    thread.join()
+    return found[0] if found else frozenset()
+
+
+def _unheld_outputs() -> frozenset[Counts]:
+    # global hooks would see the modules of the measurement, and might keep what these return
+    if module._has_any_global_hook():  # type: ignore[no-untyped-call]
+        return frozenset()
+    return _on_a_fresh_thread(_measure_outputs)
+
+
+def unheld_gradients() -> frozenset[Counts]:
+    """The counts of gradients that nobody holds; measured by a backward pass when asked for the first time."""
+    return _on_a_fresh_thread(_measure_gradients)
+
+
+def _least(runs: list[Counts], held: list[Counts]) -> frozenset[Counts]:
+    """The least counts of the runs, none if a run failed or a tensor that is held passes for unheld."""
+    least = tuple(map(min, zip(*runs, strict=True))) if all(runs) else ()
+    return frozenset() if not least or least in held else frozenset({least})
+
+
+class _Noted(list[Counts]):
+    """Notes the counts that are looked for in it, and finds none."""
+
+    def __contains__(self, counts: object) -> bool:
+        self.append(counts)  # type: ignore[arg-type]
+        return False
+
+
+def _nothing(_x: Any) -> None:
+    return None
+
+
+def _itself(x: Any) -> Any:
+    return x
+
+
+def _measure_outputs() -> frozenset[Counts]:
+    holders: list[Callable[[Any], Any]] = [
+        _itself,
+        _value,
+        lambda output: _value(output).detach(),
+        lambda output: _value(output).view(-1),
+        lambda output: _value(output) * torch.ones((), requires_grad=True),
+        lambda output: _value(output).detach().numpy(),
+    ]
+    found: frozenset[Counts] = frozenset()
+    for wrapped in (True, False):
+        runs = [_asked_of_output(_product, wrapped, _nothing) for _ in range(_RUNS)]
+        held = [_asked_of_output(_product, wrapped, keep) for keep in holders]
+        held += [_asked_of_output(make, wrapped, _nothing) for make in (torch.exp, _from_numpy, _shared_memory)]
+        found |= _least(runs, held)
+    return found
+
+
+def _value(output: Any) -> Tensor:
+    value: Tensor = output[0] if type(output) is IntQuantTensor else output
+    return value
+
+
+def _product(x: Tensor) -> Tensor:
+    return x * 2
+
+
+def _from_numpy(x: Tensor) -> Tensor:
+    return torch.from_numpy(np.ones(x.shape, np.float32))
+
+
+def _shared_memory(x: Tensor) -> Tensor:
+    return (x * 2).detach().share_memory_()
+
+
+class _Quantizer(nn.Module):
+    """Returns what is made of a tensor, as it is or wrapped; a hook may keep it, and the next one asks."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor], wrapped: bool, keep: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._make, self._wrapped = make, wrapped
+        self.kept: list[Any] = []
+        self.ask = _Ask()
+        self.register_forward_hook(lambda _module, _args, output: self.kept.append(keep(output)))
+        self.register_forward_hook(self.ask)
+
+    def forward(self, x: Tensor) -> Any:
+        value = self._make(x)
+        return IntQuantTensor(value, 1.0, 0.0, 4.0, False, False) if self._wrapped else value
+
+
+class _Ask:
+    """A hook that asks as an injection's hooks do."""
+
+    def __init__(self) -> None:
+        self.noted = _Noted()
+        self.seen: weakref.ref[Tensor]
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        output_is_unheld(output, self.noted)
+        self.seen = weakref.ref(_value(output))
+
+
+def _asked_of_output(make: Callable[[Tensor], Tensor], wrapped: bool, keep: Callable[[Any], Any]) -> Counts:
+    """The counts that a hook sees; none if the output outlives the call although it was not to be kept."""
+    quantizer = _Quantizer(make, wrapped, keep)
+    quantizer(torch.ones(4, device="cpu", dtype=torch.float32, requires_grad=True))
+    outlives = quantizer.ask.seen() is not None
+    return () if outlives and keep is _nothing else quantizer.ask.noted[0]
+
+
+class _Identity(torch.autograd.Function):
+    """Asks in its backward, as injections do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ask: _Ask) -> Tensor:
+        ctx.ask = ask
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient_is_unheld(gradients[0], ctx.ask.noted)
+        ctx.ask.seen = weakref.ref(gradients[0])
+        return gradients[0], None
+
+
+def _identity(x: Tensor, ask: _Ask) -> Tensor:
+    y: Tensor = _Identity.apply(x, ask)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _measure_gradients() -> frozenset[Counts]:
+    runs = [_asked_of_gradient(_doubled) for _ in range(_RUNS)]
+    held = [_asked_of_gradient(run, held=True) for run in (_kept, _detached, _given, _shared, _captured)]
+    return _least(runs, held)
+
+
+def _asked_of_gradient(run: Callable[[Tensor, Tensor, _Ask], None], held: bool = False) -> Counts:
+    """The counts that a backward sees; none if the gradient outlives the run although nobody was to hold it."""
+    one, ask = torch.ones(4, device="cpu", dtype=torch.float32), _Ask()
+    run(one.clone().requires_grad_() * 1, one, ask)
+    return () if ask.seen() is not None and not held else ask.noted[0]
+
+
+def _doubled(x: Tensor, one: Tensor, ask: _Ask) -> None:
+    torch.autograd.backward(_identity(x, ask) * 2, one)
+
+
+def _kept(x: Tensor, one: Tensor, ask: _Ask, keep: Callable[[Tensor], Any] = _itself) -> None:
+    y, kept = _identity(x, ask), []
+    y.register_hook(lambda gradient: kept.append(keep(gradient)))  # type: ignore[no-untyped-call]
+    torch.autograd.backward(y * 2, one)
+
+
+def _detached(x: Tensor, one: Tensor, ask: _Ask) -> None:
+    _kept(x, one, ask, lambda gradient: gradient.detach())
+
+
+def _given(x: Tensor, one: Tensor, ask: _Ask) -> None:
+    torch.autograd.backward(_identity(x, ask), one)
+
+
+def _shared(x: Tensor, one: Tensor, ask: _Ask) -> None:
+    other = x * 3  # made first, and so served last: its gradient waits
+    torch.autograd.backward((other + _identity(x, ask)) * 2, one)
+
+
+def _captured(x: Tensor, one: Tensor, ask: _Ask) -> None:
+    y = _identity(x, ask)
+    torch.autograd.grad(y * 2, (x, y), one)

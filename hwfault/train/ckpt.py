@@ -1,0 +1,44 @@
+"""Lightning's checkpoints as files that appear whole or not at all, and that run no code when they are read."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from hwfault.errors import FileError
+from hwfault.files import write_atomically
+
+
+class AtomicCheckpoints(CheckpointIO):
+    """Writes a checkpoint in the old one's place only when it is complete on the disk; reads tensors and plain data."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Raises FileError, with the old file intact, if the checkpoint cannot be written."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # not into the file: torch hides which errors are the disk's
+        write_atomically(path, content.getvalue())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """The checkpoint, on the CPU; raises FileError for a file that is none."""
+        return read(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU: tensors and plain data; raises FileError for a file that is none."""
+    try:
+        whole = path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror}); expected a run's checkpoint") from None
+    try:
+        content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make torch and the zip reader raise almost anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise FileError(f"{path}: not a whole checkpoint of hwfault train ({reason}); start anew") from None
+    if not isinstance(content, dict) or "hwfault" not in content:
+        raise FileError(f"{path}: not a checkpoint of hwfault train; start anew")
+    return content

@@ -1,0 +1,93 @@
+"""One image: decoded from a file that is not trusted, and cut to size for evaluation or for training."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hwfault.errors import FileError
+
+# those that hold pixels alone: others can name files or run programs (EPS)
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "GIF", "TIFF")
+_PIXELS = 1 << 26
+_AREA, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+_TRIES = 10
+
+
+def decode(path: Path) -> Image.Image:
+    """The RGB image in a file of a known format; raises FileError, also for more than 67 million pixels.
+
+    The number of pixels is looked at before memory is taken for them.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)  # about metadata, which is not used
+            with Image.open(path, formats=_FORMATS) as image:
+                if image.width * image.height > _PIXELS:
+                    raise FileError(f"{path}: has {image.width} x {image.height} pixels, expected {_PIXELS} at most")
+                return image.convert("RGB")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise FileError(f"{path}: has too many pixels, expected {_PIXELS} at most") from None
+    except FileError:
+        raise
+    except Exception as error:  # what decoders raise for damaged files has no common type
+        reason = str(error) or type(error).__name__
+        raise FileError(f"{path}: is not an image that can be decoded ({reason}); replace or remove it") from error
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """An RGB image as uint8 (3, h, w)."""
+    return torch.from_numpy(np.array(image, np.uint8)).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Cuts an image for evaluation: the shorter side resized to 8/7 of `size` (256 for 224), the middle taken."""
+
+    size: int
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """uint8 (3, size, size)."""
+        side = self.size * 8 // 7
+        width, height = (side * length // min(image.size) for length in image.size)
+        left, top = (round((length - self.size) / 2) for length in (width, height))
+        resized = image.resize((width, height), Image.Resampling.BILINEAR)
+        return pixels(resized.crop((left, top, left + self.size, top + self.size)))
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Takes a part of an image for training, resizes it to `size` and mirrors half of them.
+
+    The part has 8 to 100 % of the area and a ratio of width to height of 3/4 to 4/3, uniform in its logarithm; after
+    ten that stick out, the largest part in the middle with a ratio in the range (Szegedy et al., Going Deeper with
+    Convolutions, CVPR 2015, section 6). Draws from torch's random numbers.
+    """
+
+    size: int
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """uint8 (3, size, size)."""
+        left, top, width, height = _part(image.width, image.height)
+        part = image.crop((left, top, left + width, top + height))
+        made = pixels(part.resize((self.size, self.size), Image.Resampling.BILINEAR))
+        return made.flip(-1) if float(torch.rand(())) < 0.5 else made
+
+
+def _part(width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a random part."""
+    for area, ratio, x, y in torch.rand((_TRIES, 4), dtype=torch.float64).tolist():
+        target = width * height * (_AREA[0] + area * (_AREA[1] - _AREA[0]))
+        shape = math.exp(math.log(_RATIO[0]) + ratio * math.log(_RATIO[1] / _RATIO[0]))
+        w, h = round(math.sqrt(target * shape)), round(math.sqrt(target / shape))
+        if 0 < w <= width and 0 < h <= height:
+            return int(x * (width - w + 1)), int(y * (height - h + 1)), w, h
+    w = min(width, round(height * _RATIO[1]))
+    h = min(height, round(width / _RATIO[0]))
+    return (width - w) // 2, (height - h) // 2, w, h

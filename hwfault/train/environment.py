@@ -1,0 +1,82 @@
+"""Where and how a run was started: versions, hardware, the state of the working copy, the command."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hwfault
+from hwfault.files import write_atomically
+
+_PACKAGES = ("torch", "brevitas", "lightning", "numpy", "onnx", "onnxruntime", "qonnx")
+
+
+def note_start(path: Path) -> None:
+    """Adds this start to the list in environment.json; raises FileError if it cannot be written."""
+    write_atomically(path, (json.dumps([*_starts(path), environment()], indent=2) + "\n").encode())
+
+
+def environment() -> dict[str, Any]:
+    """What is known about this process, as plain data."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), "hwfault": hwfault.__version__} | _versions(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "ranks": int(os.environ.get("WORLD_SIZE", "1")),
+        "git": _git(),
+    }
+
+
+def _starts(path: Path) -> list[Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return known if isinstance(known, list) else []
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of the working directory's repository, and whether its files differ from it; None outside of one."""
+    commit = _output("git", "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _output("git", "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": changes is None or changes != ""}
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

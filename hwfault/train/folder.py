@@ -1,0 +1,10 @@
+"""What the files in a run's folder are called."""
+
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+HISTORY = "history.csv"
+EVENTS = "tensorboard"
+CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
+LAST = "last.ckpt"
+"""The state to resume from; it is written last, and is what says that all else of an epoch is there."""

@@ -1,0 +1,54 @@
+"""Sums over the batches of an epoch, kept on the device and read once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hwfault.train.ranks import over_ranks
+
+
+class Totals:
+    """Losses and right answers of batches; `add` waits for nothing."""
+
+    def __init__(self, batches: int, device: torch.device) -> None:
+        self._losses = torch.zeros(batches, dtype=torch.float64, device=device)
+        self._right = torch.zeros((), dtype=torch.int64, device=device)
+        self._sizes: list[int] = []
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """A batch: its mean loss, logits (n, classes) and labels (n,)."""
+        self._losses[len(self._sizes)] = loss.detach()
+        self._right += (logits.detach().argmax(1) == labels).sum()
+        self._sizes.append(len(labels))
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the samples of all ranks; waits for the device and, like every rank, the others.
+
+        (nan, nan) without batches.
+        """
+        sizes = torch.tensor(self._sizes, dtype=torch.float64, device=self._losses.device)
+        loss = (self._losses[: len(self._sizes)] * sizes).sum()
+        sums = over_ranks(torch.stack([loss, self._right.double(), sizes.sum()])).tolist()
+        return (sums[0] / sums[2], sums[1] / sums[2]) if sums[2] else (float("nan"), float("nan"))
+
+    def first_not_finite(self) -> tuple[int, float] | None:
+        """The step (from 0) of the first loss that is not finite on this rank, or else on another, and the loss.
+
+        Waits for the device and the other ranks, which all get the same step.
+        """
+        losses = self._losses[: len(self._sizes)]
+        bad = torch.nonzero(~torch.isfinite(losses))
+        own = int(bad[0]) if len(bad) else len(self._sizes)
+        step = int(over_ranks(torch.tensor(float(own), device=losses.device), smallest=True))
+        return None if step == len(self._sizes) else (step, float(losses[step]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far."""
+        return {"losses": self._losses.clone(), "right": self._right.clone(), "sizes": list(self._sizes)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was taken."""
+        self._losses.copy_(state["losses"])
+        self._right.copy_(state["right"])
+        self._sizes = list(state["sizes"])

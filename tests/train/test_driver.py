@@ -1,0 +1,437 @@
+"""Faults that follow their schedules in a plain PyTorch loop."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import binom
+from torch.nn import functional
+
+from hwfault.errors import HwfaultError, ModelError, PlanError
+from hwfault.inject import sites
+from hwfault.plan import resolve
+from hwfault.profiles.datapath import AccumulatorFormat, LateBits
+from hwfault.profiles.models import BitFlips, MapFaults, WordFaults
+from hwfault.train import driver as driver_module
+from hwfault.train.driver import FaultDriver, evaluation_seed
+from hwfault.train.schedule import Schedule, ScheduledFault
+from tests.inject.networks import batch, build
+from tests.inject.oracle import Seen, faulty, same_bits
+from tests.inject.snapshot import snapshot
+
+ACTS = WordFaults(probability=0.2, effect="msb", sites="*act*")
+WEIGHTS = WordFaults(probability=0.2, effect="msb", sites="*weight*")
+ACT, WEIGHT = "3.act_quant", "1.weight_quant"
+
+
+def at(fault, **schedule):
+    return ScheduledFault(fault=fault, schedule=Schedule(**schedule))
+
+
+class Loop:
+    """A plain training loop, which notes what the sites saw in every step and evaluation."""
+
+    def __init__(self, faults, name="cnn", **options):
+        self.model, self.seen = build(name), Seen()
+        self.driver = FaultDriver(self.model, faults, **{"seed": 7, "observe": self.seen} | options)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
+
+    def step(self, epoch, step, size=4):
+        self.seen.clear()
+        self.model.train()
+        self.driver.train_step(epoch, step)
+        loss = functional.cross_entropy(self.model(batch(size, seed=10 * epoch + step)), torch.arange(size) % 5)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return Seen(self.seen)
+
+    @torch.no_grad()
+    def evaluate(self, epoch=None, sizes=(4,), **options):
+        self.seen.clear()
+        self.model.eval()
+        self.driver.evaluate(epoch, **options)
+        for i, size in enumerate(sizes):
+            self.model(batch(size, seed=100 + i))
+        return Seen(self.seen)
+
+
+def kinds(calls):
+    """Which of the two kinds of sites were struck."""
+    return {call.name.rpartition(".")[2] for call in calls}
+
+
+def masks(calls, name):
+    return [call.before != call.after for call in calls.of(name)]
+
+
+def test_each_fault_follows_its_own_schedule():
+    """One every second step, the other every second epoch: neither strikes when only the other does."""
+    loop = Loop([at(ACTS, every_steps=2), at(WEIGHTS, every_epochs=2)])
+    found = {(e, s): kinds(loop.step(e, s)) for e in (1, 2) for s in range(3)}
+    both, acts, weights = {"act_quant", "weight_quant"}, {"act_quant"}, {"weight_quant"}
+    assert found == {(1, 0): both, (1, 1): weights, (1, 2): both, (2, 0): acts, (2, 1): set(), (2, 2): acts}
+
+
+@pytest.mark.parametrize("share", [0.25, 0.8])
+def test_a_share_of_steps(share):
+    fault = at(ACTS, share=share)
+    loop = Loop([fault])
+    found = [bool(loop.step(e, s)) for e in (1, 2) for s in range(20)]
+    assert found == [fault.schedule.factor(e, s, 7, 0) == 1 for e in (1, 2) for s in range(20)]
+    assert 0 < sum(found) < 40
+
+
+def test_phases():
+    for during, (train, evaluate) in {"train": (1, 0), "eval": (0, 1), "both": (1, 1)}.items():
+        loop = Loop([at(ACTS, during=during)])
+        assert (bool(loop.step(1, 0)), bool(loop.evaluate(1))) == (train, evaluate)
+
+
+@pytest.mark.parametrize("ramp", ["linear", "cosine"])
+def test_the_rate_of_each_epoch_of_a_warm_up(ramp):
+    fault = at(ACTS, ramp=ramp, ramp_epochs=3)
+    loop = Loop([fault])
+    found = sites(loop.model)
+    for epoch in range(1, 6):
+        loop.step(epoch, 0)
+        t = min(epoch / 4, 1.0)
+        factor = t if ramp == "linear" else (1 - math.cos(math.pi * t)) / 2
+        scaled = resolve(found, [ACTS.scaled(factor)])
+        (injection,) = loop.driver.injections
+        assert (injection.plan.sites, injection.plan.tables) == (scaled.sites, scaled.tables)
+        loop.evaluate(epoch)
+        assert injection.plan.tables == resolve(found, [ACTS]).tables  # at the full rate
+
+
+def test_the_words_struck_follow_the_rate():
+    """In each epoch as many as its rate says: held to it word by word over all activations."""
+    loop = Loop([at(ACTS, ramp="linear", ramp_epochs=1)])
+    for epoch, rate in ((1, 0.1), (2, 0.2)):
+        struck = [m for s in range(10) for m in masks(loop.step(epoch, s, 16), ACT)]
+        hits, words = int(sum(m.sum() for m in struck)), sum(m.numel() for m in struck)
+        low, high = binom.ppf([1e-7, 1 - 1e-7], words, rate)
+        assert low <= hits <= high
+
+
+def test_training_is_numbered_by_steps_and_samples_whatever_is_evaluated_between():
+    loop, step, sample = Loop([ACTS, WEIGHTS]), 0, 0
+    for epoch in (1, 2):
+        for i, size in enumerate((4, 6)):
+            calls = loop.step(epoch, i, size)
+            for name in (ACT, WEIGHT):
+                (call,) = calls.of(name)
+                numbers = range(sample, sample + size)
+                assert same_bits(call.after, faulty(loop.driver.plan, call, 7, numbers, step))
+            step, sample = step + 1, sample + size
+        loop.evaluate(epoch, (4, 3))
+
+
+def test_evaluation_has_the_same_faults_each_epoch_and_others_than_training():
+    loop, seed = Loop([ACTS, WEIGHTS]), evaluation_seed(7)
+    assert seed != 7
+    for epoch in (1, 2):
+        loop.step(epoch, 0)
+        calls = loop.evaluate(epoch, (4, 3))
+        for call, numbers in zip(calls.of(ACT), (range(4), range(4, 7)), strict=True):
+            assert same_bits(call.after, faulty(loop.driver.plan, call, seed, numbers))
+        for call in calls.of(WEIGHT):
+            assert same_bits(call.after, faulty(loop.driver.plan, call, seed, (), 0))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])
+def test_seeds_of_evaluation(seed):
+    assert evaluation_seed(seed) == seed ^ 0x9E3779B97F4A7C15
+    assert evaluation_seed(evaluation_seed(seed)) == seed
+    loop = Loop([ACTS], seed=3, eval_seed=seed)
+    (call,) = loop.evaluate(1).of(ACT)
+    assert same_bits(call.after, faulty(loop.driver.plan, call, seed, range(4)))
+
+
+def test_evaluation_after_all_training():
+    early, late = at(ACTS, until_epoch=3), at(WEIGHTS, from_epoch=2)
+    loop = Loop([early, late])
+    assert kinds(loop.evaluate(1)) == {"act_quant"}
+    assert kinds(loop.evaluate(3)) == {"act_quant", "weight_quant"}
+    assert kinds(loop.evaluate()) == {"weight_quant"}
+
+
+def test_held_faults_stay_for_their_epochs():
+    loop = Loop([at(ACTS, refresh_epochs=2), WEIGHTS])
+    held, fresh = {}, []
+    for epoch in range(1, 6):
+        for step in range(2):
+            calls = loop.step(epoch, step)
+            (call,), (mask,) = calls.of(ACT), masks(calls, ACT)
+            assert (mask == mask[0]).all()  # every sample of a batch has them at the same words
+            period = (epoch - 1) // 2
+            assert same_bits(call.after, faulty(loop.driver.plan, call, 7, [period] * 4))
+            held.setdefault(period, []).append(mask[0])
+            fresh += masks(calls, WEIGHT)
+    assert {period: len(masks) for period, masks in held.items()} == {0: 4, 1: 4, 2: 2}
+    assert all(torch.equal(mask, several[0]) for several in held.values() for mask in several)
+    assert len({mask.numpy().tobytes() for several in held.values() for mask in several}) == 3
+    assert len({mask.numpy().tobytes() for mask in fresh}) == 10
+
+
+def test_held_faults_of_evaluation_are_one_mask():
+    loop = Loop([at(ACTS, refresh_epochs=1)])
+    seed, found = evaluation_seed(7), []
+    for epoch in (1, 2):
+        loop.step(epoch, 0)
+        for call in loop.evaluate(epoch, (4, 3)).of(ACT):
+            assert same_bits(call.after, faulty(loop.driver.plan, call, seed, [0] * len(call.after)))
+            found.append((call.before != call.after)[0])
+    assert all(torch.equal(mask, found[0]) for mask in found)
+
+
+def test_faults_keep_their_draws_beside_held_ones():
+    """A fault's draws do not depend on whether another one is held: its number in the list stays."""
+    alone, beside = Loop([ACTS, WEIGHTS]), Loop([at(ACTS, refresh_epochs=3), WEIGHTS])
+    assert len(beside.driver.injections) == 2
+    one, other = (loop.step(1, 0).of(WEIGHT)[0] for loop in (alone, beside))
+    assert same_bits(one.after, other.after)
+
+
+@pytest.mark.parametrize("refresh", [None, 2])
+def test_ranks_see_other_faults(refresh):
+    faults = [at(ACTS, refresh_epochs=refresh), at(WEIGHTS, refresh_epochs=refresh)]
+    for rank in range(2):
+        loop = Loop(faults, rank=rank, world=2)
+        for step in range(2):
+            calls = loop.step(1, step)
+            (act,), (weight,) = calls.of(ACT), calls.of(WEIGHT)
+            numbers = [2 * n + rank for n in range(4 * step, 4 * step + 4)] if refresh is None else [rank] * 4
+            number = 2 * step + rank if refresh is None else rank
+            assert same_bits(act.after, faulty(loop.driver.plan, act, 7, numbers))
+            assert same_bits(weight.after, faulty(loop.driver.plan, weight, 7, (), number))
+
+
+@pytest.mark.parametrize("shared_out", [True, False])
+def test_ranks_in_evaluation(shared_out):
+    seed = evaluation_seed(7)
+    for rank in range(2):
+        calls = (loop := Loop([ACTS, WEIGHTS], rank=rank, world=2)).evaluate(1, shared_out=shared_out)
+        (act,), (weight,) = calls.of(ACT), calls.of(WEIGHT)
+        numbers = [2 * n + rank for n in range(4)] if shared_out else range(4)
+        assert same_bits(act.after, faulty(loop.driver.plan, act, seed, numbers))
+        assert same_bits(weight.after, faulty(loop.driver.plan, weight, seed, (), 0))
+
+
+def test_clean_forwards_have_no_faults_and_do_not_count():
+    loop, other = Loop([ACTS, at(WEIGHTS, refresh_epochs=1)]), Loop([ACTS, at(WEIGHTS, refresh_epochs=1)])
+    for step in range(3):
+        loop.driver.train_step(1, step)
+        with loop.driver.clean(), torch.no_grad():
+            loop.seen.clear()
+            assert same_bits(loop.model.eval()(batch()), _clean(loop.model, batch()))
+            assert loop.seen == []
+        one, two = loop.step(1, step), other.step(1, step)
+        assert [call.name for call in one] == [call.name for call in two]
+        assert all(same_bits(a.after, b.after) for a, b in zip(one, two, strict=True))
+    assert loop.driver.state_dict() == other.driver.state_dict() == {"steps": 3, "samples": 12}
+
+
+def _clean(model, x):
+    twin = build("cnn").eval()
+    twin.load_state_dict(model.state_dict())
+    return twin(x)
+
+
+def test_an_exception_in_a_clean_block_brings_the_faults_back():
+    loop = Loop([ACTS])
+    with pytest.raises(ZeroDivisionError), loop.driver.clean():
+        raise ZeroDivisionError
+    assert loop.step(1, 0)
+    loop.driver.injections[0].enabled = False
+    with loop.driver.clean():
+        pass
+    assert not loop.step(1, 1)  # what was off before stays off
+
+
+@pytest.mark.parametrize("order", ["clean first", "faulty first"])
+def test_the_average_of_clean_and_faulty_loss(order):
+    """Its gradient is the average of both gradients, each as if taken alone."""
+
+    def gradient(parts):
+        model = build("power_of_two")  # in evaluation mode, where its scales do not move with each forward
+        with FaultDriver(model, [BitFlips(probability=0.1)], seed=7) as driver:
+            driver.train_step(1, 0)
+            losses = []
+            for part in parts:
+                if part == "clean":
+                    with driver.clean():
+                        losses.append(model(batch()).square().sum())
+                else:
+                    losses.append(model(batch()).square().sum())
+            (sum(losses) / len(losses)).backward()
+        return {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+
+    parts = ["clean", "faulty"] if order == "clean first" else ["faulty", "clean"]
+    both, clean, faulty_ = (gradient(p) for p in (parts, ["clean"], ["faulty"]))
+    for weight in ("1.weight", "4.weight"):
+        assert not torch.equal(clean[weight], faulty_[weight])
+        assert torch.allclose(both[weight], (clean[weight] + faulty_[weight]) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_that_is_resumed_goes_on_with_the_same_faults():
+    whole, first, second = (Loop([ACTS, at(WEIGHTS, refresh_epochs=2)]) for _ in range(3))
+    expected = [whole.step(e, s) for e in (1, 2) for s in range(3)]
+    for moment in ((1, 0), (1, 1), (1, 2), (2, 0)):
+        first.step(*moment)
+    state = first.driver.state_dict()
+    assert state == {"steps": 4, "samples": 16}
+    second.model.load_state_dict(first.model.state_dict())
+    second.driver.load_state_dict(state)
+    for moment, calls in zip(((2, 1), (2, 2)), expected[4:], strict=True):
+        again = second.step(*moment)
+        (one,), (two,) = calls.of(ACT), again.of(ACT)
+        assert torch.equal(*((call.before != call.after) for call in (one, two)))
+    assert second.driver.state_dict() == whole.driver.state_dict()
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"steps": 1}, {"steps": 1, "samples": 2, "more": 3}, None, {"steps": -1, "samples": 0}]
+)
+def test_states_that_are_none(state):
+    with pytest.raises(HwfaultError, match=r"`steps` and `samples`|number of steps is -1"):
+        Loop([ACTS]).driver.load_state_dict(state)
+
+
+def test_plans_are_resolved_once(monkeypatch):
+    made = []
+    monkeypatch.setattr(driver_module, "resolve", lambda *a, **k: made.append(k["factors"]) or resolve(*a, **k))
+    loop = Loop([at(ACTS, share=0.5), at(WEIGHTS, every_steps=2)])
+    for epoch in range(1, 4):
+        for step in range(8):
+            loop.step(epoch, step)
+        loop.evaluate(epoch)
+    assert len(made) == len(set(made)) <= 4
+
+
+def test_steps_never_wait_for_the_device(monkeypatch):
+    """Nothing between two forwards reads a tensor."""
+    loop = Loop([at(ACTS, ramp="linear", ramp_epochs=2), at(WEIGHTS, refresh_epochs=1, share=0.5)])
+
+    def refused(*_):
+        raise AssertionError("a tensor was read")
+
+    for name in ("item", "tolist", "__int__", "__float__", "__bool__", "__index__", "numpy", "cpu"):
+        monkeypatch.setattr(torch.Tensor, name, refused)
+    for epoch in (1, 2, 3):
+        for step in range(3):
+            loop.driver.train_step(epoch, step)
+        with loop.driver.clean():
+            loop.driver.evaluate(epoch)
+
+
+def test_a_hundred_steps_leave_weights_clean_and_the_rate_as_set():
+    """Without a learning rate every parameter is what it was, to the bit; and 1 % stays 1 %."""
+    loop = Loop([WordFaults(probability=0.01, effect="msb", sites="*weight*")], "mlp")
+    loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.0)
+    parameters = {key: p.detach().clone() for key, p in loop.model.named_parameters() if "weight" in key}
+    struck = [int(masks(loop.step(1, step), "1.weight_quant")[0].sum()) for step in range(100)]
+    for part in (struck[:50], struck[50:]):
+        low, high = binom.ppf([1e-7, 1 - 1e-7], 50 * 576, 0.01)
+        assert low <= sum(part) <= high
+    loop.driver.remove()
+    after = dict(loop.model.named_parameters())
+    assert parameters.keys() >= {"1.weight", "2.weight", "3.weight"}
+    assert all(same_bits(p, after[key].detach()) for key, p in parameters.items())
+
+
+def test_a_state_dict_after_faults_is_that_of_a_clean_run():
+    """The last layer's faults reach no statistics: the whole state is a clean run's, to the bit."""
+    faults = [WordFaults(probability=0.3, sites={"kind": "weight", "index": -1})]
+    states = []
+    for given in (faults, []):
+        loop = Loop(given)
+        loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.0)
+        assert bool([loop.step(1, step) for step in range(100)][-1]) == bool(given)
+        loop.driver.remove()
+        states.append(loop.model.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(same_bits(one, states[1][key]) for key, one in states[0].items() if one.is_floating_point())
+
+
+@pytest.mark.parametrize("name", ["cnn", "biased", "shared", "twice"])
+def test_removing_restores_the_network(name):
+    model = build(name)
+    before = snapshot(model)
+    faults = [BitFlips(probability=0.1), at(WEIGHTS, refresh_epochs=2, during="train")]
+    with FaultDriver(model, faults, seed=7) as driver:
+        driver.train_step(1, 0)
+        driver.evaluate(1)
+        assert snapshot(model) != before
+    assert snapshot(model) == before
+    driver.remove()
+
+
+ADDED = {"kind": "accumulator"}
+
+
+def test_faults_of_accumulators_come_and_go():
+    faults = [
+        at(AccumulatorFormat(width=9), from_epoch=2),
+        at(LateBits(probability=0.5, bits=4, sites=ADDED), every_steps=2),
+    ]
+    model = build("biased")
+    before, x = snapshot(model), batch()
+    clean = model(x)
+    with FaultDriver(model, faults, seed=7, example=x) as driver, torch.no_grad():
+        outs = {}
+        for moment in ((1, 0), (1, 1), (2, 0), (2, 1)):
+            driver.train_step(*moment)
+            outs[moment] = model(x)
+    assert same_bits(outs[1, 1], clean)
+    assert len({out.numpy().tobytes() for out in outs.values()}) == 4
+    after = snapshot(model)
+    assert {k: v["hooks"] for k, v in after.items()} == {k: v["hooks"] for k, v in before.items()}
+
+
+def test_held_faults_beside_an_accumulators_format():
+    format_, late = AccumulatorFormat(width=9), LateBits(probability=0.5, bits=4, sites=ADDED)
+    model = build("biased")
+    before = snapshot(model)
+    with pytest.raises(ModelError, match=r"held by refresh_epochs, and others, .* 9 bits wide, are not"):
+        FaultDriver(model, [format_, at(late, refresh_epochs=2)], seed=7, example=batch())
+    assert {k: v["hooks"] for k, v in snapshot(model).items()} == {k: v["hooks"] for k, v in before.items()}
+    FaultDriver(model, [at(late, refresh_epochs=2)], seed=7, example=batch()).remove()
+
+
+@pytest.mark.parametrize(
+    ("faults", "options", "error", "words"),
+    [
+        ([ACTS], {"rank": 2, "world": 2}, HwfaultError, "rank 2 of 2 processes, expected 0 to 1"),
+        ([ACTS], {"seed": -1}, HwfaultError, "the seed is -1"),
+        ([ACTS], {"eval_seed": 2**64}, HwfaultError, "the seed is"),
+        ([ACTS], {"gradient": "none"}, HwfaultError, "gradient rule"),
+        ([BitFlips(probability=0.1, sites="x")], {}, ModelError, "no site matches the selector 'x'"),
+        ([AccumulatorFormat(width=9)], {}, ModelError, "accumulators are known once an example"),
+        ([MapFaults(file="x.safetensors", sites=ADDED)], {}, ModelError, "no site matches|accumulators are known"),
+    ],
+)
+def test_drivers_that_are_refused_leave_the_network_alone(faults, options, error, words):
+    model = build("cnn")
+    before = snapshot(model)
+    with pytest.raises(error, match=words):
+        FaultDriver(model, [at(WEIGHTS, refresh_epochs=1), *faults], **{"seed": 7} | options)
+    assert snapshot(model) == before
+
+
+def test_activations_at_addresses_need_an_example(tmp_path):
+    from hwfault.profiles.faultmap import FaultMap
+
+    FaultMap.from_cells(500, 8, [3, 99], [1, 0], [0, 0]).save(tmp_path / "m.safetensors")
+    faults = [MapFaults(file=str(tmp_path / "m.safetensors"), sites="0.act_quant")]
+    with pytest.raises(PlanError, match="example batch"):
+        FaultDriver(build("cnn"), faults, seed=7)
+    loop = Loop(faults, example=batch(1))
+    (mask,) = masks(loop.step(1, 0), "0.act_quant")
+    assert (mask.flatten(1).sum(1) <= 1).all()
+
+
+def test_no_faults_at_all():
+    loop = Loop([])
+    assert loop.step(1, 0) == loop.evaluate(1) == []
+    assert loop.driver.state_dict() == {"steps": 0, "samples": 0}
