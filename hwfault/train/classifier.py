@@ -249,9 +249,7 @@ class Classifier(lightning.LightningModule):
         self._resumed = checkpoint["hwfault"]
 
     def _load(self, saved: dict[str, Any]) -> None:
-        state.load_counters(self.network, saved["counters"])
-        if self.driver is not None:
-            self.driver.load_state_dict(saved["faults"])
+        """What Lightning does not know of; the network's counters and the faults' were there from the start."""
         self._rates.load_state_dict(saved["rates"])
         self._totals = Totals(self._batches, self.device)
         self._totals.load_state_dict(saved["totals"])
