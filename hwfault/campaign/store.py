@@ -60,9 +60,11 @@ class Store:
         return len(self._trials)
 
     def close(self) -> None:
-        """Closes the file, with all that was put there safe on its disk."""
+        """Closes the file, with all that was put there safe on its disk; without a trial there is no file."""
         with self._explained(), self._file:
             os.fsync(self._file.fileno())
+            if not self._trials:
+                self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> "Store":
         return self

@@ -157,7 +157,9 @@ def _from_numpy(x: Tensor) -> Tensor:
 
 
 def _shared_memory(x: Tensor) -> Tensor:
-    return (x * 2).detach().share_memory_()
+    made: Tensor = (x * 2).detach()
+    made.share_memory_()  # type: ignore[no-untyped-call]
+    return made
 
 
 class _Quantizer(nn.Module):

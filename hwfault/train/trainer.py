@@ -159,7 +159,11 @@ class Run:
         if config.early_stopping:
             column = monitored(config, columns(config, validation=self._data.validation is not None)) or "loss"
             mode = "min" if smaller_is_better(column) else "max"
-            rules: dict[str, Any] = {"patience": config.early_stopping, "min_delta": 0.0, "check_on_train_epoch_end": True}
+            rules: dict[str, Any] = {
+                "patience": config.early_stopping,
+                "min_delta": 0.0,
+                "check_on_train_epoch_end": True,
+            }
             found.append(EarlyStopping(column, mode=mode, **rules))
         if self._folder is not None:
             found.append(Keep(self._folder, self._config))
