@@ -60,11 +60,9 @@ class Store:
         return len(self._trials)
 
     def close(self) -> None:
-        """Closes the file, with all that was put there safe on its disk; without a trial there is no file."""
+        """Closes the file, with all that was put there safe on its disk."""
         with self._explained(), self._file:
             os.fsync(self._file.fileno())
-            if not self._trials:
-                self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> "Store":
         return self
