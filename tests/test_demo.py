@@ -22,6 +22,7 @@ from hwfault.plan import FaultPlan, resolve
 from hwfault.profiles.models import bit_errors
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
+from hwfault.train.schedule import Schedule, ScheduledFault
 
 FILES = [
     "accuracy.png",
@@ -133,7 +134,8 @@ def test_the_numbers_in_the_table_are_those_of_the_file(demo, rows):
 
 def test_configuration_and_checkpoint(demo, rows):
     config = TrainConfig.load(demo[0] / "config.json")
-    assert config == TrainConfig(faults=bit_errors(0.03))
+    ramp = Schedule(ramp="linear", ramp_epochs=13)
+    assert config == TrainConfig(faults=[ScheduledFault(fault=bit_errors(0.03)[0], schedule=ramp)])
     model, stored = checkpoint.load(demo[0] / "checkpoint.safetensors")
     assert stored == config
     data = digits()

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from .conftest import files, refused
+from .conftest import files, good, hwfault, refused
 
 TOO_LARGE = str(2**64)
 RATES = ["1.5", "-0.1", "nan", "inf", "3"]
@@ -122,16 +122,60 @@ def test_configurations_that_are_none(out, tmp_path, text, words):
         ("--learning-rate", "-1", "learning_rate"),
         ("--learning-rate", "nan", "learning_rate"),
         ("--weight-decay", "inf", "weight_decay"),
-        ("--ramp", "2", "ramp"),
-        ("--optimizer", "adam", "optimizer"),
+        ("--optimizer", "adagrad", "optimizer"),
+        ("--loss-on", "faults", "loss_on"),
+        ("--loss", "hinge", "loss"),
+        ("--schedule", "cosin", "schedule"),
+        ("--warmup-epochs", "40", "warmup_epochs"),
+        ("--draws", "3", "draws"),
+        ("--validation", "1.5", "validation"),
+        ("--precision", "16", "precision"),
+        ("--precision", "16-mixed", "needs a GPU"),
+        ("--accelerator", "tpu", "accelerator"),
+        ("--devices", "0", "devices"),
+        ("--devices", "4096", "devices is 4096, but there are"),
+        ("--accumulate", "0", "accumulate"),
+        ("--clip-weights", "-1", "clip_weights"),
+        ("--early-stopping", "-1", "early_stopping"),
+        ("--monitor", "acuracy", "monitor"),
+        ("--set", "network_args.bits=0", "bits is 0"),
+        ("--set", "epoch=3", "unknown key 'epoch': did you mean 'epochs'"),
+        ("--set", "network_args.bit=3", "digits_cnn"),
+        ("--initial", "no-such-file", "no-such-file: cannot be read"),
+        ("--augment", "flip", "flip"),
         ("--gradient", "zeros", "gradient"),
         ("--seed", TOO_LARGE, "seed"),
         ("--seed", "-1", "seed"),
     ],
 )
 def test_options_of_training(out, option, value, words):
-    refused("train", option, value, "--out", out / "run", words=[words, value if option != "--weight-decay" else ""])
-    assert not (out / "run").exists()
+    told = value if option not in ("--weight-decay", "--set") else ""
+    refused("train", option, value, "--out", out / "run", words=[words, told])
+    assert not (out / "run").exists() or files(out / "run") == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "epochs"], "'epochs' is no setting, expected e.g. network_args.bits=3"),
+        (["--set", "freeze=[a"], "is no value as in YAML"),
+        (["--ramp-epochs", "3"], "--ramp-epochs goes with faults"),
+        (["--epochs", "many"], "is not a valid integer"),
+    ],
+)
+def test_wrong_usage_of_training(out, arguments, words):
+    done = hwfault("train", *arguments, "--out", out / "run")
+    assert done.code == 2
+    assert words in " ".join(done.stderr.split())
+
+
+def test_a_run_is_not_written_over_and_none_is_no_run_to_resume(tmp_path, out):
+    good("train", "--epochs", 1, "--out", tmp_path / "run")
+    refused("train", "--epochs", 1, "--out", tmp_path / "run", words="holds a run already (last.ckpt); go on with")
+    refused("train", "--resume", "--out", tmp_path / "run", words="the run is finished, after 1 epochs")
+    again = ("train", "--resume", "--out", tmp_path / "run")
+    refused(*again, "--learning-rate", 0.5, words=["another configuration", "learning_rate: 0.02 -> 0.5"])
+    refused("train", "--resume", "--out", out, words="holds no run to resume")
 
 
 def test_training_that_diverges_says_so(tmp_path):

@@ -17,8 +17,9 @@ from hwfault.plan import FaultPlan, resolve
 from hwfault.profiles.models import BitFlips, bit_errors
 from hwfault.stream import hits
 from hwfault.stream.tables import site_number
-from hwfault.train import TrainConfig, checkpoint
+from hwfault.train import Epoch, TrainConfig, checkpoint
 from hwfault.train.data import digits
+from hwfault.train.schedule import Schedule, ScheduledFault, scheduled
 
 from .conftest import good, hwfault
 
@@ -76,11 +77,14 @@ def test_wrong_usage(arguments):
 def test_train_leaves_a_checkpoint_its_configuration_and_its_history(tmp_path):
     out = tmp_path / "deep" / "run"
     done = good(
-        "train", "--epochs", 1, "--ber", 0.02, "--select", "features.*", "--seed", 5, "--ramp", 0.5, "--out", out
+        "train", "--epochs", 1, "--ber", 0.02, "--select", "features.*", "--seed", 5, "--ramp-epochs", 3, "--out", out
     )
-    assert listing(out) == ["checkpoint.safetensors", "config.json", "history.csv"]
+    names = ["checkpoint.safetensors", "config.json", "environment.json", "history.csv", "last.ckpt", "tensorboard"]
+    assert listing(out) == names
     model, config = checkpoint.load(out / "checkpoint.safetensors")
-    assert config == TrainConfig(epochs=1, faults=bit_errors(0.02, "features.*"), seed=5, ramp=0.5)
+    (flips,) = bit_errors(0.02, "features.*")
+    ramp = Schedule(ramp="linear", ramp_epochs=3)
+    assert config == TrainConfig(epochs=1, faults=[ScheduledFault(fault=flips, schedule=ramp)], seed=5)
     assert config == TrainConfig.load(out / "config.json")
     assert not model.training
     assert re.search(r"^after 1 epochs: loss \d\.\d{4}, accuracy \d+\.\d% on the training data$", done.stdout, re.M)
@@ -92,9 +96,15 @@ def test_train_as_json_and_in_every_option(tmp_path):
     arguments = {
         "--epochs": 2, "--batch-size": 256, "--learning-rate": 0.01, "--weight-decay": 0.0, "--optimizer": "sgd",
         "--gradient": "straight_through", "--network": "digits_cnn", "--data": "digits", "--seed": 2**64 - 1,
+        "--validation": 0.25, "--accumulate": 2, "--momentum": 0.8, "--warmup-epochs": 1, "--loss": "cross_entropy",
+        "--label-smoothing": 0.1, "--loss-on": "average", "--draws": 2, "--clip-weights": 0.5, "--clip-gradient": 3.0,
+        "--early-stopping": 4, "--monitor": "faulty_loss", "--precision": "bf16-mixed", "--accelerator": "cpu",
+        "--devices": 1, "--checkpoint-every": 1, "--checkpoint-every-steps": 1, "--workers": 0,
     }  # fmt: skip
-    done = good("train", *(a for pair in arguments.items() for a in pair), "--out", tmp_path / "run", "--json")
-    assert [set(epoch) for epoch in done.json] == [{"epoch", "epochs", "ramp", "loss", "accuracy"}] * 2
+    more = ["--ber", 0.01, "--schedule", "step", "--set", "schedule.step_size=1", "--set", "freeze=[features.0]"]
+    options = [part for pair in arguments.items() for part in pair]
+    done = good("train", *options, *more, "--freeze-schedule", "--out", tmp_path / "run", "--json")
+    assert [set(epoch) for epoch in done.json] == [set(Epoch.model_fields)] * 2
     assert [epoch["epoch"] for epoch in done.json] == [1, 2]
     with (tmp_path / "run" / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -102,6 +112,8 @@ def test_train_as_json_and_in_every_option(tmp_path):
     config = TrainConfig.load(tmp_path / "run" / "config.json")
     for option, value in arguments.items():
         assert getattr(config, option[2:].replace("-", "_")) == value, option
+    assert (config.freeze, config.freeze_schedule) == (("features.0",), True)
+    assert (config.schedule.name, config.schedule.step_size) == ("step", 1)
 
 
 def test_train_from_a_file_that_options_override(tmp_path):
@@ -110,7 +122,7 @@ def test_train_from_a_file_that_options_override(tmp_path):
     good("train", "--config", path, "--batch-size", 256, "--ber", 0.01, "--out", tmp_path / "run")
     config = TrainConfig.load(tmp_path / "run" / "config.json")
     assert (config.batch_size, config.learning_rate, config.epochs) == (256, 0.01, 1)
-    assert config.faults == bit_errors(0.01)
+    assert config.faults == scheduled(bit_errors(0.01))
     good("train", "--config", tmp_path / "run" / "config.json", "--out", tmp_path / "again")
     assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "run" / "config.json").read_text()
 

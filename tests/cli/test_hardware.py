@@ -17,6 +17,7 @@ from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.models import MapFaults, ProfileFaults, Select
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
+from hwfault.train.schedule import scheduled
 
 from .conftest import files, good, hwfault, refused
 
@@ -177,7 +178,7 @@ def test_a_saved_plan(run, tmp_path):
 def test_train_under_a_profile_and_a_map(tmp_path, device):
     good("train", "--epochs", 1, "--faults", SRAM, "--device", 4, "--seed", 1, "--out", tmp_path / "one")
     config = TrainConfig.load(tmp_path / "one" / "config.json")
-    assert config.faults == (ProfileFaults(profile="sram14-ibm-7points", at={"operating_point": 0}),)
+    assert config.faults == scheduled([ProfileFaults(profile="sram14-ibm-7points", at={"operating_point": 0})])
     assert (config.device, config.seed) == (4, 1)
     good("train", "--config", tmp_path / "one" / "config.json", "--out", tmp_path / "again")
     one, again = (tmp_path / name / "checkpoint.safetensors" for name in ("one", "again"))
@@ -194,7 +195,7 @@ def test_train_under_a_profile_and_a_map(tmp_path, device):
         tmp_path / "map",
     )
     (fault,) = TrainConfig.load(tmp_path / "map" / "config.json").faults
-    assert fault == MapFaults(file=str(device), sites=[Select(name="features.*.weight_quant")])
+    assert fault.fault == MapFaults(file=str(device), sites=[Select(name="features.*.weight_quant")])
 
 
 def same_weights(one, other):

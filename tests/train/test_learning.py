@@ -81,7 +81,7 @@ def test_a_name_is_enough_where_no_key_must_be_given():
     assert TrainConfig(schedule="plateau").schedule == Plateau()
     with pytest.raises(ModelError, match=r"schedule\.step: step_size: Field required"):
         TrainConfig(schedule="step")
-    with pytest.raises(ModelError, match="'cosin' found .*'cosine'"):
+    with pytest.raises(ModelError, match=r"'cosin' found .*'cosine'"):
         TrainConfig(schedule="cosin")
     with pytest.raises(ModelError, match="unknown key 'gama': did you mean 'gamma'"):
         TrainConfig(schedule={"name": "exponential", "gama": 0.5})

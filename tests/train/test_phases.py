@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -28,8 +30,8 @@ def test_epochs_are_counted_over_all_phases():
 
 
 def test_schedules_count_from_where_the_faults_are_given():
-    shared = [{"epochs": 2}, {"epochs": 2}, {"epochs": 3, "faults": [RISING]}, {"epochs": 1}, {"epochs": 1, "faults": []}]
-    _, history, _ = trained(faults=[RISING], phases=shared)
+    phases = [{}, {}, {"epochs": 3, "faults": [RISING]}, {"epochs": 1}, {"epochs": 1, "faults": []}]
+    _, history, _ = trained(faults=[RISING], phases=phases)
     assert [e.ramp for e in history] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1 / 3, 2 / 3, 1, 1, 0])
 
 
@@ -46,7 +48,7 @@ def test_the_optimiser_begins_afresh():
     """A first step of Adam has the size of the learning rate, whatever went before."""
     rate, still = 1e-3, {"weight_decay": 0, "schedule": "constant", "batch_size": 48, "optimizer": "adam"}
     _, _, seen = trained(epochs=1, **still, learning_rate=rate, phases=[{}, {}, {}])
-    sizes = [float((b["3.bias"] - a["3.bias"]).abs().max()) for a, b in zip(seen, seen[1:], strict=False)]
+    sizes = [float((b["3.bias"] - a["3.bias"]).abs().max()) for a, b in pairwise(seen)]
     assert sizes == pytest.approx([rate, rate], rel=0.01)
 
 
