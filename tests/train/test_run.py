@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 import torch
-from torch import nn
 from tensorboardX.proto.event_pb2 import Event
+from torch import nn
 
 from hwfault.errors import FileError, HwfaultError
 from hwfault.profiles.models import bit_errors
