@@ -60,10 +60,10 @@ class TrainConfig(Record):
 
     Network and data: `network` is a name of `hwfault.train.networks` or module:function, called with `network_args`,
     and begins with the weights in the file `initial`, if given: its float twin's, or its own. `data` is a data set's
-    name (its files in `data_folder`), an .npz file or module:function; `validation` of it (a share below 1, or a number
-    of samples) is kept from training to be measured after each epoch. `augment` is "crop_flip", "resized_crop" or
-    module:function, `transform` a torchvision transform as module:function, `image_size` the side of images of a folder
-    in pixels, `workers` the threads that read files; `normalise` false leaves pixels in [0, 1].
+    name (its files in `data_folder`), an .npz file or module:function; `validation` of it (a share below 1, or a
+    number of samples) is kept from training to be measured after each epoch. `augment` is "crop_flip", "resized_crop"
+    or module:function, `transform` a torchvision transform as module:function, `image_size` the side of images of a
+    folder in pixels, `workers` the processes that read them; `normalise` false leaves pixels in [0, 1].
 
     Faults and loss: `faults` strike by their schedules; `gradient` is what flows back through a faulty word. `loss` is
     "cross_entropy" (with `label_smoothing`) or "squared_hinge": of the network with faults (`loss_on` "faulty"),

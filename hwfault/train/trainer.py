@@ -86,7 +86,8 @@ class Run:
         return self._folder / LAST
 
     def _check(self) -> None:
-        """Finds out before the first phase whether the faults of all fit the network, and whether ranks have data."""
+        """Finds out before the first phase what does not fit: faults, figures to monitor, the augmentation, ranks."""
+        self._data.train.reader(self._phases[0].augment, seed=0, workers=0, device=torch.device("cpu"))
         trainer = self._trainer(self._phases[0])
         parts = {"training": self._data.train, "validation": self._data.validation}
         for name, split in parts.items():
@@ -157,14 +158,10 @@ class Run:
     def _callbacks(self, phase: Phase) -> list[Callback]:
         config, found = phase.config, list[Callback]()
         if config.early_stopping:
-            column = monitored(config, columns(config, validation=self._data.validation is not None)) or "loss"
-            mode = "min" if smaller_is_better(column) else "max"
-            rules: dict[str, Any] = {
-                "patience": config.early_stopping,
-                "min_delta": 0.0,
-                "check_on_train_epoch_end": True,
-            }
-            found.append(EarlyStopping(column, mode=mode, **rules))
+            figures = columns(config, validation=self._data.validation is not None)
+            column = monitored(config, figures) or "loss"
+            mode, patience = "min" if smaller_is_better(column) else "max", config.early_stopping
+            found.append(EarlyStopping(column, 0.0, patience, mode=mode, check_on_train_epoch_end=True))
         if self._folder is not None:
             found.append(Keep(self._folder, self._config))
         return [*found, _Tell(self._watch)]

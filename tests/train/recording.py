@@ -27,9 +27,8 @@ class Noted(qnn.QuantLinear):
 
 
 def network():
-    return nn.Sequential(
-        Noted(4, 8, bias=True, weight_bit_width=4), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 3)
-    )
+    first = Noted(4, 8, bias=True, weight_bit_width=4)
+    return nn.Sequential(first, nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 3))
 
 
 def mortal():

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,3 +180,13 @@ def test_wrong_configurations(tmp_path, text, words):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileError, match="cannot be read"):
         TrainConfig.load(tmp_path / "none.yaml")
+
+
+def test_configurations_and_the_training_function_are_had_without_lightning():
+    """Which takes seconds to import."""
+    statement = "import hwfault.train.run, hwfault.train.driver, hwfault.demo, sys; print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", statement], capture_output=True, text=True, check=True, env=environment
+    )
+    assert not {"lightning", "tensorboardX"} & {name.split(".")[0] for name in done.stdout.split()}

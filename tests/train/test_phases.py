@@ -30,14 +30,8 @@ def test_epochs_are_counted_over_all_phases():
 
 
 def test_schedules_count_from_where_the_faults_are_given():
-    shared = [
-        {"epochs": 2},
-        {"epochs": 2},
-        {"epochs": 3, "faults": [RISING]},
-        {"epochs": 1},
-        {"epochs": 1, "faults": []},
-    ]
-    _, history, _ = trained(faults=[RISING], phases=shared)
+    phases = [{}, {}, {"epochs": 3, "faults": [RISING]}, {"epochs": 1}, {"epochs": 1, "faults": []}]
+    _, history, _ = trained(faults=[RISING], phases=phases)
     assert [e.ramp for e in history] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1 / 3, 2 / 3, 1, 1, 0])
 
 
