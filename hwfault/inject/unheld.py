@@ -157,9 +157,8 @@ def _from_numpy(x: Tensor) -> Tensor:
 
 
 def _shared_memory(x: Tensor) -> Tensor:
-    made: Tensor = (x * 2).detach()
-    made.share_memory_()  # type: ignore[no-untyped-call]
-    return made
+    shared: Tensor = (x * 2).detach().share_memory_()  # type: ignore[no-untyped-call]
+    return shared
 
 
 class _Quantizer(nn.Module):
