@@ -240,7 +240,9 @@ def test_held_gradients_are_not(name):
 
 
 @pytest.mark.parametrize(
-    "keep", [lambda g: g, lambda g: g[0], lambda g: g.detach().numpy(), lambda g: g.detach()], ids=str
+    "keep",
+    [lambda g: g, lambda g: g[0], lambda g: g.detach().numpy(), lambda g: g.detach()],
+    ids=("itself", "a part", "as numpy", "detached"),
 )
 def test_gradients_that_a_hook_keeps_are_not(keep):
     def run(f, x):
