@@ -157,7 +157,8 @@ def _from_numpy(x: Tensor) -> Tensor:
 
 
 def _shared_memory(x: Tensor) -> Tensor:
-    return (x * 2).detach().share_memory_()
+    shared: Tensor = (x * 2).detach().share_memory_()  # type: ignore[no-untyped-call]
+    return shared
 
 
 class _Quantizer(nn.Module):

@@ -205,8 +205,8 @@ def test_evaluate_a_sweep_as_table_files_and_json(run, tmp_path):
 
 
 def test_evaluate_chosen_sites_and_a_file_of_faults(run, yaml, tmp_path):
-    table = good("evaluate", run, "--faults", yaml, "--seeds", 1).stdout.splitlines()
-    assert table[1].startswith(str(yaml))
+    table = good("evaluate", run, "--faults", f"mine={yaml}", "--seeds", 1).stdout.splitlines()
+    assert table[1].startswith("mine")
     assert good("evaluate", run, "--seeds", 1).stdout.splitlines()[1].startswith("no faults")
     only = good("evaluate", run, "--rates", "0.05", "--select", "input.*", "--seeds", "1-3", "--json").json[0]
     every = good("evaluate", run, "--rates", "0.05", "--seeds", "1-3", "--json").json[0]
