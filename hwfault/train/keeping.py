@@ -45,7 +45,7 @@ class Keep(Checkpoint):
             try:
                 self._keep_network(module)
             except FileError as error:
-                problem = error
+                problem = self._with_advice(error)
         share_problem(problem, module.device)
         module.done = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         self._keep_state(trainer)
@@ -53,9 +53,11 @@ class Keep(Checkpoint):
     def _keep_state(self, trainer: lightning.Trainer) -> None:
         trainer.save_checkpoint(self._folder / LAST)
         problem = cast(AtomicCheckpoints, trainer.strategy.checkpoint_io).problem
-        if problem is not None:
-            problem = FileError(f"{problem}; the one before is intact: go on from it with --resume")
-        share_problem(problem, trainer.strategy.root_device)
+        share_problem(problem and self._with_advice(problem), trainer.strategy.root_device)
+
+    def _with_advice(self, problem: FileError) -> FileError:
+        kept = (self._folder / LAST).exists()
+        return FileError(f"{problem}; what was kept before is whole: go on from it with --resume") if kept else problem
 
     def _keep_network(self, module: Classifier) -> None:
         history, folder = module.history, self._folder

@@ -1,6 +1,7 @@
 """Lightning's Trainer, set up in one place, and a run of all phases with it."""
 
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import Any, cast
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from hwfault.errors import ModelError
+from hwfault.errors import HwfaultError, ModelError
 from hwfault.train import ranks, state
 from hwfault.train.ckpt import AtomicCheckpoints
 from hwfault.train.classifier import Classifier
@@ -24,7 +26,7 @@ from hwfault.train.folder import LAST
 from hwfault.train.history import Epoch, check_monitor, columns, monitored, smaller_is_better
 from hwfault.train.keeping import Keep
 from hwfault.train.phases import Phase, phases_of, prepared
-from hwfault.train.placement import placement
+from hwfault.train.placement import on_all_ranks, placement
 from hwfault.train.spec import is_code, named
 
 _NEEDLESS = (  # warnings of Lightning's about what is meant to be so, and about torch's own parts
@@ -107,7 +109,8 @@ class Run:
         with self._driver(phase, trainer) as driver, _frozen(self._network, phase.frozen):
             module = Classifier(self._network, self._data, phase, driver, self.history, self._counts)
             try:
-                trainer.fit(module, ckpt_path=checkpoint)
+                with _interruptible():
+                    trainer.fit(module, ckpt_path=checkpoint)
             finally:
                 self._network.to(self._device)  # Lightning leaves it on the CPU
             self._counts = module.counts()
@@ -178,6 +181,19 @@ class _Tell(Checkpoint):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._watch.epoch(cast(Classifier, pl_module).history[-1])
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are exceptions as ever; Lightning makes them ends of the process, the latter a good one."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException:
+        raise on_all_ranks(HwfaultError("stopped by SIGTERM; a run in a folder goes on with --resume")) from None
+    except SystemExit:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+        raise KeyboardInterrupt from None
 
 
 @contextmanager

@@ -1,4 +1,6 @@
 import logging
+import os
+import signal
 import warnings
 from dataclasses import replace
 
@@ -275,6 +277,25 @@ def test_a_loss_that_is_not_finite_stops_training():
     ):
         train(network, small.data(), config, progress=poison)
     assert not attached(network)
+
+
+def test_interrupts_are_exceptions_as_ever():
+    def interrupt(_epoch):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    network = build("tests.train.small:network")
+    with pytest.raises(KeyboardInterrupt):
+        train(network, small.data(), TrainConfig(faults=bit_errors(0.01)), progress=interrupt)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not attached(network)
+
+
+def test_being_asked_to_end_is_an_error():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(HwfaultError, match="stopped by SIGTERM; a run in a folder goes on with --resume"):
+        trained(progress=lambda _epoch: os.kill(os.getpid(), signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_too_few_outputs():
