@@ -172,7 +172,11 @@ def test_archives_that_unpack_to_too_much(tmp_path, monkeypatch):
         load("cifar10", folder=tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b"not tar" * 200), gzip.compress(bytes(512))[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not gzip", gzip.compress(b"not tar" * 200), gzip.compress(bytes(512))[:-9]],
+    ids=("empty", "no gzip", "no tar", "cut"),
+)
 def test_no_archive_at_all(tmp_path, content):
     files.write(tmp_path, "cifar-10-binary.tar.gz", content)
     with pytest.raises(FileError, match=r"cifar-10-binary\.tar\.gz: (not a readable|holds no)"):
