@@ -1,12 +1,11 @@
 // The C functions of hwfault.h.
 #include <algorithm>
 #include <numeric>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "accumulate.h"
 #include "inject.h"
+#include "parts.h"
 #include "protect.h"
 
 namespace {
@@ -14,8 +13,7 @@ namespace {
 using namespace hwfault;
 
 constexpr int64_t kFailed = -1;
-// a host whose own threads still spin (torch has such) lets a new one wait for about as long as copying these takes
-constexpr int64_t kUnitsPerThread = 2048;
+constexpr int64_t kUnitsPerThread = 256;
 
 thread_local std::string last_error;
 
@@ -35,18 +33,7 @@ int64_t share_out(int64_t count, int64_t threads, F work, int64_t least = kUnits
   const int64_t parts = std::max<int64_t>(1, std::min(threads, count / least));
   if (parts == 1) return work(0, count);
   std::vector<int64_t> sums(parts, 0);
-  std::vector<std::thread> pool;
-  pool.reserve(parts);
-  const auto part = [&](int64_t i) { sums[i] = work(count * i / parts, count * (i + 1) / parts); };
-  int64_t started = 1;
-  try {
-    for (; started < parts; ++started) pool.emplace_back(part, started);
-  } catch (const std::system_error&) {
-    // no more threads to be had: the rest is done here
-  }
-  part(0);
-  for (int64_t i = started; i < parts; ++i) part(i);
-  for (std::thread& thread : pool) thread.join();
+  run_parts(parts, [&](int64_t i) { sums[i] = work(count * i / parts, count * (i + 1) / parts); });
   return std::accumulate(sums.begin(), sums.end(), int64_t{0});
 }
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hwfault.errors import HwfaultError, PlanError, nearest
 from hwfault.inject.accumulators import accumulator_layers, accumulator_site
 from hwfault.inject.clock import Clock
+from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
 from hwfault.inject.halves import Range
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
@@ -317,7 +318,8 @@ class SiteHook:
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         unheld = output_is_unheld(output)  # before anything else here holds it
-        refuse_export()
+        if traced():
+            refuse_export()
         if not proxy.is_quant_enabled:  # switched off meanwhile, as by Brevitas' calibration: no integers, no faults
             return None
         is_quant_tensor = isinstance(output, IntQuantTensor)

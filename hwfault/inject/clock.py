@@ -34,7 +34,7 @@ class Clock:
         self._step = self._zero
         self._training = False
         self._epoch = self._zero
-        self._numbers: dict[int, Tensor] = {}
+        self._numbers: dict[int | None, Tensor] = {}
 
     def tick(self, model: nn.Module, args: Any = ()) -> None:
         """Begins a forward: a pre-hook, so that a recomputation in the backward pass sees the same numbers."""
@@ -103,8 +103,12 @@ class Clock:
 
     def of_parameters(self) -> Tensor:
         """The sample number (1,) of parameters: the step in training, 0 in evaluation."""
-        step = self._step if self._hold is None else self._hold
-        return step.clone().reshape(1)  # a clone, as one made in inference mode cannot be kept for a backward
+        if self._hold is not None:
+            return self._hold.reshape(1)
+        if None not in self._numbers:
+            with torch.inference_mode(False):  # what is made in it cannot be kept for a backward
+                self._numbers[None] = self._step.clone().reshape(1)
+        return self._numbers[None]
 
     def of_periods(self, batch: int | None, refresh: Refresh) -> Tensor:
         """The refresh period (batch,) of each element of a batch; (1,) for parameters, whose batch is None.

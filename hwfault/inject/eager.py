@@ -45,7 +45,7 @@ def struck(x: Tensor, faults: Faults, straight_through: bool, unheld: bool) -> T
 
     Where `unheld` says that only the caller holds x, the result may be x itself, overwritten.
     """
-    if _traced() or not is_plain(x):
+    if traced() or not is_plain(x):
         return faults.kernel.strike(x, *faults.tensors, *faults.numbers, straight_through, faults.reads_stored)
     differentiable = x.requires_grad and torch.is_grad_enabled()
     keeps_x = differentiable and faults.reads_stored and not straight_through
@@ -64,7 +64,7 @@ def _writable(x: Tensor, differentiable: bool) -> bool:
     return history and x.is_contiguous() and x._backward_hooks is None and not x.retains_grad
 
 
-def _traced() -> bool:
+def traced() -> bool:
     """Whether somebody follows the operators that are called, or computes more than their values."""
     return bool(
         torch.compiler.is_compiling()
@@ -109,7 +109,7 @@ class _Struck(torch.autograd.Function):
 
 
 def _zeroed(gradient: Tensor, x: Tensor | None, faults: Faults, unheld: bool) -> Tensor:
-    if _traced() or torch.is_grad_enabled() or not is_plain(gradient):
+    if traced() or torch.is_grad_enabled() or not is_plain(gradient):
         return faults.kernel.zero(gradient, x, *faults.tensors, *faults.numbers)
     source = gradient.contiguous()
     own = unheld or source is not gradient

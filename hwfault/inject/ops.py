@@ -13,7 +13,7 @@
 """
 
 import ctypes
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -159,9 +159,10 @@ class Grid:
         representation: int,
     ) -> None:
         self.batch, self.words = _batch_and_words(x, samples)
-        batch = self.batch
-        s = _along_axis(x, scale, batch, "scale")
-        z = _along_axis(x, zero_point, batch, "zero point")
+        if scale.numel() == zero_point.numel() == 1 and max(scale.dim(), zero_point.dim()) <= x.dim():
+            self.format = _one_scale(scale.item(), zero_point.item(), bit_width, signed, representation)
+            return
+        s, z = (_along_axis(x, t, self.batch, what) for t, what in ((scale, "scale"), (zero_point, "zero point")))
         self._alive = (s, z)
         pointers = (s.address, s.length, s.inner, z.address, z.length, z.inner)
         self.format = native.format(*pointers, bit_width, signed, representation)
@@ -173,11 +174,14 @@ class _Draw:
     def __init__(self, x: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], codes: bool = True) -> None:
         samples, seed, program, scale, zero_point = tensors
         samples, program = samples.contiguous(), program.contiguous()
-        grid = Grid(x, samples, scale, zero_point, *numbers) if codes else None
-        self._alive = (grid, samples, program)
-        self.format = grid.format if grid else _integers(*numbers)
-        where = (samples.data_ptr(), *_batch_and_words(x, samples))
-        self.draw = native.draw(int(seed.item()), *where, program.data_ptr(), program.numel())
+        if codes:
+            grid = Grid(x, samples, scale, zero_point, *numbers)
+            self._alive, self.format = (grid, samples, program), grid.format
+            where = (samples.data_ptr(), grid.batch, grid.words)
+        else:
+            self._alive, self.format = (None, samples, program), _one_scale(1.0, 0.0, *numbers)
+            where = (samples.data_ptr(), *_batch_and_words(x, samples))
+        self.draw = native.draw(seed.item(), *where, program.data_ptr(), program.numel())
 
 
 def _batch_and_words(x: Tensor, samples: Tensor) -> tuple[int, int]:
@@ -190,14 +194,16 @@ def _batch_and_words(x: Tensor, samples: Tensor) -> tuple[int, int]:
     return batch, x.numel() // batch if batch else x.shape[1:].numel()
 
 
-_ONE, _ZERO = ctypes.c_double(1), ctypes.c_double(0)
-
-
-@cache
-def _integers(bit_width: int, signed: bool, representation: int) -> native.Format:
-    """Values that are their codes."""
-    grid = (ctypes.addressof(_ONE), 1, 1, ctypes.addressof(_ZERO), 1, 1)
-    return native.format(*grid, bit_width, signed, representation)
+@lru_cache(1024)
+def _one_scale(scale: float, zero_point: float, bit_width: int, signed: bool, representation: int) -> native.Format:
+    """The format of values that share one scale; kept, as most are asked for again in the backward pass."""
+    values = (ctypes.c_double * 2)(scale, zero_point)
+    address = ctypes.addressof(values)
+    made = native.format(
+        address, 1, 1, address + ctypes.sizeof(ctypes.c_double), 1, 1, bit_width, signed, representation
+    )
+    made.values = values
+    return made
 
 
 class _Along(NamedTuple):

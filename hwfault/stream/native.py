@@ -47,6 +47,8 @@ class Format(Structure):
         ("is_signed", c_int32),
         ("representation", c_int32),
     )
+    values: object = None
+    """What holds the numbers that the pointers point to, if that is to live as long as the struct."""
 
 
 class Map(Structure):

@@ -62,7 +62,7 @@ def by(way, run):
             patch.setattr(attach, "output_is_unheld", lambda _output: False)
             patch.setattr(eager, "gradient_is_unheld", lambda _gradient: False)
         if way == "operators":
-            patch.setattr(eager, "_traced", lambda: True)
+            patch.setattr(eager, "traced", lambda: True)
         return run()
 
 
