@@ -7,25 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hwfault.cli.common import (
-    Rates,
-    batch_size_option,
-    data_folder_option,
-    data_option,
-    json_option,
-    load_run,
-    network_option,
-    print_json,
-    print_table,
-    progress,
-    seeds_option,
-    split_of,
-    split_option,
-    transform_option,
-    workers_option,
-)
+from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
-from hwfault.cli.measuring import measured, statistics_tables, warn_of_one_seed
+from hwfault.cli.measuring import Measuring, measured, measuring_options, statistics_tables, warn_of_one_seed
+from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
     from hwfault.campaign import Campaign, Point, Trials
@@ -109,11 +94,7 @@ class _Asked:
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
-@network_option
-@data_option
-@data_folder_option
-@transform_option
-@split_option
+@run_options
 @many_fault_options
 @click.option("--plan", "plans", multiple=True, help="A saved plan (.json); several are compared; LABEL=... names one.")
 @click.option("--rates", type=Rates(), help="Sweep symmetric bit errors over these rates, e.g. 0,0.001,0.03.")
@@ -125,19 +106,12 @@ class _Asked:
 @click.option(
     "--statistics", is_flag=True, help="Print what the faults do at each site: rate, flips of each bit, RMSE."
 )
-@seeds_option
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first so many samples.  [default: all]")
-@batch_size_option
-@workers_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for results, pictures, and trials to go on from.")
+@measuring_options
 @json_option
 def command(
     run: Path,
-    network: str | None,
-    data: str | None,
-    data_folder: Path | None,
-    transform: str | None,
-    split: str,
+    trusted: Trusted,
     given: Given,
     plans: tuple[str, ...],
     rates: tuple[float, ...] | None,
@@ -145,11 +119,8 @@ def command(
     by_site: str | None,
     by_bit: bool,
     statistics: bool,
-    seeds: tuple[int, ...],
     samples: int | None,
-    batch_size: int,
-    workers: int,
-    out: Path | None,
+    how: Measuring,
     as_json: bool,
 ) -> None:
     """Accuracy of RUN (a folder of `hwfault train`, or a checkpoint) on its held-out data, under faults or without.
@@ -160,23 +131,23 @@ def command(
     """
     from hwfault.campaign import Campaign, report
     from hwfault.campaign.store import question
-    from hwfault.files import output_folder
 
-    folder = None if out is None else output_folder(out)
+    folder = how.folder()
     asked = _Asked(given, plans, rates, sweep, by_site, by_bit)
     asked.check()
     lists = asked.lists()
-    model, config, held_out = load_run(run, network, data, folder=data_folder, transform=transform)
-    on = split_of(held_out, config, split)
+    model, config, data = trusted.load(run)
+    on = how.split_of(data, config)
     first = None if samples is None else range(min(samples, len(on)))
-    how = {"device": given.device, "batch_size": batch_size, "workers": workers, "statistics": statistics}
-    campaign = Campaign(model, on, indices=first, **how)  # type: ignore[arg-type]
+    rest = {"device": given.device, "batch_size": how.batch_size, "workers": how.workers, "statistics": statistics}
+    campaign = Campaign(model, on, indices=first, **rest)  # type: ignore[arg-type]
     points = asked.points(campaign, lists)
-    told = {"network": network or config.network, "data": data or config.data, "split": split}
+    names = {"network": trusted.network or config.network, "data": trusted.data or config.data}
+    told = {**names, "split": how.split}
     why = {} if folder is None else question(campaign, points, **told)
     kept = None if folder is None else folder / "trials.jsonl"
     with progress() as begin:
-        results = measured(campaign, points, seeds, what="evaluating", begin=begin, kept=kept, question=why)
+        results = measured(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept, question=why)
     if by_site is not None:
         results.sort(key=lambda point: point.mean)
     if folder is not None:
@@ -186,7 +157,7 @@ def command(
         print_json([point.to_data() for point in results])
     else:
         _print(results, asked)
-    warn_of_one_seed(seeds)
+    warn_of_one_seed(how.seeds)
 
 
 def _draw(path: Path, results: "Sequence[Trials]", asked: _Asked, run: str, network: str) -> None:
