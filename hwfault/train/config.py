@@ -141,6 +141,8 @@ class TrainConfig(Record):
                 f"validation is {self.validation:g}, expected a share of the training data below 1, or a whole number "
                 "of samples"
             )
+        if taken := {"seed", "spec"} & self.network_args.keys():
+            raise ValueError(f"network_args has the key {min(taken)!r}, expected others: `seed` and `network` say that")
         for number, part in enumerate(self.parts):
             if problem := part._contradiction():
                 raise ValueError(f"phases.{number}: {problem}" if self.phases else problem)

@@ -34,4 +34,9 @@ def not_a_network():
     return {"not": "a network"}
 
 
+def broken(*_given):
+    """Of the user's code anything may be broken: a network, data, a transform, an augmentation."""
+    raise KeyError("broken on purpose")
+
+
 CONSTANT = 3
