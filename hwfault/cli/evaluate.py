@@ -48,9 +48,9 @@ class _Asked:
     def check(self) -> None:
         """Raises UsageError for options that contradict each other."""
         ways = {"--rates": self.rates is not None, "--sweep": self.sweep is not None}
-        ways |= {"--by-site": self.by_site is not None, "--by-bit": self.by_bit}
-        chosen = [option for option, given in ways.items() if given]
-        if len(chosen) > 1:
+        parts = {"--by-site": self.by_site is not None, "--by-bit": self.by_bit}
+        chosen = [option for option, given in (ways | parts).items() if given]
+        if len(chosen) > 1 and any(ways.values()):
             raise click.UsageError(f"{' and '.join(chosen)} were given together, expected one of them")
         if self.rates is not None and (self.given.anything or self.plans):
             raise click.UsageError("--rates and --faults, --ber or --plan were both given, expected one of them")
@@ -78,7 +78,7 @@ class _Asked:
     def points(self, campaign: "Campaign", lists: "Mapping[str, Faults]") -> "list[Point]":
         """The points of the campaign."""
         from hwfault.campaign import Point
-        from hwfault.campaign.points import at_operating_points, at_rates, each_bit, each_site
+        from hwfault.campaign.points import at_operating_points, at_rates, each_bit, each_bit_of_each_site, each_site
 
         if self.rates is not None:
             return at_rates(self.rates, self.given.selected)
@@ -89,7 +89,9 @@ class _Asked:
             return [Point.of(faults, labels={"faults": name}) for name, faults in named.items()]
         (faults,) = lists.values()
         plan = campaign.whole_plan(Point.of(faults))
-        return each_bit(faults, plan) if self.by_site is None else each_site(faults, plan, self.by_site)
+        if self.by_site is None:
+            return each_bit(faults, plan)
+        return (each_bit_of_each_site if self.by_bit else each_site)(faults, plan, self.by_site)
 
 
 @click.command("evaluate")
@@ -102,7 +104,7 @@ class _Asked:
 @click.option(
     "--by-site", is_flag=False, flag_value="*", metavar="[GLOB]", help="Each site (whose name matches) struck alone."
 )
-@click.option("--by-bit", is_flag=True, help="Each bit plane struck alone.")
+@click.option("--by-bit", is_flag=True, help="Each bit plane struck alone; with --by-site, of each site.")
 @click.option(
     "--statistics", is_flag=True, help="Print what the faults do at each site: rate, flips of each bit, RMSE."
 )
@@ -187,11 +189,13 @@ def _axis_label(axis: str, lists: "Iterable[Sequence[FaultModel]]") -> str:
 
 
 def _name(point: "Trials") -> str:
-    return f"bit {point.labels['bit']}" if "bit" in point.labels else str(next(iter(point.labels.values())))
+    parts = {key: value for key, value in point.labels.items() if key in ("site", "bit")} or point.labels
+    return " ".join(f"bit {value}" if key == "bit" else str(value) for key, value in parts.items())
 
 
 def _told(asked: _Asked) -> str:
-    alone = "each bit plane alone" if asked.by_bit else "each site alone" if asked.by_site is not None else ""
+    of_what = [what for what, given in (("bit", asked.by_bit), ("site", asked.by_site is not None)) if given]
+    alone = f"each {' of each '.join(of_what)} alone" if of_what else ""
     names = [] if not alone else [*asked.given.lists, *by_name(asked.plans, "--plan")]
     return ", ".join([*names, alone or "faults compared"])
 
