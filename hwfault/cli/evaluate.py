@@ -144,6 +144,8 @@ def command(
     rest = {"device": given.device, "batch_size": how.batch_size, "workers": how.workers, "statistics": statistics}
     campaign = Campaign(model, on, indices=first, **rest)  # type: ignore[arg-type]
     points = asked.points(campaign, lists)
+    for point in points:
+        campaign.whole_plan(point, how.seeds[0])  # what does not fit is told before the first trial
     names = {"network": trusted.network or config.network, "data": trusted.data or config.data}
     told = {**names, "split": how.split}
     why = {} if folder is None else question(campaign, points, **told)

@@ -94,8 +94,8 @@ def _read(path: Path | str) -> _Content:
         return _Content(state, config, dict(json.loads(metadata[_FORMATS])))
     except SafetensorError as error:
         raise FileError(
-            f"{path}: not a complete safetensors file ({error}); it may be truncated, or not be a "
-            "run's checkpoint, which hwfault train writes (.safetensors)"
+            f"{path}: not a complete safetensors file ({error}); it may be truncated, or another kind of file: "
+            "expected a run's folder or its checkpoint (.safetensors)"
         ) from None
     except KeyError as error:
         raise FileError(f"{path}: has no {error.args[0]}, expected a checkpoint written by hwfault train") from None
