@@ -75,10 +75,7 @@ class Trusted:
         if path.exists() and path.suffix != ".onnx":
             model, _, data = self.load(path)
             return sites(model, data.example)
-        if self != Trusted():
-            raise click.UsageError(
-                f"--network, --data, --data-folder and --transform go with a run or checkpoint, given {source}"
-            )
+        self.check_unused(source)
         if path.suffix == ".onnx":
             from hwfault.graph.qonnxgraph import graph_sites
             from hwfault.graph.session import load_model
@@ -87,6 +84,13 @@ class Trusted:
         from hwfault.train.networks import build
 
         return sites(build(source))
+
+    def check_unused(self, source: str) -> None:
+        """Raises UsageError if the options say anything: the source is no run."""
+        if self != Trusted():
+            raise click.UsageError(
+                f"--network, --data, --data-folder and --transform go with a run or checkpoint, given {source}"
+            )
 
     def _refuse_code(self, run: Path, key: str, stored: str | None) -> None:
         from hwfault.train.spec import is_code
