@@ -69,8 +69,7 @@ class _Some:
 
     def fetched(self, x: Tensor) -> Tensor:
         """A tensor on the CPU that has these words of x, and zeros that take no memory elsewhere."""
-        zeros = np.zeros(x.numel() * x.element_size(), dtype=np.uint8)
-        part = torch.from_numpy(zeros).view(x.dtype).view(x.shape)
+        part = torch.from_numpy(np.zeros(x.shape, dtype=f"i{x.element_size()}")).view(x.dtype)
         part.view(-1)[self._here] = x.reshape(-1)[self._there].cpu()
         return part
 

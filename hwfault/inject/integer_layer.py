@@ -172,7 +172,7 @@ class IntegerLayer:
         return (scale.numel(),) if self.linear else (scale.numel(), *[1] * (weight.dim() - 2))
 
     def _check_grid(self, x: Tensor, x_int: Tensor, scale: Tensor) -> None:
-        """Raises PlanError if the inputs are not the integers times the scale; on a device, which it waits for, once."""
+        """Raises PlanError for inputs that are not the integers times the scale; looks once on devices, as it waits."""
         if torch.compiler.is_compiling() or x.dtype not in (torch.float32, torch.float64):
             return
         if x.device.type != "cpu":
