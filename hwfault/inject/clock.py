@@ -21,6 +21,11 @@ class Clock:
     """
 
     def __init__(self, device: torch.device) -> None:
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise HwfaultError(
+                "sample numbers that begin inside a CUDA graph would begin anew at every replay; run one forward "
+                "before the capture"
+            )
         self.samples: Tensor | None = None
         self.rank, self.world = 0, 1
         self.no_forward: Callable[[nn.Module], bool] | None = None

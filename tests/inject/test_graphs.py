@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from hwfault.errors import HwfaultError
 from hwfault.inject import QuantFaultInjectionLayer, inject, sites
+from hwfault.inject.clock import Clock
+from hwfault.inject.strike import Strike
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips, WordFaults
 
@@ -104,6 +107,12 @@ def test_numbers_that_a_forward_keeps_are_never_written():
     assert all(torch.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(*grads, strict=True))
 
 
+def test_counters_that_would_begin_anew_at_every_replay(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(HwfaultError, match="run one forward before the capture"):
+        Clock(torch.device("cuda"))
+
+
 @torch.no_grad()
 def test_held_faults_can_be_moved_between_replays():
     model, x, seen = build("cnn"), batch(4), Seen()
@@ -172,9 +181,6 @@ def test_compilers_are_told_that_the_counters_stay_where_they_are():
 
 
 def test_plans_that_are_no_programs_are_refused_where_they_are_attached():
-    from hwfault.errors import HwfaultError
-    from hwfault.inject.strike import Strike
-
     model = build("cnn")
     plan = resolve(sites(model), FAULTS)
     broken = plan.model_copy(update={"tables": ((3, 5), *plan.tables[1:])})
