@@ -1,7 +1,7 @@
 """Sums on CUDA devices that are exact wherever every partial sum is: integers below 2^24 in float32."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,16 +19,34 @@ def exact_on_cuda() -> Iterator[None]:
     Then layers whose integers (values without their scale, a power of two) sum to less than 2^24 in magnitude give the
     bits that they give on the CPU. Nothing changes on the CPU.
     """
-    with ExitStack() as stack:
-        for module, name, value in _settings():
-            stack.callback(setattr, module, name, getattr(module, name))
+    switches: list[tuple[Any, str]] = [(cudnn, "enabled"), *((cuda.matmul, name) for name in _REDUCED)]
+    before = [getattr(module, name) for module, name in switches]
+    try:
+        for module, name in switches:
+            setattr(module, name, False)
+        with _without_tf32():
+            yield
+    finally:
+        for (module, name), value in zip(switches, before, strict=True):
             setattr(module, name, value)
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Matrix products without TF32, by the old name of the setting and by that of torch 2.9, which must agree."""
+    new = getattr(cuda.matmul, "fp32_precision", None)
+    try:
+        old = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by the new name before: torch wants no other from then on
+        old = None
+    try:
+        if old is not None:
+            torch.set_float32_matmul_precision("highest")
+        else:
+            cuda.matmul.fp32_precision = "ieee"
         yield
-
-
-def _settings() -> list[tuple[Any, str, Any]]:
-    reduced: list[tuple[Any, str, Any]] = [(cuda.matmul, name, False) for name in _REDUCED]
-    # torch 2.9 has a new name for the setting, and does not want both to be used
-    new = hasattr(torch.backends, "fp32_precision")
-    tf32 = (cuda.matmul, "fp32_precision", "ieee") if new else (cuda.matmul, "allow_tf32", False)
-    return [(cudnn, "enabled", False), tf32, *reduced]
+    finally:
+        if old is not None:
+            torch.set_float32_matmul_precision(old)
+        if new is not None:
+            cuda.matmul.fp32_precision = new

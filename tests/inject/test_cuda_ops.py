@@ -37,7 +37,7 @@ def _fast():
         yield
 
 
-@pytest.mark.parametrize(("name", "dtype"), zip(PROGRAMS, itertools.cycle(DTYPES), strict=False))
+@pytest.mark.parametrize(("name", "dtype"), list(zip(PROGRAMS, itertools.cycle(DTYPES), strict=False)))
 def test_values_and_gradients(name, dtype):
     args = arguments(name, x=on_grid((1, 5, 40), dtype=dtype), dtype=dtype)
     x, *draw, bits, signed, _, reads_stored = args
@@ -200,8 +200,7 @@ def test_other_devices_have_no_kernels():
 
 
 def test_importing_takes_no_triton():
-    code = (
-        "import sys; sys.modules['triton'] = None; import hwfault.inject; print('hwfault.stream.cuda' in sys.modules)"
-    )
+    code = "import sys; sys.modules['triton'] = None; import hwfault.inject; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert run.stdout.strip() == "True", run.stderr[-2000:]
+    assert "hwfault.inject.cuda_ops" in run.stdout.split(), run.stderr[-2000:]
+    assert "hwfault.stream.cuda" not in run.stdout.split()

@@ -8,27 +8,57 @@ from hwfault.inject import exact_on_cuda
 MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
 
 
+def usual():
+    pass
+
+
+def old():
+    MATMUL.allow_tf32 = True
+
+
+def new():
+    MATMUL.fp32_precision = "tf32"
+
+
 def settings():
-    reduced = (MATMUL.allow_fp16_reduced_precision_reduction, MATMUL.allow_bf16_reduced_precision_reduction)
-    return CUDNN.enabled, MATMUL.allow_tf32, *reduced
+    """Each by its name, None for what torch does not tell after it was set by another name."""
+    found = [
+        CUDNN.enabled,
+        MATMUL.allow_fp16_reduced_precision_reduction,
+        MATMUL.allow_bf16_reduced_precision_reduction,
+    ]
+    for read in (lambda: MATMUL.allow_tf32, lambda: getattr(MATMUL, "fp32_precision", None)):
+        try:
+            found.append(read())
+        except RuntimeError:
+            found.append(None)
+    return found
 
 
-@pytest.fixture(params=[False, True], ids=["usual", "fast"])
+@pytest.fixture(params=[usual, old, new])
 def before(request):
     """Torch's settings as they are, or as those who want speed set them."""
-    usual = MATMUL.allow_tf32
-    MATMUL.allow_tf32 = request.param
+    if request.param is new and not hasattr(MATMUL, "fp32_precision"):
+        pytest.skip("this torch has the old name only")
+    request.param()
     yield settings()
-    MATMUL.allow_tf32 = usual
+    if hasattr(MATMUL, "fp32_precision"):
+        MATMUL.fp32_precision = "none"
+    MATMUL.allow_tf32 = False
+
+
+def off(found):
+    *others, tf32, precision = found
+    return not any(others) and not tf32 and precision in ("ieee", None)
 
 
 def test_settings(before):
-    assert before[0]
+    assert all(before[:3])
     with exact_on_cuda():
-        assert settings() == (False, False, False, False)
+        assert off(settings())
         with exact_on_cuda():
-            assert not any(settings())
-        assert not any(settings())
+            assert off(settings())
+        assert off(settings())
     assert settings() == before
 
 
