@@ -25,9 +25,10 @@ def program_words(source: Tensor, tensors: Sequence[Tensor], numbers: Sequence[A
     """What a fault program may strike; arguments as of `hwfault.inject.ops.STREAM`."""
     samples, seed, program = (t.numpy() for t in tensors[:3])
     _, words = batch_and_words(source.shape, samples.size)
-    draw = {"seed": int(seed) & 0xFFFFFFFFFFFFFFFF, "samples": np.ascontiguousarray(samples), "words": words}
+    key, numbered = int(seed) & 0xFFFFFFFFFFFFFFFF, np.ascontiguousarray(samples)
     flat = program.tolist()
-    return touched(flat, **draw, bit_width=numbers[0]), any(kind == LATE for kind, _, _ in processes(flat))
+    found = touched(flat, seed=key, samples=numbered, words=words, bit_width=numbers[0])
+    return found, any(kind == LATE for kind, _, _ in processes(flat))
 
 
 def map_words(source: Tensor, tensors: Sequence[Tensor], _numbers: Sequence[Any]) -> Found:

@@ -72,12 +72,13 @@ class _Stream:
         self._numbers = (site.bit_width, site.signed, REPRESENTATIONS.index(step.representation))
         self._reads = (step.reads_stored, _LATE in kinds(step.program))
         check_program(step.program, site.bit_width)  # here, once: kernels on a device cannot refuse
-        self._layers = [(site.name, *body[3:5]) for kind, _, body in processes(step.program) if kind == _LATE]
+        self._name = site.name
+        self._layers = [(body[3], body[4]) for kind, _, body in processes(step.program) if kind == _LATE]
         self._program = kept(step.program, device)
 
     def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
         for layer in self._layers:
-            _check_layer(value, forward.batch, *layer)
+            _check_layer(value, forward.batch, self._name, *layer)
         tensors = (forward.samples, forward.seed, self._program, *grid)
         return struck(value, Faults(STREAM, tensors, self._numbers, *self._reads), forward.straight_through, unheld)
 

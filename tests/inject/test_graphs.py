@@ -3,12 +3,16 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from hwfault.errors import HwfaultError
+from hwfault.errors import HwfaultError, PlanError
 from hwfault.inject import QuantFaultInjectionLayer, inject, sites
+from hwfault.inject.attach import known_scale
 from hwfault.inject.clock import Clock
+from hwfault.inject.integer_layer import IntegerLayer
 from hwfault.inject.strike import Strike
 from hwfault.plan import resolve
+from hwfault.profiles.datapath import LateBits
 from hwfault.profiles.models import BitFlips, WordFaults
 
 from .networks import batch, build
@@ -186,3 +190,39 @@ def test_plans_that_are_no_programs_are_refused_where_they_are_attached():
     broken = plan.model_copy(update={"tables": ((3, 5), *plan.tables[1:])})
     with pytest.raises(HwfaultError, match="fault program"):
         Strike(broken, broken.sites[0], torch.device("cpu"))
+
+
+@torch.no_grad()
+def test_late_bits_of_another_layer_are_refused_by_the_host():
+    """A kernel would read behind the values."""
+    model = build("cnn")
+    faults = [LateBits(probability=0.2, bits=3, sites={"kind": "accumulator"})]
+    plan = resolve(sites(model, batch()), faults)
+    first = plan.at("1.accumulator")
+    strike = Strike(plan, first, torch.device("cpu"))
+    clock, seed = Clock(torch.device("cpu")), torch.tensor(3)
+    grid = (torch.tensor(1.0), torch.tensor(0.0))
+    whole = torch.arange(2.0 * first.site.words).reshape(2, *first.site.shape)
+    assert not torch.equal(strike(whole, clock, seed, *grid, False), whole)
+    with pytest.raises(PlanError, match=r"the late bits of '1.accumulator' are those of 4 channels of 16 words, but"):
+        strike(whole[:, :, :3], clock, seed, *grid, False)
+
+
+@torch.no_grad()
+def test_faults_at_accumulators_add_no_wait_for_the_device_either():
+    """But that a layer looks whether its inputs are on their grid: always on the CPU, else in its first forward."""
+    model, x = build("power_of_two"), batch()
+    plan = resolve(sites(model, x), [BitFlips(probability=0.05, sites={"kind": "accumulator"})])
+    with inject(model, plan, seed=3), Recorded() as graph:
+        model(x)
+    assert graph.names.count("inject") == graph.names.count("equal") == 2  # the CPU looks each time
+    assert not set(graph.names) & (set(WAITS) - {"equal"})
+
+
+def test_a_layer_on_a_device_looks_at_its_grid_once():
+    layer = IntegerLayer("x", build("cnn")[1], known_scale)
+    with FakeTensorMode():
+        x = torch.ones(2, device="cuda")
+        with pytest.raises(DataDependentOutputException):  # it asks whether two tensors are equal
+            layer._check_grid(x, x, x)
+        layer._check_grid(x, x, x)
