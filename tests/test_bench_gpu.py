@@ -1,5 +1,7 @@
 """`make bench-gpu` without a GPU: what it says then, and its parts on the CPU, which stands in for the device."""
 
+import argparse
+import inspect
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from tests.stream.triton_here import OLDEST
 pytest.importorskip("triton", minversion=OLDEST, reason="the benchmark measures Triton kernels")
 
 from hwfault.train import networks
-from tests.benchmarks import gpu_bandwidth, gpu_equality, gpu_networks
+from tests.benchmarks import gpu, gpu_bandwidth, gpu_equality, gpu_networks
 from tests.benchmarks.gpu import Report
 from tests.inject.replay import WAITS, Recorded
 from tests.stream.triton_calls import INTERPRETED, fast_or
@@ -55,7 +57,20 @@ def test_parts_that_fail_or_take_too_long_leave_what_was_found(report):
         "second: not measured to the end, the time was up",
         "third: not measured to the end, the time was up",
     ]
-    assert report.exit_code() == 0
+    assert report.exit_code() == 1
+
+
+def test_the_parts():
+    """Each is a function that is there, of arguments that it takes."""
+    options = argparse.Namespace(elements=8, cases=1, batch=2, rounds=1, tune=True)
+    found = dict(gpu.parts(None, options))
+    assert next(iter(found)) == "equality"
+    assert list(found)[-2:] == ["CNV, compiled", "ResNet-20, compiled"]
+    assert tuple(gpu_networks.NETWORKS) == gpu._NETWORKS
+    modules = {"equality": gpu_equality, "bandwidth": gpu_bandwidth, "tune": gpu_bandwidth}
+    for run in found.values():
+        name, *args = run.args
+        inspect.signature(getattr(modules.get(name, gpu_networks), name)).bind(*args)
 
 
 def test_equality(report, monkeypatch):

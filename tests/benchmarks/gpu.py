@@ -1,7 +1,7 @@
 """`make bench-gpu`: on a CUDA device, equality with the CPU first, then what injection costs there.
 
 Prints what it measures and keeps it, part by part, in `results/gpu-NAME.txt`. Ends within `--minutes`: what does not
-fit is named as not measured. The exit code is 1 where anything differs from the CPU. `--elements`, `--cases`, `--batch`
+fit is named as not measured. The exit code is 1 where anything differs from the CPU or fails. `--elements`, `--cases`, `--batch`
 and `--rounds` make it smaller, `--tune` times the kernel under other settings as well.
 """
 
@@ -12,7 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,23 +25,38 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     options = parsed()
     refuse_without_a_gpu()
-    from tests.benchmarks import gpu_bandwidth, gpu_equality, gpu_networks
-
     report = Report(options.minutes)
     report.line(device())
-    report.part("equality", lambda: gpu_equality.equality(report, options.cases))
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        run = lambda dtype=dtype: gpu_bandwidth.bandwidth(report, options.elements, dtype, options.rounds)  # noqa: E731
-        report.part(f"bandwidth of {dtype}", run)
-    for name in gpu_networks.NETWORKS:
-        run = lambda name=name: gpu_networks.network(report, name, options.batch, options.rounds)  # noqa: E731
-        report.part(name, run)
-    if options.tune:
-        report.part("tuning", lambda: gpu_bandwidth.tune(report, options.elements, options.rounds))
-    for name in gpu_networks.NETWORKS:  # last, as compiling may take the rest of the time
-        run = lambda name=name: gpu_networks.compiled(report, name, options.batch, options.rounds)  # noqa: E731
-        report.part(f"{name}, compiled", run)
+    for title, run in parts(report, options):
+        report.part(title, run)
     sys.exit(report.exit_code())
+
+
+def parts(report: "Report", options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The benchmark's parts and their titles; what may take the rest of the time comes last."""
+    elements, batch, rounds = options.elements, options.batch, options.rounds
+    bandwidth, networks = _part("gpu_bandwidth"), _part("gpu_networks")
+    yield "equality", partial(_part("gpu_equality"), "equality", report, options.cases)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        yield f"bandwidth of {dtype}", partial(bandwidth, "bandwidth", report, elements, dtype, rounds)
+    for name in _NETWORKS:
+        yield name, partial(networks, "network", report, name, batch, rounds)
+    if options.tune:
+        yield "tuning", partial(bandwidth, "tune", report, elements, rounds)
+    for name in _NETWORKS:
+        yield f"{name}, compiled", partial(networks, "compiled", report, name, batch, rounds)
+
+
+_NETWORKS = ("CNV", "ResNet-20")
+
+
+def _part(module: str) -> Callable[..., None]:
+    """Runs a function of a module of this package, which is imported only then: each part needs other packages."""
+
+    def run(function: str, *args: Any) -> None:
+        getattr(import_module(f"tests.benchmarks.{module}"), function)(*args)
+
+    return run
 
 
 def parsed() -> argparse.Namespace:
@@ -84,7 +102,7 @@ class Report:
         self.path = path or RESULTS / f"gpu-{_slug(torch.cuda.get_device_name(0))}.txt"
         self._end = time.monotonic() + 60 * minutes
         self._lines: list[str] = []
-        self._differs = False
+        self._failed = False
 
     def line(self, text: str) -> None:
         print(text, flush=True)
@@ -92,7 +110,7 @@ class Report:
 
     def differs(self, text: str) -> None:
         self.line(f"DIFFERS: {text}")
-        self._differs = True
+        self._failed = True
 
     def part(self, title: str, run: Callable[[], None]) -> None:
         """One part of the benchmark, for the time that is left; what it has found is kept whatever becomes of it."""
@@ -102,8 +120,9 @@ class Report:
                 run()
         except TimeoutError:
             self.line(f"{title}: not measured to the end, the time was up")
-        except (RuntimeError, NotImplementedError) as error:  # out of memory, or what the network or torch cannot do
+        except (RuntimeError, ImportError) as error:  # out of memory, what torch cannot do, a package that is not there
             self.line(f"{title}: not measured to the end: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            self._failed = True
         self.line(f"    ({title}: {time.monotonic() - begin:.0f} s)")
         self.path.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
         if torch.cuda.is_available():
@@ -111,7 +130,7 @@ class Report:
 
     def exit_code(self) -> int:
         print(f"written to {self.path}")
-        return int(self._differs)
+        return int(self._failed)
 
 
 @contextmanager

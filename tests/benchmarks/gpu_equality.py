@@ -8,15 +8,22 @@ from torch import Tensor
 
 from hwfault.inject import exact_on_cuda, inject, map_op, ops
 from hwfault.profiles.models import BitFlips, WordFaults
-from hwfault.stream import cuda
+from hwfault.stream import cuda, native
 from hwfault.train import networks
 from tests.benchmarks.gpu import Report, device
 from tests.inject.networks import batch, build
 from tests.stream.cases import Draw
-from tests.stream.engines import by_native
 from tests.stream.programs import VECTORS, vector_process
-from tests.stream.test_cuda_maps import rows_of
-from tests.stream.triton_calls import DEVICE, DTYPES, by_triton, native_inject, on_device, same_bits, tensors
+from tests.stream.triton_calls import (
+    DEVICE,
+    DTYPES,
+    by_triton,
+    native_inject,
+    on_device,
+    rows_of,
+    same_bits,
+    tensors,
+)
 
 _FAULTS = [BitFlips(probability=1e-2), BitFlips(p01=1e-2, p10=2e-2), WordFaults(probability=1e-2)]
 
@@ -44,12 +51,15 @@ def known_answers(report: Report) -> None:
     report.line(f"known answers: {len(VECTORS['cases'])} of vectors.json, all equal")
 
 
-def codes(report: Report, count: int, draw: Draw | None = None) -> None:
-    draw = draw or Draw(20)
+def codes(report: Report, count: int) -> None:
+    """Codes of one sample under up to three processes."""
+    draw = Draw(20)
     for _ in range(count):
         case = draw.case()
-        given = (case.codes, case.program, case.seed, case.sample, case.bit_width)
-        if not np.array_equal(by_triton(*given), by_native(*given)):
+        draws = {"program": case.program, "seed": case.seed, "samples": [case.sample], "bit_width": case.bit_width}
+        (expected,) = native.inject_codes(case.codes[None], **draws)
+        after = by_triton(case.codes, case.program, case.seed, case.sample, case.bit_width)
+        if not np.array_equal(after, expected):
             report.differs(f"this case of codes, between the native library and {device()}: {case}")
             return
     report.line(f"random cases of codes: {count}, all equal to the native library")

@@ -119,9 +119,7 @@ class _Grid:
     def _along_axis(self, x: Tensor, t: Tensor, what: str) -> tuple[Tensor, int, int]:
         """The values, how many there are, and how many words of x share one before the next comes."""
         inner = words_sharing(x.shape, t.shape, self.batch, what)
-        if not t.is_floating_point():
-            t = t.to(torch.float64)
-        (t,) = self.check(t.dtype, **{what: t.detach()})
+        t = t.detach().to(x.device, t.dtype if t.is_floating_point() else torch.float64).contiguous()
         return t, t.numel(), inner
 
 
