@@ -1,8 +1,8 @@
 """`make bench-gpu`: on a CUDA device, equality with the CPU first, then what injection costs there.
 
 Prints what it measures and keeps it, part by part, in `results/gpu-NAME.txt`. Ends within `--minutes`: what does not
-fit is named as not measured. The exit code is 1 where anything differs from the CPU or fails. `--elements`, `--cases`, `--batch`
-and `--rounds` make it smaller, `--tune` times the kernel under other settings as well.
+fit is named as not measured. The exit code is 1 where anything differs from the CPU or fails. `--elements`, `--cases`,
+`--batch` and `--rounds` make it smaller, `--tune` times the kernel under other settings as well.
 """
 
 import argparse
