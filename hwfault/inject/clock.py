@@ -37,6 +37,7 @@ class Clock:
         self._next = {True: _counter(device), False: _counter(device)}
         self._steps, self._epoch, self._held = (_counter(device) for _ in range(3))
         self._training = False
+        self._counted = 0
         self._numbers: dict[int, Tensor] = {}
 
     def tick(self, model: nn.Module, args: Any = ()) -> None:
@@ -45,7 +46,7 @@ class Clock:
             return
         if self.no_forward is not None and self.no_forward(model):
             return
-        self._training, self._numbers, self._seen = model.training, {}, False
+        self._training, self._numbers, self._seen, self._counted = model.training, {}, False, 0
         self._first = self._next[self._training].clone()
         self._step = self._zero
         if self._training:
@@ -54,14 +55,20 @@ class Clock:
             self._next[False].zero_()
         if self.samples is None and args and isinstance(args[0], Tensor) and args[0].dim():
             # no site with a batch may be struck, whose first would tell
-            self._next[self._training].copy_(self._first + args[0].shape[0])
+            self._count(args[0].shape[0])
 
     def saw(self, batch: int) -> None:
         """Notes the batch of a site; the first one's is the input's, whatever later layers fold into axis 0."""
         if self._paused or self._seen or self.samples is not None:
             return
         self._seen = True
-        self._next[self._training].copy_(self._first + batch)
+        self._count(batch)
+
+    def _count(self, batch: int) -> None:
+        """The next forward begins so many samples behind this one."""
+        if batch != self._counted:
+            self._next[self._training].add_(batch - self._counted)
+            self._counted = batch
 
     @contextmanager
     def paused(self) -> Iterator[None]:
