@@ -1,5 +1,6 @@
 """Running graphs in onnxruntime, with hwfault's ops."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
+from hwfault.graph.external import check_files, external_tensors
 from hwfault.graph.insert import fault_nodes
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
-from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN
+from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
+from hwfault.graph.upgrade import OLD_DOMAINS, upgrade
 from hwfault.stream.check import check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
 
 Optimization = Literal["none", "basic", "extended", "all"]
 
+_LOG = logging.getLogger("hwfault")
 _LARGEST_GRAPH = 1 << 31
+_LAYER_OPS = ("Trunc", "FloatQuant", "MultiThreshold", "Im2Col", "XnorPopcountMatMul", "QuantAvgPool2d", "MaxPoolNHWC")
 _LEVELS = {
     "none": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -30,23 +35,34 @@ _LEVELS = {
 
 
 def load_model(path: Path | str) -> ModelProto:
-    """The graph in an ONNX file of less than 2 GiB; raises GraphError for anything else."""
+    """The graph in an ONNX file of less than 2 GiB, with the tensors in files of its folder; raises GraphError."""
     path = Path(path)
+    model, external = _read_model(path)
+    if external:
+        try:
+            onnx.load_external_data_for_model(model, str(path.parent))
+        except Exception as error:  # what onnx itself refuses, such as symbolic links
+            raise GraphError(f"{path}: its tensors in other files cannot be read ({error})") from None
+    return model
+
+
+def _read_model(path: Path) -> tuple[ModelProto, bool]:
+    """The graph in a file, without the tensors that lie in other files, and whether there are any."""
     try:
         size = path.stat().st_size
         if size >= _LARGEST_GRAPH:
             raise GraphError(f"{path}: {size} bytes, expected an ONNX file below 2 GiB (the most that protobuf holds)")
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise GraphError(f"{path}: cannot be read ({error.strerror or error}); expected an ONNX file") from None
     except GraphError:
         raise
-    except Exception as error:  # protobuf's DecodeError, onnx's checks of external data
+    except Exception as error:  # protobuf's DecodeError
         raise GraphError(f"{path}: not an ONNX file ({error}); expected a graph as the export writes it") from None
     _check_text(path, model)
     if not model.ir_version or not model.graph.node:
         raise GraphError(f"{path}: not an ONNX file (no graph in it); expected a graph as the export writes it")
-    return model
+    return model, check_files(path, model)
 
 
 def _check_text(path: Path, model: ModelProto) -> None:
@@ -68,14 +84,31 @@ def session(
 ) -> onnxruntime.InferenceSession:
     """An onnxruntime session (CPU) for a graph or an ONNX file, with the ops of QONNX and of hwfault registered.
 
-    One session serves all seeds, samples and batch sizes: see `run`. `threads` is the size of its pool (None:
+    One session serves all seeds, samples and batch sizes: see `run`. Ops that onnxruntime cannot run as they stand are
+    written anew (`hwfault.graph.upgrade`), and the log `hwfault` says which. A file's tensors in other files are read
+    by onnxruntime, if those lie in the file's folder. `threads` is the size of its pool (None:
     onnxruntime's choice); faults do not depend on it. `spin=False` lets idle threads sleep, which is faster where
     another engine works in turn with this one. The inputs of the faults are called `hwfault_seed` and
     `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
     Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it.
     """
-    graph = _with_canonical_inputs(model if isinstance(model, ModelProto) else load_model(model))
     options = _options(threads, graph_optimization, spin)
+    if isinstance(model, ModelProto):
+        graph = model
+        if lost := external_tensors(graph):
+            raise GraphError(
+                f"the tensor {lost[0].name!r} of the graph lies in another file; expected a graph with all of its "
+                "tensors (hwfault.graph.session.load_model), or the path of its file"
+            )
+    else:
+        graph, external = _read_model(Path(model))
+        if external:
+            folder = str(Path(model).parent.resolve())
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    graph, notes = upgrade(graph)
+    for note in notes:
+        _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)
+    graph = _with_canonical_inputs(graph)
     try:
         options.register_custom_ops_library(onnxruntime_library())
         return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -159,5 +192,6 @@ def _reason(model: ModelProto, error: Exception) -> str:
     node = next((node.name for node in model.graph.node if (node.domain, node.op_type) == (domain, op)), "")
     return (
         f"nobody registered the op {op!r} of domain {domain!r}, which the node {node!r} needs; hwfault registers "
-        f"Quant, IntQuant and BipolarQuant ({QUANT_DOMAIN}), {', '.join([*FAULT_OPS, ARRAY_OP])} ({DOMAIN})"
+        f"{', '.join([*QUANT_OPS, *_LAYER_OPS])} ({', '.join([QUANT_DOMAIN, *OLD_DOMAINS])}), "
+        f"{', '.join([*FAULT_OPS, ARRAY_OP])} ({DOMAIN})"
     )
