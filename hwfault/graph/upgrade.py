@@ -118,7 +118,7 @@ def _rank(graph: GraphProto, node: NodeProto) -> int:
     rank = next((told[name] for name in names if name in told), 0)
     if rank < 3:
         raise GraphError(
-            f"nothing in the graph tells the axes of the node {node.name!r} ({node.op_type} of {node.domain}), expected "
-            "3 or more; let qonnx infer the graph's shapes first (qonnx.util.cleanup)"
+            f"nothing in the graph tells the axes of the node {node.name!r} ({node.op_type} of {node.domain}), "
+            "expected 3 or more; let qonnx infer the graph's shapes first (qonnx.util.cleanup)"
         )
     return rank

@@ -89,7 +89,7 @@ def test_all_opsets(opset):
 
 
 def test_an_opset_of_the_future():
-    with pytest.raises(GraphError, match="cannot load the graph.*opset"):
+    with pytest.raises(GraphError, match=r"cannot load the graph.*opset"):
         session(small(99))
 
 
