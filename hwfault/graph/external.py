@@ -40,7 +40,7 @@ def _check_file(path: Path, tensor: TensorProto) -> None:
         folder, file = path.parent.resolve(), (path.parent / location).resolve()
         first, length = int(said.get("offset") or 0), int(said.get("length") or 0)
         size = file.stat().st_size if file.is_file() else None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # names with a zero, texts for numbers, bytes that are no text
         raise GraphError(f"{what}, which cannot be read ({error})") from None
     if Path(location).is_absolute() or not file.is_relative_to(folder):
         raise GraphError(f"{what}, expected one in the graph's own folder or below it: others are not read")

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -34,11 +34,20 @@ _LEVELS = {
 }
 
 
+class _Given(NamedTuple):
+    """A graph and, if some of its tensors lie in other files, its own file."""
+
+    graph: ModelProto
+    external: Path | None
+
+
 def load_model(path: Path | str) -> ModelProto:
     """The graph in an ONNX file of less than 2 GiB, with the tensors in files of its folder; raises GraphError."""
-    path = Path(path)
-    model, external = _read_model(path)
-    if external:
+    return _with_tensors(*_read_model(Path(path)))
+
+
+def _with_tensors(model: ModelProto, path: Path | None) -> ModelProto:
+    if path is not None:
         try:
             onnx.load_external_data_for_model(model, str(path.parent))
         except Exception as error:  # what onnx itself refuses, such as symbolic links
@@ -46,8 +55,8 @@ def load_model(path: Path | str) -> ModelProto:
     return model
 
 
-def _read_model(path: Path) -> tuple[ModelProto, bool]:
-    """The graph in a file, without the tensors that lie in other files, and whether there are any."""
+def _read_model(path: Path) -> _Given:
+    """The graph in a file, without the tensors that lie in other files."""
     try:
         size = path.stat().st_size
         if size >= _LARGEST_GRAPH:
@@ -62,7 +71,7 @@ def _read_model(path: Path) -> tuple[ModelProto, bool]:
     _check_text(path, model)
     if not model.ir_version or not model.graph.node:
         raise GraphError(f"{path}: not an ONNX file (no graph in it); expected a graph as the export writes it")
-    return model, check_files(path, model)
+    return _Given(model, path if check_files(path, model) else None)
 
 
 def _check_text(path: Path, model: ModelProto) -> None:
@@ -85,39 +94,41 @@ def session(
     """An onnxruntime session (CPU) for a graph or an ONNX file, with the ops of QONNX and of hwfault registered.
 
     One session serves all seeds, samples and batch sizes: see `run`. Ops that onnxruntime cannot run as they stand are
-    written anew (`hwfault.graph.upgrade`), and the log `hwfault` says which. A file's tensors in other files are read
-    by onnxruntime, if those lie in the file's folder. `threads` is the size of its pool (None:
-    onnxruntime's choice); faults do not depend on it. `spin=False` lets idle threads sleep, which is faster where
+    written anew (`hwfault.graph.upgrade`), and the log `hwfault` says which. Tensors in other files are read if these
+    lie in the folder of the graph's file. `threads` is the size of its pool (None: onnxruntime's choice); faults do not
+    depend on it. `spin=False` lets idle threads sleep, which is faster where
     another engine works in turn with this one. The inputs of the faults are called `hwfault_seed` and
     `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
     Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it.
     """
     options = _options(threads, graph_optimization, spin)
-    if isinstance(model, ModelProto):
-        graph = model
-        if lost := external_tensors(graph):
-            raise GraphError(
-                f"the tensor {lost[0].name!r} of the graph lies in another file; expected a graph with all of its "
-                "tensors (hwfault.graph.session.load_model), or the path of its file"
-            )
-    else:
-        graph, external = _read_model(Path(model))
-        if external:
-            folder = str(Path(model).parent.resolve())
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    graph, notes = upgrade(graph)
+    given = _in_memory(model) if isinstance(model, ModelProto) else _read_model(Path(model))
+    graph, notes = upgrade(given.graph)
     for note in notes:
         _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)
     graph = _with_canonical_inputs(graph)
     try:
         options.register_custom_ops_library(onnxruntime_library())
-        return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except NativeLibraryError:
+        if given.external is not None and graph is given.graph:
+            content: str | bytes = str(given.external)  # onnxruntime reads the files itself, whatever their size
+        else:
+            content = _with_tensors(graph, given.external).SerializeToString()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except (GraphError, NativeLibraryError):
         raise
     except Exception as error:
         raise GraphError(
             f"onnxruntime {onnxruntime.__version__} cannot load the graph: {_reason(graph, error)}"
         ) from None
+
+
+def _in_memory(model: ModelProto) -> _Given:
+    if lost := external_tensors(model):
+        raise GraphError(
+            f"the tensor {lost[0].name!r} of the graph lies in another file; expected a graph with all of its "
+            "tensors (hwfault.graph.session.load_model), or the path of its file"
+        )
+    return _Given(model, None)
 
 
 def _options(threads: int | None, graph_optimization: Optimization, spin: bool) -> onnxruntime.SessionOptions:

@@ -131,6 +131,13 @@ def test_external_data(outside, monkeypatch):
     assert_same(run(session("../g.onnx"), X)[0], expected)
 
 
+def test_external_data_of_a_graph_that_is_upgraded(outside):
+    graph = onnx.load(outside, load_external_data=False)
+    graph.opset_import.remove(next(entry for entry in graph.opset_import if entry.domain == QONNX))
+    outside.write_bytes(graph.SerializeToString())
+    assert_same(run(session(outside), X)[0], by_executor(X))
+
+
 @pytest.mark.parametrize("how", ["above", "absolute", "linked", "linked-folder", "round-about"])
 def test_files_outside_of_the_folder_are_refused(outside, how):
     secret = outside.parents[1] / "secret.bin"
