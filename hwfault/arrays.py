@@ -67,18 +67,23 @@ def _read(stream: IO[bytes], size: int) -> NDArray[Any]:
     return array
 
 
+def check_target(path: Path | str, count: int) -> None:
+    """Raises FileError unless a file of this name can hold so many arrays."""
+    suffix = Path(path).suffix
+    if suffix != ".npz" and (suffix != ".npy" or count != 1):
+        raise FileError(f"{path}: for {count} arrays, expected a file .npz, or .npy for a single one")
+
+
 def write_arrays(path: Path | str, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes one array to an .npy file, or any number to an .npz file, atomically; raises FileError."""
-    path = Path(path)
-    if path.suffix == ".npz":
-        # by names of its own: savez would take an array called `file` for the file
+    check_target(path, len(arrays))
+    if Path(path).suffix == ".npz":
         return replace_atomically(path, lambda temporary: _save_all(temporary, arrays))
-    if path.suffix != ".npy" or len(arrays) != 1:
-        raise FileError(f"{path}: for {len(arrays)} arrays, expected a file .npz, or .npy for a single one")
     (array,) = arrays.values()
     return replace_atomically(path, lambda temporary: np.save(temporary, array, allow_pickle=False))
 
 
+# numpy.savez would take an array called `file` for its own argument
 def _save_all(path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():

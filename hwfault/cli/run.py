@@ -32,12 +32,14 @@ def command(
 
     The first axis of the arrays is the batch. What had to be upgraded to run is said on stderr.
     """
-    from hwfault.arrays import write_arrays
+    from hwfault.arrays import check_target, write_arrays
     from hwfault.graph.feeds import read_feeds
     from hwfault.graph.session import run, session
 
     loaded = session(model, threads=threads)
     names = [entry.name for entry in loaded.get_outputs()]
+    if output is not None:
+        check_target(output, len(names))
     feeds = read_feeds(loaded, sources)
     outputs = dict(zip(names, run(loaded, feeds, seed=seed, first_sample=first_sample), strict=True))
     if output is not None:
