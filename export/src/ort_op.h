@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <climits>
+#include <exception>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -80,7 +82,7 @@ class Context {
     return static_cast<T*>(raw_output(shape));
   }
 
-  // work(first, last) over [0, count) in parts of `part`, on the session's threads
+  // work(first, last) over [0, count) in parts of `part`, on the session's threads; throws what work threw first
   template <class F>
   void share_out(int64_t count, int64_t part, F work) const {
     const int64_t parts = (count + part - 1) / part;
@@ -88,14 +90,21 @@ class Context {
     struct Job {
       F* work;
       int64_t count, part;
-    } job{&work, count, part};
+      std::atomic<bool> failed;
+      std::exception_ptr error;
+    } job{&work, count, part, {false}, nullptr};
     parallel_for(
         [](void* user, size_t i) {
-          const Job& j = *static_cast<Job*>(user);
+          Job& j = *static_cast<Job*>(user);
           const int64_t first = static_cast<int64_t>(i) * j.part;
-          (*j.work)(first, std::min(first + j.part, j.count));
+          try {  // nothing may be thrown through C
+            (*j.work)(first, std::min(first + j.part, j.count));
+          } catch (...) {
+            if (!j.failed.exchange(true)) j.error = std::current_exception();
+          }
         },
         static_cast<size_t>(parts), &job);
+    if (job.error) std::rethrow_exception(job.error);
   }
 
  private:

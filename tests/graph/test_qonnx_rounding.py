@@ -165,7 +165,8 @@ FLOAT_FEEDS["largest"] = one(448)
         ("FloatQuant", {"scale": one(1, 0)}, "the scale holds 0"),
         ("FloatQuant", {"mantissa_bits": one(-1)}, "the mantissa's bit width is -1"),
         ("FloatQuant", {"exponent_bits": one(3, 4)}, r"the exponent's bit width has shape \(2\), expected one value"),
-        ("FloatQuant", {"bias": one(np.inf)}, "the exponent bias is inf, expected a finite number"),
+        ("FloatQuant", {"bias": one(np.inf)}, "the exponent bias is inf, expected a whole number"),
+        ("FloatQuant", {"mantissa_bits": one(2.5)}, "the mantissa's bit width is 2.5.*, expected a whole number"),
         ("FloatQuant", {"largest": one(0)}, "the largest value is 0.*, expected more than 0"),
     ],
 )
