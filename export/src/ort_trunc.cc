@@ -78,15 +78,18 @@ void Trunc::compute(const Context& context) const {
       });
     });
   context.share_out(x.size(), kPart, [&](int64_t begin, int64_t end) {
-    std::vector<Step> steps(static_cast<size_t>(runs.inner()));
-    std::array<int64_t, 4> made{-1};  // the offsets of the run that the steps are for
+    std::vector<Step> steps(static_cast<size_t>(std::min(runs.inner(), kPart)));
+    std::array<int64_t, 4> made{-1};  // the offsets and the number of words that the steps are for
+    int64_t made_words = 0;
     for (int64_t word = begin; word < end;) {
-      const int64_t first = word % runs.inner(), n = std::min(end - word, runs.inner() - first);
-      const auto offsets = runs.offsets(word / runs.inner(), 0);
-      if (offsets != made)
-        for (int64_t i = 0; i < runs.inner(); ++i) steps[static_cast<size_t>(i)] = step_at(offsets, i);
+      const int64_t first = word % runs.inner();
+      const int64_t n = std::min({end - word, runs.inner() - first, kPart});
+      const auto offsets = runs.offsets(word / runs.inner(), first);
+      if (offsets != made || n > made_words)
+        for (int64_t i = 0; i < n; ++i) steps[static_cast<size_t>(i)] = step_at(offsets, i);
       made = offsets;
-      truncate_each(rounding_, x.data + word, y + word, n, steps.data() + first);
+      made_words = n;
+      truncate_each(rounding_, x.data + word, y + word, n, steps.data());
       word += n;
     }
   });
