@@ -14,6 +14,7 @@ from onnx import ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
 from hwfault.graph.external import check_files, external_tensors
+from hwfault.graph.fast import only_to_run
 from hwfault.graph.insert import fault_nodes
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
@@ -90,6 +91,7 @@ def session(
     threads: int | None = None,
     graph_optimization: Optimization = "all",
     spin: bool = True,
+    fast: bool = False,
 ) -> onnxruntime.InferenceSession:
     """An onnxruntime session (CPU) for a graph or an ONNX file, with the ops of QONNX and of hwfault registered.
 
@@ -97,7 +99,8 @@ def session(
     written anew (`hwfault.graph.upgrade`), and the log `hwfault` says which. Tensors in other files are read if these
     lie in the folder of the graph's file. `threads` is the size of its pool (None: onnxruntime's choice); faults do not
     depend on it. `spin=False` lets idle threads sleep, which is faster where
-    another engine works in turn with this one. The inputs of the faults are called `hwfault_seed` and
+    another engine works in turn with this one. `fast` computes quantizers of constants beforehand and folds
+    BatchNormalization, which changes the order of rounding behind it but no fault. The inputs of the faults are called `hwfault_seed` and
     `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
     Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it.
     """
@@ -107,6 +110,8 @@ def session(
     for note in notes:
         _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)
     graph = _with_canonical_inputs(graph)
+    if fast:
+        graph = only_to_run(_with_tensors(graph, given.external))
     try:
         options.register_custom_ops_library(onnxruntime_library())
         if given.external is not None and graph is given.graph:
