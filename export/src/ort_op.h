@@ -28,7 +28,8 @@ class NodeInfo {
   int64_t integer(const char* attribute) const;  // throws Error if there is none
   int64_t integer(const char* attribute, int64_t otherwise) const;  // throws Error if it is no integer
   std::string text(const char* attribute, const char* otherwise) const;
-  std::vector<int64_t> integers(const char* attribute) const;  // throws Error if there is none
+  // throws Error if there is none, or answers with an empty list where it is not required
+  std::vector<int64_t> integers(const char* attribute, bool required = true) const;
 
  private:
   bool found(Status status) const;
