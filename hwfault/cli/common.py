@@ -185,10 +185,10 @@ def split_of(data: "Data", config: "TrainConfig", which: str) -> "Split":
 def list_sites(source: str, network: str | None) -> "list[Site]":
     """The sites of a network's name, of a run or checkpoint, or of a graph."""
     if source.endswith(".onnx"):
-        from hwfault.graph.qonnxgraph import graph_sites
         from hwfault.graph.session import load_model
+        from hwfault.graph.sites import sites as sites_of_graph
 
-        return [entry.site for entry in graph_sites(load_model(source))]
+        return sites_of_graph(load_model(source))
     from hwfault.inject import sites
 
     path = Path(source)

@@ -1,6 +1,6 @@
 """The steps of a fault plan as nodes of an ONNX graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from hwfault.errors import GraphError
 from hwfault.graph.qonnxgraph import DOMAIN, SITE, set_metadata
 from hwfault.plan import Site
 from hwfault.plan.processes import MapStep, ProtectedStep, Step, StreamStep
+from hwfault.stream.tables import ALWAYS
 
 SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 """Graph inputs, int64 scalars: the bits of the unsigned seed, and the sample number of the batch's first element."""
@@ -25,12 +26,22 @@ ARRAY_OP = "ArrayFaults"
 
 _REFRESH = {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
 
+_ALWAYS_ACTIVE = {"threshold": ALWAYS, "refresh": "held"}
+"""A map of a parameter as IntermittentFaults: it reads inputs, so that no pass takes its node for a constant."""
+
 Made = tuple[NodeProto, list[TensorProto]]
 
 
-def fault_node(site: Site, step: Step, inputs: tuple[str, str, str], output: str, name: str) -> Made:
-    """The node of a step behind `inputs` (values, scale, zero point), and the constants that it reads."""
+def fault_node(
+    site: Site, step: Step, inputs: tuple[str, str, str], output: str, name: str, layout: Sequence[int] = ()
+) -> Made:
+    """The node of a step behind `inputs` (values, scale, zero point), and the constants that it reads.
+
+    `layout` is how the values lie (see hwfault.graph.layouts).
+    """
     op, own, numbers, constants = _MAKERS[type(step)](step)
+    if op == "FaultMap" and not site.batched:
+        op, numbers = "IntermittentFaults", _ALWAYS_ACTIVE | {"site": step.process.site_number}
     given = {key: f"{output}.{key}" for key in constants}  # outputs have names of their own, nodes may have none
     tensors = [numpy_helper.from_array(values, given[key]) for key, values in constants.items()]
     given |= {"seed": SEED, "first_sample": FIRST_SAMPLE}
@@ -38,6 +49,8 @@ def fault_node(site: Site, step: Step, inputs: tuple[str, str, str], output: str
     numbers |= {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
     if step.representation != REPRESENTATIONS[0]:
         numbers["representation"] = REPRESENTATIONS.index(step.representation)
+    if layout:
+        numbers["layout"] = list(layout)
     node.attribute.extend([*own, *(helper.make_attribute(key, value) for key, value in numbers.items())])
     set_metadata(node, {SITE: site.name})
     return node, tensors

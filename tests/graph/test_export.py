@@ -12,7 +12,8 @@ from torch import nn
 from hwfault.errors import PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.qonnxgraph import graph_sites, metadata
+from hwfault.graph.qonnxgraph import metadata
+from hwfault.graph.sites import sites as graph_sites
 from hwfault.graph.session import run, session
 from hwfault.inject import sites
 from hwfault.plan import resolve
@@ -76,7 +77,7 @@ def test_every_quantizer_is_named_after_its_site(name):
 @pytest.mark.parametrize("name", ALL)
 def test_sites_of_graph_and_network_are_the_same(name):
     ours = {site.name: site for site in sites(network(name))}
-    for site, _ in graph_sites(clean(name)):
+    for site in graph_sites(clean(name)):
         mine = ours[site.name]
         assert (site.kind, site.bit_width, site.signed, site.batched) == (
             mine.kind,
@@ -223,7 +224,7 @@ def test_networks_with_float_scales(name):
     model = float_networks.build(name)
     x = float_networks.batch(5)
     graph = export(model, x)
-    assert {site.name for site, _ in graph_sites(graph)} == {site.name for site in sites(model)}
+    assert {site.name for site in graph_sites(graph)} == {site.name for site in sites(model)}
     np.testing.assert_allclose(by_onnxruntime(graph, x), by_pytorch(model, x), rtol=1e-5, atol=1e-6)
     tidy = tidied(graph, 5)
     np.testing.assert_allclose(by_qonnx(tidy, x), by_pytorch(model, x), rtol=1e-5, atol=1e-6)

@@ -14,7 +14,8 @@ from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
 from hwfault.graph.insert import fault_nodes, insert_faults
 from hwfault.graph.nodes import FIRST_SAMPLE, SEED
-from hwfault.graph.qonnxgraph import graph_sites, metadata
+from hwfault.graph.qonnxgraph import metadata
+from hwfault.graph.sites import sites as graph_sites
 from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject, sites
 from hwfault.plan import Site, resolve
@@ -263,7 +264,7 @@ def by_brevitas(name, tmp_path):
 def test_graphs_that_brevitas_wrote_itself(name, tmp_path):
     graph = by_brevitas(name, tmp_path)
     ours = {site.name: site for site in sites(network(name))}
-    found = {site.name: site for site, _ in graph_sites(graph)}
+    found = {site.name: site for site in graph_sites(graph)}
     assert found.keys() == ours.keys()
     for key, site in found.items():
         assert (site.kind, site.bit_width, site.signed) == (ours[key].kind, ours[key].bit_width, ours[key].signed)
@@ -299,7 +300,7 @@ def test_a_graph_of_somebody_else(op):
     """Without metadata and scopes, a site is named after its node; IR version 8 knows no metadata on nodes."""
     graph = tiny(op)
     (found,) = graph_sites(graph)
-    assert (found.site.name, found.site.kind, found.site.bit_width, found.site.signed) == (
+    assert (found.name, found.kind, found.bit_width, found.signed) == (
         "the quantizer",
         "activation",
         4,
@@ -345,13 +346,13 @@ def test_readers_in_a_subgraph_see_the_faulty_values():
     ],
 )
 def test_names_of_sites_from_names_of_nodes(node_name, site):
-    assert graph_sites(tiny(name=node_name))[0].site.name == site
+    assert graph_sites(tiny(name=node_name))[0].name == site
 
 
 def test_metadata_names_a_site_before_its_node_does():
     graph = tiny(name="/a/act_quant/export_handler/Quant")
     graph.graph.node[0].metadata_props.add(key="hwfault.site", value="mine")
-    assert graph_sites(graph)[0].site.name == "mine"
+    assert graph_sites(graph)[0].name == "mine"
     assert [entry.site for entry in fault_nodes(insert_faults(graph, full("mine")))] == ["mine"]
 
 
