@@ -98,6 +98,16 @@ class Context {
   OrtKernelContext* context_;
 };
 
+// How many inputs a kernel needs: K::required_inputs where it says so, otherwise all.
+template <class K>
+constexpr auto required(int) -> decltype(K::required_inputs) {
+  return K::required_inputs;
+}
+template <class K>
+constexpr size_t required(long) {
+  return K::inputs.size();
+}
+
 // An OrtCustomOp around a class with `static constexpr const char* name`, `static constexpr std::array inputs` (the
 // element types), a constructor from NodeInfo and `void compute(const Context&) const`. Its output 0 has the type and
 // shape of input 0.
@@ -112,7 +122,8 @@ struct Op : OrtCustomOp {
     GetOutputType = [](const OrtCustomOp*, size_t) { return static_cast<int>(K::inputs[0]); };
     GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
     KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-    GetInputCharacteristic = GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };
+    GetInputCharacteristic = [](const OrtCustomOp*, size_t i) { return i < required<K>(0) ? 0 : 1; };  // 1: may be left out
+    GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };
     GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };
     GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
     GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };

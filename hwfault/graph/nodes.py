@@ -11,7 +11,6 @@ from hwfault.errors import GraphError
 from hwfault.graph.qonnxgraph import DOMAIN, SITE, set_metadata
 from hwfault.plan import Site
 from hwfault.plan.processes import MapStep, ProtectedStep, Step, StreamStep
-from hwfault.stream.tables import ALWAYS
 
 SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 """Graph inputs, int64 scalars: the bits of the unsigned seed, and the sample number of the batch's first element."""
@@ -26,9 +25,6 @@ ARRAY_OP = "ArrayFaults"
 
 _REFRESH = {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
 
-_ALWAYS_ACTIVE = {"threshold": ALWAYS, "refresh": "held"}
-"""A map of a parameter as IntermittentFaults: it reads inputs, so that no pass takes its node for a constant."""
-
 Made = tuple[NodeProto, list[TensorProto]]
 
 
@@ -40,12 +36,13 @@ def fault_node(
     `layout` is how the values lie (see hwfault.graph.layouts).
     """
     op, own, numbers, constants = _MAKERS[type(step)](step)
-    if op == "FaultMap" and not site.batched:
-        op, numbers = "IntermittentFaults", _ALWAYS_ACTIVE | {"site": step.process.site_number}
     given = {key: f"{output}.{key}" for key in constants}  # outputs have names of their own, nodes may have none
     tensors = [numpy_helper.from_array(values, given[key]) for key, values in constants.items()]
     given |= {"seed": SEED, "first_sample": FIRST_SAMPLE}
-    node = helper.make_node(op, [*inputs, *(given[key] for key in FAULT_OPS[op])], [output], name=name, domain=DOMAIN)
+    # left out at the end of the map of a parameter: qonnx does not take such a node for a constant and fold it away
+    left_out = [""] if op == "FaultMap" and not site.batched else []
+    own_inputs = [*inputs, *(given[key] for key in FAULT_OPS[op]), *left_out]
+    node = helper.make_node(op, own_inputs, [output], name=name, domain=DOMAIN)
     numbers |= {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
     if step.representation != REPRESENTATIONS[0]:
         numbers["representation"] = REPRESENTATIONS.index(step.representation)
@@ -91,7 +88,8 @@ _MAKERS: dict[type, Callable[..., _Parts]] = {StreamStep: _transient, MapStep: _
 def check_inputs(node: NodeProto) -> None:
     """Raises GraphError unless a fault node has as many inputs and outputs as its op."""
     expected = 3 + len(FAULT_OPS[node.op_type])
-    if (len(node.input), len(node.output)) != (expected, 1):
+    given = len(node.input) - (node.op_type == "FaultMap" and node.input[expected:] == [""])
+    if (given, len(node.output)) != (expected, 1):
         raise GraphError(
             f"the fault node {node.name!r} has {len(node.input)} inputs, expected {expected}, and 1 output"
         )

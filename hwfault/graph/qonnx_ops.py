@@ -24,7 +24,7 @@ class _FaultOp(SameShape):
         return required | {"representation": ("i", False, 0), "layout": ("ints", False, [])}
 
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
-        given, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input)
+        given, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input if name)
         layout = tuple(self.get_nodeattr("layout"))
         x, scale, zero_point = numbered(given, layout), aligned(scale, layout), aligned(zero_point, layout)
         representation = REPRESENTATIONS[self.get_nodeattr("representation")]

@@ -130,7 +130,8 @@ def test_the_plan_can_be_read_back(name):
     found = plan_of(faulted(name))
     assert found == plan(name)
     assert found.digest == plan(name).digest
-    assert metadata(faulted(name)) == {
+    own = {"hwfault.sites", "hwfault.undo"}
+    assert {key: value for key, value in metadata(faulted(name)).items() if key not in own} == {
         "hwfault.plan": plan(name).to_json(),
         "hwfault.plan_sha256": plan(name).digest,
         "hwfault.version": __version__,
@@ -161,7 +162,7 @@ def test_export_with_a_plan_is_export_and_insertion():
 def test_a_plan_of_probability_0_changes_nothing(name):
     graph = insert_faults(clean(name), resolve(sites(network(name)), [BitFlips(probability=0.0)]))
     x = batch(name)
-    assert len(fault_nodes(graph)) == len(graph_sites(clean(name)))
+    assert len(fault_nodes(graph)) == sum(site.kind != "accumulator" for site in graph_sites(clean(name)))
     assert_same(by_onnxruntime(graph, x, seed=3), by_pytorch(network(name), x))
 
 
@@ -263,11 +264,11 @@ def by_brevitas(name, tmp_path):
 @pytest.mark.parametrize("name", ["digits_cnn", "biased", "residual", "convolutions", "per_channel", "binary", "mlp"])
 def test_graphs_that_brevitas_wrote_itself(name, tmp_path):
     graph = by_brevitas(name, tmp_path)
-    ours = {site.name: site for site in sites(network(name))}
+    ours = {site.name: site for site in sites(network(name), batch(name))}
     found = {site.name: site for site in graph_sites(graph)}
     assert found.keys() == ours.keys()
     for key, site in found.items():
-        assert (site.kind, site.bit_width, site.signed) == (ours[key].kind, ours[key].bit_width, ours[key].signed)
+        assert site.model_copy(update={"layer": ""}) == ours[key].model_copy(update={"layer": ""})
     x = batch(name, 3, seed=8)
     assert_same(by_onnxruntime(insert_faults(graph, plan(name)), x, seed=6), by_pytorch_faulted(name, x, 6))
 
