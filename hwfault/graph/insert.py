@@ -55,7 +55,8 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
             out.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
     out.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     out.ir_version = max(out.ir_version, 10)  # the first with metadata on nodes
-    set_metadata(out, _plan_metadata(plan) | {UNDO: how_to_undo(model, out)})
+    set_metadata(out, _plan_metadata(plan))
+    set_metadata(out, {UNDO: how_to_undo(model, out)})
     return out
 
 

@@ -19,7 +19,7 @@ _ADDED_TO = ("initializer", "value_info", "input", "quantization_annotation")
 
 
 def how_to_undo(before: ModelProto, after: ModelProto) -> str:
-    """What `strip_faults` needs to make the graph before the insertion of the one after, as JSON.
+    """What `strip_faults` needs to make the graph before the insertion of the one after (without this), as JSON.
 
     Nodes are ranges of those that both have, or a node's bytes in base64; of all other lists it is their length.
     """
@@ -29,7 +29,8 @@ def how_to_undo(before: ModelProto, after: ModelProto) -> str:
         if tensor.name != after.graph.initializer[i].name
     }
     record = {
-        "sha256": _sha256(before),
+        "before_sha256": _sha256(before),
+        "after_sha256": _sha256(after),
         "ir_version": before.ir_version,
         "opset_import": len(before.opset_import),
         "metadata_props": len(before.metadata_props),
@@ -72,18 +73,26 @@ def strip_faults(model: ModelProto) -> ModelProto:
         )
     try:
         record = json.loads(text)
-        out = _undone(model, record)
-        restored = _sha256(out) == record["sha256"]
+        unchanged = _sha256(_without_record(model)) == record["after_sha256"]
+        out = _undone(model, record) if unchanged else model
+        unchanged = unchanged and _sha256(out) == record["before_sha256"]
     except Exception as error:  # whatever an edited record leads to
         raise GraphError(
             f"the graph's metadata {UNDO!r} cannot be read ({error}); take the graph without faults"
         ) from None
-    if not restored:
+    if not unchanged:
         raise GraphError(
             "the graph was changed after the faults were put in (a cleanup, a layout, other weights), so the graph "
             "before cannot be restored byte for byte; strip the faults first, then transform, or take the graph that "
             "was exported without them"
         )
+    return out
+
+
+def _without_record(model: ModelProto) -> ModelProto:
+    out = ModelProto()
+    out.CopyFrom(model)
+    out.metadata_props.remove(next(entry for entry in out.metadata_props if entry.key == UNDO))
     return out
 
 
