@@ -10,7 +10,19 @@ import click
 import hwfault
 from hwfault.errors import HwfaultError
 
-COMMANDS = ("demo", "train", "evaluate", "compare", "sites", "faults", "export", "insert", "strip", "replay", "profiles")
+COMMANDS = (
+    "demo",
+    "train",
+    "evaluate",
+    "compare",
+    "sites",
+    "faults",
+    "export",
+    "insert",
+    "strip",
+    "replay",
+    "profiles",
+)
 
 
 class _Commands(click.Group):

@@ -47,7 +47,7 @@ def plan_of(model: ModelProto) -> FaultPlan:
         raise GraphError(f"the graph's plan does not have the hash {found.get(PLAN_SHA256)} that it states; {_ANEW}")
     plan = FaultPlan.from_json(found[PLAN], "the graph's plan")
     entries = fault_nodes(model)
-    wiring = _Wiring(model, bool(entries))
+    wiring = _Wiring(model)
     _check_places(model, plan, wiring, entries)
     for entry in entries:
         wiring.check_steps(entry, plan)
@@ -96,8 +96,8 @@ def layout_of(node: NodeProto) -> tuple[int, ...]:
 class _Wiring:
     """What reads and makes the tensors around the fault nodes."""
 
-    def __init__(self, model: ModelProto, struck: bool) -> None:
-        self._places = Places(model, required=struck)
+    def __init__(self, model: ModelProto) -> None:
+        self._places = Places(model, carries_faults=True)
         self.constants = self._places.constants
         self._readers = Counter(name for node in model.graph.node for name in node.input)
         self._readers.update(info.name for info in model.graph.output)

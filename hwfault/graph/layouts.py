@@ -19,6 +19,10 @@ Layout = tuple[int, ...]
 Array = NDArray[Any]
 
 _ELEMENTWISE = (*eltwise_optypes, "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold")
+_CHANNELS_FIRST = (
+    *("Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "LRN", "DepthToSpace", "SpaceToDepth"),
+    *(f"{scope}{kind}Pool" for scope in ("", "Global") for kind in ("Average", "Max", "Lp")),
+)
 _FLAT = ("Flatten", "Reshape", "Squeeze")
 
 
@@ -66,12 +70,16 @@ def laid_out(small: Array, layout: Layout) -> Array:
 def spread_layouts(model: ModelProto, tensors: Tensors) -> tuple[dict[str, Layout], set[str]]:
     """The layouts of activations where any has its channels last, and the tensors flattened out of such.
 
-    They begin at the ops that want channels last, and reach through transpositions and all that works element by
+    They begin at the ops that want channels last or first, and reach through transpositions and all that works element by
     element.
     """
     ranks = {name: len(shape) for name, shape in tensors.shapes.items() if len(shape) > 2}
-    seeds = [name for node in model.graph.node for name in _wanted_last(node)]
-    front = [(name, channels_last(ranks[name])) for name in seeds if name in ranks]
+    last = [name for node in model.graph.node for name in _wanted_last(node)]
+    if not last:
+        return {}, set()
+    first = [name for node in model.graph.node if _wants_first(node) for name in (*node.input[:1], *node.output[:1])]
+    front: list[tuple[str, Layout]] = [(name, ()) for name in first if name in ranks]
+    front += [(name, channels_last(ranks[name])) for name in last if name in ranks]
     layouts: dict[str, Layout] = {}
     while front:
         name, layout = front.pop()
@@ -93,6 +101,10 @@ def _next_to(node: NodeProto, name: str, layout: Layout, ranks: dict[str, int]) 
         yield other, then(layout, permutation if forwards else inverse(permutation))
     if is_fault(node) or node.op_type in _ELEMENTWISE:
         yield from ((other, layout) for other in (*node.input, *node.output) if ranks.get(other) == ranks[name])
+
+
+def _wants_first(node: NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx") and node.op_type in _CHANNELS_FIRST
 
 
 def _wanted_last(node: NodeProto) -> Iterable[str]:

@@ -52,10 +52,11 @@ class Places:
     """The places of a graph in its order, and why other quantizers are none.
 
     A name that several nodes have without metadata, and with other integers, is none: they are named after their
-    outputs. Raises GraphError if the graph has nothing of the kind at all, unless that is not `required`.
+    outputs. Raises GraphError if the graph has nothing of the kind at all, unless it `carries_faults`: those tell how words lie.
     """
 
-    def __init__(self, model: ModelProto, *, required: bool = True) -> None:
+    def __init__(self, model: ModelProto, *, carries_faults: bool = False) -> None:
+        self._carries_faults = carries_faults
         self.tensors, self.constants = Tensors(model), Constants(model)
         self.found: list[Place] = []
         self.obstacles: dict[str, str] = {}
@@ -63,7 +64,7 @@ class Places:
         self._layouts, self._scrambled = spread_layouts(model, self.tensors)
         for node, tensor in self._candidates(model):
             self._add(node, tensor)
-        if required and not self.found and not self.obstacles:
+        if not carries_faults and not self.found and not self.obstacles:
             raise GraphError(
                 f"the graph has none of the nodes {', '.join(GRID_OPS)}, nor weights annotated as integers, so it holds "
                 "no quantized integers to strike; expected a QONNX graph, as hwfault's or Brevitas' export writes it"
@@ -96,7 +97,7 @@ class Places:
                 grid = grid_of_initializer(tensor, self._annotations[tensor], self.constants)
             else:
                 grid = grid_of(node, self.constants, signed_input=self._signed_input(node))
-            if tensor in self._scrambled:
+            if tensor in self._scrambled and not self._carries_faults:
                 raise NoGridError("its words lie in another order than before the layout of the graph was changed")
             fixed = node is None or (bool(node.input) and node.input[0] in self.tensors.constants)
             layout = self._layout(tensor, fixed)
@@ -128,7 +129,7 @@ class Places:
     def _layout(self, tensor: str, fixed: bool) -> Layout:
         rank = len(self.tensors.shapes.get(tensor) or ())
         if not fixed:
-            if self._layouts and rank > 2 and tensor not in self._layouts:
+            if self._layouts and rank > 2 and tensor not in self._layouts and not self._carries_faults:
                 raise NoGridError("the channels of other tensors lie last, and whether its own do is not known")
             return self._layouts.get(tensor, ())
         wanted = {_weight_layout(node, name, rank) for node, name in self.tensors.behind(tensor)} - {None}
