@@ -23,8 +23,9 @@ from hwfault.graph.session import run, session
 from hwfault.graph.sites import sites as sites_of_graph
 from hwfault.inject import sites
 from hwfault.plan import Site, resolve
+from hwfault.plan.processes import MapStep
 from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.profiles.mapping import WeightStationary
+from hwfault.profiles.mapping import Linear, WeightStationary
 from hwfault.profiles.models import BitFlips, Clusters, ProfileFaults, WordFaults
 from hwfault.profiles.protection import Protection
 from tests.train.zoo import batch as zoo_batch
@@ -36,7 +37,7 @@ from .ops import assert_same
 from .running import by_onnxruntime, by_qonnx, clean, copied, faulted, tidied
 
 ARRAY = WeightStationary(rows=8, columns=4)
-SRAM = {"profile": "bram28-kintex7-kc705b-undervolt", "at": {"voltage_v": 0.54}}
+SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}, "sites": "*"}
 NETWORKS = ("digits_cnn", "biased", "residual", "convolutions", "per_channel", "binary", "formats")
 
 
@@ -61,7 +62,19 @@ OPS = {
     "transient": [BitFlips(probability=0.2), Clusters(probability=0.1, sizes=[0.5, 0.5], axis="word")],
     "words": [WordFaults(probability=0.3, effect="random")],
     "map": [ProfileFaults(**SRAM)],
-    "protected": [ProfileFaults(**SRAM, protection=Protection(kind="secded", data_bits=8))],
+    "protected": [ProfileFaults(**SRAM, protection=Protection(kind="parity", data_bits=8))],
+    "protected, drawn": [
+        ProfileFaults(
+            profile="uniform-flips", at={"ber": 0.1}, sites="*", protection=Protection(kind="secded", data_bits=16)
+        )
+    ],
+    "protected, in another order": [
+        ProfileFaults(
+            **SRAM,
+            protection=Protection(kind="parity", data_bits=16),
+            mapping=Linear(row_bits=16, bit_order="msb_first"),
+        )
+    ],
 }
 
 
@@ -94,8 +107,11 @@ def steps_of(name, kind):
     """The site and the steps of each kind of op."""
     shape = SHAPE if kind == "weight" else SHAPE[1:]
     site = Site(name="s", kind=kind, bit_width=6, signed=True, shape=shape)
-    plan = resolve([site], OPS[name])
-    return site, plan.steps("s")
+    steps = resolve([site], OPS[name]).steps("s")
+    if name != "map":
+        return site, steps
+    coming = steps[0].process.model_copy(update={"threshold": 1 << 31, "refresh": "inference"})
+    return site, (*steps, MapStep(coming))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
