@@ -188,6 +188,21 @@ def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
     }
 
 
+def check_kept(model: ModelProto) -> None:
+    """Raises GraphError if a site of the plan that a graph carries has no fault nodes any more; `plan_of` checks all."""
+    text = metadata(model).get(PLAN)
+    if text is None:
+        return
+    struck = {site_name(node) for node in model.graph.node if node.domain == DOMAIN}
+    lost = [name for name in FaultPlan.from_json(text, "the graph's plan").names if name not in struck]
+    if lost:
+        raise GraphError(
+            f"the graph's plan strikes {lost[0]!r}{f' and {len(lost) - 1} other sites' if lost[1:] else ''}, but the "
+            "fault nodes there are gone: a transformation removed or folded them; put the faults into the transformed "
+            "graph, or leave that transformation out"
+        )
+
+
 class FaultNode(NamedTuple):
     """The fault nodes behind one quantizer or layer of a graph: the site, and the tensors before and after them.
 

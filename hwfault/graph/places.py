@@ -52,7 +52,8 @@ class Places:
     """The places of a graph in its order, and why other quantizers are none.
 
     A name that several nodes have without metadata, and with other integers, is none: they are named after their
-    outputs. Raises GraphError if the graph has nothing of the kind at all, unless it `carries_faults`: those tell how words lie.
+    outputs. Raises GraphError if the graph has nothing of the kind at all. One that `carries_faults` may have lost it,
+    and its fault nodes tell how words lie.
     """
 
     def __init__(self, model: ModelProto, *, carries_faults: bool = False) -> None:

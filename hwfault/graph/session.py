@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
-from hwfault.graph.insert import fault_nodes
+from hwfault.graph.insert import check_kept, fault_nodes
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN
 from hwfault.stream.check import check_seed, signed64
@@ -72,9 +72,12 @@ def session(
     onnxruntime's choice); faults do not depend on it. `spin=False` lets idle threads sleep, which is faster where
     another engine works in turn with this one. The inputs of the faults are called `hwfault_seed` and
     `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
-    Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it.
+    Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it; also for one that
+    lost fault nodes of the plan that it carries.
     """
-    graph = _with_canonical_inputs(model if isinstance(model, ModelProto) else load_model(model))
+    given = model if isinstance(model, ModelProto) else load_model(model)
+    check_kept(given)
+    graph = _with_canonical_inputs(given)
     options = _options(threads, graph_optimization, spin)
     try:
         options.register_custom_ops_library(onnxruntime_library())

@@ -205,7 +205,7 @@ def test_faults_of_every_kind_go_along(name, faults):
         assert_same(by_onnxruntime(lowered(moved), x, seed=5), expected)
 
 
-@pytest.mark.parametrize("name", ["cnv", "resnet20", "mobilenet_v1_cifar"])
+@pytest.mark.parametrize("name", ["tiny_cnn", pytest.param("cnv", marks=pytest.mark.slow)])  # qonnx takes its time
 def test_networks_of_the_zoo(name):
     model, x = lived_in(name, scale="power_of_two"), zoo_batch(name)
     struck = resolve(sites(model, x), [BitFlips(probability=0.01)])
