@@ -26,6 +26,9 @@ from hwfault.plan.processes import ArrayPlan
 
 Array = NDArray[Any]
 
+_FIRST_WITH_ROUND, _AXES_ARE_INPUTS = 11, 13
+"""Opsets: the first that has Round, the first whose Unsqueeze reads its axes."""
+
 
 def summing_node(node: NodeProto, makers: dict[str, NodeProto]) -> NodeProto | None:
     """The node that adds up the products of a layer whose output `node` makes; a bias may be added behind it."""
@@ -66,13 +69,19 @@ def _check_fits(site: Site, planned: Site) -> None:
 def rewrite_layers(model: ModelProto, sums: Sequence[Sums], plan: FaultPlan) -> None:
     """Makes the layers of the accumulators compute on their integers, with the faults of the plan, in place."""
     nodes: list[NodeProto] = []
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    if sums and opset < _FIRST_WITH_ROUND:
+        raise GraphError(
+            f"the graph is of opset {opset}, in which accumulators cannot be struck; expected {_FIRST_WITH_ROUND} or newer "
+            "(onnx.version_converter)"
+        )
     planned = {entry.node.output[0]: entry for entry in sums}
     for node in list(model.graph.node):
         entry = planned.get(node.output[0]) if node.output else None
         if entry is None:
             nodes.append(node)
             continue
-        rewritten = _Rewritten(entry._replace(node=node), plan.at(entry.site.name), plan)
+        rewritten = _Rewritten(entry._replace(node=node), plan.at(entry.site.name), plan, opset)
         nodes += rewritten.nodes
         model.graph.initializer.extend(rewritten.constants)
     # left alone, a transposition that nobody reads would be folded into the weights by qonnx's cleanup
@@ -84,7 +93,8 @@ def rewrite_layers(model: ModelProto, sums: Sequence[Sums], plan: FaultPlan) -> 
 class _Rewritten:
     """The nodes in a layer's place; their names begin with the name of its output."""
 
-    def __init__(self, sums: Sums, entry: SitePlan, plan: FaultPlan) -> None:
+    def __init__(self, sums: Sums, entry: SitePlan, plan: FaultPlan, opset: int) -> None:
+        self._opset = opset
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._layer, self._entry, self._output = sums.node, entry, sums.node.output[0]
@@ -121,6 +131,7 @@ class _Rewritten:
         node.CopyFrom(self._layer)
         node.input[:] = [x, w]
         node.output[:] = [self._named("sums")]
+        set_metadata(node, {SITE: self._entry.site.name})  # which outlives the names of nodes
         self.nodes.append(node)
         return self._cast(node.output[0], TensorProto.DOUBLE) if self._double else node.output[0]
 
@@ -147,13 +158,19 @@ class _Rewritten:
         value = self._cast(value, TensorProto.FLOAT) if self._double else value
         bias = self._layer.input[2] if len(self._layer.input) > 2 else ""
         if bias:
-            axes = range(1, len(self._entry.site.weights or ()) - 1)
-            if axes:
-                shape = self._constant("bias_axes", np.array(axes, np.int64))
-                bias = self._node("Unsqueeze", [bias, shape], self._named("bias"))
-            self._node("Add", [value, bias], self._output)
+            self._node("Add", [value, self._spread(bias)], self._output)
         else:
             self.nodes[-1].output[0] = self._output
+
+    def _spread(self, bias: str) -> str:
+        """A bias as it lies along the accumulators."""
+        axes = list(range(1, len(self._entry.site.weights or ()) - 1))
+        if not axes:
+            return bias
+        if self._opset < _AXES_ARE_INPUTS:
+            return self._node("Unsqueeze", [bias], self._named("bias"), axes=axes)
+        shape = self._constant("bias_axes", np.array(axes, np.int64))
+        return self._node("Unsqueeze", [bias, shape], self._named("bias"))
 
 
 def value_scale(x: Array, w: Array, node: NodeProto, double: bool) -> Array:
@@ -210,7 +227,9 @@ def check_accumulator(places: Places, entry: SitePlan, before: str, after: str) 
     value = (
         places.constants.get(readers[0][0].input[1]) if len(readers) == 1 and readers[0][0].op_type == "Mul" else None
     )
-    return value is not None and np.array_equal(value.ravel(), value_scale(*scales, layer, double).ravel())
+    if value is None or scales[1] is None:
+        return value is not None
+    return np.array_equal(value.ravel(), value_scale(scales[0], scales[1], layer, double).ravel())
 
 
 def _origin(places: Places, tensor: str, *ops: str) -> str:
@@ -228,19 +247,34 @@ def _plain(value: Any) -> Any:
     return list(value) if not isinstance(value, int | bytes | str | float) else value
 
 
-def _integers_of(places: Places, node: NodeProto, layer: NodeProto) -> tuple[Array, Array] | None:
-    """The scales of a rewritten layer's inputs and weights; None if it does not compute on their integers."""
-    origins = [[_origin(places, name) for name in names] for names in (layer.input, node.input[1:3])]
-    if origins[0] != origins[1]:
+def _integers_of(places: Places, node: NodeProto, layer: NodeProto) -> tuple[Array, Array | None] | None:
+    """The scales of a rewritten layer's inputs and weights; None if it does not compute on their integers.
+
+    Weights that nothing strikes may have been folded into constants, which no longer tell their scale.
+    """
+    (inputs, read), (given, weights_given) = (
+        [_origin(places, name) for name in names] for names in (layer.input, node.input[1:3])
+    )
+    if inputs != given or not (read == weights_given or _same_constants(places, read, weights_given)):
         return None
-    x, w = (_divided(places, name) for name in origins[0])
-    if x is None or w is None:
+    x, w = _divided(places, inputs), _divided(places, read)
+    source = places.source(x[0]) if x is not None else None
+    if x is None or source is None or not np.array_equal(x[1].ravel(), source.grid.scale.ravel()):
         return None
-    source, weights = places.source(x[0]), places.weights(_origin(places, w[0]))
-    if source is None or weights is None:
-        return None
-    pairs = ((x[1], source.grid.scale), (w[1], weights.grid.scale))
-    return (x[1], w[1]) if all(np.array_equal(a.ravel(), b.ravel()) for a, b in pairs) else None
+    if w is None:
+        folded = places.constants.get(read)
+        return (x[1], None) if folded is not None and np.array_equal(folded, np.round(folded)) else None
+    weights = places.weights(_origin(places, w[0]))
+    same = weights is not None and np.array_equal(w[1].ravel(), weights.grid.scale.ravel())
+    return (x[1], w[1]) if same else None
+
+
+def _same_constants(places: Places, one: str, other: str) -> bool:
+    """Whether two tensors are the same constants, of which qonnx gives each reader its own, transposed or not."""
+    mine, theirs = (places.constants.get(name) for name in (one, other))
+    if mine is None or theirs is None:
+        return False
+    return np.array_equal(mine, theirs) or np.array_equal(mine, theirs.T)
 
 
 def _divided(places: Places, integers: str) -> tuple[str, Array] | None:

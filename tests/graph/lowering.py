@@ -1,6 +1,6 @@
 """Graphs with qonnx's channels-last wrappers as standard ONNX, for onnxruntime."""
 
-from onnx import ModelProto, helper
+from onnx import ModelProto, NodeProto, helper
 from qonnx.custom_op.channels_last.base_wrapped_op import to_channels_first_args, to_channels_last_args
 
 from .running import copied
@@ -11,8 +11,8 @@ WRAPPED = "qonnx.custom_op.channels_last"
 def lowered(graph: ModelProto, rank: int = 4) -> ModelProto:
     """The same graph, each wrapper as the op it wraps between transpositions."""
     out = copied(graph)
-    nodes = []
-    for node in out.graph.node:
+    nodes: list[NodeProto] = []
+    for node in list(out.graph.node):
         if node.domain != WRAPPED:
             nodes.append(node)
             continue
@@ -22,9 +22,6 @@ def lowered(graph: ModelProto, rank: int = 4) -> ModelProto:
             node.input[i] = first
         last, node.output[0], node.domain = node.output[0], f"{node.output[0]}_first", ""
         nodes += [node, helper.make_node("Transpose", [node.output[0]], [last], perm=to_channels_last_args(rank))]
-    kept = [copied_node for copied_node in nodes]
-    new = ModelProto()
-    new.CopyFrom(out)
-    del new.graph.node[:], new.graph.value_info[:]
-    new.graph.node.extend(kept)
-    return new
+    del out.graph.node[:], out.graph.value_info[:]
+    out.graph.node.extend(nodes)
+    return out

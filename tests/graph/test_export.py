@@ -13,8 +13,8 @@ from hwfault.errors import PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
 from hwfault.graph.qonnxgraph import metadata
-from hwfault.graph.sites import sites as graph_sites
 from hwfault.graph.session import run, session
+from hwfault.graph.sites import sites as graph_sites
 from hwfault.inject import sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips

@@ -12,6 +12,7 @@ from qonnx.core.onnx_exec import execute_onnx
 from qonnx.custom_op.registry import getCustomOp
 from qonnx.transformation.fold_constants import FoldConstants
 from qonnx.transformation.gemm_to_matmul import GemmToMatMul
+from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.transformation.qonnx_to_qcdq import QuantToQCDQ
 from qonnx.util.cleanup import cleanup_model
 
@@ -21,7 +22,7 @@ from hwfault.graph.carried import plan_of
 from hwfault.graph.grids import NoGridError, grid_of
 from hwfault.graph.insert import fault_nodes, insert_faults
 from hwfault.graph.qonnxgraph import Constants
-from hwfault.graph.session import session
+from hwfault.graph.session import run, session
 from hwfault.graph.sites import sites
 from hwfault.graph.strip import strip_faults
 from hwfault.plan import resolve
@@ -31,8 +32,9 @@ from hwfault.profiles.models import BitFlips, ProfileFaults, WordFaults
 from hwfault.profiles.protection import Protection
 
 from .foreign import THRESHOLDS, WEIGHTS, graph, inputs
+from .networks import batch
 from .ops import QONNX, assert_same
-from .running import by_onnxruntime, copied
+from .running import by_onnxruntime, clean, copied, tidied
 from .test_insert import X, tiny
 
 SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}, "sites": "*"}
@@ -62,7 +64,7 @@ def test_every_place_that_holds_integers_is_listed():
     assert [(s.name, s.kind, s.bit_width, s.signed, s.shape) for s in found] == LISTED
     assert [s.source for s in found[-3:]] == ["Thresholds_0", "a1", "a2"]
     assert [s.layer for s in found] == [
-        *"MultiThreshold Conv MultiThreshold MatMul MultiThreshold MatMul".split(),
+        *["MultiThreshold", "Conv", "MultiThreshold", "MatMul", "MultiThreshold", "MatMul"],
         "Quant",
         "Conv",
         "MatMul",
@@ -114,7 +116,7 @@ def executed(model, x, seed=0):
     """What qonnx's executor answers."""
     names = [info.name for info in model.graph.input]
     feeds = dict(zip(names, [x, np.array(seed), np.array(0)], strict=False))
-    (out,) = execute_onnx(ModelWrapper(copied(model)), feeds).values()
+    (out,) = execute_onnx(ModelWrapper(copied(model)).transform(InferShapes()), feeds).values()
     return out
 
 
@@ -150,15 +152,13 @@ def test_they_survive_cleanup_and_constant_folding(faults, kept):
 
 @pytest.mark.parametrize("faults", FAULTS)
 def test_they_can_be_taken_out_again(faults):
-    assert strip_faults(insert_faults(graph(), planned(faults))) == graph()
+    before = graph()
+    assert strip_faults(insert_faults(before, planned(faults))) == before
 
 
 @pytest.mark.parametrize("faults", ["transient", "permanent", "protected"])
 def test_quantizers_folded_into_their_weights_leave_the_faults(faults):
     """Cleanup without its quantizers makes constants of weights; the faults strike those."""
-    from .networks import batch, network
-    from .running import clean
-
     struck = insert_faults(clean("digits_cnn"), resolve(sites(clean("digits_cnn")), FAULTS[faults]))
     x = batch("digits_cnn", 4)
     tidy = cleanup_model(ModelWrapper(copied(struck)), preserve_qnt_ops=False).model
@@ -167,7 +167,6 @@ def test_quantizers_folded_into_their_weights_leave_the_faults(faults):
     )
     assert plan_of(tidy) == plan_of(struck)
     assert_same(by_onnxruntime(tidy, x, seed=5), by_onnxruntime(struck, x, seed=5))
-    assert network("digits_cnn") is not None
 
 
 def lost(model):
@@ -216,8 +215,6 @@ def test_a_session_refuses_a_graph_that_lost_faults():
 
 def test_quantizers_that_were_converted_are_told():
     """qonnx can write quantizers as QuantizeLinear and DequantizeLinear, which says less of the integers."""
-    from .running import clean, tidied
-
     struck = insert_faults(clean("digits_cnn"), resolve(sites(clean("digits_cnn")), FAULTS["transient"]))
     other = ModelWrapper(tidied(struck, 4)).transform(QuantToQCDQ()).model
     with pytest.raises(
@@ -228,11 +225,11 @@ def test_quantizers_that_were_converted_are_told():
 
 def test_gemms_written_as_matrix_products_keep_their_faults():
     from .networks import batch
-    from .running import clean, tidied
 
     plan = resolve(sites(clean("biased")), [BitFlips(probability=0.02)])
     struck = tidied(insert_faults(clean("biased"), plan), 4)
-    other = ModelWrapper(copied(struck)).transform(GemmToMatMul()).model
+    with pytest.warns(UserWarning, match="only offers explicit support for version 9"):
+        other = ModelWrapper(copied(struck)).transform(GemmToMatMul()).model
     assert plan_of(other) == plan
     x = batch("biased", 4)
     assert_same(by_onnxruntime(other, x, seed=5), by_onnxruntime(struck, x, seed=5))
@@ -243,7 +240,7 @@ DATA = files("qonnx") / "data" / "onnx"
 
 @pytest.mark.parametrize("name", ["bsd300x3-espcn/subpixel", "bsd300x3-espcn/nn_resize"])
 def test_graphs_that_ship_with_qonnx(name):
-    model = onnx.load(str(DATA / name / "quant_model.onnx"))
+    model = tidied(onnx.load(str(DATA / name / "quant_model.onnx")), None)
     found = sites(model)
     kinds = [site.kind for site in found]
     assert {site.bit_width for site in found if site.kind == "weight"} == {4, 8}
@@ -260,8 +257,6 @@ def test_graphs_that_ship_with_qonnx(name):
 
 
 def by_onnxruntime_array(model, x):
-    from hwfault.graph.session import run
-
     (out,) = run(session(model, threads=1), x, seed=3)
     return out
 
@@ -281,7 +276,7 @@ def node(op, inputs, **attributes):
         ("Trunc", "s z b8 s2 b4", {"signed": 0, "rounding_mode": "FLOOR"}, 4, False, 2.0, 0),
         ("Trunc", "s z4 b8 s2 b4", {"signed": 1, "rounding_mode": "FLOOR"}, 4, True, 2.0, 1),
         ("Trunc", "s z4 b8 b4", {"rounding_mode": "FLOOR"}, 4, True, 0.5, 4),
-        ("Quant", "s z b4", {"signed": 0}, 4, False, 0.5, 0),
+        ("Quant", "s z b4", {"signed": 0, "narrow": 0, "rounding_mode": "ROUND"}, 4, False, 0.5, 0),
         ("BipolarQuant", "s", {}, 1, True, 0.5, 0),
         ("MultiThreshold", "t3", {"out_dtype": "INT4", "out_scale": 0.5, "out_bias": -1.0}, 4, True, 0.5, 0),
         ("MultiThreshold", "t3", {"out_dtype": "UINT2"}, 2, False, 1.0, 0),
@@ -294,7 +289,7 @@ def test_grids(op, inputs_, attributes, bits, signed, scale, zero):
     assert (grid.bit_width, grid.signed, float(grid.scale), float(grid.zero_point)) == (bits, signed, scale, zero)
     x = np.round(np.random.default_rng(1).uniform(-8, 8, (4, 3)) * 2).astype(np.float32) / 2
     context = {"x": x} | {name: constants.get(name) for name in made.input[1:]}
-    getCustomOp(made).execute_node(context, None)
+    getCustomOp(made, 1 if len(made.input) == 5 else None).execute_node(context, None)
     values = context["y"].astype(np.float32)
     inside = values if op != "Trunc" or len(made.input) > 5 else values[np.abs(values) < 2]
     assert inside.size

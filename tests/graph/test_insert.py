@@ -15,8 +15,8 @@ from hwfault.graph.export import export
 from hwfault.graph.insert import fault_nodes, insert_faults
 from hwfault.graph.nodes import FIRST_SAMPLE, SEED
 from hwfault.graph.qonnxgraph import metadata
-from hwfault.graph.sites import sites as graph_sites
 from hwfault.graph.session import load_model, run, session
+from hwfault.graph.sites import sites as graph_sites
 from hwfault.inject import inject, sites
 from hwfault.plan import Site, resolve
 from hwfault.profiles.models import BitFlips, Clusters, WordFaults

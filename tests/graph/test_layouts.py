@@ -16,7 +16,7 @@ from hwfault.graph.carried import plan_of
 from hwfault.graph.channels_last import to_channels_last
 from hwfault.graph.export import export
 from hwfault.graph.insert import fault_nodes, insert_faults
-from hwfault.graph.layouts import channels_last, inverse, laid_out, numbered, numbered_shape, then
+from hwfault.graph.layouts import inverse, laid_out, numbered, numbered_shape, then
 from hwfault.graph.nodes import fault_node
 from hwfault.graph.replay import replay
 from hwfault.graph.session import run, session
