@@ -10,7 +10,6 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from hwfault.errors import GraphError
 from hwfault.graph.accumulators import check_accumulator
 from hwfault.graph.grids import GRID_OPS, Grid
-from hwfault.graph.insert import FaultNode, fault_nodes
 from hwfault.graph.layouts import numbered, numbered_shape
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, drawn_inputs, fault_node
 from hwfault.graph.places import Place, Places
@@ -25,6 +24,7 @@ from hwfault.graph.qonnxgraph import (
     site_name,
     words_sha256,
 )
+from hwfault.graph.struck import FaultNode, fault_nodes
 from hwfault.graph.sums import layer_name
 from hwfault.plan import FaultPlan, Site
 from hwfault.plan.processes import Step

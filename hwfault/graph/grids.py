@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
-from qonnx.core.datatype import DataType
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.graph.qonnxgraph import QUANT_OPS, Constants, attribute
@@ -136,6 +135,8 @@ def _of_thresholds(node: NodeProto, constants: Constants) -> Grid:
 
 def annotated(name: str) -> tuple[int, bool, float]:
     """Width, sign and scale of qonnx's integer and fixed point datatypes; raises NoGridError for others."""
+    from qonnx.core.datatype import DataType
+
     try:
         kind = DataType[name]
     except (KeyError, ValueError, AssertionError, IndexError):

@@ -1,7 +1,6 @@
 """Putting a fault plan into a QONNX graph."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -10,7 +9,7 @@ from hwfault import __version__
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.accumulators import planned_sums, rewrite_layers
 from hwfault.graph.layouts import numbered
-from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, check_inputs, fault_node
+from hwfault.graph.nodes import FIRST_SAMPLE, SEED, fault_node
 from hwfault.graph.places import Place
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
@@ -22,7 +21,6 @@ from hwfault.graph.qonnxgraph import (
     metadata,
     replace_nodes,
     set_metadata,
-    site_name,
     words_sha256,
 )
 from hwfault.graph.sites import GraphSites, graph_sites
@@ -186,53 +184,3 @@ def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
         PLAN_SHA256: plan.digest,
         **{f"{DOMAIN}.{key}": value for key, value in own.items()},
     }
-
-
-def check_kept(model: ModelProto) -> None:
-    """Raises GraphError if a site of the plan that a graph carries has no fault nodes any more; `plan_of` checks all."""
-    text = metadata(model).get(PLAN)
-    if text is None:
-        return
-    struck = {site_name(node) for node in model.graph.node if node.domain == DOMAIN}
-    lost = [name for name in FaultPlan.from_json(text, "the graph's plan").names if name not in struck]
-    if lost:
-        raise GraphError(
-            f"the graph's plan strikes {lost[0]!r}{f' and {len(lost) - 1} other sites' if lost[1:] else ''}, but the "
-            "fault nodes there are gone: a transformation removed or folded them; put the faults into the transformed "
-            "graph, or leave that transformation out"
-        )
-
-
-class FaultNode(NamedTuple):
-    """The fault nodes behind one quantizer or layer of a graph: the site, and the tensors before and after them.
-
-    An accumulator that only its array strikes has none; before and after are the same then.
-    """
-
-    site: str
-    before: str
-    after: str
-    nodes: tuple[NodeProto, ...]
-
-    @property
-    def node(self) -> NodeProto:
-        """The first of them."""
-        return self.nodes[0]
-
-
-def fault_nodes(model: ModelProto) -> list[FaultNode]:
-    """The fault nodes of a graph, in its order; a quantizer or layer that runs twice has two entries of one site."""
-    chains: dict[str, FaultNode] = {}
-    for node in (node for node in model.graph.node if node.domain == DOMAIN):
-        if node.op_type == ARRAY_OP:
-            chains[node.output[0]] = FaultNode(site_name(node), node.output[0], node.output[0], ())
-        if node.op_type in FAULT_OPS:
-            check_inputs(node)
-            name, before = site_name(node), node.input[0]
-            entry = chains.get(before)
-            if entry is None or entry.site != name:  # the first step of a site
-                entry = FaultNode(name, before, before, ())
-            else:
-                del chains[before]
-            chains[node.output[0]] = entry._replace(after=node.output[0], nodes=(*entry.nodes, node))
-    return list(chains.values())

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
-from qonnx.util.onnx import eltwise_optypes
 
 from hwfault.graph.qonnxgraph import CHANNELS_LAST, attribute
 from hwfault.graph.shapes import Shape, Tensors, is_fault
@@ -18,7 +17,11 @@ from hwfault.graph.shapes import Shape, Tensors, is_fault
 Layout = tuple[int, ...]
 Array = NDArray[Any]
 
-_ELEMENTWISE = (*eltwise_optypes, "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold")
+_ELEMENTWISE = (
+    *("Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold", "Identity", "Cast", "Clip", "Relu"),
+    *("LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Exp", "Log", "Sqrt"),
+    *("Erf", "Floor", "Ceil", "Round", "Sign", "Neg", "Abs", "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min"),
+)
 _CHANNELS_FIRST = (
     *("Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "LRN", "DepthToSpace", "SpaceToDepth"),
     *(f"{scope}{kind}Pool" for scope in ("", "Global") for kind in ("Average", "Max", "Lp")),

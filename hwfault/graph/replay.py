@@ -19,12 +19,12 @@ from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import layout_of, plan_of
 from hwfault.graph.grids import GRID_OPS
-from hwfault.graph.insert import FaultNode, fault_nodes
 from hwfault.graph.layouts import Layout, aligned, numbered
 from hwfault.graph.nodes import ARRAY_OP
 from hwfault.graph.qonnxgraph import WORDS, Constants, attribute, metadata, site_name, words_sha256
 from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
+from hwfault.graph.struck import FaultNode, fault_nodes
 from hwfault.inject import inject
 from hwfault.inject.mode import evaluation
 from hwfault.inject.sites import quantizers

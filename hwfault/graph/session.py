@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
-from hwfault.graph.insert import check_kept, fault_nodes
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN
+from hwfault.graph.struck import check_kept, fault_nodes
 from hwfault.stream.check import check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
 

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from onnx import ModelProto, NodeProto, TensorShapeProto, shape_inference
-from qonnx.custom_op.registry import getCustomOp
 
 from hwfault.graph.qonnxgraph import CHANNELS_LAST, DOMAIN
 
@@ -92,6 +91,8 @@ def _stand_in(node: NodeProto) -> None:
     if node.domain == CHANNELS_LAST and node.op_type == "BatchNormalization":
         _replace(node, "Identity", node.input[:1])
         return
+    from qonnx.custom_op.registry import getCustomOp
+
     try:
         other = getCustomOp(node).make_shape_compatible_op(None)
     except Exception:

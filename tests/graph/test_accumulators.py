@@ -12,10 +12,11 @@ from onnx import numpy_helper
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import SITE, metadata
 from hwfault.graph.replay import replay
 from hwfault.graph.session import run, session
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import inject, sites
 from hwfault.plan import resolve
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement

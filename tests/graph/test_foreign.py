@@ -20,11 +20,12 @@ from hwfault.codes import CodeFormat
 from hwfault.errors import GraphError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.grids import NoGridError, grid_of
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import Constants
 from hwfault.graph.session import run, session
 from hwfault.graph.sites import sites
 from hwfault.graph.strip import strip_faults
+from hwfault.graph.struck import fault_nodes
 from hwfault.plan import resolve
 from hwfault.plan.processes import strike_values
 from hwfault.profiles.datapath import AccumulatorFormat

@@ -12,11 +12,12 @@ from qonnx.transformation.infer_datatypes import InferDataTypes
 from hwfault import __version__
 from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.nodes import FIRST_SAMPLE, SEED
 from hwfault.graph.qonnxgraph import metadata
 from hwfault.graph.session import load_model, run, session
 from hwfault.graph.sites import sites as graph_sites
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import inject, sites
 from hwfault.plan import Site, resolve
 from hwfault.profiles.models import BitFlips, Clusters, WordFaults

@@ -10,9 +10,10 @@ from onnx import helper, numpy_helper
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import set_metadata
 from hwfault.graph.sites import sites as graph_sites
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips

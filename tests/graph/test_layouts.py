@@ -15,12 +15,13 @@ from hwfault.errors import GraphError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.channels_last import to_channels_last
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.layouts import inverse, laid_out, numbered, numbered_shape, then
 from hwfault.graph.nodes import fault_node
 from hwfault.graph.replay import replay
 from hwfault.graph.session import run, session
 from hwfault.graph.sites import sites as sites_of_graph
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import sites
 from hwfault.plan import Site, resolve
 from hwfault.plan.processes import MapStep

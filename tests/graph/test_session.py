@@ -15,9 +15,10 @@ import hwfault
 from hwfault.errors import GraphError, HwfaultError
 from hwfault.graph import session as module
 from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.session import load_model, run, session
 from hwfault.graph.sites import sites
+from hwfault.graph.struck import fault_nodes
 
 from .networks import batch, network, plan
 from .ops import assert_same, load
