@@ -61,8 +61,8 @@ def _check_fits(site: Site, planned: Site) -> None:
         )
     if site.bit_width > (planned.worst_case or 0):
         raise PlanError(
-            f"the largest sum of {site.name!r} needs {site.bit_width} bits in the graph and {planned.worst_case} in the "
-            "network that the plan was made for; resolve the faults against this one again"
+            f"the largest sum of {site.name!r} needs {site.bit_width} bits in the graph and {planned.worst_case} in "
+            "the network that the plan was made for; resolve the faults against this one again"
         )
 
 
@@ -72,8 +72,8 @@ def rewrite_layers(model: ModelProto, sums: Sequence[Sums], plan: FaultPlan) -> 
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     if sums and opset < _FIRST_WITH_ROUND:
         raise GraphError(
-            f"the graph is of opset {opset}, in which accumulators cannot be struck; expected {_FIRST_WITH_ROUND} or newer "
-            "(onnx.version_converter)"
+            f"the graph is of opset {opset}, in which accumulators cannot be struck; expected {_FIRST_WITH_ROUND} or "
+            "newer (see onnx.version_converter)"
         )
     planned = {entry.node.output[0]: entry for entry in sums}
     for node in list(model.graph.node):

@@ -5,12 +5,13 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from hwfault.errors import GraphError
 from hwfault.graph.accumulators import check_accumulator
 from hwfault.graph.grids import GRID_OPS, Grid
-from hwfault.graph.layouts import numbered, numbered_shape
+from hwfault.graph.layouts import Layout, numbered, numbered_shape
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, drawn_inputs, fault_node
 from hwfault.graph.places import Place, Places
 from hwfault.graph.qonnxgraph import (
@@ -88,7 +89,7 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
     return {name: list(value) if name == "program" else value for name, value in values.items()}
 
 
-def layout_of(node: NodeProto) -> tuple[int, ...]:
+def layout_of(node: NodeProto) -> Layout:
     """How the values of a fault node lie."""
     return tuple(attribute(node, "layout", ()))
 
@@ -169,16 +170,16 @@ class _Wiring:
         fits = known is None or site.shape is None or _same_axes(known, site)
         if place is not None and place.node is not None and not site.batched:
             values, stamp = self.constants.get(place.node.input[0]), metadata(place.node).get(WORDS)
-            ours = values is not None and place.tensor == entry.before and values.ndim == len(shape or ())
-            if ours and stamp not in (None, words_sha256(numbered(values, layout_of(entry.node)))):
+            ours = place.tensor == entry.before and stamp is not None
+            if ours and values is not None and stamp != _stamp(values, layout_of(entry.node)):
                 raise GraphError(
-                    f"the values of the site {entry.site!r} were changed in the graph after its export, or lie in another "
-                    f"order than its fault node {entry.node.name!r} says; export it anew"
+                    f"the values of the site {entry.site!r} were changed in the graph after its export, or lie in "
+                    f"another order than its fault node {entry.node.name!r} says; export it anew"
                 )
         if len(layouts) > 1 or not fits:
             raise GraphError(
-                f"the words of the site {entry.site!r} lie in another order than its fault node {entry.node.name!r} says "
-                f"(shape {list(known or ())}, layout {list(layout_of(entry.node))}; the plan has "
+                f"the words of the site {entry.site!r} lie in another order than its fault node {entry.node.name!r} "
+                f"says (shape {list(known or ())}, layout {list(layout_of(entry.node))}; the plan has "
                 f"{list(site.shape or ())}), or are others; {_ANEW}"
             )
 
@@ -206,6 +207,11 @@ class _Wiring:
             return True
         self._numbers = self._numbers or (drawn[0], drawn[1])
         return drawn == self._numbers and set(drawn) <= self._inputs and drawn[0] != drawn[1]
+
+
+def _stamp(values: NDArray[Any], layout: Layout) -> str | None:
+    """The hash of a parameter's words, None where they do not lie so."""
+    return words_sha256(numbered(values, layout)) if len(layout) in (0, values.ndim) else None
 
 
 def _same_axes(shape: tuple[int | None, ...], site: Site) -> bool:

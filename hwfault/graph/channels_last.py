@@ -58,9 +58,9 @@ class MoveTransposesPastFaults(Transformation):  # type: ignore[misc]
     def apply(self, model: ModelWrapper) -> tuple[ModelWrapper, bool]:
         """One such move."""
         for node in model.graph.node:
-            if node.domain == DOMAIN and node.op_type in FAULT_OPS and not _behind_array(model, node):
-                if _moved_down(model, node) or _moved_up(model, node):
-                    return model, True
+            strikes = node.domain == DOMAIN and node.op_type in FAULT_OPS and not _behind_array(model, node)
+            if strikes and (_moved_down(model, node) or _moved_up(model, node)):
+                return model, True
         return model, False
 
 

@@ -73,8 +73,8 @@ def laid_out(small: Array, layout: Layout) -> Array:
 def spread_layouts(model: ModelProto, tensors: Tensors) -> tuple[dict[str, Layout], set[str]]:
     """The layouts of activations where any has its channels last, and the tensors flattened out of such.
 
-    They begin at the ops that want channels last or first, and reach through transpositions and all that works element by
-    element.
+    They begin at the ops that want channels last or first, and reach through transpositions and all that works element
+    by element.
     """
     ranks = {name: len(shape) for name, shape in tensors.shapes.items() if len(shape) > 2}
     last = [name for node in model.graph.node for name in _wanted_last(node)]

@@ -67,8 +67,8 @@ class Places:
             self._add(node, tensor)
         if not carries_faults and not self.found and not self.obstacles:
             raise GraphError(
-                f"the graph has none of the nodes {', '.join(GRID_OPS)}, nor weights annotated as integers, so it holds "
-                "no quantized integers to strike; expected a QONNX graph, as hwfault's or Brevitas' export writes it"
+                f"the graph has none of the nodes {', '.join(GRID_OPS)}, nor weights annotated as integers, so it "
+                "holds no quantized integers to strike; expected a QONNX graph, as Brevitas' export writes it"
             )
         self._tell_apart()
         self.by_tensor = {place.tensor: place for place in self.found}

@@ -310,8 +310,8 @@ def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
         maker = makers.get(entry.before)
         array = maker if maker is not None and maker.op_type == ARRAY_OP else None
         layout = layout_of(entry.node) if entry.nodes else ()
-        grid = (aligned(values, layout) for values in (scale, zero_point))
-        found[entry.site].append(_Watched(site, entry, *grid, plan.steps(entry.site), layout, array))
+        scale, zero_point = aligned(scale, layout), aligned(zero_point, layout)
+        found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.steps(entry.site), layout, array))
     return found
 
 

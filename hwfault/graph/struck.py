@@ -11,7 +11,7 @@ from hwfault.plan import FaultPlan
 
 
 def check_kept(model: ModelProto) -> None:
-    """Raises GraphError if a site of the plan that a graph carries has no fault nodes any more; `plan_of` checks all."""
+    """Raises GraphError if a site of the plan that a graph carries has no fault nodes any more; see also `plan_of`."""
     text = metadata(model).get(PLAN)
     if text is None:
         return

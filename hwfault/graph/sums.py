@@ -101,7 +101,7 @@ def _check_order(node: NodeProto, weights: Place, transposed: Layout) -> None:
     lies = then(weights.layout, transposed) if transposed else weights.layout
     if lies != (() if natural else (1, 0)):
         raise NoGridError(
-            "it reads its weights in another order than (outputs, inputs, kernel) or, for a matrix product, its transpose"
+            "it reads its weights in another order than (outputs, inputs, kernel) or, a matrix product, its transpose"
         )
 
 

@@ -219,7 +219,7 @@ def test_quantizers_that_were_converted_are_told():
     struck = insert_faults(clean("digits_cnn"), resolve(sites(clean("digits_cnn")), FAULTS["transient"]))
     other = ModelWrapper(tidied(struck, 4)).transform(QuantToQCDQ()).model
     with pytest.raises(
-        GraphError, match="fault nodes are not at the sites of the plan it carries: '.*' has fault nodes"
+        GraphError, match=r"fault nodes are not at the sites of the plan it carries: '.*' has fault nodes"
     ):
         plan_of(other)
 

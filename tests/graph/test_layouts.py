@@ -236,12 +236,12 @@ def test_a_graph_that_lies_channels_last_already_takes_the_networks_plan(name):
 
 def test_weights_whose_inputs_were_put_in_another_order_are_refused():
     moved = to_channels_last(tidied(clean("digits_cnn"), 4))
-    with pytest.raises(PlanError, match="'classifier.weight_quant'.* lie in another order"):
+    with pytest.raises(PlanError, match=r"'classifier.weight_quant'.* lie in another order"):
         insert_faults(moved, plan("digits_cnn"))
 
 
 def test_a_graph_that_was_not_tidied_is_refused():
-    with pytest.raises(GraphError, match="tensors whose shape is not known.*cleanup_model"):
+    with pytest.raises(GraphError, match=r"tensors whose shape is not known.*cleanup_model"):
         to_channels_last(faulted("biased"))
 
 

@@ -94,5 +94,5 @@ def test_a_graph_with_other_integers_than_its_metadata_says_has_its_own():
 def test_metadata_that_is_no_list_of_sites(text):
     graph = copied(clean("biased"))
     set_metadata(graph, {"hwfault.sites": text})
-    with pytest.raises(GraphError, match="(?s)'hwfault.sites' is no list of sites.*remove it, or export anew"):
+    with pytest.raises(GraphError, match=r"(?s)'hwfault.sites' is no list of sites.*remove it, or export anew"):
         sites_of_graph(graph)

@@ -110,7 +110,7 @@ def tidy(graph):
 def test_a_graph_that_was_changed_is_refused(change):
     graph = copied(faulted("biased"))
     change(graph)
-    with pytest.raises(GraphError, match="was changed after the faults were put in.*strip the faults first"):
+    with pytest.raises(GraphError, match=r"was changed after the faults were put in.*strip the faults first"):
         strip_faults(graph)
 
 
