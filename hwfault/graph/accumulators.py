@@ -19,6 +19,7 @@ from hwfault.graph.layouts import Layout, inverse
 from hwfault.graph.nodes import ARRAY_OP, fault_node
 from hwfault.graph.places import Places
 from hwfault.graph.qonnxgraph import DOMAIN, LAYER_OPS, SITE, attribute, replace_nodes, set_metadata
+from hwfault.graph.shapes import is_fault
 from hwfault.graph.sites import GraphSites
 from hwfault.graph.sums import Sums
 from hwfault.plan import FaultPlan, Site, SitePlan
@@ -264,9 +265,16 @@ def _integers_of(places: Places, node: NodeProto, layer: NodeProto) -> tuple[Arr
     if w is None:
         folded = places.constants.get(read)
         return (x[1], None) if folded is not None and np.array_equal(folded, np.round(folded)) else None
-    weights = places.weights(_origin(places, w[0]))
-    same = weights is not None and np.array_equal(w[1].ravel(), weights.grid.scale.ravel())
-    return (x[1], w[1]) if same else None
+    scale = _weight_scale(places, _origin(places, w[0]))
+    return (x[1], w[1]) if scale is not None and np.array_equal(w[1].ravel(), scale.ravel()) else None
+
+
+def _weight_scale(places: Places, name: str) -> Array | None:
+    """The scale of weights, which their fault nodes still tell where the quantizer was folded into them."""
+    weights, maker = places.weights(name), places.tensors.makers.get(name)
+    if weights is not None:
+        return weights.grid.scale
+    return places.constants.get(maker.input[1]) if maker is not None and is_fault(maker) else None
 
 
 def _same_constants(places: Places, one: str, other: str) -> bool:

@@ -155,11 +155,11 @@ class _Wiring:
     def _on_grid(self, entry: FaultNode, site: Site, name: str) -> bool:
         """Whether a site's nodes strike constants that are integers on the grid of all of them."""
         values = self.constants.get(name)
-        given = {tuple(node.input[1:3]) for node in entry.nodes}
-        scale, zero_point = (self.constants.get(own) for own in next(iter(given)))
-        if site.batched or len(given) > 1 or values is None or scale is None or zero_point is None:
+        scale, zero_point = (self.constants.get(own) for own in entry.node.input[1:3])
+        if site.batched or values is None or scale is None or zero_point is None:
             return False
-        return Grid(scale, zero_point, site.bit_width, site.signed).holds(values)
+        same = all(self._is(n.input[1], scale) and self._is(n.input[2], zero_point) for n in entry.nodes)
+        return same and Grid(scale, zero_point, site.bit_width, site.signed).holds(values)
 
     def _check_layout(self, entry: FaultNode, site: Site, place: Place | None) -> None:
         """Raises GraphError where the words are known to lie otherwise than the nodes have it."""
