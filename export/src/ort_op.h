@@ -6,6 +6,7 @@
 #include <climits>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -98,15 +99,15 @@ class Context {
   OrtKernelContext* context_;
 };
 
-// How many inputs a kernel needs: K::required_inputs where it says so, otherwise all.
+// How many inputs of K a node must have: all, or the first K::required.
+template <class K, class = void>
+struct RequiredInputs {
+  static constexpr size_t count = K::inputs.size();
+};
 template <class K>
-constexpr auto required(int) -> decltype(K::required_inputs) {
-  return K::required_inputs;
-}
-template <class K>
-constexpr size_t required(long) {
-  return K::inputs.size();
-}
+struct RequiredInputs<K, std::void_t<decltype(K::required)>> {
+  static constexpr size_t count = K::required;
+};
 
 // An OrtCustomOp around a class with `static constexpr const char* name`, `static constexpr std::array inputs` (the
 // element types), a constructor from NodeInfo and `void compute(const Context&) const`. Its output 0 has the type and
@@ -122,7 +123,7 @@ struct Op : OrtCustomOp {
     GetOutputType = [](const OrtCustomOp*, size_t) { return static_cast<int>(K::inputs[0]); };
     GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
     KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-    GetInputCharacteristic = [](const OrtCustomOp*, size_t i) { return i < required<K>(0) ? 0 : 1; };  // 1: may be left out
+    GetInputCharacteristic = [](const OrtCustomOp*, size_t i) { return i < RequiredInputs<K>::count ? 0 : 1; };
     GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };
     GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };
     GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };

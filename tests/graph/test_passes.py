@@ -114,7 +114,7 @@ def test_batches_of_any_size_have_the_same_samples(name):
     assert_same(np.concatenate(parts), expected)
 
 
-def test_a_map_is_no_constant_to_qonnx_but_one_to_onnxruntime():
+def test_a_map_of_a_parameter_is_no_constant_to_qonnx():
     """Its last input is left out: a node without it would be folded, and be gone."""
     struck = resolve(sites(network("biased")), [ProfileFaults(profile="sram14-ibm-7points", at={"operating_point": 0})])
     graph = without_quantizers(insert_faults(clean("biased"), struck))
