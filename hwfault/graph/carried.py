@@ -83,10 +83,9 @@ def _check_places(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entries
         raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries: {what}; {_ANEW}")
 
 
-def _attributes(node: NodeProto) -> dict[str, Any]:
+def _attributes(node: NodeProto) -> dict[str, bytes]:
     """A fault node's attributes, but how its values lie."""
-    values = {a.name: attribute(node, a.name, None) for a in node.attribute if a.name != "layout"}
-    return {name: list(value) if name == "program" else value for name, value in values.items()}
+    return {a.name: a.SerializeToString(deterministic=True) for a in node.attribute if a.name != "layout"}
 
 
 def layout_of(node: NodeProto) -> Layout:

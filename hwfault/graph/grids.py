@@ -73,6 +73,10 @@ def _constant(label: str, name: str, constants: Constants) -> Array:
     values = constants.get(name)
     if values is None:
         raise NoGridError(f"its {label} {name!r} is computed by the graph, expected a constant")
+    if values.dtype.kind not in "fiu":
+        raise NoGridError(f"its {label} holds {values.dtype}, expected numbers")
+    if "scale" in label and not (np.isfinite(values) & (values != 0)).all():
+        raise NoGridError(f"its {label} is 0 or not finite")
     if sum(extent != 1 for extent in values.shape) > 1:
         raise NoGridError(
             f"its {label} has shape {list(values.shape)}, expected one value for the tensor or for each channel"
@@ -96,8 +100,9 @@ def _of_truncation(node: NodeProto, constants: Constants, signed_input: bool | N
         return Grid(scale, zero_point, _width(width), signed_input, (node.input[1], node.input[2]))
     labels = ("scale", "zero point", "input width", "output scale", "bit width")
     scale, zero_point, _, after, width = _read(node, constants, labels)
-    ratio = np.exp2(np.round(np.log2(after / scale)))
-    moved = np.asarray(zero_point / ratio, np.float32)
+    with np.errstate(all="ignore"):
+        ratio = np.exp2(np.round(np.log2(after / scale)))
+        moved = np.asarray(zero_point / ratio, np.float32)
     if (moved != np.round(moved)).any():
         raise NoGridError("its zero point is no integer on the scale of its output")
     kept = node.input[2] if np.array_equal(moved, zero_point) else None
@@ -111,8 +116,10 @@ def _of_thresholds(node: NodeProto, constants: Constants) -> Grid:
     )
     name = attribute(node, "out_dtype", b"").decode(errors="replace")
     thresholds = constants.shape(node.input[1]) if len(node.input) > 1 else None
-    if thresholds is None or not node.output:
+    if not thresholds or not node.output:
         raise NoGridError("its thresholds are computed by the graph, expected a constant")
+    if not np.isfinite([scale, bias]).all():
+        raise NoGridError(f"its out_scale is {scale:g} and its out_bias {bias:g}, expected finite numbers")
     if name == "BIPOLAR":
         if scale != -2 * bias or thresholds[-1] != 1:
             raise NoGridError(

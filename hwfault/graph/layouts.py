@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
+from hwfault.errors import GraphError
 from hwfault.graph.qonnxgraph import CHANNELS_LAST, attribute
 from hwfault.graph.shapes import Shape, Tensors, is_fault
 
@@ -44,6 +45,16 @@ def then(layout: Layout, permutation: Sequence[int]) -> Layout:
 def inverse(permutation: Sequence[int]) -> Layout:
     """The permutation that undoes one."""
     return tuple(int(axis) for axis in np.argsort(permutation))
+
+
+def permutation_of(node: NodeProto, rank: int) -> Layout:
+    """What a Transpose does to a tensor of so many axes; raises GraphError for what is no permutation of them."""
+    permutation = tuple(attribute(node, "perm", range(rank)[::-1]))
+    if sorted(permutation) != list(range(len(permutation))) or rank not in (0, len(permutation)):
+        raise GraphError(
+            f"the node {node.name!r} transposes {rank} axes by {list(permutation)}, expected each axis once"
+        )
+    return permutation
 
 
 def numbered_shape(shape: Shape | None, layout: Layout) -> Shape | None:
@@ -97,8 +108,8 @@ def spread_layouts(model: ModelProto, tensors: Tensors) -> tuple[dict[str, Layou
 
 def _next_to(node: NodeProto, name: str, layout: Layout, ranks: dict[str, int]) -> Iterator[tuple[str, Layout]]:
     """The layouts of a node's other tensors, where that of one tells them."""
-    permutation = tuple(attribute(node, "perm", ()))
-    if node.op_type == "Transpose" and len(permutation) == ranks[name]:
+    if node.op_type == "Transpose" and node.input and node.output:
+        permutation = permutation_of(node, ranks[name])
         forwards = name == node.input[0]
         other = node.output[0] if forwards else node.input[0]
         yield other, then(layout, permutation if forwards else inverse(permutation))

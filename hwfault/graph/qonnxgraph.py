@@ -1,6 +1,6 @@
 """Reading a QONNX graph: its constants, its metadata, and the names of its sites."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -97,9 +97,24 @@ def set_metadata(record: ModelProto | NodeProto, values: dict[str, str]) -> None
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """An attribute's value, or the default."""
-    found = (helper.get_attribute_value(a) for a in node.attribute if a.name == name)
-    return next(found, default)
+    """An attribute's value, or the default; raises GraphError for one of another type than the default."""
+    for entry in (entry for entry in node.attribute if entry.name == name):
+        value = helper.get_attribute_value(entry)
+        if default is not None and not _alike(value, default):
+            raise GraphError(
+                f"the attribute {name!r} of the node {node.name!r} ({node.op_type}) is {value!r:.80}, expected "
+                f"{type(default).__name__ if isinstance(default, bytes | int | float) else 'a list of integers'}"
+            )
+        return value
+    return default
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if isinstance(default, bytes | int):
+        return isinstance(value, type(default))
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return not isinstance(value, str | bytes) and isinstance(value, Sequence) and all(type(x) is int for x in value)
 
 
 def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from onnx import ModelProto, NodeProto
 
 from hwfault.graph.grids import NoGridError
-from hwfault.graph.layouts import Layout, aligned, then
+from hwfault.graph.layouts import Layout, aligned, permutation_of, then
 from hwfault.graph.places import Place, Places
 from hwfault.graph.qonnxgraph import CHANNELS_LAST, LAYER_OPS, SITE, attribute, metadata, site_name
 from hwfault.plan import Site
@@ -59,9 +59,9 @@ def _sums(name: str, node: NodeProto, places: Places) -> Sums:
     _check_node(node)
     read, transposed = node.input[1], ()
     maker = places.tensors.makers.get(read)
-    if maker is not None and maker.op_type == "Transpose":
-        axes = len(places.tensors.shapes.get(maker.input[0]) or ())
-        read, transposed = maker.input[0], tuple(attribute(maker, "perm", range(axes)[::-1]))
+    if maker is not None and maker.op_type == "Transpose" and maker.input:
+        read = maker.input[0]
+        transposed = permutation_of(maker, len(places.tensors.shapes.get(read) or ()))
     weights, source = places.weights(read), places.source(node.input[0])
     if weights is None:
         raise NoGridError("its weights are not quantized there")
@@ -98,8 +98,9 @@ def _check_node(node: NodeProto) -> None:
 
 def _check_order(node: NodeProto, weights: Place, transposed: Layout) -> None:
     natural = node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0) == 1)
-    lies = then(weights.layout, transposed) if transposed else weights.layout
-    if lies != (() if natural else (1, 0)):
+    fits = not weights.layout or len(transposed) in (0, len(weights.layout))
+    lies = then(weights.layout, transposed) if transposed and fits else weights.layout
+    if not fits or lies != (() if natural else (1, 0)):
         raise NoGridError(
             "it reads its weights in another order than (outputs, inputs, kernel) or, a matrix product, its transpose"
         )
