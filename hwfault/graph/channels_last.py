@@ -11,7 +11,7 @@ from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
 from qonnx.transformation.infer_shapes import InferShapes
 
 from hwfault.errors import GraphError
-from hwfault.graph.layouts import channels_last, inverse, then
+from hwfault.graph.layouts import channels_last, inverse, laid_out, then
 from hwfault.graph.nodes import FAULT_OPS
 from hwfault.graph.qonnxgraph import DOMAIN, attribute
 
@@ -127,6 +127,5 @@ def _lay_out(model: ModelWrapper, node: NodeProto, permutation: Sequence[int]) -
     for i in (1, 2):
         values = model.get_initializer(node.input[i])
         if values.size > 1:
-            full = values.reshape((1,) * (len(permutation) - values.ndim) + values.shape)
             node.input[i] = model.make_new_valueinfo_name()
-            model.set_initializer(node.input[i], np.ascontiguousarray(full.transpose(permutation)))
+            model.set_initializer(node.input[i], np.ascontiguousarray(laid_out(values, tuple(permutation))))

@@ -57,7 +57,8 @@ def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, 
 
 def _sums(name: str, node: NodeProto, places: Places) -> Sums:
     _check_node(node)
-    read, transposed = node.input[1], ()
+    read = node.input[1]
+    transposed: Layout = ()
     maker = places.tensors.makers.get(read)
     if maker is not None and maker.op_type == "Transpose" and maker.input:
         read = maker.input[0]
