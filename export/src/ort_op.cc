@@ -99,12 +99,12 @@ std::string NodeInfo::text(const char* attribute, const char* otherwise) const {
   return otherwise;
 }
 
-std::vector<int64_t> NodeInfo::integers(const char* attribute) const {
+std::vector<int64_t> NodeInfo::integers(const char* attribute, bool required) const {
   size_t size = 0;
   const bool known = found(api_.KernelInfoGetAttributeArray_int64(info_, attribute, nullptr, &size));
   std::vector<int64_t> values(size);
   if (size && found(api_.KernelInfoGetAttributeArray_int64(info_, attribute, values.data(), &size))) return values;
-  if (!known) throw Error(std::string("the attribute ") + attribute + " is missing or no list of integers");
+  if (!known && required) throw Error(std::string("the attribute ") + attribute + " is missing or no list of integers");
   expect_absent(attribute, "list of integers");  // what is no such list looks like an empty one
   return {};
 }

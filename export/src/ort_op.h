@@ -34,7 +34,8 @@ class NodeInfo {
   int64_t integer(const char* attribute, int64_t otherwise, int64_t least, int64_t most) const;
   float number(const char* attribute, float otherwise) const;
   std::string text(const char* attribute, const char* otherwise) const;
-  std::vector<int64_t> integers(const char* attribute) const;  // throws Error if there is none
+  // throws Error if there is none, or answers with an empty list where it is not required
+  std::vector<int64_t> integers(const char* attribute, bool required = true) const;
   // `count` integers, or `otherwise` if there are none; throws Error unless least <= each <= most
   std::vector<int64_t> integers(const char* attribute, size_t count, std::vector<int64_t> otherwise, int64_t least,
                                 int64_t most) const;

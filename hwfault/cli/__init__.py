@@ -10,7 +10,20 @@ import click
 import hwfault
 from hwfault.errors import HwfaultError
 
-COMMANDS = ("demo", "train", "evaluate", "compare", "sites", "faults", "export", "run", "replay", "profiles")
+COMMANDS = (
+    "demo",
+    "train",
+    "evaluate",
+    "compare",
+    "sites",
+    "faults",
+    "export",
+    "run",
+    "insert",
+    "strip",
+    "replay",
+    "profiles",
+)
 
 
 class _Commands(click.Group):

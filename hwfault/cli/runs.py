@@ -69,18 +69,19 @@ class Trusted:
 
     def sites(self, source: str) -> "list[Site]":
         """The sites of a network's name, of a run or checkpoint, or of a graph."""
+        path = Path(source)
+        if path.suffix == ".onnx":
+            self.check_unused(source)
+            from hwfault.graph.session import load_model
+            from hwfault.graph.sites import sites as sites_of_graph
+
+            return sites_of_graph(load_model(source))
         from hwfault.inject import sites
 
-        path = Path(source)
-        if path.exists() and path.suffix != ".onnx":
+        if path.exists():
             model, _, data = self.load(path)
             return sites(model, data.example)
         self.check_unused(source)
-        if path.suffix == ".onnx":
-            from hwfault.graph.qonnxgraph import graph_sites
-            from hwfault.graph.session import load_model
-
-            return [entry.site for entry in graph_sites(load_model(source))]
         from hwfault.train.networks import build
 
         return sites(build(source))

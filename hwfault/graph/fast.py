@@ -1,7 +1,7 @@
-"""Graphs that are only run: what is known beforehand is computed beforehand, so that onnxruntime's own fusions work again.
+"""Graphs that are only run: what is known beforehand is computed beforehand, and onnxruntime's own fusions work again.
 
-onnxruntime neither folds custom ops nor fuses across them. A quantizer of constants is therefore computed once, here, by
-the very op that would compute it at each run; then a layer and the BatchNormalization behind it are one layer to
+onnxruntime neither folds custom ops nor fuses across them. A quantizer of constants is therefore computed once, by the
+very op that would compute it at each run; then a layer and the BatchNormalization behind it are one layer to
 onnxruntime. Where faults strike the weights, which keeps them from being constants, the gain of the BatchNormalization
 goes into the weights and into the scale that the faults read: their codes, and so the faults, stay the same.
 """
@@ -44,7 +44,8 @@ def _quantize_constants(model: ModelProto) -> None:
     ready: list[NodeProto] = []
     for node in model.graph.node:
         computed = all(not name or name in constants or name in known for name in node.input)
-        if node.domain in (QUANT_DOMAIN, *OLD_DOMAINS) and computed and not needed.intersection(node.output):
+        ours = node.op_type == "Identity" or node.domain in (QUANT_DOMAIN, *OLD_DOMAINS)
+        if ours and computed and not needed.intersection(node.output):
             ready.append(node)
             known.update(node.output)
     if not ready:

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from hwfault import __version__
 from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError, HwfaultError, PlanError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import FaultNode, fault_nodes
+from hwfault.graph.carried import layout_of, plan_of
+from hwfault.graph.grids import GRID_OPS
+from hwfault.graph.layouts import Layout, aligned, numbered
 from hwfault.graph.nodes import ARRAY_OP
 from hwfault.graph.qonnxgraph import WORDS, Constants, attribute, metadata, site_name, words_sha256
-from hwfault.graph.qonnxgraph import quantizers as quantizer_nodes
 from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
+from hwfault.graph.struck import FaultNode, fault_nodes
 from hwfault.inject import inject
 from hwfault.inject.mode import evaluation
 from hwfault.inject.sites import quantizers
@@ -86,14 +87,7 @@ def replay(
 
 def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
     """Raises GraphError if the graph has other weights; one without hwfault's hashes tells nothing."""
-    constants, planned = Constants(graph), {entry.site for entry in fault_nodes(graph)}
-    stamps = [(site_name(node), metadata(node).get(WORDS)) for node in quantizer_nodes(graph)]
-    for node in quantizer_nodes(graph):
-        values, stamp = constants.get(node.input[0]), metadata(node).get(WORDS)
-        if site_name(node) in planned and values is not None and stamp not in (None, words_sha256(values)):
-            raise GraphError(
-                f"the values of the site {site_name(node)!r} were changed in the graph after its export; export it anew"
-            )
+    stamps = [(site_name(node), metadata(node).get(WORDS)) for node in graph.graph.node if node.op_type in GRID_OPS]
     for name, proxy in quantizers(model):
         own = [words_sha256(values.numpy(force=True)) for values in getattr(proxy, "tracked_parameter_list", ())]
         if any(stamp not in own for site, stamp in stamps if stamp and site == name):
@@ -112,6 +106,7 @@ class _Watched:
     scale: Array
     zero_point: Array
     steps: tuple[Step, ...]
+    layout: Layout = ()
     array: NodeProto | None = None
     """What adds an accumulator up; the sums, and the integers of inputs and weights, are its inputs."""
 
@@ -170,7 +165,7 @@ class _Engines:
             return
         watched = self._watched[name][call]
         ours = [tensor.numpy(force=True) for tensor in (before, after, scale, zero_point)]
-        theirs = [self._tensors[name] for name in (watched.node.before, watched.node.after)]
+        theirs = [numbered(self._tensors[name], watched.layout) for name in (watched.node.before, watched.node.after)]
         if ours[0].shape != theirs[0].shape:
             raise PlanError(
                 f"the site {name!r} has the shape {list(ours[0].shape)} in the network and {list(theirs[0].shape)} in "
@@ -314,7 +309,9 @@ def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
         site = plan.at(entry.site).site
         maker = makers.get(entry.before)
         array = maker if maker is not None and maker.op_type == ARRAY_OP else None
-        found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.steps(entry.site), array))
+        layout = layout_of(entry.node) if entry.nodes else ()
+        scale, zero_point = aligned(scale, layout), aligned(zero_point, layout)
+        found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.steps(entry.site), layout, array))
     return found
 
 

@@ -15,9 +15,9 @@ from onnx import ModelProto
 from hwfault.errors import GraphError, NativeLibraryError
 from hwfault.graph.external import check_files, external_tensors
 from hwfault.graph.fast import only_to_run
-from hwfault.graph.insert import fault_nodes
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
+from hwfault.graph.struck import check_kept, fault_nodes
 from hwfault.graph.upgrade import OLD_DOMAINS, upgrade
 from hwfault.stream.check import check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
@@ -98,14 +98,16 @@ def session(
     One session serves all seeds, samples and batch sizes: see `run`. Ops that onnxruntime cannot run as they stand are
     written anew (`hwfault.graph.upgrade`), and the log `hwfault` says which. Tensors in other files are read if these
     lie in the folder of the graph's file. `threads` is the size of its pool (None: onnxruntime's choice); faults do not
-    depend on it. `spin=False` lets idle threads sleep, which is faster where
-    another engine works in turn with this one. `fast` computes quantizers of constants beforehand and folds
-    BatchNormalization, which changes the order of rounding behind it but no fault. The inputs of the faults are called `hwfault_seed` and
+    depend on it. `spin=False` lets idle threads sleep, which is faster where another engine works in turn with this
+    one. `fast` computes quantizers of constants beforehand and folds BatchNormalization, which changes the order of
+    rounding behind it but no fault (`hwfault.graph.fast`). The inputs of the faults are called `hwfault_seed` and
     `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
-    Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it.
+    Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it; also for one that
+    lost fault nodes of the plan that it carries.
     """
     options = _options(threads, graph_optimization, spin)
     given = _in_memory(model) if isinstance(model, ModelProto) else _read_model(Path(model))
+    check_kept(given.graph)
     graph, notes = upgrade(given.graph)
     for note in notes:
         _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)

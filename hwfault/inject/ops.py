@@ -175,14 +175,14 @@ class _Draw:
     def __init__(self, x: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], codes: bool = True) -> None:
         samples, seed, program, scale, zero_point = tensors
         samples, program = samples.contiguous(), program.contiguous()
+        self._alive: tuple[object, ...] = (samples, program)
         if codes:
             grid = Grid(x, samples, scale, zero_point, *numbers)
-            self._alive, self.format = (grid, samples, program), grid.format
-            where = (samples.data_ptr(), grid.batch, grid.words)
+            self._alive = (grid, samples, program)
+            self.format, batch, words = grid.format, grid.batch, grid.words
         else:
-            self._alive, self.format = (None, samples, program), _one_scale(1.0, 0.0, *numbers)
-            where = (samples.data_ptr(), *_batch_and_words(x, samples))
-        self.draw = native.draw(seed.item(), *where, program.data_ptr(), program.numel())
+            self.format, (batch, words) = _one_scale(1.0, 0.0, *numbers), _batch_and_words(x, samples)
+        self.draw = native.draw(int(seed.item()), samples.data_ptr(), batch, words, program.data_ptr(), program.numel())
 
 
 def _batch_and_words(x: Tensor, samples: Tensor) -> tuple[int, int]:
