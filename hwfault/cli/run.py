@@ -18,6 +18,9 @@ from hwfault.cli.common import json_option, print_json, print_table
     "--first-sample", type=click.IntRange(min=0), default=0, show_default=True, help="Number of its sample 0."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to run on.  [default: onnxruntime's choice]")
+@click.option(
+    "--fast", is_flag=True, help="Quantize weights beforehand and fold BatchNormalization: other rounding, same faults."
+)
 @json_option
 def command(
     model: Path,
@@ -26,6 +29,7 @@ def command(
     seed: int,
     first_sample: int,
     threads: int | None,
+    fast: bool,
     as_json: bool,
 ) -> None:
     """Run MODEL, any QONNX graph with or without faults, in onnxruntime, and print what its outputs hold.
@@ -36,7 +40,7 @@ def command(
     from hwfault.graph.feeds import read_feeds
     from hwfault.graph.session import run, session
 
-    loaded = session(model, threads=threads)
+    loaded = session(model, threads=threads, fast=fast, seed=seed if fast else None)
     names = [entry.name for entry in loaded.get_outputs()]
     if output is not None:
         check_target(output, len(names))

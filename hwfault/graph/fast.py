@@ -3,7 +3,8 @@
 onnxruntime neither folds custom ops nor fuses across them. A quantizer of constants is therefore computed once, by the
 very op that would compute it at each run; then a layer and the BatchNormalization behind it are one layer to
 onnxruntime. Where faults strike the weights, which keeps them from being constants, the gain of the BatchNormalization
-goes into the weights and into the scale that the faults read: their codes, and so the faults, stay the same.
+goes into the weights and into the scale that the faults read: their codes, and so the faults, stay the same. Where the
+seed is known beforehand, so are the faulty weights, which are constants then; permanent faults always are.
 """
 
 from collections import Counter
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from hwfault.graph.nodes import FAULT_OPS
-from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, Constants, attribute, replace_nodes
+from hwfault.graph.nodes import FAULT_OPS, FIRST_SAMPLE, SEED
+from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, Constants, attribute, replace_nodes, set_metadata
 from hwfault.graph.upgrade import OLD_DOMAINS
+from hwfault.stream.check import signed64
 
 Array = NDArray[Any]
 
@@ -24,28 +26,34 @@ _MOST_INTEGER = 1 << 20
 """Integers up to this size survive the roundings of a gain on both sides of their division."""
 
 
-def only_to_run(model: ModelProto) -> ModelProto:
+FOR_SEED = f"{DOMAIN}.for_seed"
+"""Metadata key of a graph that holds the faulty weights of one seed: that seed."""
+
+
+def only_to_run(model: ModelProto, seed: int | None = None) -> ModelProto:
     """The same graph for running only: quantized constants, BatchNormalization folded into layers with faulty weights.
 
-    Which faults strike and the codes of weights do not change; values behind a folded BatchNormalization are those of
-    another order of rounding, as with onnxruntime's own fusions. The graph no longer fits its plan's checks.
+    With a seed, which the metadata then name, the faults of weights are constants as well. Which faults strike and the
+    codes of weights do not change; values behind a folded BatchNormalization are those of another order of rounding, as
+    with onnxruntime's own fusions. The graph no longer fits its plan's checks.
     """
     out = ModelProto()
     out.CopyFrom(model)
-    _quantize_constants(out)
+    _compute_constants(out, seed)
     _fold_normalizations(out)
+    if seed is not None:
+        set_metadata(out, {FOR_SEED: str(seed)})
     return out
 
 
-def _quantize_constants(model: ModelProto) -> None:
-    """Replaces quantizers of constants by their values."""
+def _compute_constants(model: ModelProto, seed: int | None) -> None:
+    """Replaces quantizers and faults of constants by their values."""
     constants, needed = Constants(model), {info.name for info in model.graph.output}
-    known: set[str] = set()
+    known = {""} if seed is None else {"", SEED, FIRST_SAMPLE}
     ready: list[NodeProto] = []
     for node in model.graph.node:
-        computed = all(not name or name in constants or name in known for name in node.input)
-        ours = node.op_type == "Identity" or node.domain in (QUANT_DOMAIN, *OLD_DOMAINS)
-        if ours and computed and not needed.intersection(node.output):
+        computed = all(name in constants or name in known for name in node.input)
+        if _foldable(node) and computed and not needed.intersection(node.output):
             ready.append(node)
             known.update(node.output)
     if not ready:
@@ -53,7 +61,7 @@ def _quantize_constants(model: ModelProto) -> None:
     done = {name for node in ready for name in node.output}
     rest = [node for node in model.graph.node if not done.intersection(node.output)]
     read = [name for name in dict.fromkeys(name for node in rest for name in node.input) if name in done]
-    values = _computed(model, ready, read)
+    values = _computed(model, ready, read, seed)
     replace_nodes(model, rest)
     model.graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in zip(read, values, strict=True)
@@ -61,7 +69,13 @@ def _quantize_constants(model: ModelProto) -> None:
     _drop_unread(model)
 
 
-def _computed(model: ModelProto, nodes: list[NodeProto], names: list[str]) -> list[Array]:
+def _foldable(node: NodeProto) -> bool:
+    if node.domain == DOMAIN:
+        return node.op_type in FAULT_OPS and not attribute(node, "batched", 1)
+    return node.op_type == "Identity" or node.domain in (QUANT_DOMAIN, *OLD_DOMAINS)
+
+
+def _computed(model: ModelProto, nodes: list[NodeProto], names: list[str], seed: int | None) -> list[Array]:
     """What nodes make of constants, computed by onnxruntime itself."""
     from hwfault.graph.session import run, session
 
@@ -72,6 +86,8 @@ def _computed(model: ModelProto, nodes: list[NodeProto], names: list[str]) -> li
     for field in (part.graph.input, part.graph.output, part.graph.value_info, part.metadata_props):
         del field[:]
     part.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    numbers = {SEED: signed64(seed or 0), FIRST_SAMPLE: 0}  # parameters have sample number 0
+    part.graph.initializer.extend(numpy_helper.from_array(np.array(n, np.int64), name) for name, n in numbers.items())
     _drop_unread(part)
     return run(session(part), {}) if names else []
 

@@ -14,7 +14,7 @@ from onnx import ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
 from hwfault.graph.external import check_files, external_tensors
-from hwfault.graph.fast import only_to_run
+from hwfault.graph.fast import FOR_SEED, only_to_run
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
 from hwfault.graph.struck import check_kept, fault_nodes
@@ -92,6 +92,7 @@ def session(
     graph_optimization: Optimization = "all",
     spin: bool = True,
     fast: bool = False,
+    seed: int | None = None,
 ) -> onnxruntime.InferenceSession:
     """An onnxruntime session (CPU) for a graph or an ONNX file, with the ops of QONNX and of hwfault registered.
 
@@ -100,7 +101,8 @@ def session(
     lie in the folder of the graph's file. `threads` is the size of its pool (None: onnxruntime's choice); faults do not
     depend on it. `spin=False` lets idle threads sleep, which is faster where another engine works in turn with this
     one. `fast` computes quantizers of constants beforehand and folds BatchNormalization, which changes the order of
-    rounding behind it but no fault (`hwfault.graph.fast`). The inputs of the faults are called `hwfault_seed` and
+    rounding behind it but no fault (`hwfault.graph.fast`); the session then serves one seed only if that is given here,
+    and is the faster for it. The inputs of the faults are called `hwfault_seed` and
     `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
     Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it; also for one that
     lost fault nodes of the plan that it carries.
@@ -113,7 +115,7 @@ def session(
         _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)
     graph = _with_canonical_inputs(graph)
     if fast:
-        graph = only_to_run(_with_tensors(graph, given.external))
+        graph = only_to_run(_with_tensors(graph, given.external), None if seed is None else check_seed(seed))
     try:
         options.register_custom_ops_library(onnxruntime_library())
         if given.external is not None and graph is given.graph:
@@ -163,6 +165,9 @@ def run(
     `first_sample + i`. A clean graph ignores both numbers. Raises GraphError for inputs that the graph does not take,
     HwfaultError for a seed that is not 64 bit.
     """
+    only = session.get_modelmeta().custom_metadata_map.get(FOR_SEED)
+    if only not in (None, str(seed)):
+        raise GraphError(f"the session was made for the faults of seed {only}, but is to run under seed {seed}")
     numbers = {SEED: signed64(check_seed(seed)), FIRST_SAMPLE: first_sample % (1 << 32)}
     names = [entry.name for entry in session.get_inputs()]
     feeds = {name: np.array(value, dtype=np.int64) for name, value in numbers.items() if name in names}

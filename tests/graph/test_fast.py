@@ -1,0 +1,140 @@
+"""Graphs that are only run: the same faults, and the same values where no order of rounding changes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import ModelProto, helper
+from onnx.numpy_helper import from_array, to_array
+from torch import nn
+
+from hwfault.errors import GraphError
+from hwfault.graph.export import export
+from hwfault.graph.fast import _keeps_codes, only_to_run
+from hwfault.graph.session import run, session
+from hwfault.inject import sites
+from hwfault.plan import resolve
+from hwfault.profiles.models import BitFlips, ProfileFaults
+from hwfault.train import networks
+
+FAULTS = {
+    "transient": BitFlips(probability=0.02),
+    "permanent": ProfileFaults(profile="bram28-kintex7-kc705b-undervolt", at={"voltage_v": 0.53}),
+}
+
+
+def faulted(name: str, fault: str = "transient", gain: float = 1.5) -> tuple[ModelProto, np.ndarray]:
+    """A network of the zoo with faults and gains that are no powers of two, and a batch for it."""
+    torch.manual_seed(0)
+    shape = (1, 8, 8) if name == "digits_cnn" else (3, 32, 32)
+    x = torch.rand(3, *shape)
+    bits = {} if name == "digits_cnn" else {"weight_bits": 4, "act_bits": 4}
+    model = networks.build(name, **bits)
+    model(x)
+    with torch.no_grad():
+        for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.weight.copy_(torch.linspace(-gain, gain, len(norm.weight)) + 0.01)
+            norm.bias.uniform_(-0.1, 0.1)
+    plan = resolve(sites(model.eval()), [FAULTS[fault]], device=3)
+    return export(model, x[:1], plan=plan), x.numpy()
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+@pytest.mark.parametrize("seed", [None, 7])
+def test_the_same_values_without_normalization(fault, seed):
+    graph, x = faulted("digits_cnn", fault)
+    usual, quick = session(graph, threads=1), session(graph, threads=1, fast=True, seed=seed)
+    (expected,), (found,) = run(usual, x, seed=7), run(quick, x, seed=7)
+    assert np.array_equal(expected, found)
+    (clean,) = run(usual, x, seed=8) if fault == "transient" else (np.zeros_like(found),)
+    assert not np.array_equal(clean, found)
+
+
+def weight_codes(graph: ModelProto) -> dict[str, np.ndarray]:
+    """The integers of all faulty weights, by their site."""
+    model = ModelProto()
+    model.CopyFrom(graph)
+    nodes = [n for n in model.graph.node if n.domain == "hwfault" and n.output[0].find("weight") >= 0]
+    struck = {node.output[0]: node.input[1] for node in nodes}
+    scales = {tensor.name: tensor for tensor in model.graph.initializer}
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in struck)
+    feeds = {
+        info.name: np.zeros([1, 3, 32, 32], np.float32) for info in model.graph.input if info.name[:7] != "hwfault"
+    }
+    values = run(session(model, threads=1), feeds, seed=7)
+    return {
+        name: np.rint(value / to_array(scales[scale]))
+        for (name, scale), value in zip(struck.items(), values, strict=True)
+    }
+
+
+def test_folded_weights_have_the_same_faulty_codes():
+    graph, _ = faulted("cnv")
+    quick = only_to_run(graph)
+    before, after = weight_codes(graph), weight_codes(quick)
+    assert before.keys() == after.keys()
+    assert len(before) == 9
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert sum(node.op_type == "BatchNormalization" for node in quick.graph.node) < 9 - 5
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_deep_network_predicts_alike(seed):
+    graph, x = faulted("resnet20", gain=0.5)
+    usual, quick = session(graph, threads=1), session(graph, threads=1, fast=True, seed=seed)
+    (expected,), (found,) = run(usual, x, seed=7), run(quick, x, seed=7)
+    assert np.array_equal(expected.argmax(1), found.argmax(1))
+
+
+def test_what_is_known_is_computed_and_the_given_graph_stays():
+    graph, _ = faulted("cnv")
+    before = graph.SerializeToString()
+    one = only_to_run(graph, 7)
+    assert graph.SerializeToString() == before
+    for node in one.graph.node:
+        if node.op_type in ("Quant", "TransientFaults"):
+            assert node.input[0] not in {tensor.name for tensor in one.graph.initializer}
+    assert sum(node.op_type == "TransientFaults" for node in one.graph.node) == 9
+    assert sum(node.op_type == "TransientFaults" for node in graph.graph.node) == 18
+
+
+def test_a_gain_of_zero_is_not_folded():
+    graph, _ = faulted("cnv")
+    for node in graph.graph.node:  # the others' gains may share one tensor
+        if node.op_type == "BatchNormalization":
+            node.input[1] = "no_gain"
+    graph.graph.initializer.append(from_array(np.zeros(64, np.float32), "no_gain"))
+    norms = [node.output[0] for node in graph.graph.node if node.op_type == "BatchNormalization"]
+    assert norms
+    assert [n.output[0] for n in only_to_run(graph).graph.node if n.op_type == "BatchNormalization"] == norms
+
+
+def test_another_seed_than_the_sessions_is_refused():
+    graph, x = faulted("digits_cnn")
+    quick = session(graph, threads=1, fast=True, seed=7)
+    with pytest.raises(GraphError, match="made for the faults of seed 7, but is to run under seed 8"):
+        run(quick, x, seed=8)
+
+
+@given(
+    bits=st.integers(2, 16),
+    scale=st.floats(2**-20, 2**10, width=32),
+    gain=st.floats(2**-20, 2**20, width=32) | st.floats(-(2**20), -(2**-20), width=32),
+    seed=st.integers(0, 2**31),
+)
+def test_gains_keep_codes(bits, scale, gain, seed):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-(1 << bits - 1), 1 << bits - 1, (1, 64)).astype(np.float32)
+    old, new = np.full((1, 1), scale, np.float32), np.full((1, 1), np.float32(scale) * np.float32(gain), np.float32)
+    weights = codes * old
+    assert _keeps_codes(weights, old, weights * np.float32(gain), new, np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("gain", [0.0, np.inf, np.nan])
+def test_gains_that_lose_codes_are_noticed(gain):
+    weights, scale = np.ones((1, 4), np.float32), np.ones((1, 1), np.float32)
+    assert not _keeps_codes(
+        weights, scale, weights * np.float32(gain), scale * np.float32(gain), np.zeros(1, np.float32)
+    )
