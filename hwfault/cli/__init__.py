@@ -10,7 +10,7 @@ import click
 import hwfault
 from hwfault.errors import HwfaultError
 
-COMMANDS = ("demo", "train", "evaluate", "compare", "sites", "faults", "export", "replay", "profiles")
+COMMANDS = ("demo", "train", "evaluate", "compare", "sites", "faults", "export", "run", "replay", "profiles")
 
 
 class _Commands(click.Group):
