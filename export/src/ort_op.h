@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ort_abi.h"
+#include "parts.h"
 #include "program.h"
 
 namespace hwfault::ort {
@@ -46,7 +47,8 @@ class NodeInfo {
 };
 
 using Shape = std::vector<int64_t>;
-int64_t element_count(const Shape& shape);  // throws Error from 2^63 on
+// throws Error from 2^63 on, lengths of 0 not counted, so that no product of some of the lengths is larger
+int64_t element_count(const Shape& shape);
 std::string text_of(const Shape& shape);
 
 template <class T>
@@ -79,6 +81,14 @@ class Context {
   T* output(const Shape& shape) const {
     return static_cast<T*>(raw_output(shape));
   }
+  // the same for an op whose attributes say how large it is; throws Error before memory is taken for too many values
+  template <class T>
+  T* reshaped(const Shape& shape) const {
+    constexpr int64_t kMost = int64_t{1} << 31;
+    if (element_count(shape) > kMost)
+      throw Error("the result would have shape " + text_of(shape) + ", expected at most 2^31 values");
+    return output<T>(shape);
+  }
 
   // work(first, last) over [0, count) in parts of `part`, on the session's threads
   template <class F>
@@ -88,14 +98,16 @@ class Context {
     struct Job {
       F* work;
       int64_t count, part;
+      Parts done{};
     } job{&work, count, part};
     parallel_for(
         [](void* user, size_t i) {
-          const Job& j = *static_cast<Job*>(user);
+          Job& j = *static_cast<Job*>(user);
           const int64_t first = static_cast<int64_t>(i) * j.part;
-          (*j.work)(first, std::min(first + j.part, j.count));
+          j.done.run([&] { (*j.work)(first, std::min(first + j.part, j.count)); });
         },
         static_cast<size_t>(parts), &job);
+    job.done.finish();
   }
 
  private:

@@ -46,9 +46,10 @@ void XnorPopcountMatMul::compute(const Context& context) const {
   Shape out(a.shape.begin(), a.shape.end() - 1);
   const int64_t rows = element_count(out);
   if (b.shape.size() == 2) out.push_back(columns);
+  float* y = context.reshaped<float>(out);
+  if (element_count(out) == 0) return;
   const Bits left = packed(a.data, rows, length, length, 1, "the first input");
   const Bits right = packed(b.data, columns, length, 1, columns, "the second input");
-  float* y = context.output<float>(out);
   const int64_t part = std::max<int64_t>(kWordsPerPart / std::max<int64_t>(columns * left.words, 1), 1);
   context.share_out(rows, part, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r)
