@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError
 from hwfault.plan import Site
@@ -21,6 +21,12 @@ WORDS = f"{DOMAIN}.words_sha256"
 QUANT_DOMAIN = "qonnx.custom_op.general"
 QUANT_OPS = ("Quant", "IntQuant", "BipolarQuant")
 
+_ATTRIBUTE_TYPES = {
+    int: AttributeProto.INT,
+    float: AttributeProto.FLOAT,
+    bytes: AttributeProto.STRING,
+    list: AttributeProto.INTS,
+}
 _SUFFIX_KINDS: dict[str, SiteKind] = {"weight_quant": "weight", "bias_quant": "bias", "input_quant": "input"}
 
 
@@ -30,7 +36,7 @@ class Constants:
     def __init__(self, model: ModelProto) -> None:
         self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         for node in model.graph.node:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            if node.op_type == "Constant" and node.output and node.attribute and node.attribute[0].name == "value":
                 self._tensors[node.output[0]] = node.attribute[0].t
 
     def __contains__(self, name: str) -> bool:
@@ -41,7 +47,7 @@ class Constants:
             return None
         try:
             return numpy_helper.to_array(self._tensors[name])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
             raise GraphError(f"the tensor {name!r} of the graph cannot be read: {error}") from None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
@@ -155,9 +161,18 @@ def set_metadata(record: ModelProto | NodeProto, values: dict[str, str]) -> None
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """An attribute's value, or the default."""
-    found = (helper.get_attribute_value(a) for a in node.attribute if a.name == name)
-    return next(found, default)
+    """An attribute's value, or the default; raises GraphError for one of another type than the default (if not None)."""
+    found = next((a for a in node.attribute if a.name == name), None)
+    if found is None:
+        return default
+    expected = _ATTRIBUTE_TYPES.get(type(default), found.type)
+    if found.type != expected or found.type not in AttributeProto.AttributeType.values():
+        types = AttributeProto.AttributeType
+        given, wanted = (types.Name(t) if t in types.values() else str(t) for t in (found.type, expected))
+        raise GraphError(
+            f"the attribute {name!r} of the node {node.name!r} ({node.op_type}) is of type {given}, expected {wanted}"
+        )
+    return helper.get_attribute_value(found)
 
 
 def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
