@@ -161,10 +161,12 @@ def set_metadata(record: ModelProto | NodeProto, values: dict[str, str]) -> None
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """An attribute's value, or the default; raises GraphError for one of another type than the default (if not None)."""
+    """An attribute's value, or the default; raises GraphError if its type is not that of a default other than None."""
     found = next((a for a in node.attribute if a.name == name), None)
     if found is None:
         return default
+    if found.ref_attr_name:
+        raise GraphError(f"the attribute {name!r} of the node {node.name!r} refers to a function's, expected a value")
     expected = _ATTRIBUTE_TYPES.get(type(default), found.type)
     if found.type != expected or found.type not in AttributeProto.AttributeType.values():
         types = AttributeProto.AttributeType

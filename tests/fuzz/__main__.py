@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 from .worker import LIBRARY
 
 _HANGS = 60.0  # seconds that a case may take, on a machine with other work
+_TOO_MUCH = re.compile(
+    r"AddressSanitizer: (allocator is out of memory|requested allocation size).*\n\s*#0 .*\n\s*#1 .*/onnxruntime/"
+)
 _SANITIZERS = {
     # onnxruntime and Python are not built for leak detection; a request of 2 GiB is an error of whoever makes it
     "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=2048:hard_rss_limit_mb=6000",
@@ -35,6 +39,8 @@ class Fuzzing:
     keep: Path
     failures: list[str] = field(default_factory=list)
     done: int = 0
+    too_much: int = 0
+    """Cases in which onnxruntime itself asked for too much memory, which is an exception without a sanitizer."""
 
     def run(self) -> None:
         """Runs cases until the time is over, and keeps the input of each that failed."""
@@ -59,6 +65,9 @@ class Fuzzing:
             sys.exit("a worker did not begin: " + (folder / "log.txt").read_text(errors="replace")[-3000:])
         case = json.loads((folder / "case.json").read_text())
         self.done = case["number"] + 1
+        if _TOO_MUCH.search((folder / "log.txt").read_text(errors="replace")):
+            self.too_much += 1
+            return
         self._keep(folder, case, why or f"exit code {process.returncode}")
 
     def _wait(self, process: "subprocess.Popen[bytes]", case: Path) -> str:
@@ -109,7 +118,7 @@ def main() -> None:
     print(
         f"{fuzzing.done} cases in {seconds:.0f} s, {fuzzing.done / seconds:.1f} a second, seed {fuzzing.seed}; ", end=""
     )
-    print(f"{len(fuzzing.failures)} failures")
+    print(f"onnxruntime was short of memory {fuzzing.too_much} times; {len(fuzzing.failures)} failures")
     sys.exit(1 if fuzzing.failures else 0)
 
 

@@ -96,7 +96,7 @@ def _array(entry: Any, values: np.random.Generator, rng: random.Random) -> NDArr
     shape = [d if isinstance(d, int) and d >= 0 else rng.choice((0, 1, 2, 3)) for d in entry.shape or []]
     if rng.random() < 0.1 and shape:
         shape[rng.randrange(len(shape))] = rng.choice((0, 1, 2, 17))
-    if np.prod(shape, dtype=np.float64) > _MOST:
+    if np.prod([max(d, 1) for d in shape], dtype=np.float64) > _MOST:
         shape = [min(d, 3) for d in shape][:8]
     kind = _KINDS.get(entry.type, np.float32)
     if kind == np.int64:

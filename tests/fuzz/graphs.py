@@ -44,7 +44,7 @@ def graph(nodes: list[NodeProto], shape: Shape, constants: Constants, inputs: tu
 
 def node(op: str, inputs: str, output: str = "y", domain: str = QONNX, **attributes: Any) -> NodeProto:
     """A node; lists of integers may be empty."""
-    made = helper.make_node(op, inputs.split(), [output], name=f"the {op}", domain=domain)
+    made = helper.make_node(op, inputs.split(), [output], name=f"the {op} of {output}", domain=domain)
     for name, given in attributes.items():
         made.attribute.append(helper.make_attribute(name, given, attr_type=INTS if isinstance(given, list) else None))
     return made

@@ -1,4 +1,4 @@
-"""Cases one after the other, in a process that may crash: python -m tests.fuzz.worker SEED FIRST SECONDS CASES FOLDER."""
+"""Cases one after the other, in a process that may crash; arguments: seed, first case, seconds, cases, folder."""
 
 import faulthandler
 import json
