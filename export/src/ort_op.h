@@ -103,8 +103,10 @@ class Context {
     parallel_for(
         [](void* user, size_t i) {
           Job& j = *static_cast<Job*>(user);
-          const int64_t first = static_cast<int64_t>(i) * j.part;
-          j.done.run([&] { (*j.work)(first, std::min(first + j.part, j.count)); });
+          j.done.run([&] {
+            const int64_t first = static_cast<int64_t>(i) * j.part;
+            (*j.work)(first, std::min(first + j.part, j.count));
+          });
         },
         static_cast<size_t>(parts), &job);
     job.done.finish();

@@ -20,7 +20,9 @@ struct Job {
   Parts done{};
 
   void run() {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < parts;) done.run([&] { part(i); });
+    done.run([&] {
+      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < parts;) part(i);
+    });
   }
 };
 

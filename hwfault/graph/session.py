@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
-from onnx import ModelProto
+from onnx import AttributeProto, ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
-from hwfault.graph.external import check_files, external_tensors
+from hwfault.graph.external import check_files, external_tensors, graphs
 from hwfault.graph.insert import fault_nodes
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
@@ -25,6 +25,7 @@ Optimization = Literal["none", "basic", "extended", "all"]
 
 _LOG = logging.getLogger("hwfault")
 _LARGEST_GRAPH = 1 << 31
+_ATTRIBUTE_TYPES = [AttributeProto.AttributeType.Value(name) for name in ("INT", "FLOAT", "STRING", "INTS", "FLOATS")]
 _LAYER_OPS = ("Trunc", "FloatQuant", "MultiThreshold", "Im2Col", "XnorPopcountMatMul", "QuantAvgPool2d", "MaxPoolNHWC")
 _LEVELS = {
     "none": "ORT_DISABLE_ALL",
@@ -103,6 +104,7 @@ def session(
     """
     options = _options(threads, graph_optimization, spin)
     given = _in_memory(model) if isinstance(model, ModelProto) else _read_model(Path(model))
+    _check_attributes(given.graph)
     graph, notes = upgrade(given.graph)
     for note in notes:
         _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)
@@ -129,6 +131,18 @@ def _in_memory(model: ModelProto) -> _Given:
             "tensors (hwfault.graph.session.load_model), or the path of its file"
         )
     return _Given(model, None)
+
+
+def _check_attributes(model: ModelProto) -> None:
+    """Raises GraphError for attributes of a type that no op of the library has: it cannot see them itself."""
+    for node in (node for graph in graphs(model.graph) for node in graph.node):
+        known = node.domain in (QUANT_DOMAIN, DOMAIN, *OLD_DOMAINS)
+        for attribute in node.attribute if known else ():
+            if attribute.type not in _ATTRIBUTE_TYPES:
+                raise GraphError(
+                    f"the attribute {attribute.name!r} of the node {node.name!r} ({node.op_type}) is no number, text or "
+                    "list of numbers, which no op of its domain has"
+                )
 
 
 def _options(threads: int | None, graph_optimization: Optimization, spin: bool) -> onnxruntime.SessionOptions:

@@ -214,3 +214,13 @@ GRAPHS: dict[str, Callable[[], ModelProto]] = {
     "saturating": array(True),
     "linear_array": linear_array,
 }
+
+
+def fitting(made: Any) -> Constants:
+    """Arrays that a session takes: zeros and ones, 2 samples where the batch is free."""
+    kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
+    feeds: Constants = {}
+    for entry in made.get_inputs():
+        shape = [d if isinstance(d, int) and 0 <= d < 1 << 20 else 2 for d in entry.shape or []]
+        feeds[entry.name] = np.ones(shape, kinds[entry.type])
+    return feeds
