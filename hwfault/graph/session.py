@@ -134,14 +134,14 @@ def _in_memory(model: ModelProto) -> _Given:
 
 
 def _check_attributes(model: ModelProto) -> None:
-    """Raises GraphError for attributes of a type that no op of the library has: it cannot see them itself."""
+    """Raises GraphError for attributes of a type that no op has, which the library cannot see."""
     for node in (node for graph in graphs(model.graph) for node in graph.node):
         known = node.domain in (QUANT_DOMAIN, DOMAIN, *OLD_DOMAINS)
         for attribute in node.attribute if known else ():
             if attribute.type not in _ATTRIBUTE_TYPES:
                 raise GraphError(
-                    f"the attribute {attribute.name!r} of the node {node.name!r} ({node.op_type}) is no number, text or "
-                    "list of numbers, which no op of its domain has"
+                    f"the attribute {attribute.name!r} of the node {node.name!r} ({node.op_type}) is no number, text "
+                    "or list of numbers, and no op of its domain has another"
                 )
 
 

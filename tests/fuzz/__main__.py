@@ -78,7 +78,7 @@ class Fuzzing:
                 process.wait(timeout=1)
                 return ""
             except subprocess.TimeoutExpired:
-                at = case.stat().st_mtime if case.exists() else begun + _HANGS
+                at = case.stat().st_mtime if case.exists() else begun + 10 * _HANGS  # until all is imported
                 if time.time() - at > _HANGS:
                     process.kill()
                     process.wait()

@@ -18,7 +18,7 @@ from .cases import plain_session
 from .graphs import BITS, BURSTS, HWFAULT, MIXED, NUMBERS, QUANT, ROWS, STRIKE, Constants, graph, node
 from .worker import use_given_library
 
-SESSIONS, THREADS, RUNS = 8, 4, 3
+SESSIONS, THREADS, RUNS = 8, 4, 2
 SHAPE = (2, 64, 64)
 BATCH = 32  # so many blocks that the ops share them out to threads
 
