@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
+from hwfault.graph.session import load_model, run, session
 from tests.fuzz.graphs import GRAPHS, f32, node
 
 WAYS = ("plain", "ran", "sites", "carried", "cli_run", "cli_sites")
-MOST = 1 << 30  # bytes that a process may come to; the libraries alone take some 400 MiB
+MOST = 1 << 30  # bytes that a process may come to; the libraries alone take some 100 MiB
 Change = Callable[[ModelProto], None]
 
 
@@ -105,6 +106,17 @@ def external(location: str, length: int | None = None) -> Change:
     return change
 
 
+def empty(*lengths: int) -> Change:
+    """Values of these lengths, one of them 0, in place of x."""
+
+    def change(model: ModelProto) -> None:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(lengths), "lengths"))
+        model.graph.node.insert(0, node("ConstantOfShape", "lengths", "none", ""))
+        model.graph.node[-1].input[0] = "none"
+
+    return change
+
+
 def unknown_type(model: ModelProto) -> None:
     model.graph.initializer[0].data_type = 77
 
@@ -120,6 +132,7 @@ CASES: dict[str, tuple[str, Change]] = {
     "dims_past_64_bits": ("quant", dims("scale", 1 << 62, 4)),
     "negative_dim": ("quant", dims("scale", -1)),
     "input_past_63_bits": ("quant", input_shape(1 << 40, 4, 5, 1 << 40)),
+    "empty_past_63_bits": ("threshold", empty(0, 4, 1 << 40, 1 << 40)),
     "negative_bits": ("quant", initializer("bits", f32(-4))),
     "bits_nan": ("trunc", initializer("out_bits", f32(float("nan")))),
     "negative_bit_width": ("fault_map", attribute("bit_width", -4)),
@@ -209,7 +222,7 @@ def folder(tmp_path_factory):
     (inner / "folder").symlink_to(outer, target_is_directory=True)
     (inner / "short.bin").write_bytes(b"12")
     with open(inner / "sparse.bin", "wb") as file:
-        file.truncate(1 << 42)
+        file.truncate(1 << 34)
     for name, (graph, change) in CASES.items():
         model = GRAPHS[graph]()
         change(model)
@@ -262,3 +275,60 @@ ACCEPTED = {"signed_is_a_tensor"}
 def test_files_outside_of_the_folder_are_not_read(answers, name):
     for way in WAYS[1:]:
         assert "expected one in the graph's own folder or below it" in answers[name, way]["text"]
+
+
+def test_a_tensor_without_a_length_is_as_long_as_its_shape(tmp_path):
+    """And not all that follows in its file, which may be larger than the memory."""
+    model = GRAPHS["bipolar"]()
+    external("whole.bin")(model)
+    (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
+    with open(tmp_path / "whole.bin", "wb") as file:
+        file.write(f32(0.5).tobytes())
+        file.truncate(1 << 34)
+    (tensor,) = load_model(tmp_path / "g.onnx").graph.initializer
+    assert tensor.raw_data == f32(0.5).tobytes()
+    assert run(session(tmp_path / "g.onnx"), np.ones((1, 4), np.float32))[0].tolist() == [[0.5] * 4]
+
+
+EMPTY = """
+import resource, sys
+import numpy as np
+from tests.fuzz.cases import plain_session
+from tests.fuzz.graphs import GRAPHS, fitting
+from tests.graph.test_hostile_graphs import EMPTY_SHAPES
+
+resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
+for name, (shape, attributes, result) in EMPTY_SHAPES.items():
+    model = GRAPHS[name]()
+    for dim, letter in zip(model.graph.input[0].type.tensor_type.shape.dim, "abcd"):
+        dim.dim_param = letter
+    for attribute in model.graph.node[-1].attribute:
+        if attribute.name in attributes:
+            attribute.s = attributes[attribute.name]
+    made = plain_session(model.SerializeToString())
+    feeds = fitting(made) | {"x": np.empty(shape, np.float32)}
+    print(name, made.run(None, feeds)[0].shape == result, flush=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+"""
+LONG = 1 << 30
+EMPTY_SHAPES: dict[str, tuple[tuple[int, ...], dict[str, bytes], tuple[int, ...]]] = {
+    "average": ((LONG, 1 << 20, 4, 0), {"data_layout": b"NHWC"}, (LONG, (1 << 20) - 1, 3, 0)),
+    "largest": ((LONG, 1 << 20, 4, 0), {}, (LONG, 1 << 19, 2, 0)),
+    "im2col": ((LONG, 1 << 20, 4, 0), {}, (LONG, (1 << 20) + 1, 2, 0)),
+    "bits": ((1 << 40, 0), {}, (1 << 40, 0)),
+    "bipolar": ((1 << 40, 0), {}, (1 << 40, 0)),
+    "float_quant": ((0, 1 << 40), {}, (0, 1 << 40)),
+}
+"""Of each graph: the values' shape, attributes, and the result's shape."""
+
+
+def test_values_that_are_none_take_no_time_and_no_memory():
+    """Tensors of 0 values whose other lengths would keep a loop busy for years, or a list of them fill the memory."""
+    root = Path(__file__).parents[2]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])}
+    done = subprocess.run(
+        [sys.executable, "-c", EMPTY], capture_output=True, text=True, check=False, env=env, cwd=root, timeout=300
+    )
+    *ran, peak = done.stdout.split("\n")[:-1] or [""]
+    assert (ran, done.returncode) == ([f"{name} True" for name in EMPTY_SHAPES], 0), (done.stdout, done.stderr[-2000:])
+    assert int(peak) < MOST
