@@ -90,7 +90,7 @@ class Context {
     return output<T>(shape);
   }
 
-  // work(first, last) over [0, count) in parts of `part`, on the session's threads
+  // work(first, last) over [0, count) in parts of `part`, on the session's threads; throws what work threw first
   template <class F>
   void share_out(int64_t count, int64_t part, F work) const {
     const int64_t parts = (count + part - 1) / part;

@@ -7,7 +7,8 @@ namespace {
 
 constexpr int64_t kPart = 1 << 13;   // values a thread takes at a time
 constexpr int64_t kBlock = 512;      // values that are counted at a time
-constexpr int64_t kSearched = 128;   // from so many thresholds on they are searched, if they ascend
+constexpr int64_t kSearched = 64;    // from so many thresholds on they are searched, if they ascend
+constexpr int64_t kLongest = 1 << 21;  // so many thresholds a block may have and be numbered in 32 bits
 
 // count[i] = how many of a channel's thresholds x[i] reaches
 HWFAULT_CLONES void count_one(const float* x, float* count, int64_t n, const float* thresholds, int64_t steps) {
@@ -26,16 +27,21 @@ HWFAULT_CLONES void count_each(const float* x, float* count, int64_t n, const fl
     for (int64_t i = 0; i < n; ++i) count[i] += x[i] >= thresholds[i] ? 1.0f : 0.0f;
 }
 
-// the same by halving, in ascending thresholds
-float count_ascending(float x, const float* thresholds, int64_t steps, int64_t half) {
-  int64_t reached = 0;
+// the same by halving, in ascending thresholds; those of x[i] lie `step` after those of x[i - 1]
+HWFAULT_CLONES void count_ascending(const float* x, float* count, int32_t n, const float* thresholds, int32_t steps,
+                                    int32_t step, int32_t half) {
+  int32_t reached[kBlock] = {};
   for (; half > 0; half /= 2)
-    if (reached + half <= steps && x >= thresholds[reached + half - 1]) reached += half;
-  return static_cast<float>(reached);
+    for (int32_t i = 0; i < n; ++i) {
+      const int32_t next = reached[i] + half, within = std::min(next, steps);
+      const bool reaches = (next <= steps) & (x[i] >= thresholds[i * step + within - 1]);
+      reached[i] = reaches ? next : reached[i];
+    }
+  for (int32_t i = 0; i < n; ++i) count[i] = static_cast<float>(reached[i]);
 }
 
-int64_t largest_power(int64_t most) {
-  int64_t power = 1;
+int32_t largest_power(int64_t most) {
+  int32_t power = 1;
   while (power <= most / 2) power *= 2;
   return most > 0 ? power : 0;
 }
@@ -46,7 +52,7 @@ HWFAULT_CLONES void scale_counts(const float* count, float* y, int64_t n, float 
 
 // A tensor as (outer, channels, inner), and its thresholds.
 struct Layout {
-  int64_t channels, inner, steps, half;
+  int64_t channels, inner, steps;
   bool searched;
   const float* thresholds;            // (channel, step)
   std::vector<float> side_by_side;    // (step, channel), where the channels are the last axis
@@ -56,10 +62,9 @@ void count(const Layout& layout, const float* x, float* counts, int64_t at, int6
   const int64_t channel = at / layout.inner % layout.channels;
   const float* own = layout.thresholds + channel * layout.steps;
   if (layout.searched) {
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t further = layout.inner > 1 ? 0 : i * layout.steps;
-      counts[i] = count_ascending(x[at + i], own + further, layout.steps, layout.half);
-    }
+    const int32_t steps = static_cast<int32_t>(layout.steps);
+    count_ascending(x + at, counts, static_cast<int32_t>(n), own, steps, layout.inner > 1 ? 0 : steps,
+                    largest_power(steps));
   } else if (layout.side_by_side.empty()) {
     count_one(x + at, counts, n, own, layout.steps);
   } else {
@@ -109,8 +114,8 @@ void MultiThreshold::compute(const Context& context) const {
   float* y = context.output<float>(x.shape);
   if (x.size() == 0) return;
   const int64_t inner = element_count(Shape(x.shape.begin() + static_cast<int64_t>(axis) + 1, x.shape.end()));
-  Layout layout{channels, channels == 1 ? x.size() : inner, steps, largest_power(steps), false, thresholds.data, {}};
-  layout.searched = steps >= kSearched && ascend(thresholds.data, channels, steps);
+  Layout layout{channels, channels == 1 ? x.size() : inner, steps, false, thresholds.data, {}};
+  layout.searched = steps >= kSearched && steps <= kLongest && ascend(thresholds.data, channels, steps);
   if (layout.inner == 1 && !layout.searched) layout.side_by_side = transposed(thresholds.data, channels, steps);
   const int64_t run = layout.inner > 1 ? layout.inner : channels;  // words to the next row of thresholds
   context.share_out(x.size(), kPart, [&](int64_t first, int64_t last) {

@@ -71,19 +71,27 @@ void Trunc::compute(const Context& context) const {
     return first ? first_version(own[0], own[1], own[2], own[3])
                  : second_version(own[0], own[1], own[2], range_of(own[3], signed_, narrow_));
   };
-  const auto same = [&](int64_t word, int64_t n, const std::array<int64_t, 4>& offsets) {
-    truncate_same(rounding_, x.data + word, y + word, n, step_at(offsets, 0));
-  };
-  const auto each = [&](int64_t word, int64_t n, const std::array<int64_t, 4>& offsets) {
-    Step steps[kRow];
-    for (int64_t i = 0; i < n; ++i) steps[i] = step_at(offsets, i);
-    truncate_each(rounding_, x.data + word, y + word, n, steps);
-  };
+  if (runs.constant())
+    return context.share_out(x.size(), kPart, [&](int64_t begin, int64_t end) {
+      for_runs(runs, kPart, begin, end, [&](int64_t word, int64_t n, const std::array<int64_t, 4>& offsets) {
+        truncate_same(rounding_, x.data + word, y + word, n, step_at(offsets, 0));
+      });
+    });
   context.share_out(x.size(), kPart, [&](int64_t begin, int64_t end) {
-    if (runs.constant())
-      for_runs(runs, kPart, begin, end, same);
-    else
-      for_runs(runs, kRow, begin, end, each);
+    std::vector<Step> steps(static_cast<size_t>(std::min(runs.inner(), kPart)));
+    std::array<int64_t, 4> made{-1};  // the offsets and the number of words that the steps are for
+    int64_t made_words = 0;
+    for (int64_t word = begin; word < end;) {
+      const int64_t first = word % runs.inner();
+      const int64_t n = std::min({end - word, runs.inner() - first, kPart});
+      const auto offsets = runs.offsets(word / runs.inner(), first);
+      if (offsets != made || n > made_words)
+        for (int64_t i = 0; i < n; ++i) steps[static_cast<size_t>(i)] = step_at(offsets, i);
+      made = offsets;
+      made_words = n;
+      truncate_each(rounding_, x.data + word, y + word, n, steps.data());
+      word += n;
+    }
   });
 }
 

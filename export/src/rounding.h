@@ -7,7 +7,9 @@
 #if defined(__GNUC__)
 #define HWFAULT_INLINE inline __attribute__((always_inline))
 #define HWFAULT_INLINE_CALL __attribute__((always_inline))
+#define HWFAULT_RESTRICT __restrict__
 #else
+#define HWFAULT_RESTRICT
 #define HWFAULT_INLINE inline
 #define HWFAULT_INLINE_CALL
 #endif

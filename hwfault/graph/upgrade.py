@@ -30,7 +30,7 @@ def upgrade(model: ModelProto) -> tuple[ModelProto, list[str]]:
     out = ModelProto()
     out.CopyFrom(model)
     done = Counter(what for graph in graphs(out.graph) for what in _upgrade_nodes(graph))
-    notes = [f"{count} nodes {what}" for what, count in sorted(done.items())]
+    notes = [f"{what}, {count} node{'s' * (count > 1)}" for what, count in sorted(done.items())]
     for domain in _domains_left_out(out):
         version = 1 if domain else _STANDARD_OPSET
         out.opset_import.append(helper.make_opsetid(domain, version))

@@ -281,9 +281,13 @@ def test_attributes_that_nobody_can_execute(op, attributes, text):
         (
             "XnorPopcountMatMul",
             {"a": np.full((2, 3), 0.5), "b": np.zeros((3, 3))},
-            "the first input holds 0.5.*0 and 1",
+            "the first input holds other values than 0 and 1",
         ),
-        ("XnorPopcountMatMul", {"a": np.zeros((2, 3)), "b": -np.ones((3, 3))}, "the second input holds -1.*0 and 1"),
+        (
+            "XnorPopcountMatMul",
+            {"a": np.zeros((2, 3)), "b": -np.ones((3, 3))},
+            "the second input holds other values than 0 and 1",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit(op, feeds, text):

@@ -153,7 +153,7 @@ def wrapper(**attributes):
 def test_what_was_upgraded_is_said(caplog):
     graph = graph_of([wrapper()], {"w": np.ones((2, 1, 1, 3))}, imports=())
     before = graph.SerializeToString(deterministic=True)
-    note = "1 nodes Conv (qonnx.custom_op.channels_last) as Transpose, Transpose, Conv, Transpose"
+    note = "Conv (qonnx.custom_op.channels_last) as Transpose, Transpose, Conv, Transpose, 1 node"
     assert upgrade(graph)[1] == [note]  # after which nobody uses the domain that is not imported
     with caplog.at_level(logging.WARNING, "hwfault"):
         hwfault.session(graph)
