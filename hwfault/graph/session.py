@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -76,13 +76,25 @@ def _read_model(path: Path) -> _Given:
 
 
 def _check_text(path: Path, model: ModelProto) -> None:
-    """Raises GraphError for names and metadata that are no UTF-8, which protobuf hands out as bytes."""
-    texts = [entry.value for entry in model.metadata_props]
-    for node in model.graph.node:
-        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
-        texts += [text for entry in node.metadata_props for text in (entry.key, entry.value)]
-    if wrong := [text for text in texts if not isinstance(text, str)]:
-        raise GraphError(f"{path}: not an ONNX file (it holds the text {wrong[0]!r}, which is no UTF-8)")
+    """Raises GraphError for names and metadata that are no UTF-8: protobuf hands them out as bytes, or not at all."""
+    try:
+        wrong = next((text for text in _texts(model) if not isinstance(text, str)), None)
+    except UnicodeDecodeError as error:
+        wrong = error.object
+    if wrong is not None:
+        raise GraphError(f"{path}: not an ONNX file (it holds the text {wrong!r}, which is no UTF-8)")
+
+
+def _texts(model: ModelProto) -> Iterator[object]:
+    for entry in model.metadata_props:
+        yield from (entry.key, entry.value)
+    for graph in graphs(model.graph):
+        for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            yield named.name
+        for node in graph.node:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (text for entry in node.metadata_props for text in (entry.key, entry.value))
+            yield from (text for attribute in node.attribute for text in (attribute.name, attribute.ref_attr_name))
 
 
 def session(

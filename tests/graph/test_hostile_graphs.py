@@ -228,6 +228,9 @@ def folder(tmp_path_factory):
         change(model)
         (inner / f"{name}.onnx").write_bytes(model.SerializeToString())
     whole = GRAPHS["bits"]().SerializeToString()
+    renamed = GRAPHS["bits"]()
+    renamed.graph.input[1].name = "seeeed"
+    (inner / "no_utf8.onnx").write_bytes(renamed.SerializeToString().replace(b"seeeed", b"se\xe5eed"))
     for share in range(16):
         (inner / f"truncated_{share}.onnx").write_bytes(whole[: len(whole) * share // 16])
     return inner
@@ -245,7 +248,7 @@ def answers(folder):
     return {(line["graph"], line["way"]): line for line in lines if "begins" not in line}
 
 
-NAMES = [*CASES, *(f"truncated_{share}" for share in range(16))]
+NAMES = [*CASES, "no_utf8", *(f"truncated_{share}" for share in range(16))]
 
 
 @pytest.mark.parametrize("name", NAMES)
