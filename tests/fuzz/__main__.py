@@ -88,7 +88,8 @@ class Fuzzing:
         to = self.keep / f"{self.seed}-{case['number']}"
         to.mkdir(parents=True, exist_ok=True)
         for name in ("case.json", "log.txt", *(["case.onnx"] if "graph" in case else [])):
-            shutil.copy(folder / name, to / name)
+            if (folder / name).exists():
+                shutil.copy(folder / name, to / name)
         self.failures.append(f"{case.get('graph') or case.get('call')} ({why}): {to}")
         print(f"FAILED {self.failures[-1]}", flush=True)
 

@@ -106,8 +106,8 @@ class _Numbers:
                 numbers[at - 1] = rng.choice(STRANGE)
         return numbers
 
-    def draw(self, bits: int | None = None) -> native.Draw:
-        numbers = self.program(self.bits if bits is None else bits)
+    def draw(self, bits: int | None = None, empty: bool = False) -> native.Draw:
+        numbers = [] if empty else self.program(self.bits if bits is None else bits)
         samples = self.array([self.rng.choice((0, 3, HUGE, -HUGE - 1)) for _ in range(self.batch)])
         length = _or(self.rng, len(numbers), -1, -HUGE)
         return native.Draw(c_uint64(self.seed), samples, *self.sizes, self.array(numbers), length)
@@ -145,7 +145,9 @@ class _Numbers:
             rng.randrange(max(self.words, 1)) * 32 + rng.randrange(max(min(self.bits, 32), 1))
             for _ in range(rows * data)
         ]
-        cells = [_or(rng, c, -1, -2, HUGE, c + 31, share=0.01) for c in cells]
+        share = rng.choice((0.0, 0.0, 0.05))
+        beyond = self.words * 32
+        cells = [_or(rng, c, -1, -2, HUGE, beyond, beyond + 320, 1 << 40, 1 << 62, share=share) for c in cells]
         number = sorted(rng.randrange(20) for _ in range(rows))
         number = [_or(rng, n, -1, HUGE, 1 << 36, share=0.01) for n in number]
         slot = _or(rng, rng.choice((min(max(self.bits, 1), 64), 32, 64)), 0, 65, -1)
@@ -211,7 +213,12 @@ def _zero_map(rng: random.Random) -> str:
 def _protected(rng: random.Random) -> str:
     n = _Numbers(rng)
     protection, width = n.protection()
-    given = byref(n.draw(width)), byref(n.map(width, 90)), byref(n.format()), byref(protection)
+    given = (
+        byref(n.draw(width, empty=protection.rows > 0)),
+        byref(n.map(width, 90)),
+        byref(n.format()),
+        byref(protection),
+    )
     x = n.values()
     return _call("protected", n.own_type, x, np.empty_like(x), *given, np.empty(3, np.int64), n.threads)
 
@@ -219,7 +226,12 @@ def _protected(rng: random.Random) -> str:
 def _zero_protected(rng: random.Random) -> str:
     n = _Numbers(rng)
     protection, width = n.protection()
-    given = byref(n.draw(width)), byref(n.map(width, 90)), byref(n.format()), byref(protection)
+    given = (
+        byref(n.draw(width, empty=protection.rows > 0)),
+        byref(n.map(width, 90)),
+        byref(n.format()),
+        byref(protection),
+    )
     return _call("zero_protected", n.own_type, n.values(), n.values(), n.values(), *given, n.threads)
 
 

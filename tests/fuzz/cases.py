@@ -37,8 +37,8 @@ def run_case(seed: int, number: int, folder: Path) -> str:
         (folder / "case.json").write_text(json.dumps({"seed": seed, "number": number, "call": name}))
         return CALLS[name](rng)
     name = rng.choice(list(GRAPHS))
-    content = hostile(GRAPHS[name](), rng)
     (folder / "case.json").write_text(json.dumps({"seed": seed, "number": number, "graph": name}))
+    content = hostile(GRAPHS[name](), rng)
     (folder / "case.onnx").write_bytes(content)
     return _in_hwfault(folder / "case.onnx", rng) if way == 4 else _in_onnxruntime(content, rng)
 

@@ -4,7 +4,10 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
+
+_FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 
 INTEGERS = (0, 1, -1, 2, 3, 5, 31, 32, 33, 64, 255, 1 << 20, (1 << 31) - 1, 1 << 31, 1 << 32, 1 << 40, 1 << 62)
 INTEGERS += ((1 << 63) - 1, -(1 << 63), -(1 << 31))
@@ -81,10 +84,9 @@ def _initializer(model: ModelProto, rng: random.Random) -> None:
     tensor, way = rng.choice(model.graph.initializer), rng.randrange(8)
     data, dims = bytearray(tensor.raw_data), list(tensor.dims)
     if way < 3 and data:
-        special = helper.make_tensor("t", tensor.data_type, [1], [_number_for(tensor, rng)], raw=False)
         size = len(data) // max(_count(dims), 1) or 1
         at = rng.randrange(max(len(data) // size, 1)) * size
-        data[at : at + size] = _raw(special)[:size]
+        data[at : at + size] = _number(tensor, rng)[:size]
         tensor.raw_data = bytes(data)
     elif way == 3:
         tensor.raw_data = bytes(data[: rng.randrange(len(data) + 1)])
@@ -107,18 +109,10 @@ def _count(dims: list[int]) -> int:
     return product
 
 
-def _number_for(tensor: TensorProto, rng: random.Random) -> Any:
-    if tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE):
-        return rng.choice(FLOATS)
-    return rng.choice(INTEGERS) if tensor.data_type == TensorProto.INT64 else 1
-
-
-def _raw(tensor: TensorProto) -> bytes:
-    import numpy as np
-
-    kinds = {TensorProto.FLOAT: (np.float32, tensor.float_data), TensorProto.DOUBLE: (np.float64, tensor.double_data)}
-    kind, values = kinds.get(tensor.data_type, (np.int64, tensor.int64_data or [0]))
-    return np.array(values, kind).tobytes()
+def _number(tensor: TensorProto, rng: random.Random) -> bytes:
+    if tensor.data_type in _FLOATS:
+        return np.array(rng.choice(FLOATS), _FLOATS[tensor.data_type]).tobytes()
+    return np.array(rng.choice(INTEGERS), np.int64).tobytes()
 
 
 def _lengths(dims: Any, rng: random.Random) -> None:
