@@ -82,6 +82,7 @@ class Trusted:
             model, _, data = self.load(path)
             return sites(model, data.example)
         self.check_unused(source)
+        from hwfault.inject import sites
         from hwfault.train.networks import build
 
         return sites(build(source))
