@@ -29,6 +29,8 @@ _ATTRIBUTE_TYPES = {
     float: AttributeProto.FLOAT,
     bytes: AttributeProto.STRING,
     list: AttributeProto.INTS,
+    tuple: AttributeProto.INTS,
+    range: AttributeProto.INTS,
 }
 
 

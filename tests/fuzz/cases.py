@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from hwfault.errors import HwfaultError
 from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import fault_nodes
-from hwfault.graph.qonnxgraph import graph_sites
 from hwfault.graph.session import load_model, run, session
+from hwfault.graph.sites import sites
+from hwfault.graph.struck import fault_nodes
 from hwfault.stream.native import onnxruntime_library
 
 from .calls import CALLS
@@ -72,7 +72,7 @@ def _in_hwfault(path: Path, rng: random.Random) -> str:
 
 
 def _sites(path: Path, _rng: random.Random) -> None:
-    graph_sites(load_model(path))
+    sites(load_model(path))
 
 
 def _plan(path: Path, _rng: random.Random) -> None:

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from hwfault.cli import main as command_line
 from hwfault.errors import HwfaultError
+from hwfault.graph import sites as of_graph
 from hwfault.graph.carried import plan_of
-from hwfault.graph.qonnxgraph import graph_sites
 from hwfault.graph.session import load_model, run, session
 from tests.fuzz.cases import plain_session
 from tests.fuzz.graphs import fitting
@@ -37,7 +37,7 @@ def ran(path: Path) -> None:
 
 def sites(path: Path) -> None:
     """What lists a graph's sites."""
-    graph_sites(load_model(path))
+    of_graph.sites(load_model(path))
 
 
 def carried(path: Path) -> None:
