@@ -59,8 +59,8 @@ class Trusted:
 
     def needed_by(self, run: Path) -> "Trusted":
         """The same without the network and transform, where the run needs no code for them."""
+        from hwfault.own_code import is_code
         from hwfault.train import checkpoint
-        from hwfault.train.spec import is_code
 
         config = checkpoint.configuration(_checkpoint(run))
         return replace(
@@ -89,7 +89,7 @@ class Trusted:
         return sites(build(source))
 
     def _refuse_code(self, run: Path, key: str, stored: str | None) -> None:
-        from hwfault.train.spec import is_code
+        from hwfault.own_code import is_code
 
         if getattr(self, key) is None and stored is not None and is_code(stored):
             raise FileError(

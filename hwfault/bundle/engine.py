@@ -1,0 +1,85 @@
+"""A bundle's graph in onnxruntime, with every site of it in sight."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from hwfault.bundle.manifest import Manifest
+from hwfault.errors import PlanError
+from hwfault.graph.qonnxgraph import QUANT_OPS, site_name
+from hwfault.graph.session import run, session
+from hwfault.graph.watched import Watched, watched_sites, with_outputs
+from hwfault.plan import FaultPlan, Site
+
+Array = NDArray[Any]
+
+
+class Place(NamedTuple):
+    """One run of a site in a graph: the tensor of its values, and where faults strike it what is watched of them."""
+
+    site: Site
+    call: int
+    tensor: str
+    watched: Watched | None
+
+
+def places(graph: ModelProto, manifest: Manifest, plan: FaultPlan | None) -> list[Place]:
+    """Every run of every recorded site, in the graph's order; raises PlanError where graph and record have others."""
+    recorded = {entry.site.name: entry for entry in manifest.sites}
+    order = {name: i for i, node in enumerate(graph.graph.node) for name in node.output}
+    found = list(_struck(graph, plan)) + list(_left_alone(graph, plan))
+    calls: Counter[str] = Counter()
+    out = []
+    for name, tensor, watched in sorted(found, key=lambda entry: order.get(entry[1], -1)):
+        if name not in recorded:
+            raise PlanError(f"the graph has the site {name!r}, of which the bundle has no record; export it anew")
+        out.append(Place(recorded[name].site, calls[name], tensor, watched))
+        calls[name] += 1
+    for name, entry in recorded.items():
+        expected = 0 if plan is None and entry.site.kind == "accumulator" else entry.calls
+        if calls[name] != expected:
+            raise PlanError(
+                f"the site {name!r} was recorded {expected} times in a forward, but the graph has {calls[name]} nodes "
+                "of it; expected the graph of the bundle's network"
+            )
+    return out
+
+
+def _struck(graph: ModelProto, plan: FaultPlan | None) -> Iterator[tuple[str, str, Watched | None]]:
+    for name, nodes in ({} if plan is None else watched_sites(graph, plan)).items():
+        yield from ((name, watched.node.before, watched) for watched in nodes)
+
+
+def _left_alone(graph: ModelProto, plan: FaultPlan | None) -> Iterator[tuple[str, str, Watched | None]]:
+    for node in (node for node in graph.graph.node if node.op_type in QUANT_OPS):
+        if plan is None or site_name(node) not in plan.names:
+            yield site_name(node), node.output[0], None
+
+
+class Engine:
+    """Two sessions of one graph: its outputs as it is, and its sites' values in a copy with more outputs."""
+
+    def __init__(self, graph: ModelProto, found: list[Place]) -> None:
+        watched = [place.watched for place in found if place.watched is not None]
+        bare = [place.tensor for place in found if place.watched is None]
+        self._plain = session(graph, spin=False)
+        self._observed = session(with_outputs(graph, watched, bare), spin=False)
+        self._output = self._plain.get_outputs()[0].name
+        tensors = [name for watch in watched for name in watch.tensors]
+        self._names = [name for name in dict.fromkeys([*bare, *tensors]) if name != self._output]
+
+    def run(self, inputs: Array, seed: int | None, first_sample: int) -> tuple[Array, dict[str, Array]]:
+        """The output of a batch, and the tensors by name, among them the output when these are looked at."""
+        numbers = {"seed": seed or 0, "first_sample": first_sample}
+        (plain,) = run(self._plain, inputs, **numbers, outputs=[self._output])
+        names = [self._output, *self._names]
+        tensors = dict(zip(names, run(self._observed, inputs, **numbers, outputs=names), strict=True))
+        return plain, tensors | {"": tensors[self._output]}
+
+
+def engine_name() -> str:
+    return f"onnxruntime {onnxruntime.__version__}"
