@@ -153,8 +153,8 @@ def _at_place(
     for mine, recorded in zip(grid, expected.grid(place.site, place.call), strict=True):
         if not np.array_equal(mine.ravel(), recorded.ravel()):
             raise PlanError(
-                f"the graph has another scale or zero point at the site {place.site.name!r} than was recorded; expected "
-                "the graph of the bundle's network"
+                f"the graph has another scale or zero point at the site {place.site.name!r} than was recorded; "
+                "expected the graph of the bundle's network"
             )
     theirs = Side(place.site, [*(tensors[name] for name in (place.tensor, place.watched.node.after)), *grid])
     return ours, theirs, differing(place.watched, ours, theirs, tensors, seed, first_sample)

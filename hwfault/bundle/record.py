@@ -116,7 +116,7 @@ class _Recorder:
     """Runs a network on the same samples again and again, and notes its codes."""
 
     def __init__(self, model: nn.Module, inputs: Tensor, batch_size: int) -> None:
-        self._model, self._batches = model, inputs.split(batch_size)
+        self._model, self._batches = model, torch.split(inputs, batch_size)
         self._every = {site.name: site for site in sites(model)}
         self._calls: Counter[str] = Counter()
         self._found: dict[str, Site] = {}
@@ -167,8 +167,9 @@ class _Recorder:
             grid = [np.array(values.numpy(force=True)) for values in (scale, zero_point)]
             for kind, values in zip(("scale", "zero_point"), grid, strict=True):
                 grids[key + kind] = values
-            for values, rows in ((before, befores), (after, afters)):
-                codes = encode(values.numpy(force=True), *grid, CodeFormat(site.bit_width, site.signed))
+            fmt = CodeFormat(site.bit_width, site.signed)
+            for tensors, rows in ((before, befores), (after, afters)):
+                codes = encode(tensors.numpy(force=True), grid[0], grid[1], fmt)
                 rows[key[:-1]].append(codes.reshape(len(codes) if site.batched else 1, -1).astype(_narrow(site)))
 
         device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
@@ -180,8 +181,8 @@ class _Recorder:
         self._calls |= calls
         output = np.concatenate(outputs)
         told = {"output": output, "prediction": np.ascontiguousarray(predictions(output).astype(np.int64))}
-        joined = ({key: np.concatenate(rows) for key, rows in side.items()} for side in (befores, afters))
-        return (*joined, grids | told)
+        before, after = ({key: np.concatenate(rows) for key, rows in side.items()} for side in (befores, afters))
+        return before, after, grids | told
 
 
 _OUTPUTS = ("output", "prediction")

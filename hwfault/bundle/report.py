@@ -30,8 +30,8 @@ class Difference(Record):
     """One place that differs: a word of a run (`call`, counted from 0) of a site, or a number of the output.
 
     `kind` says what: codes before the faults (another arithmetic), faults, a site's codes of which only those after the
-    faults were found, an output or a prediction. `words` are the codes of the word and its neighbours, `faults` what the
-    stream draws on these.
+    faults were found, an output or a prediction. `words` are the codes of the word and its neighbours, `faults` what
+    the stream draws on these.
     """
 
     kind: Kind

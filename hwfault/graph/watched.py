@@ -72,7 +72,7 @@ def with_outputs(graph: ModelProto, watched: Iterable[Watched], others: Iterable
     """The graph with the tensors that tell of its sites, and other float32 ones, among its outputs."""
     out = ModelProto()
     out.CopyFrom(graph)
-    kinds: dict[str, int] = dict.fromkeys(others, TensorProto.FLOAT)
+    kinds: dict[str, Any] = dict.fromkeys(others, TensorProto.FLOAT)
     for watch in watched:
         kind = TensorProto.DOUBLE if watch.scale.dtype == np.float64 else TensorProto.FLOAT
         operands = () if watch.array is None else watch.array.input[1:]

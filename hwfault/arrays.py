@@ -1,0 +1,91 @@
+"""Arrays from .npy and .npz files of anybody's, and into them."""
+
+import lzma
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwfault.errors import FileError
+from hwfault.files import replace_atomically
+
+_LARGEST = 16 << 30
+_BROKEN = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def read_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
+    """The arrays of numbers in an .npz file by name, or the one in an .npy file, under the empty name.
+
+    Nothing is unpickled, and memory is taken only after the headers fit the content and add up to at most 16 GiB.
+    Raises FileError.
+    """
+    try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                return {"": _read(file, Path(path).stat().st_size)}
+        with zipfile.ZipFile(path) as archive:
+            return _read_all(archive)
+    except FileNotFoundError:
+        raise FileError(f"{path}: there is no such file; expected an .npy or .npz file") from None
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from None
+    except _BROKEN as error:
+        reason = str(error) or type(error).__name__
+        raise FileError(f"{path}: not a readable .npy or .npz file ({reason}); write it with numpy.save") from None
+
+
+def _read_all(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
+    total = sum(info.file_size for info in archive.infolist())
+    if total > _LARGEST:
+        raise FileError(f"its arrays need {total} bytes of memory, expected at most {_LARGEST}")
+    arrays = {}
+    for info in archive.infolist():
+        with archive.open(info) as stream:
+            arrays[info.filename.removesuffix(".npy")] = _read(stream, info.file_size)
+    return arrays
+
+
+def _read(stream: IO[bytes], size: int) -> NDArray[Any]:
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise FileError(f"an array has .npy version {version}, expected 1.0 or 2.0")
+    shape, _, dtype = _HEADERS[version](stream)
+    content = size - stream.tell()
+    if dtype.kind not in "biuf":
+        raise FileError(f"holds {dtype}, expected numbers")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != content:
+        raise FileError(f"an array has shape {shape} of {dtype} by its header, but {content} bytes of content")
+    stream.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def check_target(path: Path | str, count: int) -> None:
+    """Raises FileError unless a file of this name can hold so many arrays."""
+    suffix = Path(path).suffix
+    if suffix != ".npz" and (suffix != ".npy" or count != 1):
+        raise FileError(f"{path}: for {count} arrays, expected a file .npz, or .npy for a single one")
+
+
+def write_arrays(path: Path | str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes one array to an .npy file, or any number to an .npz file, atomically; raises FileError."""
+    check_target(path, len(arrays))
+    if Path(path).suffix == ".npz":
+        return replace_atomically(path, lambda temporary: _save_all(temporary, arrays))
+    (array,) = arrays.values()
+    return replace_atomically(path, lambda temporary: np.save(temporary, array, allow_pickle=False))
+
+
+# numpy.savez would take an array called `file` for its own argument
+def _save_all(path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
