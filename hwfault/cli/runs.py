@@ -69,10 +69,10 @@ class Trusted:
 
     def sites(self, source: str) -> "list[Site]":
         """The sites of a network's name, of a run or checkpoint, or of a graph."""
-        from hwfault.inject import sites
-
         path = Path(source)
         if path.exists() and path.suffix != ".onnx":
+            from hwfault.inject import sites
+
             model, _, data = self.load(path)
             return sites(model, data.example)
         if self != Trusted():
@@ -84,6 +84,7 @@ class Trusted:
             from hwfault.graph.session import load_model
 
             return [entry.site for entry in graph_sites(load_model(source))]
+        from hwfault.inject import sites
         from hwfault.train.networks import build
 
         return sites(build(source))
