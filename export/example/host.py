@@ -1,4 +1,7 @@
-"""The same as host.cc in Python, with onnxruntime and NumPy alone: LIBHWFAULT GRAPH.onnx INPUT.npy SEED FIRST_SAMPLE."""
+"""What host.cc does, with onnxruntime and NumPy alone.
+
+Arguments: LIBHWFAULT GRAPH.onnx INPUT.npy SEED FIRST_SAMPLE
+"""
 
 import sys
 

@@ -63,7 +63,7 @@ class Expected:
         if len(before) not in (rows, rows if site.batched else 1):
             raise FileError(f"{self.where}: the tensor {name!r} has {len(before)} rows, expected {rows}")
         before = np.broadcast_to(before, (rows, before.shape[1]))
-        if self._own is self._clean or tensor(site.name, call, "at") not in self._own:
+        if self._own is self._clean:
             return before, before
         at, codes = (array(self._own, tensor(site.name, call, what), self.where, "u") for what in ("at", "after"))
         if at.ndim != 1 or codes.shape != at.shape or (at.size and at.max() >= before.size):

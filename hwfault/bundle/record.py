@@ -65,12 +65,12 @@ def write_bundle(
         graphs[FAULTED_GRAPH] = insert_faults(graphs[CLEAN_GRAPH], plan)
     recorder = _Recorder(model, inputs, size)
     files = {name: graph.SerializeToString() for name, graph in graphs.items()}
-    files[INPUTS] = save_tensors(_numbers(inputs, labels))
-    files[CLEAN] = save_tensors(recorder.clean())
+    files[INPUTS] = _saved(_numbers(inputs, labels))
+    files[CLEAN] = _saved(recorder.clean())
     progress()
     for seed in seeds:
         assert plan is not None
-        files[seed_file(seed)] = save_tensors(recorder.faulty(plan, check_seed(seed)))
+        files[seed_file(seed)] = _saved(recorder.faulty(plan, check_seed(seed)))
         progress()
     profiles = _profiles(plan)
     files |= dict(profiles.values())
@@ -91,8 +91,13 @@ def write_bundle(
 
 
 def _numbers(inputs: Tensor, labels: Tensor | None) -> Tensors:
-    known = {} if labels is None else {"label": np.ascontiguousarray(labels.numpy(force=True).astype(np.int64))}
-    return {"input": np.ascontiguousarray(inputs.numpy(force=True)), **known}
+    known = {} if labels is None else {"label": labels.numpy(force=True).astype(np.int64)}
+    return {"input": inputs.numpy(force=True), **known}
+
+
+def _saved(tensors: Tensors) -> bytes:
+    """Tensors as the bytes of a .safetensors file, which writes memory as it lies."""
+    return bytes(save_tensors({name: np.array(values, order="C") for name, values in tensors.items()}))
 
 
 def _profiles(plan: FaultPlan | None) -> dict[str, tuple[str, bytes]]:
@@ -143,8 +148,12 @@ class _Recorder:
     def faulty(self, plan: FaultPlan, seed: int) -> Tensors:
         """What a seed's faults did: for each run of a site the words they changed (`at`, counted through all samples),
         the codes `after`, and the codes `before` unless these are the clean ones."""
-        others = [_watching(site) for name, site in self._every.items() if name not in plan.names]
-        before, after, rest = self._run(plan.model_copy(update={"sites": (*plan.sites, *others)}), seed)
+        others = tuple(_watching(site) for name, site in self._every.items() if name not in plan.names)
+        # a plan of its own: a copy would keep what the first has cached of its sites
+        watching = FaultPlan(
+            **{key: getattr(plan, key) for key in FaultPlan.model_fields} | {"sites": plan.sites + others}
+        )
+        before, after, rest = self._run(watching, seed)
         found = {key: value for key, value in rest.items() if key not in self._clean or key in _OUTPUTS}
         for key, codes in before.items():
             clean = self._clean.get(key + ".codes")
@@ -180,7 +189,7 @@ class _Recorder:
                 outputs.append(np.array(getattr(result, "value", result).numpy(force=True)))
         self._calls |= calls
         output = np.concatenate(outputs)
-        told = {"output": output, "prediction": np.ascontiguousarray(predictions(output).astype(np.int64))}
+        told = {"output": output, "prediction": predictions(output).astype(np.int64)}
         before, after = ({key: np.concatenate(rows) for key, rows in side.items()} for side in (befores, afters))
         return before, after, grids | told
 
