@@ -108,10 +108,9 @@ def by_url(url: str, timeout: float) -> Runner:
         with tempfile.TemporaryDirectory() as folder:
             question, answer = Path(folder) / "input.npz", Path(folder) / "output.npz"
             write_arrays(question, arrays)
-            request = urllib.request.Request(
-                url, question.read_bytes(), {"Content-Type": "application/octet-stream"}, method="POST"
-            )
+            kind = {"Content-Type": "application/octet-stream"}
             try:
+                request = urllib.request.Request(url, question.read_bytes(), kind, method="POST")
                 with opener.open(request, timeout=timeout) as response:
                     answer.write_bytes(response.read(LARGEST_ANSWER + 1))
             except urllib.error.HTTPError as error:
@@ -137,14 +136,16 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _read(path: Path, subject: str) -> Arrays:
     """The arrays of an answer."""
+    size = path.stat().st_size
     try:
-        size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
-            size = max(size, sum(entry.file_size for entry in archive.infolist()))
+            unpacked = sum(entry.file_size for entry in archive.infolist())
     except (OSError, ValueError, zipfile.BadZipFile):
-        raise HwfaultError(f"{subject} answered {size} bytes that are no .npz file, as numpy.savez writes it") from None
-    if size > LARGEST_ANSWER:
-        raise HwfaultError(f"{subject} answered {size} bytes, expected at most {LARGEST_ANSWER}")
+        unpacked = None
+    if max(size, unpacked or 0) > LARGEST_ANSWER:
+        raise HwfaultError(f"{subject} answered {max(size, unpacked or 0)} bytes, expected at most {LARGEST_ANSWER}")
+    if unpacked is None:
+        raise HwfaultError(f"{subject} answered {size} bytes that are no .npz file, as numpy.savez writes it")
     try:
         return read_arrays(path)
     except HwfaultError as error:

@@ -86,9 +86,9 @@ def test_hardware_passes(tmp_path, kind, batch_size):
 def test_cells_that_come_and_go_with_the_batch(tmp_path, refresh):
     """The record has a row of a parameter for each batch; the list of faults names those of the right batch."""
     rng = np.random.default_rng(0)
-    cells = np.sort(rng.choice(40_000, 4_000, replace=False))
+    cells = np.sort(rng.choice(120_000, 12_000, replace=False))
     path = tmp_path / "m.safetensors"
-    FaultMap.from_cells(10_000, 4, cells // 4, cells % 4, np.full(len(cells), Kind.FLIP)).save(path)
+    FaultMap.from_cells(30_000, 4, cells // 4, cells % 4, np.full(len(cells), Kind.FLIP)).save(path)
     model, x = network("digits_cnn"), batch("digits_cnn", SAMPLES, 3)
     faults = resolve(sites(model, x), [MapFaults(file=str(path), p_active=0.5, refresh=refresh)])
     folder = written(tmp_path / "b", "digits_cnn", faults=faults, batch_size=4)

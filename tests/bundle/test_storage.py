@@ -125,9 +125,19 @@ def test_manifests_that_are_wrong(mine, tmp_path, what, kind):
         opened(mine if kind == "folder" else zipped(mine, tmp_path / "b.zip"))
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"3", b"\xff\xfe", b'{"format": ' + b"[" * 100_000])
-def test_manifests_that_are_none(mine, text):
-    (mine / MANIFEST).write_bytes(text)
+NONE = {
+    "empty": b"",
+    "open": b"{",
+    "list": b"[]",
+    "number": b"3",
+    "no text": b"\xff\xfe",
+    "deep": b'{"format": ' + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("what", NONE)
+def test_manifests_that_are_none(mine, what):
+    (mine / MANIFEST).write_bytes(NONE[what])
     with pytest.raises(FileError, match="not a bundle"):
         opened(mine)
 
@@ -158,7 +168,7 @@ def test_a_file_that_grew_is_not_read(mine):
 def test_files_that_are_no_files(mine, tmp_path):
     content = (mine / CLEAN).read_bytes()
     (mine / CLEAN).unlink()
-    with pytest.raises(FileError, match="clean.safetensors cannot be read"):
+    with pytest.raises(FileError, match=r"clean\.safetensors cannot be read"):
         opened(mine)
     os.mkfifo(mine / CLEAN)
     with pytest.raises(FileError, match="is no regular file"):
@@ -174,7 +184,7 @@ def test_files_that_are_no_files(mine, tmp_path):
 def test_a_zip_that_is_cut_short(mine, tmp_path, keep):
     archive = zipped(mine, tmp_path / "b.zip")
     archive.write_bytes(archive.read_bytes()[:keep])
-    with pytest.raises(FileError, match="not a whole .zip file"):
+    with pytest.raises(FileError, match=r"not a whole \.zip file"):
         opened(archive)
 
 
@@ -184,7 +194,7 @@ def test_a_zip_whose_content_is_damaged(mine, tmp_path):
     at = content.index((mine / CLEAN).read_bytes()[:50])
     content[at + 10] ^= 1
     archive.write_bytes(bytes(content))
-    with pytest.raises(FileError, match="not a whole .zip file"):
+    with pytest.raises(FileError, match=r"not a whole \.zip file"):
         opened(archive)
 
 
@@ -208,7 +218,7 @@ def test_nothing_is_extracted_from_a_zip(mine, tmp_path):
 def test_paths_that_are_no_bundles(tmp_path):
     with pytest.raises(FileError, match="there is no such file or folder; expected a bundle"):
         opened(tmp_path / "none")
-    with pytest.raises(FileError, match="manifest.json cannot be read"):
+    with pytest.raises(FileError, match=r"manifest\.json cannot be read"):
         opened(tmp_path)
 
 
@@ -222,7 +232,7 @@ def test_tensors_that_are_none(mine):
 
 
 def test_a_manifest_says_what_is_wrong_with_it():
-    with pytest.raises(ModelError, match="'clean.onnx' is not listed"):
+    with pytest.raises(ModelError, match=r"'clean\.onnx' is not listed"):
         Manifest(versions={}, samples=1, batch_size=1, sites=(), files={})
 
 
