@@ -6,27 +6,34 @@ with one array, the outputs, or with arrays by name:
 
     output       numbers of the shape of the graph's output
     prediction   integers, the class of each sample, where the outputs are not to be had
-    NAME         the values of the site NAME after its faults, integers (as stored, sign and all) or floating-point
+    NAME         the values of the site NAME after its faults, integers (as stored) or floating-point
     NAME#1       the same of its second run in one forward, and so on
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.bundle.expected import Expected
-from hwfault.codes import CodeFormat, encode
+from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import HwfaultError, nearest
 from hwfault.graph.nodes import FIRST_SAMPLE, SEED
-from hwfault.graph.watched import Side
 from hwfault.own_code import errors_of
 from hwfault.plan import Site
 from hwfault.stream.check import signed64
 
 Array = NDArray[Any]
 Runner = Callable[[dict[str, Array]], Any]
+
+
+class CodePair(NamedTuple):
+    """Codes (rows, words) before and after the faults."""
+
+    before: Codes
+    after: Codes
+
 
 INPUT, OUTPUT, PREDICTION = "input", "output", "prediction"
 
@@ -58,7 +65,7 @@ def _parsed(answer: Any) -> dict[str, Array]:
 
 def site_answers(
     answer: dict[str, Array], expected: Expected, batch: slice, number: int
-) -> Iterator[tuple[Site, int, Side, Side]]:
+) -> Iterator[tuple[Site, int, CodePair, CodePair]]:
     """(site, run, recorded, found) of each site that an answer tells of; raises HwfaultError for unknown names."""
     known = {entry.site.name: entry for entry in expected.manifest.sites}
     for name in (name for name in answer if name not in (OUTPUT, PREDICTION)):
@@ -78,14 +85,22 @@ def _numbered(name: str) -> tuple[str, int]:
     return (base, int(number)) if number.isascii() and number.isdecimal() and len(number) < 6 else (name, 0)
 
 
-def _sides(site: Site, call: int, found: Array, expected: Expected, rows: slice) -> tuple[Side, Side]:
-    ours = expected.side(site, call, rows, found.shape)
-    scale, zero_point = expected.grid(site, call)
+def _sides(site: Site, call: int, found: Array, expected: Expected, rows: slice) -> tuple[CodePair, CodePair]:
+    before, after = (codes[rows] for codes in expected.codes(site, call))
+    if found.size != after.size:
+        raise HwfaultError(
+            f"the runner answered {site.name!r} with the shape {list(found.shape)}, expected {after.size} values: "
+            f"{after.shape[1]} words of {len(after)} samples"
+        )
     fmt = CodeFormat(site.bit_width, site.signed)
-    if found.dtype.kind == "f":
-        codes = encode(found, scale, zero_point, fmt)
-    else:  # integers as they are stored, which a scale of one turns into codes
+    if found.dtype.kind != "f":  # integers as they are stored, which a scale of one turns into codes
         codes = encode(found.astype(np.float64), np.ones(()), np.zeros(()), fmt)
-    theirs = expected.side(site, call, rows, found.shape)
-    theirs.after = codes.reshape(theirs.after.shape)
-    return ours, theirs
+    else:
+        grid = expected.grid(site, call)
+        if max(values.size for values in grid) > 1 and any(values.ndim > found.ndim for values in grid):
+            raise HwfaultError(
+                f"the runner answered {site.name!r} with the shape {list(found.shape)}, but its channels have scales "
+                "of their own; expected the graph's shape, or integers"
+            )
+        codes = encode(found, *grid, fmt)
+    return CodePair(before, after), CodePair(before, codes.reshape(after.shape))

@@ -21,6 +21,7 @@ from hwfault.bundle.storage import Bundle
 from hwfault.bundle.tally import Tally, with_faults
 from hwfault.errors import FileError, GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import plan_of
+from hwfault.graph.insert import fault_nodes
 from hwfault.graph.session import load_model
 from hwfault.graph.watched import Differing, Side, differing
 from hwfault.plan import FaultPlan
@@ -34,13 +35,16 @@ def check(
     *,
     seeds: Sequence[int] | None = None,
     which: Which = "both",
+    graph: ModelProto | None = None,
     runner: Runner | None = None,
     engine: str | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> BundleReport:
     """Runs the bundle's samples clean and under its seeds, and compares all that is seen with what was recorded.
 
-    Without a `runner` the bundle's graphs run in onnxruntime and every site is compared. A runner is called once a
+    Without a `runner` the bundle's graphs run in onnxruntime and every site is compared. A `graph`, as transformed from
+    one of them, takes the place of the clean or, where it carries faults, of the faulted one, and has only its runs. A
+    runner is called once a
     batch with the graph's inputs by name (`input`; `hwfault_seed` and `hwfault_first_sample`, int64, where faults are
     meant) and answers with one array, the outputs, or arrays by name: see hwfault.bundle.answer. `engine` is its name
     in the report. `progress` is called after each run. `seeds` are some of the bundle's (None: all).
@@ -48,7 +52,7 @@ def check(
     HwfaultError for seeds that were not recorded and for what a runner raises or answers wrongly.
     """
     manifest = bundle.manifest
-    chosen = _chosen(bundle, seeds, which)
+    chosen = _chosen(bundle, seeds, which if graph is None else "faulty" if fault_nodes(graph) else "clean")
     inputs, clean = Inputs(bundle), bundle.tensors(CLEAN)
     plan = _plan(bundle) if manifest.seeds else None
     engines: dict[bool, tuple[Engine, list[Place]]] = {}
@@ -60,7 +64,7 @@ def check(
             runs.append(_by_runner(runner, inputs, expected, seed, own))
         else:
             if (seed is None) not in engines:
-                engines[seed is None] = _engine(bundle, own)
+                engines[seed is None] = _engine(bundle, own, graph)
             runs.append(_by_graph(*engines[seed is None], inputs, expected, seed, own))
         progress()
     return BundleReport(
@@ -107,10 +111,10 @@ def bundled_graph(bundle: Bundle, name: str) -> ModelProto:
             raise GraphError(str(error).replace(str(path), f"{bundle.path}: {name}")) from None
 
 
-def _engine(bundle: Bundle, plan: FaultPlan | None) -> tuple[Engine, list[Place]]:
-    graph = bundled_graph(bundle, CLEAN_GRAPH if plan is None else FAULTED_GRAPH)
+def _engine(bundle: Bundle, plan: FaultPlan | None, given: ModelProto | None) -> tuple[Engine, list[Place]]:
+    graph = bundled_graph(bundle, CLEAN_GRAPH if plan is None else FAULTED_GRAPH) if given is None else given
     if plan is not None and plan_of(graph).digest != plan.digest:
-        raise PlanError(f"{bundle.path}: {FAULTED_GRAPH} carries another plan than {PLAN}; export the bundle anew")
+        raise PlanError(f"{bundle.path}: the faulted graph carries another plan than {PLAN}; export the bundle anew")
     found = places(graph, bundle.manifest, plan)
     return Engine(graph, found), found
 

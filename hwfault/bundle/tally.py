@@ -1,18 +1,29 @@
 """Counting what differs at one site of one run, and where it first does."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.bundle.report import BINS, Codes, Difference, Kind, SiteRecord
-from hwfault.graph.watched import Differing, Mask, Side
+from hwfault.graph.watched import Differing, Mask
 from hwfault.listing import Fault, faults_at
 from hwfault.plan import FaultPlan, Site
 from hwfault.plan.processes import MapProcess, ProtectedProcess
 
 Array = NDArray[Any]
+
+
+class Pair(Protocol):
+    """The codes (rows, words) of a site in one engine."""
+
+    @property
+    def before(self) -> NDArray[np.uint32]: ...
+
+    @property
+    def after(self) -> NDArray[np.uint32]: ...
+
 
 AROUND = 4
 """How many words on either side of the first difference are its neighbours."""
@@ -31,7 +42,7 @@ class Tally:
         self.first_sample = 0
         """The number of the first sample of the batch that differed first."""
 
-    def add(self, found: Differing, ours: Side, theirs: Side, call: int, row: int, first_sample: int) -> None:
+    def add(self, found: Differing, ours: Pair, theirs: Pair, call: int, row: int, first_sample: int) -> None:
         """Counts a batch of one run of the site, whose first row is number `row` and whose samples begin as said."""
         self.width = found.codes.shape[1]
         self._counts.update(
@@ -54,7 +65,7 @@ class Tally:
             strip = np.add.reduceat(mask.sum(axis=0, dtype=np.int64), edges)
             self._strips[name] = self._strips.get(name, 0) + strip
 
-    def _difference(self, found: Differing, ours: Side, theirs: Side, call: int, row: int) -> Difference:
+    def _difference(self, found: Differing, ours: Pair, theirs: Pair, call: int, row: int) -> Difference:
         element, word = divmod(int((found.codes | found.faults).argmax()), found.codes.shape[1])
         first, last = max(0, word - AROUND), min(found.codes.shape[1], word + AROUND + 1)
         words = tuple(

@@ -39,7 +39,9 @@ def command(
     """
     if run is not None:
         if checking != Checking():
-            raise click.UsageError("--html, --only and --runner... go with a bundle, given were a graph and a run")
+            raise click.UsageError(
+                "--html, --graph, --accept, --only and --runner... go with a bundle, given were a graph and a run"
+            )
         _beside(graph, run, trusted, seeds or _SEEDS, batch_size or 128, out, as_json)
     elif trusted != Trusted() or batch_size is not None:
         raise click.UsageError("--network, --data, --data-folder, --transform and --batch-size go with GRAPH and RUN")

@@ -18,7 +18,7 @@ from hwfault.profiles.faultmap import FaultMap, Kind
 from hwfault.profiles.models import BitFlips, MapFaults, ProfileFaults
 from hwfault.profiles.protection import Protection
 from tests.graph.networks import ALL, batch, network, plan
-from tests.graph.running import by_pytorch, faulted
+from tests.graph.running import by_pytorch, clean, copied, faulted, tidied
 
 from .bundles import SAMPLES, SEEDS, opened, rewritten, with_tensors, written
 
@@ -127,6 +127,19 @@ def test_seeds_and_runs_can_be_chosen(whole):
     assert [run.seed for run in check(opened(whole), which="faulty").runs] == list(SEEDS)
     with pytest.raises(HwfaultError, match="nothing was recorded under seed 7; recorded are"):
         check(opened(whole), seeds=[7])
+
+
+def test_a_transformed_graph_in_place_of_the_bundles(whole):
+    """What qonnx's cleanup leaves of a faulted graph is still that of the record; a changed one is not."""
+    report = check(opened(whole), graph=tidied(faulted("formats"), None))
+    assert (report.verdict, [run.seed for run in report.runs]) == ("pass", list(SEEDS))
+    graph = copied(clean("formats"))
+    assert [run.seed for run in check(opened(whole), graph=graph).runs] == [None]
+    first = next(node for node in graph.graph.node if node.op_type == "Quant")
+    first.attribute.add().CopyFrom(onnx.helper.make_attribute("rounding_mode", "CEIL"))
+    del first.attribute[[a.name for a in first.attribute].index("rounding_mode")]
+    report = check(opened(whole), graph=graph)
+    assert (report.verdict, report.first[1].site) == ("codes differ", "0.act_quant")
 
 
 def changed_weight(folder, graph, site, code):

@@ -21,7 +21,7 @@ from hwfault.codes import CodeFormat, integers
 from hwfault.errors import HwfaultError, PlanError
 
 from . import engines
-from .bundles import SAMPLES, SEEDS, opened
+from .bundles import SAMPLES, SEEDS, opened, written
 
 ENGINES = "tests.bundle.engines"
 
@@ -114,6 +114,27 @@ def test_an_engine_that_tells_of_its_sites(whole, form):
     assert (first.kind, first.site, first.sample, first.word) == ("site", "2.act_quant", 3, 2 * 16 + 4)
     assert all(codes.found_before is None for codes in first.words)
     assert "2.act_quant (1 of 1), sample 3, word 36: code after the faults recorded" in sentence(report)
+
+
+def test_sites_in_other_shapes(tmp_path):
+    """Integers in any shape that has the words in order; values where one scale is for all, or in the graph's shape."""
+    bundle = opened(written(tmp_path / "b", "per_channel"))
+    clean = bundle.tensors("clean.safetensors")
+    site = next(entry.site for entry in bundle.manifest.sites if entry.site.name == "1.weight_quant")
+    whole = integers(clean["1.weight_quant#0.codes"], CodeFormat(site.bit_width, site.signed))
+
+    def verdict(values):
+        answer = {"1.weight_quant": values, "output": clean["output"]}
+        return check(bundle, which="clean", runner=lambda arrays: answer).verdict
+
+    scale = clean["1.weight_quant#0.scale"]
+    assert scale.size == 4
+    assert verdict(whole.ravel()) == verdict(whole.reshape(4, 2, 3, 3)) == "pass"
+    assert verdict((whole.reshape(4, 2, 3, 3) * scale).astype(np.float32)) == "pass"
+    with pytest.raises(HwfaultError, match="its channels have scales of their own"):
+        verdict(whole.astype(np.float32))
+    with pytest.raises(HwfaultError, match="expected 72 values: 72 words of 1 samples"):
+        verdict(whole[:, :9])
 
 
 WRONG = {

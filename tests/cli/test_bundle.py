@@ -24,7 +24,7 @@ ROOT = Path(package.__file__).parents[1]
 @pytest.fixture(scope="session")
 def bundle(made):
     """A bundle of the tiny run."""
-    good("export", made / "run", "--bundle", "--ber", 0.02, "--samples", 8, "--seeds", "3,4", "--out", made / "bundle")
+    good("export", made / "run", "--bundle", "--ber", 0.03, "--samples", 8, "--seeds", "3,4", "--out", made / "bundle")
     return made / "bundle"
 
 
@@ -54,6 +54,14 @@ def test_replay_passes(bundle, tmp_path):
     assert [run["seed"] for run in told["runs"]] == [4]
 
 
+def test_another_graph_in_the_bundles_place(made, bundle):
+    done = good("replay", bundle, "--graph", made / "clean.onnx", "--json").json
+    assert ([run["seed"] for run in done["runs"]], done["verdict"]) == ([None], "pass")
+    words = "carries another plan than plan.json"
+    refused("replay", bundle, "--graph", made / "faulted.onnx", words=words)
+    refused("replay", bundle, "--graph", made / "none.onnx", words="none.onnx: cannot be read")
+
+
 def test_replay_names_the_first_difference_and_ends_with_code_3(bundle, tmp_path):
     from safetensors.numpy import save
 
@@ -67,12 +75,29 @@ def test_replay_names_the_first_difference_and_ends_with_code_3(bundle, tmp_path
         tensors[f"{name}.{what}"] = tensors[f"{name}.{what}"][1:].copy()
     rewritten(mine, "seed-3.safetensors", save(tensors))
     done = hwfault("replay", mine, "--html", tmp_path / "p.html")
-    assert done.code == 3
+    assert done.code == hwfault("replay", mine, "--accept", "codes").code == 3, "a fault that differs is never accepted"
     place = f"the site features.1.act_quant (3 of 8), sample {word // 1024}, word {word % 1024}: code after the faults"
     assert "Replay: faults differ. 8 samples, 3 runs, 8 sites" in done.stdout
     assert place in done.stdout.replace("\n", " ")
     assert "faults drawn on these words:" in done.stdout
     assert place in (tmp_path / "p.html").read_text()
+
+
+def test_rounding_that_differs_can_be_accepted(bundle, tmp_path):
+    from safetensors.numpy import save
+
+    from tests.bundle.bundles import copied, rewritten
+
+    mine = copied(bundle, tmp_path / "mine")
+    tensors = load_file(mine / "clean.safetensors")
+    for key, accepted in (("output", ["outputs", "codes"]), ("features.1.act_quant#0.codes", ["codes"])):
+        tensors[key][3, 4] += 1
+        rewritten(mine, "clean.safetensors", save(tensors))
+        codes = {
+            name: hwfault("replay", mine, "--only", "clean", "--accept", name).code for name in ("outputs", "codes")
+        }
+        assert codes == {name: 0 if name in accepted else 3 for name in codes}
+        assert hwfault("replay", mine, "--only", "clean").code == 3
 
 
 def test_a_runner_in_onnxruntimes_place(bundle):
@@ -90,6 +115,7 @@ def test_a_runner_in_onnxruntimes_place(bundle):
 
 USAGE = {
     "two runners": (["--runner", "a:b", "--runner-url", "http://x"], "expected one of --runner, --runner-command"),
+    "graph and runner": (["--graph", "g.onnx", "--runner-url", "http://x"], "--graph goes with neither"),
     "timeout alone": (["--runner-timeout", 3], "--runner-timeout goes with"),
     "batch size": (["--batch-size", 3], "--batch-size go with GRAPH and RUN"),
     "network": (["--network", "a:b"], "go with GRAPH and RUN"),
