@@ -42,7 +42,7 @@ class Expected:
         self._clean = clean
         self._own = clean if seed is None else bundle.tensors(self._file)
         self.output = array(self._own, "output", self.where, "f")
-        self.prediction = array(self._own, "prediction", self.where, "iu")
+        self.prediction = array(self._own, "prediction", self.where)
         n = self.manifest.samples
         if self.output.shape[:1] != (n,) or self.prediction.shape[:1] != (n,):
             raise FileError(f"{self.where}: outputs of the shape {self.output.shape}, expected {n} samples")

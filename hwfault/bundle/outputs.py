@@ -22,6 +22,7 @@ class Outputs:
         self._expected, self._labels, self._to_the_bit = expected, labels, to_the_bit
         self._counts: Counter[str] = Counter()
         self._max_difference = 0.0
+        self._classified = labels is not None and expected.prediction.dtype.kind in "iu"
         self.first: Difference | None = None
 
     def add(self, output: Array, batch: slice) -> None:
@@ -62,7 +63,8 @@ class Outputs:
         differ = found != recorded
         self._counts.update(predictions=differ.size, predictions_differ=int(np.count_nonzero(differ)))
         self._note(PREDICTION, differ.reshape(len(differ), -1), recorded, found, batch)
-        if self._labels is not None and found.ndim == 1:
+        if self._classified and found.ndim == 1:
+            assert self._labels is not None
             label = self._labels[batch]
             self._counts["correct_recorded"] += int(np.count_nonzero(recorded == label))
             self._counts["correct_found"] += int(np.count_nonzero(found == label))
@@ -78,5 +80,5 @@ class Outputs:
     def counts(self) -> dict[str, Any]:
         """The numbers of a RunRecord."""
         keys = ("predictions", "predictions_differ", "outputs", "outputs_differ", "outputs_changed_by_observation")
-        labelled = {key: self._counts[key] for key in ("correct_recorded", "correct_found") if self._labels is not None}
+        labelled = {key: self._counts[key] for key in ("correct_recorded", "correct_found") if self._classified}
         return {key: self._counts[key] for key in keys} | labelled | {"outputs_max_difference": self._max_difference}

@@ -7,14 +7,15 @@ from pathlib import Path
 from hwfault.bundle.report import BINS, BundleReport, Difference, RunRecord, SiteRecord, place, run_name, sentence
 from hwfault.files import write_atomically
 
-_WIDTH, _HEIGHT = 640, 14
+_WIDTH, _HEIGHT = 448, 14
 _STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #1b1b1b }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
 .verdict { padding: .7em 1em; border-left: 6px solid #0a7d4f; background: #eef7f2 }
 .verdict.differs { border-color: #d55e00; background: #fdf1ea }
 table { border-collapse: collapse; margin: .6em 0 } caption { text-align: left; font-weight: 600; padding: .3em 0 }
-th, td { text-align: right; padding: .15em .7em; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums }
+th, td { white-space: nowrap; text-align: right; padding: .15em .7em; border-bottom: 1px solid #ddd }
+td { font-variant-numeric: tabular-nums }
 th:first-child, td:first-child, td.text { text-align: left } td.here { background: #fbdcc7; font-weight: 600 }
 .key span { display: inline-block; width: 1em; height: .8em; margin: 0 .3em 0 1em } svg { display: block }
 """

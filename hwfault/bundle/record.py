@@ -189,7 +189,7 @@ class _Recorder:
                 outputs.append(np.array(getattr(result, "value", result).numpy(force=True)))
         self._calls |= calls
         output = np.concatenate(outputs)
-        told = {"output": output, "prediction": predictions(output).astype(np.int64)}
+        told = {"output": output, "prediction": predictions(output)}
         before, after = ({key: np.concatenate(rows) for key, rows in side.items()} for side in (befores, afters))
         return before, after, grids | told
 

@@ -120,7 +120,7 @@ class BundleReport(Record):
 
     def save(self, path: Path | str) -> None:
         """Writes the report as JSON, atomically."""
-        write_atomically(path, (self.model_dump_json(indent=1, exclude_none=True) + "\n").encode())
+        write_atomically(path, (self.model_dump_json(indent=1) + "\n").encode())
 
 
 def run_name(seed: int | None) -> str:

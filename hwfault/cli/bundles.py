@@ -161,9 +161,9 @@ def replay_bundle(
     bundle = Bundle.open(path)
     graph = None if checking.other is None else load_model(checking.other)
     which: Which = checking.only or ("both" if bundle.manifest.seeds else "clean")
-    runs = 1 + len(bundle.manifest.seeds if seeds is None else seeds)
+    faulty = len(bundle.manifest.seeds if seeds is None else seeds)
     with progress() as begin:
-        advance = begin("replaying", runs)
+        advance = begin("replaying", {"clean": 1, "faulty": faulty, "both": 1 + faulty}[which])
         report = check(bundle, seeds=seeds, which=which, graph=graph, runner=runner, engine=engine, progress=advance)
     if out is not None:
         report.save(out)

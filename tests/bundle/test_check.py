@@ -271,6 +271,32 @@ def test_records_that_are_not_whole(mine, what):
         check(opened(mine))
 
 
+def test_a_network_with_one_number_a_sample(tmp_path):
+    from torch import nn
+
+    from hwfault.bundle.record import write_bundle
+
+    class First(nn.Module):
+        """The first number of a network's output."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = network("biased")
+
+        def forward(self, x):
+            out = self.inner(x)
+            return getattr(out, "value", out)[:, 0]
+
+    model, x = First().eval(), batch("biased", 3)
+    plan_ = resolve(sites(model), [BitFlips(probability=0.05)])
+    write_bundle(tmp_path / "b", model, x, plan=plan_, seeds=[1])
+    tensors = opened(tmp_path / "b").tensors(CLEAN)
+    assert tensors["output"].shape == (3,)
+    assert np.array_equal(tensors["prediction"], tensors["output"])
+    report = check(opened(tmp_path / "b"))
+    assert (report.verdict, report.runs[0].predictions, report.runs[0].correct_found) == ("pass", 3, None)
+
+
 def test_a_clean_bundle(tmp_path):
     from hwfault.bundle.record import write_bundle
 

@@ -209,17 +209,30 @@ def host(tmp_path_factory):
     return build / "host"
 
 
-def onnxruntime_itself():
-    (library,) = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*")
+def onnxruntime_itself(python=None):
+    """The library inside the installed onnxruntime, or that of another Python."""
+    code = "import onnxruntime; print(onnxruntime.__file__)"
+    asked = [] if python is None else subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    place = asked.stdout.strip() if asked else onnxruntime.__file__
+    (library,) = Path(place).parent.glob("capi/libonnxruntime.so.*")
     return library
+
+
+RUNTIMES = {"newest": None}
+if "HWFAULT_OLDEST_ONNXRUNTIME" in os.environ:  # `make test` names its Python
+    RUNTIMES["oldest"] = os.environ["HWFAULT_OLDEST_ONNXRUNTIME"]
 
 
 def numbers(text):
     return np.array([float.fromhex(line) for line in text.split()], np.float32)
 
 
-def test_hosts_without_hwfault_print_the_recorded_outputs(bundle, host, tmp_path):
+@pytest.mark.parametrize(
+    "python", RUNTIMES[: 2 if RUNTIMES[1] else 1], ids=["newest", "oldest"][: 2 if RUNTIMES[1] else 1]
+)
+def test_hosts_without_hwfault_print_the_recorded_outputs(bundle, host, tmp_path, runtime):
     """The C++ host and the one in plain Python, on the bundle's graphs, against what PyTorch recorded."""
+    python = RUNTIMES[runtime]
     x = load_file(bundle / "inputs.safetensors")["input"]
     x.tofile(tmp_path / "x.f32")
     np.save(tmp_path / "x.npy", x)
@@ -227,7 +240,7 @@ def test_hosts_without_hwfault_print_the_recorded_outputs(bundle, host, tmp_path
     library = package.onnxruntime_library()
 
     def by_cpp(graph, *rest):
-        command = [host, onnxruntime_itself(), library, bundle / graph, tmp_path / "x.f32", shape, *rest]
+        command = [host, onnxruntime_itself(python), library, bundle / graph, tmp_path / "x.f32", shape, *rest]
         done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
         return numbers(done.stdout)
 
@@ -239,7 +252,7 @@ def test_hosts_without_hwfault_print_the_recorded_outputs(bundle, host, tmp_path
     assert np.array_equal(by_cpp("faulted.onnx", 4, 0), recorded[4])
     assert not np.array_equal(recorded[None], recorded[4])
     script = [ROOT / "export/example/host.py", library, bundle / "faulted.onnx", tmp_path / "x.npy", 4, 0]
-    done = subprocess.run([sys.executable, *map(str, script)], capture_output=True, text=True, check=True)
+    done = subprocess.run([python or sys.executable, *map(str, script)], capture_output=True, text=True, check=True)
     assert np.array_equal(numbers(done.stdout), recorded[4])
 
 
