@@ -44,10 +44,10 @@ def check(
 
     Without a `runner` the bundle's graphs run in onnxruntime and every site is compared. A `graph`, as transformed from
     one of them, takes the place of the clean or, where it carries faults, of the faulted one, and has only its runs. A
-    runner is called once a
-    batch with the graph's inputs by name (`input`; `hwfault_seed` and `hwfault_first_sample`, int64, where faults are
-    meant) and answers with one array, the outputs, or arrays by name: see hwfault.bundle.answer. `engine` is its name
-    in the report. `progress` is called after each run. `seeds` are some of the bundle's (None: all).
+    runner is called once a batch with the graph's inputs by name (`input`; `hwfault_seed` and `hwfault_first_sample`,
+    int64, where faults are meant) and answers with one array, the outputs, or arrays by name: see hwfault.bundle.answer.
+    `engine` is its name in the report. `progress` is called after each run. `seeds` are some of the bundle's (None:
+    all).
     Raises FileError for a record that is not whole, GraphError and PlanError where a graph is not that of the record,
     HwfaultError for seeds that were not recorded and for what a runner raises or answers wrongly.
     """
@@ -133,13 +133,13 @@ def _by_graph(
     tallies = {place.site.name: Tally(place.site) for place in found}
     outputs = Outputs(expected, inputs.labels, to_the_bit=True)
     for number, batch in enumerate(_batches(expected.manifest)):
-        output, tensors = engine.run(inputs.values[batch], seed, batch.start)
+        output, observed, tensors = engine.run(inputs.values[batch], seed, batch.start)
         for place in found:
             rows = batch if place.site.batched else slice(number, number + 1)
             ours, theirs, differ = _at_place(place, expected, tensors, rows, seed or 0, batch.start)
             tallies[place.site.name].add(differ, ours, theirs, place.call, rows.start, batch.start)
         outputs.add(output, batch)
-        outputs.observed(output, tensors[""])
+        outputs.observed(output, observed)
     return _finished(list(tallies.values()), outputs, seed, plan)
 
 

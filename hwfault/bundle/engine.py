@@ -72,14 +72,15 @@ class Engine:
         tensors = [name for watch in watched for name in watch.tensors]
         self._names = [name for name in dict.fromkeys([*bare, *tensors]) if name != self._output]
 
-    def run(self, inputs: Array, seed: int | None, first_sample: int) -> tuple[Array, dict[str, Array]]:
-        """The output of a batch, and the tensors by name, among them the output when these are looked at."""
+    def run(self, inputs: Array, seed: int | None, first_sample: int) -> tuple[Array, Array, dict[str, Array]]:
+        """The output of a batch, the same when the sites are looked at, and the sites' tensors by name."""
         numbers = {"seed": seed or 0, "first_sample": first_sample}
         (plain,) = run(self._plain, inputs, **numbers, outputs=[self._output])
         names = [self._output, *self._names]
         tensors = dict(zip(names, run(self._observed, inputs, **numbers, outputs=names), strict=True))
-        return plain, tensors | {"": tensors[self._output]}
+        return plain, tensors[self._output], tensors
 
 
 def engine_name() -> str:
+    """What runs a bundle's graphs, and its version."""
     return f"onnxruntime {onnxruntime.__version__}"

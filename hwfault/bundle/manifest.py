@@ -73,5 +73,5 @@ class Manifest(Record):
         if len({entry.site.name for entry in self.sites}) < len(self.sites):
             raise ValueError("sites: a site is listed twice")
         if (total := sum(entry.bytes for entry in self.files.values())) > LARGEST:
-            raise ValueError(f"files: {total} bytes together, expected at most {LARGEST}")
+            raise ValueError(f"files: {total} bytes together, expected at most {LARGEST}: take fewer samples or seeds")
         return self
