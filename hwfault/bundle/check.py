@@ -45,7 +45,7 @@ def check(
     Without a `runner` the bundle's graphs run in onnxruntime and every site is compared. A `graph`, as transformed from
     one of them, takes the place of the clean or, where it carries faults, of the faulted one, and has only its runs. A
     runner is called once a batch with the graph's inputs by name (`input`; `hwfault_seed` and `hwfault_first_sample`,
-    int64, where faults are meant) and answers with one array, the outputs, or arrays by name: see hwfault.bundle.answer.
+    int64, where faults are meant) and answers with one array, the outputs, or arrays by name (hwfault.bundle.answer).
     `engine` is its name in the report. `progress` is called after each run. `seeds` are some of the bundle's (None:
     all).
     Raises FileError for a record that is not whole, GraphError and PlanError where a graph is not that of the record,
