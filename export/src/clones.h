@@ -1,7 +1,8 @@
 // Functions of which the library holds several versions; the processor's best is taken when it is loaded.
 #pragma once
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
+#if defined(HWFAULT_CLONES)  // a build for sanitizers, say, wants one version of each
+#elif defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
 #define HWFAULT_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
 #define HWFAULT_CLONES

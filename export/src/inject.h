@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "block.h"
 #include "codec.h"
@@ -61,6 +63,37 @@ struct Copy {
     copy_ahead(reinterpret_cast<char*>(to + unit.offset), reinterpret_cast<const char*>(from + unit.offset),
                unit.size * sizeof(T));
   }
+};
+
+// Where a word of a sample lies in the tensor: at its number, counted from where the sample begins.
+struct InOrder {
+  int64_t operator()(int64_t at, int64_t) const { return at; }
+  template <class T>
+  Copy<T> copy(const T* from, T* to) const {
+    return {from, to};
+  }
+};
+
+// The same for a tensor whose axes lie in another order than the words are numbered in. It has to be copied as a whole
+// before any of it is struck, as a block's words lie all over it.
+class Permuted {
+ public:
+  // lengths of a sample's axes in the order of the numbers, and how far apart the indices of each lie
+  Permuted(std::vector<int64_t> lengths, std::vector<int64_t> strides)
+      : lengths_(std::move(lengths)), strides_(std::move(strides)) {}
+  int64_t operator()(int64_t at, int64_t word) const {
+    int64_t place = at - word;
+    for (size_t axis = lengths_.size(); axis-- > 0; word /= lengths_[axis])
+      place += word % lengths_[axis] * strides_[axis];
+    return place;
+  }
+  template <class T>
+  Copy<T> copy(const T*, T* to) const {
+    return {to, to};
+  }
+
+ private:
+  std::vector<int64_t> lengths_, strides_;
 };
 
 // Strikes units [first, last) in their order: for each calls copy(unit), then change(word of the tensor, word of the
@@ -126,15 +159,15 @@ void strike_copy(const Program& program, const hwfault_draw& draw, const Units& 
 }
 
 // out = x with the faults of units [first, last); returns the number of words changed.
-template <class T>
+template <class T, class Where = InOrder>
 int64_t inject_units(const T* x, T* out, const Program& program, const hwfault_draw& draw, const Codec<T>& codec,
-                     const Units& units, int64_t first, int64_t last) {
+                     const Units& units, int64_t first, int64_t last, const Where& where = {}) {
   int64_t changed = 0;
   strike_copy(
-      program, draw, units, first, last, Copy<T>{x, out}, x,
-      [&](int64_t at, int64_t w) { return codec.encode(x[at], w); },
+      program, draw, units, first, last, where.copy(x, out), x,
+      [&](int64_t at, int64_t w) { return codec.encode(x[where(at, w)], w); },
       [&](int64_t at, int64_t w, uint32_t, uint32_t after) {
-        codec.decode(after, w, out + at);
+        codec.decode(after, w, out + where(at, w));
         ++changed;
       });
   return changed;
@@ -193,14 +226,15 @@ void map_units(const hwfault_map& map, const Units& units, int64_t first, int64_
 }
 
 // out = x with the map's faults in units [first, last); returns the number of words changed.
-template <class T>
+template <class T, class Where = InOrder>
 int64_t apply_map_units(const T* x, T* out, const hwfault_map& map, const Codec<T>& codec, const Units& units,
-                        int64_t first, int64_t last) {
+                        int64_t first, int64_t last, const Where& where = {}) {
   int64_t changed = 0;
   map_units(
-      map, units, first, last, Copy<T>{x, out}, [&](int64_t at, int64_t w) { return codec.encode(x[at], w); },
+      map, units, first, last, where.copy(x, out),
+      [&](int64_t at, int64_t w) { return codec.encode(x[where(at, w)], w); },
       [&](int64_t at, int64_t w, uint32_t, uint32_t after) {
-        codec.decode(after, w, out + at);
+        codec.decode(after, w, out + where(at, w));
         ++changed;
       });
   return changed;

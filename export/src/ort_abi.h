@@ -100,6 +100,7 @@ struct Api {
   Slot<Status(const OrtKernelInfo*, const char*, float*), 85> KernelInfoGetAttribute_float{api};
   Slot<Status(const OrtKernelInfo*, const char*, int64_t*), 86> KernelInfoGetAttribute_int64{api};
   Slot<Status(const OrtKernelInfo*, const char*, char*, size_t*), 87> KernelInfoGetAttribute_string{api};
+  Slot<Status(const OrtKernelContext*, size_t*), 88> KernelContext_GetInputCount{api};
   Slot<Status(const OrtKernelContext*, size_t, const OrtValue**), 90> KernelContext_GetInput{api};
   Slot<Status(OrtKernelContext*, size_t, const int64_t*, size_t, OrtValue**), 91> KernelContext_GetOutput{api};
   Slot<void(Status), 93> ReleaseStatus{api};

@@ -5,7 +5,9 @@
 namespace hwfault::ort {
 
 template <class T>
-Axis along_axis(const Tensor<const T>& small, const Shape& x, bool batched, const char* what) {
+Axis along_axis(const Tensor<const T>& small, const Shape& x, const Target& target, const char* what) {
+  const bool batched = target.batched;
+  const Shape numbered = numbered_shape(target, x);
   Axis axis{{small.data, small.data + small.size()}, 1};
   if (axis.values.size() == 1) return axis;
   const auto refuse = [&] {
@@ -17,7 +19,8 @@ Axis along_axis(const Tensor<const T>& small, const Shape& x, bool batched, cons
   for (size_t i = 0; i < small.shape.size(); ++i) {
     if (small.shape[i] == 1) continue;
     if (small.shape[i] != small.size() || small.shape[i] != x[i + shift] || (batched && i + shift == 0)) refuse();
-    axis.inner = element_count(Shape(x.begin() + i + shift + 1, x.end()));
+    const auto own = static_cast<size_t>(target.layout.empty() ? i + shift : target.layout[i + shift]);
+    axis.inner = element_count(Shape(numbered.begin() + own + 1, numbered.end()));
   }
   axis.inner = std::max<int64_t>(axis.inner, 1);
   return axis;
@@ -82,9 +85,35 @@ Target::Target(const NodeInfo& node)
       is_signed(node.integer("signed") != 0),
       representation(static_cast<int32_t>(
           in_range(node.integer("representation", HWFAULT_TWOS_COMPLEMENT), "representation", HWFAULT_SIGN_MAGNITUDE))),
-      batched(node.integer("batched") != 0) {
+      batched(node.integer("batched") != 0),
+      layout(node.integers("layout", false)) {
+  Shape sorted = layout;
+  std::sort(sorted.begin(), sorted.end());
+  for (size_t i = 0; i < sorted.size(); ++i)
+    if (sorted[i] != static_cast<int64_t>(i) || (batched && layout[0] != 0))
+      throw Error("the attribute layout is " + text_of(layout) + ", expected each axis once" +
+                  (batched ? ", the batch in front" : ""));
   if (bit_width < 1 || bit_width > 32)
     throw Error("bit_width is " + std::to_string(node.integer("bit_width")) + ", expected 1 to 32");
+}
+
+Shape numbered_shape(const Target& target, const Shape& x) {
+  if (target.layout.empty()) return x;
+  if (target.layout.size() != x.size())
+    throw Error("the attribute layout is " + text_of(target.layout) + " for values of shape " + text_of(x) +
+                ", expected one integer for each axis");
+  Shape numbered(x.size());
+  for (size_t i = 0; i < x.size(); ++i) numbered[target.layout[i]] = x[i];
+  return numbered;
+}
+
+Permuted permuted(const Target& target, const Shape& x) {
+  const size_t batch = target.batched ? 1 : 0;
+  Shape lengths = numbered_shape(target, x), strides(x.size());
+  int64_t stride = 1;
+  for (size_t i = x.size(); i-- > 0; stride *= x[i]) strides[target.layout[i]] = stride;
+  lengths.erase(lengths.begin(), lengths.begin() + batch), strides.erase(strides.begin(), strides.begin() + batch);
+  return {std::move(lengths), std::move(strides)};
 }
 
 template <class T>
@@ -96,8 +125,8 @@ TransientFaults<T>::TransientFaults(const NodeInfo& node)
 template <class T>
 void TransientFaults<T>::compute(const Context& context) const {
   const auto x = context.input<T>(0);
-  const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
-  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
+  const Axis scale = along_axis(context.input<T>(1), x.shape, target_, "scale");
+  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_, "zero point");
   const auto seed = static_cast<uint64_t>(context.scalar<int64_t>(3, "the seed"));
   const auto first_sample = context.scalar<int64_t>(4, "the first sample number");
   T* y = context.output<T>(x.shape);
@@ -106,23 +135,27 @@ void TransientFaults<T>::compute(const Context& context) const {
   const auto samples = numbers_of(units, target_.batched, first_sample, target_.batched ? Refresh::inference : Refresh::held);
   const hwfault_draw draw{seed, samples.data(), units.batch, units.words, nullptr, 0};
   const Codec<T> codec(format_of(target_, scale, zero_point));
-  context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
-    inject_units(x.data, y, program_, draw, codec, units, first, last);
+  in_layout(context, target_, x, y, [&](const auto& where) {
+    context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
+      inject_units(x.data, y, program_, draw, codec, units, first, last, where);
+    });
   });
 }
 
 template <class T>
 void FaultMap<T>::compute(const Context& context) const {
   const auto x = context.input<T>(0);
-  const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
-  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
+  const Axis scale = along_axis(context.input<T>(1), x.shape, target_, "scale");
+  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_, "zero point");
   const Units units = units_of(x.shape, target_.batched);
   const Rows rows(context, units);
   check_map(rows.map, target_.bit_width);
   T* y = context.output<T>(x.shape);
   const Codec<T> codec(format_of(target_, scale, zero_point));
-  context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
-    apply_map_units(x.data, y, rows.map, codec, units, first, last);
+  in_layout(context, target_, x, y, [&](const auto& where) {
+    context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
+      apply_map_units(x.data, y, rows.map, codec, units, first, last, where);
+    });
   });
 }
 
@@ -136,8 +169,8 @@ IntermittentFaults<T>::IntermittentFaults(const NodeInfo& node)
 template <class T>
 void IntermittentFaults<T>::compute(const Context& context) const {
   const auto x = context.input<T>(0);
-  const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
-  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
+  const Axis scale = along_axis(context.input<T>(1), x.shape, target_, "scale");
+  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_, "zero point");
   const Units units = units_of(x.shape, target_.batched);
   Rows rows(context, units);
   check_map(rows.map, target_.bit_width);
@@ -149,13 +182,15 @@ void IntermittentFaults<T>::compute(const Context& context) const {
   rows.map.period = periods.data();
   T* y = context.output<T>(x.shape);
   const Codec<T> codec(format_of(target_, scale, zero_point));
-  context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
-    apply_map_units(x.data, y, rows.map, codec, units, first, last);
+  in_layout(context, target_, x, y, [&](const auto& where) {
+    context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
+      apply_map_units(x.data, y, rows.map, codec, units, first, last, where);
+    });
   });
 }
 
-template Axis along_axis(const Tensor<const float>&, const Shape&, bool, const char*);
-template Axis along_axis(const Tensor<const double>&, const Shape&, bool, const char*);
+template Axis along_axis(const Tensor<const float>&, const Shape&, const Target&, const char*);
+template Axis along_axis(const Tensor<const double>&, const Shape&, const Target&, const char*);
 template class TransientFaults<float>;
 template class TransientFaults<double>;
 template class FaultMap<float>;

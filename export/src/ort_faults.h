@@ -8,14 +8,28 @@
 
 namespace hwfault::ort {
 
+constexpr int64_t kUnitsPerPart = 64;
+
 // What the fault ops know of the tensor they strike.
 struct Target {
   explicit Target(const NodeInfo& node);
   int32_t bit_width, is_signed, representation;
   bool batched;
+  Shape layout;  // X's axes as axes of the tensor whose words are numbered; empty if that is X
 };
 
-constexpr int64_t kUnitsPerPart = 64;
+// The shape of the tensor whose words are numbered. Throws Error if the layout is not one of X.
+Shape numbered_shape(const Target& target, const Shape& x);
+Permuted permuted(const Target& target, const Shape& x);
+
+// Calls strike(where) with where the words lie in X, and Y a copy of X if that is not in their order.
+template <class T, class F>
+void in_layout(const Context& context, const Target& target, const Tensor<const T>& x, T* y, F strike) {
+  if (target.layout.empty()) return strike(InOrder{});
+  context.share_out(x.size(), kUnitsPerPart * kBlock,
+                    [&](int64_t first, int64_t last) { std::copy(x.data + first, x.data + last, y + first); });
+  strike(permuted(target, x.shape));
+}
 
 // Values along at most one axis of x, as the codec wants them.
 struct Axis {
@@ -23,7 +37,7 @@ struct Axis {
   int64_t inner = 1;
 };
 template <class T>
-Axis along_axis(const Tensor<const T>& small, const Shape& x, bool batched, const char* what);
+Axis along_axis(const Tensor<const T>& small, const Shape& x, const Target& target, const char* what);
 Units units_of(const Shape& x, bool batched);
 hwfault_format format_of(const Target& target, const Axis& scale, const Axis& zero_point);
 
@@ -67,7 +81,8 @@ class FaultMap {
  public:
   static constexpr const char* name = "FaultMap";
   static constexpr ElementType type = std::is_same_v<T, float> ? kFloat : kDouble;
-  static constexpr std::array inputs{type, type, type, kInt64, kInt64, kInt64};
+  static constexpr std::array inputs{type, type, type, kInt64, kInt64, kInt64, kInt64};
+  static constexpr size_t required = 6;  // the last is never read
   explicit FaultMap(const NodeInfo& node) : target_(node) {}
   void compute(const Context& context) const;
 

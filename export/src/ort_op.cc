@@ -1,5 +1,7 @@
 #include "ort_op.h"
 
+#include <limits>
+
 namespace hwfault::ort {
 
 namespace {
@@ -69,6 +71,25 @@ int64_t NodeInfo::integer(const char* attribute) const {
   return value;
 }
 
+int64_t NodeInfo::integer(const char* attribute, int64_t otherwise, int64_t least, int64_t most) const {
+  const int64_t value = integer(attribute, otherwise);
+  expect_within(attribute, value, least, most);
+  return value;
+}
+
+void NodeInfo::expect_within(const char* attribute, int64_t value, int64_t least, int64_t most) const {
+  if (value < least || value > most)
+    throw Error(std::string("the attribute ") + attribute + " holds " + std::to_string(value) + ", expected " +
+                std::to_string(least) + " to " + std::to_string(most));
+}
+
+float NodeInfo::number(const char* attribute, float otherwise) const {
+  float value = 0;
+  if (found(api_.KernelInfoGetAttribute_float(info_, attribute, &value))) return value;
+  expect_absent(attribute, "number with a fraction (a float)");
+  return otherwise;
+}
+
 std::string NodeInfo::text(const char* attribute, const char* otherwise) const {
   size_t size = 0;
   found(api_.KernelInfoGetAttribute_string(info_, attribute, nullptr, &size));
@@ -78,19 +99,41 @@ std::string NodeInfo::text(const char* attribute, const char* otherwise) const {
   return otherwise;
 }
 
-std::vector<int64_t> NodeInfo::integers(const char* attribute) const {
+std::vector<int64_t> NodeInfo::integers(const char* attribute, bool required) const {
   size_t size = 0;
   const bool known = found(api_.KernelInfoGetAttributeArray_int64(info_, attribute, nullptr, &size));
   std::vector<int64_t> values(size);
   if (size && found(api_.KernelInfoGetAttributeArray_int64(info_, attribute, values.data(), &size))) return values;
-  if (!known) throw Error(std::string("the attribute ") + attribute + " is missing or no list of integers");
+  if (!known && required) throw Error(std::string("the attribute ") + attribute + " is missing or no list of integers");
   expect_absent(attribute, "list of integers");  // what is no such list looks like an empty one
   return {};
 }
 
+std::vector<int64_t> NodeInfo::integers(const char* attribute, size_t count, std::vector<int64_t> otherwise,
+                                        int64_t least, int64_t most) const {
+  size_t size = 0;
+  found(api_.KernelInfoGetAttributeArray_int64(info_, attribute, nullptr, &size));
+  std::vector<int64_t> values = std::move(otherwise);
+  if (size > 0)
+    values = integers(attribute);
+  else
+    expect_absent(attribute, "list of integers");
+  if (values.size() != count)
+    throw Error(std::string("the attribute ") + attribute +
+                (size ? " has " + std::to_string(values.size()) + " integers" : " is missing or empty") +
+                ", expected " + std::to_string(count) + " integers");
+  for (const int64_t value : values) expect_within(attribute, value, least, most);
+  return values;
+}
+
 int64_t element_count(const Shape& shape) {
+  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
   int64_t count = 1;
-  for (const int64_t length : shape) count *= length;
+  for (const int64_t length : shape) {
+    if (length < 0 || count > std::numeric_limits<int64_t>::max() / length)
+      throw Error("a tensor of shape " + text_of(shape) + ", expected less than 2^63 values");
+    count *= length;
+  }
   return count;
 }
 
@@ -98,6 +141,12 @@ std::string text_of(const Shape& shape) {
   std::string text = "(";
   for (const int64_t length : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(length);
   return text + ")";
+}
+
+size_t Context::input_count() const {
+  size_t count = 0;
+  check(api_, api_.KernelContext_GetInputCount(context_, &count));
+  return count;
 }
 
 std::pair<void*, Shape> Context::raw_input(size_t index) const {

@@ -3,9 +3,12 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <climits>
+#include <exception>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -27,18 +30,26 @@ class NodeInfo {
   std::string name() const;
   int64_t integer(const char* attribute) const;  // throws Error if there is none
   int64_t integer(const char* attribute, int64_t otherwise) const;  // throws Error if it is no integer
+  // throws Error unless least <= value <= most
+  int64_t integer(const char* attribute, int64_t otherwise, int64_t least, int64_t most) const;
+  float number(const char* attribute, float otherwise) const;
   std::string text(const char* attribute, const char* otherwise) const;
-  std::vector<int64_t> integers(const char* attribute) const;  // throws Error if there is none
+  // throws Error if there is none, or answers with an empty list where it is not required
+  std::vector<int64_t> integers(const char* attribute, bool required = true) const;
+  // `count` integers, or `otherwise` if there are none; throws Error unless least <= each <= most
+  std::vector<int64_t> integers(const char* attribute, size_t count, std::vector<int64_t> otherwise, int64_t least,
+                                int64_t most) const;
 
  private:
   bool found(Status status) const;
   void expect_absent(const char* attribute, const char* type) const;
+  void expect_within(const char* attribute, int64_t value, int64_t least, int64_t most) const;
   const Api& api_;
   const OrtKernelInfo* info_;
 };
 
 using Shape = std::vector<int64_t>;
-int64_t element_count(const Shape& shape);
+int64_t element_count(const Shape& shape);  // throws Error from 2^63 on
 std::string text_of(const Shape& shape);
 
 template <class T>
@@ -53,6 +64,7 @@ class Context {
  public:
   Context(const Api& api, OrtKernelContext* context) : api_(api), context_(context) {}
 
+  size_t input_count() const;
   template <class T>
   Tensor<const T> input(size_t index) const {
     auto [data, shape] = raw_input(index);
@@ -71,7 +83,7 @@ class Context {
     return static_cast<T*>(raw_output(shape));
   }
 
-  // work(first, last) over [0, count) in parts of `part`, on the session's threads
+  // work(first, last) over [0, count) in parts of `part`, on the session's threads; throws what work threw first
   template <class F>
   void share_out(int64_t count, int64_t part, F work) const {
     const int64_t parts = (count + part - 1) / part;
@@ -79,14 +91,21 @@ class Context {
     struct Job {
       F* work;
       int64_t count, part;
-    } job{&work, count, part};
+      std::atomic<bool> failed;
+      std::exception_ptr error;
+    } job{&work, count, part, {false}, nullptr};
     parallel_for(
         [](void* user, size_t i) {
-          const Job& j = *static_cast<Job*>(user);
+          Job& j = *static_cast<Job*>(user);
           const int64_t first = static_cast<int64_t>(i) * j.part;
-          (*j.work)(first, std::min(first + j.part, j.count));
+          try {  // nothing may be thrown through C
+            (*j.work)(first, std::min(first + j.part, j.count));
+          } catch (...) {
+            if (!j.failed.exchange(true)) j.error = std::current_exception();
+          }
         },
         static_cast<size_t>(parts), &job);
+    if (job.error) std::rethrow_exception(job.error);
   }
 
  private:
@@ -97,9 +116,25 @@ class Context {
   OrtKernelContext* context_;
 };
 
+// How many inputs of K a node must have: all, or the first K::required.
+template <class K, class = void>
+struct RequiredInputs {
+  static constexpr size_t count = K::inputs.size();
+};
+template <class K>
+struct RequiredInputs<K, std::void_t<decltype(K::required)>> {
+  static constexpr size_t count = K::required;
+};
+
+// Whether output 0 has the shape of input 0: yes, unless K::reshapes.
+template <class K, class = void>
+struct KeepsShape : std::true_type {};
+template <class K>
+struct KeepsShape<K, std::void_t<decltype(K::reshapes)>> : std::false_type {};
+
 // An OrtCustomOp around a class with `static constexpr const char* name`, `static constexpr std::array inputs` (the
-// element types), a constructor from NodeInfo and `void compute(const Context&) const`. Its output 0 has the type and
-// shape of input 0.
+// element types), a constructor from NodeInfo and `void compute(const Context&) const`. Its output 0 has the type and,
+// unless there is a `reshapes`, the shape of input 0.
 template <class K>
 struct Op : OrtCustomOp {
   explicit Op(const Api& api) : OrtCustomOp{}, api_(api) {
@@ -111,7 +146,8 @@ struct Op : OrtCustomOp {
     GetOutputType = [](const OrtCustomOp*, size_t) { return static_cast<int>(K::inputs[0]); };
     GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
     KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-    GetInputCharacteristic = GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };
+    GetInputCharacteristic = [](const OrtCustomOp*, size_t i) { return i < RequiredInputs<K>::count ? 0 : 1; };
+    GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };
     GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };
     GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
     GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
@@ -155,6 +191,7 @@ struct Op : OrtCustomOp {
     return guarded(k.api, k.node, [&] { k.k->compute(Context(k.api, context)); });
   }
   static Status infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
+    if (!KeepsShape<K>::value) return nullptr;  // known when it runs
     return guarded(api_of(op), "", [&] { infer_shape(api_of(op), context); });
   }
 

@@ -58,8 +58,8 @@ ProtectedFaults<T>::ProtectedFaults(const NodeInfo& node)
 template <class T>
 void ProtectedFaults<T>::compute(const Context& context) const {
   const auto x = context.input<T>(0);
-  const Axis scale = along_axis(context.input<T>(1), x.shape, target_.batched, "scale");
-  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_.batched, "zero point");
+  const Axis scale = along_axis(context.input<T>(1), x.shape, target_, "scale");
+  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_, "zero point");
   const Units units = units_of(x.shape, target_.batched);
   Rows rows(context, units);
   const auto seed = static_cast<uint64_t>(context.scalar<int64_t>(6, "the seed"));
@@ -76,11 +76,13 @@ void ProtectedFaults<T>::compute(const Context& context) const {
   T* y = context.output<T>(x.shape);
   const Codec<T> codec(format);
   Counts counts;
-  const auto work = [&](int64_t first, int64_t last) {
-    protect_parts(x.data, y, memory, codec, first, last, counts);
-  };
-  if (!memory.linear()) return work(0, memory.parts());  // it allocates memory, and so may throw
-  context.share_out(memory.parts(), std::max<int64_t>(1, kUnitsPerPart * kBlock / memory.words_of_part()), work);
+  in_layout(context, target_, x, y, [&](const auto& where) {
+    const auto work = [&](int64_t first, int64_t last) {
+      protect_parts(x.data, y, memory, codec, first, last, counts, where);
+    };
+    if (!memory.linear()) return work(0, memory.parts());  // it allocates memory, and so may throw
+    context.share_out(memory.parts(), std::max<int64_t>(1, kUnitsPerPart * kBlock / memory.words_of_part()), work);
+  });
 }
 
 template class ProtectedFaults<float>;

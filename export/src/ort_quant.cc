@@ -1,22 +1,9 @@
 #include "ort_quant.h"
 
-#include <cctype>
-#include <cmath>
-
-#include "broadcast.h"
-#include "clones.h"
-
-#if defined(__GNUC__)
-#define HWFAULT_INLINE inline __attribute__((always_inline))
-#else
-#define HWFAULT_INLINE inline
-#endif
+#include "ort_grid.h"
 
 namespace hwfault::ort {
 namespace {
-
-constexpr int64_t kPart = 1 << 15;  // words a thread takes at a time
-constexpr int64_t kRow = 256;       // words with a scale each that are taken at a time
 
 // The scale and zero point of each word of a run: one for all, or one for each.
 struct Same {
@@ -27,9 +14,6 @@ struct Each {
   const float *scale, *zero_point;
   HWFAULT_INLINE Same operator[](int64_t i) const { return {scale[i], zero_point[i]}; }
 };
-
-// NumPy's sign: zero for both zeros
-HWFAULT_INLINE float sign(float v) { return v > 0 ? 1.0f : v < 0 ? -1.0f : v == 0 ? 0.0f : v; }
 
 template <class Grid, class Round>
 HWFAULT_INLINE void quantize(const float* x, float* y, int64_t n, const Grid& grid, const Range& range, Round round) {
@@ -42,54 +26,13 @@ HWFAULT_INLINE void quantize(const float* x, float* y, int64_t n, const Grid& gr
   }
 }
 
-template <class Grid>
-HWFAULT_INLINE void quantize(Rounding rounding, const float* x, float* y, int64_t n, const Grid& g, const Range& r) {
-  switch (rounding) {
-    case Rounding::half_even: return quantize(x, y, n, g, r, [](float v) { return std::rint(v); });
-    case Rounding::ceil: return quantize(x, y, n, g, r, [](float v) { return std::ceil(v); });
-    case Rounding::floor: return quantize(x, y, n, g, r, [](float v) { return std::floor(v); });
-    case Rounding::up: return quantize(x, y, n, g, r, [](float v) { return sign(v) * std::ceil(std::fabs(v)); });
-    case Rounding::down: return quantize(x, y, n, g, r, [](float v) { return std::trunc(v); });
-    case Rounding::half_up:
-      return quantize(x, y, n, g, r, [](float v) { return sign(v) * std::floor(std::fabs(v) + 0.5f); });
-    case Rounding::half_down:
-      return quantize(x, y, n, g, r, [](float v) { return sign(v) * std::ceil(std::fabs(v) - 0.5f); });
-    case Rounding::bipolar: return quantize(x, y, n, g, r, [](float v) { return v >= 0 ? 1.0f : -1.0f; });
-  }
-}
-
 HWFAULT_CLONES void quantize_same(Rounding rounding, const float* x, float* y, int64_t n, const Same& g,
                                   const Range& r) {
-  quantize(rounding, x, y, n, g, r);
+  with_rounding(rounding, [&](auto round) HWFAULT_INLINE_CALL { quantize(x, y, n, g, r, round); });
 }
 HWFAULT_CLONES void quantize_each(Rounding rounding, const float* x, float* y, int64_t n, const Each& g,
                                   const Range& r) {
-  quantize(rounding, x, y, n, g, r);
-}
-
-Rounding rounding_named(std::string mode) {
-  for (char& c : mode) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  static const std::pair<const char*, Rounding> known[] = {
-      {"ROUND", Rounding::half_even}, {"HALF_EVEN", Rounding::half_even}, {"CEIL", Rounding::ceil},
-      {"FLOOR", Rounding::floor},     {"UP", Rounding::up},               {"DOWN", Rounding::down},
-      {"HALF_UP", Rounding::half_up}, {"HALF_DOWN", Rounding::half_down}};
-  std::string names;
-  for (const auto& [name, rounding] : known) {
-    if (mode == name) return rounding;
-    names += (names.empty() ? "" : ", ") + std::string(name);
-  }
-  throw Error("rounding_mode is '" + mode + "', expected one of " + names);
-}
-
-// Calls run(first word, words, offsets) for the parts of runs, of at most `longest` words, that lie in [first, last).
-template <class R, class F>
-void for_runs(const R& runs, int64_t longest, int64_t first, int64_t last, F run) {
-  for (int64_t at = first; at < last;) {
-    const int64_t index = at / runs.inner();
-    const int64_t end = std::min({last, (index + 1) * runs.inner(), at + longest});
-    run(at, end - at, runs.offsets(index, at - index * runs.inner()));
-    at = end;
-  }
+  with_rounding(rounding, [&](auto round) HWFAULT_INLINE_CALL { quantize(x, y, n, g, r, round); });
 }
 
 }  // namespace
@@ -101,11 +44,12 @@ Quant::Quant(const NodeInfo& node)
 
 void Quant::compute(const Context& context) const {
   const auto x = context.input<float>(0), scale = context.input<float>(1), zero_point = context.input<float>(2);
-  const float bits = context.scalar<float>(3, "the bit width");
+  const float bits = check_bits(context.scalar<float>(3, "the bit width"), "the bit width");
+  check_scale(scale, "the scale");
   float* y = context.output<float>(x.shape);
   const bool bipolar = signed_ && bits == 1;
   const Rounding rounding = bipolar ? Rounding::bipolar : rounding_;
-  const Range range = bipolar ? Range{-INFINITY, INFINITY} : range_of(bits);
+  const Range range = bipolar ? Range{-INFINITY, INFINITY} : range_of(bits, signed_, narrow_);
   const Runs<2> runs(x.shape, {&scale.shape, &zero_point.shape}, {"the scale", "the zero point"});
   const auto same = [&](int64_t at, int64_t n, const std::array<int64_t, 2>& offsets) {
     const Same grid{scale.data[offsets[0]], zero_point.data[offsets[1]]};
@@ -125,12 +69,6 @@ void Quant::compute(const Context& context) const {
     else
       for_runs(runs, kRow, first, last, each);
   });
-}
-
-Range Quant::range_of(float bits) const {
-  const float half = std::pow(2.0f, bits - 1), full = std::pow(2.0f, bits);
-  if (signed_) return {narrow_ ? -half + 1 : -half, half - 1};
-  return {0 * bits, narrow_ ? full - 2 : full - 1};
 }
 
 void BipolarQuant::compute(const Context& context) const {

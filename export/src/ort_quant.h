@@ -4,15 +4,9 @@
 #include <array>
 
 #include "ort_op.h"
+#include "rounding.h"
 
 namespace hwfault::ort {
-
-enum class Rounding { half_even, ceil, floor, up, down, half_up, half_down, bipolar };
-
-// The integers that there are.
-struct Range {
-  float least, most;
-};
 
 class Quant {
  public:
@@ -22,7 +16,6 @@ class Quant {
   void compute(const Context& context) const;
 
  private:
-  Range range_of(float bits) const;
   bool signed_, narrow_;
   Rounding rounding_;
 };

@@ -2,8 +2,14 @@
 #include "hwfault.h"
 #include "ort_array.h"
 #include "ort_faults.h"
+#include "ort_floatquant.h"
+#include "ort_im2col.h"
+#include "ort_pool.h"
 #include "ort_protect.h"
 #include "ort_quant.h"
+#include "ort_threshold.h"
+#include "ort_trunc.h"
+#include "ort_xnor.h"
 
 namespace hwfault::ort {
 namespace {
@@ -12,7 +18,11 @@ namespace {
 class Library {
  public:
   explicit Library(const OrtApi* table) : api_(table) {
-    add("qonnx.custom_op.general", {new Op<Quant>(api_), new Op<IntQuant>(api_), new Op<BipolarQuant>(api_)});
+    // the last three are what older versions of Brevitas, QONNX and FINN wrote
+    for (const char* domain : {"qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general", "finn"})
+      add(domain, {new Op<Quant>(api_), new Op<IntQuant>(api_), new Op<BipolarQuant>(api_), new Op<Trunc>(api_),
+                   new Op<FloatQuant>(api_), new Op<MultiThreshold>(api_), new Op<Im2Col>(api_),
+                   new Op<XnorPopcountMatMul>(api_), new Op<QuantAvgPool2d>(api_), new Op<MaxPoolNHWC>(api_)});
     add("hwfault", {new Op<TransientFaults<float>>(api_), new Op<TransientFaults<double>>(api_),
                     new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_),
                     new Op<IntermittentFaults<float>>(api_), new Op<IntermittentFaults<double>>(api_),

@@ -195,14 +195,14 @@ Tally ProtectedMemory::strike(int64_t first, int64_t last, Prepare copy, Encode 
 }
 
 // out = x with what the memory's decoder lets through in parts [first, last); returns the number of words changed.
-template <class T>
+template <class T, class Where = InOrder>
 int64_t protect_parts(const T* x, T* out, const ProtectedMemory& memory, const Codec<T>& codec, int64_t first,
-                      int64_t last, Counts& counts) {
+                      int64_t last, Counts& counts, const Where& where = {}) {
   int64_t changed = 0;
   counts.add(memory.strike(
-      first, last, Copy<T>{x, out}, [&](int64_t at, int64_t w) { return codec.encode(x[at], w); },
+      first, last, where.copy(x, out), [&](int64_t at, int64_t w) { return codec.encode(x[where(at, w)], w); },
       [&](int64_t at, int64_t w, uint32_t, uint32_t after) {
-        codec.decode(after, w, out + at);
+        codec.decode(after, w, out + where(at, w));
         ++changed;
       }));
   return changed;

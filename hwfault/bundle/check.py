@@ -21,8 +21,9 @@ from hwfault.bundle.storage import Bundle
 from hwfault.bundle.tally import Tally, with_faults
 from hwfault.errors import FileError, GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import fault_nodes
+from hwfault.graph.layouts import numbered
 from hwfault.graph.session import load_model
+from hwfault.graph.struck import fault_nodes
 from hwfault.graph.watched import Differing, Side, differing
 from hwfault.plan import FaultPlan
 
@@ -147,9 +148,9 @@ def _at_place(
     place: Place, expected: Expected, tensors: dict[str, Array], rows: slice, seed: int, first_sample: int
 ) -> tuple[Side, Side, Differing]:
     """What was recorded and what was found at one run of a site in one batch, and where they differ."""
-    ours = expected.side(place.site, place.call, rows, tensors[place.tensor].shape)
+    values = numbered(tensors[place.tensor], place.layout)
+    ours = expected.side(place.site, place.call, rows, values.shape)
     if place.watched is None:
-        values = tensors[place.tensor]
         theirs = Side(place.site, [values, values, *expected.grid(place.site, place.call)])
         nothing = np.zeros(theirs.before.shape, bool)
         return ours, theirs, Differing(theirs.before != ours.before, nothing, nothing, nothing)
@@ -160,7 +161,7 @@ def _at_place(
                 f"the graph has another scale or zero point at the site {place.site.name!r} than was recorded; "
                 "expected the graph of the bundle's network"
             )
-    theirs = Side(place.site, [*(tensors[name] for name in (place.tensor, place.watched.node.after)), *grid])
+    theirs = Side(place.site, [*place.watched.values(tensors), *grid])
     return ours, theirs, differing(place.watched, ours, theirs, tensors, seed, first_sample)
 
 

@@ -10,7 +10,8 @@ from onnx import ModelProto
 
 from hwfault.bundle.manifest import Manifest
 from hwfault.errors import PlanError
-from hwfault.graph.qonnxgraph import QUANT_OPS, site_name
+from hwfault.graph.layouts import Layout
+from hwfault.graph.places import Places
 from hwfault.graph.session import run, session
 from hwfault.graph.watched import Watched, watched_sites, with_outputs
 from hwfault.plan import FaultPlan, Site
@@ -19,11 +20,12 @@ Array = NDArray[Any]
 
 
 class Place(NamedTuple):
-    """One run of a site in a graph: the tensor of its values, and where faults strike it what is watched of them."""
+    """One run of a site in a graph: the tensor of its values and how they lie, and what is watched of its faults."""
 
     site: Site
     call: int
     tensor: str
+    layout: Layout
     watched: Watched | None
 
 
@@ -34,10 +36,10 @@ def places(graph: ModelProto, manifest: Manifest, plan: FaultPlan | None) -> lis
     found = list(_struck(graph, plan)) + list(_left_alone(graph, plan))
     calls: Counter[str] = Counter()
     out = []
-    for name, tensor, watched in sorted(found, key=lambda entry: order.get(entry[1], -1)):
+    for name, tensor, layout, watched in sorted(found, key=lambda entry: order.get(entry[1], -1)):
         if name not in recorded:
             raise PlanError(f"the graph has the site {name!r}, of which the bundle has no record; export it anew")
-        out.append(Place(recorded[name].site, calls[name], tensor, watched))
+        out.append(Place(recorded[name].site, calls[name], tensor, layout, watched))
         calls[name] += 1
     for name, entry in recorded.items():
         expected = 0 if plan is None and entry.site.kind == "accumulator" else entry.calls
@@ -49,15 +51,18 @@ def places(graph: ModelProto, manifest: Manifest, plan: FaultPlan | None) -> lis
     return out
 
 
-def _struck(graph: ModelProto, plan: FaultPlan | None) -> Iterator[tuple[str, str, Watched | None]]:
+_Found = tuple[str, str, Layout, Watched | None]
+
+
+def _struck(graph: ModelProto, plan: FaultPlan | None) -> Iterator[_Found]:
     for name, nodes in ({} if plan is None else watched_sites(graph, plan)).items():
-        yield from ((name, watched.node.before, watched) for watched in nodes)
+        yield from ((name, watched.node.before, watched.layout, watched) for watched in nodes)
 
 
-def _left_alone(graph: ModelProto, plan: FaultPlan | None) -> Iterator[tuple[str, str, Watched | None]]:
-    for node in (node for node in graph.graph.node if node.op_type in QUANT_OPS):
-        if plan is None or site_name(node) not in plan.names:
-            yield site_name(node), node.output[0], None
+def _left_alone(graph: ModelProto, plan: FaultPlan | None) -> Iterator[_Found]:
+    for place in Places(graph, carries_faults=plan is not None).found:
+        if plan is None or place.site.name not in plan.names:
+            yield place.site.name, place.tensor, place.layout, None
 
 
 class Engine:

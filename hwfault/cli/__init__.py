@@ -10,7 +10,20 @@ import click
 import hwfault
 from hwfault.errors import HwfaultError
 
-COMMANDS = ("demo", "train", "evaluate", "compare", "sites", "faults", "export", "replay", "profiles")
+COMMANDS = (
+    "demo",
+    "train",
+    "evaluate",
+    "compare",
+    "sites",
+    "faults",
+    "export",
+    "run",
+    "insert",
+    "strip",
+    "replay",
+    "profiles",
+)
 _OF_TRAINING = ("torch", "brevitas", "lightning", "matplotlib", "PIL", "qonnx", "scipy", "sklearn", "tensorboardX")
 """What the extra `train` installs."""
 

@@ -44,11 +44,13 @@ def command(
     faults = given.faults
     plan: FaultPlan | None
     if source.endswith(".json"):
+        trusted.check_unused(source)
         plan = given_plan([], Path(source), faults)
     elif source.endswith(".onnx") and not faults:
         from hwfault.graph.carried import plan_of
         from hwfault.graph.session import load_model
 
+        trusted.check_unused(source)
         plan = plan_of(load_model(source))
     else:
         plan = given_plan(trusted.sites(source), None, faults, seed if given.device is None else given.device)

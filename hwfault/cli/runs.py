@@ -70,24 +70,29 @@ class Trusted:
     def sites(self, source: str) -> "list[Site]":
         """The sites of a network's name, of a run or checkpoint, or of a graph."""
         path = Path(source)
-        if path.exists() and path.suffix != ".onnx":
+        if path.suffix == ".onnx":
+            self.check_unused(source)
+            from hwfault.graph.session import load_model
+            from hwfault.graph.sites import sites as sites_of_graph
+
+            return sites_of_graph(load_model(source))
+        if path.exists():
             from hwfault.inject import sites
 
             model, _, data = self.load(path)
             return sites(model, data.example)
-        if self != Trusted():
-            raise click.UsageError(
-                f"--network, --data, --data-folder and --transform go with a run or checkpoint, given {source}"
-            )
-        if path.suffix == ".onnx":
-            from hwfault.graph.qonnxgraph import graph_sites
-            from hwfault.graph.session import load_model
-
-            return [entry.site for entry in graph_sites(load_model(source))]
+        self.check_unused(source)
         from hwfault.inject import sites
         from hwfault.train.networks import build
 
         return sites(build(source))
+
+    def check_unused(self, source: str) -> None:
+        """Raises UsageError if the options say anything: the source is no run."""
+        if self != Trusted():
+            raise click.UsageError(
+                f"--network, --data, --data-folder and --transform go with a run or checkpoint, given {source}"
+            )
 
     def _refuse_code(self, run: Path, key: str, stored: str | None) -> None:
         from hwfault.own_code import is_code

@@ -13,7 +13,8 @@ from hwfault.cli.runs import Trusted, run_options
 def command(source: str, trusted: Trusted, as_json: bool) -> None:
     """List the injection sites of SOURCE: a network (digits_cnn, module:function), a run or checkpoint, or a graph.
 
-    Shapes are those of one sample; an activation's is known where data tells it.
+    Shapes are those of one sample; an activation's is known where data or the graph tells it. A graph may be anybody's:
+    QONNX of Brevitas or QKeras, or what qonnx's and FINN's transformations made of it.
     """
     found = trusted.sites(source)
     if as_json:

@@ -7,47 +7,28 @@
 with the casts, to double and back, where the plan asks for that arithmetic.
 """
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError, PlanError
+from hwfault.graph.layouts import Layout, inverse
 from hwfault.graph.nodes import ARRAY_OP, fault_node
-from hwfault.graph.qonnxgraph import (
-    DOMAIN,
-    QUANT_OPS,
-    SITE,
-    Constants,
-    attribute,
-    metadata,
-    replace_nodes,
-    set_metadata,
-    site_name,
-)
+from hwfault.graph.places import Places
+from hwfault.graph.qonnxgraph import DOMAIN, LAYER_OPS, SITE, attribute, replace_nodes, set_metadata
+from hwfault.graph.shapes import is_fault
+from hwfault.graph.sites import GraphSites
+from hwfault.graph.sums import Sums
 from hwfault.plan import FaultPlan, Site, SitePlan
 from hwfault.plan.processes import ArrayPlan
 
-LAYER_OPS = ("Conv", "Gemm", "MatMul")
-"""The ops that add up products; site_name's scope of such a node is its layer's."""
-SUFFIX = ".accumulator"
-
 Array = NDArray[Any]
 
-
-class LayerNode(NamedTuple):
-    """A node that adds up products, and the name of its accumulator's site."""
-
-    name: str
-    node: NodeProto
-
-
-def layer_nodes(model: ModelProto) -> list[LayerNode]:
-    """The layers of a graph, in its order: by their metadata, or by the scope in their names."""
-    nodes = [node for node in model.graph.node if node.op_type in LAYER_OPS]
-    return [LayerNode(metadata(node).get(SITE) or site_name(node) + SUFFIX, node) for node in nodes]
+_FIRST_WITH_ROUND, _AXES_ARE_INPUTS = 11, 13
+"""Opsets: the first that has Round, the first whose Unsqueeze reads its axes."""
 
 
 def summing_node(node: NodeProto, makers: dict[str, NodeProto]) -> NodeProto | None:
@@ -58,142 +39,74 @@ def summing_node(node: NodeProto, makers: dict[str, NodeProto]) -> NodeProto | N
     return node if node.op_type in LAYER_OPS else None
 
 
-def planned_layers(model: ModelProto, plan: FaultPlan) -> list[LayerNode]:
-    """The layers whose accumulators the plan strikes."""
-    return [layer for layer in layer_nodes(model) if layer.name in plan.names]
+def planned_sums(found: GraphSites, plan: FaultPlan) -> list[Sums]:
+    """Every run of the layers whose accumulators the plan strikes.
+
+    Raises GraphError for a layer that has no accumulator in the graph, PlanError for one of another shape or with
+    wider sums.
+    """
+    planned = {entry.site.name: entry.site for entry in plan.sites if entry.site.kind == "accumulator"}
+    for name in planned.keys() & found.obstacles.keys():
+        raise GraphError(f"the accumulator {name!r} cannot be struck in the graph: {found.obstacles[name]}")
+    sums = [entry for entry in found.sums if entry.site.name in planned]
+    for entry in sums:
+        _check_fits(entry.site, planned[entry.site.name])
+    return sums
 
 
-def layer_sites(model: ModelProto, plan: FaultPlan) -> list[Site]:
-    """The planned accumulators that the graph has; raises PlanError for a layer of another shape or with wider sums."""
-    view = _View(model)
-    found = {layer.name: layer for layer in planned_layers(model, plan)}
-    return [_checked_site(view, layer, plan.at(name).site) for name, layer in found.items()]
-
-
-def _checked_site(view: "_View", layer: LayerNode, planned: Site) -> Site:
-    parts = view.parts(layer, planned)
-    if parts.weight_shape not in (None, planned.weights):
+def _check_fits(site: Site, planned: Site) -> None:
+    if site.weights != planned.weights:
         raise PlanError(
-            f"the plan was made for weights of shape {list(planned.weights or ())} at {layer.name!r}, but the graph "
-            f"has {list(parts.weight_shape)} there; resolve the faults against this one again"
+            f"the plan was made for weights of shape {list(planned.weights or ())} at {site.name!r}, but the graph "
+            f"has {list(site.weights or ())} there; resolve the faults against this one again"
         )
-    if parts.bits > (planned.worst_case or 0):
+    if site.bit_width > (planned.worst_case or 0):
         raise PlanError(
-            f"the largest sum of {layer.name!r} needs {parts.bits} bits in the graph and {planned.worst_case} in the "
-            "network that the plan was made for; resolve the faults against this one again"
+            f"the largest sum of {site.name!r} needs {site.bit_width} bits in the graph and {planned.worst_case} in "
+            "the network that the plan was made for; resolve the faults against this one again"
         )
-    return planned
 
 
-class _Parts(NamedTuple):
-    """What a layer computes on."""
-
-    weights: str
-    """The tensor of the weights (faults included) in the order (channels, inputs, kernel)."""
-    transposed: list[int] | None
-    """The permutation of the weights before the layer reads them."""
-    weight_scale: Array
-    input_scale: Array
-    weight_shape: tuple[int, ...] | None
-    bits: int
-
-
-class _View:
-    """What makes the tensors of a graph, and its constants."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self.constants = Constants(model)
-        self.makers = {name: node for node in model.graph.node for name in node.output}
-        self.quantizers = {site_name(node): node for node in model.graph.node if node.op_type in QUANT_OPS}
-
-    def parts(self, layer: LayerNode, planned: Site) -> _Parts:
-        """The integers behind a layer's inputs; raises GraphError where they are on no known grid."""
-        name, transposed = layer.node.input[1], None
-        maker = self.makers.get(name)
-        if maker is not None and maker.op_type == "Transpose":
-            name, transposed = maker.input[0], list(attribute(maker, "perm", []))
-        weights, source = self.quantizer(name), self.quantizers.get(planned.source or "")
-        if weights is None or source is None:
-            raise GraphError(
-                f"the accumulator {layer.name!r} cannot be struck in the graph: "
-                + (
-                    f"its inputs come from the quantizer {planned.source!r}, which the graph does not have"
-                    if weights is not None and planned.source
-                    else "its inputs are on the grid of no single quantizer"
-                    if weights is not None
-                    else "its weights are not quantized there"
-                )
-            )
-        self._check_order(layer, transposed)
-        scales = self._scale(weights), self._scale(source)
-        shape = self.constants.shape(weights.input[0])
-        products = int(np.prod(shape[1:])) if shape else 0
-        bound = products * self._largest(weights) * self._largest(source)
-        return _Parts(name, transposed, *scales, shape, bound.bit_length() + 1)
-
-    def quantizer(self, name: str) -> NodeProto | None:
-        """The quantizer behind a tensor and its fault nodes."""
-        node = self.makers.get(name)
-        while node is not None and node.domain == DOMAIN:
-            node = self.makers.get(node.input[0])
-        return node if node is not None and node.op_type in QUANT_OPS else None
-
-    def _check_order(self, layer: LayerNode, transposed: list[int] | None) -> None:
-        node = layer.node
-        natural = node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0) == 1)
-        plain = node.op_type != "Gemm" or (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)) == (1.0, 1.0)
-        if natural == (transposed is not None) or not plain or attribute(node, "transA", 0):
-            raise GraphError(
-                f"the node {node.name!r} ({layer.name}) reads its weights in another order than the export writes; "
-                "qonnx's cleanup transposes weights: put the plan into the exported graph first, then clean it up"
-            )
-
-    def _scale(self, quantizer: NodeProto) -> Array:
-        scale = self.constants.get(quantizer.input[1])
-        if scale is None:
-            raise GraphError(f"the quantizer {quantizer.name!r} has a scale that is not a constant")
-        return scale.astype(np.float32)
-
-    def _largest(self, quantizer: NodeProto) -> int:
-        """The largest integer, zero point taken off, that the quantizer's bits allow."""
-        if quantizer.op_type == "BipolarQuant":
-            return 1
-        width, zero = (self.constants.get(quantizer.input[i]) for i in (3, 2))
-        bits = int(width.item()) if width is not None and width.size == 1 else 0
-        signed = bool(attribute(quantizer, "signed", 1)) and zero is not None and not zero.any()
-        return 1 << (bits - 1) if signed else (1 << bits) - 1
-
-
-def rewrite_layers(model: ModelProto, plan: FaultPlan) -> None:
-    """Makes every planned accumulator's layer compute on its integers, with the faults of the plan, in place."""
-    view, nodes = _View(model), []
-    planned = {layer.node.output[0]: layer for layer in planned_layers(model, plan)}
+def rewrite_layers(model: ModelProto, sums: Sequence[Sums], plan: FaultPlan) -> None:
+    """Makes the layers of the accumulators compute on their integers, with the faults of the plan, in place."""
+    nodes: list[NodeProto] = []
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    if sums and opset < _FIRST_WITH_ROUND:
+        raise GraphError(
+            f"the graph is of opset {opset}, in which accumulators cannot be struck; expected {_FIRST_WITH_ROUND} or "
+            "newer (see onnx.version_converter)"
+        )
+    planned = {entry.node.output[0]: entry for entry in sums}
     for node in list(model.graph.node):
-        layer = planned.get(node.output[0]) if node.output else None
-        if layer is None:
+        entry = planned.get(node.output[0]) if node.output else None
+        if entry is None:
             nodes.append(node)
             continue
-        entry = plan.at(layer.name)
-        rewritten = _Rewritten(layer, entry, view.parts(layer, entry.site), plan)
+        rewritten = _Rewritten(entry._replace(node=node), plan.at(entry.site.name), plan, opset)
         nodes += rewritten.nodes
         model.graph.initializer.extend(rewritten.constants)
     # left alone, a transposition that nobody reads would be folded into the weights by qonnx's cleanup
     read = {name for node in nodes for name in node.input} | {info.name for info in model.graph.output}
-    replace_nodes(model, [node for node in nodes if node.op_type != "Transpose" or read & set(node.output)])
+    idle = {maker for entry in sums for maker in entry.node.input[1:2]} - read
+    replace_nodes(model, [node for node in nodes if node.op_type != "Transpose" or not idle & set(node.output)])
 
 
 class _Rewritten:
     """The nodes in a layer's place; their names begin with the name of its output."""
 
-    def __init__(self, layer: LayerNode, entry: SitePlan, parts: _Parts, plan: FaultPlan) -> None:
+    def __init__(self, sums: Sums, entry: SitePlan, plan: FaultPlan, opset: int) -> None:
+        self._opset = opset
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self._layer, self._entry, self._output = layer, entry, layer.node.output[0]
+        self._layer, self._entry, self._output = sums.node, entry, sums.node.output[0]
         self._double = entry.array is not None and entry.array.arithmetic == "float64"
-        x = self._integers("x", layer.node.input[0], parts.input_scale)
-        w = self._integers("w", parts.weights, parts.weight_scale)
-        sums = self._faults(self._sums(x, w, parts.transposed), x, w, plan)
-        self._values(sums, value_scale(parts.input_scale, parts.weight_scale, layer.node, self._double))
+        x_scale, w_scale = sums.source.grid.scale, sums.weights.grid.scale
+        x = self._integers("x", sums.node.input[0], x_scale)
+        w = self._integers("w", sums.read, w_scale)
+        added = self._sums(x, w, sums.transposed)
+        if sums.weights.layout:
+            w = self._node("Transpose", [w], self._named("w_in_order"), perm=inverse(sums.weights.layout))
+        self._values(self._faults(added, x, w, plan), value_scale(x_scale, w_scale, sums.node, self._double))
 
     def _node(self, op: str, inputs: Iterable[str], output: str, **attributes: Any) -> str:
         node = helper.make_node(op, list(inputs), [output], name=output, **attributes)
@@ -208,17 +121,18 @@ class _Rewritten:
         return f"{self._output}_{what}"
 
     def _integers(self, what: str, tensor: str, scale: Array) -> str:
-        by = self._constant(f"{what}_scale", scale)
+        by = self._constant(f"{what}_scale", scale.astype(np.float32))
         quotient = self._node("Div", [tensor, by], self._named(f"{what}_quotient"))
         return self._node("Round", [quotient], self._named(f"{what}_integers"))
 
-    def _sums(self, x: str, w: str, transposed: list[int] | None) -> str:
-        if transposed is not None:
+    def _sums(self, x: str, w: str, transposed: Layout) -> str:
+        if transposed:
             w = self._node("Transpose", [w], self._named("w_transposed"), perm=transposed)
         node = NodeProto()
-        node.CopyFrom(self._layer.node)
+        node.CopyFrom(self._layer)
         node.input[:] = [x, w]
         node.output[:] = [self._named("sums")]
+        set_metadata(node, {SITE: self._entry.site.name})  # which outlives the names of nodes
         self.nodes.append(node)
         return self._cast(node.output[0], TensorProto.DOUBLE) if self._double else node.output[0]
 
@@ -227,7 +141,7 @@ class _Rewritten:
 
     def _faults(self, sums: str, x: str, w: str, plan: FaultPlan) -> str:
         site, steps = self._entry.site, plan.steps(self._entry.site.name)
-        self.nodes.append(array_node(self._entry, self._layer.node, (sums, x, w), self._named("added_up")))
+        self.nodes.append(array_node(self._entry, self._layer, (sums, x, w), self._named("added_up")))
         at = self._named("added_up")
         dtype = np.float64 if self._double else np.float32
         grid = [self._constant(what, np.array(value, dtype)) for what, value in (("one", 1), ("zero", 0))]
@@ -243,15 +157,21 @@ class _Rewritten:
         """The layer's output: sums times the scale, plus the bias."""
         value = self._node("Mul", [sums, self._constant("value_scale", scale)], self._named("values"))
         value = self._cast(value, TensorProto.FLOAT) if self._double else value
-        bias = self._layer.node.input[2] if len(self._layer.node.input) > 2 else ""
+        bias = self._layer.input[2] if len(self._layer.input) > 2 else ""
         if bias:
-            axes = range(1, len(self._entry.site.weights or ()) - 1)
-            if axes:
-                shape = self._constant("bias_axes", np.array(axes, np.int64))
-                bias = self._node("Unsqueeze", [bias, shape], self._named("bias"))
-            self._node("Add", [value, bias], self._output)
+            self._node("Add", [value, self._spread(bias)], self._output)
         else:
             self.nodes[-1].output[0] = self._output
+
+    def _spread(self, bias: str) -> str:
+        """A bias as it lies along the accumulators."""
+        axes = list(range(1, len(self._entry.site.weights or ()) - 1))
+        if not axes:
+            return bias
+        if self._opset < _AXES_ARE_INPUTS:
+            return self._node("Unsqueeze", [bias], self._named("bias"), axes=axes)
+        shape = self._constant("bias_axes", np.array(axes, np.int64))
+        return self._node("Unsqueeze", [bias, shape], self._named("bias"))
 
 
 def value_scale(x: Array, w: Array, node: NodeProto, double: bool) -> Array:
@@ -289,26 +209,34 @@ def array_node(entry: SitePlan, layer: NodeProto, inputs: tuple[str, str, str], 
     return node
 
 
-def check_accumulator(model: ModelProto, entry: SitePlan, before: str, after: str) -> bool:
+def check_accumulator(places: Places, entry: SitePlan, before: str, after: str) -> bool:
     """Whether the layer of the ArrayFaults node that makes `before` is computed as the plan says.
 
-    `after` is the tensor behind the site's fault nodes, which alone gives the layer's values.
+    `after` is the tensor behind the site's fault nodes, which alone gives the layer's values. Transpositions may lie
+    anywhere between.
     """
-    view = _View(model)
-    node = view.makers[before]
-    layer = view.makers.get(node.input[0])
+    tensors = places.tensors
+    node = tensors.makers[before]
     double = entry.array is not None and entry.array.arithmetic == "float64"
-    if double and layer is not None and layer.op_type == "Cast":
-        layer = view.makers.get(layer.input[0])
+    layer = tensors.makers.get(_origin(places, node.input[0], "Cast" if double else ""))
     if layer is None or layer.op_type not in LAYER_OPS or len(layer.input) != 2:
         return False
-    expected = array_node(entry, layer, ("", "", ""), "")
-    scales = _integers_of(view, entry.site, node, layer)
-    if scales is None or not _same_attributes(node, expected):
+    scales = _integers_of(places, node, layer)
+    if scales is None or not _same_attributes(node, array_node(entry, layer, ("", "", ""), "")):
         return False
-    readers = [reader for reader in model.graph.node if after in reader.input]
-    value = view.constants.get(readers[0].input[1]) if len(readers) == 1 and readers[0].op_type == "Mul" else None
-    return value is not None and np.array_equal(value, value_scale(*scales, layer, double))
+    readers = list(tensors.behind(after, lambda reader: reader.op_type == "Transpose"))
+    value = (
+        places.constants.get(readers[0][0].input[1]) if len(readers) == 1 and readers[0][0].op_type == "Mul" else None
+    )
+    if value is None or scales[1] is None:
+        return value is not None
+    return np.array_equal(value.ravel(), value_scale(scales[0], scales[1], layer, double).ravel())
+
+
+def _origin(places: Places, tensor: str, *ops: str) -> str:
+    """What a tensor was before transpositions, and other such ops."""
+    *_, first = places.tensors.before(tensor, lambda node: node.op_type in ("Transpose", *ops))
+    return first
 
 
 def _same_attributes(node: NodeProto, other: NodeProto) -> bool:
@@ -320,29 +248,51 @@ def _plain(value: Any) -> Any:
     return list(value) if not isinstance(value, int | bytes | str | float) else value
 
 
-def _integers_of(view: _View, site: Site, node: NodeProto, layer: NodeProto) -> tuple[Array, Array] | None:
-    """The scales of a rewritten layer's inputs and weights; None if it does not compute on their integers."""
-    w = view.makers.get(layer.input[1])
-    reads = w.input[0] if w is not None and w.op_type == "Transpose" else layer.input[1]
-    if (layer.input[0], reads) != tuple(node.input[1:3]):
+def _integers_of(places: Places, node: NodeProto, layer: NodeProto) -> tuple[Array, Array | None] | None:
+    """The scales of a rewritten layer's inputs and weights; None if it does not compute on their integers.
+
+    Weights that nothing strikes may have been folded into constants, which no longer tell their scale.
+    """
+    (inputs, read), (given, weights_given) = (
+        [_origin(places, name) for name in names] for names in (layer.input, node.input[1:3])
+    )
+    if inputs != given or not (read == weights_given or _same_constants(places, read, weights_given)):
         return None
-    source = view.quantizers.get(site.source or "")
-    weights = _divided(view, node.input[2])
-    quantizer = view.quantizer(weights[0]) if weights is not None else None
-    given = [_divided(view, node.input[1]), weights]
-    if source is None or quantizer is None or None in given:
+    x, w = _divided(places, inputs), _divided(places, read)
+    source = places.source(x[0]) if x is not None else None
+    if x is None or source is None or not np.array_equal(x[1].ravel(), source.grid.scale.ravel()):
         return None
-    scales = [view.constants.get(q.input[1]) for q in (source, quantizer)]
-    pairs = list(zip((pair[1] for pair in given if pair is not None), scales, strict=True))
-    same = all(b is not None and np.array_equal(a.ravel(), b.ravel()) for a, b in pairs)
-    return (pairs[0][0], pairs[1][0]) if same else None
+    if w is None:
+        folded = places.constants.get(read)
+        return (x[1], None) if folded is not None and np.array_equal(folded, np.round(folded)) else None
+    scale = _weight_scale(places, _origin(places, w[0]))
+    return (x[1], w[1]) if scale is not None and np.array_equal(w[1].ravel(), scale.ravel()) else None
 
 
-def _divided(view: _View, integers: str) -> tuple[str, Array] | None:
+def _weight_scale(places: Places, name: str) -> Array | None:
+    """The scale of weights, which their fault nodes still tell where the quantizer was folded into them."""
+    weights, maker = places.weights(name), places.tensors.makers.get(name)
+    if weights is not None:
+        return weights.grid.scale
+    return places.constants.get(maker.input[1]) if maker is not None and is_fault(maker) else None
+
+
+def _same_constants(places: Places, one: str, other: str) -> bool:
+    """Whether two tensors are the same constants, of which qonnx gives each reader its own, transposed or not."""
+    mine, theirs = (places.constants.get(name) for name in (one, other))
+    if mine is None or theirs is None:
+        return False
+    return np.array_equal(mine, theirs) or np.array_equal(mine, theirs.T)
+
+
+def _divided(places: Places, integers: str) -> tuple[str, Array] | None:
     """The tensor and the scale of Round(Div(tensor, scale)); None for anything else."""
-    rounding = view.makers.get(integers)
-    quotient = view.makers.get(rounding.input[0]) if rounding is not None and rounding.op_type == "Round" else None
+    makers = places.tensors.makers
+    rounding = makers.get(integers)
+    quotient = (
+        makers.get(_origin(places, rounding.input[0])) if rounding is not None and rounding.op_type == "Round" else None
+    )
     if quotient is None or quotient.op_type != "Div":
         return None
-    scale = view.constants.get(quotient.input[1])
+    scale = places.constants.get(quotient.input[1])
     return None if scale is None else (quotient.input[0], scale)

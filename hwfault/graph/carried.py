@@ -5,14 +5,30 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from hwfault.errors import GraphError
-from hwfault.graph.accumulators import check_accumulator, planned_layers
-from hwfault.graph.insert import PLAN, PLAN_SHA256, FaultNode, fault_nodes
+from hwfault.graph.accumulators import check_accumulator
+from hwfault.graph.grids import GRID_OPS, Grid
+from hwfault.graph.layouts import Layout, numbered, numbered_shape
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, drawn_inputs, fault_node
-from hwfault.graph.qonnxgraph import DOMAIN, Constants, attribute, metadata, quantizers, site_name
-from hwfault.plan import FaultPlan
+from hwfault.graph.places import Place, Places
+from hwfault.graph.qonnxgraph import (
+    DOMAIN,
+    LAYER_OPS,
+    PLAN,
+    PLAN_SHA256,
+    WORDS,
+    attribute,
+    metadata,
+    site_name,
+    words_sha256,
+)
+from hwfault.graph.struck import FaultNode, fault_nodes
+from hwfault.graph.sums import layer_name
+from hwfault.plan import FaultPlan, Site
+from hwfault.plan.processes import Step
 
 _ANEW = "it was changed after the faults were put in: export it anew"
 
@@ -31,42 +47,62 @@ def plan_of(model: ModelProto) -> FaultPlan:
     if sha256(found[PLAN].encode()).hexdigest() != found.get(PLAN_SHA256):
         raise GraphError(f"the graph's plan does not have the hash {found.get(PLAN_SHA256)} that it states; {_ANEW}")
     plan = FaultPlan.from_json(found[PLAN], "the graph's plan")
-    _check_places(model, plan)
+    entries = fault_nodes(model)
     wiring = _Wiring(model)
-    for entry in fault_nodes(model):
+    _check_places(model, plan, wiring, entries)
+    for entry in entries:
         wiring.check_steps(entry, plan)
         if plan.at(entry.site).site.kind == "accumulator":
-            wiring.check_sums(entry, check_accumulator(model, plan.at(entry.site), entry.before, entry.after))
+            wiring.check_sums(entry, plan)
         else:
-            wiring.check(entry)
+            wiring.check(entry, plan.at(entry.site).site)
     return plan
 
 
-def _check_places(model: ModelProto, plan: FaultPlan) -> None:
-    """Raises GraphError unless each run of each planned quantizer, and nothing else, has a fault node."""
-    struck = Counter(entry.site for entry in fault_nodes(model))
-    sums = [layer.name for layer in planned_layers(model, plan)]
-    planned = Counter([*(name for name in map(site_name, quantizers(model)) if name in plan.names), *sums])
-    others = [n.name for n in model.graph.node if n.domain == DOMAIN and n.op_type not in (*FAULT_OPS, ARRAY_OP)]
-    if struck != planned or set(planned) != set(plan.names) or others:
-        raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries; {_ANEW}")
+def _check_places(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entries: list[FaultNode]) -> None:
+    """Raises GraphError unless each run of each planned quantizer and layer, and nothing else, has fault nodes."""
+    struck = Counter(entry.site for entry in entries)
+    # quantizers may be folded into their weights, and weights may be integers from the start
+    planned = Counter(entry.site for entry in entries if entry.before in wiring.constants.names)
+    names = [site_name(node) for node in model.graph.node if node.op_type in GRID_OPS]
+    names += [layer_name(node) for node in model.graph.node if node.op_type in LAYER_OPS]
+    planned.update(name for name in names if name in plan.names)
+    others = [n for n in model.graph.node if n.domain == DOMAIN and n.op_type not in (*FAULT_OPS, ARRAY_OP)]
+    wrong = next((name for name in struck.keys() | planned.keys() if struck[name] != planned[name]), None)
+    lost = next((name for name in plan.names if not struck[name]), None)
+    what = (
+        f"the plan strikes {lost!r}, which has no fault node"
+        if lost is not None
+        else f"{wrong!r} has fault nodes at {struck[wrong]} of {planned[wrong]} places"
+        if wrong is not None
+        else f"the node {others[0].name!r} has the op {others[0].op_type!r}"
+        if others
+        else None
+    )
+    if what is not None:
+        raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries: {what}; {_ANEW}")
 
 
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    values = {a.name: attribute(node, a.name, None) for a in node.attribute}
-    return {name: list(value) if name == "program" else value for name, value in values.items()}
+def _attributes(node: NodeProto) -> dict[str, bytes]:
+    """A fault node's attributes, but how its values lie."""
+    return {a.name: a.SerializeToString(deterministic=True) for a in node.attribute if a.name != "layout"}
+
+
+def layout_of(node: NodeProto) -> Layout:
+    """How the values of a fault node lie."""
+    return tuple(attribute(node, "layout", ()))
 
 
 class _Wiring:
     """What reads and makes the tensors around the fault nodes."""
 
     def __init__(self, model: ModelProto) -> None:
-        self._constants = Constants(model)
-        self._makers = {name: node for node in model.graph.node for name in node.output}
+        self._places = Places(model, carries_faults=True)
+        self.constants = self._places.constants
         self._readers = Counter(name for node in model.graph.node for name in node.input)
         self._readers.update(info.name for info in model.graph.output)
-        constants = {tensor.name for tensor in model.graph.initializer}
-        self._inputs = {info.name for info in model.graph.input} - constants
+        initializers = {tensor.name for tensor in model.graph.initializer}
+        self._inputs = {info.name for info in model.graph.input} - initializers
         self._numbers: tuple[str, str] | None = None
 
     def check_steps(self, entry: FaultNode, plan: FaultPlan) -> None:
@@ -77,22 +113,28 @@ class _Wiring:
                 f"the site {entry.site!r} has {len(entry.nodes)} fault nodes for {len(steps)} steps; {_ANEW}"
             )
         for node, step in zip(entry.nodes, steps, strict=True):
-            expected, constants = fault_node(site, step, ("x", "scale", "zero"), "y", node.name)
-            made = {tensor.name: numpy_helper.to_array(tensor) for tensor in constants}
-            inputs = zip(expected.input[3:], node.input[3:], strict=True)
-            rows = [(made[name], self._values(own)) for name, own in inputs if name in made]
-            same = node.op_type == expected.op_type and _attributes(node) == _attributes(expected)
-            if not same or any(mine is None or not np.array_equal(row, mine) for row, mine in rows):
+            if not self._does(node, site, step):
                 raise GraphError(f"the fault node {node.name!r} does not do what the graph's plan says; {_ANEW}")
 
-    def check(self, entry: FaultNode) -> None:
+    def _does(self, node: NodeProto, site: Site, step: Step) -> bool:
+        expected, constants = fault_node(site, step, ("x", "scale", "zero"), "y", node.name)
+        made = {tensor.name: numpy_helper.to_array(tensor) for tensor in constants}
+        inputs = zip(expected.input[3:], node.input[3:], strict=False)  # a map may have an input that is left out
+        rows = [(made[name], self.constants.get(own)) for name, own in inputs if name in made]
+        same = node.op_type == expected.op_type and _attributes(node) == _attributes(expected)
+        return same and all(mine is not None and np.array_equal(row, mine) for row, mine in rows)
+
+    def check(self, entry: FaultNode, site: Site) -> None:
         """Raises GraphError unless the nodes alone read their quantizer, with its constants, and the graph's inputs."""
-        quantizer = self._makers.get(entry.before)
+        way = list(self._places.tensors.before(entry.before, lambda node: node.op_type == "Transpose"))
+        place = self._places.by_tensor.get(way[-1])
         sound = (
-            quantizer is not None
-            and site_name(quantizer) == entry.site
-            and all(self._readers[node.input[0]] == 1 for node in entry.nodes)
-            and all(self._same_grid(node, quantizer) for node in entry.nodes)
+            (
+                self._is_place(entry, place)
+                if place is not None and place.node is not None
+                else self._on_grid(entry, site, way[-1])
+            )
+            and all(self._readers[name] == 1 for name in (*way, *(node.input[0] for node in entry.nodes)))
             and all(self._draws_from_inputs(node) for node in entry.nodes)
         )
         if not sound:
@@ -101,15 +143,53 @@ class _Wiring:
                 "which nothing else reads, with that one's scale and zero point, seed and sample number from the "
                 f"graph's inputs); {_ANEW}"
             )
+        self._check_layout(entry, site, place)
 
-    def check_sums(self, entry: FaultNode, array_is_sound: bool) -> None:
+    def _is_place(self, entry: FaultNode, place: Place) -> bool:
+        """Whether a site's nodes strike what its quantizer makes, on the same grid."""
+        grid = place.grid
+        pairs = [(node.input[i], (grid.scale, grid.zero_point)[i - 1]) for node in entry.nodes for i in (1, 2)]
+        return place.site.name == entry.site and all(self._is(name, values) for name, values in pairs)
+
+    def _on_grid(self, entry: FaultNode, site: Site, name: str) -> bool:
+        """Whether a site's nodes strike constants that are integers on the grid of all of them."""
+        values = self.constants.get(name)
+        scale, zero_point = (self.constants.get(own) for own in entry.node.input[1:3])
+        if site.batched or values is None or scale is None or zero_point is None:
+            return False
+        same = all(self._is(n.input[1], scale) and self._is(n.input[2], zero_point) for n in entry.nodes)
+        return same and Grid(scale, zero_point, site.bit_width, site.signed).holds(values)
+
+    def _check_layout(self, entry: FaultNode, site: Site, place: Place | None) -> None:
+        """Raises GraphError where the words are known to lie otherwise than the nodes have it."""
+        layouts = {layout_of(node) for node in entry.nodes}
+        shape = self._places.tensors.shapes.get(entry.before)
+        found = numbered_shape(shape, layout_of(entry.node))
+        known = None if found is None or None in found else found[1:] if site.batched else found
+        fits = known is None or site.shape is None or _same_axes(known, site)
+        if place is not None and place.node is not None and not site.batched:
+            values, stamp = self.constants.get(place.node.input[0]), metadata(place.node).get(WORDS)
+            ours = place.tensor == entry.before and stamp is not None
+            if ours and values is not None and stamp != _stamp(values, layout_of(entry.node)):
+                raise GraphError(
+                    f"the values of the site {entry.site!r} were changed in the graph after its export, or lie in "
+                    f"another order than its fault node {entry.node.name!r} says; export it anew"
+                )
+        if len(layouts) > 1 or not fits:
+            raise GraphError(
+                f"the words of the site {entry.site!r} lie in another order than its fault node {entry.node.name!r} "
+                f"says (shape {list(known or ())}, layout {list(layout_of(entry.node))}; the plan has "
+                f"{list(site.shape or ())}), or are others; {_ANEW}"
+            )
+
+    def check_sums(self, entry: FaultNode, plan: FaultPlan) -> None:
         """Raises GraphError unless the nodes alone read the array of their layer, as integers."""
         one, zero = np.ones(1), np.zeros(1)
         sound = (
-            array_is_sound
+            check_accumulator(self._places, plan.at(entry.site), entry.before, entry.after)
             and all(self._readers[node.input[0]] == 1 for node in entry.nodes)
             and all(self._is(node.input[1], one) and self._is(node.input[2], zero) for node in entry.nodes)
-            and all(self._draws_from_inputs(node) for node in entry.nodes)
+            and all(self._draws_from_inputs(node) and not layout_of(node) for node in entry.nodes)
         )
         if not sound:
             raise GraphError(
@@ -117,8 +197,8 @@ class _Wiring:
             )
 
     def _is(self, name: str, expected: Any) -> bool:
-        values = self._values(name)
-        return values is not None and np.array_equal(values.ravel(), expected)
+        values = self.constants.get(name)
+        return values is not None and np.array_equal(values.ravel(), expected.ravel())
 
     def _draws_from_inputs(self, node: NodeProto) -> bool:
         drawn = tuple(drawn_inputs(node).values())
@@ -127,10 +207,13 @@ class _Wiring:
         self._numbers = self._numbers or (drawn[0], drawn[1])
         return drawn == self._numbers and set(drawn) <= self._inputs and drawn[0] != drawn[1]
 
-    def _same_grid(self, node: NodeProto, quantizer: NodeProto) -> bool:
-        zero = np.zeros(1, np.float32) if quantizer.op_type == "BipolarQuant" else self._values(quantizer.input[2])
-        pairs = [(self._values(node.input[1]), self._values(quantizer.input[1])), (self._values(node.input[2]), zero)]
-        return all(a is not None and b is not None and np.array_equal(a.ravel(), b.ravel()) for a, b in pairs)
 
-    def _values(self, name: str) -> Any:
-        return self._constants.get(name)
+def _stamp(values: NDArray[Any], layout: Layout) -> str | None:
+    """The hash of a parameter's words, None where they do not lie so."""
+    return words_sha256(numbered(values, layout)) if len(layout) in (0, values.ndim) else None
+
+
+def _same_axes(shape: tuple[int | None, ...], site: Site) -> bool:
+    """Whether a tensor in the order of its words can be a site's; activations may have other positions."""
+    planned = site.shape or ()
+    return shape == planned or (site.batched and sorted(map(str, shape)) != sorted(map(str, planned)))

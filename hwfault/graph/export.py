@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hwfault.errors import GraphError
 from hwfault.graph.accumulators import summing_node
+from hwfault.graph.grids import NoGridError, grid_of
 from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
@@ -24,11 +25,12 @@ from hwfault.graph.qonnxgraph import (
     WORDS,
     Constants,
     attribute,
-    describe,
     replace_nodes,
     set_metadata,
+    site_name,
     words_sha256,
 )
+from hwfault.graph.sites import write_sites
 from hwfault.inject import attached, sites
 from hwfault.inject.accumulators import LAYERS, accumulator_layers
 from hwfault.inject.sites import quantizers, unwrap
@@ -58,9 +60,11 @@ def export(model: nn.Module, example: Tensor, *, plan: FaultPlan | None = None) 
         )
     network = _evaluation_copy(model, example)
     values = _parameter_values(network, example)
+    listed = sites(network, example.cpu())
     graph = _traced(network, example)
     _name_sites(graph)
-    _check(graph, sites(network), values)
+    _check(graph, listed, values)
+    write_sites(graph, listed)
     return graph if plan is None else insert_faults(graph, plan)
 
 
@@ -240,7 +244,7 @@ def _check(model: ModelProto, expected: list[Site], values: Values) -> None:
     known = {site.name: site for site in expected}
     nodes: dict[str, list[NodeProto]] = defaultdict(list)
     for node in (node for node in model.graph.node if node.op_type in QUANT_OPS):
-        nodes[describe(node, constants).name].append(node)
+        nodes[site_name(node)].append(node)
     for name, calls in values.items():
         if len(nodes[name]) != len(calls):
             raise GraphError(
@@ -254,8 +258,13 @@ def _check(model: ModelProto, expected: list[Site], values: Values) -> None:
 
 def _check_format(node: NodeProto, site: Site, constants: Constants) -> None:
     """Raises GraphError if the node has other integers than the quantizer: Brevitas writes all of 1 bit as bipolar."""
-    found = describe(node, constants)
-    mine, theirs = ((s.bit_width, "signed" if s.signed else "unsigned", s.batched) for s in (site, found))
+    try:
+        grid = grid_of(node, constants)
+    except NoGridError as obstacle:
+        raise GraphError(f"the node {node.name!r} (site {site.name!r}) cannot be a site: {obstacle}") from None
+    batched = constants.shape(node.input[0]) is None
+    pairs = ((site.bit_width, site.signed, site.batched), (grid.bit_width, grid.signed, batched))
+    mine, theirs = ((width, "signed" if signed else "unsigned", batch) for width, signed, batch in pairs)
     if mine != theirs:
         raise GraphError(
             f"Brevitas exports the quantizer {site.name!r} with (bit width, sign, batched) = {theirs} where the "

@@ -1,33 +1,33 @@
 """Putting a fault plan into a QONNX graph."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hwfault import __version__
 from hwfault.errors import GraphError, PlanError
-from hwfault.graph.accumulators import layer_sites, rewrite_layers
-from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, check_inputs, fault_node
+from hwfault.graph.accumulators import planned_sums, rewrite_layers
+from hwfault.graph.layouts import numbered
+from hwfault.graph.nodes import FIRST_SAMPLE, SEED, fault_node
+from hwfault.graph.places import Place
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
+    PLAN,
+    PLAN_SHA256,
     SITE,
     WORDS,
     Constants,
-    GraphSite,
-    describe,
     metadata,
-    quantizers,
     replace_nodes,
     set_metadata,
-    site_name,
     words_sha256,
 )
+from hwfault.graph.sites import GraphSites, graph_sites
+from hwfault.graph.strip import UNDO, how_to_undo
+from hwfault.graph.sums import Sums
 from hwfault.plan import FaultPlan, Site
 
-PLAN, PLAN_SHA256 = f"{DOMAIN}.plan", f"{DOMAIN}.plan_sha256"
-"""Metadata keys of a graph: the plan it carries, and the hash of that text."""
 _ZERO = f"{DOMAIN}_zero_point"
 
 
@@ -36,16 +36,17 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
 
     Whatever read a quantizer's output (nodes, the graph's outputs) reads the faulty values under the same name. The
     graph gets the inputs `hwfault_seed` and `hwfault_first_sample` (int64 scalars) where anything is drawn, and the
-    plan, its hash and the versions as metadata. Raises GraphError for a graph without quantizers or with faults
-    already, PlanError for a plan that does not fit it.
+    plan, its hash, the versions, and what `strip_faults` needs as metadata. Raises GraphError for a graph without
+    sites or with faults already, PlanError for a plan that does not fit it.
     """
     if any(node.domain == DOMAIN for node in model.graph.node):
         raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
     out = ModelProto()
     out.CopyFrom(model)
-    sums = layer_sites(out, plan)
-    _splice(out, _place(out, plan, sums), plan)
-    rewrite_layers(out, plan)
+    found = graph_sites(out)
+    sums = planned_sums(found, plan)
+    _splice(out, _planned(out, found, plan, sums), plan)
+    rewrite_layers(out, sums, plan)
     read = {name for node in out.graph.node if node.domain == DOMAIN for name in node.input}
     for name in (SEED, FIRST_SAMPLE):
         if name in read:
@@ -53,90 +54,119 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     out.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     out.ir_version = max(out.ir_version, 10)  # the first with metadata on nodes
     set_metadata(out, _plan_metadata(plan))
+    set_metadata(out, {UNDO: how_to_undo(model, out)})
     return out
 
 
-def _place(model: ModelProto, plan: FaultPlan, sums: list[Site]) -> list[GraphSite]:
-    """The sites of the plan with their nodes; raises PlanError or GraphError for one that cannot be struck."""
+def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequence[Sums]) -> list[Place]:
+    """The places of the plan; raises PlanError or GraphError for one that cannot be struck."""
+    for name in found.obstacles.keys() & set(plan.names):
+        raise GraphError(found.obstacles[name])
+    places = [place for place in found.places if place.site.name in plan.names]
+    stubs = [place.site for place in found.places if place.site.name not in plan.names]
+    plan.check_fits(
+        [*stubs, *(place.site for place in places), *(plan.at(s.site.name).site for s in sums)], "the graph"
+    )
     constants = Constants(model)
-    nodes = [(site_name(node), node) for node in quantizers(model)]
-    planned = [GraphSite(describe(node, constants), node) for name, node in nodes if name in plan.names]
-    struck = {entry.site.name: entry.site for entry in planned}
-    stubs = [Site(name=name, kind="weight", bit_width=1, signed=False) for name, _ in nodes if name not in struck]
-    plan.check_fits([*stubs, *struck.values(), *sums], "the graph")
-    for entry in planned:
-        _check_same(entry.site, struck[entry.site.name])
-        _check_words(entry, plan.at(entry.site.name).site, constants)
-    return planned
+    for place in places:
+        _check_words(place, plan.at(place.site.name).site, constants)
+    return places
 
 
-def _check_same(site: Site, other: Site) -> None:
-    mine, theirs = ((s.bit_width, s.signed, s.batched) for s in (site, other))
-    if mine != theirs:
+def _check_words(place: Place, planned: Site, constants: Constants) -> None:
+    """Raises PlanError if words lie in another order than where the plan comes from."""
+    name = place.tensor if place.node is None else place.node.input[0]
+    values = None if place.site.batched else constants.get(name)
+    stamp = None if place.node is None else metadata(place.node).get(WORDS)
+    shape = place.site.shape
+    if stamp is not None and values is not None:
+        same = stamp == words_sha256(numbered(values, place.layout))
+    else:
+        same = shape is None or planned.shape is None or _fits(shape, planned)
+    if not same:
         raise PlanError(
-            f"two quantizers of the graph are both the site {site.name!r} but have (bit width, signed, batched) = "
-            f"{mine} and {theirs}; expected one name for each, set as the nodes' metadata {SITE!r}"
-        )
-
-
-def _check_words(entry: GraphSite, planned: Site, constants: Constants) -> None:
-    """Raises PlanError if a parameter's words lie in another order than where the plan comes from."""
-    values, stamp = constants.get(entry.node.input[0]), metadata(entry.node).get(WORDS)
-    if values is None or (stamp is None and planned.shape is None):
-        return
-    if words_sha256(values) != stamp if stamp else _squeezed(values.shape) != _squeezed(planned.shape or ()):
-        raise PlanError(
-            f"the values of the site {planned.name!r} (shape {list(values.shape)} in the graph, "
+            f"the values of the site {planned.name!r} (shape {list(shape or ())} in the graph, "
             f"{list(planned.shape or ())} in the plan) are not those that were exported, or lie in another order, so "
-            "that faults would strike other words. qonnx's cleanup transposes weights: put the plan into the exported "
-            "graph first, then clean it up"
+            "that faults would strike other words; put the plan into the graph as it was exported"
         )
 
 
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(extent for extent in shape if extent != 1)
+def _fits(shape: tuple[int, ...], planned: Site) -> bool:
+    """Whether words of a shape are the plan's; activations may have other positions than in the plan's example."""
+    mine, theirs = ([extent for extent in axes if extent != 1] for axes in (shape, planned.shape or ()))
+    return mine == theirs or (planned.batched and sorted(mine) != sorted(theirs))
 
 
-def _splice(model: ModelProto, planned: list[GraphSite], plan: FaultPlan) -> None:
-    """Puts a fault node behind each planned quantizer.
+def _splice(model: ModelProto, planned: list[Place], plan: FaultPlan) -> None:
+    """Puts the fault nodes behind each planned tensor.
 
-    The fault node takes over the name of the quantizer's output, so that every reader, also in subgraphs, and the
-    graph's outputs see the faulty values without being touched.
+    They take over the tensor's name, so that every reader, also in subgraphs, and the graph's outputs see the faulty
+    values without being touched.
     """
-    types = _value_infos(model)
-    if any(entry.node.op_type == "BipolarQuant" for entry in planned):  # the one quantizer without a zero point
+    types = {info.name: info for info in [*model.graph.value_info, *model.graph.output]}
+    if any(place.grid.names[1] is None and not place.grid.zero_point.any() for place in planned):
         model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), _ZERO))
-    chains = {entry.node.output[0]: _chain(model, entry, plan) for entry in planned}
+    chains = {place.tensor: _chain(model, place, plan) for place in planned}
     nodes: list[NodeProto] = []
+    for place in planned:
+        for follower in chains[place.tensor]:
+            _describe_before(model, types.get(place.tensor), follower.input[0])
+        if place.node is None:
+            _rename_initializer(model, place.tensor, chains[place.tensor][0].input[0])
+            nodes += chains[place.tensor]
     for node in model.graph.node:
         chain = chains.get(node.output[0], []) if node.output else []
         nodes.append(node)
         if chain:
-            for follower in chain:
-                _describe_before(model, types.get(node.output[0]), follower.input[0])
             node.output[0] = chain[0].input[0]
             nodes += chain
     replace_nodes(model, nodes)
 
 
-def _chain(model: ModelProto, entry: GraphSite, plan: FaultPlan) -> list[NodeProto]:
-    """The fault nodes behind a quantizer; the last has the name of its output, and the constants are in the graph."""
-    site, quantizer = entry
-    after = quantizer.output[0]
-    zero_point = _ZERO if quantizer.op_type == "BipolarQuant" else quantizer.input[2]
+def _chain(model: ModelProto, place: Place, plan: FaultPlan) -> list[NodeProto]:
+    """The fault nodes behind a tensor; the last has its name, and the constants are in the graph.
+
+    What makes the tensor is marked as the site, which outlives the names of nodes.
+    """
+    site, after = place.site, place.tensor
     steps = plan.steps(site.name)
+    grid = _grid(model, place)
     names = [f"{after}_before_faults", *(f"{after}_after_step{i}" for i in range(1, len(steps))), after]
     nodes = []
     for i, step in enumerate(steps):
-        name = f"{quantizer.name or after}.faults" + (f"{i}" if i else "")
-        node, constants = fault_node(site, step, (names[i], quantizer.input[1], zero_point), names[i + 1], name)
+        name = f"{(place.node.name if place.node is not None else '') or after}.faults" + (f"{i}" if i else "")
+        node, constants = fault_node(site, step, (names[i], *grid), names[i + 1], name, place.layout)
         model.graph.initializer.extend(constants)
         nodes.append(node)
+    if place.node is not None and steps:
+        set_metadata(place.node, {SITE: site.name} | _stamp(model, place))
     return nodes
 
 
-def _value_infos(model: ModelProto) -> Mapping[str, ValueInfoProto]:
-    return {info.name: info for info in [*model.graph.value_info, *model.graph.output]}
+def _grid(model: ModelProto, place: Place) -> tuple[str, str]:
+    """The tensors that hold a place's scale and zero point, which are added where there are none."""
+    scale, zero_point = place.grid.names
+    if scale is None:
+        scale = f"{place.tensor}_scale"
+        model.graph.initializer.append(numpy_helper.from_array(place.grid.scale, scale))
+    if zero_point is None and place.grid.zero_point.any():
+        zero_point = f"{place.tensor}_zero_point"
+        model.graph.initializer.append(numpy_helper.from_array(place.grid.zero_point, zero_point))
+    return scale, zero_point or _ZERO
+
+
+def _stamp(model: ModelProto, place: Place) -> dict[str, str]:
+    """The hash of a parameter's values, if the graph holds them."""
+    values = None if place.site.batched or place.node is None else Constants(model).get(place.node.input[0])
+    return {} if values is None else {WORDS: words_sha256(numbered(values, place.layout))}
+
+
+def _rename_initializer(model: ModelProto, name: str, new: str) -> None:
+    """Gives an initializer, and what qonnx says of it, another name; its own is left to the faulty values."""
+    next(tensor for tensor in model.graph.initializer if tensor.name == name).name = new
+    for entry in [entry for entry in model.graph.quantization_annotation if entry.tensor_name == name]:
+        model.graph.quantization_annotation.add().CopyFrom(entry)
+        model.graph.quantization_annotation[-1].tensor_name = new
 
 
 def _describe_before(model: ModelProto, known: ValueInfoProto | None, name: str) -> None:
@@ -154,38 +184,3 @@ def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
         PLAN_SHA256: plan.digest,
         **{f"{DOMAIN}.{key}": value for key, value in own.items()},
     }
-
-
-class FaultNode(NamedTuple):
-    """The fault nodes behind one quantizer or layer of a graph: the site, and the tensors before and after them.
-
-    An accumulator that only its array strikes has none; before and after are the same then.
-    """
-
-    site: str
-    before: str
-    after: str
-    nodes: tuple[NodeProto, ...]
-
-    @property
-    def node(self) -> NodeProto:
-        """The first of them."""
-        return self.nodes[0]
-
-
-def fault_nodes(model: ModelProto) -> list[FaultNode]:
-    """The fault nodes of a graph, in its order; a quantizer or layer that runs twice has two entries of one site."""
-    chains: dict[str, FaultNode] = {}
-    for node in (node for node in model.graph.node if node.domain == DOMAIN):
-        if node.op_type == ARRAY_OP:
-            chains[node.output[0]] = FaultNode(site_name(node), node.output[0], node.output[0], ())
-        if node.op_type in FAULT_OPS:
-            check_inputs(node)
-            name, before = site_name(node), node.input[0]
-            entry = chains.get(before)
-            if entry is None or entry.site != name:  # the first step of a site
-                entry = FaultNode(name, before, before, ())
-            else:
-                del chains[before]
-            chains[node.output[0]] = entry._replace(after=node.output[0], nodes=(*entry.nodes, node))
-    return list(chains.values())

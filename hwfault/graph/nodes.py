@@ -1,6 +1,6 @@
 """The steps of a fault plan as nodes of an ONNX graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,16 +28,26 @@ _REFRESH = {"inference": "inference", "batch": "batch", "epoch": "held", "power_
 Made = tuple[NodeProto, list[TensorProto]]
 
 
-def fault_node(site: Site, step: Step, inputs: tuple[str, str, str], output: str, name: str) -> Made:
-    """The node of a step behind `inputs` (values, scale, zero point), and the constants that it reads."""
+def fault_node(
+    site: Site, step: Step, inputs: tuple[str, str, str], output: str, name: str, layout: Sequence[int] = ()
+) -> Made:
+    """The node of a step behind `inputs` (values, scale, zero point), and the constants that it reads.
+
+    `layout` is how the values lie (see hwfault.graph.layouts).
+    """
     op, own, numbers, constants = _MAKERS[type(step)](step)
     given = {key: f"{output}.{key}" for key in constants}  # outputs have names of their own, nodes may have none
     tensors = [numpy_helper.from_array(values, given[key]) for key, values in constants.items()]
     given |= {"seed": SEED, "first_sample": FIRST_SAMPLE}
-    node = helper.make_node(op, [*inputs, *(given[key] for key in FAULT_OPS[op])], [output], name=name, domain=DOMAIN)
+    # left out at the end of the map of a parameter: qonnx does not take such a node for a constant and fold it away
+    left_out = [""] if op == "FaultMap" and not site.batched else []
+    own_inputs = [*inputs, *(given[key] for key in FAULT_OPS[op]), *left_out]
+    node = helper.make_node(op, own_inputs, [output], name=name, domain=DOMAIN)
     numbers |= {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
     if step.representation != REPRESENTATIONS[0]:
         numbers["representation"] = REPRESENTATIONS.index(step.representation)
+    if layout:
+        numbers["layout"] = list(layout)
     node.attribute.extend([*own, *(helper.make_attribute(key, value) for key, value in numbers.items())])
     set_metadata(node, {SITE: site.name})
     return node, tensors
@@ -78,7 +88,8 @@ _MAKERS: dict[type, Callable[..., _Parts]] = {StreamStep: _transient, MapStep: _
 def check_inputs(node: NodeProto) -> None:
     """Raises GraphError unless a fault node has as many inputs and outputs as its op."""
     expected = 3 + len(FAULT_OPS[node.op_type])
-    if (len(node.input), len(node.output)) != (expected, 1):
+    given = len(node.input) - (node.op_type == "FaultMap" and node.input[expected:] == [""])
+    if (given, len(node.output)) != (expected, 1):
         raise GraphError(
             f"the fault node {node.name!r} has {len(node.input)} inputs, expected {expected}, and 1 output"
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, decode, encode
+from hwfault.graph.layouts import aligned, numbered
 from hwfault.graph.qonnx_array import ArrayFaults, SameShape
 from hwfault.stream.tables import ALWAYS
 
@@ -20,17 +21,19 @@ class _FaultOp(SameShape):
 
     def get_nodeattr_types(self) -> dict[str, Any]:
         required = dict.fromkeys(("bit_width", "signed", "batched"), ("i", True, 0))
-        return required | {"representation": ("i", False, 0)}
+        return required | {"representation": ("i", False, 0), "layout": ("ints", False, [])}
 
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
-        x, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input)
+        given, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input if name)
+        layout = tuple(self.get_nodeattr("layout"))
+        x, scale, zero_point = numbered(given, layout), aligned(scale, layout), aligned(zero_point, layout)
         representation = REPRESENTATIONS[self.get_nodeattr("representation")]
         fmt = CodeFormat(self.get_nodeattr("bit_width"), bool(self.get_nodeattr("signed")), representation)
         batch, one = (x.shape[:1], x.shape[1:]) if self.get_nodeattr("batched") else ((1,), x.shape)
         codes = encode(x, scale, zero_point, fmt)
         struck = self.struck(codes.reshape(*batch, math.prod(one)), *rest).reshape(x.shape)
         faulty = np.where(struck == codes, x, decode(struck, scale, zero_point, fmt, x.dtype.type))
-        context[self.onnx_node.output[0]] = faulty
+        context[self.onnx_node.output[0]] = np.ascontiguousarray(faulty.transpose(layout) if layout else faulty)
 
     def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
         """Codes (samples, words) with the op's faults."""

@@ -1,27 +1,28 @@
-"""Reading a QONNX graph: its constants, its quantizer nodes and the site each of them is."""
+"""Reading a QONNX graph: its constants, its metadata, and the names of its sites."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError
-from hwfault.plan import Site
-from hwfault.profiles.selectors import SiteKind
 
 DOMAIN = "hwfault"
 """Domain of the fault ops, and prefix of every metadata key that hwfault writes."""
 SITE = f"{DOMAIN}.site"
 """Metadata key of a node: the name of its site."""
+PLAN, PLAN_SHA256 = f"{DOMAIN}.plan", f"{DOMAIN}.plan_sha256"
+"""Metadata keys of a graph: the plan it carries, and the hash of that text."""
 WORDS = f"{DOMAIN}.words_sha256"
 """Metadata key of a parameter's quantizer: hash of its values in the order of the site's words."""
 QUANT_DOMAIN = "qonnx.custom_op.general"
+CHANNELS_LAST = "qonnx.custom_op.channels_last"
 QUANT_OPS = ("Quant", "IntQuant", "BipolarQuant")
-
-_SUFFIX_KINDS: dict[str, SiteKind] = {"weight_quant": "weight", "bias_quant": "bias", "input_quant": "input"}
+LAYER_OPS = ("Conv", "Gemm", "MatMul")
+"""The ops that add up products; site_name's scope of such a node is its layer's."""
 
 
 class Constants:
@@ -32,6 +33,10 @@ class Constants:
         for node in model.graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 self._tensors[node.output[0]] = node.attribute[0].t
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._tensors.keys()
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -48,82 +53,19 @@ class Constants:
         return tuple(self._tensors[name].dims) if name in self._tensors else None
 
 
-class GraphSite(NamedTuple):
-    """A site and the node that quantizes it; a quantizer that runs twice has two nodes, both of the same site."""
-
-    site: Site
-    node: NodeProto
-
-
-def graph_sites(model: ModelProto) -> list[GraphSite]:
-    """Every quantizer node of a QONNX graph that can be a site, in the graph's order.
-
-    A site's name is the node's metadata `hwfault.site`, else what the TorchScript scope in the node's name says
-    (`/features/features.0/weight_quant/export_handler/Quant` is `features.0.weight_quant`), else the node's name.
-    Raises GraphError if the graph has no quantizer node at all.
-    """
-    constants = Constants(model)
-    return [GraphSite(describe(node, constants), node) for node in quantizers(model) if not _obstacle(node, constants)]
-
-
-def quantizers(model: ModelProto) -> list[NodeProto]:
-    """The quantizer nodes of a graph; raises GraphError if there is none."""
-    nodes = [node for node in model.graph.node if node.op_type in QUANT_OPS]
-    if not nodes:
-        raise GraphError(
-            f"the graph has none of the nodes {', '.join(QUANT_OPS)}, so it holds no quantized integers to strike; "
-            "expected a QONNX graph, as hwfault's or Brevitas' export writes it"
-        )
-    return nodes
-
-
-def describe(node: NodeProto, constants: Constants) -> Site:
-    """The site that a quantizer node is; raises GraphError if its integers are not known before it runs."""
-    name, obstacle = site_name(node), _obstacle(node, constants)
-    if obstacle:
-        raise GraphError(f"the node {node.name!r} (site {name!r}) cannot be a site: {obstacle}")
-    bipolar = node.op_type == "BipolarQuant"
-    shape = constants.shape(node.input[0])
-    return Site(
-        name=name,
-        kind=_kind(name, shape),
-        bit_width=1 if bipolar else int(_bit_width(node, constants)),
-        signed=bipolar or bool(attribute(node, "signed", 1)),
-        shape=shape,
-    )
-
-
-def _obstacle(node: NodeProto, constants: Constants) -> str | None:
-    """Why a quantizer node cannot be a site, None if it can."""
-    expected = 2 if node.op_type == "BipolarQuant" else 4
-    if len(node.input) < expected or not node.output:
-        return f"it has {len(node.input)} inputs and {len(node.output)} outputs, expected {expected} and 1"
-    named = zip(("scale", "zero point", "bit width"), node.input[1:], strict=False)
-    for label, name in named:
-        shape = constants.shape(name)
-        if shape is None:
-            return f"its {label} {name!r} is computed by the graph, expected a constant"
-        if sum(extent != 1 for extent in shape) > 1:
-            return f"its {label} has shape {list(shape)}, expected one value for the tensor or for each channel"
-    width = 1 if node.op_type == "BipolarQuant" else _bit_width(node, constants)
-    return None if width in range(1, 33) else f"its bit width is {width}, expected an integer from 1 to 32"
-
-
-def _bit_width(node: NodeProto, constants: Constants) -> float:
-    width = constants.get(node.input[3])
-    return float(width.item()) if width is not None and width.size == 1 else float("nan")
-
-
-def _kind(name: str, shape: tuple[int, ...] | None) -> SiteKind:
-    kind = _SUFFIX_KINDS.get(name.rpartition(".")[2])
-    if shape is None:
-        return "input" if kind == "input" else "activation"
-    return kind if kind in ("weight", "bias") else "weight" if len(shape) > 1 else "bias"
-
-
 def site_name(node: NodeProto) -> str:
-    """The name of the site that a node is."""
-    return metadata(node).get(SITE) or _from_scope(node.name)
+    """The name of the site that a node is.
+
+    The node's metadata `hwfault.site`, else what the TorchScript scope in its name says
+    (`/features/features.0/weight_quant/export_handler/Quant` is `features.0.weight_quant`), else its name, or that of
+    its output.
+    """
+    return metadata(node).get(SITE) or _from_scope(node.name) or (node.output[0] if node.output else "")
+
+
+def named_by_export(node: NodeProto) -> bool:
+    """Whether a node's name or metadata tells which quantizer it is a run of."""
+    return SITE in metadata(node) or (node.name.startswith("/") and "/export_handler" in node.name)
 
 
 def _from_scope(node_name: str) -> str:
@@ -155,9 +97,24 @@ def set_metadata(record: ModelProto | NodeProto, values: dict[str, str]) -> None
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """An attribute's value, or the default."""
-    found = (helper.get_attribute_value(a) for a in node.attribute if a.name == name)
-    return next(found, default)
+    """An attribute's value, or the default; raises GraphError for one of another type than the default."""
+    for entry in (entry for entry in node.attribute if entry.name == name):
+        value = helper.get_attribute_value(entry)
+        if default is not None and not _alike(value, default):
+            raise GraphError(
+                f"the attribute {name!r} of the node {node.name!r} ({node.op_type}) is {value!r:.80}, expected "
+                f"{type(default).__name__ if isinstance(default, bytes | int | float) else 'a list of integers'}"
+            )
+        return value
+    return default
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if isinstance(default, bytes | int):
+        return isinstance(value, type(default))
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return not isinstance(value, str | bytes) and isinstance(value, Sequence) and all(type(x) is int for x in value)
 
 
 def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:

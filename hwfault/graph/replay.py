@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from hwfault import __version__
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import fault_nodes
-from hwfault.graph.qonnxgraph import WORDS, Constants, metadata, site_name, words_sha256
-from hwfault.graph.qonnxgraph import quantizers as quantizer_nodes
+from hwfault.graph.grids import GRID_OPS
+from hwfault.graph.qonnxgraph import WORDS, metadata, site_name, words_sha256
 from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
 from hwfault.graph.watched import (
@@ -91,14 +90,7 @@ def replay(
 
 def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
     """Raises GraphError if the graph has other weights; one without hwfault's hashes tells nothing."""
-    constants, planned = Constants(graph), {entry.site for entry in fault_nodes(graph)}
-    stamps = [(site_name(node), metadata(node).get(WORDS)) for node in quantizer_nodes(graph)]
-    for node in quantizer_nodes(graph):
-        values, stamp = constants.get(node.input[0]), metadata(node).get(WORDS)
-        if site_name(node) in planned and values is not None and stamp not in (None, words_sha256(values)):
-            raise GraphError(
-                f"the values of the site {site_name(node)!r} were changed in the graph after its export; export it anew"
-            )
+    stamps = [(site_name(node), metadata(node).get(WORDS)) for node in graph.graph.node if node.op_type in GRID_OPS]
     for name, proxy in quantizers(model):
         own = [words_sha256(values.numpy(force=True)) for values in getattr(proxy, "tracked_parameter_list", ())]
         if any(stamp not in own for site, stamp in stamps if stamp and site == name):
@@ -153,7 +145,7 @@ class _Engines:
             return
         watched = self._watched[name][call]
         ours = [tensor.numpy(force=True) for tensor in (before, after, scale, zero_point)]
-        theirs = [self._tensors[name] for name in (watched.node.before, watched.node.after)]
+        theirs = watched.values(self._tensors)
         if ours[0].shape != theirs[0].shape:
             raise PlanError(
                 f"the site {name!r} has the shape {list(ours[0].shape)} in the network and {list(theirs[0].shape)} in "

@@ -1,9 +1,10 @@
 """Running graphs in onnxruntime, with hwfault's ops."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -12,15 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
-from hwfault.graph.insert import fault_nodes
+from hwfault.graph.external import check_files, external_tensors
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
-from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN
+from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
+from hwfault.graph.struck import check_kept, fault_nodes
+from hwfault.graph.upgrade import OLD_DOMAINS, upgrade
 from hwfault.stream.check import check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
 
 Optimization = Literal["none", "basic", "extended", "all"]
 
+_LOG = logging.getLogger("hwfault")
 _LARGEST_GRAPH = 1 << 31
+_LAYER_OPS = ("Trunc", "FloatQuant", "MultiThreshold", "Im2Col", "XnorPopcountMatMul", "QuantAvgPool2d", "MaxPoolNHWC")
 _LEVELS = {
     "none": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -29,24 +34,44 @@ _LEVELS = {
 }
 
 
+class _Given(NamedTuple):
+    """A graph and, if some of its tensors lie in other files, its own file."""
+
+    graph: ModelProto
+    external: Path | None
+
+
 def load_model(path: Path | str) -> ModelProto:
-    """The graph in an ONNX file of less than 2 GiB; raises GraphError for anything else."""
-    path = Path(path)
+    """The graph in an ONNX file of less than 2 GiB, with the tensors in files of its folder; raises GraphError."""
+    return _with_tensors(*_read_model(Path(path)))
+
+
+def _with_tensors(model: ModelProto, path: Path | None) -> ModelProto:
+    if path is not None:
+        try:
+            onnx.load_external_data_for_model(model, str(path.parent))
+        except Exception as error:  # what onnx itself refuses, such as symbolic links
+            raise GraphError(f"{path}: its tensors in other files cannot be read ({error})") from None
+    return model
+
+
+def _read_model(path: Path) -> _Given:
+    """The graph in a file, without the tensors that lie in other files."""
     try:
         size = path.stat().st_size
         if size >= _LARGEST_GRAPH:
             raise GraphError(f"{path}: {size} bytes, expected an ONNX file below 2 GiB (the most that protobuf holds)")
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise GraphError(f"{path}: cannot be read ({error.strerror or error}); expected an ONNX file") from None
     except GraphError:
         raise
-    except Exception as error:  # protobuf's DecodeError, onnx's checks of external data
+    except Exception as error:  # protobuf's DecodeError
         raise GraphError(f"{path}: not an ONNX file ({error}); expected a graph as the export writes it") from None
     _check_text(path, model)
     if not model.ir_version or not model.graph.node:
         raise GraphError(f"{path}: not an ONNX file (no graph in it); expected a graph as the export writes it")
-    return model
+    return _Given(model, path if check_files(path, model) else None)
 
 
 def _check_text(path: Path, model: ModelProto) -> None:
@@ -68,23 +93,44 @@ def session(
 ) -> onnxruntime.InferenceSession:
     """An onnxruntime session (CPU) for a graph or an ONNX file, with the ops of QONNX and of hwfault registered.
 
-    One session serves all seeds, samples and batch sizes: see `run`. `threads` is the size of its pool (None:
-    onnxruntime's choice); faults do not depend on it. `spin=False` lets idle threads sleep, which is faster where
+    One session serves all seeds, samples and batch sizes: see `run`. Ops that onnxruntime cannot run as they stand are
+    written anew (`hwfault.graph.upgrade`), and the log `hwfault` says which. Tensors in other files are read if these
+    lie in the folder of the graph's file. `threads` is the size of its pool (None: onnxruntime's choice); faults do not
+    depend on it. `spin=False` lets idle threads sleep, which is faster where
     another engine works in turn with this one. The inputs of the faults are called `hwfault_seed` and
     `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
-    Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it.
+    Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it; also for one that
+    lost fault nodes of the plan that it carries.
     """
-    graph = _with_canonical_inputs(model if isinstance(model, ModelProto) else load_model(model))
     options = _options(threads, graph_optimization, spin)
+    given = _in_memory(model) if isinstance(model, ModelProto) else _read_model(Path(model))
+    check_kept(given.graph)
+    graph, notes = upgrade(given.graph)
+    for note in notes:
+        _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)
+    graph = _with_canonical_inputs(graph)
     try:
         options.register_custom_ops_library(onnxruntime_library())
-        return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except NativeLibraryError:
+        if given.external is not None and graph is given.graph:
+            content: str | bytes = str(given.external)  # onnxruntime reads the files itself, whatever their size
+        else:
+            content = _with_tensors(graph, given.external).SerializeToString()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except (GraphError, NativeLibraryError):
         raise
     except Exception as error:
         raise GraphError(
             f"onnxruntime {onnxruntime.__version__} cannot load the graph: {_reason(graph, error)}"
         ) from None
+
+
+def _in_memory(model: ModelProto) -> _Given:
+    if lost := external_tensors(model):
+        raise GraphError(
+            f"the tensor {lost[0].name!r} of the graph lies in another file; expected a graph with all of its "
+            "tensors (hwfault.graph.session.load_model), or the path of its file"
+        )
+    return _Given(model, None)
 
 
 def _options(threads: int | None, graph_optimization: Optimization, spin: bool) -> onnxruntime.SessionOptions:
@@ -159,5 +205,6 @@ def _reason(model: ModelProto, error: Exception) -> str:
     node = next((node.name for node in model.graph.node if (node.domain, node.op_type) == (domain, op)), "")
     return (
         f"nobody registered the op {op!r} of domain {domain!r}, which the node {node!r} needs; hwfault registers "
-        f"Quant, IntQuant and BipolarQuant ({QUANT_DOMAIN}), {', '.join([*FAULT_OPS, ARRAY_OP])} ({DOMAIN})"
+        f"{', '.join([*QUANT_OPS, *_LAYER_OPS])} ({', '.join([QUANT_DOMAIN, *OLD_DOMAINS])}), "
+        f"{', '.join([*FAULT_OPS, ARRAY_OP])} ({DOMAIN})"
     )

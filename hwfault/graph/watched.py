@@ -11,9 +11,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError
 from hwfault.graph.array_node import added_up
-from hwfault.graph.insert import FaultNode, fault_nodes
+from hwfault.graph.carried import layout_of
+from hwfault.graph.layouts import Layout, aligned, numbered
 from hwfault.graph.nodes import ARRAY_OP
 from hwfault.graph.qonnxgraph import Constants, attribute
+from hwfault.graph.struck import FaultNode, fault_nodes
 from hwfault.plan import FaultPlan, Site, SitePlan
 from hwfault.plan.processes import Step, strike_values
 
@@ -30,6 +32,7 @@ class Watched:
     scale: Array
     zero_point: Array
     steps: tuple[Step, ...]
+    layout: Layout = ()
     array: NodeProto | None = None
     """What adds an accumulator up; the sums, and the integers of inputs and weights, are its inputs."""
 
@@ -37,6 +40,10 @@ class Watched:
     def tensors(self) -> tuple[str, ...]:
         """The graph's tensors that tell of the site."""
         return (self.node.before, self.node.after, *(() if self.array is None else self.array.input))
+
+    def values(self, tensors: Mapping[str, Array]) -> list[Array]:
+        """The values before and after the faults among the graph's tensors, in the order of the site's words."""
+        return [numbered(tensors[name], self.layout) for name in (self.node.before, self.node.after)]
 
     @property
     def changes(self) -> bool:
@@ -55,7 +62,9 @@ def watched_sites(graph: ModelProto, plan: FaultPlan) -> dict[str, list[Watched]
         site = plan.at(entry.site).site
         maker = makers.get(entry.before)
         array = maker if maker is not None and maker.op_type == ARRAY_OP else None
-        found[entry.site].append(Watched(site, entry, scale, zero_point, plan.steps(entry.site), array))
+        layout = layout_of(entry.node) if entry.nodes else ()
+        scale, zero_point = aligned(scale, layout), aligned(zero_point, layout)
+        found[entry.site].append(Watched(site, entry, scale, zero_point, plan.steps(entry.site), layout, array))
     return found
 
 

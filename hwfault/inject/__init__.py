@@ -1,6 +1,8 @@
 """Faults in a Brevitas network: its sites, the torch operators, attaching and detaching a plan."""
 
+from hwfault.inject import cuda_ops  # noqa: F401  # registers the operators' other devices
 from hwfault.inject.attach import Injection, ProtectionCounts, attached, inject
+from hwfault.inject.exact import exact_on_cuda
 from hwfault.inject.layer import FaultInjectionFunction, QuantFaultInjectionLayer
 from hwfault.inject.sites import sites
 
@@ -10,6 +12,7 @@ __all__ = [
     "ProtectionCounts",
     "QuantFaultInjectionLayer",
     "attached",
+    "exact_on_cuda",
     "inject",
     "sites",
 ]

@@ -31,6 +31,8 @@ _LARGEST = (*(f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2
 _SPACES = (torch, Tensor, functional)
 _KEEPS_GRID = {getattr(s, n) for n in (*_RESHAPE, *_SAME, *_LARGEST) for s in _SPACES if hasattr(s, n)}
 _KEEPS_GRID |= {getattr(Tensor, name).__get__ for name in ("T", "mT")}
+_OFF_GRID = ""
+"""In place of a quantizer's name: what comes from one, but is none of its integers."""
 _DROPOUTS = {getattr(functional, name) for name in dir(functional) if "dropout" in name and name.islower()}
 
 
@@ -187,8 +189,11 @@ class _Tags(TorchFunctionMode):
         out = func(*args, **kwargs)
         if source is None:
             return out
-        if func in _DROPOUTS:
-            return _value(out).clone()  # in training it leaves the grid
+        if func in _DROPOUTS:  # in training it leaves the grid; in evaluation it may answer with what it was given
+            value = _value(out).clone()
+            out = out._replace(value=value) if isinstance(out, IntQuantTensor) else value
+            self.tag(out, _OFF_GRID)
+            return out
         if func in _KEEPS_GRID or (func is functional.pad and _pads_with_zero(*args, **kwargs)):
             for part in out if isinstance(out, tuple | list) and not isinstance(out, IntQuantTensor) else [out]:
                 self.tag(part, source)
@@ -229,7 +234,9 @@ def _look(
 
 def _call(x: Any, out: Any, source: str | None, layer: Any, quantizers: Quantizers) -> _Call:
     largest, scales = None, 1
-    if source is not None:
+    if source == _OFF_GRID:
+        source = None
+    elif source is not None:
         largest = _largest(quantizers[source])
     elif isinstance(x, IntQuantTensor):
         largest = _most(int(x.bit_width), bool(x.signed) and not bool(x.zero_point.any()))

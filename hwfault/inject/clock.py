@@ -14,26 +14,30 @@ from hwfault.plan.processes import Refresh
 class Clock:
     """Sample numbers of batches, and the number of training steps, one tick a forward of the whole model.
 
-    Every number is a fresh tensor: those that a forward's graph keeps for its backward are never written again.
+    Counters are written in place, so that a forward captured in a CUDA graph goes on counting when it is replayed. What
+    a forward reads of them is a fresh tensor: those that its graph keeps for its backward are never written again.
     Where `world` processes share the samples out in turn, number n of process `rank` is n * world + rank, of samples
     in training and evaluation and of steps. `no_forward(model)` true keeps a call of the model from ticking.
     """
 
     def __init__(self, device: torch.device) -> None:
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise HwfaultError(
+                "sample numbers that begin inside a CUDA graph would begin anew at every replay; run one forward "
+                "before the capture"
+            )
         self.samples: Tensor | None = None
         self.rank, self.world = 0, 1
         self.no_forward: Callable[[nn.Module], bool] | None = None
         self._paused = False
         self._seen = True
-        self._hold: Tensor | None = None
+        self._holds = False
         self._device = device
-        self._zero = torch.zeros((), dtype=torch.int64, device=device)
-        self._next = {True: self._zero, False: self._zero}
-        self._first = self._zero
-        self._steps = self._zero
-        self._step = self._zero
+        self._zero = self._first = self._step = _counter(device)
+        self._next = {True: _counter(device), False: _counter(device)}
+        self._steps, self._epoch, self._held = (_counter(device) for _ in range(3))
         self._training = False
-        self._epoch = self._zero
+        self._counted = 0
         self._numbers: dict[int | None, Tensor] = {}
 
     def tick(self, model: nn.Module, args: Any = ()) -> None:
@@ -42,23 +46,29 @@ class Clock:
             return
         if self.no_forward is not None and self.no_forward(model):
             return
-        self._training, self._numbers, self._seen = model.training, {}, False
-        self._first = self._next[self._training]
+        self._training, self._numbers, self._seen, self._counted = model.training, {}, False, 0
+        self._first = self._next[self._training].clone()
         self._step = self._zero
         if self._training:
-            self._step = self._interleaved(self._steps)
-            self._steps = self._steps + 1
-            self._next[False] = self._zero
+            self._step = self._interleaved(self._steps.clone())
+            self._steps.add_(1)
+            self._next[False].zero_()
         if self.samples is None and args and isinstance(args[0], Tensor) and args[0].dim():
             # no site with a batch may be struck, whose first would tell
-            self._next[self._training] = self._first + args[0].shape[0]
+            self._count(args[0].shape[0])
 
     def saw(self, batch: int) -> None:
         """Notes the batch of a site; the first one's is the input's, whatever later layers fold into axis 0."""
         if self._paused or self._seen or self.samples is not None:
             return
         self._seen = True
-        self._next[self._training] = self._first + batch
+        self._count(batch)
+
+    def _count(self, batch: int) -> None:
+        """The next forward begins so many samples behind this one."""
+        if batch != self._counted:
+            self._next[self._training].add_(batch - self._counted)
+            self._counted = batch
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -72,17 +82,19 @@ class Clock:
     @property
     def hold(self) -> int | None:
         """The number that every sample, step and period of inference or batch has; None where they run on."""
-        return None if self._hold is None else int(self._hold)
+        return int(self._held) if self._holds else None
 
     @hold.setter
     def hold(self, number: int | None) -> None:
-        self._hold = None if number is None else self._number(number)
+        if number is not None:
+            self._held.fill_(_checked(number))
+        self._holds = number is not None
 
     def of_batch(self, batch: int) -> Tensor:
         """The sample numbers (batch,) of this forward; raises HwfaultError if `samples` has another length."""
         self.saw(batch)
-        if self._hold is not None:
-            return self._hold.expand(batch)
+        if self._holds:
+            return self._held.clone().expand(batch)
         if self.samples is not None:
             return self._given(self.samples, batch)
         if batch not in self._numbers:
@@ -103,8 +115,8 @@ class Clock:
 
     def of_parameters(self) -> Tensor:
         """The sample number (1,) of parameters: the step in training, 0 in evaluation."""
-        if self._hold is not None:
-            return self._hold.reshape(1)
+        if self._holds:
+            return self._held.clone().reshape(1)
         if None not in self._numbers:
             with torch.inference_mode(False):  # what is made in it cannot be kept for a backward
                 self._numbers[None] = self._step.clone().reshape(1)
@@ -120,9 +132,8 @@ class Clock:
             return self.of_batch(batch)
         held = {"epoch": self._epoch, "power_cycle": self._zero}
         first = self._interleaved(self._first) if self.samples is None or len(self.samples) == 0 else self.samples[0]
-        return (
-            held.get(refresh, first if self._hold is None else self._hold).clone().expand(1 if batch is None else batch)
-        )
+        number = held.get(refresh, self._held if self._holds else first)
+        return number.clone().expand(1 if batch is None else batch)
 
     @property
     def epoch(self) -> int:
@@ -131,18 +142,18 @@ class Clock:
 
     @epoch.setter
     def epoch(self, number: int) -> None:
-        self._epoch = self._number(number, "epoch")
+        self._epoch.fill_(_checked(number, "epoch"))
 
     def next_sample(self, training: bool) -> int:
         return int(self._next[training])
 
     def set_next_sample(self, number: int) -> None:
-        start = self._number(number)
-        self._next = {True: start, False: start}
+        for counter in self._next.values():
+            counter.fill_(_checked(number))
 
     def restart_evaluation(self) -> None:
         """The next sample of evaluation is number 0; training runs on."""
-        self._next[False] = self._zero
+        self._next[False].zero_()
 
     @property
     def steps(self) -> int:
@@ -151,21 +162,29 @@ class Clock:
 
     @steps.setter
     def steps(self, number: int) -> None:
-        self._steps = self._number(number, "number of steps")
+        self._steps.fill_(_checked(number, "number of steps"))
 
     def resume(self, steps: int, samples: int) -> None:
         """Training goes on after so many forwards and samples; evaluation starts anew."""
-        self._steps, self._next = (
-            self._number(steps, "number of steps"),
-            {True: self._number(samples), False: self._zero},
-        )
+        done, first = _checked(steps, "number of steps"), _checked(samples)
+        self._steps.fill_(done)
+        self._next[True].fill_(first)
+        self._next[False].zero_()
 
-    def _number(self, number: int, what: str = "sample number") -> Tensor:
-        """A number as a tensor that a graph may keep, also if it is made in inference mode."""
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
-            raise HwfaultError(f"the {what} is {number!r}, expected an integer from 0 to 2^63 - 1")
-        with torch.inference_mode(False):
-            return torch.tensor(number, dtype=torch.int64, device=self._device)
+
+def _counter(device: torch.device) -> Tensor:
+    """A zero that stays where it is, to be written in place; a graph may keep it also if made in inference mode."""
+    with torch.inference_mode(False):
+        counter = torch.zeros((), dtype=torch.int64, device=device)
+    # what torch._dynamo.mark_static_address sets: compilers may capture a graph that writes to it
+    counter._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
+    return counter
+
+
+def _checked(number: int, what: str = "sample number") -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
+        raise HwfaultError(f"the {what} is {number!r}, expected an integer from 0 to 2^63 - 1")
+    return number
 
 
 def _in_backward() -> bool:

@@ -41,6 +41,7 @@ class QuantFaultInjectionLayer(nn.Module):
 
     `name` is the site's name in the fault stream: two layers of one network need two names. Samples are numbered as by
     `inject`, a counter for training and one for evaluation; see its `clock`. Nothing is kept for the backward pass.
+    Bit width and sign must stay the same from one input to the next, but on the CPU.
     Raises PlanError for an input that is not an integer QuantTensor.
     """
 
@@ -59,6 +60,7 @@ class QuantFaultInjectionLayer(nn.Module):
         self.gradient = gradient
         self._straight_through = passes_straight_through(gradient)
         self.clock: Clock | None = None
+        self._known: tuple[int, bool] | None = None
         self._strikes: dict[tuple[int, bool, torch.device], Strike] = {}
 
     def forward(self, x: IntQuantTensor) -> IntQuantTensor:
@@ -71,15 +73,22 @@ class QuantFaultInjectionLayer(nn.Module):
         if self.clock is None:
             self.clock = Clock(x.value.device)
         self.clock.tick(self)
-        seed = torch.tensor(signed64(self.seed), device=x.value.device)
-        strike = self._strike(int(x.bit_width), bool(x.signed), x.value.device)
+        seed = torch.full((), signed64(self.seed), device=x.value.device)
+        bit_width, signed = self._word(x)
+        strike = self._strike(bit_width, signed, x.value.device)
         rules = (self.clock, seed, x.scale, x.zero_point, self._straight_through)
-        integers = Range.of(int(x.bit_width), bool(x.signed))
+        integers = Range.of(bit_width, signed)
         if integers.may_be_left(x.value.dtype):
             faulty = integers.strike(x.value, x.scale, x.zero_point, lambda within: strike(within, *rules))
         else:
             faulty = strike(x.value, *rules)
         return IntQuantTensor(faulty, x.scale, x.zero_point, x.bit_width, x.signed_t, x.training_t)
+
+    def _word(self, x: IntQuantTensor) -> tuple[int, bool]:
+        """Bit width and sign; of inputs on another device than the CPU those of the first one, which is waited for."""
+        if self._known is None or x.value.device.type == "cpu":
+            self._known = int(x.bit_width), bool(x.signed)
+        return self._known
 
     def _strike(self, bit_width: int, signed: bool, device: torch.device) -> Strike:
         key = (bit_width, signed, device)

@@ -22,6 +22,7 @@ from torch import Tensor
 from hwfault.errors import PlanError
 from hwfault.inject.eager import Kernel
 from hwfault.stream import native
+from hwfault.stream.check import batch_and_words, words_sharing
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
@@ -174,24 +175,18 @@ class _Draw:
     def __init__(self, x: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], codes: bool = True) -> None:
         samples, seed, program, scale, zero_point = tensors
         samples, program = samples.contiguous(), program.contiguous()
+        self._alive: tuple[object, ...] = (samples, program)
         if codes:
             grid = Grid(x, samples, scale, zero_point, *numbers)
-            self._alive, self.format = (grid, samples, program), grid.format
-            where = (samples.data_ptr(), grid.batch, grid.words)
+            self._alive = (grid, samples, program)
+            self.format, batch, words = grid.format, grid.batch, grid.words
         else:
-            self._alive, self.format = (None, samples, program), _one_scale(1.0, 0.0, *numbers)
-            where = (samples.data_ptr(), *_batch_and_words(x, samples))
-        self.draw = native.draw(seed.item(), *where, program.data_ptr(), program.numel())
+            self.format, (batch, words) = _one_scale(1.0, 0.0, *numbers), _batch_and_words(x, samples)
+        self.draw = native.draw(int(seed.item()), samples.data_ptr(), batch, words, program.data_ptr(), program.numel())
 
 
 def _batch_and_words(x: Tensor, samples: Tensor) -> tuple[int, int]:
-    """How many samples x has, and words each; raises PlanError unless there is a number for each."""
-    batch = samples.numel()
-    if batch == 1:
-        return 1, x.numel()
-    if x.dim() == 0 or len(x) != batch:
-        raise PlanError(f"{batch} sample numbers for a tensor of shape {tuple(x.shape)}, expected one an element")
-    return batch, x.numel() // batch if batch else x.shape[1:].numel()
+    return batch_and_words(x.shape, samples.numel())
 
 
 @lru_cache(1024)
@@ -219,15 +214,6 @@ def _along_axis(x: Tensor, t: Tensor, batch: int, what: str) -> _Along:
     if t.numel() == 1 and t.dim() <= x.dim():
         number = ctypes.c_double(t.item())
         return _Along(number, ctypes.addressof(number), 1, 1)
-    t = t.detach()
-    shape = (1,) * (x.dim() - t.dim()) + tuple(t.shape)
-    axes = [axis for axis, length in enumerate(shape) if length > 1]
-    per_element = batch > 1 and axes == [0] and x.dim() > 1
-    if t.dim() > x.dim() or len(axes) > 1 or per_element or any(shape[a] != x.shape[a] for a in axes):
-        raise PlanError(
-            f"a {what} of shape {tuple(t.shape)} for values of shape {tuple(x.shape)}, expected one for the tensor or "
-            "one for each channel"
-        )
-    inner = x.shape[axes[0] + 1 :].numel() if axes else 1
-    t = t.to(torch.float64).contiguous()
+    inner = words_sharing(x.shape, t.shape, batch, what)
+    t = t.detach().to(torch.float64).contiguous()
     return _Along(t, t.data_ptr(), t.numel(), inner)

@@ -111,7 +111,7 @@ def zero_protected(
 
 @protected.register_fake
 def _(x: Tensor, *_args: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty(3, dtype=torch.int64)
+    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(3, dtype=torch.int64)
 
 
 @zero_protected.register_fake

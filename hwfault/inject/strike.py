@@ -15,6 +15,8 @@ from hwfault.inject.ops import STREAM
 from hwfault.inject.protection_op import protected
 from hwfault.plan import FaultPlan, Site, SitePlan
 from hwfault.plan.processes import KINDS, MapStep, ProtectedStep, StreamStep, kinds
+from hwfault.stream.native import check_program
+from hwfault.stream.reference import processes
 
 _LATE = KINDS.index("late")
 
@@ -69,11 +71,26 @@ class _Stream:
     def __init__(self, site: Site, step: StreamStep, device: torch.device) -> None:
         self._numbers = (site.bit_width, site.signed, REPRESENTATIONS.index(step.representation))
         self._reads = (step.reads_stored, _LATE in kinds(step.program))
+        check_program(step.program, site.bit_width)  # here, once: kernels on a device cannot refuse
+        self._name = site.name
+        self._layers = [(body[3], body[4]) for kind, _, body in processes(step.program) if kind == _LATE]
         self._program = kept(step.program, device)
 
     def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        for layer in self._layers:
+            _check_layer(value, forward.batch, self._name, *layer)
         tensors = (forward.samples, forward.seed, self._program, *grid)
         return struck(value, Faults(STREAM, tensors, self._numbers, *self._reads), forward.straight_through, unheld)
+
+
+def _check_layer(value: Tensor, batch: int | None, name: str, channels: int, inner: int) -> None:
+    """Raises PlanError unless the values are whole samples of a layer with late bits."""
+    words = value.numel() if batch is None else value.shape[1:].numel()
+    if words % (channels * inner):
+        raise PlanError(
+            f"the late bits of {name!r} are those of {channels} channels of {inner} words, but the values have the "
+            f"shape {tuple(value.shape)}; resolve the faults against this network"
+        )
 
 
 class _Map:

@@ -1,6 +1,9 @@
-"""Ranges of the numbers that name a draw."""
+"""Ranges of the numbers that name a draw, and shapes that fit each other."""
 
-from hwfault.errors import HwfaultError
+import math
+from collections.abc import Sequence
+
+from hwfault.errors import HwfaultError, PlanError
 from hwfault.stream.tables import WORD_PLANE
 
 
@@ -25,3 +28,27 @@ def check_draw(*, seed: int, site: int, words: int, plane: int) -> None:
         raise HwfaultError(f"words is {words!r}, expected 0 to 2^36, the words that 26 bits of block number reach")
     if not (0 <= plane < 32 or plane == WORD_PLANE):
         raise HwfaultError(f"plane is {plane!r}, expected a bit from 0 to 31, or {WORD_PLANE} for words")
+
+
+def batch_and_words(shape: Sequence[int], samples: int) -> tuple[int, int]:
+    """How many samples a tensor has, and words each; raises PlanError unless there is a sample number for each."""
+    if samples == 1:
+        return 1, math.prod(shape)
+    if not shape or shape[0] != samples:
+        raise PlanError(f"{samples} sample numbers for a tensor of shape {tuple(shape)}, expected one an element")
+    return samples, math.prod(shape[1:])
+
+
+def words_sharing(shape: Sequence[int], given: Sequence[int], batch: int, what: str) -> int:
+    """How many words of a tensor share a value of a scale or zero point (of shape `given`) before the next one comes.
+
+    Raises PlanError for one that has more than one axis, or a value for each element of the batch.
+    """
+    axes = [axis for axis, length in enumerate(given, len(shape) - len(given)) if length > 1]
+    per_element = batch > 1 and axes == [0] and len(shape) > 1
+    if len(given) > len(shape) or len(axes) > 1 or per_element or any(given[a - len(shape)] != shape[a] for a in axes):
+        raise PlanError(
+            f"a {what} of shape {tuple(given)} for values of shape {tuple(shape)}, expected one for the tensor or one "
+            "for each channel"
+        )
+    return math.prod(shape[axes[0] + 1 :]) if axes else 1

@@ -187,6 +187,24 @@ def zero_faulty(dtype: int, gradient: int, out: int, x: int | None, draw: Draw, 
     return _checked(library().hwfault_zero_faulty(dtype, gradient, out, x, byref(draw), byref(format), threads))
 
 
+def faulty_words(dtype: int, x: int, draw: Draw, format: Format) -> NDArray[np.int64]:
+    """The words that become faulty in x (a raw pointer) as element * words + word, ascending."""
+    capacity = 1024  # asked again with what is needed where that is too little
+    while True:
+        found = np.empty(capacity, dtype=np.int64)
+        where = (capacity, found.ctypes.data, None, None)
+        n = _checked(library().hwfault_faulty_words(dtype, x, byref(draw), byref(format), *where))
+        if n <= capacity:
+            return found[:n]
+        capacity = n
+
+
+def check_program(program: Sequence[int], bit_width: int) -> None:
+    """Raises HwfaultError for what is no fault program of words of so many bits."""
+    nothing = np.zeros((1, 0), dtype=np.uint32)
+    inject_codes(nothing, program=program, seed=0, samples=[0], bit_width=bit_width)
+
+
 def apply_map(dtype: int, x: int, out: int, map: Map, format: Format, threads: int) -> int:
     """Writes x with a fault map's faults to out (raw pointers); returns the number of words changed."""
     return _checked(library().hwfault_apply_map(dtype, x, out, byref(map), byref(format), threads))

@@ -49,7 +49,6 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:  # damaged files make torch and the zip reader raise almost anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FileError(f"{path}: not a whole checkpoint of hwfault train ({reason}); start anew") from None
-    own = content.get("hwfault") if isinstance(content, dict) else None
-    if not isinstance(own, dict) or own.keys() != _KEYS:
+    if not isinstance(content, dict) or getattr(content.get("hwfault"), "keys", set)() != _KEYS:
         raise FileError(f"{path}: not a checkpoint of hwfault train; start anew")
     return content

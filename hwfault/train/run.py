@@ -163,6 +163,8 @@ def _begin(folder: Path, config: TrainConfig, saved: dict[str, Any] | None) -> N
 
 def _batches(config: TrainConfig, data: Data, ranks: int, done: int) -> int:
     """How many batches a rank has in the epochs that are not done."""
-    samples = -(-len(data.train) // ranks)
-    epochs = [-(-samples // part.batch_size) for part in config.parts for _ in range(part.epochs)]
-    return sum(epochs[done:])
+    samples, left = -(-len(data.train) // ranks), 0
+    for part in config.parts:
+        left += max(0, part.epochs - done) * -(-samples // part.batch_size)
+        done = max(0, done - part.epochs)
+    return left

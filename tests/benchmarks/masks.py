@@ -40,10 +40,10 @@ class _Masked:
         bits, signed = int(output.bit_width), bool(output.signed)
         low = -(1 << bits - 1) if signed else 0
         with torch.no_grad():
-            n = output.value.numel()
-            mask = torch.zeros(n, dtype=torch.bool)
-            mask[torch.randperm(n)[: int(self._share * n)]] = True
-            integers = torch.randint(low, low + (1 << bits), output.value.shape)
+            n, device = output.value.numel(), output.value.device
+            mask = torch.zeros(n, dtype=torch.bool, device=device)
+            mask[torch.randperm(n, device=device)[: int(self._share * n)]] = True
+            integers = torch.randint(low, low + (1 << bits), output.value.shape, device=device)
             faulty = integers * output.scale
         mask = mask.view(output.value.shape)
         struck = FaultInjectionFunction.apply(output.value, faulty.to(output.value.dtype), mask)

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from hwfault.campaign import evaluate
 from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import fault_nodes
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import sites as sites_of
 from hwfault.plan import FaultPlan, resolve
 from hwfault.plan.processes import MapProcess

@@ -49,10 +49,20 @@ def test_shapes_are_those_of_the_data(moved):
     assert next(site["shape"] for site in found if site["kind"] == "activation") == [3, 8, 8]
 
 
-@pytest.mark.parametrize("source", ["digits_cnn", "none.onnx"])
 @pytest.mark.parametrize("option", ["--network", "--data", "--data-folder", "--transform"])
-def test_what_has_no_data_is_told_of_none(source, option):
-    for command in (["sites", source], ["faults", source, "--ber", "0.1"]):
-        done = hwfault(*command, option, "a:b")
-        assert done.code == 2
-        assert f"go with a run or checkpoint, given {source}" in " ".join(done.stderr.split())
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sites", "digits_cnn"],
+        ["sites", "none.onnx"],
+        ["faults", "digits_cnn", "--ber", "0.1"],
+        ["faults", "none.onnx", "--ber", "0.1"],
+        ["faults", "none.onnx"],
+        ["faults", "none.json"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_run_takes_none(command, option):
+    done = hwfault(*command, option, "a:b")
+    assert done.code == 2
+    assert f"go with a run or checkpoint, given {command[1]}" in " ".join(done.stderr.split())

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from qonnx.custom_op.registry import getCustomOp
 
 import hwfault
@@ -43,11 +43,13 @@ def quant_session(signed: int, narrow: int, mode: str, threads: int) -> onnxrunt
     return load(model(node), threads)
 
 
-def by_qonnx(node: NodeProto, feeds: Mapping[str, NDArray]) -> NDArray:
-    """What qonnx's executor makes of a node."""
+def by_qonnx(
+    node: NodeProto, feeds: Mapping[str, NDArray], version: int | None = None, graph: GraphProto | None = None
+) -> NDArray:
+    """What qonnx's executor makes of a node, in the op's newest version or the one of that version of its domain."""
     context = dict(feeds)
     with np.errstate(all="ignore"):
-        getCustomOp(node).execute_node(context, None)
+        getCustomOp(node, version).execute_node(context, graph)
     return context[node.output[0]]
 
 

@@ -12,10 +12,11 @@ from onnx import numpy_helper
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import SITE, metadata
 from hwfault.graph.replay import replay
 from hwfault.graph.session import run, session
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import inject, sites
 from hwfault.plan import resolve
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
@@ -218,7 +219,11 @@ def test_a_grid_of_no_quantizer_is_refused():
         export(model, batch("mlp"), plan=plan)
 
 
-def test_a_tidied_graph_without_faults_is_refused():
-    plan = planned("mlp", "flips")
-    with pytest.raises((GraphError, PlanError), match="another order"):
-        insert_faults(tidied(clean("mlp"), None), plan)
+@pytest.mark.parametrize("faults", FAULTS)
+@pytest.mark.parametrize("name", ["digits_cnn", "mlp", "twice", "per_channel"])
+def test_a_tidied_graph_takes_the_networks_plan(name, faults):
+    """The cleanup transposes the weights of linear layers; their words are numbered as before."""
+    x = batch(name, 3)
+    graph = insert_faults(tidied(clean(name), None), planned(name, faults))
+    assert plan_of(graph) == planned(name, faults)
+    assert_same(by_onnxruntime(graph, x, seed=5), by_pytorch(network(name), planned(name, faults), x))

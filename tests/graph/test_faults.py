@@ -7,9 +7,9 @@ import pytest
 from onnx import AttributeProto, TensorProto, helper
 
 from hwfault.codes import CodeFormat, decode, encode
-from hwfault.graph.insert import fault_nodes
 from hwfault.graph.qonnxgraph import Constants
 from hwfault.graph.session import run, session
+from hwfault.graph.struck import fault_nodes
 from hwfault.stream import reference
 from hwfault.stream.check import signed64
 from tests.stream.cases import Draw

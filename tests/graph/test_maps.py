@@ -13,10 +13,11 @@ from onnx import numpy_helper
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import set_metadata
 from hwfault.graph.replay import replay
 from hwfault.graph.session import load_model, run, session
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import inject, sites
 from hwfault.plan import resolve
 from hwfault.plan.processes import MapStep

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from hwfault.graph.export import export
 from hwfault.graph.session import run, session
@@ -21,6 +22,8 @@ from hwfault.profiles.models import BitFlips, Clusters, ProfileFaults, WordFault
 from hwfault.profiles.protection import Protection
 from hwfault.stream.native import onnxruntime_library
 from hwfault.train.networks import build
+
+from .ops import QONNX, assert_same
 
 HOST = Path(__file__).with_name("old_host.py")
 FAULTS = [
@@ -39,7 +42,22 @@ HARDWARE = [
 ]
 
 
-@pytest.mark.skipif("HWFAULT_OLDEST_ONNXRUNTIME" not in os.environ, reason="`make test` names the oldest onnxruntime")
+needs_it = pytest.mark.skipif(
+    "HWFAULT_OLDEST_ONNXRUNTIME" not in os.environ, reason="`make test` names the oldest onnxruntime"
+)
+
+
+def host(folder, threads):
+    """The outputs, in the oldest onnxruntime, of g.onnx in a folder on in.npz."""
+    names = [str(folder / name) for name in ("g.onnx", "in.npz", "out.npz")]
+    command = [os.environ["HWFAULT_OLDEST_ONNXRUNTIME"], str(HOST), onnxruntime_library(), *names, str(threads)]
+    subprocess.run(command, check=True, capture_output=True)
+    with np.load(folder / "out.npz") as old:
+        assert str(old["version"]).startswith("1.20.")
+        return {name: old[name] for name in old.files}
+
+
+@needs_it
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("faults", [FAULTS, HARDWARE], ids=["stream", "hardware"])
 def test_the_oldest_onnxruntime_gives_the_same_bits(tmp_path, faults, threads):
@@ -48,12 +66,43 @@ def test_the_oldest_onnxruntime_gives_the_same_bits(tmp_path, faults, threads):
     graph = export(network, x, plan=resolve(sites(network, x), faults))
     onnx.save(graph, tmp_path / "g.onnx")
     np.savez(tmp_path / "in.npz", input=x.numpy(), hwfault_seed=np.int64(-5), hwfault_first_sample=np.int64(70))
-    names = [str(tmp_path / name) for name in ("g.onnx", "in.npz", "out.npz")]
-    host = [os.environ["HWFAULT_OLDEST_ONNXRUNTIME"], str(HOST), onnxruntime_library(), *names, str(threads)]
-    subprocess.run(host, check=True, capture_output=True)
-    with np.load(tmp_path / "out.npz") as old:
-        assert str(old["version"]).startswith("1.20.")
-        (new,) = run(session(graph), x.numpy(), seed=2**64 - 5, first_sample=70)
-        assert old["output"].tobytes() == new.tobytes()
+    (new,) = run(session(graph), x.numpy(), seed=2**64 - 5, first_sample=70)
+    assert host(tmp_path, threads)["output"].tobytes() == new.tobytes()
     (clean,) = run(session(export(network, x)), x.numpy())
     assert not np.array_equal(clean, new)
+
+
+QONNX_OPS = {
+    "trunc1": ("Trunc", "x scale zero bits few", {}),
+    "trunc2": ("Trunc", "x scale zero bits larger few", {"rounding_mode": "HALF_UP"}),
+    "float": ("FloatQuant", "x scale bits few seven larger", {"has_inf": 1, "saturation": 0}),
+    "threshold": ("MultiThreshold", "x thresholds", {"out_dtype": "UINT2", "data_layout": "NHWC"}),
+    "im2col": ("Im2Col", "x", {"kernel_size": [3, 3], "stride": [1, 2], "pad_amount": [1, 1, 1, 1]}),
+    "average": ("QuantAvgPool2d", "x", {"kernel": 2, "stride": 2, "ibits": 4, "obits": 4, "data_layout": "NHWC"}),
+    "maximum": ("MaxPoolNHWC", "x", {"kernel_shape": [2, 2]}),
+    "xnor": ("XnorPopcountMatMul", "a b", {}),
+    "old": ("Quant", "x scale zero few", {"signed": 1, "narrow": 0}),
+}
+
+
+@needs_it
+def test_the_ops_of_qonnx(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-8, 8, (5, 8, 8, 4)).astype(np.float32)
+    constants = {"scale": 0.5, "zero": 0, "bits": 8, "few": 3, "larger": 2, "seven": 7}
+    constants |= {"thresholds": np.sort(rng.normal(size=(4, 3))), "a": rng.integers(0, 2, (3, 99))}
+    constants["b"] = rng.integers(0, 2, (99, 5))
+    nodes = [
+        helper.make_node(op, names.split(), [out], domain="onnx.brevitas" if out == "old" else QONNX, **attributes)
+        for out, (op, names, attributes) in QONNX_OPS.items()
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", *QONNX_OPS)]
+    tensors = [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()]
+    opsets = [helper.make_opsetid(*entry) for entry in (("", 17), (QONNX, 1), ("onnx.brevitas", 1))]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "g.onnx")
+    np.savez(tmp_path / "in.npz", x=x)
+    old = host(tmp_path, 2)
+    for name, new in zip(QONNX_OPS, run(session(tmp_path / "g.onnx"), x), strict=True):
+        assert_same(old[name], new, name)
+        assert new.any(), name

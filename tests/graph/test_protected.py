@@ -10,9 +10,10 @@ from hwfault.campaign import evaluate
 from hwfault.errors import GraphError, ModelError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.replay import replay
 from hwfault.graph.session import run, session
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import ProtectionCounts, inject, sites
 from hwfault.listing import faults_at
 from hwfault.plan import FaultPlan, Site, resolve

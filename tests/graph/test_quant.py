@@ -42,7 +42,7 @@ def case(rng):
     if rng.random() < 0.05:
         shape = ((0,), (2, 0, 3), (0, 4), (1, 0))[rng.integers(4)]
     bits = float(rng.choice(BITS))
-    grid = [0.0, 1e-20, 2.0**-30] if rng.random() < 0.03 else [0.5, 0.125, 0.3, 1.7, 0.01, 2.0, 1 / 3]
+    grid = [-0.25, 1e-20, 2.0**-30] if rng.random() < 0.03 else [0.5, 0.125, 0.3, 1.7, 0.01, 2.0, 1 / 3]
     scale = rng.choice(grid, broadcast(rng, shape)).astype(np.float32)
     zero_point = rng.choice([0, 0, 0, 3, -2, 128, 0.5, 7.25], broadcast(rng, shape)).astype(np.float32)
     x = values(rng, shape, scale, zero_point, bits)

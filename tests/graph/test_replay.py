@@ -14,11 +14,11 @@ import hwfault
 from hwfault.codes import CodeFormat
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes
 from hwfault.graph.qonnxgraph import Constants
 from hwfault.graph.replay import replay
 from hwfault.graph.report import ReplayReport
 from hwfault.graph.session import run, session
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import attached, sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips

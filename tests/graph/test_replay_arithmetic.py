@@ -10,10 +10,11 @@ from torch import nn
 
 from hwfault.codes import CodeFormat, encode
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import Constants
 from hwfault.graph.replay import replay
 from hwfault.graph.session import run, session
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips

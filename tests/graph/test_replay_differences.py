@@ -13,10 +13,11 @@ from onnx import helper, numpy_helper
 from hwfault.errors import GraphError
 from hwfault.graph import replay as module
 from hwfault.graph.export import export
-from hwfault.graph.insert import fault_nodes, insert_faults
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.replay import replay
 from hwfault.graph.report import ReplayReport
 from hwfault.graph.session import run, session
+from hwfault.graph.struck import fault_nodes
 from hwfault.inject import inject, sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips, WordFaults

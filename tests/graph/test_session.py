@@ -15,9 +15,10 @@ import hwfault
 from hwfault.errors import GraphError
 from hwfault.graph import session as module
 from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import fault_nodes, insert_faults
-from hwfault.graph.qonnxgraph import graph_sites
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.session import load_model, run, session
+from hwfault.graph.sites import sites
+from hwfault.graph.struck import fault_nodes
 
 from .networks import batch, plan
 from .ops import assert_same, load
@@ -140,7 +141,7 @@ def test_names_that_are_no_utf8(file):
     onnx.save(tiny(name="/features/act_quant/export_handler/Quant"), file)
     file.write_bytes(file.read_bytes().replace(b"/features/act", b"/feat\xffres/act"))
     with pytest.raises(GraphError):
-        graph_sites(load_model(file))
+        sites(load_model(file))
 
 
 def test_a_tensor_whose_data_do_not_fit(file):
@@ -196,13 +197,13 @@ def with_unknown(domain, op, version=1):
     ("domain", "op"),
     [
         ("com.example", "Sparkle"),
-        ("qonnx.custom_op.general", "Trunc"),
+        ("qonnx.custom_op.general", "GenericPartition"),
         ("hwfault", "Cosmic"),
         ("finn.custom_op.fpgadataflow", "MVAU_hls"),
     ],
 )
 def test_ops_that_nobody_registered(domain, op):
-    known = "Quant, IntQuant and BipolarQuant .*TransientFaults, FaultMap, IntermittentFaults"
+    known = "Quant, IntQuant, BipolarQuant, Trunc, .*TransientFaults, FaultMap, IntermittentFaults"
     text = f"nobody registered the op '{op}' of domain '{domain}', which the node 'the odd one' needs;.*{known}"
     with pytest.raises(GraphError, match=text):
         session(with_unknown(domain, op))

@@ -22,7 +22,7 @@ from hwfault.stream.tables import ALWAYS
 
 from .cases import SAMPLES, SEEDS, SITES, Draw
 from .intermittent import case_of, known
-from .triton_calls import DTYPES, INTERPRETED, fast_or, on_device, same_bits, tensors
+from .triton_calls import DTYPES, INTERPRETED, fast_or, on_device, rows_of, same_bits, tensors
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,18 +66,6 @@ def test_the_search(rows):
     given = on_device(torch.from_numpy(ascending.astype(np.int64)), len(ascending), torch.from_numpy(words))
     search_kernel[(len(words),)](*given, out)
     assert out.tolist() == np.searchsorted(ascending, words).tolist()
-
-
-def rows_of(draw, words, bits, share, flips_only):
-    """A map's rows: words and masks."""
-    word = np.flatnonzero(draw.rng.random(words) < share)
-    top = 2**bits
-    xor_mask = draw.rng.integers(0, top, word.size, dtype=np.uint64).astype(np.uint32)
-    and_mask = draw.rng.integers(0, 2**32, word.size, dtype=np.uint64).astype(np.uint32)
-    and_mask[draw.rng.random(word.size) < 0.5] = 2**32 - 1
-    if flips_only:
-        and_mask[:] = 2**32 - 1
-    return torch.from_numpy(word), torch.from_numpy(np.stack([and_mask, xor_mask]).view(np.int32))
 
 
 @pytest.mark.parametrize("threshold", [0, 2**31, ALWAYS])

@@ -97,6 +97,18 @@ def tensors(
     return x, samples, seed, faults, scale, zero, bits, signed, representation
 
 
+def rows_of(draw: Draw, words: int, bits: int, share: float, flips_only: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """A map's rows: words and masks."""
+    word = np.flatnonzero(draw.rng.random(words) < share)
+    top = 2**bits
+    xor_mask = draw.rng.integers(0, top, word.size, dtype=np.uint64).astype(np.uint32)
+    and_mask = draw.rng.integers(0, 2**32, word.size, dtype=np.uint64).astype(np.uint32)
+    and_mask[draw.rng.random(word.size) < 0.5] = 2**32 - 1
+    if flips_only:
+        and_mask[:] = 2**32 - 1
+    return torch.from_numpy(word), torch.from_numpy(np.stack([and_mask, xor_mask]).view(np.int32))
+
+
 def native_inject(x, samples, seed, faults, scale, zero_point, bits, signed, representation):
     return ops.inject(x, samples, seed, faults, scale, zero_point, bits, signed, False, True, representation)
 

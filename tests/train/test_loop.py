@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from brevitas import nn as qnn
 from torch import nn
 
 from hwfault.campaign import evaluate
@@ -199,6 +200,25 @@ def test_frozen_layers_stay_as_they_are():
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("0."))
     assert not torch.equal(before["3.weight"], after["3.weight"])
+
+
+def normalised():
+    return nn.Sequential(
+        qnn.QuantLinear(4, 8, bias=True, weight_bit_width=4),
+        nn.BatchNorm1d(8),
+        qnn.QuantReLU(bit_width=4),
+        qnn.QuantLinear(8, 3, bias=True, weight_bit_width=4),
+    )
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("freeze", [[], ["1"]])
+def test_statistics_of_frozen_layers_stay_as_they_are(freeze, held_out):
+    """In every epoch, also after an evaluation."""
+    network = build("tests.train.test_loop:normalised")
+    before = network[1].running_mean.clone()
+    train(network, with_validation() if held_out else small.data(), TrainConfig(epochs=2, batch_size=16, freeze=freeze))
+    assert torch.equal(network[1].running_mean, before) == bool(freeze)
 
 
 def test_the_learning_rate_of_each_epochs_last_step():

@@ -14,7 +14,7 @@ from hwfault.errors import FileError, HwfaultError
 from hwfault.profiles.models import bit_errors
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.environment import environment
-from hwfault.train.run import resumed_config, train_into
+from hwfault.train.run import _batches, resumed_config, train_into
 from tests.train import small
 
 OWN = {"network": "tests.train.small:network", "data": "tests.train.small:data", "batch_size": 16}
@@ -166,19 +166,24 @@ def test_code_that_a_run_names_is_not_run_on_resume(tmp_path):
     assert resumed_config(tmp_path, named | {"epochs": 9}).epochs == 9
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no checkpoint at all", "pickle", "other", "half"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no checkpoint at all", "bomb", "other", "half"])
 def test_a_state_that_is_none(tmp_path, content):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "boom"),)
+
     run(tmp_path, epochs=1)
     if content == "other":
         torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
     elif content == "half":
         torch.save({"state_dict": {}, "hwfault": {"phase": 1, "done": False}}, tmp_path / "last.ckpt")
-    elif content == "pickle":
-        torch.save({"hwfault": small.not_a_network}, tmp_path / "last.ckpt")
+    elif content == "bomb":
+        torch.save({"hwfault": Bomb()}, tmp_path / "last.ckpt")
     else:
         (tmp_path / "last.ckpt").write_bytes(content)
     with pytest.raises(FileError, match=r"last\.ckpt: not a"):
         run(tmp_path, resume=True, epochs=1)
+    assert not (tmp_path / "boom").exists()
 
 
 def test_every_truncation_of_a_state(tmp_path):
@@ -233,3 +238,13 @@ def test_what_does_not_fit_leaves_nothing(tmp_path, given, words):
         run(tmp_path, **given)
     assert words in str(error.value)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("done", "left"), [(0, 10**9 * 12 + 3 * 3 + 12), (10**9, 3 * 3 + 12), (10**9 + 2, 3 + 12), (10**9 + 4, 0)]
+)
+def test_the_steps_announced_are_those_that_are_left(done, left):
+    """Told without a list of as many epochs."""
+    config = TrainConfig(epochs=10**9, batch_size=4, phases=[{}, {"epochs": 3, "batch_size": 16}, {"epochs": 1}])
+    assert _batches(config, small.data(), 1, done) == left
+    assert _batches(config, small.data(), 2, 10**9) == 3 * 2 + 6

@@ -1,0 +1,66 @@
+"""Tensors of a graph whose content lies in files beside it: what they may refer to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+
+from hwfault.errors import GraphError
+
+
+def graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and those inside its nodes (branches, loop bodies), the outer first."""
+    yield graph
+    for attribute in _attributes(graph):
+        for inner in (*attribute.graphs, *([attribute.g] if attribute.type == AttributeProto.GRAPH else [])):
+            yield from graphs(inner)
+
+
+def external_tensors(model: ModelProto) -> list[TensorProto]:
+    """The tensors, of initializers and attributes, whose content is not in the graph itself."""
+    return [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+
+
+def check_files(path: Path, model: ModelProto) -> bool:
+    """Whether a graph read from `path` has tensors in other files.
+
+    Raises GraphError for files that do not lie in its folder or below, or are shorter than the graph says.
+    """
+    tensors = external_tensors(model)
+    for tensor in tensors:
+        _check_file(path, tensor)
+    return bool(tensors)
+
+
+def _check_file(path: Path, tensor: TensorProto) -> None:
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    location = said.get("location", "")
+    what = f"{path}: the tensor {tensor.name!r} lies in the file {location!r}"
+    try:
+        folder, file = path.parent.resolve(), (path.parent / location).resolve()
+        first, length = int(said.get("offset") or 0), int(said.get("length") or 0)
+        size = file.stat().st_size if file.is_file() else None
+    except (OSError, ValueError, TypeError) as error:  # names with a zero, texts for numbers, bytes that are no text
+        raise GraphError(f"{what}, which cannot be read ({error})") from None
+    if Path(location).is_absolute() or not file.is_relative_to(folder):
+        raise GraphError(f"{what}, expected one in the graph's own folder or below it: others are not read")
+    if size is None:
+        raise GraphError(f"{what}, and there is no such file; put it beside the graph")
+    if min(first, length) < 0 or first + length > size:
+        raise GraphError(f"{what}, from byte {first} on, {length} bytes long, but the file has {size} bytes")
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for attribute in _attributes(graph):
+            yield from attribute.tensors
+            if attribute.type == AttributeProto.TENSOR:
+                yield attribute.t
+
+
+def _attributes(graph: GraphProto) -> Iterator[AttributeProto]:
+    for node in graph.node:
+        yield from node.attribute

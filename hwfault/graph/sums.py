@@ -1,0 +1,137 @@
+"""The accumulators of a graph: which layers add up integers, how wide their sums are, whose integers feed them."""
+
+import math
+from collections import defaultdict
+from typing import NamedTuple
+
+from onnx import ModelProto, NodeProto
+
+from hwfault.graph.grids import NoGridError
+from hwfault.graph.layouts import Layout, aligned, permutation_of, then
+from hwfault.graph.places import Place, Places
+from hwfault.graph.qonnxgraph import CHANNELS_LAST, LAYER_OPS, SITE, attribute, metadata, site_name
+from hwfault.plan import Site
+
+SUFFIX = ".accumulator"
+_WIDEST_WORD, _WIDEST_INPUT = 32, 24
+
+
+class Sums(NamedTuple):
+    """A layer that adds up integers: its site, its node, and the integers that it reads."""
+
+    site: Site
+    node: NodeProto
+    weights: Place
+    source: Place
+    read: str
+    """The tensor of the weights, faults included, before the layer's own transposition."""
+    transposed: Layout
+    """That transposition; empty for none."""
+
+
+def layer_name(node: NodeProto) -> str:
+    """The name of a layer's accumulator: its metadata, or the scope in its name."""
+    return metadata(node).get(SITE) or site_name(node) + SUFFIX
+
+
+def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, str]]:
+    """The accumulators of a graph in its order, each run of a layer, and why the other layers have none."""
+    found: dict[str, list[Sums]] = defaultdict(list)
+    obstacles: dict[str, str] = {}
+    for node in (node for node in model.graph.node if node.op_type in LAYER_OPS and node.output):
+        name = layer_name(node)
+        try:
+            found[name].append(_sums(name, node, places))
+        except NoGridError as obstacle:
+            obstacles[name] = str(obstacle)
+    for name, runs in list(found.items()):
+        if len({run.weights.tensor for run in runs}) > 1 and SITE not in metadata(runs[0].node):
+            for run in found.pop(name):  # layers that share a scope by accident
+                own = run.node.output[0] + SUFFIX
+                found[own] = [run._replace(site=run.site.model_copy(update={"name": own}))]
+        elif len({(run.site.source, run.source.grid.largest, run.site.shape) for run in runs}) > 1:
+            obstacles[name] = "the layer runs several times, on inputs of different quantizers or shapes"
+    names = [name for name in found if name not in obstacles]
+    return [run for name in names for run in found[name]], obstacles
+
+
+def _sums(name: str, node: NodeProto, places: Places) -> Sums:
+    _check_node(node)
+    read = node.input[1]
+    transposed: Layout = ()
+    maker = places.tensors.makers.get(read)
+    if maker is not None and maker.op_type == "Transpose" and maker.input:
+        read = maker.input[0]
+        transposed = permutation_of(maker, len(places.tensors.shapes.get(read) or ()))
+    weights, source = places.weights(read), places.source(node.input[0])
+    if weights is None:
+        raise NoGridError("its weights are not quantized there")
+    if source is None:
+        raise NoGridError("its inputs are on the grid of no single quantizer")
+    _check_order(node, weights, transposed)
+    _check_scales(weights, source)
+    bits = _bits(weights, source)
+    site = Site(
+        name=name,
+        kind="accumulator",
+        bit_width=bits,
+        signed=True,
+        layer=node.op_type,
+        shape=_shape(node, places),
+        source=source.site.name,
+        weights=weights.site.shape,
+        worst_case=bits,
+    )
+    return Sums(site, node, weights, source, read, transposed)
+
+
+def _check_node(node: NodeProto) -> None:
+    if node.domain == CHANNELS_LAST:
+        raise NoGridError("its channels lie last; put the faults into the graph before that")
+    if len(node.input) < 2:
+        raise NoGridError(f"it has {len(node.input)} inputs, expected 2")
+    if attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        raise NoGridError("its padding (auto_pad) depends on the input's shape, expected pads")
+    plain = node.op_type != "Gemm" or (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)) == (1.0, 1.0)
+    if not plain or attribute(node, "transA", 0):
+        raise NoGridError("it scales what it adds up (alpha, beta) or transposes its inputs (transA)")
+
+
+def _check_order(node: NodeProto, weights: Place, transposed: Layout) -> None:
+    natural = node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0) == 1)
+    fits = not weights.layout or len(transposed) in (0, len(weights.layout))
+    lies = then(weights.layout, transposed) if transposed and fits else weights.layout
+    if not fits or lies != (() if natural else (1, 0)):
+        raise NoGridError(
+            "it reads its weights in another order than (outputs, inputs, kernel) or, a matrix product, its transpose"
+        )
+
+
+def _check_scales(weights: Place, source: Place) -> None:
+    if source.grid.scale.size != 1:
+        raise NoGridError("its inputs have a scale for each channel, so that sums of their integers mean nothing")
+    shape = weights.site.shape
+    if shape is None or len(shape) < 2:
+        raise NoGridError("the shape of its weights is not known before the graph runs")
+    scale = aligned(weights.grid.scale, weights.layout)
+    full = (1,) * (len(shape) - scale.ndim) + scale.shape
+    if scale.size != 1 and full != (shape[0], *(1 for _ in shape[1:])):
+        raise NoGridError(
+            f"its weights have a scale of shape {list(scale.shape)}, expected one value for all, or for each output"
+        )
+
+
+def _bits(weights: Place, source: Place) -> int:
+    """The bits that the largest sum needs; all codes count, also those that only a fault makes."""
+    products = math.prod((weights.site.shape or ())[1:])
+    bits = max((products * source.grid.largest * weights.grid.largest).bit_length() + 1, 2)
+    if bits > _WIDEST_WORD or source.grid.largest >= 1 << _WIDEST_INPUT:
+        raise NoGridError(f"its largest sum needs {bits} bits, expected at most {_WIDEST_WORD}")
+    return bits
+
+
+def _shape(node: NodeProto, places: Places) -> tuple[int, ...] | None:
+    shape = places.tensors.shapes.get(node.output[0])
+    if shape is None or None in shape[1:]:
+        return None
+    return tuple(extent for extent in shape[1:] if extent is not None)
