@@ -17,6 +17,7 @@ FLOORS = {
     "files": 0,
     "arrays": 0,
     "own_code": 0,
+    "differences": 0,
     "stream": 1,
     "profiles": 1,
     "plan": 2,
