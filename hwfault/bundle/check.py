@@ -53,7 +53,7 @@ def check(
     HwfaultError for seeds that were not recorded and for what a runner raises or answers wrongly.
     """
     manifest = bundle.manifest
-    chosen = _chosen(bundle, seeds, which if graph is None else "faulty" if fault_nodes(graph) else "clean")
+    chosen = runs_of(bundle, seeds, which, graph)
     inputs, clean = Inputs(bundle), bundle.tensors(CLEAN)
     plan = _plan(bundle) if manifest.seeds else None
     engines: dict[bool, tuple[Engine, list[Place]]] = {}
@@ -79,8 +79,12 @@ def check(
     )
 
 
-def _chosen(bundle: Bundle, seeds: Sequence[int] | None, which: Which) -> list[int | None]:
-    """The runs that are asked for, None the clean one."""
+def runs_of(
+    bundle: Bundle, seeds: Sequence[int] | None = None, which: Which = "both", graph: ModelProto | None = None
+) -> list[int | None]:
+    """The seeds of the runs that `check` makes of the same arguments, None for the clean one; raises HwfaultError."""
+    if graph is not None:
+        which = "faulty" if fault_nodes(graph) else "clean"
     recorded = bundle.manifest.seeds
     if unknown := [seed for seed in seeds or () if seed not in recorded]:
         raise HwfaultError(

@@ -151,7 +151,7 @@ def replay_bundle(
     path: Path, checking: Checking, seeds: tuple[int, ...] | None, out: Path | None, as_json: bool
 ) -> None:
     """Checks a bundle, prints and writes what was found, and ends the process: exit code 0, or 3 where it differs."""
-    from hwfault.bundle.check import Which, check
+    from hwfault.bundle.check import Which, check, runs_of
     from hwfault.bundle.page import write_page
     from hwfault.bundle.report import sentence
     from hwfault.bundle.storage import Bundle
@@ -160,10 +160,9 @@ def replay_bundle(
     runner, engine = checking.runner()
     bundle = Bundle.open(path)
     graph = None if checking.other is None else load_model(checking.other)
-    which: Which = checking.only or ("both" if bundle.manifest.seeds else "clean")
-    faulty = len(bundle.manifest.seeds if seeds is None else seeds)
+    which: Which = checking.only or "both"
     with progress() as begin:
-        advance = begin("replaying", {"clean": 1, "faulty": faulty, "both": 1 + faulty}[which])
+        advance = begin("replaying", len(runs_of(bundle, seeds, which, graph)))
         report = check(bundle, seeds=seeds, which=which, graph=graph, runner=runner, engine=engine, progress=advance)
     if out is not None:
         report.save(out)
