@@ -1,11 +1,17 @@
-# make demo, make test, make test-slow, make bench, make bench-gpu, make experiments: each sets up .venv first.
+# make demo, make test, make test-slow, make bench, make bench-gpu, make experiments, make fuzz, make race: each sets up
+# .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest-onnxruntime
 BIN := $(VENV)/bin
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 1
+CXX ?= g++
+# a sanitizer's runtime comes first in a process that was built without it, and finds the C++ library only if that is there
+runtimes = $(foreach name,$(1) libstdc++.so.6,$(shell $(CXX) -print-file-name=$(name)))
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find export -type f)
 
-.PHONY: demo test test-slow lint bench bench-gpu experiments clean install
+.PHONY: demo test test-slow lint bench bench-gpu experiments fuzz race clean install
 
 install: $(VENV)/.installed
 
@@ -46,6 +52,21 @@ experiments: install
 	$(BIN)/python -m tests.experiments.undervolting
 	$(BIN)/python -m tests.experiments.elements
 	$(BIN)/python -m tests.experiments.training
+
+# hostile graphs and calls under AddressSanitizer and UndefinedBehaviorSanitizer; inputs that fail are kept
+fuzz: install
+	cmake -S . -B build/address -DHWFAULT_SANITIZE=address,undefined
+	cmake --build build/address --parallel 2
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --keep build/fuzz-failures \
+		--library build/address/libhwfault.so --preload "$(call runtimes,libasan.so)"
+
+# 8 sessions called from 4 threads each under ThreadSanitizer, without OpenMP's pool in the host and with it
+race: install
+	cmake -S . -B build/thread -DHWFAULT_SANITIZE=thread
+	cmake --build build/thread --parallel 2
+	for pool in "" "$(shell $(CXX) -print-file-name=libgomp.so.1)"; do \
+		TSAN_OPTIONS=suppressions=tests/fuzz/tsan.supp OMP_NUM_THREADS=4 HWFAULT_FUZZ_LIBRARY=build/thread/libhwfault.so \
+		LD_PRELOAD="$(call runtimes,libtsan.so) $$pool" $(BIN)/python -m tests.fuzz.race || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(OLDEST) demo build dist

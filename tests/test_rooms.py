@@ -15,12 +15,16 @@ FLOORS = {
     "errors": 0,
     "codes": 0,
     "files": 0,
+    "arrays": 0,
+    "own_code": 0,
+    "differences": 0,
     "stream": 1,
     "profiles": 1,
     "plan": 2,
     "inject": 3,
     "graph": 3,
     "listing": 3,
+    "bundle": 4,
     "train": 4,
     "campaign": 4,
     "demo": 5,
@@ -30,6 +34,9 @@ FLOORS = {
 SAME_FLOOR = {
     ("files", "errors"),  # errors lie below everything
     ("codes", "errors"),
+    ("arrays", "errors"),
+    ("arrays", "files"),
+    ("own_code", "errors"),
     ("profiles", "stream"),  # a model checks its numbers with the one table builder
     ("graph", "inject"),  # replay compares the two
     ("campaign", "train"),  # trials classify the samples of a data set's split
@@ -141,6 +148,17 @@ def modules_after(statement):
 )
 def test_light_imports_stay_light(statement):
     assert modules_after(statement).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import hwfault.graph.session, hwfault.graph.carried, hwfault.graph.watched",
+        "import hwfault.bundle.check, hwfault.bundle.runners, hwfault.bundle.page, hwfault.cli.bundles",
+    ],
+)
+def test_graphs_run_and_bundles_are_checked_without_pytorch(statement):
+    assert modules_after(statement).isdisjoint({"torch", "brevitas", "lightning", "qonnx", "scipy", "matplotlib"})
 
 
 def test_a_heavy_import_would_be_seen():

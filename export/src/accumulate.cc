@@ -11,6 +11,8 @@ namespace {
 
 constexpr int64_t kLargestInput = int64_t{1} << 24;  // float32 holds no larger integers exactly
 constexpr int64_t kPartBytes = 1 << 20;
+constexpr int64_t kMost = int64_t{1} << 31;       // of a layer's numbers: products of two can be counted
+constexpr int64_t kMostPassSteps = 1 << 24;       // steps without products are walked through as well
 
 // p[i] += weight[0] * row[0][i] + weight[1] * row[1][i] + ..., modulo 2^32
 HWFAULT_CLONES void add_products(uint32_t* p, const int32_t* const* row, const int32_t* weight, int64_t n, int64_t items) {
@@ -55,6 +57,30 @@ void expect(bool good, const char* what, int64_t given, const char* expected) {
   if (!good) throw Error(std::string(what) + " is " + std::to_string(given) + ", expected " + expected);
 }
 
+// Throws Error if the product of numbers that are not negative, those of 0 not counted, is more than `most`.
+void expect_product(const std::vector<int64_t>& numbers, int64_t most, const char* what) {
+  int64_t product = 1;
+  for (const int64_t n : numbers) {
+    if (product > most / std::max<int64_t>(n, 1))
+      throw Error(std::string(what) + " are more than " + std::to_string(most));
+    product *= std::max<int64_t>(n, 1);
+  }
+}
+
+void check_sizes(const hwfault_layer& layer) {
+  std::vector<int64_t> input{layer.batch, layer.groups, layer.depth}, output{layer.batch, layer.channels};
+  std::vector<int64_t> products{layer.depth}, weights{layer.channels, layer.depth};
+  for (int32_t a = 0; a < layer.rank; ++a) {
+    const int64_t* axis = layer.axes + 6 * a;
+    for (int i = 0; i < 6; ++i) expect(axis[i] <= kMost, "a number of a spatial axis", axis[i], "at most 2^31");
+    input.push_back(axis[0]), output.push_back(axis[1]), products.push_back(axis[2]), weights.push_back(axis[2]);
+  }
+  expect_product(input, INT64_MAX, "the inputs of a layer");
+  expect_product(output, INT64_MAX, "the results of a layer");
+  expect_product(weights, INT64_MAX, "the weights of a layer");
+  expect_product(products, kMost, "the products of a result");
+}
+
 void check_layer(const hwfault_layer& layer) {
   expect(layer.batch >= 0, "the batch of a layer", layer.batch, "0 or more");
   expect(layer.groups >= 1, "the number of groups", layer.groups, "1 or more");
@@ -70,6 +96,7 @@ void check_layer(const hwfault_layer& layer) {
            std::min({axis[2], axis[3], axis[5]}), "1 or more");
     expect(axis[4] >= 0, "a padding", axis[4], "0 or more");
   }
+  check_sizes(layer);
 }
 
 ArrayEvent checked_event(const int64_t* n) {
@@ -109,10 +136,13 @@ Accumulation::Accumulation(const hwfault_layer& layer, const hwfault_array& arra
   products_ = layer.depth * kernel_size_;
   expect(array.width >= 2 && array.width <= 32, "the width of an accumulator", array.width, "2 to 32");
   expect(array.step >= 1, "the products of a step", array.step, "1 or more");
-  expect(array.pass_steps >= 0, "the steps of a pass", array.pass_steps, "0 or more");
+  expect(array.pass_steps >= 0 && array.pass_steps <= kMostPassSteps, "the steps of a pass", array.pass_steps,
+         "0 to 2^24");
+  expect(array.n_events == 0 || (array.n_events > 0 && array.events), "the number of events", array.n_events,
+         "0 or more, and a pointer to them");
   order_ = checked_order(array.order, products_);
   for (int64_t i = 0; i < array.n_events; ++i) events_.push_back(checked_event(array.events + 8 * i));
-  step_ = array.step;
+  step_ = std::min(array.step, products_);
   const int64_t steps = ceil_div(products_, step_);
   steps_ = array.pass_steps ? array.pass_steps : steps;
   passes_ = ceil_div(steps, steps_);
@@ -142,15 +172,18 @@ void Accumulation::choose(const float* x, const float* w) {
       int64_t low = 0, high = 0;
       for (int64_t k = 0; k < products_; ++k) {
         const int64_t weight = integer_of(w[n * products_ + k]);
+        largest = std::max(largest, std::abs(weight));
+        if (low < -limit || high > limit - 1) continue;  // known to overflow; the sums might as well
         low += std::min(weight * least, weight * most);
         high += std::max(weight * least, weight * most);
-        largest = std::max(largest, std::abs(weight));
       }
       take = take || low < -limit || high > limit - 1;
     }
     if (take) chosen_.push_back(n);
   }
   const int64_t input = std::max(most, -least), per_step = std::min(step_, products_);
+  if (saturate_ && largest * input > (int64_t{1} << 62) / per_step)
+    throw Error("the " + std::to_string(per_step) + " products of a step may add up to more than 2^62");
   narrow_ = limit < (int64_t{1} << 29) && largest * input < (int64_t{1} << 29) / per_step;
 }
 

@@ -14,6 +14,7 @@ using namespace hwfault;
 
 constexpr int64_t kFailed = -1;
 constexpr int64_t kUnitsPerThread = 256;
+constexpr int64_t kMostThreads = 256;  // a pool that cannot have as many threads as asked for may end the process
 
 thread_local std::string last_error;
 
@@ -30,7 +31,7 @@ int64_t guarded(F f) {
 // The sum of work(first, last) over [0, count), shared out to at most `threads` threads, to each at least `least`.
 template <class F>
 int64_t share_out(int64_t count, int64_t threads, F work, int64_t least = kUnitsPerThread) {
-  const int64_t parts = std::max<int64_t>(1, std::min(threads, count / least));
+  const int64_t parts = std::max<int64_t>(1, std::min({threads, kMostThreads, count / least}));
   if (parts == 1) return work(0, count);
   std::vector<int64_t> sums(parts, 0);
   run_parts(parts, [&](int64_t i) { sums[i] = work(count * i / parts, count * (i + 1) / parts); });

@@ -66,7 +66,8 @@ void ArrayFaults<T>::compute(const Context& context) const {
   } else {
     const size_t rank = strides_.size();
     const bool fits = acc.shape.size() == rank + 2 && x.shape.size() == rank + 2 && w.shape.size() == rank + 2 &&
-                      acc.shape[0] == x.shape[0] && acc.shape[1] == w.shape[0] && x.shape[1] == w.shape[1] * groups_;
+                      acc.shape[0] == x.shape[0] && acc.shape[1] == w.shape[0] && x.shape[1] % groups_ == 0 &&
+                      x.shape[1] / groups_ == w.shape[1];
     if (!fits)
       throw Error("accumulators of shape " + text_of(acc.shape) + " for inputs " + text_of(x.shape) + " and weights " +
                   text_of(w.shape) + ", expected those of a convolution over " + std::to_string(rank) + " axes in " +
@@ -77,9 +78,10 @@ void ArrayFaults<T>::compute(const Context& context) const {
         g.axes.push_back(n);
   }
   g.layer.axes = g.axes.data();
-  if (!order_.empty() && static_cast<int64_t>(order_.size()) * w.shape[0] != w.size())
+  const int64_t products = w.size() / std::max<int64_t>(w.shape[0], 1);
+  if (!order_.empty() && static_cast<int64_t>(order_.size()) != products)
     throw Error("the attribute order has " + std::to_string(order_.size()) + " integers, expected one for each of " +
-                std::to_string(w.size() / std::max<int64_t>(w.shape[0], 1)) + " products, or none");
+                std::to_string(products) + " products, or none");
   Accumulation sums(g.layer, {order_.empty() ? nullptr : order_.data(), step_, pass_steps_, events_.data(),
                               static_cast<int64_t>(events_.size()) / 8, width_, saturate_, recompute_});
   sums.choose(x.data, w.data);

@@ -1,5 +1,7 @@
 #include "ort_faults.h"
 
+#include <cmath>
+
 #include "inject.h"
 
 namespace hwfault::ort {
@@ -33,6 +35,12 @@ Units units_of(const Shape& x, bool batched) {
 }
 
 hwfault_format format_of(const Target& target, const Axis& scale, const Axis& zero_point) {
+  for (const double value : scale.values)
+    if (!std::isfinite(value) || value == 0)
+      throw Error("the scale holds " + std::to_string(value) + ", expected numbers that are finite and not 0");
+  for (const double value : zero_point.values)
+    if (!std::isfinite(value))
+      throw Error("the zero point holds " + std::to_string(value) + ", expected finite numbers");
   return {scale.values.data(),      static_cast<int64_t>(scale.values.size()),      scale.inner,
           zero_point.values.data(), static_cast<int64_t>(zero_point.values.size()), zero_point.inner,
           target.bit_width,         target.is_signed,                               target.representation};
@@ -63,7 +71,8 @@ Refresh refresh_named(const std::string& name) {
 }
 
 std::vector<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh) {
-  std::vector<int64_t> numbers(static_cast<size_t>(units.batch), refresh == Refresh::held ? 0 : first_sample);
+  // a batch of samples without words may have any length
+  std::vector<int64_t> numbers(static_cast<size_t>(units.words ? units.batch : 0), refresh == Refresh::held ? 0 : first_sample);
   if (batched && refresh == Refresh::inference)
     for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<int64_t>(static_cast<uint64_t>(first_sample) + i);
   return numbers;

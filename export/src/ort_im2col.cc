@@ -33,7 +33,7 @@ void Im2Col::compute(const Context& context) const {
     out[axis + 1] = room < 0 ? 0 : room / strides_[axis] + 1;
   }
   const bool empty = element_count(out) == 0;
-  float* y = context.output<float>(out);
+  float* y = context.reshaped<float>(out);
   if (empty) return;
   const int64_t row = out[2] * out[3];
   context.share_out(out[0] * out[1], std::max<int64_t>(kPart / row, 1), [&](int64_t first, int64_t last) {

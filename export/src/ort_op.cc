@@ -127,14 +127,15 @@ std::vector<int64_t> NodeInfo::integers(const char* attribute, size_t count, std
 }
 
 int64_t element_count(const Shape& shape) {
-  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
   int64_t count = 1;
+  bool empty = false;
   for (const int64_t length : shape) {
-    if (length < 0 || count > std::numeric_limits<int64_t>::max() / length)
+    empty = empty || length == 0;
+    if (length < 0 || count > std::numeric_limits<int64_t>::max() / std::max<int64_t>(length, 1))
       throw Error("a tensor of shape " + text_of(shape) + ", expected less than 2^63 values");
-    count *= length;
+    count *= std::max<int64_t>(length, 1);
   }
-  return count;
+  return empty ? 0 : count;
 }
 
 std::string text_of(const Shape& shape) {
@@ -164,6 +165,7 @@ std::pair<void*, Shape> Context::raw_input(size_t index) const {
   }
   api_.ReleaseTensorTypeAndShapeInfo(info);
   check(api_, status);
+  element_count(shape);  // what is computed from it below needs no checks of its own
   void* data = nullptr;
   check(api_, api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
   return {data, std::move(shape)};

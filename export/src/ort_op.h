@@ -3,9 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <climits>
-#include <exception>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -13,6 +11,7 @@
 #include <vector>
 
 #include "ort_abi.h"
+#include "parts.h"
 #include "program.h"
 
 namespace hwfault::ort {
@@ -49,7 +48,8 @@ class NodeInfo {
 };
 
 using Shape = std::vector<int64_t>;
-int64_t element_count(const Shape& shape);  // throws Error from 2^63 on
+// throws Error from 2^63 on, lengths of 0 not counted, so that no product of some of the lengths is larger
+int64_t element_count(const Shape& shape);
 std::string text_of(const Shape& shape);
 
 template <class T>
@@ -82,6 +82,14 @@ class Context {
   T* output(const Shape& shape) const {
     return static_cast<T*>(raw_output(shape));
   }
+  // the same for an op whose attributes say how large it is; throws Error before memory is taken for too many values
+  template <class T>
+  T* reshaped(const Shape& shape) const {
+    constexpr int64_t kMost = int64_t{1} << 31;
+    if (element_count(shape) > kMost)
+      throw Error("the result would have shape " + text_of(shape) + ", expected at most 2^31 values");
+    return output<T>(shape);
+  }
 
   // work(first, last) over [0, count) in parts of `part`, on the session's threads; throws what work threw first
   template <class F>
@@ -91,21 +99,18 @@ class Context {
     struct Job {
       F* work;
       int64_t count, part;
-      std::atomic<bool> failed;
-      std::exception_ptr error;
-    } job{&work, count, part, {false}, nullptr};
+      Parts done{};
+    } job{&work, count, part};
     parallel_for(
         [](void* user, size_t i) {
           Job& j = *static_cast<Job*>(user);
-          const int64_t first = static_cast<int64_t>(i) * j.part;
-          try {  // nothing may be thrown through C
+          j.done.run([&] {
+            const int64_t first = static_cast<int64_t>(i) * j.part;
             (*j.work)(first, std::min(first + j.part, j.count));
-          } catch (...) {
-            if (!j.failed.exchange(true)) j.error = std::current_exception();
-          }
+          });
         },
         static_cast<size_t>(parts), &job);
-    if (job.error) std::rethrow_exception(job.error);
+    job.done.finish();
   }
 
  private:

@@ -22,6 +22,9 @@ HWFAULT_CLONES void add(const float* x, float* sums, int64_t n) {
   for (int64_t i = 0; i < n; ++i) sums[i] += x[i];
 }
 
+// The first of start, start + step, ... that is not negative.
+int64_t first_inside(int64_t start, int64_t step) { return start >= 0 ? start : (step - -start % step) % step; }
+
 HWFAULT_CLONES void larger(const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = y[i] < x[i] ? x[i] : y[i];
 }
@@ -59,7 +62,8 @@ void QuantAvgPool2d::compute(const Context& context) const {
   Shape out = x.shape;
   out[rows_axis] = (height - kernel_) / stride_ + 1;
   out[rows_axis + 1] = (width - kernel_) / stride_ + 1;
-  float* y = context.output<float>(out);
+  float* y = context.reshaped<float>(out);
+  if (element_count(out) == 0) return;
   const int64_t step = channels_last_ ? x.shape[3] : 1, line = width * step;
   const int64_t images = channels_last_ ? x.shape[0] : x.shape[0] * x.shape[1];
   const int64_t rows = out[rows_axis], columns = out[rows_axis + 1];
@@ -113,7 +117,8 @@ void MaxPoolNHWC::compute(const Context& context) const {
   if (x.shape.size() != 4) throw Error("X has shape " + text_of(x.shape) + ", expected (N, H, W, C)");
   const int64_t height = x.shape[1], width = x.shape[2], channels = x.shape[3];
   const Shape out{x.shape[0], positions(height, 0), positions(width, 1), channels};
-  float* y = context.output<float>(out);
+  float* y = context.reshaped<float>(out);
+  if (element_count(out) == 0) return;
   const int64_t row = out[2] * channels;
   const int64_t part = std::max<int64_t>(kPart / std::max<int64_t>(row, 1), 1);
   context.share_out(out[0] * out[1], part, [&](int64_t first, int64_t last) {
@@ -124,12 +129,11 @@ void MaxPoolNHWC::compute(const Context& context) const {
         float* to = y + line * row + column * channels;
         const int64_t left = column * strides_[1] - pads_[1];
         std::fill_n(to, channels, -INFINITY);
-        for (int64_t i = 0; i < kernel_[0]; ++i)
-          for (int64_t j = 0; j < kernel_[1]; ++j) {
-            const int64_t h = top + i * dilations_[0], w = left + j * dilations_[1];
-            if (h >= 0 && h < height && w >= 0 && w < width)
-              larger(image + (h * width + w) * channels, to, channels);
-          }
+        const int64_t bottom = std::min(top + (kernel_[0] - 1) * dilations_[0] + 1, height);
+        const int64_t right = std::min(left + (kernel_[1] - 1) * dilations_[1] + 1, width);
+        for (int64_t h = first_inside(top, dilations_[0]); h < bottom; h += dilations_[0])
+          for (int64_t w = first_inside(left, dilations_[1]); w < right; w += dilations_[1])
+            larger(image + (h * width + w) * channels, to, channels);
       }
     }
   });

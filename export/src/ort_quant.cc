@@ -73,6 +73,7 @@ void Quant::compute(const Context& context) const {
 
 void BipolarQuant::compute(const Context& context) const {
   const auto x = context.input<float>(0), scale = context.input<float>(1);
+  check_scale(scale, "the scale");
   float* y = context.output<float>(x.shape);
   const Runs<1> runs(x.shape, {&scale.shape}, {"the scale"});
   context.share_out(x.size(), kPart, [&](int64_t first, int64_t last) {

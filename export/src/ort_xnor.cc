@@ -48,10 +48,11 @@ void XnorPopcountMatMul::compute(const Context& context) const {
   Shape out(a.shape.begin(), a.shape.end() - 1);
   const int64_t rows = element_count(out);
   if (b.shape.size() == 2) out.push_back(columns);
+  float* y = context.reshaped<float>(out);
+  if (element_count(out) == 0) return;
   std::vector<uint64_t> right(static_cast<size_t>(element_count({columns, words})));
   for (int64_t c = 0; c < columns; ++c)
     if (!pack(b.data + c, length, columns, right.data() + c * words)) refuse("the second");
-  float* y = context.output<float>(out);
   const int64_t part = std::max<int64_t>(kWordsPerPart / std::max<int64_t>(columns * words, 1), 1);
   context.share_out(rows, part, [&](int64_t first, int64_t last) {
     std::vector<uint64_t> row(static_cast<size_t>(words));

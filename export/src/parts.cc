@@ -17,9 +17,12 @@ struct Job {
   const std::function<void(int64_t)>& part;
   const int64_t parts;
   std::atomic<int64_t> next{0};
+  Parts done{};
 
   void run() {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < parts;) part(i);
+    done.run([&] {
+      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < parts;) part(i);
+    });
   }
 };
 
@@ -55,6 +58,7 @@ void run_parts(int64_t parts, const std::function<void(int64_t)>& part) {
     pool([](void* data) { static_cast<Job*>(data)->run(); }, &job, static_cast<unsigned>(parts), 0);
   else
     run_on_new_threads(job);
+  job.done.finish();
 }
 
 }  // namespace hwfault

@@ -24,6 +24,8 @@ COMMANDS = (
     "replay",
     "profiles",
 )
+_OF_TRAINING = ("torch", "brevitas", "lightning", "matplotlib", "PIL", "qonnx", "scipy", "sklearn", "tensorboardX")
+"""What the extra `train` installs."""
 
 
 class _Commands(click.Group):
@@ -46,6 +48,13 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except HwfaultError as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _OF_TRAINING:
+                raise
+            command = ctx.invoked_subcommand or "this command"
+            raise click.ClickException(
+                f"{command} needs {error.name}, which is not installed here; run `pip install 'hwfault[train]'`"
+            ) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

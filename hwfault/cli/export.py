@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hwfault.cli.bundles import Recording, recording_options, written
 from hwfault.cli.common import given_plan, json_option, print_json
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.runs import Trusted, run_options
@@ -14,7 +15,10 @@ from hwfault.cli.runs import Trusted, run_options
 @run_options
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx).")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx), or the bundle."
+)
+@recording_options
 @json_option
 def command(
     run: Path,
@@ -22,11 +26,15 @@ def command(
     given: Given,
     plan_file: Path | None,
     out: Path,
+    recording: Recording,
     as_json: bool,
 ) -> None:
     """Write RUN (a folder of `hwfault train`, or a checkpoint) as a QONNX graph; with faults given, they are inside it.
 
     A faulted graph has two more inputs, hwfault_seed and hwfault_first_sample (int64), which choose the faults.
+
+    With --bundle, OUT is a folder (or a .zip): graphs, plan, profiles, held-out samples, and what PyTorch makes of them
+    at every site, clean and under seeds. `hwfault replay BUNDLE` checks it, anywhere, without PyTorch.
     """
     from hwfault.files import write_atomically
     from hwfault.graph.export import export
@@ -36,6 +44,9 @@ def command(
     model, _, held_out = trusted.load(run)
     example = held_out.example
     plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
+    if recording.bundle:
+        written(out, recording.write(out, model, held_out.test, plan), as_json)
+        return
     write_atomically(out, export(model, example, plan=plan).SerializeToString())
     if as_json:
         print_json(

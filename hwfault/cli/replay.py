@@ -1,23 +1,60 @@
-"""`hwfault replay`: the same faults in PyTorch and in onnxruntime, compared word by word."""
+"""`hwfault replay`: the same faults in PyTorch and in onnxruntime, compared word by word, now or with a record."""
 
 import sys
 from pathlib import Path
 
 import click
 
-from hwfault.cli.common import batch_size_option, json_option, print_json, print_table, progress, seeds_option, verdict
+from hwfault.cli.bundles import Checking, checking_options, replay_bundle
+from hwfault.cli.common import Seeds, json_option, print_json, print_table, progress, verdict
 from hwfault.cli.runs import Trusted, run_options
 
 
 @click.command("replay")
-@click.argument("graph", type=click.Path(path_type=Path))
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("graph", metavar="GRAPH|BUNDLE", type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=click.Path(path_type=Path))
 @run_options
-@seeds_option("0-4", "the graph is run under each")
-@batch_size_option(128)
+@click.option("--seeds", type=Seeds(), help="Fault seeds: the graph is run under each.  [default: 0-4; a bundle's own]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples at a time.  [default: 128; a bundle's own]")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report to this JSON file.")
+@checking_options
 @json_option
 def command(
+    graph: Path,
+    run: Path | None,
+    trusted: Trusted,
+    seeds: tuple[int, ...] | None,
+    batch_size: int | None,
+    out: Path | None,
+    checking: Checking,
+    as_json: bool,
+) -> None:
+    """Run GRAPH (a faulted graph) in onnxruntime and RUN (its network) in PyTorch on the held-out data, and compare.
+
+    Exit code 3 if a fault differs. Codes that differ because the engines add floating-point numbers in another order
+    are counted apart.
+
+    Of a BUNDLE (`hwfault export --bundle`) alone, the graphs, or a runner in their place, are compared with what
+    PyTorch recorded, without PyTorch. Exit code 3 if anything differs.
+    """
+    if run is not None:
+        if checking != Checking():
+            raise click.UsageError(
+                "--html, --graph, --accept, --only and --runner... go with a bundle, given were a graph and a run"
+            )
+        _beside(graph, run, trusted, seeds or _SEEDS, batch_size or 128, out, as_json)
+    elif trusted != Trusted() or batch_size is not None:
+        raise click.UsageError("--network, --data, --data-folder, --transform and --batch-size go with GRAPH and RUN")
+    elif graph.suffix == ".onnx":
+        raise click.UsageError("Missing argument 'RUN': a graph is compared with the network of a run")
+    else:
+        replay_bundle(graph, checking, seeds, out, as_json)
+
+
+_SEEDS = (0, 1, 2, 3, 4)
+
+
+def _beside(
     graph: Path,
     run: Path,
     trusted: Trusted,
@@ -26,11 +63,7 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Run GRAPH (a faulted graph) in onnxruntime and RUN (its network) in PyTorch on the held-out data, and compare.
-
-    Exit code 3 if a fault differs. Codes that differ because the engines add floating-point numbers in another order
-    are counted apart.
-    """
+    """Both engines side by side."""
     import torch
 
     from hwfault.graph.replay import replay

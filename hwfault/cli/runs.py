@@ -59,8 +59,8 @@ class Trusted:
 
     def needed_by(self, run: Path) -> "Trusted":
         """The same without the network and transform, where the run needs no code for them."""
+        from hwfault.own_code import is_code
         from hwfault.train import checkpoint
-        from hwfault.train.spec import is_code
 
         config = checkpoint.configuration(_checkpoint(run))
         return replace(
@@ -76,12 +76,13 @@ class Trusted:
             from hwfault.graph.sites import sites as sites_of_graph
 
             return sites_of_graph(load_model(source))
-        from hwfault.inject import sites
-
         if path.exists():
+            from hwfault.inject import sites
+
             model, _, data = self.load(path)
             return sites(model, data.example)
         self.check_unused(source)
+        from hwfault.inject import sites
         from hwfault.train.networks import build
 
         return sites(build(source))
@@ -94,7 +95,7 @@ class Trusted:
             )
 
     def _refuse_code(self, run: Path, key: str, stored: str | None) -> None:
-        from hwfault.train.spec import is_code
+        from hwfault.own_code import is_code
 
         if getattr(self, key) is None and stored is not None and is_code(stored):
             raise FileError(

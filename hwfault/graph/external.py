@@ -1,9 +1,10 @@
 """Tensors of a graph whose content lies in files beside it: what they may refer to."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 
 from hwfault.errors import GraphError
 
@@ -24,7 +25,8 @@ def external_tensors(model: ModelProto) -> list[TensorProto]:
 def check_files(path: Path, model: ModelProto) -> bool:
     """Whether a graph read from `path` has tensors in other files.
 
-    Raises GraphError for files that do not lie in its folder or below, or are shorter than the graph says.
+    Raises GraphError for files that do not lie in its folder or below, or are shorter than the graph says, and for a
+    tensor that would have more bytes than its shape holds. Where the graph says no length, it does afterwards.
     """
     tensors = external_tensors(model)
     for tensor in tensors:
@@ -40,7 +42,13 @@ def _check_file(path: Path, tensor: TensorProto) -> None:
         folder, file = path.parent.resolve(), (path.parent / location).resolve()
         first, length = int(said.get("offset") or 0), int(said.get("length") or 0)
         size = file.stat().st_size if file.is_file() else None
-    except (OSError, ValueError, TypeError) as error:  # names with a zero, texts for numbers, bytes that are no text
+        most = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ) as error:  # names with a zero, texts for numbers, bytes that are no text
         raise GraphError(f"{what}, which cannot be read ({error})") from None
     if Path(location).is_absolute() or not file.is_relative_to(folder):
         raise GraphError(f"{what}, expected one in the graph's own folder or below it: others are not read")
@@ -48,6 +56,10 @@ def _check_file(path: Path, tensor: TensorProto) -> None:
         raise GraphError(f"{what}, and there is no such file; put it beside the graph")
     if min(first, length) < 0 or first + length > size:
         raise GraphError(f"{what}, from byte {first} on, {length} bytes long, but the file has {size} bytes")
+    if length > most:
+        raise GraphError(f"{what}, {length} bytes long, but has {most} bytes by its shape {list(tensor.dims)}")
+    if not said.get("length"):  # otherwise the rest of the file would be read
+        tensor.external_data.add(key="length", value=str(min(most, size - first)))
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:

@@ -1,12 +1,12 @@
 """Reading a QONNX graph: its constants, its metadata, and the names of its sites."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError
 
@@ -24,6 +24,15 @@ QUANT_OPS = ("Quant", "IntQuant", "BipolarQuant")
 LAYER_OPS = ("Conv", "Gemm", "MatMul")
 """The ops that add up products; site_name's scope of such a node is its layer's."""
 
+_ATTRIBUTE_TYPES = {
+    int: AttributeProto.INT,
+    float: AttributeProto.FLOAT,
+    bytes: AttributeProto.STRING,
+    list: AttributeProto.INTS,
+    tuple: AttributeProto.INTS,
+    range: AttributeProto.INTS,
+}
+
 
 class Constants:
     """The constants of a graph by name: initializers and the outputs of Constant nodes, decoded when asked for."""
@@ -31,7 +40,7 @@ class Constants:
     def __init__(self, model: ModelProto) -> None:
         self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         for node in model.graph.node:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            if node.op_type == "Constant" and node.output and node.attribute and node.attribute[0].name == "value":
                 self._tensors[node.output[0]] = node.attribute[0].t
 
     @property
@@ -46,7 +55,7 @@ class Constants:
             return None
         try:
             return numpy_helper.to_array(self._tensors[name])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
             raise GraphError(f"the tensor {name!r} of the graph cannot be read: {error}") from None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
@@ -97,24 +106,20 @@ def set_metadata(record: ModelProto | NodeProto, values: dict[str, str]) -> None
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """An attribute's value, or the default; raises GraphError for one of another type than the default."""
-    for entry in (entry for entry in node.attribute if entry.name == name):
-        value = helper.get_attribute_value(entry)
-        if default is not None and not _alike(value, default):
-            raise GraphError(
-                f"the attribute {name!r} of the node {node.name!r} ({node.op_type}) is {value!r:.80}, expected "
-                f"{type(default).__name__ if isinstance(default, bytes | int | float) else 'a list of integers'}"
-            )
-        return value
-    return default
-
-
-def _alike(value: Any, default: Any) -> bool:
-    if isinstance(default, bytes | int):
-        return isinstance(value, type(default))
-    if isinstance(default, float):
-        return isinstance(value, int | float)
-    return not isinstance(value, str | bytes) and isinstance(value, Sequence) and all(type(x) is int for x in value)
+    """An attribute's value, or the default; raises GraphError if its type is not that of a default other than None."""
+    found = next((a for a in node.attribute if a.name == name), None)
+    if found is None:
+        return default
+    if found.ref_attr_name:
+        raise GraphError(f"the attribute {name!r} of the node {node.name!r} refers to a function's, expected a value")
+    expected = _ATTRIBUTE_TYPES.get(type(default), found.type)
+    if found.type != expected or found.type not in AttributeProto.AttributeType.values():
+        types = AttributeProto.AttributeType
+        given, wanted = (types.Name(t) if t in types.values() else str(t) for t in (found.type, expected))
+        raise GraphError(
+            f"the attribute {name!r} of the node {node.name!r} ({node.op_type}) is of type {given}, expected {wanted}"
+        )
+    return helper.get_attribute_value(found)
 
 
 def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:

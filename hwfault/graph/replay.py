@@ -9,29 +9,32 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper
-from qonnx.custom_op.registry import getCustomOp
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from hwfault import __version__
-from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError, HwfaultError, PlanError
-from hwfault.graph.carried import layout_of, plan_of
+from hwfault.graph.carried import plan_of
 from hwfault.graph.grids import GRID_OPS
-from hwfault.graph.layouts import Layout, aligned, numbered
-from hwfault.graph.nodes import ARRAY_OP
-from hwfault.graph.qonnxgraph import WORDS, Constants, attribute, metadata, site_name, words_sha256
+from hwfault.graph.qonnxgraph import WORDS, metadata, site_name, words_sha256
 from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
-from hwfault.graph.struck import FaultNode, fault_nodes
+from hwfault.graph.watched import (
+    Array,
+    Mask,
+    Side,
+    Watched,
+    bits_of,
+    differing,
+    predictions,
+    watched_sites,
+    with_outputs,
+)
 from hwfault.inject import inject
 from hwfault.inject.mode import evaluation
 from hwfault.inject.sites import quantizers
-from hwfault.plan import FaultPlan, Site, SitePlan
-from hwfault.plan.processes import Step, strike_values
+from hwfault.plan import FaultPlan
 
-Array = NDArray[Any]
 Progress = Callable[[int, int | None], object]
 
 
@@ -98,30 +101,6 @@ def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
 
 
 @dataclass
-class _Watched:
-    """One fault node: its site, its constants, its program."""
-
-    site: Site
-    node: FaultNode
-    scale: Array
-    zero_point: Array
-    steps: tuple[Step, ...]
-    layout: Layout = ()
-    array: NodeProto | None = None
-    """What adds an accumulator up; the sums, and the integers of inputs and weights, are its inputs."""
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """The graph's tensors that tell of the site."""
-        return (self.node.before, self.node.after, *(() if self.array is None else self.array.input))
-
-    @property
-    def changes(self) -> bool:
-        """Whether its faults may differ from batch to batch of a seed."""
-        return self.site.batched or any(step.changes for step in self.steps)
-
-
-@dataclass
 class _Tally:
     counts: Counter[str] = field(default_factory=Counter)
     first_fault_difference: Place | None = None
@@ -132,8 +111,9 @@ class _Engines:
     """The two engines on one graph, and what was found so far."""
 
     def __init__(self, graph: ModelProto, plan: FaultPlan) -> None:
-        self._watched = _watched(graph, plan)
-        self._plain, self._observed = (session(g, spin=False) for g in (graph, _with_outputs(graph, self._watched)))
+        self._watched = watched_sites(graph, plan)
+        watches = [watch for nodes in self._watched.values() for watch in nodes]
+        self._plain, self._observed = (session(g, spin=False) for g in (graph, with_outputs(graph, watches)))
         self._output = self._plain.get_outputs()[0].name
         self._tallies = {name: _Tally() for name in plan.names}
         self._totals: Counter[str] = Counter()
@@ -165,52 +145,32 @@ class _Engines:
             return
         watched = self._watched[name][call]
         ours = [tensor.numpy(force=True) for tensor in (before, after, scale, zero_point)]
-        theirs = [numbered(self._tensors[name], watched.layout) for name in (watched.node.before, watched.node.after)]
+        theirs = watched.values(self._tensors)
         if ours[0].shape != theirs[0].shape:
             raise PlanError(
                 f"the site {name!r} has the shape {list(ours[0].shape)} in the network and {list(theirs[0].shape)} in "
                 "the graph; expected the network that the graph was exported from"
             )
         theirs += [watched.scale, watched.zero_point]
-        ours_side = _Side(watched.site, ours)
-        same = all(np.array_equal(_bits(mine), _bits(other)) for mine, other in zip(ours, theirs, strict=True))
-        self._compare_site(watched, call, ours_side, ours_side if same else _Side(watched.site, theirs))
+        ours_side = Side(watched.site, ours)
+        same = all(np.array_equal(bits_of(mine), bits_of(other)) for mine, other in zip(ours, theirs, strict=True))
+        self._compare_site(watched, call, ours_side, ours_side if same else Side(watched.site, theirs))
 
-    def _added_up(self, watched: _Watched, shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which sums (of `shape`) the array changed in onnxruntime, and which are not what it makes of its inputs."""
-        if watched.array is None:
-            return np.zeros(shape, bool), np.zeros(shape, bool)
-        inputs = {name: self._tensors[name] for name in watched.array.input}
-        sums, found = inputs[watched.array.input[0]], self._tensors[watched.node.before]
-        getCustomOp(watched.array).execute_node(inputs, None)
-        expected = inputs[watched.array.output[0]]
-        # where the array adds everything up anew, its sums are no others
-        changed = found != (expected if attribute(watched.array, "recompute", 0) else sums)
-        return changed.reshape(shape), (_bits(expected) != _bits(found)).reshape(shape)
-
-    def _compare_site(self, watched: _Watched, call: int, ours: "_Side", theirs: "_Side") -> None:
+    def _compare_site(self, watched: Watched, call: int, ours: Side, theirs: Side) -> None:
         """Counts the words of one run of a site in one batch; `ours` is PyTorch's side, `theirs` onnxruntime's."""
-        codes_differ = ours.before != theirs.before
-        array_changed, array_strays = self._added_up(watched, theirs.before.shape)
-        faults_differ = (
-            theirs.strays(watched, self._seed, self.samples)
-            | (~codes_differ & (ours.after != theirs.after))
-            | array_strays
-        )
-        if codes_differ.any():  # where none does, PyTorch has what onnxruntime has, which is what the stream says
-            faults_differ |= ours.strays(watched, self._seed, self.samples)
+        found = differing(watched, ours, theirs, self._tensors, self._seed, self.samples)
         tally = self._tallies[watched.site.name]
         tally.counts.update(
-            words=codes_differ.size,
-            faults_expected=int(np.count_nonzero(ours.changed | array_changed)),
-            faults_seen=int(np.count_nonzero(theirs.changed | array_changed)),
-            faults_differ=int(np.count_nonzero(faults_differ)),
-            codes_differ=int(np.count_nonzero(codes_differ)),
+            words=found.codes.size,
+            faults_expected=int(np.count_nonzero(found.expected)),
+            faults_seen=int(np.count_nonzero(found.seen)),
+            faults_differ=int(np.count_nonzero(found.faults)),
+            codes_differ=int(np.count_nonzero(found.codes)),
         )
-        tally.first_fault_difference = tally.first_fault_difference or self._place(faults_differ, call, ours, theirs)
-        tally.first_code_difference = tally.first_code_difference or self._place(codes_differ, call, ours, theirs)
+        tally.first_fault_difference = tally.first_fault_difference or self._place(found.faults, call, ours, theirs)
+        tally.first_code_difference = tally.first_code_difference or self._place(found.codes, call, ours, theirs)
 
-    def _place(self, where: NDArray[np.bool_], call: int, ours: "_Side", theirs: "_Side") -> Place | None:
+    def _place(self, where: Mask, call: int, ours: Side, theirs: Side) -> Place | None:
         """The first word of the batch that differs, None if none does."""
         if not where.any():
             return None
@@ -242,11 +202,11 @@ class _Engines:
                 "network that the graph was exported from"
             )
         self._totals.update(
-            predictions=_predictions(plain).size,
-            predictions_differ=int(np.count_nonzero(_predictions(ours) != _predictions(plain))),
+            predictions=predictions(plain).size,
+            predictions_differ=int(np.count_nonzero(predictions(ours) != predictions(plain))),
             logits=plain.size,
-            logits_differ=int(np.count_nonzero(_bits(ours) != _bits(plain))),
-            logits_changed_by_observation=int(np.count_nonzero(_bits(plain) != _bits(self._tensors[self._output]))),
+            logits_differ=int(np.count_nonzero(bits_of(ours) != bits_of(plain))),
+            logits_changed_by_observation=int(np.count_nonzero(bits_of(plain) != bits_of(self._tensors[self._output]))),
         )
         difference = np.abs(ours.astype(np.float64) - plain).max(initial=0.0)
         self._max_difference = max(self._max_difference, float(difference))
@@ -269,88 +229,7 @@ _TOTALS = ("predictions", "predictions_differ", "logits", "logits_differ", "logi
 _COUNTS = ("words", "faults_expected", "faults_seen", "faults_differ", "codes_differ")
 
 
-class _Side:
-    """The values of one run of a site in one engine, and their codes as (samples, words)."""
-
-    def __init__(self, site: Site, values: Sequence[Array]) -> None:
-        self.batched = site.batched
-        self._format = CodeFormat(site.bit_width, site.signed)
-        self._before, self._after, self._scale, self._zero_point = values
-        self.before, self.after = self._codes(self._before), self._codes(self._after)
-
-    def _codes(self, values: Array) -> Codes:
-        codes = encode(values, self._scale, self._zero_point, self._format)
-        return codes.reshape(len(codes) if self.batched else 1, -1)
-
-    @property
-    def changed(self) -> NDArray[np.bool_]:
-        """Which words (samples, words) the faults changed, to the bit."""
-        changed: NDArray[np.bool_] = _bits(self._before) != _bits(self._after)
-        return changed.reshape(self.before.shape)
-
-    def strays(self, watched: _Watched, seed: int, first_sample: int) -> NDArray[np.bool_]:
-        """Where the values after the faults are not, to the bit, what the stream makes of those before."""
-        values, samples = self._before, np.arange(len(self.before)) + first_sample
-        grid = (self._scale, self._zero_point, self._format)
-        for step in watched.steps:
-            values = strike_values(step, values, *grid, seed=seed, samples=samples, batched=self.batched)
-        differs: NDArray[np.bool_] = _bits(values) != _bits(self._after)
-        return differs.reshape(self.before.shape)
-
-
-def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
-    """The fault nodes of each site, in the order in which they run."""
-    constants, makers = Constants(graph), {name: node for node in graph.graph.node for name in node.output}
-    found: dict[str, list[_Watched]] = {name: [] for name in plan.names}
-    for entry in fault_nodes(graph):
-        scale, zero_point = _grid(entry, plan.at(entry.site), constants)
-        if scale is None or zero_point is None:
-            raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
-        site = plan.at(entry.site).site
-        maker = makers.get(entry.before)
-        array = maker if maker is not None and maker.op_type == ARRAY_OP else None
-        layout = layout_of(entry.node) if entry.nodes else ()
-        scale, zero_point = aligned(scale, layout), aligned(zero_point, layout)
-        found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.steps(entry.site), layout, array))
-    return found
-
-
-def _grid(entry: FaultNode, planned: SitePlan, constants: Constants) -> tuple[Array | None, Array | None]:
-    """Scale and zero point of a site; those of the integers, where only an array strikes an accumulator."""
-    if not entry.nodes:
-        dtype = np.dtype(planned.array.arithmetic if planned.array is not None else "float32")
-        return np.ones((), dtype), np.zeros((), dtype)
-    scale, zero_point = (constants.get(name) for name in entry.node.input[1:3])
-    return scale, zero_point
-
-
-def _with_outputs(graph: ModelProto, watched: dict[str, list[_Watched]]) -> ModelProto:
-    """The graph with the tensors that tell of its sites among its outputs."""
-    out = ModelProto()
-    out.CopyFrom(graph)
-    present = {info.name for info in graph.graph.output}
-    for watch in (watch for nodes in watched.values() for watch in nodes):
-        kind = TensorProto.DOUBLE if watch.scale.dtype == np.float64 else TensorProto.FLOAT
-        operands = () if watch.array is None else watch.array.input[1:]
-        for name in (name for name in dict.fromkeys(watch.tensors) if name not in present):
-            own = TensorProto.FLOAT if name in operands else kind
-            out.graph.output.append(helper.make_tensor_value_info(name, own, None))
-            present.add(name)
-    return out
-
-
 def _site_report(name: str, tally: _Tally) -> SiteReport:
     counts = {key: tally.counts[key] for key in _COUNTS}
     places = (tally.first_fault_difference, tally.first_code_difference)
     return SiteReport(name=name, first_fault_difference=places[0], first_code_difference=places[1], **counts)
-
-
-def _predictions(logits: Array) -> Array:
-    return logits.argmax(axis=1) if logits.ndim > 1 else logits
-
-
-def _bits(values: Array) -> NDArray[np.integer[Any]]:
-    """The bits of float32 or, for sums in that arithmetic, float64 numbers."""
-    kind = np.int64 if values.dtype == np.float64 else np.int32
-    numbers = np.ascontiguousarray(values, dtype=np.float64 if kind is np.int64 else np.float32)
-    return numbers.view(kind)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
-from onnx import ModelProto
+from onnx import AttributeProto, ModelProto
 
 from hwfault.errors import GraphError, NativeLibraryError
-from hwfault.graph.external import check_files, external_tensors
+from hwfault.graph.external import check_files, external_tensors, graphs
 from hwfault.graph.fast import FOR_SEED, only_to_run
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
@@ -26,6 +26,7 @@ Optimization = Literal["none", "basic", "extended", "all"]
 
 _LOG = logging.getLogger("hwfault")
 _LARGEST_GRAPH = 1 << 31
+_ATTRIBUTE_TYPES = [AttributeProto.AttributeType.Value(name) for name in ("INT", "FLOAT", "STRING", "INTS", "FLOATS")]
 _LAYER_OPS = ("Trunc", "FloatQuant", "MultiThreshold", "Im2Col", "XnorPopcountMatMul", "QuantAvgPool2d", "MaxPoolNHWC")
 _LEVELS = {
     "none": "ORT_DISABLE_ALL",
@@ -76,13 +77,25 @@ def _read_model(path: Path) -> _Given:
 
 
 def _check_text(path: Path, model: ModelProto) -> None:
-    """Raises GraphError for names and metadata that are no UTF-8, which protobuf hands out as bytes."""
-    texts = [entry.value for entry in model.metadata_props]
-    for node in model.graph.node:
-        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
-        texts += [text for entry in node.metadata_props for text in (entry.key, entry.value)]
-    if wrong := [text for text in texts if not isinstance(text, str)]:
-        raise GraphError(f"{path}: not an ONNX file (it holds the text {wrong[0]!r}, which is no UTF-8)")
+    """Raises GraphError for names and metadata that are no UTF-8: protobuf hands them out as bytes, or not at all."""
+    try:
+        wrong = next((text for text in _texts(model) if not isinstance(text, str)), None)
+    except UnicodeDecodeError as error:
+        wrong = error.object
+    if wrong is not None:
+        raise GraphError(f"{path}: not an ONNX file (it holds the text {wrong!r}, which is no UTF-8)")
+
+
+def _texts(model: ModelProto) -> Iterator[object]:
+    for entry in model.metadata_props:
+        yield from (entry.key, entry.value)
+    for graph in graphs(model.graph):
+        for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            yield named.name
+        for node in graph.node:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (text for entry in node.metadata_props for text in (entry.key, entry.value))
+            yield from (text for attribute in node.attribute for text in (attribute.name, attribute.ref_attr_name))
 
 
 def session(
@@ -108,7 +121,10 @@ def session(
     lost fault nodes of the plan that it carries.
     """
     options = _options(threads, graph_optimization, spin)
+    if seed is not None and not fast:
+        raise GraphError(f"the session is to be for seed {seed} only, which takes fast=True; expected both or none")
     given = _in_memory(model) if isinstance(model, ModelProto) else _read_model(Path(model))
+    _check_attributes(given.graph)
     check_kept(given.graph)
     graph, notes = upgrade(given.graph)
     for note in notes:
@@ -138,6 +154,18 @@ def _in_memory(model: ModelProto) -> _Given:
             "tensors (hwfault.graph.session.load_model), or the path of its file"
         )
     return _Given(model, None)
+
+
+def _check_attributes(model: ModelProto) -> None:
+    """Raises GraphError for attributes of a type that no op has, which the library cannot see."""
+    for node in (node for graph in graphs(model.graph) for node in graph.node):
+        known = node.domain in (QUANT_DOMAIN, DOMAIN, *OLD_DOMAINS)
+        for attribute in node.attribute if known else ():
+            if attribute.type not in _ATTRIBUTE_TYPES:
+                raise GraphError(
+                    f"the attribute {attribute.name!r} of the node {node.name!r} ({node.op_type}) is no number, text "
+                    "or list of numbers, and no op of its domain has another"
+                )
 
 
 def _options(threads: int | None, graph_optimization: Optimization, spin: bool) -> onnxruntime.SessionOptions:

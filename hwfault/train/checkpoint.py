@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from hwfault.errors import FileError, ModelError, PlanError
 from hwfault.files import write_atomically
 from hwfault.inject import sites
+from hwfault.own_code import is_code
 from hwfault.train.config import TrainConfig
 from hwfault.train.networks import build
-from hwfault.train.spec import is_code
 
 _CONFIG, _FORMATS = "hwfault.config", "hwfault.formats"
 

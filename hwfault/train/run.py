@@ -10,6 +10,7 @@ from torch import nn
 
 from hwfault.errors import FileError, HwfaultError
 from hwfault.files import output_folder, write_atomically
+from hwfault.own_code import is_code
 from hwfault.profiles.records import read_yaml
 from hwfault.train import checkpoint
 from hwfault.train.config import TrainConfig, changes, merged
@@ -22,7 +23,6 @@ from hwfault.train.loop import with_validation
 from hwfault.train.networks import build
 from hwfault.train.placement import device_type, rank, world
 from hwfault.train.randomness import seeded
-from hwfault.train.spec import is_code
 
 _SPECS = ("network", "data", "augment", "transform")
 

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from hwfault.errors import HwfaultError, ModelError
+from hwfault.own_code import is_code, named
 from hwfault.train import ranks, state
 from hwfault.train.ckpt import AtomicCheckpoints
 from hwfault.train.classifier import Classifier
@@ -27,7 +28,6 @@ from hwfault.train.history import Epoch, check_monitor, columns, monitored, smal
 from hwfault.train.keeping import Keep
 from hwfault.train.phases import Phase, phases_of, prepared
 from hwfault.train.placement import on_all_ranks, placement
-from hwfault.train.spec import is_code, named
 
 _NEEDLESS = (  # warnings of Lightning's about what is meant to be so, and about torch's own parts
     r".*treespec, LeafSpec.*",

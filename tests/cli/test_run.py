@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 import hwfault as package
 from hwfault.graph.session import run, session
+from tests.graph.test_fast import faulted
 from tests.graph.test_qonnx_graphs import X, by_executor, small
 
 from .conftest import good, refused
@@ -163,3 +164,11 @@ def test_it_imports_no_torch(made, tmp_path):
     done = process("run", made / "faulted.onnx", "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
     assert (done.returncode, done.stderr) == (0, b"")
     assert np.load(tmp_path / "y.npy").shape[0] == 2
+
+
+def test_fast_gives_the_same_where_nothing_is_normalized(tmp_path):
+    faulty, x = faulted("digits_cnn")
+    onnx.save(faulty, tmp_path / "g.onnx")
+    np.save(tmp_path / "x.npy", x)
+    asked = ("run", tmp_path / "g.onnx", "--input", tmp_path / "x.npy", "--seed", "5", "--json")
+    assert good(*asked, "--fast").json == good(*asked).json

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hwfault.errors import HwfaultError
+from hwfault.own_code import call_named, named
 from hwfault.train.data.bundled import digits
 from hwfault.train.data.cifar import cifar10, cifar100
 from hwfault.train.data.dataset import Data, Dataset
@@ -12,7 +13,6 @@ from hwfault.train.data.folder import ImageFolder, ImageSplit, image_folder
 from hwfault.train.data.idx import fashion_mnist, mnist
 from hwfault.train.data.npz import load_npz
 from hwfault.train.data.split import MemorySplit, Split
-from hwfault.train.spec import call_named, named
 
 __all__ = [
     "DATA",

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hwfault.errors import HwfaultError
-from hwfault.train.spec import is_code, named
+from hwfault.own_code import is_code, named
 
 _PAD = 4
 _Change = Callable[..., Any]

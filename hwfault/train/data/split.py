@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hwfault.errors import HwfaultError
+from hwfault.own_code import errors_of
 from hwfault.train.data.augment import Augment, crop_flip, named_augmentation
 from hwfault.train.data.draws import SPLIT, permutation, uniform
-from hwfault.train.spec import errors_of
 
 Reader = Callable[[int, Sequence[Tensor]], Iterator[Tensor]]
 _FILLS_AT_MOST = 0.5

@@ -7,12 +7,12 @@ from typing import Any
 from torch import nn
 
 from hwfault.errors import HwfaultError
+from hwfault.own_code import call_named
 from hwfault.train.networks.digits import DigitsCNN, FixedPointActivation, FixedPointWeight, digits_cnn
 from hwfault.train.networks.mobilenet import mobilenet_v1, mobilenet_v1_cifar
 from hwfault.train.networks.resnet import CIFAR_DEPTHS, IMAGENET_BLOCKS, resnet_cifar, resnet_imagenet
 from hwfault.train.networks.small import cnv, mlp, tiny_cnn
 from hwfault.train.randomness import seeded
-from hwfault.train.spec import call_named
 
 __all__ = ["NETWORKS", "DigitsCNN", "FixedPointActivation", "FixedPointWeight", "build", "digits_cnn"]
 

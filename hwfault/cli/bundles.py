@@ -1,0 +1,226 @@
+"""The options that go with bundles: what to write into one, and how to check one."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from hwfault.cli.common import Seeds, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hwfault.bundle.answer import Runner
+    from hwfault.bundle.manifest import Manifest
+    from hwfault.bundle.report import BundleReport
+    from hwfault.plan import FaultPlan
+    from hwfault.train.data.split import Split
+
+_CHECKING = (
+    click.option("--html", type=click.Path(path_type=Path), help="Of a bundle: write the report to this HTML page."),
+    click.option(
+        "--graph", "other", type=click.Path(path_type=Path), help="Of a bundle: this graph, made from one of its own."
+    ),
+    click.option("--runner", "function", help="Another engine in onnxruntime's place: module:function."),
+    click.option(
+        "--runner-command", "command_line", help="The same as a program, given an input and an output .npz file."
+    ),
+    click.option("--runner-url", "url", help="The same behind HTTP: .npz posted, .npz answered."),
+    click.option(
+        "--runner-timeout",
+        "timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds for a batch.  [default: 60]",
+    ),
+    click.option(
+        "--accept",
+        type=click.Choice(["outputs", "codes"]),
+        help="Of a bundle: exit code 0 also if outputs, or codes before faults as well, differ by rounding.",
+    ),
+    click.option("--only", type=click.Choice(["clean", "faulty"]), help="Of a bundle: these runs only."),
+)
+
+
+_RECORDING = (
+    click.option("--bundle", is_flag=True, help="Write graphs, plan, samples, and what PyTorch makes of them."),
+    click.option("--samples", type=click.IntRange(min=1), help="Held-out samples in a bundle.  [default: 16]"),
+    click.option("--seeds", type=Seeds(), help="Fault seeds in a bundle.  [default: 0-2]"),
+    click.option(
+        "--batch-size", type=click.IntRange(min=1), help="Samples at a time in a bundle.  [default: all of them]"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the options for writing a bundle say."""
+
+    bundle: bool
+    samples: int | None
+    seeds: tuple[int, ...] | None
+    batch_size: int | None
+
+    def write(self, out: Path, model: "nn.Module", split: "Split", plan: "FaultPlan | None") -> "Manifest":
+        """Writes the bundle of a network; the split's first samples go along."""
+        import torch
+
+        from hwfault.bundle.record import write_bundle
+
+        if plan is None and self.seeds is not None:
+            raise click.UsageError("--seeds goes with faults: --faults, --ber or --plan")
+        seeds = () if plan is None else self.seeds or (0, 1, 2)
+        index = torch.arange(min(self.samples or 16, len(split)))
+        with progress() as begin:
+            return write_bundle(
+                out,
+                model,
+                split.inputs(index),
+                labels=split.labels[index],
+                plan=plan,
+                seeds=seeds,
+                batch_size=self.batch_size,
+                progress=begin("recording", 1 + len(seeds)),
+            )
+
+
+def recording_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options for writing a bundle; the command is called with them as one argument `recording`."""
+
+    @wraps(command)
+    def with_recording(**given: Any) -> Any:
+        recording = Recording(**{field.name: given.pop(field.name) for field in fields(Recording)})
+        if not recording.bundle and recording != Recording(False, None, None, None):
+            raise click.UsageError("--samples, --seeds and --batch-size go with --bundle")
+        return command(recording=recording, **given)
+
+    for option in reversed(_RECORDING):
+        with_recording = option(with_recording)
+    return with_recording
+
+
+@dataclass(frozen=True)
+class Checking:
+    """What the options for checking a bundle say."""
+
+    html: Path | None = None
+    other: Path | None = None
+    function: str | None = None
+    command_line: str | None = None
+    url: str | None = None
+    timeout: float | None = None
+    accept: Literal["outputs", "codes"] | None = None
+    only: Literal["clean", "faulty"] | None = None
+
+    def runner(self) -> "tuple[Runner, str] | tuple[None, None]":
+        """The runner that the options name and what it is called; raises UsageError for several."""
+        given = [self.function, self.command_line, self.url]
+        if self.other is not None and (self.only is not None or given != [None, None, None]):
+            raise click.UsageError("--graph goes with neither --only nor --runner...: it is clean or faulted itself")
+        if sum(value is not None for value in given) > 1:
+            raise click.UsageError("expected one of --runner, --runner-command and --runner-url")
+        if not any(value is not None for value in given) and self.timeout is not None:
+            raise click.UsageError("--runner-timeout goes with --runner, --runner-command or --runner-url")
+        from hwfault.bundle import runners
+
+        timeout = 60.0 if self.timeout is None else self.timeout
+        if self.function is not None:
+            return runners.by_function(self.function, timeout), f"runner {self.function}"
+        if self.command_line is not None:
+            return runners.by_command(self.command_line, timeout), f"runner {self.command_line}"
+        return (None, None) if self.url is None else (runners.by_url(self.url, timeout), f"runner {self.url}")
+
+
+def checking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options for checking a bundle; the command is called with them as one argument `checking`."""
+
+    @wraps(command)
+    def with_checking(**given: Any) -> Any:
+        own = {field.name: given.pop(field.name) for field in fields(Checking)}
+        return command(checking=Checking(**own), **given)
+
+    for option in reversed(_CHECKING):
+        with_checking = option(with_checking)
+    return with_checking
+
+
+def replay_bundle(
+    path: Path, checking: Checking, seeds: tuple[int, ...] | None, out: Path | None, as_json: bool
+) -> None:
+    """Checks a bundle, prints and writes what was found, and ends the process: exit code 0, or 3 where it differs."""
+    from hwfault.bundle.check import Which, check, runs_of
+    from hwfault.bundle.page import write_page
+    from hwfault.bundle.report import sentence
+    from hwfault.bundle.storage import Bundle
+    from hwfault.graph.session import load_model
+
+    runner, engine = checking.runner()
+    bundle = Bundle.open(path)
+    graph = None if checking.other is None else load_model(checking.other)
+    which: Which = checking.only or "both"
+    with progress() as begin:
+        advance = begin("replaying", len(runs_of(bundle, seeds, which, graph)))
+        report = check(bundle, seeds=seeds, which=which, graph=graph, runner=runner, engine=engine, progress=advance)
+    if out is not None:
+        report.save(out)
+    if checking.html is not None:
+        write_page(checking.html, report)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        _print(report)
+        click.echo(sentence(report))
+    accepted = {"outputs": ("outputs differ",), "codes": ("outputs differ", "codes differ")}.get(
+        checking.accept or "", ()
+    )
+    sys.exit(0 if report.verdict in accepted else report.exit_code)
+
+
+def _print(report: "BundleReport") -> None:
+    from hwfault.bundle.report import run_name
+
+    runs = [
+        [run_name(run.seed).removeprefix("the "), run.predictions, run.predictions_differ, run.outputs_differ]
+        for run in report.runs
+    ]
+    print_table(["run", "predictions", "differ", "outputs differ"], runs)
+    if report.first is None:
+        return
+    run, first = report.first
+    rows = [
+        [s.name, s.words, s.faults_expected, s.faults_seen, s.faults_differ, s.codes_differ]
+        for s in run.sites
+        if s.first is not None
+    ]
+    if rows:
+        click.echo(f"\nsites that differ in {run_name(run.seed)}:")
+        print_table(["site", "words", "faults recorded", "found", "differ", "other codes differ"], rows)
+    if first.words:
+        click.echo(f"\ncodes around word {first.word} of {first.site}, sample {first.sample}:")
+        codes = [
+            [c.word, c.recorded_before, c.recorded_after, _known(c.found_before), _known(c.found_after)]
+            for c in first.words
+        ]
+        print_table(["word", "recorded before", "after", "found before", "after"], codes)
+    if first.faults:
+        click.echo("\nfaults drawn on these words:")
+        hits = [[f.process, f.word, _known(f.bit), _known(f.aux), f.effect] for f in first.faults]
+        print_table(["fault", "word", "bit", "aux", "effect"], hits)
+
+
+def _known(value: int | None) -> object:
+    return "-" if value is None else value
+
+
+def written(out: Path, manifest: "Manifest", as_json: bool) -> None:
+    """Says what a bundle holds."""
+    size = sum(entry.bytes for entry in manifest.files.values())
+    if as_json:
+        print_json({"bundle": str(out), "bytes": size, "sites": len(manifest.sites), "plan": manifest.plan_sha256})
+        return
+    seeds = f", {len(manifest.seeds)} seeds" if manifest.seeds else ", clean"
+    click.echo(f"{out}: {manifest.samples} samples{seeds}, {len(manifest.sites)} sites, {size / 1e6:.1f} MB unpacked")
+    click.echo(f"next: hwfault replay {out}")

@@ -1,0 +1,364 @@
+"""Hardware in the loop: a function, a real process and a real server in onnxruntime's place."""
+
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwfault.bundle import runners
+from hwfault.bundle.check import check
+from hwfault.bundle.report import sentence
+from hwfault.codes import CodeFormat, integers
+from hwfault.errors import HwfaultError, PlanError
+
+from . import engines
+from .bundles import SAMPLES, SEEDS, opened, written
+
+ENGINES = "tests.bundle.engines"
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    """A server on this machine is asked without any proxy that the environment names."""
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def test_a_right_engine_passes_clean_and_faulty(whole):
+    seen = []
+
+    def runner(arrays):
+        seen.append({name: (values.dtype, values.shape) for name, values in arrays.items()})
+        return engines.emulated(arrays, whole)
+
+    report = check(opened(whole), runner=runner, engine="board 7")
+    assert (report.verdict, report.engine) == ("pass", "board 7")
+    assert [run.seed for run in report.runs] == [None, *SEEDS]
+    numbers = {"hwfault_seed": (np.int64, ()), "hwfault_first_sample": (np.int64, ())}
+    assert seen[0] == {"input": (np.float32, (SAMPLES, 2, 6, 6))}
+    assert seen[1] == seen[2] == {**seen[0], **numbers}
+
+
+def test_where_an_engine_first_differs(whole):
+    def runner(arrays):
+        out = engines.emulated(arrays, whole)
+        if "hwfault_seed" in arrays:
+            out[4, 3] += 1
+        return {"output": out}
+
+    report = check(opened(whole), runner=runner)
+    run, first = report.first
+    assert (report.verdict, report.exit_code, run.seed) == ("outputs differ", 3, SEEDS[0])
+    assert (first.kind, first.sample, first.word, first.found) == ("output", 4, 3, first.recorded + 1)
+    assert run.outputs_max_difference == 1
+    assert "the output of sample 4, number 3: recorded" in sentence(report)
+
+
+def test_an_engine_that_only_classifies(whole):
+    """An accelerator that gives nothing but classes; minus zero and zero are the same number to one with scores."""
+    right = check(opened(whole), runner=lambda arrays: engines.emulated(arrays, whole).argmax(1))
+    assert right.verdict == "pass"
+    assert all(run.outputs == 0 and run.predictions == SAMPLES for run in right.runs)
+    wrong = check(opened(whole), runner=lambda arrays: {"prediction": np.full(SAMPLES, 9)})
+    assert wrong.first[1].kind == "prediction"
+    assert wrong.runs[0].predictions_differ == SAMPLES
+    assert wrong.runs[0].correct_found == 0
+    zeros = check(opened(whole), runner=lambda arrays: engines.emulated(arrays, whole) + np.float32(0))
+    assert zeros.verdict == "pass"
+
+
+def recorded_sites(bundle, seed, form):
+    """What an engine that tells of its sites would answer: integers, codes as stored, or values."""
+    file = bundle.tensors("clean.safetensors" if seed is None else f"seed-{seed}.safetensors")
+    clean = bundle.tensors("clean.safetensors")
+    site = next(entry.site for entry in bundle.manifest.sites if entry.site.name == "2.act_quant")
+    codes = file.get("2.act_quant#0.before", clean["2.act_quant#0.codes"]).astype(np.uint32)
+    if seed is not None:
+        codes.ravel()[file["2.act_quant#0.at"]] = file["2.act_quant#0.after"]
+    whole = integers(codes, CodeFormat(site.bit_width, site.signed)).reshape(SAMPLES, 3, 4, 4)
+    return {
+        "integers": whole.astype(np.int16),
+        "codes": codes.reshape(whole.shape).astype(np.uint8),
+        "values": (whole * clean["2.act_quant#0.scale"]).astype(np.float32),
+    }[form]
+
+
+@pytest.mark.parametrize("form", ["integers", "codes", "values"])
+def test_an_engine_that_tells_of_its_sites(whole, form):
+    """Reference points inside the network: the first that differs is named, with the faults drawn around it."""
+    bundle = opened(whole)
+    seeds = {seed - 2**64 if seed >> 63 else seed: seed for seed in SEEDS}
+
+    def runner(arrays, wrong):
+        seed = seeds[int(arrays["hwfault_seed"])] if "hwfault_seed" in arrays else None
+        site = recorded_sites(bundle, seed, form)
+        if wrong and seed is not None:
+            site[3, 2, 1, 0] = site[3, 2, 1, 0] + 1 if site[3, 2, 1, 0] == 0 else 0
+        return {"2.act_quant": site, "output": engines.emulated(arrays, whole)}
+
+    right = check(bundle, runner=partial(runner, wrong=False))
+    assert right.verdict == "pass"
+    assert [site.name for site in right.runs[1].sites] == ["2.act_quant"]
+    assert right.runs[1].sites[0].faults_expected == right.runs[1].sites[0].faults_seen > 0
+    report = check(bundle, runner=partial(runner, wrong=True))
+    run, first = report.first
+    assert (report.verdict, run.seed) == ("codes differ", SEEDS[0])
+    assert (first.kind, first.site, first.sample, first.word) == ("site", "2.act_quant", 3, 2 * 16 + 4)
+    assert all(codes.found_before is None for codes in first.words)
+    assert "2.act_quant (1 of 1), sample 3, word 36: code after the faults recorded" in sentence(report)
+
+
+def test_sites_in_other_shapes(tmp_path):
+    """Integers in any shape that has the words in order; values where one scale is for all, or in the graph's shape."""
+    bundle = opened(written(tmp_path / "b", "per_channel"))
+    clean = bundle.tensors("clean.safetensors")
+    site = next(entry.site for entry in bundle.manifest.sites if entry.site.name == "1.weight_quant")
+    whole = integers(clean["1.weight_quant#0.codes"], CodeFormat(site.bit_width, site.signed))
+
+    def verdict(values):
+        answer = {"1.weight_quant": values, "output": clean["output"]}
+        return check(bundle, which="clean", runner=lambda arrays: answer).verdict
+
+    scale = clean["1.weight_quant#0.scale"]
+    assert scale.size == 4
+    assert verdict(whole.ravel()) == verdict(whole.reshape(4, 2, 3, 3)) == "pass"
+    assert verdict((whole.reshape(4, 2, 3, 3) * scale).astype(np.float32)) == "pass"
+    with pytest.raises(HwfaultError, match="its channels have scales of their own"):
+        verdict(whole.astype(np.float32))
+    with pytest.raises(HwfaultError, match="expected 72 values: 72 words of 1 samples"):
+        verdict(whole[:, :9])
+
+
+WRONG = {
+    "raises": "raised NoBoard: it is on fire .*engines.py, line",
+    "wrong_shape": r"the output has the shape \[7, 5\], recorded was \[6, 5\]",
+    "words": "answered 'output' with <U3, expected numbers",
+    "nothing": "answered nothing, expected outputs",
+    "unknown": "answered with 'ouput', expected 'output', 'prediction' or sites",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_functions_that_answer_wrongly(whole, name):
+    with pytest.raises((HwfaultError, PlanError), match=WRONG[name]):
+        check(opened(whole), runner=runners.by_function(f"{ENGINES}:{name}", 60))
+
+
+def test_a_function_that_hangs(whole):
+    with pytest.raises(HwfaultError, match=r"did not answer within 0\.2 s; give it more time with --runner-timeout"):
+        check(opened(whole), runner=runners.by_function(f"{ENGINES}:hangs", 0.2))
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("tests.bundle.nowhere:run", "cannot be imported"),
+        (f"{ENGINES}:run", "has no function 'run'"),
+        (f"{ENGINES}:NOT_A_FUNCTION", "has no function"),
+        ("run", "expected module:function"),
+    ],
+)
+def test_functions_that_are_not_there(spec, words):
+    with pytest.raises(HwfaultError, match=words):
+        runners.by_function(spec, 1)
+
+
+def command(mode, folder):
+    return f"{sys.executable} {Path(engines.__file__)} {mode} '{folder}'"
+
+
+def test_a_command(whole):
+    report = check(opened(whole), runner=runners.by_command(command("right", whole), 120))
+    assert report.verdict == "pass"
+
+
+COMMANDS = {
+    "fails": "ended with exit code 1; it said: no board is connected",
+    "silent": r"wrote no output\.npz, its last argument",
+    "garbage": r"answered 14 bytes that are no \.npz file",
+    "pickle": "answered with a file: holds object, expected numbers",
+}
+
+
+@pytest.mark.parametrize("mode", COMMANDS)
+def test_commands_that_answer_wrongly(whole, mode):
+    with pytest.raises(HwfaultError, match=COMMANDS[mode]):
+        check(opened(whole), which="clean", runner=runners.by_command(command(mode, whole), 120))
+
+
+def test_a_command_that_hangs_is_ended_with_its_children(whole, tmp_path):
+    """The shell's child, which is the one that sleeps, holds a file open until it is gone."""
+    pid = tmp_path / "pid"
+    script = tmp_path / "hangs.sh"
+    script.write_text(f"#!/bin/sh\necho waiting for the board\nsleep 60 &\necho $! > {pid}\nwait\n")
+    script.chmod(0o755)
+    with pytest.raises(HwfaultError, match=r"did not answer within 2 s.*it said: waiting for the board"):
+        check(opened(whole), runner=runners.by_command(str(script), 2))
+    child = Path(f"/proc/{pid.read_text().strip()}/stat")
+    for _ in range(100):  # a process that was killed is gone when its parent has seen it
+        if not child.exists() or child.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the child lives on")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "is empty"), ("a 'b", "cannot be read"), ("/no/such/program x", "cannot be run")],
+    ids=["empty", "quote", "absent"],
+)
+def test_commands_that_are_none(whole, text, words):
+    with pytest.raises(HwfaultError, match=words):
+        check(opened(whole), runner=runners.by_command(text, 5))
+
+
+class Board(BaseHTTPRequestHandler):
+    """A server in front of an accelerator; `mode` and `folder` are set on a class of its own."""
+
+    mode, folder = "right", None
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        getattr(self, self.mode)(body)
+
+    def answer(self, content, code=200, **headers):
+        self.send_response(code)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def right(self, body):
+        with np.load(io.BytesIO(body)) as arrays:
+            output = engines.emulated({name: arrays[name] for name in arrays.files}, self.folder)
+        packed = io.BytesIO()
+        np.savez(packed, output=output)
+        self.answer(packed.getvalue())
+
+    def error(self, body):
+        self.answer(b"no board is connected", 503)
+
+    def garbage(self, body):
+        self.answer(b"<html>hello</html>")
+
+    def redirect(self, body):
+        self.answer(b"", 302, Location="/elsewhere")
+
+    def hangs(self, body):
+        self.server.waiting.wait(30)
+
+    def drips(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        while not self.server.waiting.wait(0.05):
+            try:
+                self.wfile.write(b"x")
+            except OSError:
+                return
+
+    def short(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"PK")
+
+    def bomb(self, body):
+        """A small archive with an array of more than the limit by its header."""
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("output.npy", "w") as stream:
+            head = {"descr": "<f4", "fortran_order": False, "shape": (runners.LARGEST_ANSWER,)}
+            np.lib.format.write_array_header_1_0(stream, head)
+            for _ in range(2):
+                stream.write(bytes(1 << 20))
+        self.answer(packed.getvalue())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def board(whole):
+    """Starts a server that behaves in a mode: its URL."""
+    servers = []
+
+    def start(mode):
+        handler = type("Handler", (Board,), {"mode": mode, "folder": whole})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.waiting = threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/run"
+
+    yield start
+    for server in servers:
+        server.waiting.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_endpoint(whole, board):
+    assert check(opened(whole), runner=runners.by_url(board("right"), 60)).verdict == "pass"
+
+
+ANSWERS = {
+    "error": "answered 503 Service Unavailable: no board is connected",
+    "garbage": r"answered 18 bytes that are no \.npz file",
+    "redirect": "answered 302 Found",
+    "hangs": "did not answer within 0.5 s",
+    "drips": "did not answer within 0.5 s",
+    "short": r"answered 2 bytes that are no \.npz file",
+    "bomb": r"by its header, but 2097152 bytes of content",
+}
+
+
+@pytest.mark.parametrize("mode", ANSWERS)
+def test_endpoints_that_answer_wrongly(whole, board, mode):
+    timeout = 0.5 if mode in ("hangs", "drips") else 60
+    with pytest.raises(HwfaultError, match=ANSWERS[mode]):
+        check(opened(whole), which="clean", runner=runners.by_url(board(mode), timeout))
+
+
+def test_an_answer_that_unpacks_to_too_much(whole, board, monkeypatch):
+    monkeypatch.setattr(runners, "LARGEST_ANSWER", 1000)
+    with pytest.raises(HwfaultError, match=r"answered [0-9]+ bytes, expected at most 1000"):
+        check(opened(whole), which="clean", runner=runners.by_url(board("bomb"), 60))
+
+
+def test_endpoints_that_are_none(whole):
+    for url in ("file:///etc/passwd", "ftp://host/x", "board:80", ""):
+        with pytest.raises(HwfaultError, match="expected http"):
+            runners.by_url(url, 1)
+    for url in ("http://127.0.0.1:1/run", "http://", "http://[::1", "http://a b/"):
+        with pytest.raises(HwfaultError, match="cannot be asked"):
+            check(opened(whole), which="clean", runner=runners.by_url(url, 5))
+
+
+def test_a_process_that_replays_a_bundle_imports_no_pytorch(whole):
+    """In a fresh process, through the command line, with onnxruntime and with a runner."""
+    code = f"""
+import sys
+from hwfault.cli import main
+for rest in ([], ["--runner", "tests.bundle.engines:wrong_shape"]):
+    try:
+        main(["replay", {str(whole)!r}, *rest])
+    except SystemExit as end:
+        print("code", end.code)
+print("heavy", sorted({{"torch", "brevitas", "lightning", "qonnx"}} & set(sys.modules)))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in [os.getcwd(), *sys.path] if p)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith(("code", "heavy"))] == [
+        "code 0",
+        "code 1",
+        "heavy []",
+    ]
