@@ -269,7 +269,7 @@ def started(*arguments):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_to_the_same_results(run, tmp_path, how):
     out = tmp_path / "out"
-    arguments = ["evaluate", run, "--ber", 0.03, "--seeds", "0-399", "--batch-size", 90, "--out", out]
+    arguments = ["evaluate", run, "--ber", 0.03, "--seeds", "0-3999", "--batch-size", 90, "--out", out]
     process = started(*arguments)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
@@ -280,7 +280,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_results(run, tmp_path, how):
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0, "it was not done yet"
     done = (out / "trials.jsonl").read_bytes().count(b"\n") - 1
-    assert 4 < done < 400
+    assert 4 < done < 4000
     assert listing(out) == ["trials.jsonl"]
     if how is signal.SIGINT:
         assert "Traceback" not in said
