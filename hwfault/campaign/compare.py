@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from hwfault.campaign.store import differences
 from hwfault.campaign.trials import Difference, Trials, paired
+from hwfault.differences import MISSING, differences
 from hwfault.errors import HwfaultError
 from hwfault.profiles.records import Record
 
@@ -41,29 +41,26 @@ def otherwise(configurations: Mapping[str, Record]) -> dict[str, tuple[str, ...]
     return {key: tuple(_text(_at(record, key)) for record in records) for key in keys}
 
 
-_MISSING = object()
-
-
 def _at(value: Any, key: str) -> Any:
     """What a dotted key leads to; names in a mapping may have dots too, so that longer parts are tried."""
     parts = key.split(".")
     for length in range(1, len(parts) + 1):
         inner = _inner(value, ".".join(parts[:length]))
-        if inner is not _MISSING:
+        if inner is not MISSING:
             return inner if length == len(parts) else _at(inner, ".".join(parts[length:]))
-    return _MISSING
+    return MISSING
 
 
 def _inner(value: Any, name: str) -> Any:
     if isinstance(value, Record):
-        return getattr(value, name, _MISSING)
+        return getattr(value, name, MISSING)
     if isinstance(value, list | tuple):
-        return value[int(name)] if name.isdecimal() and int(name) < len(value) else _MISSING
-    return value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
+        return value[int(name)] if name.isdecimal() and int(name) < len(value) else MISSING
+    return value.get(name, MISSING) if isinstance(value, dict) else MISSING
 
 
 def _text(value: Any) -> str:
-    if value is _MISSING or value is None or value in ((), [], {}):
+    if value is MISSING or value is None or value in ((), [], {}):
         return "-"
     return value if isinstance(value, str) else json.dumps(_brief(value))
 

@@ -21,7 +21,7 @@ Faults = FaultPlan | Sequence[FaultModel]
 
 
 class Point(Record):
-    """The faults of some trials: fault models, or a plan; of these only what strikes one `site` or one `bit`, if given.
+    """The faults of some trials: fault models, or a plan; of these only what strikes one `site`, one `bit`, or both.
 
     `labels` tell the point from the others of its campaign.
     """
@@ -45,9 +45,8 @@ class Point(Record):
 
     def part(self, plan: FaultPlan) -> FaultPlan:
         """What of a plan the point wants."""
-        if self.site is not None:
-            return only_site(plan, self.site)
-        return plan if self.bit is None else only_bit(plan, self.bit)
+        there = plan if self.site is None else only_site(plan, self.site)
+        return there if self.bit is None else only_bit(there, self.bit)
 
 
 def at_rates(rates: Iterable[float], sites: Any = "*") -> list[Point]:
@@ -104,6 +103,15 @@ def each_bit(faults: Faults, plan: FaultPlan) -> list[Point]:
     for bit in planes:
         only_bit(plan, bit)
     return [Point.of(faults, labels={"bit": bit}, bit=bit) for bit in reversed(planes)]
+
+
+def each_bit_of_each_site(faults: Faults, plan: FaultPlan, name: str = "*") -> list[Point]:
+    """Each bit plane of each site alone whose name matches a glob; raises what `each_site` and `each_bit` raise."""
+    return [
+        Point.of(faults, labels=there.labels | plane.labels, site=there.site, bit=plane.bit)
+        for there in each_site(faults, plan, name)
+        for plane in each_bit(faults, there.part(plan))
+    ]
 
 
 def only_site(plan: FaultPlan, name: str) -> FaultPlan:

@@ -15,6 +15,7 @@ from torch import nn
 from hwfault.campaign.campaign import Campaign
 from hwfault.campaign.points import Point
 from hwfault.campaign.trials import Trial
+from hwfault.differences import MISSING, differences
 from hwfault.errors import FileError, ModelError
 from hwfault.inject import ProtectionCounts
 from hwfault.inject.statistics import SiteStatistics
@@ -82,29 +83,36 @@ class Store:
                 raise FileError(f"{self._path}: larger than {_LARGEST} bytes, expected trials of hwfault evaluate")
             self._file.seek(0)
             content = self._file.read()
-            whole = content[: content.rfind(b"\n") + 1]
-            self._file.truncate(len(whole))
+        whole = content[: content.rfind(b"\n") + 1]
         lines = whole.splitlines()
+        header = {"format": _FORMAT, "question": question}
+        if lines:
+            self._check(_parsed(self._path, 1, lines[0]), question)
+        elif not _encoded(header).startswith(content):  # not what a process killed at its very beginning leaves
+            raise self._foreign()
+        with self._explained():
+            self._file.truncate(len(whole))
         if not lines:
-            self._write({"format": _FORMAT, "question": question})
-            return
-        self._check(_parsed(self._path, 1, lines[0]), question)
+            self._write(header)
         for number, line in enumerate(lines[1:], 2):
             key, trial = _trial(self._path, number, line)
             self._trials[key, trial.seed] = trial
 
     def _check(self, header: Any, question: dict[str, Any]) -> None:
         if not isinstance(header, dict) or header.get("format") != _FORMAT or "question" not in header:
-            raise FileError(f"{self._path}: does not hold trials of hwfault evaluate; choose another folder with --out")
+            raise self._foreign()
         if found := differences(header["question"], question):
             raise FileError(
                 f"{self._path}: holds the trials of another question, which differs in\n{_listed(found)}\n"
                 "choose another folder with --out, or remove this one's trials"
             )
 
+    def _foreign(self) -> FileError:
+        return FileError(f"{self._path}: does not hold trials of hwfault evaluate; choose another folder with --out")
+
     def _write(self, data: Mapping[str, Any]) -> None:
         with self._explained():
-            self._file.write(json.dumps(data).encode() + b"\n")
+            self._file.write(_encoded(data))
             self._file.flush()
 
     @contextmanager
@@ -117,28 +125,20 @@ class Store:
             ) from None
 
 
-def differences(first: Any, second: Any, place: str = "") -> dict[str, tuple[str, str]]:
-    """Where two nests of mappings and lists differ: the dotted key and both values, "-" for one that is missing."""
-    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        first, second = (dict(enumerate(values)) for values in (first, second))
-    if isinstance(first, dict) and isinstance(second, dict):
-        both = ((key, first.get(key, _MISSING), second.get(key, _MISSING)) for key in dict.fromkeys((*first, *second)))
-        parts = (differences(old, new, f"{place}.{key}" if place else str(key)) for key, old, new in both)
-        return {key: value for part in parts for key, value in part.items()}
-    return {} if first == second else {place: (_short(first), _short(second))}
+def _encoded(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data).encode() + b"\n"
 
 
-_MISSING = object()
 _MOST = 8
 
 
-def _listed(found: Mapping[str, tuple[str, str]]) -> str:
-    lines = [f"  {key}: {old} there, {new} now" for key, (old, new) in found.items()]
+def _listed(found: Mapping[str, tuple[Any, Any]]) -> str:
+    lines = [f"  {key}: {_short(old)} there, {_short(new)} now" for key, (old, new) in found.items()]
     return "\n".join([*lines[:_MOST], *([f"  and {len(lines) - _MOST} more"] if len(lines) > _MOST else [])])
 
 
 def _short(value: Any) -> str:
-    text = "-" if value is _MISSING else value if isinstance(value, str) else json.dumps(value)
+    text = "-" if value is MISSING else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -13,31 +13,10 @@ from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from hwfault.graph.report import ReplayReport
     from hwfault.plan import FaultPlan, Site
-    from hwfault.train import TrainConfig
-    from hwfault.train.data import Data, Split
 
-data_folder_option = click.option(
-    "--data-folder", type=click.Path(path_type=Path), help="Where the files of a published data set or images lie."
-)
-transform_option = click.option("--transform", help="The transform of a run's images, which is code: module:function.")
-workers_option = click.option(
-    "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Threads that read images ahead."
-)
-split_option = click.option(
-    "--split",
-    type=click.Choice(["test", "validation"]),
-    default="test",
-    show_default=True,
-    help="What to measure on: the samples held out for tests, or those that the run split off for validation.",
-)
-batch_size_option = click.option("--batch-size", type=click.IntRange(min=1), default=512, show_default=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of a table.")
-network_option = click.option("--network", help="The network of a run, if it is your own code: module:function.")
-data_option = click.option("--data", help="Other data than the run's: digits, an .npz file, or module:function.")
 
 
 class Seeds(click.ParamType[Any]):
@@ -79,9 +58,14 @@ class Rates(click.ParamType[Any]):
             self.fail(f"{value!r} is not a list of rates, expected e.g. 0,0.001,0.03", param, ctx)
 
 
-seeds_option = click.option(
-    "--seeds", type=Seeds(), default="0-19", show_default=True, help="Fault seeds: one trial each."
-)
+def seeds_option(default: str, each: str) -> Callable[..., Any]:
+    """The option --seeds, whose help says what there is of each."""
+    return click.option("--seeds", type=Seeds(), default=default, show_default=True, help=f"Fault seeds: {each}.")
+
+
+def batch_size_option(default: int) -> Callable[..., Any]:
+    """The option --batch-size."""
+    return click.option("--batch-size", type=click.IntRange(min=1), default=default, show_default=True)
 
 
 def given_plan(
@@ -131,73 +115,6 @@ def progress(*, shown: bool = True) -> Iterator[Callable[[str, int], Callable[[]
             return lambda: display.advance(task)
 
         yield begin
-
-
-def load_run(
-    run: Path, network: str | None, data: str | None, *, folder: Path | None = None, transform: str | None = None
-) -> "tuple[nn.Module, TrainConfig, Data]":
-    """The network of a run's folder or checkpoint in evaluation mode, its configuration, and its data or the given.
-
-    The configuration is the run's own; the data's `folder` and `transform` take the place of its own, where given.
-    """
-    from hwfault.train import checkpoint
-    from hwfault.train.folder import CHECKPOINT
-    from hwfault.train.run import check_runs, load_data
-
-    model, config = checkpoint.load(run / CHECKPOINT if run.is_dir() else run, network)
-    wanted = config
-    if data not in (None, config.data):  # whose files the run's folder does not hold
-        wanted = wanted.model_copy(update={"data_folder": None, "image_size": None, "transform": None})
-    given = {"data": data, "data_folder": None if folder is None else str(folder), "transform": transform}
-    for key in ("data", "transform"):
-        _refuse_code(run, key, getattr(wanted, key), given[key])
-    loaded = load_data(wanted.model_copy(update={key: value for key, value in given.items() if value is not None}))
-    check_runs(model, loaded)
-    return model, config, loaded
-
-
-def _refuse_code(run: Path, key: str, stored: str | None, given: str | None) -> None:
-    from hwfault.errors import FileError
-    from hwfault.train.spec import is_code
-
-    if given is None and stored is not None and is_code(stored):
-        raise FileError(
-            f"{run}: was trained on the {key} {stored!r}; code that a file names is not run, so name it yourself "
-            f"(--{key} {stored}) if you trust it"
-        )
-
-
-def split_of(data: "Data", config: "TrainConfig", which: str) -> "Split":
-    """The split that --split names; raises HwfaultError where a run has none for validation."""
-    from hwfault.train.loop import with_validation
-
-    if which == "test":
-        return data.test
-    held = data.validation if data.validation is not None else with_validation(data, config).validation
-    if held is None:
-        raise HwfaultError(
-            "--split validation: the run split no samples off for validation; expected one that was trained with "
-            "--validation, or measure on its test samples (--split test)"
-        )
-    return held
-
-
-def list_sites(source: str, network: str | None) -> "list[Site]":
-    """The sites of a network's name, of a run or checkpoint, or of a graph."""
-    if source.endswith(".onnx"):
-        from hwfault.graph.qonnxgraph import graph_sites
-        from hwfault.graph.session import load_model
-
-        return [entry.site for entry in graph_sites(load_model(source))]
-    from hwfault.inject import sites
-
-    path = Path(source)
-    if path.exists():
-        model, _, data = load_run(path, network, None)
-        return sites(model, data.example)
-    from hwfault.train.networks import build
-
-    return sites(build(source))
 
 
 def verdict(report: "ReplayReport") -> str:

@@ -6,24 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hwfault.cli.common import (
-    Rates,
-    batch_size_option,
-    data_folder_option,
-    data_option,
-    json_option,
-    load_run,
-    network_option,
-    print_json,
-    print_table,
-    progress,
-    seeds_option,
-    split_of,
-    split_option,
-    transform_option,
-    workers_option,
-)
-from hwfault.cli.measuring import Begin, measured, warn_of_one_seed
+from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
+from hwfault.cli.measuring import Begin, Measuring, measured, measuring_options, warn_of_one_seed
+from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
     from hwfault.campaign import Campaign, Point, Trials
@@ -34,32 +19,13 @@ if TYPE_CHECKING:
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@network_option
-@data_option
-@data_folder_option
-@transform_option
-@split_option
+@run_options
 @click.option("--rates", type=Rates(), default="0,0.001,0.003,0.01,0.03", show_default=True, help="Bit error rates.")
 @click.option("--select", default="*", show_default=True, help="The sites that bit errors strike, a glob on names.")
-@seeds_option
-@batch_size_option
-@workers_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for results, picture, and trials to go on from.")
+@measuring_options
 @json_option
 def command(
-    runs: tuple[Path, ...],
-    network: str | None,
-    data: str | None,
-    data_folder: Path | None,
-    transform: str | None,
-    split: str,
-    rates: tuple[float, ...],
-    select: str,
-    seeds: tuple[int, ...],
-    batch_size: int,
-    workers: int,
-    out: Path | None,
-    as_json: bool,
+    runs: tuple[Path, ...], trusted: Trusted, rates: tuple[float, ...], select: str, how: Measuring, as_json: bool
 ) -> None:
     """Accuracy of each RUN (a folder of `hwfault train`, or a checkpoint) against the bit error rate.
 
@@ -69,42 +35,29 @@ def command(
     from hwfault.campaign import Campaign
     from hwfault.campaign.compare import compared, names_of, otherwise
     from hwfault.campaign.points import at_rates
-    from hwfault.files import output_folder
 
-    folder = None if out is None else output_folder(out)
+    folder = how.folder()
     points = at_rates(rates, select)
     configs: dict[str, TrainConfig] = {}
     campaigns: dict[str, Campaign] = {}
     for name, run in zip(names_of(runs), runs, strict=True):
-        own = _own_code(run, network=network, transform=transform)
-        model, configs[name], loaded = load_run(
-            run, own["network"], data, folder=data_folder, transform=own["transform"]
-        )
-        on = split_of(loaded, configs[name], split)
-        campaigns[name] = Campaign(model, on, batch_size=batch_size, workers=workers)
+        model, configs[name], loaded = trusted.needed_by(run).load(run)
+        on = how.split_of(loaded, configs[name])
+        campaigns[name] = Campaign(model, on, batch_size=how.batch_size, workers=how.workers)
         for point in points:
             campaigns[name].plan(point)  # what does not fit one of the runs is told before the first trial
-    seen = {name: f"{data or config.data} {split}" for name, config in configs.items()}
+    seen = {name: f"{trusted.data or config.data} {how.split}" for name, config in configs.items()}
     with progress() as begin:
-        found = {name: (seen[name], _trials(name, c, points, seeds, begin, folder)) for name, c in campaigns.items()}
-    table, changed = compared(found), otherwise(configs)
+        trials = {name: _trials(name, c, points, how.seeds, begin, folder) for name, c in campaigns.items()}
+    table = compared({name: (seen[name], points) for name, points in trials.items()})
+    changed = otherwise(configs)
     if folder is not None:
         _write(folder, table, changed)
     if as_json:
         print_json({"runs": [run.to_data() for run in table], "configurations": changed})
     else:
         _print(table, changed)
-    warn_of_one_seed(seeds)
-
-
-def _own_code(run: Path, **given: str | None) -> dict[str, str | None]:
-    """Those of the code that the user named that the run needs."""
-    from hwfault.train import checkpoint
-    from hwfault.train.folder import CHECKPOINT
-    from hwfault.train.spec import is_code
-
-    config = checkpoint.configuration(run / CHECKPOINT if run.is_dir() else run)
-    return {key: spec if is_code(getattr(config, key) or "") else None for key, spec in given.items()}
+    warn_of_one_seed(how.seeds)
 
 
 def _trials(

@@ -7,25 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hwfault.cli.common import (
-    Rates,
-    batch_size_option,
-    data_folder_option,
-    data_option,
-    json_option,
-    load_run,
-    network_option,
-    print_json,
-    print_table,
-    progress,
-    seeds_option,
-    split_of,
-    split_option,
-    transform_option,
-    workers_option,
-)
+from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
-from hwfault.cli.measuring import measured, statistics_tables, warn_of_one_seed
+from hwfault.cli.measuring import Measuring, measured, measuring_options, statistics_tables, warn_of_one_seed
+from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
     from hwfault.campaign import Campaign, Point, Trials
@@ -63,9 +48,9 @@ class _Asked:
     def check(self) -> None:
         """Raises UsageError for options that contradict each other."""
         ways = {"--rates": self.rates is not None, "--sweep": self.sweep is not None}
-        ways |= {"--by-site": self.by_site is not None, "--by-bit": self.by_bit}
-        chosen = [option for option, given in ways.items() if given]
-        if len(chosen) > 1:
+        parts = {"--by-site": self.by_site is not None, "--by-bit": self.by_bit}
+        chosen = [option for option, given in (ways | parts).items() if given]
+        if len(chosen) > 1 and any(ways.values()):
             raise click.UsageError(f"{' and '.join(chosen)} were given together, expected one of them")
         if self.rates is not None and (self.given.anything or self.plans):
             raise click.UsageError("--rates and --faults, --ber or --plan were both given, expected one of them")
@@ -93,7 +78,7 @@ class _Asked:
     def points(self, campaign: "Campaign", lists: "Mapping[str, Faults]") -> "list[Point]":
         """The points of the campaign."""
         from hwfault.campaign import Point
-        from hwfault.campaign.points import at_operating_points, at_rates, each_bit, each_site
+        from hwfault.campaign.points import at_operating_points, at_rates, each_bit, each_bit_of_each_site, each_site
 
         if self.rates is not None:
             return at_rates(self.rates, self.given.selected)
@@ -104,16 +89,14 @@ class _Asked:
             return [Point.of(faults, labels={"faults": name}) for name, faults in named.items()]
         (faults,) = lists.values()
         plan = campaign.whole_plan(Point.of(faults))
-        return each_bit(faults, plan) if self.by_site is None else each_site(faults, plan, self.by_site)
+        if self.by_site is None:
+            return each_bit(faults, plan)
+        return (each_bit_of_each_site if self.by_bit else each_site)(faults, plan, self.by_site)
 
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
-@network_option
-@data_option
-@data_folder_option
-@transform_option
-@split_option
+@run_options
 @many_fault_options
 @click.option("--plan", "plans", multiple=True, help="A saved plan (.json); several are compared; LABEL=... names one.")
 @click.option("--rates", type=Rates(), help="Sweep symmetric bit errors over these rates, e.g. 0,0.001,0.03.")
@@ -121,23 +104,16 @@ class _Asked:
 @click.option(
     "--by-site", is_flag=False, flag_value="*", metavar="[GLOB]", help="Each site (whose name matches) struck alone."
 )
-@click.option("--by-bit", is_flag=True, help="Each bit plane struck alone.")
+@click.option("--by-bit", is_flag=True, help="Each bit plane struck alone; with --by-site, of each site.")
 @click.option(
     "--statistics", is_flag=True, help="Print what the faults do at each site: rate, flips of each bit, RMSE."
 )
-@seeds_option
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first so many samples.  [default: all]")
-@batch_size_option
-@workers_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for results, pictures, and trials to go on from.")
+@measuring_options
 @json_option
 def command(
     run: Path,
-    network: str | None,
-    data: str | None,
-    data_folder: Path | None,
-    transform: str | None,
-    split: str,
+    trusted: Trusted,
     given: Given,
     plans: tuple[str, ...],
     rates: tuple[float, ...] | None,
@@ -145,11 +121,8 @@ def command(
     by_site: str | None,
     by_bit: bool,
     statistics: bool,
-    seeds: tuple[int, ...],
     samples: int | None,
-    batch_size: int,
-    workers: int,
-    out: Path | None,
+    how: Measuring,
     as_json: bool,
 ) -> None:
     """Accuracy of RUN (a folder of `hwfault train`, or a checkpoint) on its held-out data, under faults or without.
@@ -160,23 +133,25 @@ def command(
     """
     from hwfault.campaign import Campaign, report
     from hwfault.campaign.store import question
-    from hwfault.files import output_folder
 
-    folder = None if out is None else output_folder(out)
+    folder = how.folder()
     asked = _Asked(given, plans, rates, sweep, by_site, by_bit)
     asked.check()
     lists = asked.lists()
-    model, config, held_out = load_run(run, network, data, folder=data_folder, transform=transform)
-    on = split_of(held_out, config, split)
+    model, config, data = trusted.load(run)
+    on = how.split_of(data, config)
     first = None if samples is None else range(min(samples, len(on)))
-    how = {"device": given.device, "batch_size": batch_size, "workers": workers, "statistics": statistics}
-    campaign = Campaign(model, on, indices=first, **how)  # type: ignore[arg-type]
+    rest = {"device": given.device, "batch_size": how.batch_size, "workers": how.workers, "statistics": statistics}
+    campaign = Campaign(model, on, indices=first, **rest)  # type: ignore[arg-type]
     points = asked.points(campaign, lists)
-    told = {"network": network or config.network, "data": data or config.data, "split": split}
+    for point in points:
+        campaign.whole_plan(point, how.seeds[0])  # what does not fit is told before the first trial
+    names = {"network": trusted.network or config.network, "data": trusted.data or config.data}
+    told = {**names, "split": how.split}
     why = {} if folder is None else question(campaign, points, **told)
     kept = None if folder is None else folder / "trials.jsonl"
     with progress() as begin:
-        results = measured(campaign, points, seeds, what="evaluating", begin=begin, kept=kept, question=why)
+        results = measured(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept, question=why)
     if by_site is not None:
         results.sort(key=lambda point: point.mean)
     if folder is not None:
@@ -186,7 +161,7 @@ def command(
         print_json([point.to_data() for point in results])
     else:
         _print(results, asked)
-    warn_of_one_seed(seeds)
+    warn_of_one_seed(how.seeds)
 
 
 def _draw(path: Path, results: "Sequence[Trials]", asked: _Asked, run: str, network: str) -> None:
@@ -216,11 +191,13 @@ def _axis_label(axis: str, lists: "Iterable[Sequence[FaultModel]]") -> str:
 
 
 def _name(point: "Trials") -> str:
-    return f"bit {point.labels['bit']}" if "bit" in point.labels else str(next(iter(point.labels.values())))
+    parts = {key: value for key, value in point.labels.items() if key in ("site", "bit")} or point.labels
+    return " ".join(f"bit {value}" if key == "bit" else str(value) for key, value in parts.items())
 
 
 def _told(asked: _Asked) -> str:
-    alone = "each bit plane alone" if asked.by_bit else "each site alone" if asked.by_site is not None else ""
+    of_what = [what for what, given in (("bit", asked.by_bit), ("site", asked.by_site is not None)) if given]
+    alone = f"each {' of each '.join(of_what)} alone" if of_what else ""
     names = [] if not alone else [*asked.given.lists, *by_name(asked.plans, "--plan")]
     return ", ".join([*names, alone or "faults compared"])
 

@@ -4,35 +4,21 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.common import (
-    data_folder_option,
-    data_option,
-    given_plan,
-    json_option,
-    load_run,
-    network_option,
-    print_json,
-    transform_option,
-)
+from hwfault.cli.common import given_plan, json_option, print_json
 from hwfault.cli.fault_options import Given, fault_options
+from hwfault.cli.runs import Trusted, run_options
 
 
 @click.command("export")
 @click.argument("run", type=click.Path(path_type=Path))
-@network_option
-@data_option
-@data_folder_option
-@transform_option
+@run_options
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx).")
 @json_option
 def command(
     run: Path,
-    network: str | None,
-    data: str | None,
-    data_folder: Path | None,
-    transform: str | None,
+    trusted: Trusted,
     given: Given,
     plan_file: Path | None,
     out: Path,
@@ -47,7 +33,7 @@ def command(
     from hwfault.inject import sites
 
     faults = given.faults
-    model, _, held_out = load_run(run, network, data, folder=data_folder, transform=transform)
+    model, _, held_out = trusted.load(run)
     example = held_out.example
     plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
     write_atomically(out, export(model, example, plan=plan).SerializeToString())

@@ -4,21 +4,15 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.common import (
-    given_plan,
-    json_option,
-    list_sites,
-    network_option,
-    print_json,
-    print_table,
-)
+from hwfault.cli.common import given_plan, json_option, print_json, print_table
 from hwfault.cli.fault_options import Given, fault_options
+from hwfault.cli.runs import Trusted, run_options
 from hwfault.errors import HwfaultError
 
 
 @click.command("faults")
 @click.argument("source")
-@network_option
+@run_options
 @fault_options
 @click.option("--site", "name", help="The site's name.  [default: print the plan itself]")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -29,7 +23,7 @@ from hwfault.errors import HwfaultError
 @json_option
 def command(
     source: str,
-    network: str | None,
+    trusted: Trusted,
     given: Given,
     name: str | None,
     seed: int,
@@ -57,7 +51,7 @@ def command(
 
         plan = plan_of(load_model(source))
     else:
-        plan = given_plan(list_sites(source, network), None, faults, seed if given.device is None else given.device)
+        plan = given_plan(trusted.sites(source), None, faults, seed if given.device is None else given.device)
     if plan is None:
         raise HwfaultError("no faults were named; give --faults FILE, --ber RATE, a plan (.json) or a faulted graph")
     found = [] if name is None else faults_at(plan, name, seed=seed, sample=sample, words=words)

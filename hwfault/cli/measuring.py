@@ -1,16 +1,85 @@
-"""Running trials for a command: progress on stderr, finished trials kept, and what a stopped run says."""
+"""Running trials for a command: what to measure on, progress, finished trials kept, what a stopped run says."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.common import batch_size_option, print_table, seeds_option
+from hwfault.errors import HwfaultError
+
 if TYPE_CHECKING:
     from hwfault.campaign import Campaign, Point, Trials
+    from hwfault.train import TrainConfig
+    from hwfault.train.data import Data, Split
 
 Begin = Callable[[str, int], Callable[[], object]]
+_OPTIONS = (
+    click.option(
+        "--split",
+        type=click.Choice(["test", "validation"]),
+        default="test",
+        show_default=True,
+        help="What to measure on: the samples held out for tests, or those that the run split off for validation.",
+    ),
+    seeds_option("0-19", "one trial each"),
+    batch_size_option(512),
+    click.option(
+        "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that read images ahead."
+    ),
+    click.option(
+        "--out", type=click.Path(path_type=Path), help="Folder for results, pictures, and trials to go on from."
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What --split, --seeds, --batch-size, --workers and --out say."""
+
+    split: str
+    seeds: tuple[int, ...]
+    batch_size: int
+    workers: int
+    out: Path | None
+
+    def folder(self) -> Path | None:
+        """The folder of --out, made if need be; raises FileError unless files can be written in it."""
+        from hwfault.files import output_folder
+
+        return None if self.out is None else output_folder(self.out)
+
+    def split_of(self, data: "Data", config: "TrainConfig") -> "Split":
+        """The split that --split names; raises HwfaultError where a run has none for validation."""
+        from hwfault.train.loop import with_validation
+
+        if self.split == "test":
+            return data.test
+        held = data.validation if data.validation is not None else with_validation(data, config).validation
+        if held is None:
+            raise HwfaultError(
+                "--split validation: the run split no samples off for validation; expected one that was trained with "
+                "--validation, or measure on its test samples (--split test)"
+            )
+        return held
+
+
+def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say how to measure; the command is called with them as one argument `how`."""
+
+    @wraps(command)
+    def with_how(
+        split: str, seeds: tuple[int, ...], batch_size: int, workers: int, out: Path | None, **rest: Any
+    ) -> Any:
+        return command(how=Measuring(split, seeds, batch_size, workers, out), **rest)
+
+    for option in reversed(_OPTIONS):
+        with_how = option(with_how)
+    return with_how
 
 
 def measured(
@@ -50,7 +119,6 @@ def warn_of_one_seed(seeds: Sequence[int]) -> None:
 
 def statistics_tables(points: "Sequence[Trials]") -> None:
     """Prints the statistics of each point that has some."""
-    from hwfault.cli.common import print_table
     from hwfault.inject.statistics import table
 
     for point in points:

@@ -5,39 +5,22 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.common import (
-    Seeds,
-    data_folder_option,
-    data_option,
-    json_option,
-    load_run,
-    network_option,
-    print_json,
-    print_table,
-    progress,
-    transform_option,
-    verdict,
-)
+from hwfault.cli.common import batch_size_option, json_option, print_json, print_table, progress, seeds_option, verdict
+from hwfault.cli.runs import Trusted, run_options
 
 
 @click.command("replay")
 @click.argument("graph", type=click.Path(path_type=Path))
 @click.argument("run", type=click.Path(path_type=Path))
-@network_option
-@data_option
-@data_folder_option
-@transform_option
-@click.option("--seeds", type=Seeds(), default="0-4", show_default=True, help="Fault seeds.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True)
+@run_options
+@seeds_option("0-4", "the graph is run under each")
+@batch_size_option(128)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report to this JSON file.")
 @json_option
 def command(
     graph: Path,
     run: Path,
-    network: str | None,
-    data: str | None,
-    data_folder: Path | None,
-    transform: str | None,
+    trusted: Trusted,
     seeds: tuple[int, ...],
     batch_size: int,
     out: Path | None,
@@ -54,7 +37,7 @@ def command(
     from hwfault.graph.session import load_model
 
     proto = load_model(graph)
-    model, _, held_out = load_run(run, network, data, folder=data_folder, transform=transform)
+    model, _, held_out = trusted.load(run)
     batches = [held_out.test.inputs(index) for index in torch.split(torch.arange(len(held_out.test)), batch_size)]
     with progress() as begin:
         advance = begin("replaying", len(batches))

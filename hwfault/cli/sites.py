@@ -2,19 +2,20 @@
 
 import click
 
-from hwfault.cli.common import json_option, list_sites, network_option, print_json, print_table
+from hwfault.cli.common import json_option, print_json, print_table
+from hwfault.cli.runs import Trusted, run_options
 
 
 @click.command("sites")
 @click.argument("source")
-@network_option
+@run_options
 @json_option
-def command(source: str, network: str | None, as_json: bool) -> None:
+def command(source: str, trusted: Trusted, as_json: bool) -> None:
     """List the injection sites of SOURCE: a network (digits_cnn, module:function), a run or checkpoint, or a graph.
 
     Shapes are those of one sample; an activation's is known where data tells it.
     """
-    found = list_sites(source, network)
+    found = trusted.sites(source)
     if as_json:
         print_json([site.model_dump(mode="json", exclude=set() if site.weights else _OF_SUMS) for site in found])
         return

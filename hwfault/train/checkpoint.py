@@ -93,7 +93,10 @@ def _read(path: Path | str) -> _Content:
         config = TrainConfig.parse(json.loads(metadata[_CONFIG]), f"{path}: its configuration")
         return _Content(state, config, dict(json.loads(metadata[_FORMATS])))
     except SafetensorError as error:
-        raise FileError(f"{path}: not a complete safetensors file ({error}); it may be truncated") from None
+        raise FileError(
+            f"{path}: not a complete safetensors file ({error}); it may be truncated, or another kind of file: "
+            "expected a run's folder or its checkpoint (.safetensors)"
+        ) from None
     except KeyError as error:
         raise FileError(f"{path}: has no {error.args[0]}, expected a checkpoint written by hwfault train") from None
     except (ValueError, TypeError, RecursionError, ModelError) as error:
@@ -114,9 +117,13 @@ def _refuse_pickle(path: Path | str) -> None:
 
 
 def _fill(network: nn.Module, content: _Content, path: Path | str) -> None:
+    """Puts the tensors into the network, which stays on its device: loading may make new buffers on the CPU."""
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    device = next((p.device for p in network.parameters()), None)
     if problem := _other_format(content.formats, _formats(network)) or _load(network, content.state):
         network.load_state_dict(before, strict=False)
+    network.to(device)
+    if problem:
         raise FileError(f"{path}: is another network's, not one of this {type(network).__name__}: {problem}")
 
 

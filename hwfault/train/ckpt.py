@@ -10,6 +10,9 @@ from lightning.fabric.plugins import CheckpointIO
 from hwfault.errors import FileError
 from hwfault.files import write_atomically
 
+_KEYS = {"phase", "done", "world", "counters", "faults", "rates", "totals", "history"}
+"""What a run's state says of itself beside what Lightning and the network do."""
+
 
 class AtomicCheckpoints(CheckpointIO):
     """Writes a checkpoint in the old one's place only when it is complete on the disk; reads tensors and plain data."""
@@ -46,6 +49,7 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:  # damaged files make torch and the zip reader raise almost anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FileError(f"{path}: not a whole checkpoint of hwfault train ({reason}); start anew") from None
-    if not isinstance(content, dict) or "hwfault" not in content:
+    own = content.get("hwfault") if isinstance(content, dict) else None
+    if not isinstance(own, dict) or own.keys() != _KEYS:
         raise FileError(f"{path}: not a checkpoint of hwfault train; start anew")
     return content

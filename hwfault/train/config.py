@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from hwfault.differences import MISSING, differences
 from hwfault.errors import ModelError
 from hwfault.files import write_atomically
 from hwfault.profiles.records import Record, read_yaml
@@ -140,6 +141,8 @@ class TrainConfig(Record):
                 f"validation is {self.validation:g}, expected a share of the training data below 1, or a whole number "
                 "of samples"
             )
+        if taken := {"seed", "spec"} & self.network_args.keys():
+            raise ValueError(f"network_args has the key {min(taken)!r}, expected others: `seed` and `network` say that")
         for number, part in enumerate(self.parts):
             if problem := part._contradiction():
                 raise ValueError(f"phases.{number}: {problem}" if self.phases else problem)
@@ -185,22 +188,10 @@ class TrainConfig(Record):
         write_atomically(path, self.to_json().encode())
 
 
-def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+def changes(old: TrainConfig, new: TrainConfig) -> list[str]:
     """What two configurations have otherwise, as "key: old -> new"; nested keys are joined by dots."""
-    return _differences("", old.model_dump(mode="json"), new.model_dump(mode="json"))
-
-
-def _differences(key: str, old: Any, new: Any) -> list[str]:
-    if old == new:
-        return []
-    inner: list[tuple[Any, Any, Any]] = []
-    if isinstance(old, dict) and isinstance(new, dict):
-        inner = [(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        inner = [(place, *pair) for place, pair in enumerate(zip(old, new, strict=True))]
-    if not inner:
-        return [f"{key}: {_short(old)} -> {_short(new)}"]
-    return [line for name, *pair in inner for line in _differences(f"{key}.{name}" if key else str(name), *pair)]
+    found = differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
+    return [f"{key}: {_short(before)} -> {_short(after)}" for key, (before, after) in found.items()]
 
 
 def _short(value: Any) -> str:
@@ -208,10 +199,10 @@ def _short(value: Any) -> str:
         return f"[{', '.join(map(_short, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {_short(part)}' for key, part in value.items() if part is not None)}}}"
-    return "none" if value is None else str(value)
+    return "none" if value in (None, MISSING) else str(value)
 
 
-def merged(given: Any, changes: dict[str, Any], source: str) -> TrainConfig:
+def merged(given: Any, changed: dict[str, Any], source: str) -> TrainConfig:
     """The configuration that `given` (what a file holds) describes with some keys changed.
 
     A key may name one of a nested mapping (network_args.bits). Raises ModelError that names `source`.
@@ -219,7 +210,7 @@ def merged(given: Any, changes: dict[str, Any], source: str) -> TrainConfig:
     if not isinstance(given, dict):
         return TrainConfig.parse(given, source)
     whole = dict(given)
-    for key, value in changes.items():
+    for key, value in changed.items():
         _put(whole, key.split("."), value, key)
     return TrainConfig.parse(whole, source)
 

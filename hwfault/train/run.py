@@ -12,11 +12,11 @@ from hwfault.errors import FileError, HwfaultError
 from hwfault.files import output_folder, write_atomically
 from hwfault.profiles.records import read_yaml
 from hwfault.train import checkpoint
-from hwfault.train.config import TrainConfig, differences, merged
+from hwfault.train.config import TrainConfig, changes, merged
 from hwfault.train.data import Data, load
 from hwfault.train.environment import note_start
 from hwfault.train.float_weights import load_float
-from hwfault.train.folder import CHECKPOINT, CONFIG, ENVIRONMENT, HISTORY, LAST
+from hwfault.train.folder import BEST, CHECKPOINT, CONFIG, ENVIRONMENT, HISTORY, LAST
 from hwfault.train.history import Epoch, table
 from hwfault.train.loop import with_validation
 from hwfault.train.networks import build
@@ -133,8 +133,7 @@ def _to_resume(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The state that the folder's run goes on from, None at its very beginning."""
     from hwfault.train.ckpt import read
 
-    changed = differences(_stored(folder), config)
-    if changed:
+    if changed := changes(_stored(folder), config):
         lines = "".join(f"\n  {line}" for line in changed)
         raise FileError(
             f"{folder}: the run was started with another configuration, expected the same to resume it; changed:{lines}"
@@ -150,7 +149,7 @@ def _to_resume(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
 
 def _begin(folder: Path, config: TrainConfig, saved: dict[str, Any] | None) -> None:
     """Writes what is known before the first step, and takes away what a killed run had half written."""
-    for name in (CONFIG, ENVIRONMENT, HISTORY, CHECKPOINT, "best.safetensors", "epoch-*.safetensors", LAST):
+    for name in (CONFIG, ENVIRONMENT, HISTORY, CHECKPOINT, BEST, "epoch-*.safetensors", LAST):
         for left in folder.glob(f".{name}.*"):
             left.unlink(missing_ok=True)
     if saved is None:

@@ -1,8 +1,10 @@
 """Things named by a text: a built-in name, or `module:function` for the user's own code."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
+from traceback import extract_tb
 from typing import Any
 
 from hwfault.errors import HwfaultError, nearest
@@ -17,13 +19,16 @@ def call_named(what: str, spec: str, built_in: Mapping[str, Callable[..., Any]],
     """What the named function returns for `arguments`.
 
     Raises HwfaultError, with `what` ("network", "data") in its text, for a name that is unknown or cannot be
-    imported and for arguments that the function does not take; the function's own errors pass through.
+    imported, for arguments that the function does not take, and for what the user's own function raises.
     """
     function = _imported(what, spec) if is_code(spec) else built_in.get(spec)
     if function is None:
         raise HwfaultError(f"{what} {spec!r} is unknown: {nearest(spec, built_in)} or give your own as module:function")
     _check_arguments(f"{what} {spec!r}", function, arguments)
-    return function(**arguments)
+    if not is_code(spec):
+        return function(**arguments)
+    with errors_of(f"{what} {spec!r}"):
+        return function(**arguments)
 
 
 def named(what: str, spec: str) -> Callable[..., Any]:
@@ -39,13 +44,35 @@ def named(what: str, spec: str) -> Callable[..., Any]:
     return found
 
 
+@contextmanager
+def errors_of(subject: str) -> Iterator[None]:
+    """Inside the user's own code runs: what it raises becomes a HwfaultError that says where, but for hwfault's own."""
+    try:
+        yield
+    except HwfaultError:
+        raise
+    except Exception as error:
+        raise HwfaultError(f"{subject} raised {_told(error)}; mend that code, or name another") from error
+
+
+def _told(error: Exception) -> str:
+    """An error's type and text, and the last line of code that is not an installed package's."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError):  # which tells its place itself
+        return text
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.line]
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{text} ({own[-1].filename}, line {own[-1].lineno})" if own else text
+
+
 def _imported(what: str, spec: str) -> Callable[..., Any]:
     module_name, _, name = spec.partition(":")
     try:
         module = import_module(module_name)
-    except (ImportError, ValueError, TypeError) as error:  # an empty and a relative name raise the latter two
+    except Exception as error:  # an empty and a relative name have their own, and the module may raise any
         needs = "pip install 'hwfault[vision]'" if "torchvision" in str(error) else "expected module:function"
-        raise HwfaultError(f"{what} {spec!r}: the module cannot be imported ({error}); {needs}") from error
+        reason = str(error) if isinstance(error, ImportError | ValueError | TypeError) else _told(error)
+        raise HwfaultError(f"{what} {spec!r}: the module cannot be imported ({reason}); {needs}") from error
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

@@ -33,15 +33,15 @@ class Totals:
         return (sums[0] / sums[2], sums[1] / sums[2]) if sums[2] else (float("nan"), float("nan"))
 
     def first_not_finite(self) -> tuple[int, float] | None:
-        """The step (from 0) of the first loss that is not finite on this rank, or else on another, and the loss.
+        """The step (from 0) of the first loss that is not finite on any rank, and the ranks' losses there added up.
 
-        Waits for the device and the other ranks, which all get the same step.
+        Waits for the device and the other ranks, which all get the same.
         """
         losses = self._losses[: len(self._sizes)]
         bad = torch.nonzero(~torch.isfinite(losses))
         own = int(bad[0]) if len(bad) else len(self._sizes)
         step = int(over_ranks(torch.tensor(float(own), device=losses.device), smallest=True))
-        return None if step == len(self._sizes) else (step, float(losses[step]))
+        return None if step == len(self._sizes) else (step, float(over_ranks(losses[step].clone())))
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far of every rank, each of which must ask."""

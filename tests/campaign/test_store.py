@@ -6,7 +6,8 @@ import pytest
 
 from hwfault.campaign import Campaign, Point, Trial
 from hwfault.campaign.points import at_rates
-from hwfault.campaign.store import Store, differences, network_digest, question
+from hwfault.campaign.store import Store, network_digest, question
+from hwfault.differences import differences
 from hwfault.errors import FileError
 from hwfault.inject import ProtectionCounts
 from hwfault.inject.statistics import SiteStatistics
@@ -77,6 +78,8 @@ def test_another_question_is_refused_and_what_differs_is_listed(written):
     assert "faults.0.probability: 0.1 there, 0.2 now" in text
     assert "more: - there, 1 now" in text
     assert "--out" in text
+    with pytest.raises(FileError, match=r"network: n there, x{77}\.\.\. now"):
+        Store(written, ASKED | {"network": "x" * 200})
     assert written.read_bytes() == before
     Store(written, ASKED).close()
 
@@ -99,7 +102,13 @@ def test_lines_that_are_no_trials(path, line):
         Store(path, ASKED)
 
 
-@pytest.mark.parametrize("text", ["x\n", "{}\n", "[]\n", '{"format": "hwfault-trials/2", "question": {}}\n', "\0\n"])
+OTHER_FORMAT = '{"format": "hwfault-trials/2", "question": {}}\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x\n", "{}\n", "[]\n", OTHER_FORMAT, "\0\n", "my notes", "{}", OTHER_FORMAT + "and more", OTHER_FORMAT[:30]],
+)
 def test_files_that_are_no_trials_are_left_alone(path, text):
     path.write_text(text)
     with pytest.raises(FileError, match=r"trials\.jsonl"):
@@ -199,12 +208,3 @@ def test_where_numbers_depend_on_batches_their_size_is_part_of_the_question(tmp_
     mapped = MapFaults(file=str(tmp_path / "m.safetensors"), p_active=0.5, refresh="batch")
     asked = question(Campaign(network, small.data().test, batch_size=5), [Point.of([mapped])])
     assert asked["batch size"] == 5
-
-
-def test_differences_of_nests():
-    assert differences({"a": {"b": 1}, "c": [1, 2]}, {"a": {"b": 2}, "c": [1, 2, 3]}) == {
-        "a.b": ("1", "2"),
-        "c": ("[1, 2]", "[1, 2, 3]"),
-    }
-    assert differences({"a": 1}, {"a": 1}) == {}
-    assert differences({"a": "x" * 200}, {})["a"] == ("x" * 77 + "...", "-")

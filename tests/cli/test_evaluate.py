@@ -11,6 +11,7 @@ import time
 import pytest
 
 from hwfault.campaign import Campaign, Point, evaluate
+from hwfault.campaign.points import only_bit
 from hwfault.inject import sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import ProfileFaults, WordFaults, bit_errors
@@ -124,6 +125,24 @@ def test_each_bit_alone(run, network, tmp_path):
         point = Point.of(bit_errors(0.05), bit=int(row["bit"]))
         assert float(row["accuracy"]) == campaign.run(point, range(3)).mean
     assert len({row["accuracy"] for row in rows}) > 2
+
+
+def test_each_bit_of_each_site_alone(run, network, tmp_path):
+    done = good(
+        "evaluate", run, "--ber", 0.2, "--by-site", "features.?.*", "--by-bit", *SEEDS, "--out", tmp_path / "out"
+    )
+    rows = rows_of(tmp_path / "out" / "results.csv")
+    struck = [site for site in sites(network) if site.name.startswith("features.")]
+    expected = {(site.name, str(bit)) for site in struck for bit in range(site.bit_width)}
+    assert {(row["site"], row["bit"]) for row in rows} == expected
+    assert len(rows) == len(expected)
+    means = [float(row["accuracy"]) for row in rows]
+    assert means == sorted(means)
+    for row in (rows[0], rows[-1]):
+        point = Point.of(only_bit(resolve(sites(network), bit_errors(0.2, row["site"])), int(row["bit"])))
+        assert float(row["accuracy"]) == Campaign(network, digits().test).run(point, range(3)).mean
+    assert f"least resilient: {rows[0]['site']} bit {rows[0]['bit']}, which costs" in done.stdout
+    assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_plans_and_lists_of_faults_beside_one_another(run, network, words, tmp_path):
@@ -274,7 +293,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_results(run, tmp_path, how):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--by-site", "--by-bit", "--ber", 0.1], "--by-site and --by-bit were given together"),
+        (["--rates", "0.1", "--by-site", "--by-bit"], "--rates and --by-site and --by-bit were given together"),
         (["--rates", "0.1", "--by-bit"], "--rates and --by-bit were given together"),
         (["--by-site"], "--by-site goes with the faults of --faults, --ber or --plan"),
         (["--sweep", "voltage_v=0.5"], "--sweep goes with the faults"),

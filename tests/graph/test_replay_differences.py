@@ -24,7 +24,8 @@ from hwfault.profiles.models import BitFlips, WordFaults
 from .networks import batch, fresh, network, plan
 from .running import clean, copied, faulted
 from .test_faults import watched
-from .test_replay import PARTS, SEEDS, Act, batches, by_name, offset, replayed
+from .test_replay import PARTS, SEEDS, Act, batches, by_name, replayed
+from .test_replay_arithmetic import offset
 
 NAME = "digits_cnn"
 SITE = "features.1.act_quant"

@@ -232,6 +232,24 @@ def test_reset_and_reading_twice():
     assert statistics.read()[0].words == 0
 
 
+def test_counting_reads_no_tensor(monkeypatch):
+    """What is counted stays on the device until `read`."""
+    statistics, before = Statistics([site()]), torch.tensor([1.0, 2.0])
+    statistics("x", before, before + 1, ONE, ZERO)
+
+    def refused(*_):
+        raise AssertionError("a tensor was read")
+
+    with monkeypatch.context() as patched:
+        for name in ("item", "tolist", "__int__", "__float__", "__bool__", "__index__", "numpy", "cpu"):
+            patched.setattr(torch.Tensor, name, refused)
+        for _ in range(3):
+            statistics("x", before, before + 1, ONE, ZERO)
+        with pytest.raises(AssertionError, match="a tensor was read"):
+            statistics.read()
+    assert statistics.read()[0].faulty == 8
+
+
 def test_sums_survive_inference_mode():
     statistics = Statistics([site()])
     with torch.inference_mode():

@@ -34,4 +34,13 @@ def not_a_network():
     return {"not": "a network"}
 
 
+class Broken(Exception):  # noqa: N818 (tests count the "Error: " of a command)
+    """What only the user's own code raises."""
+
+
+def broken(*_given):
+    """Of the user's code anything may be broken: a network, data, a transform, an augmentation."""
+    raise Broken("on purpose")
+
+
 CONSTANT = 3

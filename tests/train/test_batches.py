@@ -170,6 +170,8 @@ def test_augmentations_of_the_users():
         HwfaultError, match=r"augmentation returned torch\.float64 of shape \(12, 3, 32, 32\), expected a"
     ):
         epoch_of(split, 12, augment=lambda x, draws: x.double())
+    with pytest.raises(HwfaultError, match=r"the augmentation raised Broken: on purpose \(.*small\.py, line \d+\)"):
+        epoch_of(split, 12, augment="tests.train.small:broken")
     with pytest.raises(HwfaultError, match="augmentation returned a list, expected a uint8 or float32 tensor of 12"):
         epoch_of(split, 12, augment=lambda x, draws: [x])
 

@@ -61,6 +61,40 @@ def test_tensors_that_share_memory(path):
     assert torch.equal(fresh.weight, layer.weight)
 
 
+class Wandering(nn.Linear):
+    """A layer whose buffer is made anew, in another place, when a state is loaded; `to` says where it was sent."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+        self.register_buffer("gathered", torch.zeros(2))
+        self.sent = []
+
+    def _load_from_state_dict(self, state, prefix, *rest):
+        self.gathered = torch.empty(2, device="meta")
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def to(self, device):
+        self.sent.append((device, self.gathered.device))
+        self.gathered = torch.zeros(2, device=device)
+        return self
+
+
+@pytest.mark.filterwarnings("ignore:for .*gathered. copying from a non-meta parameter")
+@pytest.mark.parametrize("other", [False, True])
+def test_a_network_stays_on_its_device(path, other):
+    save(path, nn.Sequential(Wandering(), *[nn.Linear(2, 2)] * other), TrainConfig())
+    network = Wandering()
+    whole = nn.Sequential(network)
+    whole.to = network.to  # not a module's own, which sends no child by its `to`
+    if other:
+        with pytest.raises(FileError, match="another network's"):
+            restore(path, whole)
+    else:
+        restore(path, whole)
+    assert network.sent == [(torch.device("cpu"), torch.device("meta"))]
+    assert network.gathered.device.type == "cpu"
+
+
 def test_code_that_a_file_names_is_not_run(path):
     save(path, build(OWN), TrainConfig(network="no_such_module:f"))
     with pytest.raises(FileError, match=r"code that a file names is not run.*--network no_such_module:f"):

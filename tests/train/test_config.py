@@ -9,7 +9,7 @@ import pytest
 from hwfault.errors import FileError, ModelError
 from hwfault.profiles.models import BitFlips, bit_errors
 from hwfault.train import Phase, TrainConfig
-from hwfault.train.config import differences, merged
+from hwfault.train.config import changes, merged
 from hwfault.train.learning import Cosine, MultiStep
 from hwfault.train.schedule import Schedule, ScheduledFault
 
@@ -96,20 +96,20 @@ def test_the_largest_seed(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2**64 - 1
 
 
-def test_differences():
+def test_changes():
     one = TrainConfig(faults=bit_errors(0.1), epochs=3, network_args={"bits": 3}, phases=[{"epochs": 2}])
-    assert differences(one, one) == []
-    assert differences(one, one.model_copy(update={"epochs": 4, "network_args": {"width": 2}})) == [
+    assert changes(one, one) == []
+    assert changes(one, one.model_copy(update={"epochs": 4, "network_args": {"width": 2}})) == [
         "network_args.bits: 3 -> none",
         "network_args.width: none -> 2",
         "epochs: 3 -> 4",
     ]
     louder = TrainConfig(faults=bit_errors(0.2), epochs=3, network_args={"bits": 3}, phases=[{"epochs": 5}])
-    assert differences(one, louder) == [
+    assert changes(one, louder) == [
         "faults.0.fault.probability: 0.1 -> 0.2",
         "phases.0.epochs: 2 -> 5",
     ]
-    (changed,) = differences(TrainConfig(), TrainConfig(freeze=["a", "b"]))
+    (changed,) = changes(TrainConfig(), TrainConfig(freeze=["a", "b"]))
     assert changed == "freeze: [] -> [a, b]"
 
 

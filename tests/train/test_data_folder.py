@@ -12,7 +12,7 @@ from PIL import Image
 from hwfault.errors import FileError, HwfaultError
 from hwfault.train.batches import Batches
 from hwfault.train.data import ImageFolder, images, load
-from tests.train import files
+from tests.train import files, small
 
 
 @pytest.fixture
@@ -123,6 +123,14 @@ def test_decompression_bombs(tmp_path, side):
         images.decode(path)
 
 
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_images_too_narrow_to_be_resized(tmp_path, size):
+    """Little memory as they are: 3000 pixels, but 256 times 256 as many with a shorter side of 256."""
+    files.write_image_folder(tmp_path, size=size)
+    with pytest.raises(FileError, match=r"\.png: an image of .* would be resized to .*, expected 67108864 pixels at m"):
+        whole(load("image_folder", folder=tmp_path).train)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -176,6 +184,9 @@ def test_transforms_of_the_users_take_a_pil_image(folder):
     uint8 = load("image_folder", folder=folder, transform=to_bytes, normalise=False)
     assert torch.equal((uint8.example * 255).round(), (data.example * 100).round())
     assert torch.equal(data.prepared(normalise=False).example, data.example)
+    for broken in ({"transform": small.broken}, {"transform": "tests.train.small:broken"}):
+        with pytest.raises(HwfaultError, match="the transform raised Broken: on purpose"):
+            whole(load("image_folder", folder=folder, **broken).test)
     with pytest.raises(HwfaultError, match="transform returned a Image, expected a uint8 or float32 tensor of one"):
         _ = load("image_folder", folder=folder, transform=lambda image: image).example
 

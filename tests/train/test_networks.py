@@ -9,6 +9,7 @@ from hwfault.profiles.models import bit_errors
 from hwfault.train import build
 from hwfault.train.data import digits
 from hwfault.train.networks import digits_cnn
+from tests.train import small
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -64,6 +65,7 @@ def test_a_users_network():
         ("tests.train.small:CONSTANT", {}, "no function 'CONSTANT'"),
         ("tests.train.small:network", {"wdith": 3}, "unexpected keyword argument 'wdith'"),
         ("tests.train.small:not_a_network", {}, "returned dict"),
+        ("tests.train.small:broken", {}, "raised Broken: on purpose ("),
         ("digits_cnn", {"bits": 1}, "bits is 1, expected 2 to 8"),
         ("digits_cnn", {"bits": "4"}, "bits is '4'"),
     ],
@@ -72,3 +74,25 @@ def test_a_wrong_name_is_one_clear_error(spec, arguments, text):
     with pytest.raises(HwfaultError, match=r"^(network|digits_cnn)") as error:
         build(spec, **arguments)
     assert text in str(error.value)
+
+
+def test_a_module_that_cannot_be_read_says_where(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "hwfault_test_typo.py").write_text("x = 1\ndef f(:\n")
+    with pytest.raises(HwfaultError, match=r"cannot be imported \(SyntaxError: .*hwfault_test_typo.py, line 2"):
+        build("hwfault_test_typo:f")
+    (tmp_path / "hwfault_test_wrong.py").write_text("x = 1\ny = {}['key']\n")
+    with pytest.raises(HwfaultError, match=r"cannot be imported \(KeyError: 'key' \(.*hwfault_test_wrong.py, line 2\)"):
+        build("hwfault_test_wrong:f")
+
+
+def test_what_the_users_own_code_raises_says_where():
+    with pytest.raises(HwfaultError, match=r"small\.py, line \d+\); mend that code") as error:
+        build("tests.train.small:broken")
+    assert isinstance(error.value.__cause__, small.Broken)
+    with pytest.raises(HwfaultError, match=r"^network .x. is unknown"):
+        build("tests.train.test_networks:refusing")
+
+
+def refusing():
+    return build("x")

@@ -166,11 +166,13 @@ def test_code_that_a_run_names_is_not_run_on_resume(tmp_path):
     assert resumed_config(tmp_path, named | {"epochs": 9}).epochs == 9
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no checkpoint at all", "pickle", "other"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no checkpoint at all", "pickle", "other", "half"])
 def test_a_state_that_is_none(tmp_path, content):
     run(tmp_path, epochs=1)
     if content == "other":
         torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    elif content == "half":
+        torch.save({"state_dict": {}, "hwfault": {"phase": 1, "done": False}}, tmp_path / "last.ckpt")
     elif content == "pickle":
         torch.save({"hwfault": small.not_a_network}, tmp_path / "last.ckpt")
     else:

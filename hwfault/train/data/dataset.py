@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hwfault.errors import FileError, HwfaultError
-from hwfault.train.data.split import Finish, MemorySplit, Split, split_indices
+from hwfault.errors import FileError
+from hwfault.train.data.split import Finish, MemorySplit, Split, parted
 
 Transform = Callable[[Any], Any]
 
@@ -110,9 +110,7 @@ class Dataset:
 
     def split_off(self, validation: float, seed: int) -> Self:
         """As for all `Data`."""
-        if self.validation is not None:
-            raise HwfaultError("the data has a validation split already, expected to split one off once")
-        stay, held = (self.train.subset(index) for index in split_indices(len(self.train), validation, seed))
+        stay, held = parted(self.train, self.validation, validation, seed)
         return replace(
             self, train_x=stay.stored, train_y=stay.labels, validation_x=held.stored, validation_y=held.labels
         )

@@ -17,7 +17,7 @@ from hwfault.train.data.dataset import Transform
 from hwfault.train.data.images import Prepare, ResizedCrop, decode
 from hwfault.train.data.reading import image_reader
 from hwfault.train.data.sources import Source
-from hwfault.train.data.split import Finish, Reader, Split, checked, split_indices
+from hwfault.train.data.split import Finish, Reader, Split, made_by, parted
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff")
 # of a random subset of ImageNet's training images, resized to 256 and cropped to 224; the deviations are probably the
@@ -49,11 +49,16 @@ class ImageSplit(Split):
 
     def image(self, index: int, change: Callable[[Any], Any] | None = None) -> Tensor:
         """A sample as uint8 or float32 (c, h, w), decoded; prepared for evaluation, or by `change`."""
+        file = self.file(index)
+        image = decode(file)
         if change is not None:
-            return checked("augmentation", change(decode(self.file(index))))
+            return made_by("augmentation", change, image)
         if self.finish.transform is not None:
-            return checked("transform", self.finish.transform(decode(self.file(index))))
-        return self.prepare(decode(self.file(index)))
+            return made_by("transform", self.finish.transform, image)
+        try:
+            return self.prepare(image)
+        except FileError as error:
+            raise FileError(f"{file}: {error}") from None
 
     def stack(self, images: Iterable[Tensor]) -> Tensor:
         """Images of one shape as a batch, not yet finished; raises HwfaultError if they differ."""
@@ -77,7 +82,7 @@ class ImageSplit(Split):
     def kept_on(self, device: torch.device) -> "ImageSplit":
         return self.to(device)
 
-    def subset(self, index: Tensor) -> "ImageSplit":
+    def subset(self, index: Tensor) -> Self:
         return replace(self, names=self.names[index.numpy()], labels=self.labels[index])
 
     def reader(self, augment: Augment, *, seed: int, workers: int, device: torch.device) -> Reader:
@@ -106,9 +111,7 @@ class ImageFolder:
 
     def split_off(self, validation: float, seed: int) -> Self:
         """As for all `Data`."""
-        if self.validation is not None:
-            raise HwfaultError("the data has a validation split already, expected to split one off once")
-        stay, held = (self.train.subset(index) for index in split_indices(len(self.train), validation, seed))
+        stay, held = parted(self.train, self.validation, validation, seed)
         return replace(self, train=stay, validation=held)
 
     def prepared(self, *, normalise: bool = True, transform: Transform | None = None) -> Self:

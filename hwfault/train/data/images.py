@@ -53,9 +53,14 @@ class Prepare:
     size: int
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """uint8 (3, size, size)."""
+        """uint8 (3, size, size); raises FileError for an image too narrow to be resized so."""
         side = self.size * 8 // 7
         width, height = (side * length // min(image.size) for length in image.size)
+        if width * height > _PIXELS:
+            raise FileError(
+                f"an image of {image.width} x {image.height} pixels would be resized to {width} x {height}, expected "
+                f"{_PIXELS} pixels at most; cut it"
+            )
         left, top = (round((length - self.size) / 2) for length in (width, height))
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         return pixels(resized.crop((left, top, left + self.size, top + self.size)))

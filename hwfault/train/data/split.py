@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from hwfault.errors import HwfaultError
 from hwfault.train.data.augment import Augment, crop_flip, named_augmentation
 from hwfault.train.data.draws import SPLIT, permutation, uniform
+from hwfault.train.spec import errors_of
 
 Reader = Callable[[int, Sequence[Tensor]], Iterator[Tensor]]
 _FILLS_AT_MOST = 0.5
@@ -47,7 +48,7 @@ class Finish:
         """What the transform makes of a batch, finished; without a transform, the batch finished."""
         if self.transform is None:
             return self(stored)
-        result = checked("transform", self.transform(stored), len(stored))
+        result = made_by("transform", self.transform, stored, count=len(stored))
         return self(result) if result.dtype == torch.uint8 else result
 
 
@@ -55,15 +56,20 @@ def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device).view(-1, *[1] * (like.dim() - 2))
 
 
-def checked(what: str, result: object, count: int | None = None) -> Tensor:
-    """What user code returned, if it is a uint8 or float32 tensor (of `count` samples); raises HwfaultError."""
-    given = f"a {type(result).__name__}"
+def made_by(what: str, code: Callable[..., Any], *given: Any, count: int | None = None) -> Tensor:
+    """What the user's `code` makes of what it is given: a uint8 or float32 tensor, of `count` samples or one image.
+
+    Raises HwfaultError for anything else, and for what the code raises.
+    """
+    with errors_of(f"the {what}"):
+        result = code(*given)
+    told = f"a {type(result).__name__}"
     if isinstance(result, Tensor):
-        given = f"{result.dtype} of shape {tuple(result.shape)}"
+        told = f"{result.dtype} of shape {tuple(result.shape)}"
         if result.dtype in (torch.uint8, torch.float32) and (count is None or result.shape[:1] == (count,)):
             return result
     samples = "one image" if count is None else f"{count} samples"
-    raise HwfaultError(f"the {what} returned {given}, expected a uint8 or float32 tensor of {samples}")
+    raise HwfaultError(f"the {what} returned {told}, expected a uint8 or float32 tensor of {samples}")
 
 
 class Split(ABC):
@@ -92,7 +98,7 @@ class Split(ABC):
         """The same split on the device, if there is room for it; else as it is."""
 
     @abstractmethod
-    def subset(self, index: Tensor) -> "Split":
+    def subset(self, index: Tensor) -> Self:
         """The samples index (k,), in that order."""
 
     @abstractmethod
@@ -101,6 +107,9 @@ class Split(ABC):
 
         Raises HwfaultError for an augmentation that does not suit this split.
         """
+
+
+AnySplit = TypeVar("AnySplit", bound=Split)
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ class MemorySplit(Split):
                 return self
         return self.to(device)
 
-    def subset(self, index: Tensor) -> "MemorySplit":
+    def subset(self, index: Tensor) -> Self:
         return replace(self, stored=self.stored[index], labels=self.labels[index])
 
     def reader(self, augment: Augment, *, seed: int, workers: int, device: torch.device) -> Reader:
@@ -139,10 +148,21 @@ class MemorySplit(Split):
             for index in batches:
                 stored = self.stored[index.to(self.stored.device)].to(device)
                 if change is not None and draws is not None:
-                    stored = checked("augmentation", change(stored, draws[index.to(device)]), len(index))
+                    stored = made_by("augmentation", change, stored, draws[index.to(device)], count=len(index))
                 yield self.finish.transformed(stored)
 
         return read
+
+
+def parted(train: AnySplit, held_before: Split | None, validation: float, seed: int) -> tuple[AnySplit, AnySplit]:
+    """What stays for training and what is held out for validation, a share or number of samples drawn from `seed`.
+
+    Raises HwfaultError if either would be empty, or if there is a split for validation before.
+    """
+    if held_before is not None:
+        raise HwfaultError("the data has a validation split already, expected to split one off once")
+    stay, held = split_indices(len(train), validation, seed)
+    return train.subset(stay), train.subset(held)
 
 
 def split_indices(count: int, validation: float, seed: int) -> tuple[Tensor, Tensor]:
