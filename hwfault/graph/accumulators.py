@@ -4,10 +4,11 @@
     W -> Div(s_w) -> Round -> Transpose? --+-> Conv | Gemm | MatMul -> Cast? -> ArrayFaults -> the site's fault nodes
       -> Mul(s_x * s_w) -> Cast? -> Add(bias)?
 
-with the casts, to double and back, where the plan asks for that arithmetic.
+with the casts, to double and back, where the plan asks for that arithmetic. In graphs of integer arithmetic layers
+compute so already, and what is new is what stands between the sums and the Affine nodes behind them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError, PlanError
+from hwfault.graph.integer import INTEGERS, summed, whole_weights, worths
 from hwfault.graph.nodes import ARRAY_OP, fault_node
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
@@ -27,6 +29,7 @@ from hwfault.graph.qonnxgraph import (
     set_metadata,
     site_name,
 )
+from hwfault.inject.affine import AFFINE
 from hwfault.plan import FaultPlan, Site, SitePlan
 from hwfault.plan.processes import ArrayPlan
 
@@ -47,6 +50,7 @@ class LayerNode(NamedTuple):
 def layer_nodes(model: ModelProto) -> list[LayerNode]:
     """The layers of a graph, in its order: by their metadata, or by the scope in their names."""
     nodes = [node for node in model.graph.node if node.op_type in LAYER_OPS]
+    nodes = [node for node in nodes if INTEGERS not in metadata(node) or SITE in metadata(node)]  # not parts of layers
     return [LayerNode(metadata(node).get(SITE) or site_name(node) + SUFFIX, node) for node in nodes]
 
 
@@ -112,6 +116,9 @@ class _View:
         maker = self.makers.get(name)
         if maker is not None and maker.op_type == "Transpose":
             name, transposed = maker.input[0], list(attribute(maker, "perm", []))
+        if INTEGERS in metadata(layer.node):
+            divided = _divided(self, whole_weights(self.makers, name))
+            name = divided[0] if divided is not None else name
         weights, source = self.quantizer(name), self.quantizers.get(planned.source or "")
         if weights is None or source is None:
             raise GraphError(
@@ -167,8 +174,15 @@ class _View:
 def rewrite_layers(model: ModelProto, plan: FaultPlan) -> None:
     """Makes every planned accumulator's layer compute on its integers, with the faults of the plan, in place."""
     view, nodes = _View(model), []
-    planned = {layer.node.output[0]: layer for layer in planned_layers(model, plan)}
+    layers = planned_layers(model, plan)
+    planned = {layer.node.output[0]: layer for layer in layers if INTEGERS not in metadata(layer.node)}
+    exact = [_OnIntegers(model, view, layer, plan) for layer in layers if layer.node.output[0] not in planned]
+    behind = {name: new for layer in exact for name, new in layer.behind.items()}
+    model.graph.initializer.extend(tensor for new in exact for tensor in new.constants)
     for node in list(model.graph.node):
+        if node.output and node.output[0] in behind:
+            nodes += [node, *behind[node.output[0]]]
+            continue
         layer = planned.get(node.output[0]) if node.output else None
         if layer is None:
             nodes.append(node)
@@ -189,11 +203,14 @@ class _Rewritten:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._layer, self._entry, self._output = layer, entry, layer.node.output[0]
-        self._double = entry.array is not None and entry.array.arithmetic == "float64"
+        self._double = self._asks_for_double()
         x = self._integers("x", layer.node.input[0], parts.input_scale)
         w = self._integers("w", parts.weights, parts.weight_scale)
         sums = self._faults(self._sums(x, w, parts.transposed), x, w, plan)
         self._values(sums, value_scale(parts.input_scale, parts.weight_scale, layer.node, self._double))
+
+    def _asks_for_double(self) -> bool:
+        return self._entry.array is not None and self._entry.array.arithmetic == "float64"
 
     def _node(self, op: str, inputs: Iterable[str], output: str, **attributes: Any) -> str:
         node = helper.make_node(op, list(inputs), [output], name=output, **attributes)
@@ -254,6 +271,39 @@ class _Rewritten:
             self.nodes[-1].output[0] = self._output
 
 
+class _OnIntegers(_Rewritten):
+    """The nodes behind the sums of a layer that computes on integers already; what read the sums reads theirs."""
+
+    def __init__(self, model: ModelProto, view: "_View", layer: LayerNode, plan: FaultPlan) -> None:
+        self.nodes, self.constants = [], []
+        self._layer, self._entry, self._output = layer, plan.at(layer.name), layer.node.output[0]
+        readers = worths(model, layer.node)
+        if not readers:
+            raise GraphError(f"no node says what the sums of {layer.name!r} are worth; export the network anew")
+        sums, self.behind = readers[0].input[0], dict[str, list[NodeProto]]()
+        in_parts = view.makers[sums] is not layer.node  # then they are of that type already
+        self._double = in_parts or self._asks_for_double()
+        x, w = layer.node.input[0], natural_weights(view.makers, layer.node)
+        at = sums if in_parts or not self._double else self._cast(sums, TensorProto.DOUBLE)
+        at = self._faults(at, x, w, plan)
+        self.behind[sums] = self.nodes
+        for reader in readers:
+            reader.input[0], value = at, reader.output[0]
+            if self._double and not in_parts:
+                reader.output[0] = f"{value}_double"
+                cast = helper.make_node("Cast", [reader.output[0]], [value], name=value, to=TensorProto.FLOAT)
+                self.behind[reader.output[0]] = [cast]
+
+
+def natural_weights(makers: Mapping[str, NodeProto], layer: NodeProto) -> str:
+    """The integers of the weights of a layer that computes on integers, in the order (channels, inputs, kernel)."""
+    name = layer.input[1]
+    maker = makers.get(name)
+    if maker is not None and maker.op_type == "Transpose":
+        name = maker.input[0]
+    return whole_weights(makers, name) if INTEGERS in metadata(layer) else name
+
+
 def value_scale(x: Array, w: Array, node: NodeProto, double: bool) -> Array:
     """What an accumulator's unit is worth, of the shape in which it lies along the accumulators."""
     dtype = np.float64 if double else np.float32
@@ -296,7 +346,8 @@ def check_accumulator(model: ModelProto, entry: SitePlan, before: str, after: st
     """
     view = _View(model)
     node = view.makers[before]
-    layer = view.makers.get(node.input[0])
+    exact = summed(view.makers, node.input[0])
+    layer = exact or view.makers.get(node.input[0])
     double = entry.array is not None and entry.array.arithmetic == "float64"
     if double and layer is not None and layer.op_type == "Cast":
         layer = view.makers.get(layer.input[0])
@@ -307,6 +358,8 @@ def check_accumulator(model: ModelProto, entry: SitePlan, before: str, after: st
     if scales is None or not _same_attributes(node, expected):
         return False
     readers = [reader for reader in model.graph.node if after in reader.input]
+    if exact is not None:  # the worth holds normalisations, too: only the network knows it
+        return bool(readers) and all(reader.op_type == AFFINE for reader in readers)
     value = view.constants.get(readers[0].input[1]) if len(readers) == 1 and readers[0].op_type == "Mul" else None
     return value is not None and np.array_equal(value, value_scale(*scales, layer, double))
 
@@ -322,9 +375,7 @@ def _plain(value: Any) -> Any:
 
 def _integers_of(view: _View, site: Site, node: NodeProto, layer: NodeProto) -> tuple[Array, Array] | None:
     """The scales of a rewritten layer's inputs and weights; None if it does not compute on their integers."""
-    w = view.makers.get(layer.input[1])
-    reads = w.input[0] if w is not None and w.op_type == "Transpose" else layer.input[1]
-    if (layer.input[0], reads) != tuple(node.input[1:3]):
+    if (layer.input[0], natural_weights(view.makers, layer)) != tuple(node.input[1:3]):
         return None
     source = view.quantizers.get(site.source or "")
     weights = _divided(view, node.input[2])

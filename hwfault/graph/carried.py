@@ -12,6 +12,7 @@ from hwfault.graph.accumulators import check_accumulator, planned_layers
 from hwfault.graph.insert import PLAN, PLAN_SHA256, FaultNode, fault_nodes
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, drawn_inputs, fault_node
 from hwfault.graph.qonnxgraph import DOMAIN, Constants, attribute, metadata, quantizers, site_name
+from hwfault.inject.affine import AFFINE
 from hwfault.plan import FaultPlan
 
 _ANEW = "it was changed after the faults were put in: export it anew"
@@ -47,7 +48,8 @@ def _check_places(model: ModelProto, plan: FaultPlan) -> None:
     struck = Counter(entry.site for entry in fault_nodes(model))
     sums = [layer.name for layer in planned_layers(model, plan)]
     planned = Counter([*(name for name in map(site_name, quantizers(model)) if name in plan.names), *sums])
-    others = [n.name for n in model.graph.node if n.domain == DOMAIN and n.op_type not in (*FAULT_OPS, ARRAY_OP)]
+    known = (*FAULT_OPS, ARRAY_OP, AFFINE)
+    others = [n.name for n in model.graph.node if n.domain == DOMAIN and n.op_type not in known]
     if struck != planned or set(planned) != set(plan.names) or others:
         raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries; {_ANEW}")
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.insert import FaultNode, fault_nodes
+from hwfault.graph.integer import is_integer
 from hwfault.graph.nodes import ARRAY_OP
 from hwfault.graph.qonnxgraph import WORDS, Constants, attribute, metadata, site_name, words_sha256
 from hwfault.graph.qonnxgraph import quantizers as quantizer_nodes
 from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
 from hwfault.inject import inject
+from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.inject.mode import evaluation
 from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan, Site, SitePlan
@@ -66,6 +69,7 @@ def replay(
     with (
         evaluation(model),
         torch.no_grad(),
+        integer_arithmetic(model) if is_integer(proto) else nullcontext(),
         inject(model, carried, seed=seeds[0], observe=engines.observe) as injection,
     ):
         for done, batch in enumerate(batches, 1):
@@ -308,12 +312,14 @@ def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
     constants, makers = Constants(graph), {name: node for node in graph.graph.node for name in node.output}
     found: dict[str, list[_Watched]] = {name: [] for name in plan.names}
     for entry in fault_nodes(graph):
+        maker = makers.get(entry.before)
+        array = maker if maker is not None and maker.op_type == ARRAY_OP else None
         scale, zero_point = _grid(entry, plan.at(entry.site), constants)
+        if array is not None and scale is not None and makers[array.input[0]].op_type in ("Cast", "Add"):
+            scale = scale.astype(np.float64)  # sums of weights in parts
         if scale is None or zero_point is None:
             raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
         site = plan.at(entry.site).site
-        maker = makers.get(entry.before)
-        array = maker if maker is not None and maker.op_type == ARRAY_OP else None
         found[entry.site].append(_Watched(site, entry, scale, zero_point, plan.steps(entry.site), array))
     return found
 

@@ -17,7 +17,7 @@ def affine(x: Tensor, multiplier: Tensor, addend: Tensor) -> Tensor:
     """float32(x * multiplier + addend), which broadcast to the shape of x (float32, or float64 for wider integers)."""
     if torch.jit.is_tracing():
         y: Tensor = _Traced.apply(x, multiplier, addend)  # type: ignore[no-untyped-call]
-        return y.float()
+        return y if x.dtype == torch.float32 else y.float()
     return (x.double() * multiplier.double()).add_(addend.double()).float()
 
 

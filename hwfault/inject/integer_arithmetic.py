@@ -44,7 +44,7 @@ _NO_GRID = (
 )
 _CATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 
-Mark = Callable[[str, Tensor], Tensor]
+Mark = Callable[[str, Tensor, bool], Tensor]
 
 
 def integer_arithmetic(model: nn.Module) -> "IntegerArithmetic":
@@ -145,7 +145,7 @@ class IntegerArithmetic:
         self._never: dict[str, str] = {}
         self._tape, self._sums = _Tape(), Notes[_Sums]()
         self._grids = _PooledGrids(self)
-        self._mark: Mark = lambda _site, value: value
+        self._mark: Mark = lambda _site, value, _integers: value
         self._quantizers = known_quantizers(self._model)
         self._handles: list[Any] = []
         self._attach()
@@ -176,7 +176,8 @@ class IntegerArithmetic:
     def freeze(self, mark: Mark) -> None:
         """Takes the last forward's constants for those of every later one, to be traced for an export.
 
-        `mark(site, value)` then sees every sum of integers that is a layer's, under its site's name, or ("") another.
+        `mark(site, sums, integers)` then sees what each layer adds up, under its site's name, and ("") every other sum of
+        integers; `integers` is false where a layer is left as it is.
         """
         self._tape.frozen, self._mark = True, mark
 
@@ -223,7 +224,7 @@ class IntegerArithmetic:
         """A layer's values from its integers, with its bias; None if it has no integers."""
         made: _Layer | None = self._tape.constants(lambda: self._layer(layer, x, bare(weight)))
         if made is None:
-            return self._mark(layer.name, bare(layer.plain(x, weight, bias))) if self._tape.frozen else None
+            return self._mark(layer.name, bare(layer.plain(x, weight, bias)), False) if self._tape.frozen else None
         value, b = bare(x), None if bias is None else bare(bias)
         with torch.autocast(value.device.type, enabled=False):
             x_int, w_int = _rounded(value / made.input_scale), _rounded(bare(weight) / made.weight_scale)
@@ -262,9 +263,9 @@ class IntegerArithmetic:
             parts.append(w - high * 2.0**made.bits)
             w = high
         acc, padded, walk = layer.sums(x, w)
-        acc = self._mark(layer.name, acc)
+        acc = self._mark(layer.name, acc, True)
         for part in reversed(parts):
-            acc = acc.double() * 2.0**made.bits + self._mark("", layer.sums(x, part)[0]).double()
+            acc = acc.double() * 2.0**made.bits + self._mark("", layer.sums(x, part)[0], True).double()
         return acc, padded, walk
 
     # ---- normalisations and means
@@ -292,7 +293,7 @@ class IntegerArithmetic:
         if grid is None or made is None:
             return None
         integers = _rounded(value / made.scale)
-        sums = self._mark("", made.pool.sums(integers.double() if made.double else integers, made.ones))
+        sums = self._mark("", made.pool.sums(integers.double() if made.double else integers, made.ones), True)
         out = affine(sums, made.multiplier, made.addend)
         self._grids.notes.note(out, Grid(made.multiplier, grid.largest * made.pool.added))
         return func(x, *args, **kwargs)._replace(value=out) if isinstance(x, IntQuantTensor) else out
