@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError, PlanError
-from hwfault.graph.integer import INTEGERS, summed, whole_weights, worths
+from hwfault.graph.integer import INTEGERS, in_double, summed, whole, worths
 from hwfault.graph.nodes import ARRAY_OP, fault_node
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
@@ -117,7 +117,7 @@ class _View:
         if maker is not None and maker.op_type == "Transpose":
             name, transposed = maker.input[0], list(attribute(maker, "perm", []))
         if INTEGERS in metadata(layer.node):
-            divided = _divided(self, whole_weights(self.makers, name))
+            divided = _divided(self, whole(self.makers, name))
             name = divided[0] if divided is not None else name
         weights, source = self.quantizer(name), self.quantizers.get(planned.source or "")
         if weights is None or source is None:
@@ -281,27 +281,27 @@ class _OnIntegers(_Rewritten):
         if not readers:
             raise GraphError(f"no node says what the sums of {layer.name!r} are worth; export the network anew")
         sums, self.behind = readers[0].input[0], dict[str, list[NodeProto]]()
-        in_parts = view.makers[sums] is not layer.node  # then they are of that type already
-        self._double = in_parts or self._asks_for_double()
-        x, w = layer.node.input[0], natural_weights(view.makers, layer.node)
-        at = sums if in_parts or not self._double else self._cast(sums, TensorProto.DOUBLE)
+        wide = in_double(view.makers, sums)
+        self._double = wide or self._asks_for_double()
+        x, w = integers_read(view.makers, layer.node)
+        at = sums if wide or not self._double else self._cast(sums, TensorProto.DOUBLE)
         at = self._faults(at, x, w, plan)
         self.behind[sums] = self.nodes
         for reader in readers:
             reader.input[0], value = at, reader.output[0]
-            if self._double and not in_parts:
+            if self._double and not wide:
                 reader.output[0] = f"{value}_double"
                 cast = helper.make_node("Cast", [reader.output[0]], [value], name=value, to=TensorProto.FLOAT)
                 self.behind[reader.output[0]] = [cast]
 
 
-def natural_weights(makers: Mapping[str, NodeProto], layer: NodeProto) -> str:
-    """The integers of the weights of a layer that computes on integers, in the order (channels, inputs, kernel)."""
-    name = layer.input[1]
-    maker = makers.get(name)
-    if maker is not None and maker.op_type == "Transpose":
-        name = maker.input[0]
-    return whole_weights(makers, name) if INTEGERS in metadata(layer) else name
+def integers_read(makers: Mapping[str, NodeProto], layer: NodeProto) -> tuple[str, str]:
+    """The integers that a layer reads, those of the weights in the order (channels, inputs, kernel)."""
+    x, w = layer.input[:2]
+    if INTEGERS in metadata(layer):
+        return whole(makers, x), whole(makers, w)
+    maker = makers.get(w)
+    return x, maker.input[0] if maker is not None and maker.op_type == "Transpose" else w
 
 
 def value_scale(x: Array, w: Array, node: NodeProto, double: bool) -> Array:
@@ -375,7 +375,7 @@ def _plain(value: Any) -> Any:
 
 def _integers_of(view: _View, site: Site, node: NodeProto, layer: NodeProto) -> tuple[Array, Array] | None:
     """The scales of a rewritten layer's inputs and weights; None if it does not compute on their integers."""
-    if (layer.input[0], natural_weights(view.makers, layer)) != tuple(node.input[1:3]):
+    if integers_read(view.makers, layer) != tuple(node.input[1:3]):
         return None
     source = view.quantizers.get(site.source or "")
     weights = _divided(view, node.input[2])

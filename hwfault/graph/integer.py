@@ -40,21 +40,30 @@ def worths(model: ModelProto, layer: NodeProto) -> list[NodeProto]:
         for node in (node for node in model.graph.node if name in node.input):
             if node.op_type == AFFINE:
                 found.append(node)
-            elif node.op_type in ("Cast", "Mul", "Add"):  # weights that are added up in parts
+            elif node.op_type in ("Cast", "Add"):  # parts of layers
                 at.append(node.output[0])
     return found
 
 
 def summed(makers: Mapping[str, NodeProto], sums: str) -> NodeProto | None:
-    """The node that adds up the (highest part of the) products behind integer sums."""
+    """The node that adds up the products (of the first part) behind integer sums."""
     node = makers.get(sums)
-    while node is not None and node.op_type in ("Cast", "Mul", "Add"):
+    while node is not None and node.op_type in ("Cast", "Add"):
         node = makers.get(node.input[0])
     return node if node is not None and INTEGERS in metadata(node) else None
 
 
-def whole_weights(makers: Mapping[str, NodeProto], part: str) -> str:
-    """The integers of the weights of which a tensor is the highest part, or themselves."""
-    while (node := makers.get(part)) is not None and node.op_type in ("Mul", "Floor"):
+def whole(makers: Mapping[str, NodeProto], part: str) -> str:
+    """The integers, in float32, of which what a layer reads are some channels, in their order or transposed."""
+    while (node := makers.get(part)) is not None and node.op_type in ("Cast", "Gather", "Slice", "Transpose"):
         part = node.input[0]
     return part
+
+
+def in_double(makers: Mapping[str, NodeProto], sums: str) -> bool:
+    """Whether integer sums are float64: cast to it, added up from parts, or those of inputs that are."""
+    node = makers.get(sums)
+    inputs = [] if node is None else [makers.get(name) for name in node.input]
+    if node is None or node.op_type in ("Cast", "Add"):
+        return node is not None
+    return any(maker is not None and maker.op_type == "Cast" for maker in inputs)

@@ -20,7 +20,7 @@ from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.insert import FaultNode, fault_nodes
-from hwfault.graph.integer import is_integer
+from hwfault.graph.integer import in_double, is_integer
 from hwfault.graph.nodes import ARRAY_OP
 from hwfault.graph.qonnxgraph import WORDS, Constants, attribute, metadata, site_name, words_sha256
 from hwfault.graph.qonnxgraph import quantizers as quantizer_nodes
@@ -315,8 +315,8 @@ def _watched(graph: ModelProto, plan: FaultPlan) -> dict[str, list[_Watched]]:
         maker = makers.get(entry.before)
         array = maker if maker is not None and maker.op_type == ARRAY_OP else None
         scale, zero_point = _grid(entry, plan.at(entry.site), constants)
-        if array is not None and scale is not None and makers[array.input[0]].op_type in ("Cast", "Add"):
-            scale = scale.astype(np.float64)  # sums of weights in parts
+        if array is not None and scale is not None and in_double(makers, array.input[0]):
+            scale = scale.astype(np.float64)
         if scale is None or zero_point is None:
             raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
         site = plan.at(entry.site).site

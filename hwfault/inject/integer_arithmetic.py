@@ -8,7 +8,6 @@ one rounding of what is the same everywhere: see docs/exactness.md.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -33,11 +32,10 @@ from hwfault.inject.accumulators import (
 from hwfault.inject.affine import affine
 from hwfault.inject.attach import known_scale
 from hwfault.inject.integer_layer import IntegerLayer
+from hwfault.inject.integer_parts import EXACT, Parts, parts_of
 from hwfault.inject.integer_pools import MEANS, POOLS, Pool, Window, pool_of
 from hwfault.inject.sites import known_quantizers, unwrap
 
-_EXACT = 1 << 24
-"""float32 holds every integer up to this one in magnitude."""
 _NO_GRID = (
     "its inputs are on no known grid: no quantizer with one scale lies right before it, or something between the two "
     "leaves the grid"
@@ -74,9 +72,7 @@ class _Layer(NamedTuple):
     """What a sum is worth, in float64, along the accumulators; the multiplier is it in float32."""
     multiplier: Tensor
     addend: Tensor
-    parts: int
-    """In how many the weights are added up, of `bits` bits each but for the highest."""
-    bits: int
+    parts: Parts
 
 
 class _Norm(NamedTuple):
@@ -228,7 +224,7 @@ class IntegerArithmetic:
         value, b = bare(x), None if bias is None else bare(bias)
         with torch.autocast(value.device.type, enabled=False):
             x_int, w_int = _rounded(value / made.input_scale), _rounded(bare(weight) / made.weight_scale)
-            acc, padded, walk = self._added_up(layer, made, x_int, w_int)
+            acc, padded, walk = self._added_up(layer, made.parts, x_int, w_int)
             if layer.struck:
                 acc = layer.struck_sums(acc.double() if layer.adds_in_double() else acc, padded, w_int, walk)
             channels = (-1,) if layer.linear else (-1, *[1] * (acc.dim() - 2))
@@ -244,29 +240,28 @@ class IntegerArithmetic:
             grid = self.grid_of(x)
             weights = weights_of(layer.layer, self._quantizers)
             assert weights is not None
-            parts, bits = split(math.prod(weight.shape[1:]) * grid.largest, largest_integer(weights))
+            parts = parts_of(layer.layer, grid.largest * largest_integer(weights), weight)
         except HwfaultError as reason:
             self.left[name] = str(reason)
             return None
         scale = layer.scale_of_weights(weight)
         unit = grid.scale.double() * scale.double().reshape(layer.along_channels(weight, scale))
         zero = torch.zeros((), device=weight.device)
-        return _Layer(grid.scale, scale, unit, unit.float(), zero, parts, bits)
+        return _Layer(grid.scale, scale, unit, unit.float(), zero, parts)
 
-    def _added_up(
-        self, layer: IntegerLayer, made: _Layer, x: Tensor, w: Tensor
-    ) -> tuple[Tensor, Tensor, list[int]]:
-        """The accumulators, exactly: from high parts of the weights to low ones where float32 does not hold them."""
-        parts = []
-        for _ in range(made.parts - 1):
-            high = torch.floor(w * 2.0**-made.bits)
-            parts.append(w - high * 2.0**made.bits)
-            w = high
-        acc, padded, walk = layer.sums(x, w)
-        acc = self._mark(layer.name, acc, True)
-        for part in reversed(parts):
-            acc = acc.double() * 2.0**made.bits + self._mark("", layer.sums(x, part)[0], True).double()
-        return acc, padded, walk
+    def _added_up(self, layer: IntegerLayer, parts: Parts, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+        """The accumulators, exactly; the inputs as the layer walks over them, and how it walks."""
+        if parts.double:
+            return self._mark(layer.name, layer.sums(x.double(), w.double())[0], True), x, []
+        if len(parts.channels) <= 1:
+            acc, padded, walk = layer.sums(x, w)
+            return self._mark(layer.name, acc, True), padded, walk
+        padded, pads = layer.padded(x, w)
+        sums = [
+            self._mark("" if i else layer.name, layer.convolved(*parts.taken(i, padded, w), pads), True).double()
+            for i in range(len(parts.channels))
+        ]
+        return functools.reduce(torch.add, sums), padded, layer.walk(pads)
 
     # ---- normalisations and means
 
@@ -303,7 +298,7 @@ class IntegerArithmetic:
     ) -> _Pool | None:
         try:
             pool = pool_of(func, value.shape, args, kwargs)
-            double = grid.largest * pool.added > _EXACT
+            double = grid.largest * pool.added > EXACT
             if double and isinstance(pool, Window):
                 raise HwfaultError(f"the largest sum of its {pool.added} values is beyond 2^24")
         except HwfaultError as reason:
@@ -325,24 +320,6 @@ class IntegerArithmetic:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.remove()
-
-
-def split(products: int, largest_weight: int) -> tuple[int, int]:
-    """In how many parts weights are to be added up so that float32 holds all sums, and the bits of all but the highest.
-
-    `products` is the largest magnitude of a sum whose weights are 1. Raises HwfaultError, with the reason alone, if
-    bits of weights would have to be split.
-    """
-    most_weight = _EXACT // products
-    if largest_weight <= most_weight:
-        return 1, 0
-    bits = (most_weight + 1).bit_length() - 1
-    if bits < 1:
-        raise HwfaultError(f"its largest sum of inputs alone is {products}, beyond the 2^24 that float32 holds exactly")
-    parts = 2
-    while -(-largest_weight >> bits * (parts - 1)) > most_weight:
-        parts += 1
-    return parts, bits
 
 
 def _rounded(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from hwfault.inject.exporting import refuse_export
 from hwfault.plan import Site
 from hwfault.plan.processes import ArrayPlan
 
-_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
 class Adds:
@@ -234,15 +234,25 @@ class IntegerLayer:
         """The accumulators, the inputs as the convolution walks over them (padded), and how it walks."""
         if self.linear:
             return functional.linear(x, w), x, []
-        layer, rank = self.layer, w.dim() - 2
-        x, pads = _padded(layer, x, w)
-        acc = _CONVOLUTIONS[rank](x, w, None, layer.stride, pads, layer.dilation, layer.groups)
-        walk = [n for axis in range(rank) for n in (layer.stride[axis], pads[axis], layer.dilation[axis])]
-        return acc, x, walk
+        x, pads = self.padded(x, w)
+        return self.convolved(x, w, pads), x, self.walk(pads)
+
+    def walk(self, pads: tuple[int, ...]) -> list[int]:
+        """Stride, padding and dilation of each spatial axis, one after the other."""
+        steps = zip(self.layer.stride, pads, self.layer.dilation, strict=True)
+        return [n for step in steps for n in step]
+
+    def padded(self, x: Tensor, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The inputs with all padding that is not the same zeros in front and behind, and what is left to pad."""
+        return _padded(self.layer, x, w)
+
+    def convolved(self, x: Tensor, w: Tensor, pads: tuple[int, ...]) -> Tensor:
+        """The sums of a convolution."""
+        layer = self.layer
+        return CONVOLUTIONS[w.dim() - 2](x, w, None, layer.stride, pads, layer.dilation, layer.groups)
 
 
 def _padded(layer: Any, x: Tensor, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """The inputs with all padding that is not the same zeros in front and behind, and what is left to pad."""
     rank = w.dim() - 2
     if layer.is_same_padded_strided:
         pads: list[int] = []

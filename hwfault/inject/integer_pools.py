@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hwfault.errors import HwfaultError
+from hwfault.inject.integer_layer import CONVOLUTIONS
 
 _WINDOWS = {functional.avg_pool1d: 1, torch.avg_pool1d: 1, functional.avg_pool2d: 2, functional.avg_pool3d: 3}
 _ADAPTIVE = {
@@ -20,8 +21,6 @@ _ADAPTIVE = {
 MEANS = (torch.mean, Tensor.mean)
 POOLS = {*_WINDOWS, *_ADAPTIVE, *MEANS}
 """The functions that take means."""
-
-CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
 class Window(NamedTuple):
