@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.common import given_plan, json_option, print_json
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.runs import Trusted, run_options
@@ -14,6 +15,7 @@ from hwfault.cli.runs import Trusted, run_options
 @run_options
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
+@arithmetic_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx).")
 @json_option
 def command(
@@ -21,6 +23,7 @@ def command(
     trusted: Trusted,
     given: Given,
     plan_file: Path | None,
+    arithmetic: str,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -30,19 +33,24 @@ def command(
     """
     from hwfault.files import write_atomically
     from hwfault.graph.export import export
+    from hwfault.graph.integer import left
     from hwfault.inject import sites
 
     faults = given.faults
     model, _, held_out = trusted.load(run)
     example = held_out.example
     plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
-    write_atomically(out, export(model, example, plan=plan).SerializeToString())
+    graph = export(model, example, plan=plan, arithmetic=arithmetic)  # type: ignore[arg-type]
+    write_atomically(out, graph.SerializeToString())
+    inexact = left(graph) if arithmetic == "integer" else {}
+    tell_left(inexact)
     if as_json:
-        print_json(
-            {"graph": str(out), "sites": list(plan.names) if plan else [], "plan": plan.digest if plan else None}
-        )
-    elif plan is None:
-        click.echo(f"{out}: clean")
+        said = {"sites": list(plan.names) if plan else [], "plan": plan.digest if plan else None}
+        print_json({"graph": str(out), **said, "arithmetic": arithmetic, "left": inexact})
+        return
+    sums = ", integer arithmetic" if arithmetic == "integer" else ""
+    if plan is None:
+        click.echo(f"{out}: clean{sums}")
     else:
-        click.echo(f"{out}: faults at {len(plan.names)} sites, plan {plan.digest[:12]}")
+        click.echo(f"{out}: faults at {len(plan.names)} sites, plan {plan.digest[:12]}{sums}")
         click.echo(f"next: hwfault replay {out} {run}")

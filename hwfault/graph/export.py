@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hwfault.errors import GraphError
 from hwfault.graph.accumulators import summing_node
 from hwfault.graph.insert import insert_faults
-from hwfault.graph.integer import ARITHMETIC, INTEGERS
+from hwfault.graph.integer import INTEGERS, mark_integer
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
     QUANT_OPS,
@@ -56,7 +56,7 @@ def export(
     `NAME#2` where a quantizer runs again) and carries the name as metadata `hwfault.site`, which outlives qonnx's
     cleanup. With a `plan` the graph carries its faults. The model itself is left as it is. With integer `arithmetic`
     the graph computes what the model does under `integer_arithmetic`, bit for bit; what cannot is left as it is, and
-    `hwfault.graph.integer.left_nodes` tells it.
+    `hwfault.graph.integer.left` tells it.
     Raises GraphError while faults are attached and for a network that QONNX cannot express, PlanError for a plan that
     does not fit.
     """
@@ -69,8 +69,8 @@ def export(
         raise GraphError(
             f"the arithmetic is {arithmetic!r}, expected 'float' or 'integer'"
             if arithmetic not in ("float", "integer")
-            else "the model computes in integer arithmetic now; leave the `with integer_arithmetic(...)` block (or call "
-            ".remove() on it), then export(model, example, arithmetic='integer')"
+            else "the model computes in integer arithmetic now; leave the `with integer_arithmetic(...)` block (or "
+            "call .remove() on it), then export(model, example, arithmetic='integer')"
         )
     network = _evaluation_copy(model, example)
     exact = integer_arithmetic(network) if arithmetic == "integer" else None
@@ -78,7 +78,7 @@ def export(
     graph = _traced(network, example, exact)
     _name_sites(graph)
     if exact is not None:
-        set_metadata(graph, {ARITHMETIC: arithmetic})
+        mark_integer(graph, exact.left)
     _check(graph, sites(network), values)
     return graph if plan is None else insert_faults(graph, plan)
 

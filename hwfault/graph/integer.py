@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from onnx import ModelProto, NodeProto
 
-from hwfault.graph.qonnxgraph import DOMAIN, QUANT_OPS, metadata
+from hwfault.errors import GraphError
+from hwfault.graph.qonnxgraph import DOMAIN, QUANT_OPS, metadata, set_metadata, site_name
 from hwfault.inject.affine import AFFINE
 
 ARITHMETIC = f"{DOMAIN}.arithmetic"
@@ -12,8 +13,11 @@ ARITHMETIC = f"{DOMAIN}.arithmetic"
 INTEGERS = f"{DOMAIN}.integers"
 """Metadata key of a node that adds up integers, all sums of which float32 holds exactly."""
 
-_MOVES = "Cast Concat Constant ConstantOfShape Expand Flatten Gather Identity Pad Reshape Shape Slice Split Squeeze Tile"
-_PICKS = "And Clip Equal GlobalMaxPool Greater Less Max MaxPool Min Not Or Relu Sign Transpose Unsqueeze Where"
+LEFT = f"{DOMAIN}.left"
+"""Metadata key of a node: why its layer is left as it is."""
+
+_MOVES = "Cast Concat Constant ConstantOfShape Expand Flatten Gather Identity Pad Reshape Shape Slice Split Tile"
+_PICKS = "And Clip Equal GlobalMaxPool Greater Less Max MaxPool Min Not Or Relu Sign Squeeze Transpose Unsqueeze Where"
 _ROUNDS_ONCE = "Abs Add Ceil Div Floor LeakyRelu Mul Neg PRelu Round Sqrt Sub"
 _EXACT_OPS = {*_MOVES.split(), *_PICKS.split(), *_ROUNDS_ONCE.split(), *QUANT_OPS}
 
@@ -23,13 +27,38 @@ def is_integer(model: ModelProto) -> bool:
     return metadata(model).get(ARITHMETIC) == "integer"
 
 
-def left_nodes(model: ModelProto) -> list[NodeProto]:
-    """The nodes of a graph whose result may differ from engine to engine: sums of other numbers than integers, ..."""
-    return [
-        node
-        for node in model.graph.node
-        if node.op_type not in _EXACT_OPS and node.domain != DOMAIN and INTEGERS not in metadata(node)
-    ]
+def left(model: ModelProto) -> dict[str, str]:
+    """What of a graph may differ from engine to engine, and why, by layer or else by node; empty where all is exact."""
+    found = [node for node in model.graph.node if _is_left(node)]
+    return {
+        _layer(node): metadata(node).get(LEFT) or f"{node.op_type} is rounded in each engine's way" for node in found
+    }
+
+
+def _is_left(node: NodeProto) -> bool:
+    exact = node.op_type in _EXACT_OPS or node.domain == DOMAIN or INTEGERS in metadata(node)
+    return not exact
+
+
+def _layer(node: NodeProto) -> str:
+    return site_name(node).removesuffix(".accumulator")
+
+
+def mark_integer(model: ModelProto, reasons: Mapping[str, str]) -> None:
+    """Notes in a graph that it computes in integer arithmetic, and by layer why one is left as it is.
+
+    Raises GraphError if all of them are.
+    """
+    if not any(INTEGERS in metadata(node) for node in model.graph.node):
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "it has no quantized layer"
+        raise GraphError(
+            f"no layer of the network computes on integers, so that integer arithmetic is not possible ({told}); "
+            "quantize what goes into its layers, or export it with the arithmetic 'float'"
+        )
+    set_metadata(model, {ARITHMETIC: "integer"})
+    for node in model.graph.node:
+        if _is_left(node) and _layer(node) in reasons:
+            set_metadata(node, {LEFT: reasons[_layer(node)]})
 
 
 def worths(model: ModelProto, layer: NodeProto) -> list[NodeProto]:

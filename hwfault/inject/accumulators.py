@@ -81,7 +81,8 @@ def accumulator_site(name: str, layer: Any, planned: Site, quantizers: Quantizer
             return planned
         if planned.source not in quantizers:
             raise _Obstacle(f"the network has no quantizer {planned.source!r}, from which its inputs are said to come")
-        return _site(name, layer, largest_integer(quantizers[planned.source]), planned.source, planned.shape, quantizers)
+        largest = largest_integer(quantizers[planned.source])
+        return _site(name, layer, largest, planned.source, planned.shape, quantizers)
     except _Obstacle as obstacle:
         raise PlanError(f"the plan strikes the site {name!r}, which is none here: {obstacle}") from None
 
@@ -181,7 +182,9 @@ class Notes(Generic[T]):
     def of(self, tensor: Any) -> T | None:
         value = bare(tensor)
         entry = self._noted.get(id(value))
-        return entry[2] if entry is not None and entry[0]() is value and entry[1] == value._version else None
+        if entry is None or entry[1] != value._version or entry[0]() is not value:
+            return None
+        return entry[2]
 
 
 class Grids(TorchFunctionMode, Generic[T]):

@@ -13,9 +13,14 @@ AFFINE = "Affine"
 """The op of domain hwfault that does the same in a graph."""
 
 
+def traced() -> bool:
+    """Whether torch traces the operators that are called, for an export."""
+    return torch._C._get_tracing_state() is not None
+
+
 def affine(x: Tensor, multiplier: Tensor, addend: Tensor) -> Tensor:
     """float32(x * multiplier + addend), which broadcast to the shape of x (float32, or float64 for wider integers)."""
-    if torch.jit.is_tracing():
+    if traced():
         y: Tensor = _Traced.apply(x, multiplier, addend)  # type: ignore[no-untyped-call]
         return y if x.dtype == torch.float32 else y.float()
     return (x.double() * multiplier.double()).add_(addend.double()).float()

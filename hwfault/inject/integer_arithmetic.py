@@ -29,11 +29,12 @@ from hwfault.inject.accumulators import (
     most,
     weights_of,
 )
-from hwfault.inject.affine import affine
+from hwfault.inject.affine import affine, traced
 from hwfault.inject.attach import known_scale
 from hwfault.inject.integer_layer import IntegerLayer
 from hwfault.inject.integer_parts import EXACT, Parts, parts_of
 from hwfault.inject.integer_pools import MEANS, POOLS, Pool, Window, pool_of
+from hwfault.inject.override import Override
 from hwfault.inject.sites import known_quantizers, unwrap
 
 _NO_GRID = (
@@ -162,8 +163,8 @@ class IntegerArithmetic:
                 self._handles.append(_OnLayer(IntegerLayer.of(name, layer, self._known_scale), self))
         for module in self._model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                self._handles.append(_Override(module, self._normalised))
-        self._handles.append(_Override(self._model, self._forward))
+                self._handles.append(Override(module, self._normalised))
+        self._handles.append(Override(self._model, self._forward))
 
     def _known_scale(self, proxy: nn.Module) -> tuple[Tensor, Tensor]:
         nothing = torch.empty(0)
@@ -172,15 +173,15 @@ class IntegerArithmetic:
     def freeze(self, mark: Mark) -> None:
         """Takes the last forward's constants for those of every later one, to be traced for an export.
 
-        `mark(site, sums, integers)` then sees what each layer adds up, under its site's name, and ("") every other sum of
-        integers; `integers` is false where a layer is left as it is.
+        `mark(site, sums, integers)` then sees what each layer adds up, under its site's name, and ("") every other sum
+        of integers; `integers` is false where a layer is left as it is.
         """
         self._tape.frozen, self._mark = True, mark
 
     def _forward(self, plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A forward of the whole model, in which grids are followed."""
-        traced = torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-        if traced and not self._tape.frozen:
+        followed = traced() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+        if followed and not self._tape.frozen:
             raise GraphError(
                 "the model is compiled or exported while it computes in integer arithmetic; leave the block (or call "
                 ".remove() on it), and export it with export(model, example, arithmetic='integer')"
@@ -323,7 +324,7 @@ class IntegerArithmetic:
 
 
 def _rounded(x: Tensor) -> Tensor:
-    rounded: Tensor = round_ste(x) if x.requires_grad and not torch.jit.is_tracing() else torch.round(x)
+    rounded: Tensor = round_ste(x) if x.requires_grad and not traced() else torch.round(x)
     return rounded
 
 
@@ -381,26 +382,7 @@ class _OnLayer:
         self._layer.arithmetic = None
 
 
-class _Override:
-    """A module's forward, replaced by `instead(plain, ...)` until it is removed."""
-
-    def __init__(self, module: nn.Module, instead: Callable[..., Any]) -> None:
-        self._module, self._before = module, vars(module).get("forward")
-        plain = module.forward
-
-        @functools.wraps(plain)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return instead(plain, *args, **kwargs)
-
-        forward.hwfault_arithmetic = True  # type: ignore[attr-defined]
-        module.forward = forward
-
-    def remove(self) -> None:
-        del self._module.forward
-        if self._before is not None:
-            self._module.forward = self._before
-
-
 def uses_integer_arithmetic(model: nn.Module) -> bool:
     """Whether integer arithmetic is attached to the model."""
-    return hasattr(vars(unwrap(model)).get("forward"), "hwfault_arithmetic")
+    instead = Override.of(unwrap(model))
+    return isinstance(getattr(instead, "__self__", None), IntegerArithmetic)

@@ -4,6 +4,7 @@ The bound is that of every code the quantizers have, also those that only a faul
 in float64, so that convolutions are added up in parts of their input channels, and the parts in float64.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -44,9 +45,9 @@ def parts_of(layer: Any, largest_product: int, weight: Tensor) -> Parts:
     at_once = EXACT // (kernel * largest_product)
     if at_once < 1:
         raise HwfaultError(
-            f"the largest sum over one of its input channels is {kernel * largest_product}, beyond the 2^24 that float32 "
-            "holds exactly; quantize its inputs or weights to fewer bits"
+            f"the largest sum over one of its input channels is {kernel * largest_product}, beyond the 2^24 that "
+            "float32 holds exactly; quantize its inputs or weights to fewer bits"
         )
     parts = -(-inputs // at_once)
     bounds = [i * inputs // parts for i in range(parts + 1)]
-    return Parts(False, tuple(zip(bounds, bounds[1:], strict=False)), layer.groups)
+    return Parts(False, tuple(pairwise(bounds)), layer.groups)

@@ -8,10 +8,10 @@ warnings.filterwarnings("ignore", message="fast_hadamard_transform package not f
 
 
 def main() -> None:
-    from tests.benchmarks import fault_map, graph, injection, maps, network, protection
+    from tests.benchmarks import fault_map, graph, injection, integer, maps, network, protection
 
     print(machine())
-    for benchmark in (injection, fault_map, protection, maps, network, graph):
+    for benchmark in (injection, fault_map, protection, maps, network, graph, integer):
         benchmark.main()
 
 
