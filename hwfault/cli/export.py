@@ -1,6 +1,7 @@
 """`hwfault export`: a trained network as a QONNX graph, clean or with its faults inside."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,13 +43,13 @@ def command(
     plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
     graph = export(model, example, plan=plan, arithmetic=arithmetic)  # type: ignore[arg-type]
     write_atomically(out, graph.SerializeToString())
-    inexact = left(graph) if arithmetic == "integer" else {}
-    tell_left(inexact)
+    exact: dict[str, Any] = {"arithmetic": arithmetic, "left": left(graph)} if arithmetic == "integer" else {}
     if as_json:
         said = {"sites": list(plan.names) if plan else [], "plan": plan.digest if plan else None}
-        print_json({"graph": str(out), **said, "arithmetic": arithmetic, "left": inexact})
+        print_json({"graph": str(out), **said, **exact})
         return
-    sums = ", integer arithmetic" if arithmetic == "integer" else ""
+    tell_left(exact.get("left", {}))
+    sums = ", integer arithmetic" if exact else ""
     if plan is None:
         click.echo(f"{out}: clean{sums}")
     else:

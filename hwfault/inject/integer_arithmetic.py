@@ -163,7 +163,7 @@ class IntegerArithmetic:
                 self._handles.append(_OnLayer(IntegerLayer.of(name, layer, self._known_scale), self))
         for module in self._model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                self._handles.append(Override(module, self._normalised))
+                self._handles.append(Override(module, functools.partial(self._normalised, module)))
         self._handles.append(Override(self._model, self._forward))
 
     def _known_scale(self, proxy: nn.Module) -> tuple[Tensor, Tensor]:
@@ -266,9 +266,8 @@ class IntegerArithmetic:
 
     # ---- normalisations and means
 
-    def _normalised(self, plain: Callable[[Any], Any], x: Any) -> Any:
+    def _normalised(self, bn: Any, plain: Callable[[Any], Any], x: Any) -> Any:
         """A normalisation's values: from the sums of the layer right before it, or in one step of its own."""
-        bn: Any = plain.__self__  # type: ignore[attr-defined]
         value = bare(x)
         if bn.training or bn.running_mean is None or value.dtype != torch.float32:
             return plain(x)
