@@ -187,7 +187,8 @@ class IntegerArithmetic:
                 ".remove() on it), and export it with export(model, example, arithmetic='integer')"
             )
         self._tape.begin()
-        self.left = dict(self._never)
+        if not self._tape.frozen:
+            self.left = dict(self._never)
         for proxy, handle in self._hooks:  # behind the hooks of injections, which come later
             proxy._forward_hooks.move_to_end(handle.id)
         with self._grids:
@@ -229,7 +230,7 @@ class IntegerArithmetic:
             if layer.struck:
                 acc = layer.struck_sums(acc.double() if layer.adds_in_double() else acc, padded, w_int, walk)
             channels = (-1,) if layer.linear else (-1, *[1] * (acc.dim() - 2))
-            b = None if b is None else b.reshape(channels)
+            b = None if b is None else _along(b, channels)
             out = affine(acc, made.multiplier, made.addend if b is None else b)
         if not layer.linear or acc.dim() == 2:
             self._sums.note(out, _Sums(acc, made.unit, b, channels))
@@ -320,6 +321,13 @@ class IntegerArithmetic:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.remove()
+
+
+def _along(bias: Tensor, channels: tuple[int, ...]) -> Tensor:
+    """The bias as it lies along the channels; no reshape, whose first number qonnx takes for that of a batch."""
+    for _ in channels[1:]:
+        bias = bias.unsqueeze(-1)
+    return bias
 
 
 def _rounded(x: Tensor) -> Tensor:

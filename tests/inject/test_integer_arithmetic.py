@@ -204,7 +204,7 @@ def test_what_is_left_says_why():
     assert "fewer values" in left["avg_pool2d of [4, 10, 10]"]
 
 
-@given(st.integers(1, 4000), st.integers(1, 60), st.integers(1, 1 << 20), st.integers(1, 4), st.sampled_from([1, 2, 3]))
+@given(st.integers(1, 4000), st.integers(1, 60), st.integers(1, 1 << 20), st.integers(1, 4))
 def test_no_part_exceeds_what_float32_holds(inputs, kernel, product, groups):
     layer = type("Conv", (), {"groups": groups})()
     weight = torch.empty(1, inputs, kernel, device="meta")
