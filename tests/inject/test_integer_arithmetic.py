@@ -1,5 +1,6 @@
 """Integer arithmetic in PyTorch: equal to NumPy's integers to the bit, and without a trace."""
 
+import copy
 from contextlib import nullcontext
 
 import numpy as np
@@ -300,7 +301,10 @@ def test_refusals():
         refused = pytest.raises(GraphError, match="compiled or exported while it computes in integer arithmetic")
         with refused, pytest.warns(DeprecationWarning, match="trace"):
             torch.jit.trace(model, x)
+        with pytest.raises(HwfaultError, match="cannot be copied or pickled while its arithmetic is replaced"):
+            copy.deepcopy(model)
     integer_arithmetic(model).remove()
+    assert torch.equal(copy.deepcopy(model)(x), model(x))
 
 
 def test_a_double_network_is_left():
