@@ -1,7 +1,7 @@
 """`hwfault export`: a trained network as a QONNX graph, clean or with its faults inside."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from hwfault.cli.bundles import Recording, recording_options, written
 from hwfault.cli.common import given_plan, json_option, print_json
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.runs import Trusted, run_options
+
+if TYPE_CHECKING:
+    from hwfault.graph.export import Arithmetic
 
 
 @click.command("export")
@@ -28,7 +31,7 @@ def command(
     trusted: Trusted,
     given: Given,
     plan_file: Path | None,
-    arithmetic: str,
+    arithmetic: "Arithmetic",
     out: Path,
     recording: Recording,
     as_json: bool,
@@ -50,9 +53,9 @@ def command(
     example = held_out.example
     plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
     if recording.bundle:
-        written(out, recording.write(out, model, held_out.test, plan), as_json)
+        written(out, recording.write(out, model, held_out.test, plan, arithmetic), as_json)
         return
-    graph = export(model, example, plan=plan, arithmetic=arithmetic)  # type: ignore[arg-type]
+    graph = export(model, example, plan=plan, arithmetic=arithmetic)
     write_atomically(out, graph.SerializeToString())
     exact: dict[str, Any] = {"arithmetic": arithmetic, "left": left(graph)} if arithmetic == "integer" else {}
     if as_json:

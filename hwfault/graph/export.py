@@ -75,9 +75,9 @@ def export(
             "call .remove() on it), then export(model, example, arithmetic='integer')"
         )
     network = _evaluation_copy(model, example)
-    listed = sites(network, example.cpu())
-    exact = integer_arithmetic(network) if arithmetic == "integer" else None
     values = _parameter_values(network, example)
+    listed = sites(network, example.cpu())
+    exact = _exact(network, example) if arithmetic == "integer" else None
     graph = _traced(network, example, exact)
     _name_sites(graph)
     if exact is not None:
@@ -85,6 +85,14 @@ def export(
     _check(graph, listed, values)
     write_sites(graph, listed)
     return graph if plan is None else insert_faults(graph, plan)
+
+
+@torch.no_grad()
+def _exact(network: nn.Module, example: Tensor) -> IntegerArithmetic:
+    """Integer arithmetic on the network, with the constants of a forward."""
+    exact = integer_arithmetic(network)
+    network(example.cpu())
+    return exact
 
 
 def _evaluation_copy(model: nn.Module, example: Tensor) -> nn.Module:

@@ -2,6 +2,9 @@
 
 import pytest
 
+from hwfault.bundle.check import bundled_graph
+from hwfault.bundle.manifest import FAULTED_GRAPH
+from hwfault.bundle.storage import Bundle
 from hwfault.campaign import evaluate
 from hwfault.graph.integer import is_integer
 from hwfault.graph.session import load_model
@@ -42,6 +45,27 @@ def test_export_and_replay(floats, tmp_path):
     assert all(site["codes_differ"] == site["faults_differ"] == 0 for site in report["sites"])
     assert report["logits_differ"] == 0
     assert sum(site["faults_seen"] for site in report["sites"]) > 10**4
+
+
+def test_a_bundle(floats, tmp_path):
+    asked = ("--samples", 4, "--seeds", "0,1", "--out", tmp_path / "b.zip")
+    good("export", floats, "--ber", 0.01, "--arithmetic", "integer", "--bundle", *asked)
+    assert is_integer(bundled_graph(Bundle.open(tmp_path / "b.zip"), FAULTED_GRAPH))
+    report = good("replay", tmp_path / "b.zip", "--json").json
+    assert all(site["codes_differ"] == site["faults_differ"] == 0 for run in report["runs"] for site in run["sites"])
+    assert sum(site["faults_seen"] for run in report["runs"] for site in run["sites"]) > 10**3
+
+
+def test_faults_put_in_and_out(floats, tmp_path):
+    """insert and strip, and the same sites as those of the run."""
+    names = ("clean", "faulted", "stripped")
+    clean, faulted, stripped = (tmp_path / f"{name}.onnx" for name in names)
+    good("export", floats, "--arithmetic", "integer", "--out", clean)
+    assert good("sites", clean, "--json").json == good("sites", floats, "--json").json
+    good("insert", clean, "--ber", 0.01, "-o", faulted)
+    assert good("replay", faulted, floats, "--seeds", "0", "--json").json["logits_differ"] == 0
+    good("strip", faulted, "-o", stripped)
+    assert stripped.read_bytes() == clean.read_bytes()
 
 
 def test_a_clean_graph(floats, tmp_path):

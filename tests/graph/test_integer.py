@@ -19,6 +19,8 @@ from hwfault.graph.integer import INTEGERS, is_integer, left
 from hwfault.graph.qonnxgraph import Constants, metadata
 from hwfault.graph.replay import replay
 from hwfault.graph.session import run, session
+from hwfault.graph.sites import SITES
+from hwfault.graph.sites import sites as graph_sites
 from hwfault.inject import inject, sites
 from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.plan import resolve
@@ -212,6 +214,45 @@ def test_the_op_affine_refuses_what_does_not_broadcast():
     with pytest.raises(Exception, match=r"Affine 'the node': the multiplier of shape \(2\) does not broadcast"):
         made.run(None, feeds)
     assert made.run(None, feeds | {"x": np.zeros((0, 2), np.float32)})[0].shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_sites_are_those_of_the_network(name):
+    graph = export(network(name), small_batch(name), arithmetic="integer")
+    expected = sites(network(name), small_batch(name))
+    assert graph_sites(graph) == expected
+    graph.metadata_props.remove(next(entry for entry in graph.metadata_props if entry.key == SITES))
+    names = {site.name: (site.kind, site.bit_width, site.signed, site.weights) for site in expected}
+    found = {site.name: (site.kind, site.bit_width, site.signed, site.weights) for site in graph_sites(graph)}
+    assert found == names
+
+
+@pytest.mark.parametrize("name", ["cnv", "mlp", "resnet20"])
+def test_faults_in_a_session_made_for_a_seed(name):
+    """Layers that are added up in parts, or in float64, with faults of every kind, in sessions of every kind."""
+    model, x = lived_in(name, weight_bits=8, act_bits=8), batch(name)
+    sums = [
+        AccumulatorFormat(arithmetic="float64", width=22),
+        BitFlips(probability=1e-3, sites={"kind": "accumulator"}),
+    ]
+    plan = resolve(sites(model, x), [*sums, *bit_errors(1e-3)])
+    graph = export(model, x, plan=plan, arithmetic="integer")
+    with inject(model, plan, seed=7):
+        expected, _ = by_pytorch(model, x)
+    for made in (session(graph), session(graph, fast=True), session(graph, fast=True, seed=7)):
+        assert_same(run(made, x.numpy(), seed=7)[0], expected)
+
+
+def test_another_scale_is_refused():
+    graph = export(network("biased"), small_batch("biased"), arithmetic="integer")
+    constants, makers = Constants(graph), {name: node for node in graph.graph.node for name in node.output}
+    sums = next(node for node in graph.graph.node if INTEGERS in metadata(node))
+    quotient = makers[makers[sums.input[0]].input[0]]
+    scale = numpy_helper.from_array(constants.get(quotient.input[1]) * np.float32(2), "other")
+    graph.graph.initializer.append(scale)
+    quotient.input[1] = "other"
+    with pytest.raises(GraphError, match=r"cannot be struck in the graph: it divides the integers of '.*' by another"):
+        insert_faults(graph, planned("biased", "stuck"))
 
 
 def test_what_is_left_is_told():
