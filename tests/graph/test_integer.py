@@ -13,6 +13,7 @@ from torch import nn
 
 from hwfault.errors import GraphError
 from hwfault.graph.carried import plan_of
+from hwfault.graph.channels_last import to_channels_last
 from hwfault.graph.export import export
 from hwfault.graph.insert import insert_faults
 from hwfault.graph.integer import INTEGERS, is_integer, left
@@ -241,6 +242,27 @@ def test_faults_in_a_session_made_for_a_seed(name):
         expected, _ = by_pytorch(model, x)
     for made in (session(graph), session(graph, fast=True), session(graph, fast=True, seed=7)):
         assert_same(run(made, x.numpy(), seed=7)[0], expected)
+
+
+PASSES = {
+    "struck, then tidied": lambda graph, plan: tidied(insert_faults(graph, plan), 3),
+    "tidied, then struck": lambda graph, plan: insert_faults(tidied(graph, 3), plan),
+    "channels last": lambda graph, plan: to_channels_last(tidied(insert_faults(graph, plan), 3)),
+}
+
+
+@pytest.mark.parametrize("way", PASSES)
+@pytest.mark.parametrize("name", ["digits_cnn", "biased", "twice", "residual", "binary"])
+def test_faults_of_every_kind_outlive_passes_of_qonnx(name, way):
+    model, x = network(name), small_batch(name, 3)
+    kinds = ("weight", "activation", "accumulator")
+    plan = resolve(sites(model, x), [BitFlips(probability=0.02, sites={"kind": kind}) for kind in kinds])
+    struck = PASSES[way](export(model, x, arithmetic="integer"), plan)
+    report = replay(model, struck, [x], seeds=[1, 2])
+    assert report.verdict == "exact"
+    assert {site.name for site in report.sites if site.faults_seen} >= {
+        site.name for site in sites(model, x) if site.kind == "accumulator"
+    }
 
 
 def test_another_scale_is_refused():
