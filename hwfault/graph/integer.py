@@ -73,29 +73,33 @@ def mark_integer(model: ModelProto, reasons: Mapping[str, str]) -> None:
 def worths(model: ModelProto, layer: NodeProto) -> list[NodeProto]:
     """The nodes that say what a layer's integer sums are worth; the sums are the first input of each."""
     found, at = [], [layer.output[0]]
-    while at:
-        name = at.pop()
+    for name in at:
         for node in (node for node in model.graph.node if name in node.input):
-            if node.op_type == AFFINE:
+            if node.op_type == AFFINE and node.input[0] == name:
                 found.append(node)
             elif node.op_type in ("Cast", "Add"):  # parts of layers
-                at.append(node.output[0])
+                at += [made for made in node.output[:1] if made not in at]
     return found
 
 
 def summed(makers: Mapping[str, NodeProto], sums: str) -> NodeProto | None:
     """The node that adds up the products (of the first part) behind integer sums."""
-    node = makers.get(sums)
-    while node is not None and node.op_type in ("Cast", "Add", "Transpose"):
-        node = makers.get(node.input[0])
+    node = makers.get(_before(makers, sums, ("Cast", "Add", "Transpose")))
     return node if node is not None and adds_integers(node) else None
 
 
 def whole(makers: Mapping[str, NodeProto], part: str) -> str:
     """The integers, in float32, of which what a layer reads are some channels, in their order or transposed."""
-    while (node := makers.get(part)) is not None and node.op_type in MOVES:
-        part = node.input[0]
-    return part
+    return _before(makers, part, MOVES)
+
+
+def _before(makers: Mapping[str, NodeProto], name: str, ops: tuple[str, ...]) -> str:
+    """What a tensor was before such ops; a graph from outside may go in circles."""
+    seen: set[str] = set()
+    while name not in seen and (node := makers.get(name)) is not None and node.op_type in ops and node.input:
+        seen.add(name)
+        name = node.input[0]
+    return name
 
 
 def in_double(makers: Mapping[str, NodeProto], sums: str) -> bool:

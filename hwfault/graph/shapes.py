@@ -14,7 +14,7 @@ _OWN_SHAPE = ("Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "Multi
 
 
 def is_fault(node: NodeProto) -> bool:
-    """Whether a node makes faults: ops of hwfault that do not are passed through by nothing."""
+    """Whether a node is one of hwfault's that make faults; Affine makes none."""
     return node.domain == DOMAIN and node.op_type != AFFINE
 
 

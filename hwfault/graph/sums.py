@@ -104,7 +104,10 @@ def _on_integers(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
     way = list(places.tensors.before(node.input[1], lambda n: n.op_type in MOVES))
     for name in way[-2::-1]:
         if makers[name].op_type == "Transpose":
-            transposed = then(transposed, permutation_of(makers[name], 0))
+            permutation = permutation_of(makers[name], len(places.tensors.shapes.get(makers[name].input[0]) or ()))
+            if len(transposed) not in (0, len(permutation)):
+                raise NoGridError("it transposes its weights by permutations of different lengths")
+            transposed = then(transposed, permutation)
     pairs = [divided(places, places.unmoved(node.input[0])), divided(places, way[-1])]
     (inputs, x_scale), (read, w_scale) = (pair or ("", None) for pair in pairs)
     weights, source = places.weights(read), places.source(inputs)

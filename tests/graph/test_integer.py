@@ -16,7 +16,7 @@ from hwfault.graph.carried import plan_of
 from hwfault.graph.channels_last import to_channels_last
 from hwfault.graph.export import export
 from hwfault.graph.insert import insert_faults
-from hwfault.graph.integer import INTEGERS, is_integer, left
+from hwfault.graph.integer import INTEGERS, is_integer, left, whole
 from hwfault.graph.qonnxgraph import Constants, metadata
 from hwfault.graph.replay import replay
 from hwfault.graph.session import run, session
@@ -263,6 +263,17 @@ def test_faults_of_every_kind_outlive_passes_of_qonnx(name, way):
     assert {site.name for site in report.sites if site.faults_seen} >= {
         site.name for site in sites(model, x) if site.kind == "accumulator"
     }
+
+
+def test_a_graph_that_goes_in_circles_is_refused():
+    graph = export(network("biased"), small_batch("biased"), arithmetic="integer")
+    sums = next(node for node in graph.graph.node if INTEGERS in metadata(node))
+    graph.graph.node.append(helper.make_node("Transpose", ["b"], ["a"], perm=[0, 1, 2, 3]))
+    graph.graph.node.append(helper.make_node("Transpose", ["a"], ["b"], perm=[0, 1, 2, 3]))
+    sums.input[1] = "a"
+    with pytest.raises(GraphError, match="cannot be struck in the graph: its weights are not quantized there"):
+        insert_faults(graph, planned("biased", "stuck"))
+    assert whole({name: node for node in graph.graph.node for name in node.output}, "a") in ("a", "b")
 
 
 def test_another_scale_is_refused():
