@@ -47,11 +47,12 @@ bench: install
 bench-gpu: install
 	$(BIN)/python -m tests.benchmarks.gpu $(OPTIONS)
 
-# docs/undervolting, docs/elements and docs/training; the measured device needs HWFAULT_DATA
+# docs/undervolting, docs/elements, docs/training and the counts of docs/exactness; the measured device needs HWFAULT_DATA
 experiments: install
 	$(BIN)/python -m tests.experiments.undervolting
 	$(BIN)/python -m tests.experiments.elements
 	$(BIN)/python -m tests.experiments.training
+	$(BIN)/python -m tests.experiments.integer
 
 # hostile graphs and calls under AddressSanitizer and UndefinedBehaviorSanitizer; inputs that fail are kept
 fuzz: install

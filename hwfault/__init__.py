@@ -19,6 +19,7 @@ _PUBLIC = {
     "Site": "hwfault.plan",
     "StuckElement": "hwfault.profiles.datapath",
     "WordFaults": "hwfault.profiles.models",
+    "integer_arithmetic": "hwfault.inject.integer_arithmetic",
     "load_faults": "hwfault.profiles.models",
     "onnxruntime_library": "hwfault.stream.native",
     "resolve": "hwfault.plan",

@@ -1,5 +1,6 @@
 // The entry point that onnxruntime calls when the library is registered with a session's options.
 #include "hwfault.h"
+#include "ort_affine.h"
 #include "ort_array.h"
 #include "ort_faults.h"
 #include "ort_floatquant.h"
@@ -27,6 +28,7 @@ class Library {
                     new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_),
                     new Op<IntermittentFaults<float>>(api_), new Op<IntermittentFaults<double>>(api_),
                     new Op<ArrayFaults<float>>(api_), new Op<ArrayFaults<double>>(api_),
+                    new Op<Affine<float>>(api_), new Op<Affine<double>>(api_),
                     new Op<ProtectedFaults<float>>(api_), new Op<ProtectedFaults<double>>(api_)});
   }
 

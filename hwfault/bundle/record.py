@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from hwfault.bundle.manifest import (
 from hwfault.bundle.storage import Tensors, described, write
 from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import FileError, HwfaultError
-from hwfault.graph.export import export
+from hwfault.graph.export import Arithmetic, export
 from hwfault.graph.insert import insert_faults
 from hwfault.graph.watched import predictions
 from hwfault.inject import inject, sites
+from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.inject.mode import evaluation
 from hwfault.plan import FaultPlan, Site, SitePlan
 from hwfault.profiles.library import profile_path
@@ -45,14 +47,16 @@ def write_bundle(
     plan: FaultPlan | None = None,
     seeds: Sequence[int] = (),
     batch_size: int | None = None,
+    arithmetic: Arithmetic = "float",
     progress: Callable[[], object] = lambda: None,
 ) -> Manifest:
     """Writes a bundle (a folder, or a .zip by the path's suffix) of a network, and answers with its manifest.
 
     `inputs` (n, ...) float32 are the samples 0 to n - 1, with their `labels` (n,) where these are known. They are run
-    clean and, with a `plan`, under each of `seeds`, in batches of `batch_size` (None: all at once); `progress` is
-    called after each run. Raises HwfaultError for a plan without seeds or seeds without a plan, GraphError or PlanError
-    where the network cannot be exported or the plan does not fit, FileError.
+    clean and, with a `plan`, under each of `seeds`, in batches of `batch_size` (None: all at once), in the `arithmetic`
+    of the graphs (see `export`); `progress` is called after each run. Raises HwfaultError for a plan without seeds or
+    seeds without a plan, GraphError or PlanError where the network cannot be exported or the plan does not fit,
+    FileError.
     """
     if (plan is None) != (not seeds) or not len(inputs):
         raise HwfaultError(
@@ -60,10 +64,10 @@ def write_bundle(
             "samples, and seeds exactly where there is a plan"
         )
     size = len(inputs) if batch_size is None else min(batch_size, len(inputs))
-    graphs = {CLEAN_GRAPH: export(model, inputs[:1])}
+    graphs = {CLEAN_GRAPH: export(model, inputs[:1], arithmetic=arithmetic)}
     if plan is not None:
         graphs[FAULTED_GRAPH] = insert_faults(graphs[CLEAN_GRAPH], plan)
-    recorder = _Recorder(model, inputs, size)
+    recorder = _Recorder(model, inputs, size, arithmetic)
     files = {name: graph.SerializeToString() for name, graph in graphs.items()}
     files[INPUTS] = _saved(_numbers(inputs, labels))
     files[CLEAN] = _saved(recorder.clean())
@@ -120,7 +124,10 @@ def _plain(name: str) -> str:
 class _Recorder:
     """Runs a network on the same samples again and again, and notes its codes."""
 
-    def __init__(self, model: nn.Module, inputs: Tensor, batch_size: int) -> None:
+    def __init__(self, model: nn.Module, inputs: Tensor, batch_size: int, arithmetic: Arithmetic) -> None:
+        self._arithmetic: Callable[[nn.Module], AbstractContextManager[object]] = (
+            integer_arithmetic if arithmetic == "integer" else nullcontext
+        )
         self._model, self._batches = model, torch.split(inputs, batch_size)
         self._every = {site.name: site for site in sites(model)}
         self._calls: Counter[str] = Counter()
@@ -182,7 +189,12 @@ class _Recorder:
                 rows[key[:-1]].append(codes.reshape(len(codes) if site.batched else 1, -1).astype(_narrow(site)))
 
         device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
-        with evaluation(self._model), torch.no_grad(), inject(self._model, plan, seed=seed, observe=observe):
+        with (
+            evaluation(self._model),
+            torch.no_grad(),
+            self._arithmetic(self._model),
+            inject(self._model, plan, seed=seed, observe=observe),
+        ):
             for batch in self._batches:
                 calls.clear()
                 result = self._model(batch.to(device))

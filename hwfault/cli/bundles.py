@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hwfault.bundle.answer import Runner
     from hwfault.bundle.manifest import Manifest
     from hwfault.bundle.report import BundleReport
+    from hwfault.graph.export import Arithmetic
     from hwfault.plan import FaultPlan
     from hwfault.train.data.split import Split
 
@@ -64,7 +65,9 @@ class Recording:
     seeds: tuple[int, ...] | None
     batch_size: int | None
 
-    def write(self, out: Path, model: "nn.Module", split: "Split", plan: "FaultPlan | None") -> "Manifest":
+    def write(
+        self, out: Path, model: "nn.Module", split: "Split", plan: "FaultPlan | None", arithmetic: "Arithmetic"
+    ) -> "Manifest":
         """Writes the bundle of a network; the split's first samples go along."""
         import torch
 
@@ -83,6 +86,7 @@ class Recording:
                 plan=plan,
                 seeds=seeds,
                 batch_size=self.batch_size,
+                arithmetic=arithmetic,
                 progress=begin("recording", 1 + len(seeds)),
             )
 

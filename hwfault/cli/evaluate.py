@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
 from hwfault.cli.measuring import Measuring, measured, measuring_options, statistics_tables, warn_of_one_seed
@@ -108,6 +109,7 @@ class _Asked:
 @click.option(
     "--statistics", is_flag=True, help="Print what the faults do at each site: rate, flips of each bit, RMSE."
 )
+@arithmetic_option
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first so many samples.  [default: all]")
 @measuring_options
 @json_option
@@ -121,6 +123,7 @@ def command(
     by_site: str | None,
     by_bit: bool,
     statistics: bool,
+    arithmetic: str,
     samples: int | None,
     how: Measuring,
     as_json: bool,
@@ -133,12 +136,14 @@ def command(
     """
     from hwfault.campaign import Campaign, report
     from hwfault.campaign.store import question
+    from hwfault.inject.integer_arithmetic import integer_arithmetic
 
     folder = how.folder()
     asked = _Asked(given, plans, rates, sweep, by_site, by_bit)
     asked.check()
     lists = asked.lists()
     model, config, data = trusted.load(run)
+    exact = integer_arithmetic(model) if arithmetic == "integer" else None
     on = how.split_of(data, config)
     first = None if samples is None else range(min(samples, len(on)))
     rest = {"device": given.device, "batch_size": how.batch_size, "workers": how.workers, "statistics": statistics}
@@ -147,11 +152,12 @@ def command(
     for point in points:
         campaign.whole_plan(point, how.seeds[0])  # what does not fit is told before the first trial
     names = {"network": trusted.network or config.network, "data": trusted.data or config.data}
-    told = {**names, "split": how.split}
+    told = {**names, "split": how.split} | ({} if exact is None else {"arithmetic": arithmetic})
     why = {} if folder is None else question(campaign, points, **told)
     kept = None if folder is None else folder / "trials.jsonl"
     with progress() as begin:
         results = measured(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept, question=why)
+    tell_left(exact.left if exact is not None else {})
     if by_site is not None:
         results.sort(key=lambda point: point.mean)
     if folder is not None:

@@ -1,13 +1,18 @@
 """`hwfault export`: a trained network as a QONNX graph, clean or with its faults inside."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.bundles import Recording, recording_options, written
 from hwfault.cli.common import given_plan, json_option, print_json
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.runs import Trusted, run_options
+
+if TYPE_CHECKING:
+    from hwfault.graph.export import Arithmetic
 
 
 @click.command("export")
@@ -15,6 +20,7 @@ from hwfault.cli.runs import Trusted, run_options
 @run_options
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
+@arithmetic_option
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx), or the bundle."
 )
@@ -25,6 +31,7 @@ def command(
     trusted: Trusted,
     given: Given,
     plan_file: Path | None,
+    arithmetic: "Arithmetic",
     out: Path,
     recording: Recording,
     as_json: bool,
@@ -38,6 +45,7 @@ def command(
     """
     from hwfault.files import write_atomically
     from hwfault.graph.export import export
+    from hwfault.graph.integer import left
     from hwfault.inject import sites
 
     faults = given.faults
@@ -45,15 +53,19 @@ def command(
     example = held_out.example
     plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
     if recording.bundle:
-        written(out, recording.write(out, model, held_out.test, plan), as_json)
+        written(out, recording.write(out, model, held_out.test, plan, arithmetic), as_json)
         return
-    write_atomically(out, export(model, example, plan=plan).SerializeToString())
+    graph = export(model, example, plan=plan, arithmetic=arithmetic)
+    write_atomically(out, graph.SerializeToString())
+    exact: dict[str, Any] = {"arithmetic": arithmetic, "left": left(graph)} if arithmetic == "integer" else {}
     if as_json:
-        print_json(
-            {"graph": str(out), "sites": list(plan.names) if plan else [], "plan": plan.digest if plan else None}
-        )
-    elif plan is None:
-        click.echo(f"{out}: clean")
+        said = {"sites": list(plan.names) if plan else [], "plan": plan.digest if plan else None}
+        print_json({"graph": str(out), **said, **exact})
+        return
+    tell_left(exact.get("left", {}))
+    sums = ", integer arithmetic" if exact else ""
+    if plan is None:
+        click.echo(f"{out}: clean{sums}")
     else:
-        click.echo(f"{out}: faults at {len(plan.names)} sites, plan {plan.digest[:12]}")
+        click.echo(f"{out}: faults at {len(plan.names)} sites, plan {plan.digest[:12]}{sums}")
         click.echo(f"next: hwfault replay {out} {run}")

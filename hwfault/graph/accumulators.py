@@ -4,7 +4,8 @@
     W -> Div(s_w) -> Round -> Transpose? --+-> Conv | Gemm | MatMul -> Cast? -> ArrayFaults -> the site's fault nodes
       -> Mul(s_x * s_w) -> Cast? -> Add(bias)?
 
-with the casts, to double and back, where the plan asks for that arithmetic.
+with the casts, to double and back, where the plan asks for that arithmetic. In graphs of integer arithmetic layers
+compute so already, and what is new is what stands between the sums and the Affine nodes behind them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError, PlanError
+from hwfault.graph.integer import adds_integers, in_double, summed, whole, worths
 from hwfault.graph.layouts import Layout, inverse
-from hwfault.graph.nodes import ARRAY_OP, fault_node
+from hwfault.graph.nodes import AFFINE, ARRAY_OP, fault_node
 from hwfault.graph.places import Places
 from hwfault.graph.qonnxgraph import DOMAIN, LAYER_OPS, SITE, attribute, replace_nodes, set_metadata
 from hwfault.graph.shapes import is_fault
 from hwfault.graph.sites import GraphSites
-from hwfault.graph.sums import Sums
+from hwfault.graph.sums import Sums, divided, origin
 from hwfault.plan import FaultPlan, Site, SitePlan
 from hwfault.plan.processes import ArrayPlan
 
@@ -76,11 +78,14 @@ def rewrite_layers(model: ModelProto, sums: Sequence[Sums], plan: FaultPlan) -> 
             f"the graph is of opset {opset}, in which accumulators cannot be struck; expected {_FIRST_WITH_ROUND} or "
             "newer (see onnx.version_converter)"
         )
-    planned = {entry.node.output[0]: entry for entry in sums}
+    planned = {entry.node.output[0]: entry for entry in sums if not adds_integers(entry.node)}
+    exact = [_OnIntegers(model, entry, plan) for entry in sums if adds_integers(entry.node)]
+    behind = {name: new for layer in exact for name, new in layer.behind.items()}
+    model.graph.initializer.extend(tensor for layer in exact for tensor in layer.constants)
     for node in list(model.graph.node):
         entry = planned.get(node.output[0]) if node.output else None
         if entry is None:
-            nodes.append(node)
+            nodes += [node, *(behind.get(node.output[0], []) if node.output else [])]
             continue
         rewritten = _Rewritten(entry._replace(node=node), plan.at(entry.site.name), plan, opset)
         nodes += rewritten.nodes
@@ -99,7 +104,7 @@ class _Rewritten:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._layer, self._entry, self._output = sums.node, entry, sums.node.output[0]
-        self._double = entry.array is not None and entry.array.arithmetic == "float64"
+        self._double = _asks_for_double(entry)
         x_scale, w_scale = sums.source.grid.scale, sums.weights.grid.scale
         x = self._integers("x", sums.node.input[0], x_scale)
         w = self._integers("w", sums.read, w_scale)
@@ -174,6 +179,35 @@ class _Rewritten:
         return self._node("Unsqueeze", [bias, shape], self._named("bias"))
 
 
+class _OnIntegers(_Rewritten):
+    """The nodes behind the sums of a layer that computes on integers already; what read the sums reads theirs."""
+
+    def __init__(self, model: ModelProto, layer: Sums, plan: FaultPlan) -> None:
+        self.nodes, self.constants = [], []
+        self._layer, self._entry, self._output = layer.node, plan.at(layer.site.name), layer.node.output[0]
+        readers = worths(model, layer.node)
+        if not readers:
+            raise GraphError(f"no node says what the sums of {layer.site.name!r} are worth; export the network anew")
+        sums, self.behind = readers[0].input[0], dict[str, list[NodeProto]]()
+        makers = {name: node for node in model.graph.node for name in node.output}
+        wide = in_double(makers, sums)
+        self._double = wide or _asks_for_double(self._entry)
+        x, w = (whole(makers, name) for name in layer.node.input[:2])
+        at = sums if wide or not self._double else self._cast(sums, TensorProto.DOUBLE)
+        at = self._faults(at, x, w, plan)
+        self.behind[sums] = self.nodes
+        for reader in readers:
+            reader.input[0], value = at, reader.output[0]
+            if self._double and not wide:
+                reader.output[0] = f"{value}_double"
+                cast = helper.make_node("Cast", [reader.output[0]], [value], name=value, to=TensorProto.FLOAT)
+                self.behind[reader.output[0]] = [cast]
+
+
+def _asks_for_double(entry: SitePlan) -> bool:
+    return entry.array is not None and entry.array.arithmetic == "float64"
+
+
 def value_scale(x: Array, w: Array, node: NodeProto, double: bool) -> Array:
     """What an accumulator's unit is worth, of the shape in which it lies along the accumulators."""
     dtype = np.float64 if double else np.float32
@@ -217,26 +251,22 @@ def check_accumulator(places: Places, entry: SitePlan, before: str, after: str) 
     """
     tensors = places.tensors
     node = tensors.makers[before]
-    double = entry.array is not None and entry.array.arithmetic == "float64"
-    layer = tensors.makers.get(_origin(places, node.input[0], "Cast" if double else ""))
+    double, exact = _asks_for_double(entry), summed(tensors.makers, node.input[0])
+    layer = exact or tensors.makers.get(origin(places, node.input[0], "Cast" if double else ""))
     if layer is None or layer.op_type not in LAYER_OPS or len(layer.input) != 2:
         return False
     scales = _integers_of(places, node, layer)
     if scales is None or not _same_attributes(node, array_node(entry, layer, ("", "", ""), "")):
         return False
     readers = list(tensors.behind(after, lambda reader: reader.op_type == "Transpose"))
+    if exact is not None:  # the worth holds normalisations, too: only the network knows it
+        return bool(readers) and all(n.op_type == AFFINE and name == n.input[0] for n, name in readers)
     value = (
         places.constants.get(readers[0][0].input[1]) if len(readers) == 1 and readers[0][0].op_type == "Mul" else None
     )
     if value is None or scales[1] is None:
         return value is not None
     return np.array_equal(value.ravel(), value_scale(scales[0], scales[1], layer, double).ravel())
-
-
-def _origin(places: Places, tensor: str, *ops: str) -> str:
-    """What a tensor was before transpositions, and other such ops."""
-    *_, first = places.tensors.before(tensor, lambda node: node.op_type in ("Transpose", *ops))
-    return first
 
 
 def _same_attributes(node: NodeProto, other: NodeProto) -> bool:
@@ -253,19 +283,21 @@ def _integers_of(places: Places, node: NodeProto, layer: NodeProto) -> tuple[Arr
 
     Weights that nothing strikes may have been folded into constants, which no longer tell their scale.
     """
+    exact = adds_integers(layer)
     (inputs, read), (given, weights_given) = (
-        [_origin(places, name) for name in names] for names in (layer.input, node.input[1:3])
+        [whole(places.tensors.makers, name) if exact else origin(places, name) for name in names]
+        for names in (layer.input, node.input[1:3])
     )
     if inputs != given or not (read == weights_given or _same_constants(places, read, weights_given)):
         return None
-    x, w = _divided(places, inputs), _divided(places, read)
+    x, w = divided(places, places.unmoved(inputs) if exact else inputs), divided(places, read)
     source = places.source(x[0]) if x is not None else None
     if x is None or source is None or not np.array_equal(x[1].ravel(), source.grid.scale.ravel()):
         return None
     if w is None:
         folded = places.constants.get(read)
         return (x[1], None) if folded is not None and np.array_equal(folded, np.round(folded)) else None
-    scale = _weight_scale(places, _origin(places, w[0]))
+    scale = _weight_scale(places, origin(places, w[0]))
     return (x[1], w[1]) if scale is not None and np.array_equal(w[1].ravel(), scale.ravel()) else None
 
 
@@ -283,16 +315,3 @@ def _same_constants(places: Places, one: str, other: str) -> bool:
     if mine is None or theirs is None:
         return False
     return np.array_equal(mine, theirs) or np.array_equal(mine, theirs.T)
-
-
-def _divided(places: Places, integers: str) -> tuple[str, Array] | None:
-    """The tensor and the scale of Round(Div(tensor, scale)); None for anything else."""
-    makers = places.tensors.makers
-    rounding = makers.get(integers)
-    quotient = (
-        makers.get(_origin(places, rounding.input[0])) if rounding is not None and rounding.op_type == "Round" else None
-    )
-    if quotient is None or quotient.op_type != "Div":
-        return None
-    scale = places.constants.get(quotient.input[1])
-    return None if scale is None else (quotient.input[0], scale)

@@ -12,11 +12,10 @@ from hwfault.errors import GraphError
 from hwfault.graph.accumulators import check_accumulator
 from hwfault.graph.grids import GRID_OPS, Grid
 from hwfault.graph.layouts import Layout, numbered, numbered_shape
-from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, drawn_inputs, fault_node
+from hwfault.graph.nodes import AFFINE, ARRAY_OP, FAULT_OPS, drawn_inputs, fault_node
 from hwfault.graph.places import Place, Places
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
-    LAYER_OPS,
     PLAN,
     PLAN_SHA256,
     WORDS,
@@ -26,7 +25,7 @@ from hwfault.graph.qonnxgraph import (
     words_sha256,
 )
 from hwfault.graph.struck import FaultNode, fault_nodes
-from hwfault.graph.sums import layer_name
+from hwfault.graph.sums import layer_name, layers
 from hwfault.plan import FaultPlan, Site
 from hwfault.plan.processes import Step
 
@@ -65,9 +64,9 @@ def _check_places(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entries
     # quantizers may be folded into their weights, and weights may be integers from the start
     planned = Counter(entry.site for entry in entries if entry.before in wiring.constants.names)
     names = [site_name(node) for node in model.graph.node if node.op_type in GRID_OPS]
-    names += [layer_name(node) for node in model.graph.node if node.op_type in LAYER_OPS]
+    names += [layer_name(node) for node in layers(model)]
     planned.update(name for name in names if name in plan.names)
-    others = [n for n in model.graph.node if n.domain == DOMAIN and n.op_type not in (*FAULT_OPS, ARRAY_OP)]
+    others = [n for n in model.graph.node if n.domain == DOMAIN and n.op_type not in (*FAULT_OPS, ARRAY_OP, AFFINE)]
     wrong = next((name for name in struck.keys() | planned.keys() if struck[name] != planned[name]), None)
     lost = next((name for name in plan.names if not struck[name]), None)
     what = (

@@ -12,7 +12,7 @@ from qonnx.transformation.infer_shapes import InferShapes
 
 from hwfault.errors import GraphError
 from hwfault.graph.layouts import channels_last, inverse, laid_out, then
-from hwfault.graph.nodes import FAULT_OPS
+from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS
 from hwfault.graph.qonnxgraph import DOMAIN, attribute
 
 
@@ -68,7 +68,7 @@ def _behind_array(model: ModelWrapper, node: NodeProto) -> bool:
     """Whether a fault node strikes an accumulator."""
     while node is not None and node.domain == DOMAIN and node.op_type in FAULT_OPS:
         node = model.find_producer(node.input[0])
-    return node is not None and node.domain == DOMAIN
+    return node is not None and (node.domain, node.op_type) == (DOMAIN, ARRAY_OP)
 
 
 def _moved_down(model: ModelWrapper, node: NodeProto) -> bool:

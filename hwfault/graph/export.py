@@ -3,7 +3,7 @@
 import copy
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from hwfault.errors import GraphError
 from hwfault.graph.accumulators import summing_node
 from hwfault.graph.grids import NoGridError, grid_of
 from hwfault.graph.insert import insert_faults
+from hwfault.graph.integer import INTEGERS, mark_integer
 from hwfault.graph.qonnxgraph import (
     DOMAIN,
     QUANT_OPS,
@@ -33,6 +34,7 @@ from hwfault.graph.qonnxgraph import (
 from hwfault.graph.sites import write_sites
 from hwfault.inject import attached, sites
 from hwfault.inject.accumulators import LAYERS, accumulator_layers
+from hwfault.inject.integer_arithmetic import IntegerArithmetic, integer_arithmetic, uses_integer_arithmetic
 from hwfault.inject.sites import quantizers, unwrap
 from hwfault.plan import FaultPlan, Site
 
@@ -44,12 +46,19 @@ _SAME_ROUNDING = {"ROUND_TO_ZERO": "DOWN"}
 Values = dict[str, list[NDArray[np.float32]]]
 
 
-def export(model: nn.Module, example: Tensor, *, plan: FaultPlan | None = None) -> ModelProto:
+Arithmetic = Literal["float", "integer"]
+
+
+def export(
+    model: nn.Module, example: Tensor, *, plan: FaultPlan | None = None, arithmetic: Arithmetic = "float"
+) -> ModelProto:
     """The network as a QONNX graph from `input` to `output`, axis 0 of both a batch of any size.
 
     `example` is a float32 batch that the network accepts. Every quantizer node is named after its site (`NAME#1`,
     `NAME#2` where a quantizer runs again) and carries the name as metadata `hwfault.site`, which outlives qonnx's
-    cleanup. With a `plan` the graph carries its faults. The model itself is left as it is.
+    cleanup. With a `plan` the graph carries its faults. The model itself is left as it is. With integer `arithmetic`
+    the graph computes what the model does under `integer_arithmetic`, bit for bit; what cannot is left as it is, and
+    `hwfault.graph.integer.left` tells it.
     Raises GraphError while faults are attached and for a network that QONNX cannot express, PlanError for a plan that
     does not fit.
     """
@@ -58,14 +67,32 @@ def export(model: nn.Module, example: Tensor, *, plan: FaultPlan | None = None) 
             "the model has faults attached, which a traced graph would lose; leave the `with inject(...)` block (or "
             "call .remove() on the injection), then put them into the graph with export(model, example, plan=plan)"
         )
+    if arithmetic not in ("float", "integer") or uses_integer_arithmetic(model):
+        raise GraphError(
+            f"the arithmetic is {arithmetic!r}, expected 'float' or 'integer'"
+            if arithmetic not in ("float", "integer")
+            else "the model computes in integer arithmetic now; leave the `with integer_arithmetic(...)` block (or "
+            "call .remove() on it), then export(model, example, arithmetic='integer')"
+        )
     network = _evaluation_copy(model, example)
     values = _parameter_values(network, example)
     listed = sites(network, example.cpu())
-    graph = _traced(network, example)
+    exact = _exact(network, example) if arithmetic == "integer" else None
+    graph = _traced(network, example, exact)
     _name_sites(graph)
+    if exact is not None:
+        mark_integer(graph, exact.left)
     _check(graph, listed, values)
     write_sites(graph, listed)
     return graph if plan is None else insert_faults(graph, plan)
+
+
+@torch.no_grad()
+def _exact(network: nn.Module, example: Tensor) -> IntegerArithmetic:
+    """Integer arithmetic on the network, with the constants of a forward."""
+    exact = integer_arithmetic(network)
+    network(example.cpu())
+    return exact
 
 
 def _evaluation_copy(model: nn.Module, example: Tensor) -> nn.Module:
@@ -146,10 +173,13 @@ def _on_sums(network: nn.Module, see: Callable[[str, Tensor], Tensor | None]) ->
             layer.inner_forward_impl = seen(name, layer.inner_forward_impl)
 
 
-def _traced(network: nn.Module, example: Tensor) -> ModelProto:
+def _traced(network: nn.Module, example: Tensor, exact: IntegerArithmetic | None) -> ModelProto:
     """Brevitas' own export of the network, with a marker node behind every quantizer that says which site it is."""
     _on_quantizers(network, _mark)
-    _on_sums(network, _mark)
+    if exact is None:
+        _on_sums(network, _mark)
+    else:
+        exact.freeze(_mark_sums)
     network.register_forward_hook(lambda _module, _args, output: getattr(output, "value", output))
     for name, proxy in quantizers(network):
         if QONNXManager.handler_from_module(proxy, no_inheritance=True) is None:
@@ -177,17 +207,23 @@ def _mark(site: str, value: Tensor) -> Tensor | None:
     return marked
 
 
+def _mark_sums(site: str, value: Tensor, integers: bool) -> Tensor:
+    """Marks sums of integers, or ones that are not, which have a site or ("") none."""
+    marked: Tensor = _Mark.apply(value, site, int(integers)) if torch.jit.is_tracing() else value  # type: ignore
+    return marked
+
+
 class _Mark(torch.autograd.Function):
     """The identity, traced as a node that carries a site's name: scopes of modules that are never called are lost."""
 
     @staticmethod
-    def symbolic(g: Any, value: Any, site: str) -> Any:
-        out = g.op(f"{DOMAIN}::{_MARK}", value, site_s=site)
+    def symbolic(g: Any, value: Any, site: str, integers: int = 0) -> Any:
+        out = g.op(f"{DOMAIN}::{_MARK}", value, site_s=site, integers_i=integers)
         out.setType(value.type())
         return out
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, site: str) -> Tensor:
+    def forward(ctx: Any, value: Tensor, site: str, integers: int = 0) -> Tensor:
         return value.view_as(value)
 
 
@@ -195,10 +231,13 @@ def _name_sites(model: ModelProto) -> None:
     """Names every marked quantizer after its site, and takes the markers out again."""
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
-    marks = [node for node in graph.node if node.domain == DOMAIN]
+    marks = [node for node in graph.node if _is_mark(node)]
     calls: dict[str, int] = defaultdict(int)
     for mark in marks:
         site, quantizer = attribute(mark, "site", b"").decode(), producers.get(mark.input[0])
+        if attribute(mark, "integers", 0) and quantizer is not None:
+            set_metadata(quantizer, {INTEGERS: "exact"} | ({SITE: site} if site else {}))
+            continue
         if site.endswith("accumulator"):
             _name_sums(site, quantizer, producers)
             continue
@@ -210,6 +249,10 @@ def _name_sites(model: ModelProto) -> None:
         set_metadata(quantizer, {SITE: site})
         calls[site] += 1
     _remove(model, marks, producers)
+
+
+def _is_mark(node: NodeProto) -> bool:
+    return (node.domain, node.op_type) == (DOMAIN, _MARK)
 
 
 def _name_sums(site: str, node: NodeProto | None, producers: dict[str, NodeProto]) -> None:
@@ -228,13 +271,14 @@ def _remove(model: ModelProto, marks: list[NodeProto], producers: dict[str, Node
         before = renamed.pop(after)
         producers[before].output[0] = after
         renamed[before] = after
-    replace_nodes(model, [node for node in graph.node if node.domain != DOMAIN])
+    replace_nodes(model, [node for node in graph.node if not _is_mark(node)])
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
     for info in [info for info in graph.value_info if info.name in renamed]:
         graph.value_info.remove(info)
-    for opset in [opset for opset in model.opset_import if opset.domain == DOMAIN]:
-        model.opset_import.remove(opset)
+    if all(node.domain != DOMAIN for node in graph.node):
+        for opset in [opset for opset in model.opset_import if opset.domain == DOMAIN]:
+            model.opset_import.remove(opset)
     model.ir_version = max(model.ir_version, 10)  # the first with metadata on nodes
 
 

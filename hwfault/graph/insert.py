@@ -23,6 +23,7 @@ from hwfault.graph.qonnxgraph import (
     set_metadata,
     words_sha256,
 )
+from hwfault.graph.shapes import is_fault
 from hwfault.graph.sites import GraphSites, graph_sites
 from hwfault.graph.strip import UNDO, how_to_undo
 from hwfault.graph.sums import Sums
@@ -39,7 +40,7 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     plan, its hash, the versions, and what `strip_faults` needs as metadata. Raises GraphError for a graph without
     sites or with faults already, PlanError for a plan that does not fit it.
     """
-    if any(node.domain == DOMAIN for node in model.graph.node):
+    if any(is_fault(node) for node in model.graph.node):
         raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
     out = ModelProto()
     out.CopyFrom(model)
@@ -51,7 +52,8 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     for name in (SEED, FIRST_SAMPLE):
         if name in read:
             out.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
-    out.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    if all(opset.domain != DOMAIN for opset in out.opset_import):  # graphs of integer arithmetic have ops of it
+        out.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     out.ir_version = max(out.ir_version, 10)  # the first with metadata on nodes
     set_metadata(out, _plan_metadata(plan))
     set_metadata(out, {UNDO: how_to_undo(model, out)})

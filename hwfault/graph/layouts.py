@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from hwfault.errors import GraphError
+from hwfault.graph.nodes import AFFINE
 from hwfault.graph.qonnxgraph import CHANNELS_LAST, attribute
 from hwfault.graph.shapes import Shape, Tensors, is_fault
 
@@ -20,6 +21,7 @@ Array = NDArray[Any]
 
 _ELEMENTWISE = (
     *("Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold", "Identity", "Cast", "Clip", "Relu"),
+    AFFINE,
     *("LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Exp", "Log", "Sqrt"),
     *("Erf", "Floor", "Ceil", "Round", "Sign", "Neg", "Abs", "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min"),
 )

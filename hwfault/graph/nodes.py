@@ -23,6 +23,9 @@ FAULT_OPS["ProtectedFaults"] = (*FAULT_OPS["IntermittentFaults"], "number", "cel
 ARRAY_OP = "ArrayFaults"
 """The op that adds up a layer on an array of processing elements, before the site's fault ops."""
 
+AFFINE = "Affine"
+"""The op that says what integer sums are worth, which is no fault (see hwfault.graph.integer)."""
+
 _REFRESH = {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
 
 Made = tuple[NodeProto, list[TensorProto]]

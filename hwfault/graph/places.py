@@ -152,6 +152,11 @@ class Places:
         place = next((self.by_tensor[tensor] for tensor in way if tensor in self.by_tensor), None)
         return place if place is not None and place.site.batched else None
 
+    def unmoved(self, name: str) -> str:
+        """The tensor that first holds the integers of one: before they were moved, padded with 0, or cast."""
+        *_, first = self.tensors.before(name, lambda n: n.op_type == "Cast" or _keeps_grid(n, self.constants))
+        return first
+
     def weights(self, name: str) -> Place | None:
         """The parameter that a tensor is, faults aside; None if it is none."""
         way = self.tensors.before(name, is_fault)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto
+from qonnx.core.datatype import DataType
+from qonnx.core.modelwrapper import ModelWrapper
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, decode, encode
 from hwfault.graph.layouts import aligned, numbered
@@ -130,4 +132,20 @@ class ProtectedFaults(_FaultOp):
         return out
 
 
-custom_op = {op.__name__: op for op in (TransientFaults, FaultMap, IntermittentFaults, ProtectedFaults, ArrayFaults)}
+class Affine(SameShape):
+    """What sums are worth: X, multiplier, addend -> X * multiplier + addend in float64, rounded to the type of X."""
+
+    def get_nodeattr_types(self) -> dict[str, Any]:
+        return {}
+
+    def infer_node_datatype(self, model: ModelWrapper) -> None:
+        model.set_tensor_datatype(self.onnx_node.output[0], DataType["FLOAT32"])
+
+    def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
+        x, multiplier, addend = (context[name] for name in self.onnx_node.input)
+        worth = x.astype(np.float64) * multiplier.astype(np.float64) + addend.astype(np.float64)
+        context[self.onnx_node.output[0]] = worth.astype(x.dtype)
+
+
+_OPS = (TransientFaults, FaultMap, IntermittentFaults, ProtectedFaults, ArrayFaults, Affine)
+custom_op = {op.__name__: op for op in _OPS}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hwfault import __version__
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.carried import plan_of
 from hwfault.graph.grids import GRID_OPS
+from hwfault.graph.integer import is_integer
 from hwfault.graph.qonnxgraph import WORDS, metadata, site_name, words_sha256
 from hwfault.graph.report import Place, ReplayReport, SiteReport
 from hwfault.graph.session import load_model, run, session
@@ -31,6 +33,7 @@ from hwfault.graph.watched import (
     with_outputs,
 )
 from hwfault.inject import inject
+from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.inject.mode import evaluation
 from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan
@@ -70,6 +73,7 @@ def replay(
     with (
         evaluation(model),
         torch.no_grad(),
+        integer_arithmetic(model) if is_integer(proto) else nullcontext(),
         inject(model, carried, seed=seeds[0], observe=engines.observe) as injection,
     ):
         for done, batch in enumerate(batches, 1):

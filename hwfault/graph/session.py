@@ -15,7 +15,7 @@ from onnx import AttributeProto, ModelProto
 from hwfault.errors import GraphError, NativeLibraryError
 from hwfault.graph.external import check_files, external_tensors, graphs
 from hwfault.graph.fast import FOR_SEED, only_to_run
-from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
+from hwfault.graph.nodes import AFFINE, ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
 from hwfault.graph.struck import check_kept, fault_nodes
 from hwfault.graph.upgrade import OLD_DOMAINS, upgrade
@@ -244,5 +244,5 @@ def _reason(model: ModelProto, error: Exception) -> str:
     return (
         f"nobody registered the op {op!r} of domain {domain!r}, which the node {node!r} needs; hwfault registers "
         f"{', '.join([*QUANT_OPS, *_LAYER_OPS])} ({', '.join([QUANT_DOMAIN, *OLD_DOMAINS])}), "
-        f"{', '.join([*FAULT_OPS, ARRAY_OP])} ({DOMAIN})"
+        f"{', '.join([*FAULT_OPS, ARRAY_OP, AFFINE])} ({DOMAIN})"
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from onnx import ModelProto, NodeProto, TensorShapeProto, shape_inference
 
+from hwfault.graph.nodes import AFFINE
 from hwfault.graph.qonnxgraph import CHANNELS_LAST, DOMAIN
 
 Shape = tuple[int | None, ...]
@@ -13,8 +14,8 @@ _OWN_SHAPE = ("Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "Multi
 
 
 def is_fault(node: NodeProto) -> bool:
-    """Whether a node is one of hwfault's."""
-    return node.domain == DOMAIN
+    """Whether a node is one of hwfault's that make faults; Affine makes none."""
+    return node.domain == DOMAIN and node.op_type != AFFINE
 
 
 class Tensors:

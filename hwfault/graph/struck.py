@@ -8,6 +8,7 @@ from onnx import ModelProto, NodeProto
 from hwfault.errors import GraphError
 from hwfault.graph.nodes import ARRAY_OP, FAULT_OPS, check_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, PLAN, metadata, site_name
+from hwfault.graph.shapes import is_fault
 
 
 def check_kept(model: ModelProto) -> None:
@@ -16,7 +17,7 @@ def check_kept(model: ModelProto) -> None:
         planned = [str(entry["site"]["name"]) for entry in json.loads(metadata(model)[PLAN])["sites"]]
     except (KeyError, TypeError, ValueError, RecursionError):
         return
-    struck = {site_name(node) for node in model.graph.node if node.domain == DOMAIN}
+    struck = {site_name(node) for node in model.graph.node if is_fault(node)}
     lost = [name for name in planned if name not in struck]
     if lost:
         raise GraphError(

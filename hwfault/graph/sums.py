@@ -2,11 +2,14 @@
 
 import math
 from collections import defaultdict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from hwfault.graph.grids import NoGridError
+from hwfault.graph.integer import MOVES, adds_integers
 from hwfault.graph.layouts import Layout, aligned, permutation_of, then
 from hwfault.graph.places import Place, Places
 from hwfault.graph.qonnxgraph import CHANNELS_LAST, LAYER_OPS, SITE, attribute, metadata, site_name
@@ -34,11 +37,17 @@ def layer_name(node: NodeProto) -> str:
     return metadata(node).get(SITE) or site_name(node) + SUFFIX
 
 
+def layers(model: ModelProto) -> list[NodeProto]:
+    """The nodes that add up a layer's products; in integer arithmetic some add up further parts of one, or means."""
+    nodes = [node for node in model.graph.node if node.op_type in LAYER_OPS and node.output]
+    return [node for node in nodes if not adds_integers(node) or SITE in metadata(node)]
+
+
 def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, str]]:
     """The accumulators of a graph in its order, each run of a layer, and why the other layers have none."""
     found: dict[str, list[Sums]] = defaultdict(list)
     obstacles: dict[str, str] = {}
-    for node in (node for node in model.graph.node if node.op_type in LAYER_OPS and node.output):
+    for node in layers(model):
         name = layer_name(node)
         try:
             found[name].append(_sums(name, node, places))
@@ -57,13 +66,8 @@ def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, 
 
 def _sums(name: str, node: NodeProto, places: Places) -> Sums:
     _check_node(node)
-    read = node.input[1]
-    transposed: Layout = ()
-    maker = places.tensors.makers.get(read)
-    if maker is not None and maker.op_type == "Transpose" and maker.input:
-        read = maker.input[0]
-        transposed = permutation_of(maker, len(places.tensors.shapes.get(read) or ()))
-    weights, source = places.weights(read), places.source(node.input[0])
+    inputs, read, transposed = (_on_integers if adds_integers(node) else _read)(node, places)
+    weights, source = places.weights(read), places.source(inputs)
     if weights is None:
         raise NoGridError("its weights are not quantized there")
     if source is None:
@@ -83,6 +87,53 @@ def _sums(name: str, node: NodeProto, places: Places) -> Sums:
         worst_case=bits,
     )
     return Sums(site, node, weights, source, read, transposed)
+
+
+def _read(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
+    """The inputs and weights of a layer, and how it transposes the latter."""
+    read = node.input[1]
+    maker = places.tensors.makers.get(read)
+    if maker is None or maker.op_type != "Transpose" or not maker.input:
+        return node.input[0], read, ()
+    return node.input[0], maker.input[0], permutation_of(maker, len(places.tensors.shapes.get(maker.input[0]) or ()))
+
+
+def _on_integers(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
+    """The same before a layer that reads their integers, or parts of these, divided them by their scales."""
+    makers, transposed = places.tensors.makers, Layout()
+    way = list(places.tensors.before(node.input[1], lambda n: n.op_type in MOVES))
+    for name in way[-2::-1]:
+        if makers[name].op_type == "Transpose":
+            permutation = permutation_of(makers[name], len(places.tensors.shapes.get(makers[name].input[0]) or ()))
+            if len(transposed) not in (0, len(permutation)):
+                raise NoGridError("it transposes its weights by permutations of different lengths")
+            transposed = then(transposed, permutation)
+    pairs = [divided(places, places.unmoved(node.input[0])), divided(places, way[-1])]
+    (inputs, x_scale), (read, w_scale) = (pair or ("", None) for pair in pairs)
+    weights, source = places.weights(read), places.source(inputs)
+    for place, scale in ((source, x_scale), (weights, w_scale)):
+        if place is not None and (scale is None or not np.array_equal(scale.ravel(), place.grid.scale.ravel())):
+            raise NoGridError(f"it divides the integers of {place.site.name!r} by another scale than theirs")
+    return inputs, read, transposed
+
+
+def origin(places: Places, tensor: str, *ops: str) -> str:
+    """What a tensor was before transpositions, and other such ops."""
+    *_, first = places.tensors.before(tensor, lambda node: node.op_type in ("Transpose", *ops))
+    return first
+
+
+def divided(places: Places, integers: str) -> tuple[str, NDArray[Any]] | None:
+    """The tensor and the scale of Round(Div(tensor, scale)); None for anything else."""
+    makers = places.tensors.makers
+    rounding = makers.get(integers)
+    quotient = (
+        makers.get(origin(places, rounding.input[0])) if rounding is not None and rounding.op_type == "Round" else None
+    )
+    if quotient is None or quotient.op_type != "Div":
+        return None
+    scale = places.constants.get(quotient.input[1])
+    return None if scale is None else (quotient.input[0], scale)
 
 
 def _check_node(node: NodeProto) -> None:

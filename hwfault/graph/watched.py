@@ -12,6 +12,7 @@ from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError
 from hwfault.graph.array_node import added_up
 from hwfault.graph.carried import layout_of
+from hwfault.graph.integer import in_double
 from hwfault.graph.layouts import Layout, aligned, numbered
 from hwfault.graph.nodes import ARRAY_OP
 from hwfault.graph.qonnxgraph import Constants, attribute
@@ -56,12 +57,14 @@ def watched_sites(graph: ModelProto, plan: FaultPlan) -> dict[str, list[Watched]
     constants, makers = Constants(graph), {name: node for node in graph.graph.node for name in node.output}
     found: dict[str, list[Watched]] = {name: [] for name in plan.names}
     for entry in fault_nodes(graph):
+        maker = makers.get(entry.before)
+        array = maker if maker is not None and maker.op_type == ARRAY_OP else None
         scale, zero_point = _grid(entry, plan.at(entry.site), constants)
+        if array is not None and scale is not None and in_double(makers, array.input[0]):
+            scale = scale.astype(np.float64)
         if scale is None or zero_point is None:
             raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
         site = plan.at(entry.site).site
-        maker = makers.get(entry.before)
-        array = maker if maker is not None and maker.op_type == ARRAY_OP else None
         layout = layout_of(entry.node) if entry.nodes else ()
         scale, zero_point = aligned(scale, layout), aligned(zero_point, layout)
         found[entry.site].append(Watched(site, entry, scale, zero_point, plan.steps(entry.site), layout, array))

@@ -1,9 +1,10 @@
 """The integer accumulators of a Brevitas network: which layers have one, how wide it is, whose integers feed it."""
 
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from brevitas import nn as qnn
@@ -31,9 +32,7 @@ _LARGEST = (*(f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2
 _SPACES = (torch, Tensor, functional)
 _KEEPS_GRID = {getattr(s, n) for n in (*_RESHAPE, *_SAME, *_LARGEST) for s in _SPACES if hasattr(s, n)}
 _KEEPS_GRID |= {getattr(Tensor, name).__get__ for name in ("T", "mT")}
-_OFF_GRID = ""
-"""In place of a quantizer's name: what comes from one, but is none of its integers."""
-_DROPOUTS = {getattr(functional, name) for name in dir(functional) if "dropout" in name and name.islower()}
+DROPOUTS = {getattr(functional, name) for name in dir(functional) if "dropout" in name and name.islower()}
 
 
 class Quantizer(NamedTuple):
@@ -44,6 +43,14 @@ class Quantizer(NamedTuple):
 
 
 Quantizers = Mapping[str, Quantizer]
+T = TypeVar("T")
+
+
+class OffGrid:
+    """In place of a grid: what comes from a quantizer, but is none of its integers."""
+
+
+OFF_GRID = OffGrid()
 
 
 class _Obstacle(Exception):  # noqa: N818  # a reason on its way, never seen by anyone
@@ -81,7 +88,8 @@ def accumulator_site(name: str, layer: Any, planned: Site, quantizers: Quantizer
             return planned
         if planned.source not in quantizers:
             raise _Obstacle(f"the network has no quantizer {planned.source!r}, from which its inputs are said to come")
-        return _site(name, layer, _largest(quantizers[planned.source]), planned.source, planned.shape, quantizers)
+        largest = largest_integer(quantizers[planned.source])
+        return _site(name, layer, largest, planned.source, planned.shape, quantizers)
     except _Obstacle as obstacle:
         raise PlanError(f"the plan strikes the site {name!r}, which is none here: {obstacle}") from None
 
@@ -119,19 +127,20 @@ def _check_layer(layer: Any, quantizers: Quantizers) -> None:
     kind = type(layer).__name__
     if not isinstance(layer, LAYERS):
         raise _Obstacle(f"a {kind} does not add up products output by output; expected a convolution or linear layer")
-    if _weights(layer, quantizers) is None:
+    if weights_of(layer, quantizers) is None:
         raise _Obstacle("its weights are not quantized")
 
 
-def _weights(layer: Any, quantizers: Quantizers) -> Quantizer | None:
+def weights_of(layer: Any, quantizers: Quantizers) -> Quantizer | None:
+    """The quantizer of a layer's weights, if it has one."""
     return next((q for q in quantizers.values() if q.proxy is layer.weight_quant), None)
 
 
 def _site(name: str, layer: Any, largest_input: int, source: str | None, shape: Any, quantizers: Quantizers) -> Site:
     """The site of a layer whose inputs are integers of at most `largest_input` in magnitude."""
-    weights = _weights(layer, quantizers)
+    weights = weights_of(layer, quantizers)
     assert weights is not None
-    bound = math.prod(layer.weight.shape[1:]) * largest_input * _largest(weights)
+    bound = math.prod(layer.weight.shape[1:]) * largest_input * largest_integer(weights)
     bits = max(bound.bit_length() + 1, 2)
     if bits > _WIDEST_WORD or largest_input >= 1 << _WIDEST_INPUT:
         raise _Obstacle(f"its largest sum needs {bits} bits, expected at most {_WIDEST_WORD}")
@@ -148,7 +157,7 @@ def _site(name: str, layer: Any, largest_input: int, source: str | None, shape: 
     )
 
 
-def _largest(quantizer: Quantizer) -> int:
+def largest_integer(quantizer: Quantizer) -> int:
     """The largest magnitude of the integers, zero point taken off, that the quantizer's bit width allows.
 
     All codes count, also those that only a fault makes; with a zero point of its own any one within the codes.
@@ -157,50 +166,62 @@ def _largest(quantizer: Quantizer) -> int:
     fused = getattr(proxy, "fused_activation_quant_proxy", None)
     zero_point = getattr((proxy if fused is None else fused).tensor_quant, "zero_point_impl", None)
     symmetric = zero_point is None or isinstance(zero_point, ZeroZeroPoint)
-    return _most(bits, quantizer.site.signed and symmetric)
+    return most(bits, quantizer.site.signed and symmetric)
 
 
-def _most(bits: int, signed: bool) -> int:
+def most(bits: int, signed: bool) -> int:
+    """The largest magnitude of integers of so many bits."""
     return int(1 << (bits - 1) if signed else (1 << bits) - 1)
 
 
-class _Tags(TorchFunctionMode):
-    """Which quantizer's grid a tensor is on, passed on by the functions that keep it."""
+class Notes(Generic[T]):
+    """What is known of tensors, as long as they live and nobody writes into them."""
+
+    def __init__(self) -> None:
+        self._noted: dict[int, tuple[weakref.ref[Tensor], int, T]] = {}
+
+    def note(self, tensor: Any, what: T | None) -> None:
+        value, key = bare(tensor), id(bare(tensor))
+        if what is not None and isinstance(value, Tensor):
+            gone = weakref.ref(value, lambda _: self._noted.pop(key, None))
+            self._noted[key] = (gone, value._version, what)
+
+    def of(self, tensor: Any) -> T | None:
+        value = bare(tensor)
+        entry = self._noted.get(id(value))
+        if entry is None or entry[1] != value._version or entry[0]() is not value:
+            return None
+        return entry[2]
+
+
+class Grids(TorchFunctionMode, Generic[T]):
+    """Which grid a tensor is on, passed on by the functions that keep it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._tagged: dict[int, tuple[Tensor, int, str]] = {}  # holds the tensors, so that ids stay their own
-
-    def tag(self, tensor: Any, source: str | None) -> None:
-        value = _value(tensor)
-        if source is not None and isinstance(value, Tensor):
-            self._tagged[id(value)] = (value, value._version, source)
-
-    def of(self, tensor: Any) -> str | None:
-        value = _value(tensor)
-        entry = self._tagged.get(id(value))
-        return entry[2] if entry is not None and entry[1] == value._version else None
+        self.notes = Notes[T | OffGrid]()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        source = self.of(args[0]) if args else None
+        grid = self.notes.of(args[0]) if args else None
         out = func(*args, **kwargs)
-        if source is None:
+        if grid is None:
             return out
-        if func in _DROPOUTS:  # in training it leaves the grid; in evaluation it may answer with what it was given
-            value = _value(out).clone()
+        if func in DROPOUTS:  # in training it leaves the grid; in evaluation it may answer with what it was given
+            value = bare(out).clone()
             out = out._replace(value=value) if isinstance(out, IntQuantTensor) else value
-            self.tag(out, _OFF_GRID)
+            self.notes.note(out, OFF_GRID)
             return out
         if func in _KEEPS_GRID or (func is functional.pad and _pads_with_zero(*args, **kwargs)):
             for part in out if isinstance(out, tuple | list) and not isinstance(out, IntQuantTensor) else [out]:
-                self.tag(part, source)
+                self.notes.note(part, grid)
         return out
 
 
-def _value(tensor: Any) -> Any:
+def bare(tensor: Any) -> Any:
+    """The values of a QuantTensor, or the tensor itself."""
     return tensor.value if isinstance(tensor, IntQuantTensor) else tensor
 
 
@@ -213,18 +234,18 @@ def _look(
     model: nn.Module, example: Tensor, layers: Mapping[str, Any], quantizers: Quantizers
 ) -> dict[str, list[_Call]]:
     """What each layer was given in a forward of the example, run by run."""
-    tags, calls = _Tags(), {name: list[_Call]() for name in layers}
+    grids, calls = Grids[str](), {name: list[_Call]() for name in layers}
     handles = [
-        q.proxy.register_forward_hook(lambda _m, _a, out, name=name: tags.tag(out, name))
+        q.proxy.register_forward_hook(lambda _m, _a, out, name=name: grids.notes.note(out, name))
         for name, q in quantizers.items()
         if q.site.kind in ("activation", "input")
     ]
 
     def note(name: str, x: Any, out: Any) -> None:
-        calls[name].append(_call(x, out, tags.of(x), layers[name], quantizers))
+        calls[name].append(_call(x, out, grids.notes.of(x), layers[name], quantizers))
 
     try:
-        with torch.inference_mode(False), evaluation(model), watched(layers, note), tags:
+        with torch.inference_mode(False), evaluation(model), watched(layers, note), grids:
             model(example)
     finally:
         for handle in handles:
@@ -232,17 +253,17 @@ def _look(
     return calls
 
 
-def _call(x: Any, out: Any, source: str | None, layer: Any, quantizers: Quantizers) -> _Call:
+def _call(x: Any, out: Any, source: str | OffGrid | None, layer: Any, quantizers: Quantizers) -> _Call:
     largest, scales = None, 1
-    if source == _OFF_GRID:
+    if isinstance(source, OffGrid):
         source = None
     elif source is not None:
-        largest = _largest(quantizers[source])
+        largest = largest_integer(quantizers[source])
     elif isinstance(x, IntQuantTensor):
-        largest = _most(int(x.bit_width), bool(x.signed) and not bool(x.zero_point.any()))
+        largest = most(int(x.bit_width), bool(x.signed) and not bool(x.zero_point.any()))
     if isinstance(x, IntQuantTensor):
         scales = x.scale.numel()
-    value = _value(out)
+    value = bare(out)
     rank = layer.weight.dim() if isinstance(layer, LAYERS) else value.dim()
     batched = value.dim() >= 2 if rank == 2 else value.dim() == rank
     return _Call(source, largest, scales, tuple(value.shape[1:]), batched)

@@ -20,7 +20,7 @@ from hwfault.inject.exporting import refuse_export
 from hwfault.plan import Site
 from hwfault.plan.processes import ArrayPlan
 
-_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
 class Adds:
@@ -56,6 +56,13 @@ class Striker(Protocol):
     def add_up(self, name: str, acc: Tensor, x: Tensor, w: Tensor, walk: list[int], groups: int) -> Tensor: ...
 
 
+class Arithmetic(Protocol):
+    """What computes layers in exact steps."""
+
+    def computed(self, layer: "IntegerLayer", x: Any, weight: Any, bias: Any) -> Tensor | None:
+        """The layer's values with its bias, None if it cannot compute them."""
+
+
 class Scale:
     """The scale of a quantizer's latest output; a forward hook."""
 
@@ -83,7 +90,14 @@ class IntegerLayer:
         self._handle = layer.weight_quant.register_forward_hook(self._weights)
         self._strikers: list[Entry] = []
         self._checked = False
+        self._arithmetic: Arithmetic | None = None
         layer.inner_forward_impl = self
+
+    @classmethod
+    def of(cls, name: str, layer: Any, known_scale: KnownScale) -> "IntegerLayer":
+        """The one that stands in for a layer already, or a new one."""
+        present = vars(layer).get("inner_forward_impl")
+        return present if isinstance(present, cls) else cls(name, layer, known_scale)
 
     def add(self, entry: "Entry") -> None:
         """Begins to strike."""
@@ -92,32 +106,60 @@ class IntegerLayer:
     def drop(self, entry: "Entry") -> None:
         """Ends it; without anything that strikes, the layer is its own again."""
         self._strikers.remove(entry)
-        if not self._strikers:
+        self._withdraw()
+
+    @property
+    def arithmetic(self) -> "Arithmetic | None":
+        """What computes the layer in exact steps, whether anything strikes or not."""
+        return self._arithmetic
+
+    @arithmetic.setter
+    def arithmetic(self, arithmetic: "Arithmetic | None") -> None:
+        self._arithmetic = arithmetic
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        if not self._strikers and self._arithmetic is None:
             self._handle.remove()
             del self.layer.inner_forward_impl
 
     def __call__(self, x: Any, weight: Any, bias: Any = None) -> Any:
-        refuse_export()
         switched_off = not all(
             scale.proxy.is_quant_enabled for scale in self._scales()
         )  # as Brevitas' calibration does
-        if switched_off or not self._active():
-            return self.plain(x, weight, bias)
-        value = x.value if isinstance(x, IntQuantTensor) else x
-        with torch.autocast(value.device.type, enabled=False):
-            out = self._integer(value, self._input_scale(x), getattr(weight, "value", weight))
-        if bias is not None:
-            added = getattr(bias, "value", bias)
-            out = out + (added if self.linear else added.reshape(-1, *[1] * (out.dim() - 2)))
+        out = None
+        if self._arithmetic is None:
+            refuse_export()
+        elif not switched_off:
+            out = self._arithmetic.computed(self, x, weight, bias)
+        if out is None:
+            if switched_off or not self._active():
+                return self.plain(x, weight, bias)
+            out = self._struck(x, weight, bias)
         if self.layer.return_quant_tensor and not self.layer.output_quant.is_quant_enabled:
             return self.plain(x, weight, bias)._replace(value=out)
         return out
+
+    def _struck(self, x: Any, weight: Any, bias: Any) -> Tensor:
+        """What the layer computes on its integers, as Brevitas computes it but for its accumulators."""
+        value = x.value if isinstance(x, IntQuantTensor) else x
+        with torch.autocast(value.device.type, enabled=False):
+            out = self._integer(value, self._input_scale(x), getattr(weight, "value", weight))
+        if bias is None:
+            return out
+        added: Tensor = getattr(bias, "value", bias)
+        return out + (added if self.linear else added.reshape(-1, *[1] * (out.dim() - 2)))
 
     def _active(self) -> list[Striker]:
         return [striker for striker, _ in self._strikers if striker.active(self.name)]
 
     def _scales(self) -> list[Scale]:
         return [self._weights, *(scale for _, scale in self._strikers if scale is not None)]
+
+    @property
+    def struck(self) -> bool:
+        """Whether anything strikes the layer's accumulators."""
+        return bool(self._strikers)
 
     @property
     def linear(self) -> bool:
@@ -140,21 +182,29 @@ class IntegerLayer:
 
     def _integer(self, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         """The layer's output before the bias."""
-        adds = [striker.adds(self.name) for striker in self._active()]
-        double = any(a.array.arithmetic == "float64" for a in adds)
-        weight_scale = self._scale_of_weights(weight)
+        weight_scale = self.scale_of_weights(weight)
         single = torch.float64 if x.dtype == torch.float64 else torch.float32
         x_int = round_ste(x.to(single) / scale)
         w_int = round_ste(weight.to(single) / weight_scale)
         self._check_grid(x, x_int, scale)
-        acc_type = torch.float64 if double else single
-        acc, x_int, walk = self._sums(x_int.to(acc_type), w_int.to(acc_type))
-        for striker in self._active():
-            acc = striker.add_up(self.name, acc, x_int, w_int, walk, getattr(self.layer, "groups", 1))
-        value = scale.to(acc_type) * weight_scale.to(acc_type).reshape(self._along_channels(weight, weight_scale))
+        acc_type = torch.float64 if self.adds_in_double() else single
+        acc, x_int, walk = self.sums(x_int.to(acc_type), w_int.to(acc_type))
+        acc = self.struck_sums(acc, x_int, w_int, walk)
+        value = scale.to(acc_type) * weight_scale.to(acc_type).reshape(self.along_channels(weight, weight_scale))
         return (acc * value).to(x.dtype)
 
-    def _scale_of_weights(self, weight: Tensor) -> Tensor:
+    def adds_in_double(self) -> bool:
+        """Whether what strikes asks for sums in float64."""
+        return any(striker.adds(self.name).array.arithmetic == "float64" for striker in self._active())
+
+    def struck_sums(self, acc: Tensor, x: Tensor, w: Tensor, walk: list[int]) -> Tensor:
+        """The accumulators as what strikes leaves them; x and w are the layer's integers."""
+        for striker in self._active():
+            acc = striker.add_up(self.name, acc, x, w, walk, getattr(self.layer, "groups", 1))
+        return acc
+
+    def scale_of_weights(self, weight: Tensor) -> Tensor:
+        """One value, or one for each channel; raises PlanError for anything else."""
         scale = self._weights.latest
         assert scale is not None
         channels = (weight.shape[0],) + (1,) * (weight.dim() - 1)
@@ -165,7 +215,7 @@ class IntegerLayer:
             )
         return scale.detach()
 
-    def _along_channels(self, weight: Tensor, scale: Tensor) -> tuple[int, ...]:
+    def along_channels(self, weight: Tensor, scale: Tensor) -> tuple[int, ...]:
         """The shape in which the weights' scale lies along the accumulators."""
         if scale.numel() == 1:
             return ()
@@ -185,19 +235,29 @@ class IntegerLayer:
                 "quantizer and the layer changes them now that did not when the sites were listed; list them again"
             )
 
-    def _sums(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    def sums(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         """The accumulators, the inputs as the convolution walks over them (padded), and how it walks."""
         if self.linear:
             return functional.linear(x, w), x, []
-        layer, rank = self.layer, w.dim() - 2
-        x, pads = _padded(layer, x, w)
-        acc = _CONVOLUTIONS[rank](x, w, None, layer.stride, pads, layer.dilation, layer.groups)
-        walk = [n for axis in range(rank) for n in (layer.stride[axis], pads[axis], layer.dilation[axis])]
-        return acc, x, walk
+        x, pads = self.padded(x, w)
+        return self.convolved(x, w, pads), x, self.walk(pads)
+
+    def walk(self, pads: tuple[int, ...]) -> list[int]:
+        """Stride, padding and dilation of each spatial axis, one after the other."""
+        steps = zip(self.layer.stride, pads, self.layer.dilation, strict=True)
+        return [n for step in steps for n in step]
+
+    def padded(self, x: Tensor, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The inputs with all padding that is not the same zeros in front and behind, and what is left to pad."""
+        return _padded(self.layer, x, w)
+
+    def convolved(self, x: Tensor, w: Tensor, pads: tuple[int, ...]) -> Tensor:
+        """The sums of a convolution."""
+        layer = self.layer
+        return CONVOLUTIONS[w.dim() - 2](x, w, None, layer.stride, pads, layer.dilation, layer.groups)
 
 
 def _padded(layer: Any, x: Tensor, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """The inputs with all padding that is not the same zeros in front and behind, and what is left to pad."""
     rank = w.dim() - 2
     if layer.is_same_padded_strided:
         pads: list[int] = []
@@ -223,8 +283,7 @@ class Attached:
         source: nn.Module | None,
         known_scale: KnownScale,
     ) -> None:
-        present = vars(layer).get("inner_forward_impl")
-        self._integer = present if isinstance(present, IntegerLayer) else IntegerLayer(name, layer, known_scale)
+        self._integer = IntegerLayer.of(name, layer, known_scale)
         scale = None if source is None else Scale(source, known_scale)
         self._handle = None if scale is None else scale.proxy.register_forward_hook(scale)
         self._entry: Entry = (striker, scale)
@@ -240,7 +299,8 @@ class Attached:
 
 def computes_on_integers(module: nn.Module) -> bool:
     """Whether an injection stands in for the module's sums."""
-    return isinstance(vars(module).get("inner_forward_impl"), IntegerLayer)
+    present = vars(module).get("inner_forward_impl")
+    return isinstance(present, IntegerLayer) and present.struck
 
 
 def _forget_compiled() -> None:

@@ -11,6 +11,7 @@ from hwfault.bundle.report import sentence
 from hwfault.errors import FileError, GraphError, HwfaultError, PlanError
 from hwfault.graph.replay import replay
 from hwfault.inject import inject, sites
+from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.listing import faults_at
 from hwfault.plan import resolve
 from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
@@ -35,6 +36,28 @@ def test_every_network_passes_and_counts_what_a_replay_counts(tmp_path, name):
         assert sum(s.faults_seen for s in found) == sum(s.faults_expected for s in found) == site.faults_seen
         assert sum(sum(s.faults_at) for s in found) == site.faults_seen
     assert "pass" in sentence(report)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_bundles_in_integer_arithmetic(tmp_path, name):
+    bundle = opened(written(tmp_path / "b", name, arithmetic="integer"))
+    report = check(bundle)
+    assert (report.verdict, report.exit_code, report.first) == ("pass", 0, None)
+    with integer_arithmetic(network(name)):
+        assert np.array_equal(bundle.tensors(CLEAN)["output"], by_pytorch(network(name), batch(name, SAMPLES, 3)))
+
+
+def test_accumulators_in_integer_arithmetic(tmp_path):
+    """Sums in float64, and in float32."""
+    flips = BitFlips(probability=0.01, sites={"kind": "accumulator"})
+    for own in ([AccumulatorFormat(width=20, arithmetic="float64")], []):
+        faults = resolve(sites(network("digits_cnn"), batch("digits_cnn")), [*own, BitFlips(probability=0.01), flips])
+        bundle = opened(written(tmp_path / str(len(own)), "digits_cnn", faults=faults, arithmetic="integer"))
+        report = check(bundle)
+        assert report.verdict == "pass"
+        found = {site.name: site.faults_seen for site in report.runs[1].sites if site.name.endswith("accumulator")}
+        assert len(found) == 4
+        assert sum(found.values()) > 0
 
 
 def test_the_record_is_what_pytorch_computes(whole):

@@ -190,6 +190,11 @@ def linear_array() -> ModelProto:
     return graph([*nodes, node("ArrayFaults", "acc r w", "y", HWFAULT, **own)], ("N", 5), {"w": weights})
 
 
+def affine() -> ModelProto:
+    constants: Constants = {"gain": np.full((4, 1, 1), 0.5, np.float32), "shift": f32(1, 2, 3)}
+    return graph([node("Affine", "x gain shift", "y", HWFAULT)], IMAGE, constants)
+
+
 GRAPHS: dict[str, Callable[[], ModelProto]] = {
     "quant": quant,
     "int_quant": int_quant,
@@ -213,6 +218,7 @@ GRAPHS: dict[str, Callable[[], ModelProto]] = {
     "array": array(False),
     "saturating": array(True),
     "linear_array": linear_array,
+    "affine": affine,
 }
 
 

@@ -172,6 +172,7 @@ CASES: dict[str, tuple[str, Change]] = {
     "groups_of_2_62": ("array", attribute("group", 1 << 62)),
     "steps_of_2_62": ("array", attribute("pass_steps", 1 << 62)),
     "cell_out_of_range": ("table", initializer("cells", np.full((3, 8), 1 << 60))),
+    "gain_shape": ("affine", initializer("gain", np.ones(2, np.float32))),
     "outside": ("bipolar", external("../outside.bin", 4)),
     "absolute": ("bipolar", external("/etc/hostname", 4)),
     "symlink": ("bipolar", external("link.bin", 4)),
@@ -204,6 +205,7 @@ NODES = {
         "IntermittentFaults": ("fault_scale_nan",),
         "TransientFaults": ("program_is_number", "program_is_floats"),
         "ProtectedFaults": ("cell_out_of_range",),
+        "Affine": ("gain_shape",),
         "ArrayFaults": ("stride_of_2_62", "groups_of_2_62", "steps_of_2_62", "events_are_text"),
     }.items()
     for name in names

@@ -60,10 +60,11 @@ def host(folder, threads):
 @needs_it
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("faults", [FAULTS, HARDWARE], ids=["stream", "hardware"])
-def test_the_oldest_onnxruntime_gives_the_same_bits(tmp_path, faults, threads):
+@pytest.mark.parametrize("arithmetic", ["float", "integer"])
+def test_the_oldest_onnxruntime_gives_the_same_bits(tmp_path, arithmetic, faults, threads):
     network = build("digits_cnn", seed=3).eval()
     x = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    graph = export(network, x, plan=resolve(sites(network, x), faults))
+    graph = export(network, x, plan=resolve(sites(network, x), faults), arithmetic=arithmetic)
     onnx.save(graph, tmp_path / "g.onnx")
     np.savez(tmp_path / "in.npz", input=x.numpy(), hwfault_seed=np.int64(-5), hwfault_first_sample=np.int64(70))
     (new,) = run(session(graph), x.numpy(), seed=2**64 - 5, first_sample=70)

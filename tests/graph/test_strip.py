@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from hwfault.errors import GraphError
+from hwfault.graph.carried import plan_of
 from hwfault.graph.export import export
 from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import metadata, set_metadata
@@ -21,7 +22,7 @@ from hwfault.profiles.protection import Protection
 from tests.train.zoo import QUICK, lived_in
 from tests.train.zoo import batch as zoo_batch
 
-from .networks import ALL
+from .networks import ALL, batch, network
 from .running import clean, copied, faulted, tidied
 
 ARRAY = WeightStationary(rows=8, columns=4)
@@ -62,6 +63,15 @@ def assert_comes_back(graph, plan):
 @pytest.mark.parametrize("name", ALL)
 def test_the_graph_before_comes_back(name, faults):
     assert_comes_back(clean(name), planned(clean(name), faults))
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+@pytest.mark.parametrize("name", ALL)
+def test_a_graph_in_integer_arithmetic_comes_back(name, faults):
+    graph = export(network(name), batch(name), arithmetic="integer")
+    struck = insert_faults(graph, planned(graph, faults))
+    assert plan_of(struck) == planned(graph, faults)
+    assert strip_faults(struck).SerializeToString() == graph.SerializeToString()
 
 
 @pytest.mark.parametrize("faults", FAULTS)

@@ -5,6 +5,7 @@ from brevitas import nn as qnn
 from torch import nn
 
 from hwfault.train import Dataset
+from hwfault.train.networks import FixedPointActivation
 
 
 def data(count=96, shape=(4,), classes=3, seed=0):
@@ -23,6 +24,21 @@ def network(width=8, classes=3, bits=4, dropout=0.1):
         nn.Dropout(dropout),
         qnn.QuantLinear(width, classes, bias=True, weight_bit_width=bits),
     )
+
+
+def half_quantized():
+    """For the digits; its first layer is given images as they are, its second one integers."""
+    return nn.Sequential(
+        nn.Flatten(),
+        qnn.QuantLinear(64, 8, bias=True),
+        qnn.QuantReLU(act_quant=FixedPointActivation, bit_width=4),
+        qnn.QuantLinear(8, 10, bias=True),
+    )
+
+
+def not_quantized():
+    """For the digits; its only layer is given images as they are."""
+    return nn.Sequential(nn.Flatten(), qnn.QuantLinear(64, 10, bias=True))
 
 
 def jitter(batch, draws):
