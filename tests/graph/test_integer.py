@@ -41,7 +41,8 @@ from .test_accumulators import FAULTS, planned
 from .test_replay_arithmetic import rounding_network
 from .test_zoo import every
 
-SMALL = ("tiny_cnn", "mlp", "cnv", "resnet20", "mobilenet_v1_cifar")
+SMALL = ("tiny_cnn", "mlp", "cnv", "resnet20")
+DEEP = (("resnet20", 8), ("mobilenet_v1_cifar", 4))
 WAYS = {
     "float scales": {},
     "8 bits": {"weight_bits": 8, "act_bits": 8, "output_bits": 8},
@@ -93,7 +94,9 @@ def test_binary_networks(name, scaling):
     check(lived_in(name, weight_bits=1, act_bits=1, scaling=scaling), batch(name), bit_errors(1e-2))
 
 
-@pytest.mark.parametrize(("name", "bits"), [("tiny_cnn", 4), ("cnv", 8), ("resnet20", 8), ("mobilenet_v1_cifar", 4)])
+@pytest.mark.parametrize(
+    ("name", "bits"), [("tiny_cnn", 4), ("cnv", 8), *[pytest.param(*deep, marks=pytest.mark.slow) for deep in DEEP]]
+)
 def test_faults_of_accumulators(name, bits):
     """With 8 bits some layers are added up in parts."""
     model, x = lived_in(name, weight_bits=bits, act_bits=bits), batch(name)
@@ -137,7 +140,7 @@ def weights_made_constant(graph):
     return out
 
 
-@pytest.mark.parametrize("name", ["cnv", "resnet20", "mobilenet_v1_cifar"])
+@pytest.mark.parametrize("name", ["cnv", *[pytest.param(name, marks=pytest.mark.slow) for name, _ in DEEP]])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_onnxruntime_fuses_nothing_that_counts(name, bits, tmp_path):
     """A plain session at its highest level, on the graph and on one whose weights are constants."""

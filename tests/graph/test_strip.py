@@ -19,11 +19,12 @@ from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
 from hwfault.profiles.mapping import WeightStationary
 from hwfault.profiles.models import BitFlips, ProfileFaults, WordFaults
 from hwfault.profiles.protection import Protection
-from tests.train.zoo import QUICK, lived_in
 from tests.train.zoo import batch as zoo_batch
+from tests.train.zoo import lived_in
 
 from .networks import ALL, batch, network
 from .running import clean, copied, faulted, tidied
+from .test_zoo import every
 
 ARRAY = WeightStationary(rows=8, columns=4)
 SUMS = {"kind": "accumulator"}
@@ -80,7 +81,7 @@ def test_a_tidied_graph_comes_back(name, faults):
     assert_comes_back(tidied(clean(name), 4), planned(clean(name), faults))
 
 
-@pytest.mark.parametrize("name", [name for name in QUICK if name not in ("resnet18", "resnet50")])
+@pytest.mark.parametrize("name", every(["tiny_cnn", "mlp", "cnv", "resnet20"]))
 def test_the_graphs_of_the_zoo_come_back(name):
     graph = export(lived_in(name), zoo_batch(name))
     for faults in ("everything", "accumulators", "maps", "protected"):

@@ -10,7 +10,7 @@ from hwfault.profiles.models import BitFlips, Clusters, WordFaults
 from tests.stream.cases import Draw
 from tests.stream.test_late import late
 
-from . import test_maps, test_protection_op
+from . import test_map_op, test_protection_op
 from .networks import NETWORKS, batch, build
 from .oracle import same_bits
 from .stand_in import IMPLEMENTATIONS, as_on_a_device, with_triton
@@ -78,13 +78,13 @@ def test_what_does_not_lie_in_order_comes_out_in_order():
     assert same_bits(after, ops.inject(*args))
 
 
-@pytest.mark.parametrize("threshold", [0, test_maps.HALF, 2**32])
-@pytest.mark.parametrize("kinds", test_maps.KINDS)
+@pytest.mark.parametrize("threshold", [0, test_map_op.HALF, 2**32])
+@pytest.mark.parametrize("kinds", test_map_op.KINDS)
 def test_fault_maps(kinds, threshold):
-    args = test_maps.arguments(kinds, threshold=threshold)
+    args = test_map_op.arguments(kinds, threshold=threshold)
     expected = map_op.fault_map(*args)
     assert same_bits(cuda_ops.fault_map(*args), expected)
-    given = test_maps.gradient_arguments(args, torch.ones_like(args[0]))
+    given = test_map_op.gradient_arguments(args, torch.ones_like(args[0]))
     zeroed = cuda_ops.zero_map(*given)
     assert same_bits(zeroed, map_op.zero_map(*given))
     assert ((zeroed == 0).any() and (expected != args[0]).any()) == (threshold > 0)

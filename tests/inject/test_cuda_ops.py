@@ -19,7 +19,7 @@ from hwfault.profiles.models import BitFlips, WordFaults
 from hwfault.stream.cuda import launch
 from tests.stream.triton_calls import INTERPRETED, fast_or
 
-from . import test_maps
+from . import test_map_op
 from .networks import batch, build
 from .oracle import same_bits
 from .stand_in import as_on_a_device, with_triton
@@ -49,10 +49,10 @@ def test_values_and_gradients(name, dtype):
         assert same_bits(cuda_ops.zero_faulty(*given, 1), ops.zero_faulty(*given, 1))
 
 
-@pytest.mark.parametrize("kinds", test_maps.KINDS)
+@pytest.mark.parametrize("kinds", test_map_op.KINDS)
 def test_fault_maps(kinds):
-    args = test_maps.arguments(kinds, threshold=test_maps.HALF)
-    given = test_maps.gradient_arguments(args, torch.ones_like(args[0]))
+    args = test_map_op.arguments(kinds, threshold=test_map_op.HALF)
+    given = test_map_op.gradient_arguments(args, torch.ones_like(args[0]))
     with with_triton(True):
         assert same_bits(cuda_ops.fault_map(*args), map_op.fault_map(*args))
         assert same_bits(cuda_ops.zero_map(*given), map_op.zero_map(*given))
