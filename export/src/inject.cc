@@ -36,7 +36,7 @@ void check_map(const hwfault_map& map, int bit_width) {
   if (map.rows && !(map.word && map.and_mask && map.xor_mask)) throw Error("a pointer to the fault map's rows is null");
   if (map.threshold < 0 || map.threshold > kAlways)
     throw Error("the activity threshold is " + std::to_string(map.threshold) + ", expected 0 to 2^32");
-  if (map.threshold < kAlways && map.batch && !map.period) throw Error("the pointer to the periods is null");
+  if (map.threshold < kAlways && map.batch && map.words && !map.period) throw Error("the pointer to the periods is null");
   for (int64_t row = 0; row < map.rows; ++row) {
     const int64_t word = map.word[row];
     if (word < 0 || word >= map.words)
