@@ -81,7 +81,7 @@ class FaultMap {
  public:
   static constexpr const char* name = "FaultMap";
   static constexpr ElementType type = std::is_same_v<T, float> ? kFloat : kDouble;
-  static constexpr std::array inputs{type, type, type, kInt64, kInt64, kInt64, kInt64};
+  static constexpr std::array inputs{type, type, type, kInt64, kInt64, kInt64, kFloat};
   static constexpr size_t required = 6;  // the last is never read
   explicit FaultMap(const NodeInfo& node) : target_(node) {}
   void compute(const Context& context) const;

@@ -20,7 +20,7 @@ from hwfault.graph.integer import adds_integers, in_double, summed, whole, worth
 from hwfault.graph.layouts import Layout, inverse
 from hwfault.graph.nodes import AFFINE, ARRAY_OP, fault_node
 from hwfault.graph.places import Places
-from hwfault.graph.qonnxgraph import DOMAIN, LAYER_OPS, SITE, attribute, replace_nodes, set_metadata
+from hwfault.graph.qonnxgraph import DOMAIN, LAYER_OPS, SITE, attribute, replace_nodes, set_metadata, standard_opset
 from hwfault.graph.shapes import is_fault
 from hwfault.graph.sites import GraphSites
 from hwfault.graph.sums import Sums, divided, origin
@@ -72,7 +72,7 @@ def _check_fits(site: Site, planned: Site) -> None:
 def rewrite_layers(model: ModelProto, sums: Sequence[Sums], plan: FaultPlan) -> None:
     """Makes the layers of the accumulators compute on their integers, with the faults of the plan, in place."""
     nodes: list[NodeProto] = []
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    opset = standard_opset(model)
     if sums and opset < _FIRST_WITH_ROUND:
         raise GraphError(
             f"the graph is of opset {opset}, in which accumulators cannot be struck; expected {_FIRST_WITH_ROUND} or "

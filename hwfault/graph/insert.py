@@ -21,6 +21,7 @@ from hwfault.graph.qonnxgraph import (
     metadata,
     replace_nodes,
     set_metadata,
+    standard_opset,
     words_sha256,
 )
 from hwfault.graph.shapes import is_fault
@@ -30,6 +31,9 @@ from hwfault.graph.sums import Sums
 from hwfault.plan import FaultPlan, Site
 
 _ZERO = f"{DOMAIN}_zero_point"
+_KEPT = f"{DOMAIN}_kept"
+"""A number that qonnx does not take for a constant, so that it does not fold away what reads it."""
+_CLIP_HAS_INPUTS = 11
 
 
 def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
@@ -49,6 +53,8 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     _splice(out, _planned(out, found, plan, sums), plan)
     rewrite_layers(out, sums, plan)
     read = {name for node in out.graph.node if node.domain == DOMAIN for name in node.input}
+    if _KEPT in read:
+        _add_kept(out)
     for name in (SEED, FIRST_SAMPLE):
         if name in read:
             out.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
@@ -125,6 +131,14 @@ def _splice(model: ModelProto, planned: list[Place], plan: FaultPlan) -> None:
     replace_nodes(model, nodes)
 
 
+def _add_kept(model: ModelProto) -> None:
+    """Puts the node that makes _KEPT in front: an input that it leaves out makes its output no constant to qonnx."""
+    number = f"{_KEPT}_number"
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), number))
+    node = helper.make_node("Clip", [number, ""], [_KEPT], name=_KEPT)
+    replace_nodes(model, [node, *model.graph.node])
+
+
 def _chain(model: ModelProto, place: Place, plan: FaultPlan) -> list[NodeProto]:
     """The fault nodes behind a tensor; the last has its name, and the constants are in the graph.
 
@@ -138,6 +152,8 @@ def _chain(model: ModelProto, place: Place, plan: FaultPlan) -> list[NodeProto]:
     for i, step in enumerate(steps):
         name = f"{(place.node.name if place.node is not None else '') or after}.faults" + (f"{i}" if i else "")
         node, constants = fault_node(site, step, (names[i], *grid), names[i + 1], name, place.layout)
+        if node.op_type == "FaultMap" and not site.batched and standard_opset(model) >= _CLIP_HAS_INPUTS:
+            node.input.append(_KEPT)
         model.graph.initializer.extend(constants)
         nodes.append(node)
     if place.node is not None and steps:

@@ -42,9 +42,7 @@ def fault_node(
     given = {key: f"{output}.{key}" for key in constants}  # outputs have names of their own, nodes may have none
     tensors = [numpy_helper.from_array(values, given[key]) for key, values in constants.items()]
     given |= {"seed": SEED, "first_sample": FIRST_SAMPLE}
-    # left out at the end of the map of a parameter: qonnx does not take such a node for a constant and fold it away
-    left_out = [""] if op == "FaultMap" and not site.batched else []
-    own_inputs = [*inputs, *(given[key] for key in FAULT_OPS[op]), *left_out]
+    own_inputs = [*inputs, *(given[key] for key in FAULT_OPS[op])]
     node = helper.make_node(op, own_inputs, [output], name=name, domain=DOMAIN)
     numbers |= {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
     if step.representation != REPRESENTATIONS[0]:
@@ -91,7 +89,7 @@ _MAKERS: dict[type, Callable[..., _Parts]] = {StreamStep: _transient, MapStep: _
 def check_inputs(node: NodeProto) -> None:
     """Raises GraphError unless a fault node has as many inputs and outputs as its op."""
     expected = 3 + len(FAULT_OPS[node.op_type])
-    given = len(node.input) - (node.op_type == "FaultMap" and node.input[expected:] == [""])
+    given = len(node.input) - (node.op_type == "FaultMap" and len(node.input) > expected)  # the last one is optional
     if (given, len(node.output)) != (expected, 1):
         raise GraphError(
             f"the fault node {node.name!r} has {len(node.input)} inputs, expected {expected}, and 1 output"

@@ -91,6 +91,11 @@ def _from_scope(node_name: str) -> str:
     return ".".join(path) or node_name
 
 
+def standard_opset(model: ModelProto) -> int:
+    """The version of ONNX' own ops that a graph is written in."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+
+
 def metadata(record: ModelProto | NodeProto) -> dict[str, str]:
     """The metadata of a node or model."""
     return {entry.key: entry.value for entry in record.metadata_props}

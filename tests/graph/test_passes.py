@@ -115,11 +115,11 @@ def test_batches_of_any_size_have_the_same_samples(name):
 
 
 def test_a_map_of_a_parameter_is_no_constant_to_qonnx():
-    """Its last input is left out: a node without it would be folded, and be gone."""
+    """Its last input is none: a node without it would be folded, and be gone."""
     struck = resolve(sites(network("biased")), [ProfileFaults(profile="sram14-ibm-7points", at={"operating_point": 0})])
     graph = without_quantizers(insert_faults(clean("biased"), struck))
     assert {node.op_type for entry in fault_nodes(graph) for node in entry.nodes} == {"FaultMap"}
-    assert all(list(node.input[6:]) == [""] for entry in fault_nodes(graph) for node in entry.nodes)
+    assert all(len(node.input) == 7 for entry in fault_nodes(graph) for node in entry.nodes)
     folded = copied(graph)
     for node in folded.graph.node:
         if node.op_type == "FaultMap":
@@ -128,6 +128,18 @@ def test_a_map_of_a_parameter_is_no_constant_to_qonnx():
         plan_of(PASSES["folding"](folded))
     with pytest.raises(GraphError, match="but the fault nodes there are gone"):
         session(PASSES["folding"](folded))
+
+
+@pytest.mark.parametrize(("opset", "inputs"), [(10, 6), (11, 7)])
+def test_what_keeps_a_map_takes_an_op_of_opset_11(opset, inputs):
+    model = copied(clean("biased"))
+    model.opset_import[0].version = opset
+    assert model.opset_import[0].domain == ""
+    faults = [ProfileFaults(profile="sram14-ibm-7points", at={"operating_point": 0}, sites={"kind": "weight"})]
+    graph = insert_faults(model, resolve(sites(network("biased")), faults))
+    assert {len(node.input) for node in graph.graph.node if node.op_type == "FaultMap"} == {inputs}
+    assert [node.op_type for node in graph.graph.node].count("Clip") == inputs - 6
+    assert not [info.name for info in graph.graph.input if info.name.startswith("hwfault")]
 
 
 def duplicated(graph):
