@@ -13,6 +13,7 @@ from hwfault.train.networks import NETWORKS
 from tests.train.zoo import QUICK, batch, lived_in
 
 SEEDS = (1, 2**63 + 5)
+SMALL = [name for name in QUICK if name != "resnet50"]
 
 
 def every(quick):
@@ -37,7 +38,7 @@ def check_faults(report, expected):
     assert sum(site.faults_seen for site in report.sites) > 50
 
 
-@pytest.mark.parametrize("name", every(QUICK))
+@pytest.mark.parametrize("name", every(SMALL))
 def test_power_of_two_scales_replay_to_the_last_bit(name):
     report, expected = replayed(name, scale="power_of_two")
     check_faults(report, expected)
@@ -46,7 +47,7 @@ def test_power_of_two_scales_replay_to_the_last_bit(name):
     assert report.logits_differ == report.logits_changed_by_observation == 0
 
 
-@pytest.mark.parametrize("name", every([name for name in QUICK if name != "resnet50"]))
+@pytest.mark.parametrize("name", every(SMALL))
 def test_float_scales_replay_with_the_same_faults(name):
     report, expected = replayed(name)
     check_faults(report, expected)

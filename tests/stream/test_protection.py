@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from hwfault.errors import HwfaultError, ModelError
 from hwfault.stream import native_protection
@@ -187,8 +187,13 @@ def test_all_implementations_agree(case):
         assert others == counts, name
 
 
+# intermittent rows of a tensor without words
+EMPTY = Case(np.empty(0, np.uint32), 4, Memory("parity", 16, 4), rows=MapRows(*np.empty((3, 0), np.int64), 2**31, 9))
+
+
 @settings(max_examples=40, deadline=None)
 @given(cases())
+@example(EMPTY)
 def test_onnxruntime_agrees(case):
     np.testing.assert_array_equal(ENGINES["onnxruntime"](case)[0], by_reference(case)[0])
 
