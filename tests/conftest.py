@@ -1,4 +1,4 @@
-"""What all tests share: repeatable hypothesis runs, and Triton's interpreter in place of a GPU."""
+"""What all tests share: repeatable hypothesis runs, one thread, and Triton's interpreter in place of a GPU."""
 
 import os
 
@@ -12,6 +12,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("repeatable")
+
+# each of pytest's workers has a core; more threads there wait for one another, and everything takes twice as long
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Triton reads this when it is first imported, which torch may do; 0 runs the kernels on a GPU
 os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -7,3 +7,12 @@
 #else
 #define HWFAULT_CLONES
 #endif
+
+// Before a loop that writes y[i] and of x reads no more than x[i]: y may be x.
+#if defined(__clang__)
+#define HWFAULT_EACH_ALONE _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define HWFAULT_EACH_ALONE _Pragma("GCC ivdep")
+#else
+#define HWFAULT_EACH_ALONE
+#endif

@@ -1,7 +1,7 @@
 // The part of onnxruntime's C ABI that a custom op library needs.
 //
 // No onnxruntime package carries its headers, but the ABI only ever grows at its end, so these few declarations hold
-// from API version 17 (onnxruntime 1.17) on. OrtApi is a table of function pointers; each is named here by its slot.
+// from API version 18 (onnxruntime 1.18) on. OrtApi is a table of function pointers; each is named here by its slot.
 #pragma once
 
 #include <cstddef>
@@ -57,7 +57,7 @@ struct OrtCustomOp {
 
 namespace hwfault::ort {
 
-constexpr uint32_t kApiVersion = 17;
+constexpr uint32_t kApiVersion = 18;  // the first in which ops may work in place
 
 static_assert(sizeof(void*) != 8 || sizeof(OrtCustomOp) == 208, "OrtCustomOp has 26 members");
 static_assert(sizeof(void*) != 8 || offsetof(OrtCustomOp, GetName) == 16, "");

@@ -9,9 +9,11 @@ namespace {
 constexpr int64_t kPart = 1 << 15;  // words a thread takes at a time
 
 HWFAULT_CLONES void affine_same(const float* x, float* y, int64_t n, double multiplier, double addend) {
+  HWFAULT_EACH_ALONE
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(x[i] * multiplier + addend);
 }
 HWFAULT_CLONES void affine_same(const double* x, double* y, int64_t n, double multiplier, double addend) {
+  HWFAULT_EACH_ALONE
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] * multiplier + addend;
 }
 

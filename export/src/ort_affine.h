@@ -13,6 +13,7 @@ class Affine {
  public:
   static constexpr const char* name = "Affine";
   static constexpr std::array inputs{std::is_same_v<T, float> ? kFloat : kDouble, kFloat, kFloat};
+  static constexpr bool in_place = true;
   explicit Affine(const NodeInfo&) {}
   void compute(const Context& context) const;
 };

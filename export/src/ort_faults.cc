@@ -144,9 +144,13 @@ void TransientFaults<T>::compute(const Context& context) const {
   const auto samples = numbers_of(units, target_.batched, first_sample, target_.batched ? Refresh::inference : Refresh::held);
   const hwfault_draw draw{seed, samples.data(), units.batch, units.words, nullptr, 0};
   const Codec<T> codec(format_of(target_, scale, zero_point));
+  // late bits are those of words that may have been struck in place
+  const bool keep = y == x.data && program_.reads_others();
+  const std::vector<T> kept(x.data, x.data + (keep ? x.size() : 0));
+  const T* from = keep ? kept.data() : x.data;
   in_layout(context, target_, x, y, [&](const auto& where) {
     context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
-      inject_units(x.data, y, program_, draw, codec, units, first, last, where);
+      inject_units(from, y, program_, draw, codec, units, first, last, where);
     });
   });
 }

@@ -26,8 +26,9 @@ Permuted permuted(const Target& target, const Shape& x);
 template <class T, class F>
 void in_layout(const Context& context, const Target& target, const Tensor<const T>& x, T* y, F strike) {
   if (target.layout.empty()) return strike(InOrder{});
-  context.share_out(x.size(), kUnitsPerPart * kBlock,
-                    [&](int64_t first, int64_t last) { std::copy(x.data + first, x.data + last, y + first); });
+  if (y != x.data)
+    context.share_out(x.size(), kUnitsPerPart * kBlock,
+                      [&](int64_t first, int64_t last) { std::copy(x.data + first, x.data + last, y + first); });
   strike(permuted(target, x.shape));
 }
 
@@ -67,6 +68,7 @@ class TransientFaults {
   static constexpr const char* name = "TransientFaults";
   static constexpr ElementType type = std::is_same_v<T, float> ? kFloat : kDouble;
   static constexpr std::array inputs{type, type, type, kInt64, kInt64};
+  static constexpr bool in_place = true;
   explicit TransientFaults(const NodeInfo& node);
   void compute(const Context& context) const;
 
@@ -82,6 +84,7 @@ class FaultMap {
   static constexpr const char* name = "FaultMap";
   static constexpr ElementType type = std::is_same_v<T, float> ? kFloat : kDouble;
   static constexpr std::array inputs{type, type, type, kInt64, kInt64, kInt64, kFloat};
+  static constexpr bool in_place = true;
   static constexpr size_t required = 6;  // the last is never read
   explicit FaultMap(const NodeInfo& node) : target_(node) {}
   void compute(const Context& context) const;
@@ -96,6 +99,7 @@ class IntermittentFaults {
   static constexpr const char* name = "IntermittentFaults";
   static constexpr ElementType type = std::is_same_v<T, float> ? kFloat : kDouble;
   static constexpr std::array inputs{type, type, type, kInt64, kInt64, kInt64, kInt64, kInt64};
+  static constexpr bool in_place = true;
   explicit IntermittentFaults(const NodeInfo& node);
   void compute(const Context& context) const;
 

@@ -137,6 +137,12 @@ struct KeepsShape : std::true_type {};
 template <class K>
 struct KeepsShape<K, std::void_t<decltype(K::reshapes)>> : std::false_type {};
 
+// Whether output 0 may take the memory of input 0, when nobody else reads that: if there is a K::in_place.
+template <class K, class = void>
+struct InPlace : std::false_type {};
+template <class K>
+struct InPlace<K, std::void_t<decltype(K::in_place)>> : std::true_type {};
+
 // An OrtCustomOp around a class with `static constexpr const char* name`, `static constexpr std::array inputs` (the
 // element types), a constructor from NodeInfo and `void compute(const Context&) const`. Its output 0 has the type and,
 // unless there is a `reshapes`, the shape of input 0.
@@ -159,6 +165,8 @@ struct Op : OrtCustomOp {
     CreateKernelV2 = create;
     KernelComputeV2 = compute;
     InferOutputShapeFn = infer;
+    GetMayInplace = InPlace<K>::value ? first_in_place : nullptr;
+    ReleaseMayInplace = [](int* input, int* output) { delete input, delete output; };
     GetStartVersion = [](const OrtCustomOp*) { return 1; };
     GetEndVersion = [](const OrtCustomOp*) { return INT_MAX; };
   }
@@ -194,6 +202,10 @@ struct Op : OrtCustomOp {
   static Status compute(void* kernel, OrtKernelContext* context) {
     const Kernel& k = *static_cast<Kernel*>(kernel);
     return guarded(k.api, k.node, [&] { k.k->compute(Context(k.api, context)); });
+  }
+  static size_t first_in_place(int** input, int** output) {
+    *input = new int(0), *output = new int(0);
+    return 1;
   }
   static Status infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
     if (!KeepsShape<K>::value) return nullptr;  // known when it runs

@@ -17,6 +17,7 @@ struct Each {
 
 template <class Grid, class Round>
 HWFAULT_INLINE void quantize(const float* x, float* y, int64_t n, const Grid& grid, const Range& range, Round round) {
+  HWFAULT_EACH_ALONE
   for (int64_t i = 0; i < n; ++i) {
     const Same g = grid[i];
     float v = x[i] / g.scale + g.zero_point;

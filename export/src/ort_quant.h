@@ -12,6 +12,7 @@ class Quant {
  public:
   static constexpr const char* name = "Quant";
   static constexpr std::array inputs{kFloat, kFloat, kFloat, kFloat};
+  static constexpr bool in_place = true;
   explicit Quant(const NodeInfo& node);
   void compute(const Context& context) const;
 
@@ -31,6 +32,7 @@ class BipolarQuant {
  public:
   static constexpr const char* name = "BipolarQuant";
   static constexpr std::array inputs{kFloat, kFloat};
+  static constexpr bool in_place = true;
   explicit BipolarQuant(const NodeInfo&) {}
   void compute(const Context& context) const;
 };

@@ -14,6 +14,7 @@ struct Step {
 template <class Steps>
 HWFAULT_INLINE void truncate(Rounding rounding, const float* x, float* y, int64_t n, const Steps& steps) {
   with_rounding(rounding, [&](auto round) HWFAULT_INLINE_CALL {
+    HWFAULT_EACH_ALONE
     for (int64_t i = 0; i < n; ++i) {
       const Step& s = steps[i];
       float v = std::rint(x[i] / s.scale + s.zero_point) / s.step;

@@ -13,6 +13,7 @@ class Trunc {
  public:
   static constexpr const char* name = "Trunc";
   static constexpr std::array inputs{kFloat, kFloat, kFloat, kFloat, kFloat, kFloat};
+  static constexpr bool in_place = true;
   static constexpr size_t required = 5;
   explicit Trunc(const NodeInfo& node);
   void compute(const Context& context) const;
