@@ -9,9 +9,9 @@ namespace hwfault::ort {
 template <class T>
 Axis along_axis(const Tensor<const T>& small, const Shape& x, const Target& target, const char* what) {
   const bool batched = target.batched;
-  const Shape numbered = numbered_shape(target, x);
   Axis axis{{small.data, small.data + small.size()}, 1};
   if (axis.values.size() == 1) return axis;
+  const Shape numbered = numbered_shape(target, x);
   const auto refuse = [&] {
     throw Error(std::string("the ") + what + " has shape " + text_of(small.shape) + " for values of shape " + text_of(x) +
                 ", expected one value, or one for each index of one axis" + (batched ? " after the batch" : ""));
