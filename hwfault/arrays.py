@@ -4,7 +4,7 @@ import lzma
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from hwfault.errors import FileError
 from hwfault.files import replace_atomically
 
-_LARGEST = 16 << 30
 _BROKEN = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
+def read_arrays(
+    path: Path | str, names: Collection[str] | None = None, largest: int = 16 << 30
+) -> dict[str, NDArray[Any]]:
     """The arrays of numbers in an .npz file by name, or the one in an .npy file, under the empty name.
 
-    Nothing is unpickled, and memory is taken only after the headers fit the content and add up to at most 16 GiB.
-    Raises FileError.
+    `names` are those to read of an .npz file, as many as there are. Nothing is unpickled, and memory is taken only
+    after the headers fit the content and add up to at most `largest` bytes. Raises FileError.
     """
     try:
         with open(path, "rb") as file:
@@ -31,7 +32,7 @@ def read_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
                 file.seek(0)
                 return {"": _read(file, Path(path).stat().st_size)}
         with zipfile.ZipFile(path) as archive:
-            return _read_all(archive)
+            return _read_all(archive, names, largest)
     except FileNotFoundError:
         raise FileError(f"{path}: there is no such file; expected an .npy or .npz file") from None
     except FileError as error:
@@ -41,27 +42,29 @@ def read_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
         raise FileError(f"{path}: not a readable .npy or .npz file ({reason}); write it with numpy.save") from None
 
 
-def _read_all(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
-    total = sum(info.file_size for info in archive.infolist())
-    if total > _LARGEST:
-        raise FileError(f"its arrays need {total} bytes of memory, expected at most {_LARGEST}")
+def _read_all(archive: zipfile.ZipFile, names: Collection[str] | None, largest: int) -> dict[str, NDArray[Any]]:
+    found = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    wanted = {name: info for name, info in found.items() if names is None or name in names}
+    total = sum(info.file_size for info in wanted.values())
+    if total > largest:
+        raise FileError(f"its arrays need {total} bytes of memory, expected at most {largest}")
     arrays = {}
-    for info in archive.infolist():
+    for name, info in wanted.items():
         with archive.open(info) as stream:
-            arrays[info.filename.removesuffix(".npy")] = _read(stream, info.file_size)
+            arrays[name] = _read(stream, info.file_size, name)
     return arrays
 
 
-def _read(stream: IO[bytes], size: int) -> NDArray[Any]:
+def _read(stream: IO[bytes], size: int, name: str = "an array") -> NDArray[Any]:
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
-        raise FileError(f"an array has .npy version {version}, expected 1.0 or 2.0")
+        raise FileError(f"{name} has .npy version {version}, expected 1.0 or 2.0")
     shape, _, dtype = _HEADERS[version](stream)
     content = size - stream.tell()
     if dtype.kind not in "biuf":
-        raise FileError(f"holds {dtype}, expected numbers")
+        raise FileError(f"{name} is {dtype}, expected numbers")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != content:
-        raise FileError(f"an array has shape {shape} of {dtype} by its header, but {content} bytes of content")
+        raise FileError(f"{name} has shape {shape} of {dtype} by its header, but {content} bytes of content")
     stream.seek(0)
     array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array

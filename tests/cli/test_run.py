@@ -97,7 +97,7 @@ def test_several_inputs(sum_of_two, sources):
         (["n=grid.npy", "a=a.npy"], "grid.npy: has shape (2, 2), but the input 'n' takes (any)"),
         (["a=none.npy"], "none.npy: there is no such file"),
         (["a=g.onnx"], "g.onnx: not a readable .npy or .npz file"),
-        (["a=objects.npy"], "objects.npy: holds object, expected numbers"),
+        (["a=objects.npy"], "objects.npy: an array is object, expected numbers"),
         (["a=long.npy", "n=n.npy"], ["onnxruntime cannot run the graph on this batch", "7"]),
     ],
     ids=range(12),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hwfault.stream import native
 from hwfault.stream.array import _Array, _Layer
 from hwfault.stream.native_protection import Protection
+from hwfault.stream.protection import KINDS, Memory
 from tests.stream.programs import ALL, Bit, Cluster, Mask, Random, program
 
 from .graphs import LATE
@@ -46,14 +47,20 @@ def _pointer(array: NDArray[Any] | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if array is None else array.ctypes.data)
 
 
-def _or(rng: random.Random, good: T, *bad: T, share: float = 0.04) -> T:
-    return rng.choice(bad) if rng.random() < share else good
+class Rng(random.Random):
+    """Draws the numbers of a call; one that is not wild has none that is wrong, or few would get beyond the checks."""
+
+    wild = True
+
+
+def _or(rng: Rng, good: T, *bad: T, share: float = 0.04) -> T:
+    return rng.choice(bad) if rng.wild and rng.random() < share else good
 
 
 class _Numbers:
     """The structs of a call, and the arrays that they point into."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: Rng) -> None:
         self.rng, self.kept = rng, list[NDArray[Any]]()
         self.bits = _or(rng, rng.choice((1, 2, 4, 8, 32)), 0, -1, 33, (1 << 31) - 1)
         self.batch, self.words = rng.choice((0, 1, 2, 3)), rng.choice((0, 1, 20, 60, 1023, 1024, 1025, 2100))
@@ -96,7 +103,7 @@ class _Numbers:
             lambda: (),
         )
         numbers = [n for _ in range(rng.choice((1, 1, 2))) for n in rng.choice(choices)()]
-        for _ in range(rng.choice((0, 0, 1, 2))):
+        for _ in range(_or(rng, 0, 1, 2, share=0.5)):
             at, way = rng.randrange(len(numbers) + 1), rng.randrange(3)
             if way == 0:
                 numbers.insert(at, rng.choice(STRANGE))
@@ -140,7 +147,7 @@ class _Numbers:
     def protection(self) -> tuple[Protection, int]:
         """A protected memory, and how many bits its sub-words have at most."""
         rng, kind, data = self.rng, _or(self.rng, self.rng.randint(1, 3), 0, 4, -1), self.rng.choice((1, 4, 8, 32, 64))
-        rows = rng.choice((0, 0, 3, 9))
+        rows = rng.choice((0, 0, 3, 9)) if self.words else 0
         cells = [
             rng.randrange(max(self.words, 1)) * 32 + rng.randrange(max(min(self.bits, 32), 1))
             for _ in range(rows * data)
@@ -152,27 +159,27 @@ class _Numbers:
         number = [_or(rng, n, -1, HUGE, 1 << 36, share=0.01) for n in number]
         slot = _or(rng, rng.choice((min(max(self.bits, 1), 64), 32, 64)), 0, 65, -1)
         table = self.array(number), self.array(cells), _or(rng, rows, -1, -HUGE)
-        width = min({1: data + 1, 2: data + 8, 3: 3 * data}.get(kind, data), 32)
+        width = Memory(KINDS[kind - 1], data, slot, False).sub_word_bits if kind in (1, 2, 3) and 0 < slot <= 64 else 32
         return Protection(
             kind, _or(rng, data, 0, 65, -5, share=0.01) if not rows else data, slot, rng.randrange(2), *table
         ), width
 
 
-def _inject(rng: random.Random) -> str:
+def _inject(rng: Rng) -> str:
     n = _Numbers(rng)
     x = n.values()
     out = x if rng.random() < 0.3 else np.empty_like(x)
     return _call("inject", n.own_type, x, out, byref(n.draw()), byref(n.format()), n.threads)
 
 
-def _zero_faulty(rng: random.Random) -> str:
+def _zero_faulty(rng: Rng) -> str:
     n = _Numbers(rng)
     gradient, x = n.values(), n.values()
     given = _or(rng, x, None, share=0.3)
     return _call("zero_faulty", n.own_type, gradient, n.values(), given, byref(n.draw()), byref(n.format()), n.threads)
 
 
-def _faulty_words(rng: random.Random) -> str:
+def _faulty_words(rng: Rng) -> str:
     n = _Numbers(rng)
     room = rng.choice((0, 1, 50))
     position, before, after = np.empty(room, np.int64), np.empty(room, np.uint32), np.empty(room, np.uint32)
@@ -180,13 +187,13 @@ def _faulty_words(rng: random.Random) -> str:
     return _call("faulty_words", n.own_type, n.values(), byref(n.draw()), byref(n.format()), c_int64(room), *found)
 
 
-def _inject_codes(rng: random.Random) -> str:
+def _inject_codes(rng: Rng) -> str:
     n = _Numbers(rng)
     codes = np.random.default_rng(rng.getrandbits(32)).integers(0, 1 << 32, n.size, np.uint32)
     return _call("inject_codes", codes, byref(n.draw()), c_int32(n.bits))
 
 
-def _hits(rng: random.Random) -> str:
+def _hits(rng: Rng) -> str:
     n = _Numbers(rng)
     table = [_or(rng, t, *STRANGE) for t in rng.choice(([-1], [0], [2, 1 << 30, 1 << 31], [1, 5]))]
     room = rng.choice((0, 1, 50))
@@ -197,45 +204,39 @@ def _hits(rng: random.Random) -> str:
     return _call("hits", *which, n.array(table), length, c_int64(room), word, aux)
 
 
-def _apply_map(rng: random.Random) -> str:
+def _apply_map(rng: Rng) -> str:
     n = _Numbers(rng)
     x = n.values()
     out = x if rng.random() < 0.3 else np.empty_like(x)
     return _call("apply_map", n.own_type, x, out, byref(n.map()), byref(n.format()), n.threads)
 
 
-def _zero_map(rng: random.Random) -> str:
+def _zero_map(rng: Rng) -> str:
     n = _Numbers(rng)
     given = _or(rng, n.values(), None, share=0.3)
     return _call("zero_map", n.own_type, n.values(), n.values(), given, byref(n.map()), byref(n.format()), n.threads)
 
 
-def _protected(rng: random.Random) -> str:
-    n = _Numbers(rng)
+def _in_memory(n: _Numbers) -> list[Any]:
+    """Draw, map, format and memory of a call."""
     protection, width = n.protection()
-    given = (
-        byref(n.draw(width, empty=protection.rows > 0)),
-        byref(n.map(width, 90)),
-        byref(n.format()),
-        byref(protection),
-    )
-    x = n.values()
+    sub_words = n.map(width, _or(n.rng, min(n.words, 90), 90, 1 << 20))
+    structs = n.draw(width, empty=protection.rows > 0), sub_words, n.format(), protection
+    return [byref(struct) for struct in structs]
+
+
+def _protected(rng: Rng) -> str:
+    n = _Numbers(rng)
+    given, x = _in_memory(n), n.values()
     return _call("protected", n.own_type, x, np.empty_like(x), *given, np.empty(3, np.int64), n.threads)
 
 
-def _zero_protected(rng: random.Random) -> str:
+def _zero_protected(rng: Rng) -> str:
     n = _Numbers(rng)
-    protection, width = n.protection()
-    given = (
-        byref(n.draw(width, empty=protection.rows > 0)),
-        byref(n.map(width, 90)),
-        byref(n.format()),
-        byref(protection),
-    )
-    return _call("zero_protected", n.own_type, n.values(), n.values(), n.values(), *given, n.threads)
+    return _call("zero_protected", n.own_type, n.values(), n.values(), n.values(), *_in_memory(n), n.threads)
 
 
-def _accumulate(rng: random.Random) -> str:
+def _accumulate(rng: Rng) -> str:
     """A layer of any numbers; what is too large to have memory here must be refused."""
     n = _Numbers(rng)
     rank, groups, last = rng.choice((0, 1, 2, 2)), rng.choice((1, 1, 2)), 0
@@ -268,7 +269,7 @@ def _accumulate(rng: random.Random) -> str:
     return _call("accumulate", dtype, acc, x, w, np.empty_like(acc), byref(layer), byref(array), n.threads)
 
 
-CALLS: dict[str, Callable[[random.Random], str]] = {
+CALLS: dict[str, Callable[[Rng], str]] = {
     "inject": _inject,
     "zero_faulty": _zero_faulty,
     "faulty_words": _faulty_words,

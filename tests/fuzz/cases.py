@@ -16,7 +16,7 @@ from hwfault.graph.sites import sites
 from hwfault.graph.struck import fault_nodes
 from hwfault.stream.native import onnxruntime_library
 
-from .calls import CALLS
+from .calls import CALLS, Rng
 from .graphs import GRAPHS
 from .mutate import hostile
 
@@ -30,11 +30,12 @@ def run_case(seed: int, number: int, folder: Path) -> str:
     Two of five cases are calls of the C functions, two are graphs in onnxruntime alone, one is a graph in hwfault's own
     functions, from which only HwfaultError may come.
     """
-    rng = random.Random(f"{seed} {number}")
+    rng = Rng(f"{seed} {number}")
     way = number % 5
     if way < 2:
         name = rng.choice(list(CALLS))
         (folder / "case.json").write_text(json.dumps({"seed": seed, "number": number, "call": name}))
+        rng.wild = rng.random() < 0.5
         return CALLS[name](rng)
     name = rng.choice(list(GRAPHS))
     (folder / "case.json").write_text(json.dumps({"seed": seed, "number": number, "graph": name}))

@@ -101,12 +101,12 @@ def test_arrays_that_are_no_data_set(tmp_path, changes, text):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "not a readable .npz file"),
-        (b"not an array", "not a readable .npz file"),
-        (npy("import os"), "not a readable .npz file"),
+        (b"", "not a readable .npy or .npz file"),
+        (b"not an array", "not a readable .npy or .npz file"),
+        (npy("import os"), "not a readable .npy or .npz file"),
         (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (6, 1, 2, 2)}", b"short"), "but 5 bytes of content"),
         (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-6, -4)}", bytes(24)), "shape (-6, -4)"),
-        (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (10**15,)}"), "not a readable .npz file"),
+        (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (10**15,)}"), "not a readable .npy or .npz file"),
         (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,)}"), "but 0 bytes of content"),
         (npy("{'descr': '|O', 'fortran_order': False, 'shape': (6,)}"), "x_train is object"),
         (npy("{}", magic=b"\x93NUMPY\x03\x00"), "version (3, 0), expected 1.0 or 2.0"),
@@ -120,20 +120,25 @@ def test_hostile_arrays(tmp_path, content, text):
 
 def test_memory_is_bounded_before_it_is_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(npz_room, "_LARGEST", 100)
-    monkeypatch.setattr(np.lib.format, "read_array", partial(pytest.fail, "memory was taken"))
-    with pytest.raises(FileError, match="need 270 bytes of memory, expected at most 100"):
-        load(npz(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(np.lib.format, "read_array", partial(pytest.fail, "memory was taken"))
+        with pytest.raises(FileError, match=r"need \d+ bytes of memory, expected at most 100"):
+            load(npz(tmp_path))
+    bytes_of_pixels = {f"x_{part}": np.zeros((500, 2), np.uint8) for part in ("train", "test")}
+    monkeypatch.setattr(npz_room, "_LARGEST", 6000)
+    with pytest.raises(FileError, match=r"need 8[0-9]{3} bytes of memory as a data set, expected at most 6000"):
+        load(npz(tmp_path, **bytes_of_pixels))
 
 
 def test_no_zip_at_all(tmp_path):
     for content in (b"", b"PK\x03\x04", b"\x80\x04pickle", b"x" * 100):
         (tmp_path / "data.npz").write_bytes(content)
-        with pytest.raises(FileError, match=r"not a readable \.npz file"):
+        with pytest.raises(FileError, match=r"not a readable \.npy or \.npz file"):
             load(str(tmp_path / "data.npz"))
     with pytest.raises(FileError, match="no such file"):
         load(str(tmp_path / "other.npz"))
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(FileError, match=r"not a readable \.npz file"):
+    with pytest.raises(FileError, match=r"not a readable \.npy or \.npz file"):
         load(str(tmp_path / "folder.npz"))
 
 
