@@ -1,5 +1,7 @@
 #include "flips.h"
 
+#include <algorithm>
+
 #include "clones.h"
 
 namespace hwfault {
@@ -19,6 +21,13 @@ HWFAULT_CLONES void philox_lanes(Counters& counters, uint64_t key) {
     k0 += 0x9E3779B9;
     k1 += 0xBB67AE85;
   }
+}
+
+HWFAULT_CLONES void count_lanes(const uint32_t* words, const uint32_t* thresholds, int n, uint32_t* counts) {
+  uint32_t reached[kLanes] = {};
+  for (int i = 0; i < n; ++i)
+    for (int lane = 0; lane < kLanes; ++lane) reached[lane] += words[lane] >= thresholds[i];
+  std::copy(reached, reached + kLanes, counts);
 }
 
 }  // namespace hwfault

@@ -25,6 +25,8 @@ struct Counters {
 
 // philox of each counter, in its place.
 void philox_lanes(Counters& counters, uint64_t key);
+// For each of kLanes words how many of n thresholds it reaches.
+void count_lanes(const uint32_t* words, const uint32_t* thresholds, int n, uint32_t* counts);
 
 // The hits in up to kLanes blocks, block by block and in each plane by plane.
 class Flips {
@@ -61,9 +63,10 @@ class Flips {
     for (int first = 0; first < width_; first += 4) count(sample, block, n, first);
     for (int lane = 0; lane < n; ++lane)
       for (int plane = 0; plane < width_; ++plane) {
-        calls_[n_calls_] = {0, counts_[plane][lane], static_cast<uint8_t>(plane), static_cast<uint8_t>(lane)};
-        n_calls_ += counts_[plane][lane] > 0;  // no branch: it could not be foretold
-        for (int left = counts_[plane][lane] - 4, quad = 1; left > 0; left -= 4, ++quad)
+        const auto count = static_cast<uint8_t>(counts_[plane][lane]);
+        calls_[n_calls_] = {0, count, static_cast<uint8_t>(plane), static_cast<uint8_t>(lane)};
+        n_calls_ += count > 0;  // no branch: it could not be foretold
+        for (int left = count - 4, quad = 1; left > 0; left -= 4, ++quad)
           calls_[n_calls_++] = {static_cast<uint8_t>(quad), static_cast<uint8_t>(left), static_cast<uint8_t>(plane),
                                 static_cast<uint8_t>(lane)};
       }
@@ -109,12 +112,8 @@ class Flips {
     const uint32_t stream = 32 + (first >> 2);
     for (int lane = 0; lane < n; ++lane) c.set(lane, 0, block[lane] << 6 | stream, sample[lane], process_.site);
     philox_lanes(c, seed_);
-    for (int plane = first; plane < std::min(first + 4, width_); ++plane) {
-      uint8_t* counts = counts_[plane];
-      std::fill_n(counts, kLanes, uint8_t{0});
-      for (int i = 0; i < n_thresholds_[plane]; ++i)
-        for (int lane = 0; lane < kLanes; ++lane) counts[lane] += c.word[plane & 3][lane] >= thresholds_[plane][i];
-    }
+    for (int plane = first; plane < std::min(first + 4, width_); ++plane)
+      count_lanes(c.word[plane & 3], thresholds_[plane], n_thresholds_[plane], counts_[plane]);
   }
 
   void call(const uint32_t* sample, const uint32_t* block, const uint32_t* size, int first, int n) {
@@ -139,7 +138,7 @@ class Flips {
   uint64_t seed_;
   int n_thresholds_[kPlanes];
   uint32_t thresholds_[kPlanes][kMostHits];
-  uint8_t counts_[kPlanes][kLanes];
+  uint32_t counts_[kPlanes][kLanes];
   int n_calls_ = 0, n_hits_ = 0;
   // one more than there can be, to be written to and not counted
   Call calls_[kLanes * kPlanes * kMostHits / 4 + 1];
