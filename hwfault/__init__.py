@@ -26,7 +26,7 @@ _PUBLIC = {
     "session": "hwfault.graph.session",
 }
 __all__ = list(_PUBLIC)
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _HIDDEN = {"custom_op": "hwfault.graph.qonnx_ops"}  # asked for by qonnx, for the ops of the domain `hwfault`
 
