@@ -184,7 +184,7 @@ COMMANDS = {
     "fails": "ended with exit code 1; it said: no board is connected",
     "silent": r"wrote no output\.npz, its last argument",
     "garbage": r"answered 14 bytes that are no \.npz file",
-    "pickle": "answered with a file: holds object, expected numbers",
+    "pickle": "answered with a file: output is object, expected numbers",
 }
 
 
