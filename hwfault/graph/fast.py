@@ -49,11 +49,9 @@ def only_to_run(model: ModelProto, seed: int | None = None) -> ModelProto:
 
 def _release_maps(model: ModelProto) -> None:
     """Takes away what keeps qonnx from folding the maps of parameters: their last inputs, which they never read."""
-    maps = [node for node in model.graph.node if node.op_type == "FaultMap"]
-    kept = {name for node in maps for name in node.input[6:]}
-    for node in maps:
-        del node.input[6:]
-    replace_nodes(model, [node for node in model.graph.node if not kept.intersection(node.output)])
+    for node in model.graph.node:
+        if node.domain == DOMAIN and node.op_type == "FaultMap":
+            del node.input[6:]
 
 
 def _compute_constants(model: ModelProto, seed: int | None) -> None:
