@@ -1,5 +1,6 @@
 """The operators as CUDA devices run them, by Triton's interpreter on CPU tensors: the same bits as the CPU's."""
 
+import gc
 import itertools
 import subprocess
 import sys
@@ -146,6 +147,8 @@ def _rank(rank, place, results_of_ranks):
         found.append([t.tolist() for t in results(model, outs)])
     results_of_ranks.put((rank, found))
     torch.distributed.barrier()
+    del parallel, injection, model, outs
+    gc.collect()  # a reducer that outlives the group may wait for its threads for ever
     torch.distributed.destroy_process_group()
 
 
