@@ -2,6 +2,7 @@
 #pragma once
 
 #if defined(HWFAULT_CLONES)  // a build for sanitizers, say, wants one version of each
+#define HWFAULT_ONE_VERSION
 #elif defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
 #define HWFAULT_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else

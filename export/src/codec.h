@@ -71,7 +71,9 @@ class Codec {
       : format_(format),
         mask_(format.bit_width == 32 ? ~0u : (1u << format.bit_width) - 1),
         top_(format.is_signed && format.bit_width > 1 ? 1u << (format.bit_width - 1) : 0),
-        bipolar_(format.is_signed && format.bit_width == 1) {}
+        bipolar_(format.is_signed && format.bit_width == 1),
+        scale_(static_cast<Number>(format.scale[0])),
+        zero_point_(static_cast<Number>(format.zero_point[0])) {}
 
   // a value that is not finite, or 2^62 and more, has code 0
   uint32_t encode(T value, int64_t word) const {
@@ -103,16 +105,20 @@ class Codec {
     return int64_t{code} - (negative ? int64_t{1} << format_.bit_width : 0);
   }
   static Number pick(const double* values, int64_t n, int64_t inner, int64_t word) {
-    return static_cast<Number>(n == 1 ? values[0] : values[word / inner % n]);
+    return static_cast<Number>(values[word / inner % n]);
   }
-  Number scale(int64_t word) const { return pick(format_.scale, format_.n_scale, format_.scale_inner, word); }
+  Number scale(int64_t word) const {
+    return format_.n_scale == 1 ? scale_ : pick(format_.scale, format_.n_scale, format_.scale_inner, word);
+  }
   Number zero_point(int64_t word) const {
-    return pick(format_.zero_point, format_.n_zero_point, format_.zero_point_inner, word);
+    return format_.n_zero_point == 1 ? zero_point_
+                                     : pick(format_.zero_point, format_.n_zero_point, format_.zero_point_inner, word);
   }
 
   hwfault_format format_;
   uint32_t mask_, top_;  // all bits; the sign, 0 if there is none
   bool bipolar_;
+  Number scale_, zero_point_;  // of the first word
 };
 
 }  // namespace hwfault

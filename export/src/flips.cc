@@ -4,9 +4,47 @@
 
 #include "clones.h"
 
-namespace hwfault {
+// a build that has one version of each function has no special ones either
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(HWFAULT_ONE_VERSION)
+#include <immintrin.h>
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"  // of those functions: gcc.gnu.org/PR105593
+#endif
+#define HWFAULT_AVX512
+#endif
 
-HWFAULT_CLONES void philox_lanes(Counters& counters, uint64_t key) {
+namespace hwfault {
+namespace {
+
+#if defined(HWFAULT_AVX512)
+// Words stay in the lower halves of 64 bits, where the multiplication finds them; what is above them does not matter.
+// Compilers move all words together and apart again in each round instead.
+__attribute__((target("avx512f"))) void philox_wide(Counters& counters, uint64_t key) {
+  constexpr int kHalf = kLanes / 2;
+  const __m512i m0 = _mm512_set1_epi64(0xD2511F53), m1 = _mm512_set1_epi64(0xCD9E8D57);
+  __m512i w[4][2];
+  for (int i = 0; i < 4; ++i)
+    for (int half = 0; half < 2; ++half)
+      w[i][half] = _mm512_cvtepu32_epi64(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(counters.word[i] + half * kHalf)));
+  for (uint32_t round = 0; round < 10; ++round) {
+    const __m512i k0 = _mm512_set1_epi64(static_cast<uint32_t>(key) + round * 0x9E3779B9);
+    const __m512i k1 = _mm512_set1_epi64(static_cast<uint32_t>(key >> 32) + round * 0xBB67AE85);
+    for (int half = 0; half < 2; ++half) {
+      const __m512i p0 = _mm512_mul_epu32(m0, w[0][half]), p1 = _mm512_mul_epu32(m1, w[2][half]);
+      w[0][half] = _mm512_xor_si512(_mm512_srli_epi64(p1, 32), _mm512_xor_si512(w[1][half], k0));
+      w[1][half] = p1;
+      w[2][half] = _mm512_xor_si512(_mm512_srli_epi64(p0, 32), _mm512_xor_si512(w[3][half], k1));
+      w[3][half] = p0;
+    }
+  }
+  for (int i = 0; i < 4; ++i)
+    for (int half = 0; half < 2; ++half)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(counters.word[i] + half * kHalf), _mm512_cvtepi64_epi32(w[i][half]));
+}
+#endif
+
+HWFAULT_CLONES void philox_each(Counters& counters, uint64_t key) {
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -23,11 +61,24 @@ HWFAULT_CLONES void philox_lanes(Counters& counters, uint64_t key) {
   }
 }
 
-HWFAULT_CLONES void count_lanes(const uint32_t* words, const uint32_t* thresholds, int n, uint32_t* counts) {
-  uint32_t reached[kLanes] = {};
-  for (int i = 0; i < n; ++i)
-    for (int lane = 0; lane < kLanes; ++lane) reached[lane] += words[lane] >= thresholds[i];
-  std::copy(reached, reached + kLanes, counts);
+}  // namespace
+
+void philox_lanes(Counters& counters, uint64_t key) {
+#if defined(HWFAULT_AVX512)
+  static const bool wide = __builtin_cpu_supports("avx512f");
+  if (wide) return philox_wide(counters, key);
+#endif
+  philox_each(counters, key);
+}
+
+HWFAULT_CLONES void count_lanes(const Counters& counters, const Thresholds* thresholds, int n,
+                                uint32_t (*counts)[kLanes]) {
+  for (int of = 0; of < n; ++of) {
+    uint32_t reached[kLanes] = {};
+    for (int i = 0; i < thresholds[of].n; ++i)
+      for (int lane = 0; lane < kLanes; ++lane) reached[lane] += counters.word[of][lane] >= thresholds[of].value[i];
+    std::copy(reached, reached + kLanes, counts[of]);
+  }
 }
 
 }  // namespace hwfault

@@ -21,20 +21,35 @@ struct Counters {
     word[2][lane] = sample;
     word[3][lane] = site;
   }
+  // for the lanes from `first` on, whose words nobody will read
+  void clear(int first) {
+    for (int lane = first; lane < kLanes; ++lane) set(lane, 0, 0, 0, 0);
+  }
+};
+
+constexpr int kMostHits = 64;  // of a plane, in a block
+
+// The thresholds of a plane's count table that a word can reach.
+struct Thresholds {
+  int n = 0;
+  uint32_t value[kMostHits];
 };
 
 // philox of each counter, in its place.
 void philox_lanes(Counters& counters, uint64_t key);
-// For each of kLanes words how many of n thresholds it reaches.
-void count_lanes(const uint32_t* words, const uint32_t* thresholds, int n, uint32_t* counts);
+// counts[i][lane] = how many of thresholds[i] the word i of a lane's counter reaches, for i below n.
+void count_lanes(const Counters& counters, const Thresholds* thresholds, int n, uint32_t (*counts)[kLanes]);
 
 // The hits in up to kLanes blocks, block by block and in each plane by plane.
 class Flips {
  public:
+  // no member is of a type that may alias all others (uint8_t), which would have everything read again
   struct Hit {
-    uint16_t word;  // in its block
-    uint8_t plane, lane;
+    uint16_t cell;  // the lane times 1024 plus the word in its block
+    uint16_t plane;
     uint32_t aux;
+    int lane() const { return cell / kBlock; }
+    uint32_t word() const { return cell % kBlock; }
   };
 
   static bool can_draw(const Program& program) {
@@ -49,103 +64,111 @@ class Flips {
       : process_(program.processes[0]), width_(program.bit_width), seed_(seed) {
     for (int plane = 0; plane < width_; ++plane) {
       const Table& table = process_.planes[plane].table;
-      // a threshold of 2^32 is never reached
-      for (n_thresholds_[plane] = 0; n_thresholds_[plane] < table.length; ++n_thresholds_[plane]) {
-        if (table.thresholds[n_thresholds_[plane]] > int64_t{UINT32_MAX}) break;
-        thresholds_[plane][n_thresholds_[plane]] = static_cast<uint32_t>(table.thresholds[n_thresholds_[plane]]);
+      Thresholds& reached = thresholds_[plane];
+      // a threshold of 2^32 never is
+      while (reached.n < table.length && table.thresholds[reached.n] <= int64_t{UINT32_MAX}) {
+        reached.value[reached.n] = static_cast<uint32_t>(table.thresholds[reached.n]);
+        ++reached.n;
       }
     }
   }
 
   // for n lanes: the number of the sample, of the block in it, and how many words the block has
   void draw(const uint32_t* sample, const uint32_t* block, const uint32_t* size, int n) {
-    n_calls_ = n_hits_ = 0;
     for (int first = 0; first < width_; first += 4) count(sample, block, n, first);
+    int n_calls = 0;
     for (int lane = 0; lane < n; ++lane)
       for (int plane = 0; plane < width_; ++plane) {
-        const auto count = static_cast<uint8_t>(counts_[plane][lane]);
-        calls_[n_calls_] = {0, count, static_cast<uint8_t>(plane), static_cast<uint8_t>(lane)};
-        n_calls_ += count > 0;  // no branch: it could not be foretold
+        const int count = static_cast<int>(counts_[plane][lane]);
+        const auto of = static_cast<uint16_t>(plane), in = static_cast<uint16_t>(lane);
+        calls_[n_calls] = {0, static_cast<uint16_t>(count), of, in};
+        n_calls += count > 0;  // no branch: it could not be foretold
         for (int left = count - 4, quad = 1; left > 0; left -= 4, ++quad)
-          calls_[n_calls_++] = {static_cast<uint8_t>(quad), static_cast<uint8_t>(left), static_cast<uint8_t>(plane),
-                                static_cast<uint8_t>(lane)};
+          calls_[n_calls++] = {static_cast<uint16_t>(quad), static_cast<uint16_t>(left), of, in};
       }
-    for (int first = 0; first < n_calls_; first += kLanes)
-      call(sample, block, size, first, std::min(n_calls_ - first, kLanes));
+    n_hits_ = 0;
+    for (int first = 0; first < n_calls; first += kLanes)
+      call(sample, block, size, first, std::min(n_calls - first, kLanes));
   }
 
   const Hit* begin() const { return hits_; }
   const Hit* end() const { return hits_ + n_hits_; }
 
-  // Calls change(word, code before, code after) for the words of one block that its hits change, where encode(word) is
-  // the code stored before.
+  // Calls change(lane, word, code before, code after) for the words that the hits change, where encode(lane, word) is
+  // the code stored before. All blocks go through one loop: where one block's hits end cannot be foretold.
   template <class Encode, class Change>
-  void strike(const Hit* first, const Hit* last, Encode encode, Change change) {
+  void strike(Encode encode, Change change) {
+    const Plane* const planes = process_.planes.data();
     int n = 0;
-    for (const Hit* hit = first; hit != last; ++hit) {
-      // what index_ holds of earlier blocks does not matter: it is checked against word_
-      int at = index_[hit->word];
-      if (at >= n || word_[at] != hit->word) {
+    for (const Hit& hit : *this) {
+      // an index of an earlier block or draw does not matter: it is checked against what was struck there
+      int at = index_[hit.word()];
+      if (at >= n || struck_[at].hit.cell != hit.cell) {
         at = n++;
-        index_[hit->word] = static_cast<uint16_t>(at);
-        word_[at] = hit->word;
-        before_[at] = encode(hit->word);
-        delta_[at] = 0;
+        index_[hit.word()] = static_cast<uint16_t>(at);
+        struck_[at] = {hit, encode(hit.lane(), hit.word()), 0};
       }
-      const Plane& plane = process_.planes[hit->plane];
-      const bool one = before_[at] >> hit->plane & 1u;
-      const bool accepted = one ? hit->aux >= kAcceptAll - plane.accept10 : hit->aux < plane.accept01;
-      delta_[at] |= uint32_t{accepted} << hit->plane;
+      Struck& struck = struck_[at];
+      const Plane& plane = planes[hit.plane];
+      // no branch: which bit is stored could not be foretold
+      const uint32_t one = struck.before >> hit.plane & 1u;
+      const uint32_t of_one = hit.aux >= kAcceptAll - plane.accept10, of_zero = hit.aux < plane.accept01;
+      struck.delta |= ((one & of_one) | (~one & of_zero)) << hit.plane;
     }
-    for (int at = 0; at < n; ++at)
-      if (delta_[at]) change(word_[at], before_[at], before_[at] ^ delta_[at]);
+    for (const Struck* s = struck_; s != struck_ + n; ++s)
+      if (s->delta) change(s->hit.lane(), s->hit.word(), s->before, s->before ^ s->delta);
   }
 
  private:
-  static constexpr int kPlanes = 8, kMostHits = 64;  // of a plane, in a block
+  static constexpr int kPlanes = 8;
   struct Call {
-    uint8_t quad, hits, plane, lane;
+    uint16_t quad, hits, plane, lane;
+  };
+  struct Struck {
+    Hit hit;  // the first of its cell
+    uint32_t before, delta;
   };
 
   void count(const uint32_t* sample, const uint32_t* block, int n, int first) {
-    Counters c{};
+    Counters c;
     const uint32_t stream = 32 + (first >> 2);
     for (int lane = 0; lane < n; ++lane) c.set(lane, 0, block[lane] << 6 | stream, sample[lane], process_.site);
+    c.clear(n);
     philox_lanes(c, seed_);
-    for (int plane = first; plane < std::min(first + 4, width_); ++plane)
-      count_lanes(c.word[plane & 3], thresholds_[plane], n_thresholds_[plane], counts_[plane]);
+    count_lanes(c, thresholds_ + first, std::min(4, width_ - first), counts_ + first);
   }
 
   void call(const uint32_t* sample, const uint32_t* block, const uint32_t* size, int first, int n) {
-    Counters c{};
+    Counters c;
     for (int i = 0; i < n; ++i) {
       const Call& made = calls_[first + i];
       c.set(i, made.quad, block[made.lane] << 6 | made.plane, sample[made.lane], process_.site);
     }
+    c.clear(n);
     philox_lanes(c, seed_);
+    int n_hits = n_hits_;
     for (int i = 0; i < n; ++i) {
       const Call& made = calls_[first + i];
       for (int k = 0; k < 4; ++k) {
         const uint32_t word = c.word[k][i] & 1023;
-        hits_[n_hits_] = {static_cast<uint16_t>(word), made.plane, made.lane, c.word[k][i] >> 10};
-        n_hits_ += (k < made.hits) & (word < size[made.lane]);
+        hits_[n_hits] = {static_cast<uint16_t>(made.lane * kBlock + word), made.plane, c.word[k][i] >> 10};
+        n_hits += (k < made.hits) & (word < size[made.lane]);
       }
     }
+    n_hits_ = n_hits;
   }
 
   const Process& process_;
   int width_;
   uint64_t seed_;
-  int n_thresholds_[kPlanes];
-  uint32_t thresholds_[kPlanes][kMostHits];
+  Thresholds thresholds_[kPlanes];
   uint32_t counts_[kPlanes][kLanes];
-  int n_calls_ = 0, n_hits_ = 0;
+  int n_hits_ = 0;
   // one more than there can be, to be written to and not counted
   Call calls_[kLanes * kPlanes * kMostHits / 4 + 1];
   Hit hits_[kLanes * kPlanes * kMostHits + 1];
-  uint16_t index_[kBlock] = {};  // of a word among those that are struck
-  uint16_t word_[kPlanes * kMostHits];
-  uint32_t before_[kPlanes * kMostHits], delta_[kPlanes * kMostHits];
+  uint16_t index_[kBlock] = {};  // of a word among those that are struck, the last one if it is so in several blocks
+  Struck struck_[kLanes * kPlanes * kMostHits];
 };
 
 }  // namespace hwfault

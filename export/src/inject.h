@@ -131,17 +131,13 @@ void flip_units(const Program& program, const hwfault_draw& draw, const Units& u
       size[lane] = unit[lane].size;
     }
     flips.draw(sample, block, size, n);
-    for (const Flips::Hit& hit : flips) ask(unit[hit.lane].offset + hit.word);
-    const Flips::Hit* hit = flips.begin();
-    for (int lane = 0; lane < n; ++lane) {
-      const Unit& in = unit[lane];
-      copy(in);
-      const Flips::Hit* const begin = hit;
-      while (hit != flips.end() && hit->lane == lane) ++hit;
-      flips.strike(
-          begin, hit, [&](uint32_t w) { return encode(in.offset + w, in.first_word + w); },
-          [&](uint32_t w, uint32_t was, uint32_t is) { change(in.offset + w, in.first_word + w, was, is); });
-    }
+    for (const Flips::Hit& hit : flips) ask(unit[hit.lane()].offset + hit.word());
+    for (int lane = 0; lane < n; ++lane) copy(unit[lane]);
+    flips.strike(
+        [&](int lane, uint32_t w) { return encode(unit[lane].offset + w, unit[lane].first_word + w); },
+        [&](int lane, uint32_t w, uint32_t was, uint32_t is) {
+          change(unit[lane].offset + w, unit[lane].first_word + w, was, is);
+        });
   }
 }
 

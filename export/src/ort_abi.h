@@ -21,7 +21,7 @@ struct OrtApi;
 
 struct OrtApiBase {
   const OrtApi* (*GetApi)(uint32_t version);
-  const char* (*GetVersionString)();
+  const char* (*GetVersionString)();  // "1.20.1"
 };
 
 struct OrtCustomOp {
@@ -85,8 +85,10 @@ using Status = OrtStatus*;
 using Info = OrtTensorTypeAndShapeInfo;
 
 struct Api {
-  explicit Api(const OrtApi* table) : api(table) {}
+  // `minor` is n of onnxruntime 1.n: the version of the API as well
+  explicit Api(const OrtApi* table, int minor = 0) : api(table), shows_shapes(minor >= 24) {}
   const OrtApi* api;
+  bool shows_shapes;  // whether the table has GetTensorElementTypeAndShapeDataReference
 
   Slot<Status(int, const char*), 0> CreateStatus{api};
   Slot<Status(const char*, OrtCustomOpDomain**), 26> CreateCustomOpDomain{api};
@@ -112,6 +114,7 @@ struct Api {
   Slot<Status(const OrtShapeInferContext*, size_t, const Info*), 270> ShapeInferContext_SetOutputTypeShape{api};
   Slot<Status(const OrtKernelContext*, void (*)(void*, size_t), size_t, size_t, void*), 274> KernelContext_ParallelFor{
       api};
+  Slot<Status(const OrtValue*, int*, const int64_t**, size_t*), 414> GetTensorElementTypeAndShapeDataReference{api};
 };
 
 }  // namespace hwfault::ort

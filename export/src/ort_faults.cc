@@ -9,14 +9,15 @@ namespace hwfault::ort {
 template <class T>
 Axis along_axis(const Tensor<const T>& small, const Shape& x, const Target& target, const char* what) {
   const bool batched = target.batched;
-  Axis axis{{small.data, small.data + small.size()}, 1};
+  Axis axis{Few<double>(static_cast<size_t>(small.size())), 1};
+  std::copy(small.data, small.data + small.size(), axis.values.data());
   if (axis.values.size() == 1) return axis;
   const Shape numbered = numbered_shape(target, x);
   const auto refuse = [&] {
     throw Error(std::string("the ") + what + " has shape " + text_of(small.shape) + " for values of shape " + text_of(x) +
                 ", expected one value, or one for each index of one axis" + (batched ? " after the batch" : ""));
   };
-  if (axis.values.empty() || small.shape.size() > x.size()) refuse();
+  if (axis.values.size() == 0 || small.shape.size() > x.size()) refuse();
   const size_t shift = x.size() - small.shape.size();
   for (size_t i = 0; i < small.shape.size(); ++i) {
     if (small.shape[i] == 1) continue;
@@ -70,11 +71,12 @@ Refresh refresh_named(const std::string& name) {
   throw Error("refresh is '" + name + "', expected inference, batch or held");
 }
 
-std::vector<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh) {
+Few<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh) {
   // a batch of samples without words may have any length
-  std::vector<int64_t> numbers(static_cast<size_t>(units.words ? units.batch : 0), refresh == Refresh::held ? 0 : first_sample);
+  Few<int64_t> numbers(static_cast<size_t>(units.words ? units.batch : 0), refresh == Refresh::held ? 0 : first_sample);
   if (batched && refresh == Refresh::inference)
-    for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<int64_t>(static_cast<uint64_t>(first_sample) + i);
+    for (size_t i = 0; i < numbers.size(); ++i)
+      numbers.data()[i] = static_cast<int64_t>(static_cast<uint64_t>(first_sample) + i);
   return numbers;
 }
 

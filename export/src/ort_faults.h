@@ -32,9 +32,26 @@ void in_layout(const Context& context, const Target& target, const Tensor<const 
   strike(permuted(target, x.shape));
 }
 
+// Values that are mostly one, for which no memory is taken: every node has some of them at every run.
+template <class V>
+class Few {
+ public:
+  explicit Few(size_t size, V value = {}) : size_(size), one_(value), many_(size == 1 ? 0 : size, value) {}
+  size_t size() const { return size_; }
+  V* data() { return size_ == 1 ? &one_ : many_.data(); }
+  const V* data() const { return const_cast<Few*>(this)->data(); }
+  const V* begin() const { return data(); }
+  const V* end() const { return data() + size_; }
+
+ private:
+  size_t size_;
+  V one_;
+  std::vector<V> many_;
+};
+
 // Values along at most one axis of x, as the codec wants them.
 struct Axis {
-  std::vector<double> values;
+  Few<double> values;
   int64_t inner = 1;
 };
 template <class T>
@@ -46,7 +63,7 @@ hwfault_format format_of(const Target& target, const Axis& scale, const Axis& ze
 enum class Refresh { inference, batch, held };
 Refresh refresh_named(const std::string& name);
 // The sample numbers of a batch (0 for what has none), or for all of them the first, or 0.
-std::vector<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh);
+Few<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh);
 // The value of an attribute, if it is from 0 to `most`.
 int64_t in_range(int64_t value, const char* attribute, int64_t most);
 

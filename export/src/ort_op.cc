@@ -150,21 +150,33 @@ size_t Context::input_count() const {
   return count;
 }
 
+// Every node asks for the shape of each input at each run, which onnxruntime before 1.24 answers with objects to be freed.
+static Shape shape_of(const Api& api, const OrtValue* value) {
+  size_t rank = 0;
+  if (api.shows_shapes) {
+    int type = 0;
+    const int64_t* lengths = nullptr;
+    check(api, api.GetTensorElementTypeAndShapeDataReference(value, &type, &lengths, &rank));
+    return Shape(lengths, lengths + rank);
+  }
+  Info* info = nullptr;
+  check(api, api.GetTensorTypeAndShape(value, &info));
+  Shape shape;
+  Status status = api.GetDimensionsCount(info, &rank);
+  if (!status) {
+    shape.resize(rank);
+    status = api.GetDimensions(info, shape.data(), rank);
+  }
+  api.ReleaseTensorTypeAndShapeInfo(info);
+  check(api, status);
+  return shape;
+}
+
 std::pair<void*, Shape> Context::raw_input(size_t index) const {
   const OrtValue* value = nullptr;
   check(api_, api_.KernelContext_GetInput(context_, index, &value));
   if (!value) throw Error("input " + std::to_string(index) + " is missing");
-  Info* info = nullptr;
-  check(api_, api_.GetTensorTypeAndShape(value, &info));
-  size_t rank = 0;
-  Shape shape;
-  Status status = api_.GetDimensionsCount(info, &rank);
-  if (!status) {
-    shape.resize(rank);
-    status = api_.GetDimensions(info, shape.data(), rank);
-  }
-  api_.ReleaseTensorTypeAndShapeInfo(info);
-  check(api_, status);
+  Shape shape = shape_of(api_, value);
   element_count(shape);  // what is computed from it below needs no checks of its own
   void* data = nullptr;
   check(api_, api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));

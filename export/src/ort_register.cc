@@ -1,4 +1,7 @@
 // The entry point that onnxruntime calls when the library is registered with a session's options.
+#include <climits>
+#include <cstdlib>
+
 #include "hwfault.h"
 #include "ort_affine.h"
 #include "ort_array.h"
@@ -18,7 +21,7 @@ namespace {
 // The ops and their domains; made once, and never freed: sessions refer to them until the process ends.
 class Library {
  public:
-  explicit Library(const OrtApi* table) : api_(table) {
+  Library(const OrtApi* table, int minor) : api_(table, minor) {
     // the last three are what older versions of Brevitas, QONNX and FINN wrote
     for (const char* domain : {"qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general", "finn"})
       add(domain, {new Op<Quant>(api_), new Op<IntQuant>(api_), new Op<BipolarQuant>(api_), new Op<Trunc>(api_),
@@ -48,6 +51,13 @@ class Library {
   std::vector<OrtCustomOpDomain*> domains_;
 };
 
+// n of "1.n.m"; a later major version has all that 1 had
+int minor_of(const char* version) {
+  char* rest = nullptr;
+  const long major = std::strtol(version, &rest, 10);
+  return major > 1 ? INT_MAX : *rest == '.' ? std::atoi(rest + 1) : 0;
+}
+
 }  // namespace
 }  // namespace hwfault::ort
 
@@ -60,7 +70,7 @@ extern "C" HWFAULT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, 
     return table ? Api(table).CreateStatus(1, "hwfault needs onnxruntime 1.20 or newer") : nullptr;
   }
   try {
-    static const Library* const library = new Library(table);
+    static const Library* const library = new Library(table, minor_of(base->GetVersionString()));
     library->add_to(options);
     return nullptr;
   } catch (const std::exception& error) {

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -193,13 +194,11 @@ def run(
     `first_sample + i`. A clean graph ignores both numbers. Raises GraphError for inputs that the graph does not take,
     HwfaultError for a seed that is not 64 bit.
     """
-    only = session.get_modelmeta().custom_metadata_map.get(FOR_SEED)
+    only, names, own = _known(session)
     if only not in (None, str(seed)):
         raise GraphError(f"the session was made for the faults of seed {only}, but is to run under seed {seed}")
     numbers = {SEED: signed64(check_seed(seed)), FIRST_SAMPLE: first_sample % (1 << 32)}
-    names = [entry.name for entry in session.get_inputs()]
     feeds = {name: np.array(value, dtype=np.int64) for name, value in numbers.items() if name in names}
-    own = [name for name in names if name not in numbers]
     given = inputs if isinstance(inputs, Mapping) else {own[0]: inputs} if len(own) == 1 else {}
     if set(given) != set(own):
         raise GraphError(f"the graph's inputs are {own}, given were {sorted(given) or 'one array without a name'}")
@@ -208,6 +207,25 @@ def run(
         return list(session.run(None if outputs is None else list(outputs), feeds))
     except Exception as error:
         raise GraphError(f"onnxruntime cannot run the graph on this batch: {error}") from None
+
+
+class _Known(NamedTuple):
+    only: str | None  # the seed that it was made for
+    names: list[str]  # of its inputs
+    own: list[str]  # those but seed and sample number
+
+
+_KNOWN: WeakKeyDictionary[onnxruntime.InferenceSession, _Known] = WeakKeyDictionary()
+
+
+def _known(session: onnxruntime.InferenceSession) -> _Known:
+    """What a session says of itself, asked for once: its metadata, with the plan, are long."""
+    known = _KNOWN.get(session)
+    if known is None:
+        names = [entry.name for entry in session.get_inputs()]
+        own = [name for name in names if name not in (SEED, FIRST_SAMPLE)]
+        known = _KNOWN[session] = _Known(session.get_modelmeta().custom_metadata_map.get(FOR_SEED), names, own)
+    return known
 
 
 def _level(name: Optimization) -> Any:
