@@ -1,4 +1,4 @@
-"""What onnxruntime cannot run as it stands, written anew: channels-last wrappers, imports of domains left out."""
+"""What onnxruntime cannot run as it stands, written anew: channels-last wrappers, imports left out, empty inputs."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from hwfault.errors import GraphError
 from hwfault.graph.external import graphs
-from hwfault.graph.qonnxgraph import attribute
+from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, attribute
 
 CHANNELS_LAST = "qonnx.custom_op.channels_last"
 OLD_DOMAINS = ("onnx.brevitas", "finn.custom_op.general", "finn")
@@ -21,11 +21,13 @@ def upgrade(model: ModelProto) -> tuple[ModelProto, list[str]]:
     """The same graph in ops that onnxruntime and hwfault's library have, and a sentence for each kind of change.
 
     Nodes of qonnx.custom_op.channels_last, and MaxPoolNHWC with an automatic padding, become the standard op between
-    two Transposes; DebugMarker becomes Identity; domains that the graph uses but does not import get version 1, as in
-    qonnx. A graph without any of these is handed back itself. Raises GraphError for a node whose number of axes nothing
-    in the graph tells.
+    two Transposes; DebugMarker becomes Identity; optional inputs that are empty names at the end of a node's list are
+    taken away (onnxruntime before 1.24 crashes on them); domains that the graph uses but does not import get version 1,
+    as in qonnx. A graph without any of these is handed back itself. Raises GraphError for a node whose number of axes
+    nothing in the graph tells.
     """
-    if not _domains_left_out(model) and not any(_rule(node) for graph in graphs(model.graph) for node in graph.node):
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    if not _domains_left_out(model) and not any(_rule(node) or _empty_at_end(node) for node in nodes):
         return model, []
     out = ModelProto()
     out.CopyFrom(model)
@@ -59,10 +61,18 @@ def _rule(node: NodeProto) -> Callable[[GraphProto, NodeProto], _Made] | None:
     return _between_transposes if automatic else None
 
 
+def _empty_at_end(node: NodeProto) -> bool:
+    known = node.domain in (DOMAIN, QUANT_DOMAIN, CHANNELS_LAST, *OLD_DOMAINS)
+    return known and len(node.input) > 0 and not node.input[-1]
+
+
 def _upgrade_nodes(graph: GraphProto) -> list[str]:
     nodes: _Made = []
     done = []
     for node in graph.node:
+        if _empty_at_end(node):
+            done.append(f"{node.op_type} ({node.domain}) without the empty inputs at its end")
+            del node.input[max((i + 1 for i, name in enumerate(node.input) if name), default=0) :]
         rule = _rule(node)
         made = [node] if rule is None else rule(graph, node)
         if rule is not None:

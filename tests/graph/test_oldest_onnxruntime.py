@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwfault.graph.export import export
 from hwfault.graph.session import run, session
+from hwfault.graph.upgrade import upgrade
 from hwfault.inject import sites
 from hwfault.plan import resolve
 from hwfault.profiles.datapath import AccumulatorFormat, LateBits
@@ -97,11 +98,13 @@ def test_the_ops_of_qonnx(tmp_path):
         helper.make_node(op, names.split(), [out], domain="onnx.brevitas" if out == "old" else QONNX, **attributes)
         for out, (op, names, attributes) in QONNX_OPS.items()
     ]
+    nodes[0].input.append("")  # an optional input left empty, which a plain session of the oldest crashes on
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", *QONNX_OPS)]
     tensors = [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()]
     opsets = [helper.make_opsetid(*entry) for entry in (("", 17), (QONNX, 1), ("onnx.brevitas", 1))]
     graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors)
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "g.onnx")
+    upgraded, _ = upgrade(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    onnx.save(upgraded, tmp_path / "g.onnx")
     np.savez(tmp_path / "in.npz", x=x)
     old = host(tmp_path, 2)
     for name, new in zip(QONNX_OPS, run(session(tmp_path / "g.onnx"), x), strict=True):

@@ -169,6 +169,17 @@ def test_a_graph_without_any_of_it_is_left_as_it_is(caplog):
     assert not caplog.messages
 
 
+@pytest.mark.parametrize("empty", [1, 2])
+def test_empty_inputs_at_the_end_of_a_list(empty):
+    constants = {"scale": 0.5, "zero": 0.0, "bits": 8.0, "few": 4.0}
+    x = np.arange(-8, 8, dtype=np.float32)
+    plain, padded = (quant_node("Trunc", "x scale zero bits few", rounding_mode="FLOOR") for _ in range(2))
+    padded.input.extend([""] * empty)
+    note = f"Trunc ({QONNX}) without the empty inputs at its end, 1 node"
+    assert upgrade(graph_of([padded], constants))[1] == [note]
+    assert_same(by_session(graph_of([padded], constants), x), by_session(graph_of([plain], constants), x))
+
+
 def test_nodes_in_branches():
     """The weights of a branch's Conv are the outer graph's."""
     info = helper.make_tensor_value_info("y", FLOAT, None)
