@@ -9,7 +9,7 @@ from hwfault.files import write_atomically
 
 _WIDTH, _HEIGHT = 448, 14
 _STYLE = """
-body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #1b1b1b }
+body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 86em; padding: 0 1em; color: #1b1b1b }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
 .verdict { padding: .7em 1em; border-left: 6px solid #0a7d4f; background: #eef7f2 }
 .verdict.differs { border-color: #d55e00; background: #fdf1ea }
