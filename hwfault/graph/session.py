@@ -93,6 +93,8 @@ def _texts(model: ModelProto) -> Iterator[object]:
     for graph in graphs(model.graph):
         for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
             yield named.name
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            yield from (extent.dim_param for extent in info.type.tensor_type.shape.dim)
         for node in graph.node:
             yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
             yield from (text for entry in node.metadata_props for text in (entry.key, entry.value))

@@ -144,6 +144,16 @@ def test_names_that_are_no_utf8(file):
         sites(load_model(file))
 
 
+def test_the_name_of_an_axis_that_is_no_utf8(file):
+    """onnxruntime's Python would raise only where somebody asks for the shape of an input."""
+    graph = copied(clean("mlp"))
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "a batch"
+    onnx.save(graph, file)
+    assert session(file).get_inputs()[0].shape[0] == "a batch"
+    file.write_bytes(file.read_bytes().replace(b"a batch", b"a \xffatch"))
+    refused(file, "not an ONNX file.*which is no UTF-8")
+
+
 def test_a_tensor_whose_data_do_not_fit(file):
     graph = copied(clean("mlp"))
     next(t for t in graph.graph.initializer if t.name == "1.weight").dims[:] = [7, 72]
