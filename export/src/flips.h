@@ -48,9 +48,9 @@ class Flips {
     uint16_t cell;  // the lane times 1024 plus the word in its block
     uint16_t plane;
     uint32_t aux;
-    int lane() const { return cell / kBlock; }
-    uint32_t word() const { return cell % kBlock; }
   };
+  static int lane_of(uint16_t cell) { return cell / kBlock; }
+  static uint32_t word_of(uint16_t cell) { return cell % kBlock; }
 
   static bool can_draw(const Program& program) {
     if (program.processes.size() != 1 || program.processes[0].kind != Kind::bit || program.bit_width > kPlanes)
@@ -102,21 +102,22 @@ class Flips {
     int n = 0;
     for (const Hit& hit : *this) {
       // an index of an earlier block or draw does not matter: it is checked against what was struck there
-      int at = index_[hit.word()];
-      if (at >= n || struck_[at].hit.cell != hit.cell) {
+      uint16_t& index = index_[word_of(hit.cell)];
+      int at = index;
+      if (at >= n || struck_[at].cell != hit.cell) {
         at = n++;
-        index_[hit.word()] = static_cast<uint16_t>(at);
-        struck_[at] = {hit, encode(hit.lane(), hit.word()), 0};
+        index = static_cast<uint16_t>(at);
+        struck_[at] = {hit.cell, static_cast<uint16_t>(encode(lane_of(hit.cell), word_of(hit.cell))), 0};
       }
       Struck& struck = struck_[at];
       const Plane& plane = planes[hit.plane];
       // no branch: which bit is stored could not be foretold
-      const uint32_t one = struck.before >> hit.plane & 1u;
+      const uint32_t one = uint32_t{struck.before} >> hit.plane & 1u;
       const uint32_t of_one = hit.aux >= kAcceptAll - plane.accept10, of_zero = hit.aux < plane.accept01;
-      struck.delta |= ((one & of_one) | (~one & of_zero)) << hit.plane;
+      struck.delta = static_cast<uint16_t>(struck.delta | ((one & of_one) | (~one & of_zero)) << hit.plane);
     }
     for (const Struck* s = struck_; s != struck_ + n; ++s)
-      if (s->delta) change(s->hit.lane(), s->hit.word(), s->before, s->before ^ s->delta);
+      if (s->delta) change(lane_of(s->cell), word_of(s->cell), uint32_t{s->before}, uint32_t{s->before} ^ s->delta);
   }
 
  private:
@@ -125,8 +126,7 @@ class Flips {
     uint16_t quad, hits, plane, lane;
   };
   struct Struck {
-    Hit hit;  // the first of its cell
-    uint32_t before, delta;
+    uint16_t cell, before, delta;  // codes have kPlanes bits at most
   };
 
   void count(const uint32_t* sample, const uint32_t* block, int n, int first) {

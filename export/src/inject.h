@@ -131,7 +131,7 @@ void flip_units(const Program& program, const hwfault_draw& draw, const Units& u
       size[lane] = unit[lane].size;
     }
     flips.draw(sample, block, size, n);
-    for (const Flips::Hit& hit : flips) ask(unit[hit.lane()].offset + hit.word());
+    for (const Flips::Hit& hit : flips) ask(unit[Flips::lane_of(hit.cell)].offset + Flips::word_of(hit.cell));
     for (int lane = 0; lane < n; ++lane) copy(unit[lane]);
     flips.strike(
         [&](int lane, uint32_t w) { return encode(unit[lane].offset + w, unit[lane].first_word + w); },
