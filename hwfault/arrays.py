@@ -2,6 +2,7 @@
 
 import lzma
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -28,18 +29,30 @@ def read_arrays(
     """
     try:
         with open(path, "rb") as file:
-            if not zipfile.is_zipfile(file):
-                file.seek(0)
-                return {"": _read(file, Path(path).stat().st_size)}
-        with zipfile.ZipFile(path) as archive:
-            return _read_all(archive, names, largest)
+            return arrays_in(file, names, largest)
     except FileNotFoundError:
         raise FileError(f"{path}: there is no such file; expected an .npy or .npz file") from None
+    except OSError as error:
+        raise FileError(f"{path}: not a readable .npy or .npz file ({error.strerror or error})") from None
     except FileError as error:
         raise FileError(f"{path}: {error}") from None
+
+
+def arrays_in(
+    file: IO[bytes], names: Collection[str] | None = None, largest: int = 16 << 30
+) -> dict[str, NDArray[Any]]:
+    """The same for an open file, whose name the caller adds to the FileError."""
+    try:
+        size = file.seek(0, os.SEEK_END)
+        archived = zipfile.is_zipfile(file)
+        file.seek(0)
+        if not archived:
+            return {"": _read(file, size)}
+        with zipfile.ZipFile(file) as archive:
+            return _read_all(archive, names, largest)
     except _BROKEN as error:
         reason = str(error) or type(error).__name__
-        raise FileError(f"{path}: not a readable .npy or .npz file ({reason}); write it with numpy.save") from None
+        raise FileError(f"not a readable .npy or .npz file ({reason}); write it with numpy.save") from None
 
 
 def _read_all(archive: zipfile.ZipFile, names: Collection[str] | None, largest: int) -> dict[str, NDArray[Any]]:

@@ -1,16 +1,14 @@
 """Lists of faulty cells: CSV and NPZ of (address, bit, kind)."""
 
-import math
 import re
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwfault.arrays import arrays_in
 from hwfault.errors import FileError, nearest
 from hwfault.profiles.faultmap import Kind
 
@@ -106,13 +104,15 @@ def _value(where: str, name: str, text: str) -> int:
 def npz(source: str, content: bytes, rows: int | None, row_bits: int | None) -> FoundCells:
     """Arrays address, bit and, unless all are flips, kind (n,), and perhaps rows and row_bits (scalars), all integers.
 
-    Sizes are read from the headers before memory is taken, and nothing is unpickled. Raises FileError.
+    Nothing is unpickled, and memory is taken only after the headers fit the content. Raises FileError.
     """
     try:
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            arrays = _arrays(source, archive)
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise FileError(f"{source}: not an .npz file of whole numbers ({error})") from None
+        arrays = arrays_in(BytesIO(content), (*_COLUMNS, *_SIZES), _LARGEST_ARRAYS)
+    except FileError as error:
+        raise FileError(f"{source}: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iu":
+            raise FileError(f"{source}: the array {name} holds {array.dtype}, expected whole numbers")
     for name in ("address", "bit"):
         if name not in arrays:
             raise FileError(f"{source}: no array {name!r}, expected address, bit and kind; it has {', '.join(arrays)}")
@@ -121,32 +121,6 @@ def npz(source: str, content: bytes, rows: int | None, row_bits: int | None) -> 
         raise FileError(f"{source}: arrays of the shapes {[c.shape for c in columns]}, expected one length")
     told = [int(arrays[name].ravel()[0]) if name in arrays and arrays[name].size else None for name in _SIZES]
     return _found(source, (columns[0], columns[1], columns[2]), rows or told[0], row_bits or told[1])
-
-
-def _arrays(source: str, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
-    names = {info.filename: info.filename.removesuffix(".npy") for info in archive.infolist()}
-    wanted = [file for file, name in names.items() if name in (*_COLUMNS, *_SIZES)]
-    total = 0
-    for file in wanted:
-        with archive.open(file) as stream:
-            shape, dtype = _header_of(stream)
-        if dtype.kind not in "iu":
-            raise FileError(f"{source}: the array {names[file]} holds {dtype}, expected whole numbers")
-        total += math.prod(shape) * dtype.itemsize
-    if total > _LARGEST_ARRAYS:
-        raise FileError(f"{source}: its arrays take {total} bytes, expected at most {_LARGEST_ARRAYS}")
-    with_content = {}
-    for file in wanted:
-        with archive.open(file) as stream:
-            with_content[names[file]] = np.lib.format.read_array(stream, allow_pickle=False)
-    return with_content
-
-
-def _header_of(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    return shape, dtype
 
 
 def _found(source: str, columns: tuple[Ints, Ints, Ints], rows: int | None, row_bits: int | None) -> FoundCells:
