@@ -72,7 +72,8 @@ def _upgrade_nodes(graph: GraphProto) -> list[str]:
     for node in graph.node:
         if _empty_at_end(node):
             done.append(f"{node.op_type} ({node.domain}) without the empty inputs at its end")
-            del node.input[max((i + 1 for i, name in enumerate(node.input) if name), default=0) :]
+        while _empty_at_end(node):
+            node.input.pop()
         rule = _rule(node)
         made = [node] if rule is None else rule(graph, node)
         if rule is not None:
