@@ -3,7 +3,8 @@
 from hwfault.inject import cuda_ops  # noqa: F401  # registers the operators' other devices
 from hwfault.inject.attach import Injection, ProtectionCounts, attached, inject
 from hwfault.inject.exact import exact_on_cuda
-from hwfault.inject.layer import FaultInjectionFunction, QuantFaultInjectionLayer
+from hwfault.inject.function import FaultInjectionFunction
+from hwfault.inject.layer import QuantFaultInjectionLayer
 from hwfault.inject.sites import sites
 
 __all__ = [

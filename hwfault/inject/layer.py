@@ -1,11 +1,10 @@
-"""Fault injection as a function and as a layer, for callers who place it themselves."""
+"""Fault injection as a layer, for callers who place it themselves."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from brevitas.quant_tensor import IntQuantTensor
-from torch import Tensor, nn
+from torch import nn
 
 from hwfault.errors import PlanError
 from hwfault.inject.attach import Gradient, passes_straight_through
@@ -16,24 +15,6 @@ from hwfault.inject.strike import Strike
 from hwfault.plan import Site, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
-
-
-class FaultInjectionFunction(torch.autograd.Function):
-    """`apply(x, faulty_values, mask)`: faulty values where the mask is true, x elsewhere.
-
-    The three have one shape; x any floating type. Only the mask is kept for the backward pass, which returns the
-    gradient with zeros where the mask is true (also for NaN and infinite gradients), and None for the other two.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, faulty_values: Tensor, mask: Tensor) -> Tensor:
-        ctx.save_for_backward(mask)
-        return torch.where(mask, faulty_values, x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (mask,) = ctx.saved_tensors
-        return gradients[0].masked_fill(mask, 0), None, None
 
 
 class QuantFaultInjectionLayer(nn.Module):
