@@ -1,5 +1,7 @@
 """Datapath faults in plans: widths, arrays, stuck, bypassed and late elements."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,84 @@ def test_late_bits_know_what_came_before():
     assert entry([LateBits(probability=0.1, bits=1, mapping=rows)]).processes[0].elements == (2, 3, 8, 25)
 
 
+def test_late_bits_of_an_array_that_holds_a_layer_in_one_tile():
+    """Such an array streams positions: the word before (n, m) is (n, m - 1)."""
+    for array in (WeightStationary(rows=54, columns=8), WeightStationary(rows=64, columns=32)):
+        late = LateBits(probability=1.0, bits=5, mapping=array, sites="conv.*")
+        plan = resolve(SITES, [late, AccumulatorFormat(mapping=array, sites="conv.*")])
+        codes = np.random.default_rng(1).integers(0, 1 << 18, (1, 200)).astype(np.uint32)
+        (step,) = plan.steps("conv.accumulator")
+        assert step.struck(codes, 3, np.array([0]), True).tolist() == [
+            streamed(codes[0].tolist(), 8, 25, 0b11111 << 13)
+        ]
+
+
+def streamed(codes, channels, positions, mask):
+    """What columns of an array hand out that streams positions, if the high bits of each result are late."""
+    out = [0] * len(codes)
+    for n in range(channels):
+        register = 0
+        for m in range(positions):
+            word = n * positions + m
+            out[word] = register & mask | codes[word] & ~mask
+            register = codes[word]
+    return out
+
+
+SMALL = WeightStationary(rows=53, columns=8)
+NARROW = WeightStationary(rows=54, columns=7)
+SEVERAL_PASSES = {
+    "fewer rows than products": [LateBits(probability=0.1, bits=5, mapping=SMALL, sites="conv.*")],
+    "fewer columns than channels": [LateBits(probability=0.1, bits=5, mapping=NARROW, sites="conv.*")],
+    "a linear layer": [LateBits(probability=0.1, bits=5, mapping=ARRAY, sites="head.*")],
+    "the array of the accumulators": [AccumulatorFormat(mapping=SMALL), LateBits(probability=0.1, bits=5)],
+    "the array of a stuck element": [
+        LateBits(probability=0.1, bits=5),
+        StuckElement(mapping=NARROW, element=(0, 1), bit=1, value=1),
+    ],
+    "the array of a device": [
+        AccumulatorFormat(width=24),
+        ProfileFaults(profile="stuck-mac-array", at={"pe_fraction": 0.1}),
+        LateBits(probability=0.1, bits=5),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", SEVERAL_PASSES)
+def test_late_bits_of_an_array_in_several_passes_are_refused(case):
+    with pytest.raises(ModelError, match=r"late bits of '.*accumulator': a weight-stationary array .* several passes"):
+        resolve(SITES, SEVERAL_PASSES[case])
+
+
+def test_late_bits_and_accumulators_on_two_arrays():
+    faults = [LateBits(probability=0.1, bits=5, mapping=UNIT), AccumulatorFormat(mapping=FinnMvau(pe=2, simd=3))]
+    with pytest.raises(ModelError, match=r"said to run on two arrays, .*pe=2.* and, for its late bits, .*pe=4"):
+        resolve([accumulator()], faults)
+
+
+def of_an_older_version(array, fault, *, walk=None):
+    """The JSON of a plan with late bits as version 0.4.0 made it, whatever the array."""
+    data = json.loads(resolve([accumulator()], [LateBits(probability=0.1, bits=5)]).to_json())
+    data["faults"][0]["mapping"] = fault and json.loads(fault.model_dump_json())
+    data["sites"][0]["processes"][0]["elements"] = [array.columns, 1, 8, 25]
+    if walk is not None:
+        data["sites"][0]["array"] = walk
+    return json.dumps(data)
+
+
+def test_plans_of_an_older_version_with_late_bits_are_refused_where_they_were_wrong():
+    stuck = [[7, 1, 1, 0, 54, 0, ONES ^ 2, 2]]
+    for array in (SMALL, NARROW, ARRAY):
+        with pytest.raises(PlanError, match=r"several passes.*took another word, resolve it again"):
+            FaultPlan.from_json(of_an_older_version(array, array))
+    for walk in ({"pass_steps": 16}, {"pass_steps": 54, "events": stuck}):
+        with pytest.raises(PlanError, match="several passes"):
+            FaultPlan.from_json(of_an_older_version(ARRAY, None, walk=walk))
+    fits = WeightStationary(rows=54, columns=8)
+    assert FaultPlan.from_json(of_an_older_version(fits, fits)).sites[0].processes[0].kind == "late"
+    assert FaultPlan.from_json(of_an_older_version(ARRAY, UNIT))
+
+
 def test_the_program_of_late_bits():
     plan = resolve(SITES, [LateBits(probability=0.25, bits=5, sites="conv.*")])
     table = encode_table(0.25)
@@ -149,9 +229,9 @@ def test_more_faulty_elements_are_nested():
 
 def test_plans_survive_json():
     faults = [
-        AccumulatorFormat(width=20, overflow="saturate", arithmetic="float64", mapping=ARRAY),
-        StuckElement(mapping=ARRAY, element=(0, 1), bit=1, value=1),
-        LateBits(probability=0.1, bits=3),
+        AccumulatorFormat(width=20, overflow="saturate", arithmetic="float64", mapping=ARRAY, sites="conv.*"),
+        StuckElement(mapping=ARRAY, element=(0, 1), bit=1, value=1, sites="conv.*"),
+        LateBits(probability=0.1, bits=3, sites="head.*"),
         BypassedElements(mapping=ARRAY, elements=[5]),
     ]
     plan = resolve(SITES, faults)

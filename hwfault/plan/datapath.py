@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from hwfault.errors import ModelError, PlanError
+from hwfault.errors import ModelError
 from hwfault.plan.hardware import selectors
+from hwfault.plan.late import check_one_array, late_elements
 from hwfault.plan.processes import ArrayPlan, MapProcess, Process, Site
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement, bypass_map
 from hwfault.profiles.draw import draw_map
@@ -62,7 +63,17 @@ def array_plans(sites: Sequence[Site], faults: Sequence[FaultModel], device: int
         for site, events in zip(struck, _events(fault, struck, device), strict=True):
             named.add(site.name)
             builders[site.name].add(fault, events)
+    _check_late(sites, faults)
     return {name: builder.plan() for name, builder in builders.items() if name in named}
+
+
+def _check_late(sites: Sequence[Site], faults: Sequence[FaultModel]) -> None:
+    """Raises ModelError where late bits strike a layer that other faults put on an array they do not go with."""
+    arrays = [fault for fault in faults if _makes_array(fault) and _mapping(fault) is not None]
+    for late in (fault for fault in faults if isinstance(fault, LateBits)):
+        for site in _chosen(sites, late):
+            there = [_mapping(fault) for fault in arrays if site in _chosen(sites, fault)]
+            check_one_array(site, [late], there)
 
 
 def check_exact(site: Site, array: ArrayPlan | None) -> None:
@@ -90,7 +101,7 @@ def datapath_process(
     table = tables.setdefault(encode_table(fault.probability), len(tables))
     mask = ((1 << fault.bits) - 1) << (site.bit_width - fault.bits)
     return Process(
-        fault=k, site_number=number, kind="late", tables=(table,), mask=mask, elements=_elements(fault, site)
+        fault=k, site_number=number, kind="late", tables=(table,), mask=mask, elements=late_elements(fault, site)
     )
 
 
@@ -212,18 +223,3 @@ def _bypass(fault: BypassedElements, site: Site) -> FaultMap:
             "code that drops their products, expected signed ones of at least 2 bits"
         )
     return bypass_map(fault.mapping, fault.numbers, site.shape, site.bit_width)
-
-
-def _elements(fault: LateBits, site: Site) -> tuple[int, int, int, int]:
-    """Columns and rows of the array, channels of the layer, words from one channel to the next."""
-    if site.shape is None or site.weights is None:
-        raise PlanError(
-            f"the shape of the accumulator {site.name!r} is not known, so what came before a word is neither; list the "
-            "sites with an example batch"
-        )
-    channels = site.weights[0]
-    inner = 1 if len(site.weights) == 2 else int(np.prod(site.shape[1:], dtype=np.int64))
-    if fault.mapping is None:
-        return channels, 1, channels, inner
-    rows, columns = array_of(fault.mapping)
-    return columns, rows if fault.mapping.kind == "output_stationary" else 1, channels, inner

@@ -15,6 +15,7 @@ from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
 from hwfault.plan.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
 from hwfault.plan.hardware import depends_on_device, law_of, map_processes, protected_process, protection_of, selectors
+from hwfault.plan.late import check_late
 from hwfault.plan.processes import AnyProcess, MapProcess, Process, Site, SitePlan, Step, StreamStep
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
 from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
@@ -49,6 +50,8 @@ class FaultPlan(Record):
         for table in self.tables:
             _check_table(table)
         _check_numbers(self.sites)
+        for entry in self.sites:
+            check_late(entry, self.faults)
         indices = {i for s in self.sites for p in s.processes if not isinstance(p, MapProcess) for i in p.tables}
         if absent := indices - set(range(len(self.tables))):
             raise ValueError(f"a process names table {min(absent)} of {len(self.tables)} (counted from 0)")

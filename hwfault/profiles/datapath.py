@@ -118,7 +118,9 @@ class BypassedElements(_Elements):
 class LateBits(_Datapath):
     """Timing errors: with `probability` a result keeps its highest `bits` from what its element produced before.
 
-    The `mapping` says which element produces what; without one each output channel has its own.
+    What is late is the register that takes finished sums. The `mapping` says which element produces what; without one
+    each output channel has its own. A weight-stationary array must hold all weights of a layer in one tile: one of
+    several passes keeps bits of a pass's sum, which is refused when the faults are resolved.
     """
 
     model: Literal["late_bits"] = "late_bits"
