@@ -7,16 +7,19 @@ import torch
 from torch import nn
 
 from hwfault.campaign import Trials, draw_accuracy, sweep, write_results
+from hwfault.errors import FileError
 from hwfault.files import output_folder, write_atomically
 from hwfault.graph.export import export
 from hwfault.graph.replay import replay
 from hwfault.graph.report import ReplayReport
 from hwfault.inject import sites
+from hwfault.locks import locked_folder
 from hwfault.plan import resolve
 from hwfault.profiles.models import bit_errors
 from hwfault.profiles.records import Record
 from hwfault.train import TrainConfig, build, checkpoint, train
 from hwfault.train.data import Dataset, digits
+from hwfault.train.folder import LAST
 from hwfault.train.schedule import Schedule, ScheduledFault
 
 BER = 0.03
@@ -40,13 +43,17 @@ class Demo(Record):
 def run(out: Path | str, begin: Begin) -> Demo:
     """Runs the demo and leaves in `out` the checkpoint, its configuration, plan, both graphs, results and picture.
 
-    Raises FileError, before anything is computed, if `out` cannot be written.
+    Raises FileError, before anything is computed, if `out` cannot be written, is being written by another process, or
+    holds a run of `hwfault train`, whose checkpoint the demo's would replace.
     """
     folder = output_folder(out)
+    if (folder / LAST).exists():
+        raise FileError(f"{folder}: holds a training run ({LAST}); choose another folder with --out")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # so small a network is done sooner by one thread, also on a busy machine
     try:
-        return _run(folder, begin)
+        with locked_folder(folder):
+            return _run(folder, begin)
     finally:
         torch.set_num_threads(threads)
 

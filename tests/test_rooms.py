@@ -15,6 +15,8 @@ FLOORS = {
     "errors": 0,
     "codes": 0,
     "files": 0,
+    "folders": 0,
+    "locks": 0,
     "arrays": 0,
     "own_code": 0,
     "differences": 0,
@@ -33,6 +35,11 @@ FLOORS = {
 }
 SAME_FLOOR = {
     ("files", "errors"),  # errors lie below everything
+    ("locks", "errors"),
+    ("files", "locks"),
+    ("folders", "errors"),
+    ("folders", "files"),
+    ("folders", "locks"),
     ("codes", "errors"),
     ("arrays", "errors"),
     ("arrays", "files"),

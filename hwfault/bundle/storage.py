@@ -18,7 +18,8 @@ from safetensors.numpy import load as load_tensors
 
 from hwfault.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest
 from hwfault.errors import FileError, ModelError
-from hwfault.files import replace_atomically, replace_folder_atomically
+from hwfault.files import replace_atomically
+from hwfault.folders import recover, replace_folder_atomically
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -73,6 +74,8 @@ class Bundle:
     def open(cls, path: Path | str) -> Self:
         """The bundle in a folder or .zip file; raises FileError for anything else."""
         path = Path(path)
+        if not path.exists():  # an export that was killed may have left the older one beside it
+            recover(path)
         text = _content(path, MANIFEST, None)
         try:
             data = json.loads(text)

@@ -40,6 +40,12 @@ class _Commands(click.Group):
         command: click.Command = import_module(f"hwfault.cli.{name}").command
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for text in args:
+            if "\0" in text:
+                raise click.UsageError(f"the argument {text!r} holds a zero byte, which no name and no number has")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         sys.path.append(str(Path.cwd()))  # where a user's module:function lies
         # Brevitas says on import which optional kernel it does without

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hwfault.cli.common import Seeds, print_json, print_table, progress
+from hwfault.cli.paths import OutputFile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hwfault.train.data.split import Split
 
 _CHECKING = (
-    click.option("--html", type=click.Path(path_type=Path), help="Of a bundle: write the report to this HTML page."),
+    click.option("--html", type=OutputFile(), help="Of a bundle: write the report to this HTML page."),
     click.option(
         "--graph", "other", type=click.Path(path_type=Path), help="Of a bundle: this graph, made from one of its own."
     ),

@@ -8,6 +8,7 @@ import click
 
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.measuring import Begin, Measuring, measured, measuring_options, warn_of_one_seed
+from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hwfault.train import TrainConfig
 
 
-@click.command("compare")
+@click.command("compare", cls=Command)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @run_options
 @click.option("--rates", type=Rates(), default="0,0.001,0.003,0.01,0.03", show_default=True, help="Bit error rates.")

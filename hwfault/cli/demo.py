@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING
 import click
 
 from hwfault.cli.common import json_option, print_json, print_table, progress, verdict
+from hwfault.cli.paths import Command, OutputFolder
 
 if TYPE_CHECKING:
     from hwfault.campaign import Trials
 
 
-@click.command("demo")
-@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder for the files.")
+_FOLDER = OutputFolder(
+    "checkpoint.safetensors",
+    "config.json",
+    "plan.json",
+    "model.qonnx.onnx",
+    "model.faulted.onnx",
+    "results.csv",
+    "accuracy.png",
+    "replay.json",
+)
+
+
+@click.command("demo", cls=Command)
+@click.option("--out", default="demo", show_default=True, type=_FOLDER, help="Folder for the files.")
 @json_option
 def command(out: Path, as_json: bool) -> None:
     """Train a small network on the digits with and without faults, measure, export and replay it: under a minute."""

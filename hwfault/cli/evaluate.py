@@ -11,6 +11,7 @@ from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
 from hwfault.cli.measuring import Measuring, measured, measuring_options, statistics_tables, warn_of_one_seed
+from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class _Asked:
         return (each_bit_of_each_site if self.by_bit else each_site)(faults, plan, self.by_site)
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @run_options
 @many_fault_options

@@ -9,21 +9,20 @@ from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.bundles import Recording, recording_options, written
 from hwfault.cli.common import given_plan, json_option, print_json
 from hwfault.cli.fault_options import Given, fault_options
+from hwfault.cli.paths import Command, OutputFolder
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
     from hwfault.graph.export import Arithmetic
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @run_options
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
 @arithmetic_option
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx), or the bundle."
-)
+@click.option("--out", required=True, type=OutputFolder(), help="The graph to write (.onnx), or the bundle.")
 @recording_options
 @json_option
 def command(

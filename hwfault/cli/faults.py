@@ -6,11 +6,12 @@ import click
 
 from hwfault.cli.common import given_plan, json_option, print_json, print_table
 from hwfault.cli.fault_options import Given, fault_options
+from hwfault.cli.paths import Command, OutputFile
 from hwfault.cli.runs import Trusted, run_options
 from hwfault.errors import HwfaultError
 
 
-@click.command("faults")
+@click.command("faults", cls=Command)
 @click.argument("source")
 @run_options
 @fault_options
@@ -19,7 +20,7 @@ from hwfault.errors import HwfaultError
 @click.option("--sample", type=click.IntRange(min=0), default=0, show_default=True, help="0 for weights and biases.")
 @click.option("--words", type=click.IntRange(min=0), help="Words of a sample, where the shape is not known.")
 @click.option("--address", is_flag=True, help="The physical place of each cell beside its word and bit.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the plan to this JSON file.")
+@click.option("--save", type=OutputFile(), help="Write the plan to this JSON file.")
 @json_option
 def command(
     source: str,

@@ -6,13 +6,14 @@ import click
 
 from hwfault.cli.common import given_plan, json_option, print_json
 from hwfault.cli.fault_options import Given, fault_options
+from hwfault.cli.paths import Command, OutputFile
 
 
-@click.command("insert")
+@click.command("insert", cls=Command)
 @click.argument("graph", type=click.Path(path_type=Path))
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
-@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx).")
+@click.option("--out", "-o", required=True, type=OutputFile(), help="The graph to write (.onnx).")
 @json_option
 def command(graph: Path, given: Given, plan_file: Path | None, out: Path, as_json: bool) -> None:
     """Put faults into GRAPH, a QONNX graph (.onnx) of any origin; `hwfault sites GRAPH` lists where they can strike.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwfault.cli.common import batch_size_option, print_table, seeds_option
+from hwfault.cli.paths import OutputFolder
 from hwfault.errors import HwfaultError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from hwfault.train.data import Data, Split
 
 Begin = Callable[[str, int], Callable[[], object]]
+_FOLDER = OutputFolder("results.csv", "results.json", "accuracy.png", "trials.jsonl")
 _OPTIONS = (
     click.option(
         "--split",
@@ -31,9 +33,7 @@ _OPTIONS = (
     click.option(
         "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that read images ahead."
     ),
-    click.option(
-        "--out", type=click.Path(path_type=Path), help="Folder for results, pictures, and trials to go on from."
-    ),
+    click.option("--out", type=_FOLDER, help="Folder for results, pictures, and trials to go on from."),
 )
 
 
@@ -48,10 +48,18 @@ class Measuring:
     out: Path | None
 
     def folder(self) -> Path | None:
-        """The folder of --out, made if need be; raises FileError unless files can be written in it."""
-        from hwfault.files import output_folder
+        """The folder of --out, made if need be, and locked until the command ends.
 
-        return None if self.out is None else output_folder(self.out)
+        Raises FileError unless files can be written in it, and where another process writes there.
+        """
+        from hwfault.files import output_folder
+        from hwfault.locks import locked_folder
+
+        if self.out is None:
+            return None
+        folder = output_folder(self.out)
+        click.get_current_context().with_resource(locked_folder(folder))
+        return folder
 
     def split_of(self, data: "Data", config: "TrainConfig") -> "Split":
         """The split that --split names; raises HwfaultError where a run has none for validation."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwfault.cli.common import json_option, print_json, print_table
+from hwfault.cli.paths import Command, OutputFile
 
 if TYPE_CHECKING:
     from hwfault.profiles.profile import Profile, Rate
@@ -21,6 +22,8 @@ strict_option = click.option("--strict-sources", is_flag=True, help="Refuse what
 
 class _Group(click.Group):
     """Imports the commands of other files when they are called."""
+
+    command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*super().list_commands(ctx), *_ELSEWHERE]
@@ -76,7 +79,7 @@ def show(name: str, strict_sources: bool, as_json: bool) -> None:
 
 @command.command("plot")
 @click.argument("name", metavar="NAME[@AXIS=VALUE,...]")
-@click.option("--out", type=click.Path(path_type=Path), help="The picture (.png, .svg, .pdf).  [default: NAME.png]")
+@click.option("--out", type=OutputFile(), help="The picture (.png, .svg, .pdf).  [default: NAME.png]")
 @click.option("--device", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="The device's number.")
 @strict_option
 def plot(name: str, out: Path | None, device: int, strict_sources: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwfault.cli.common import json_option, print_json, progress
+from hwfault.cli.paths import Command, OutputFile
 
 if TYPE_CHECKING:
     from hwfault.profiles.crowding import Statistics
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 
 _POSITIVE = click.IntRange(min=1)
 _FORMATS = ("kc705", "csv", "npz", "pair", "hex_pair", "binary_pair")  # tests hold it equal to dumps.FORMATS
-_file = click.Path(path_type=Path, dir_okay=False)
-plot_option = click.option("--plot", type=_file, help="Write the picture of the map (.png, .svg, .pdf) to this file.")
+plot_option = click.option(
+    "--plot", type=OutputFile(), help="Write the picture of the map (.png, .svg, .pdf) to this file."
+)
 
 
-@click.command("fit")
+@click.command("fit", cls=Command)
 @click.argument("dumps", nargs=-1, required=True, metavar="DUMP[@AXIS=VALUE,...]...")
-@click.option("-o", "--out", type=_file, required=True, help="The profile to write (.yaml).")
+@click.option("-o", "--out", type=OutputFile(), required=True, help="The profile to write (.yaml).")
 @click.option("--name", help="The profile's name.  [default: from the file's name]")
 @click.option("--title", help="One line for people.")
 @click.option("--format", type=click.Choice(_FORMATS), help="How the dumps are written.  [default: by content]")
@@ -32,7 +34,7 @@ plot_option = click.option("--plot", type=_file, help="Write the picture of the 
 @click.option("--block-rows", type=_POSITIVE, help="Rows of a block.  [default: 1024]")
 @click.option("--devices", type=click.IntRange(min=0), default=100, show_default=True, help="Devices drawn to compare.")
 @plot_option
-@click.option("--save-map", type=_file, help="Write the harshest dump's map (.safetensors) to this file.")
+@click.option("--save-map", type=OutputFile(), help="Write the harshest dump's map (.safetensors) to this file.")
 @json_option
 def fit(
     dumps: tuple[str, ...],
@@ -110,7 +112,7 @@ def _title(measurement: "Measurement") -> str:
     return measurement.file + (f" at {at}" if at else "")
 
 
-@click.command("draw")
+@click.command("draw", cls=Command)
 @click.argument("profile", metavar="PROFILE[@AXIS=VALUE,...]")
 @click.option("--device", type=int, default=0, show_default=True, help="Number of the device.")
 @click.option("--rows", type=_POSITIVE, help="Rows of the memory.  [default: the profile's]")
@@ -118,7 +120,7 @@ def _title(measurement: "Measurement") -> str:
 @click.option(
     "--row-bits", type=_POSITIVE, help="Bits of a row, or of an element's register.  [default: the profile's]"
 )
-@click.option("-o", "--out", type=_file, required=True, help="The map to write (.safetensors).")
+@click.option("-o", "--out", type=OutputFile(), required=True, help="The map to write (.safetensors).")
 @click.option("--strict-sources", is_flag=True, help="Refuse what rests on an assumption.")
 @plot_option
 @json_option

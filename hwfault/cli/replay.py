@@ -7,16 +7,17 @@ import click
 
 from hwfault.cli.bundles import Checking, checking_options, replay_bundle
 from hwfault.cli.common import Seeds, json_option, print_json, print_table, progress, verdict
+from hwfault.cli.paths import Command, OutputFile
 from hwfault.cli.runs import Trusted, run_options
 
 
-@click.command("replay")
+@click.command("replay", cls=Command)
 @click.argument("graph", metavar="GRAPH|BUNDLE", type=click.Path(path_type=Path))
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @run_options
 @click.option("--seeds", type=Seeds(), help="Fault seeds: the graph is run under each.  [default: 0-4; a bundle's own]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples at a time.  [default: 128; a bundle's own]")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the report to this JSON file.")
+@click.option("--out", type=OutputFile(), help="Write the report to this JSON file.")
 @checking_options
 @json_option
 def command(

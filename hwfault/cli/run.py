@@ -5,14 +5,15 @@ from pathlib import Path
 import click
 
 from hwfault.cli.common import json_option, print_json, print_table
+from hwfault.cli.paths import Command, OutputFile
 
 
-@click.command("run")
+@click.command("run", cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--input", "sources", multiple=True, required=True, metavar="[NAME=]FILE", help="An .npy or .npz file; repeatable."
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Write the outputs to this .npy (one) or .npz file.")
+@click.option("--output", type=OutputFile(), help="Write the outputs to this .npy (one) or .npz file.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the faults, where the graph has any.")
 @click.option(
     "--first-sample", type=click.IntRange(min=0), default=0, show_default=True, help="Number of its sample 0."

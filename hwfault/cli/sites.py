@@ -3,10 +3,11 @@
 import click
 
 from hwfault.cli.common import json_option, print_json, print_table
+from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 
-@click.command("sites")
+@click.command("sites", cls=Command)
 @click.argument("source")
 @run_options
 @json_option

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from hwfault.cli.paths import Command, OutputFile
 
-@click.command("strip")
+
+@click.command("strip", cls=Command)
 @click.argument("graph", type=click.Path(path_type=Path))
-@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="The graph to write (.onnx).")
+@click.option("--out", "-o", required=True, type=OutputFile(), help="The graph to write (.onnx).")
 def command(graph: Path, out: Path) -> None:
     """Take the faults out of GRAPH: what is written is the graph before they were put in, the same in every byte.
 

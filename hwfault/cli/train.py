@@ -7,6 +7,7 @@ import click
 
 from hwfault.cli.common import json_option, print_json, progress
 from hwfault.cli.fault_options import Given, fault_options
+from hwfault.cli.paths import Command, OutputFolder
 
 if TYPE_CHECKING:
     from hwfault.train import TrainConfig
@@ -29,7 +30,12 @@ class Setting(click.ParamType[Any]):
             self.fail(f"{text!r} is no value as in YAML", param, ctx)
 
 
-@click.command("train")
+_FOLDER = OutputFolder(
+    "config.json", "environment.json", "history.csv", "checkpoint.safetensors", "best.safetensors", "last.ckpt"
+)
+
+
+@click.command("train", cls=Command)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; options override its keys.")
 @click.option("--network", help="A network's name, or your own as module:function.  [default: digits_cnn]")
 @click.option("--initial", help="A checkpoint of the float (or the same) network to begin with.")
@@ -68,7 +74,7 @@ class Setting(click.ParamType[Any]):
 @click.option("--set", "settings", type=Setting(), multiple=True, help="Any other key of the file: KEY=VALUE.")
 @fault_options
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, as if it had not stopped.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for checkpoint and configuration.")
+@click.option("--out", required=True, type=_FOLDER, help="Folder for checkpoint and configuration.")
 @json_option
 def command(
     config_file: Path | None,

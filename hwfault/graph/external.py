@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 
 from hwfault.errors import GraphError
@@ -20,6 +21,17 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
 def external_tensors(model: ModelProto) -> list[TensorProto]:
     """The tensors, of initializers and attributes, whose content is not in the graph itself."""
     return [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files in which tensors of the graph in a file lie, whether they are there or not; raises GraphError."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+        said = [{entry.key: entry.value for entry in tensor.external_data} for tensor in external_tensors(model)]
+    except Exception as error:  # protobuf's DecodeError
+        raise GraphError(f"{path}: not an ONNX file ({error})") from None
+    locations = {entry["location"] for entry in said if entry.get("location") and "\0" not in entry["location"]}
+    return [path.parent / location for location in sorted(locations)]
 
 
 def check_files(path: Path, model: ModelProto) -> bool:

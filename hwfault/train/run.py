@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from hwfault.errors import FileError, HwfaultError
 from hwfault.files import output_folder, write_atomically
+from hwfault.locks import locked_folder
 from hwfault.own_code import is_code
 from hwfault.profiles.records import read_yaml
 from hwfault.train import checkpoint
@@ -35,11 +37,16 @@ def train_into(out: Path | str, config: TrainConfig, begin: Begin, *, resume: bo
     `begin(what, steps)` announces the work and answers with the function to call after each step. With `resume` the
     run in the folder goes on where its state was last written, to the weights that it would have had uninterrupted.
     Raises what loading the data, building the network and training raise, and FileError if the folder cannot be
-    written, holds another run, or none to resume.
+    written, holds another run, or none to resume, and where another process writes there.
     """
+    folder = output_folder(out)
+    with locked_folder(folder) if rank() == 0 else nullcontext():  # other ranks are of the same run
+        return _train_into(folder, config, begin, resume)
+
+
+def _train_into(folder: Path, config: TrainConfig, begin: Begin, resume: bool) -> tuple[Epoch, ...]:
     from hwfault.train.trainer import Run, Watch  # Lightning takes seconds to import
 
-    folder = output_folder(out)
     saved = _to_resume(folder, config) if resume else None
     if not resume:
         _refuse_a_run(folder)

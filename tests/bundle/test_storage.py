@@ -69,7 +69,8 @@ def test_a_bundle_takes_the_place_of_an_older_one_only(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "empty", "mine"]
 
 
-def test_a_disk_that_fails_leaves_the_old_bundle(tmp_path, monkeypatch):
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_disk_that_fails_leaves_the_old_bundle(tmp_path, monkeypatch, exchanges):
     folder = written(tmp_path / "b")
     before, honest = everything(folder), os.replace
 
@@ -79,6 +80,7 @@ def test_a_disk_that_fails_leaves_the_old_bundle(tmp_path, monkeypatch):
         honest(source, target)
 
     monkeypatch.setattr(os, "replace", fails)
+    monkeypatch.setattr("hwfault.folders.exchange", fails if exchanges else lambda *_: False)
     with pytest.raises(FileError, match="No space left on device"):
         written(tmp_path / "b", seeds=(9,))
     assert everything(folder) == before

@@ -1,0 +1,142 @@
+"""Options that name what a command writes, and the check that none of it lies where the command reads from."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hwfault.errors import FileError, GraphError
+
+_LARGEST_MANIFEST = 1 << 24
+RUN = ("config.json", "environment.json", "history.csv", "checkpoint.safetensors", "best.safetensors", "last.ckpt")
+"""The files of a run, as hwfault.train.folder calls them (which takes seconds to import); a test compares both."""
+
+
+class OutputFile(click.Path):
+    """A file that a command writes."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+
+class OutputFolder(click.Path):
+    """A folder in which a command writes files of these names; without names, a file, or a folder as a whole."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(path_type=Path)
+        self.names = names
+
+
+class Command(click.Command):
+    """A command that refuses to write over what it reads, before it does anything."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; raises FileError if an output is an input, or two outputs are one."""
+        _check(self.params, ctx.params)
+        return super().invoke(ctx)
+
+
+def _check(params: Iterable[click.Parameter], values: dict[str, Any]) -> None:
+    outputs: list[Path] = []
+    inputs: list[str] = []
+    whole: list[Path] = []
+    for param in params:
+        value = values.get(param.name or "")
+        if value is None:
+            continue
+        if isinstance(param.type, OutputFolder) and param.type.names:
+            outputs += [value / name for name in param.type.names]
+        elif isinstance(param.type, OutputFile | OutputFolder):
+            outputs.append(value)
+            whole += [value] if isinstance(param.type, OutputFolder) and value.is_dir() else []
+        else:
+            inputs += _texts(value)
+    if values.get("resume"):  # which goes on in the folder that it reads
+        return
+    check_outputs(outputs, inputs, whole)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts and paths in an option's value."""
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _texts(part)
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[str], whole: Iterable[Path] = ()) -> None:
+    """Raises FileError if a file to be written is one of those that are read, under whatever name.
+
+    `inputs` are paths, or texts in which one stands (NAME=FILE, FILE@AXIS=VALUE, map:FILE, WRITTEN:READ). A run's
+    folder, a bundle and a graph have files of their own, which are read as well. Folders of `whole` are replaced with
+    all that lies in them.
+    """
+    outputs = list(outputs)
+    for number, out in enumerate(outputs):
+        if any(_same(out, other) for other in outputs[:number]):
+            raise FileError(f"{out}: was given for two outputs, expected a place of its own for each")
+    given = [path for text in inputs for path in _paths(text)]
+    for out in outputs:
+        if not os.path.exists(out):
+            continue  # a new file takes nothing away
+        for path in given:
+            if _same(out, path):
+                raise FileError(
+                    f"{out}: is an input of this command as well, and would be destroyed; choose another place"
+                )
+            if any(_same(out, own) for own in _belonging(path, out)):
+                raise FileError(f"{out}: belongs to the input {path}, and would be destroyed; choose another place")
+    for folder in whole:
+        for path in given:
+            if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+                raise FileError(f"{folder}: holds the input {path}, which would be lost; choose another place")
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two names lead to one file, also by links and hard links."""
+    try:
+        return os.path.samefile(first, second)
+    except OSError:  # one of them is not there: then the names decide
+        return os.path.realpath(first) == os.path.realpath(second)
+    except ValueError:  # a name that no file can have
+        return False
+
+
+def _paths(text: str) -> Iterator[Path]:
+    """What exists of the paths that a text may name."""
+    after = text.partition("=")[2] or text
+    candidates = (text, after, after.rpartition("@")[0], text.rpartition("@")[0], *re.split("[=@:,]", text))
+    for candidate in dict.fromkeys(candidates):
+        if candidate and "\0" not in candidate and os.path.exists(candidate):
+            yield Path(candidate)
+
+
+def _belonging(path: Path, out: Path) -> Iterator[Path]:
+    """The files that an input consists of beside itself, as far as `out` may be one of them."""
+    if path.is_dir():
+        yield from (path / name for name in (*RUN, *_listed(path / "manifest.json")))
+        yield from path.glob("epoch-*.safetensors")
+    elif path.suffix == ".onnx" and out.is_file():
+        from hwfault.graph.external import files_of
+
+        try:
+            yield from files_of(path)
+        except GraphError:  # which the command itself will tell
+            return
+
+
+def _listed(manifest: Path) -> Iterator[str]:
+    """The files that a bundle's manifest lists, and itself."""
+    try:
+        if not manifest.is_file() or manifest.stat().st_size > _LARGEST_MANIFEST:
+            return
+        files = json.loads(manifest.read_bytes())["files"]
+        yield manifest.name
+        yield from (name for name in files if isinstance(name, str) and "\0" not in name)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
