@@ -17,6 +17,7 @@ FLOORS = {
     "files": 0,
     "folders": 0,
     "locks": 0,
+    "notices": 0,
     "arrays": 0,
     "own_code": 0,
     "differences": 0,

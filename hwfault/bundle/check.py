@@ -76,6 +76,7 @@ def check(
         recorded_with=manifest.versions,
         samples=manifest.samples,
         runs=tuple(runs),
+        notes=() if plan is None else plan.notes or (),
     )
 
 

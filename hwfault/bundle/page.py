@@ -40,6 +40,7 @@ def page(report: BundleReport) -> str:
     body = [
         "<h1>Replay of a bundle</h1>",
         f'<p class="{state}">{escape(sentence(report))}</p>',
+        *(f"<p>Note on the faults: {escape(note)}</p>" for note in report.notes),
         _table([], facts, texts=2),
         f'<p class="key">Each row is a site in the graph\'s order, its words from left to right:'
         f'<span style="background:{_EQUAL}"></span>as recorded<span style="background:{_FAULTY}"></span>as recorded, '

@@ -96,6 +96,8 @@ class BundleReport(Record):
     recorded_with: dict[str, str]
     samples: int
     runs: tuple[RunRecord, ...]
+    notes: tuple[str, ...] = ()
+    """What the plan says must be said wherever it is used."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property

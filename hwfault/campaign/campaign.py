@@ -126,8 +126,9 @@ class Campaign:
         for _ in found:
             progress()
         self._run(point, [seed for seed in dict.fromkeys(seeds) if seed not in found], done)
-        trials = [found[seed] for seed in seeds]
-        return Trials.of(trials, samples=self.samples, golden=self.golden, ber=point.ber, labels=point.labels)
+        trials, notes = [found[seed] for seed in seeds], () if point.silent else self.plan(point, seeds[0]).notes or ()
+        told = {"ber": point.ber, "labels": point.labels, "notes": notes}
+        return Trials.of(trials, samples=self.samples, golden=self.golden, **told)
 
     def _run(self, point: Point, seeds: Sequence[int], done: Callable[[Trial], None]) -> None:
         if point.silent:

@@ -116,7 +116,8 @@ def each_bit_of_each_site(faults: Faults, plan: FaultPlan, name: str = "*") -> l
 
 def only_site(plan: FaultPlan, name: str) -> FaultPlan:
     """The plan at one of its sites, where the faults are the very same; raises PlanError if it has no such site."""
-    return FaultPlan(faults=plan.faults, device=plan.device, sites=(plan.at(name),), tables=plan.tables)
+    sites = (plan.at(name),)
+    return FaultPlan(faults=plan.faults, device=plan.device, sites=sites, tables=plan.tables, notes=plan.notes)
 
 
 def only_bit(plan: FaultPlan, bit: int) -> FaultPlan:
@@ -132,7 +133,7 @@ def only_bit(plan: FaultPlan, bit: int) -> FaultPlan:
         )
         for entry in plan.sites
     ]
-    return FaultPlan(faults=plan.faults, device=plan.device, sites=tuple(sites), tables=tables)
+    return FaultPlan(faults=plan.faults, device=plan.device, sites=tuple(sites), tables=tables, notes=plan.notes)
 
 
 def _only_bit(entry: SitePlan, process: AnyProcess, bit: int, tables: Sequence[Any]) -> AnyProcess | None:

@@ -185,6 +185,7 @@ def _unreadable(path: Path, number: int, error: Exception) -> FileError:
 def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[str, Any]:
     """What the trials of a campaign's points depend on: `told` (names for people), network, samples, and faults."""
     plans = [campaign.whole_plan(point) for point in points]
+    notes = list(dict.fromkeys(note for plan in plans for note in plan.notes or ()))
     numbered = any(getattr(p, "refresh", "") == "batch" for plan in plans for e in plan.sites for p in e.processes)
     return {
         **told,
@@ -194,6 +195,7 @@ def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[s
         "device": campaign.device,
         "statistics": campaign.statistics,
         **({"batch size": campaign.batch_size} if numbered else {}),
+        **({"notes": notes} if notes else {}),
         "points": [_key(point) for point in points],
         "faults": [[_fault(fault) for fault in plan.faults] for plan in {plan.digest: plan for plan in plans}.values()],
         "plans digest": sha256("".join(plan.digest for plan in plans).encode()).hexdigest()[:16],

@@ -42,6 +42,8 @@ class Trials(Record):
     """What tells these trials from others of a campaign: their faults, an axis, a site or a bit."""
     statistics: tuple[SiteStatistics, ...] = ()
     """What the faults did at each site, over all trials; () where it was not asked for."""
+    notes: tuple[str, ...] = ()
+    """What the plan says must be said wherever it is used."""
 
     @classmethod
     def of(cls, trials: Sequence[Trial], *, samples: int, golden: int | None, **rest: Any) -> "Trials":
@@ -123,7 +125,7 @@ class Trials(Record):
 
     def to_data(self) -> dict[str, Any]:
         """Everything as JSON tells it: the fields that have something to say, and what follows from them."""
-        silent = {key for key in ("protection", "due", "labels", "statistics") if not getattr(self, key)}
+        silent = {key for key in ("protection", "due", "labels", "statistics", "notes") if not getattr(self, key)}
         data = self.model_dump(mode="json", exclude=silent)
         if self.protection:
             data["protection"] = [counts._asdict() for counts in self.protection]

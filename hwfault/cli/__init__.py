@@ -9,6 +9,7 @@ import click
 
 import hwfault
 from hwfault.errors import HwfaultError
+from hwfault.notices import spoken
 
 COMMANDS = (
     "demo",
@@ -51,7 +52,8 @@ class _Commands(click.Group):
         # Brevitas says on import which optional kernel it does without
         warnings.filterwarnings("ignore", message="fast_hadamard_transform package not found")
         try:
-            return super().invoke(ctx)
+            with spoken(lambda text: click.echo(text, err=True)):
+                return super().invoke(ctx)
         except HwfaultError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:

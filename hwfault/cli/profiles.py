@@ -87,6 +87,8 @@ def plot(name: str, out: Path | None, device: int, strict_sources: bool) -> None
 
     The map is drawn at the given operating point, or at the measured point with the highest rate.
     """
+    from hwfault.notices import tell_once
+    from hwfault.profiles.holding import pattern_note
     from hwfault.profiles.map_pictures import device_panels
     from hwfault.profiles.pictures import draw_profile
 
@@ -94,6 +96,8 @@ def plot(name: str, out: Path | None, device: int, strict_sources: bool) -> None
     if not point and profile.rate.points:
         point = max(profile.rate.points, key=profile.rate.drawn).at
     rate = profile.resolve_rate(point, strict_sources=strict_sources)
+    if (note := pattern_note(profile, point)) is not None:
+        tell_once([note])
     out = Path(f"{profile.name}.png") if out is None else out
     draw_profile(out, profile, at=point, maps=device_panels(profile, rate, device))
     click.echo(f"{out}: {profile.name} at {_text(point)}, device {device}")
@@ -128,9 +132,11 @@ def _text(point: dict[str, float]) -> str:
 
 def _print(profile: "Profile", point: dict[str, float], rate: "Rate | None", as_json: bool) -> None:
     from hwfault.profiles.describe import lines, points, rate_sentence, resolved, sources, summary
+    from hwfault.profiles.holding import pattern_note
 
+    note = None if rate is None else pattern_note(profile, point)
     if as_json:
-        at = None if rate is None else {"operating_point": point, **resolved(rate)}
+        at = None if rate is None else {"operating_point": point, **resolved(rate), "note": note}
         told = {"digest": profile.digest, "points": points(profile.rate), "resolved": at}
         print_json(summary(profile) | told | {"profile": profile.model_dump(mode="json")})
         return
@@ -147,6 +153,8 @@ def _print(profile: "Profile", point: dict[str, float], rate: "Rate | None", as_
         _print_lines([("notes", profile.notes)])
     if rate is not None:
         click.echo(f"\nat {_text(point)}: {rate_sentence(profile, rate)}")
+    if note is not None:
+        click.echo(f"\n{note}")
 
 
 def _print_lines(found: Iterable[tuple[str, str]]) -> None:

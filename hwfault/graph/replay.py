@@ -225,6 +225,7 @@ class _Engines:
             samples=self.samples,
             sites=tuple(_site_report(name, tally) for name, tally in self._tallies.items()),
             logits_max_difference=self._max_difference,
+            notes=plan.notes,
             **{key: self._totals[key] for key in _TOTALS},
         )
 

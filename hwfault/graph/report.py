@@ -62,6 +62,8 @@ class ReplayReport(Record):
     logits_differ: int
     logits_max_difference: float
     logits_changed_by_observation: int
+    notes: tuple[str, ...] | None = None
+    """What the plan says must be said wherever it is used."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -13,12 +13,15 @@ from pydantic import Field, model_validator
 
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
+from hwfault.notices import tell_once
 from hwfault.plan.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
 from hwfault.plan.hardware import depends_on_device, law_of, map_processes, protected_process, protection_of, selectors
 from hwfault.plan.late import check_late
 from hwfault.plan.processes import AnyProcess, MapProcess, Process, Site, SitePlan, Step, StreamStep
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.profiles.holding import pattern_note
 from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
+from hwfault.profiles.profile import Profile
 from hwfault.profiles.records import Record
 from hwfault.profiles.selectors import Select, chosen
 from hwfault.stream.check import check_seed
@@ -44,6 +47,8 @@ class FaultPlan(Record):
     """The device that faults were drawn for, where they belong to one."""
     sites: tuple[SitePlan, ...]
     tables: tuple[tuple[int, ...], ...]
+    notes: Annotated[tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=100)] | None = None
+    """What must be said wherever the plan is used: patterns of profiles drawn where they were not measured."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -101,11 +106,13 @@ class FaultPlan(Record):
     def from_json(cls, text: str | bytes, source: str = "the plan") -> Self:
         """The plan that `to_json` wrote; raises PlanError for anything else."""
         try:
-            return cls.parse(json.loads(text), f"{source}: not a fault plan")
+            plan = cls.parse(json.loads(text), f"{source}: not a fault plan")
         except ModelError as error:
             raise PlanError(str(error)) from None
         except (ValueError, RecursionError) as error:
             raise PlanError(f"{source}: not a fault plan: {error}") from None
+        tell_once(plan.notes or ())
+        return plan
 
     def save(self, path: Path | str) -> None:
         """Writes the plan as JSON, atomically."""
@@ -131,6 +138,7 @@ class FaultPlan(Record):
         factors = self.factors or (1.0,) * len(self.faults)
         times = ["" if factor == 1 else f", {factor:g} times its probability" for factor in factors]
         lines += [f"  fault {k}: {_describe(fault)}{times[k]}" for k, fault in enumerate(self.faults)]
+        lines += [f"  note: {note}" for note in self.notes or ()]
         width = max((len(name) for name in self.names), default=0)
         for entry in self.sites:
             site = entry.site
@@ -150,7 +158,9 @@ def resolve(
 ) -> FaultPlan:
     """The plan of `faults` on those of `sites` that they select, in the sites' order.
 
-    `device` is the number of the device that permanent and intermittent faults of profiles are drawn for. `factors`
+    `device` is the number of the device that permanent and intermittent faults of profiles are drawn for. Where a
+    profile's pattern is drawn at an operating point at which it does not hold, the plan has a note of it, which is also
+    logged, once, as a warning of the logger "hwfault". `factors`
     (0 to 1, one for each fault) scale the faults' probabilities. A fault at 0 is left out, also one that has no
     probability, and with it the sites that nothing else strikes; the others keep their numbers, and so their draws.
 
@@ -177,12 +187,22 @@ def resolve(
     for entry in planned:
         check_exact(entry.site, entry.array)
     said: dict[str, Any] = {"faults": tuple(faults), "device": device if depends_on_device(faults) else None}
+    if notes := _notes([*active.values()]):
+        said["notes"] = notes
+        tell_once(notes)
     if factors is not None and any(factor != 1 for factor in factors):
         said["factors"] = tuple(factors)
     try:
         return FaultPlan(sites=tuple(planned), tables=tuple(tables), **said)
     except ModelError as error:
         raise PlanError(f"the faults make no plan: {error}") from None
+
+
+def _notes(faults: Sequence[FaultModel]) -> tuple[str, ...]:
+    """What must be said of the faults' patterns, each note once."""
+    profiles = [fault for fault in faults if isinstance(fault, ProfileFaults)]
+    found = [pattern_note(Profile.load(f.profile), f.at, spatial=f.spatial, share=f.share) for f in profiles]
+    return tuple(dict.fromkeys(note for note in found if note is not None))
 
 
 def _scaled(faults: Sequence[FaultModel], factors: Sequence[float] | None) -> Iterator[tuple[int, FaultModel]]:

@@ -57,9 +57,14 @@ class Statistics:
     lone_share: Floats
 
 
-@lru_cache(maxsize=256)
 def law(spatial: BlockColumn, row_bits: int) -> Law:
     """The law whose statistics come nearest to the record's, for blocks of `row_bits` bits a row."""
+    # where the pattern holds is of no account here, and its operating points cannot be hashed
+    return _law(spatial.model_copy(update={"holds_at": None, "elsewhere": None}), row_bits)
+
+
+@lru_cache(maxsize=256)
+def _law(spatial: BlockColumn, row_bits: int) -> Law:
     columns, mean = _size(spatial, row_bits)
     s, a = _candidates(columns, mean, spatial.dispersion)
     shape = _shape(s, a, columns, mean, spatial.dispersion)
@@ -82,6 +87,23 @@ def statistics(spatial: BlockColumn, row_bits: int) -> Statistics:
     s, w, shape = (np.array([float(x)]) for x in (found.weak_share, found.weak, found.block_shape))
     a = np.divide(s * float(mean), columns * w, out=np.ones(1), where=w > 0)
     return _statistics(spatial, columns, mean, (s, a, shape))
+
+
+def block_share(spatial: BlockColumn, row_bits: int, probability: float) -> float:
+    """The share of blocks with a fault that devices have where a cell is faulty with the probability (above 0).
+
+    That of whole blocks as the record measured them, bits of a row all alike.
+    """
+    found, bits = law(spatial, row_bits), spatial.row_bits or row_bits
+    x = hits_per_cell(found, probability, (Fraction(1),))
+    cells, tall = spatial.block_rows * bits, spatial.block_rows // spatial.column_period
+    shape = float(found.block_shape)
+    background: float = (1 + float(found.background(x)) * cells / shape) ** -shape
+    if not found.weak:
+        return 1 - background
+    weak = float(found.weak)
+    spared: float = (1 - weak + weak / (1 + float(found.in_weak_columns(x)) * tall)) ** found.columns
+    return 1 - background * spared
 
 
 def _size(spatial: BlockColumn, row_bits: int) -> tuple[int, Fraction]:

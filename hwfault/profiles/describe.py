@@ -97,11 +97,17 @@ def _record(part: Record | None) -> str:
         return "-"
     given = part.model_dump(exclude_none=True)
     kind, _ = given.pop("kind"), given.pop("source", None)
+    where, elsewhere = given.pop("holds_at", None), given.pop("elsewhere", ())
+    holds = "" if where is None else f"; holds {'everywhere' if where == 'everywhere' else f'at {_value(where)} alone'}"
+    shares = [f"{one['block_share']:.4g} at {_value(one['at'])}" for one in elsewhere]
+    holds += f", elsewhere block_share was {'; '.join(shares)}" if shares else ""
     told = ", ".join(f"{key} {_value(value)}" for key, value in given.items() if key in part.model_fields_set)
-    return f"{kind}{': ' if told else ''}{told}{_source(part)}"
+    return f"{kind}{': ' if told else ''}{told}{holds}{_source(part)}"
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value(inner)}" for key, inner in value.items())
     if isinstance(value, tuple | list):
         return " ".join(map(_value, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -85,7 +85,7 @@ def fit(measurements: Sequence[Measurement], *, name: str, title: str | None = N
     test = blocks.independence()
     pattern = None
     if test.p < _REJECTED_BELOW:
-        pattern = crowding.block_column(blocks, columns, worst.row_bits, worst.block_rows)
+        pattern = _placed(crowding.block_column(blocks, columns, worst.row_bits, worst.block_rows), ordered)
     parts = {
         "effect": _effect(ordered),
         "bit_weights": _weights(bits) if bits.differ else None,
@@ -147,6 +147,24 @@ def _weights(bits: crowding.BitPositions) -> list[float]:
     """Relative to the mean; half a fault more for each bit, so that none is excluded."""
     smoothed = bits.counts + 0.5
     return [float(f"{w:.3g}") for w in smoothed / smoothed.mean()]
+
+
+def _placed(pattern: BlockColumn | None, measurements: Sequence[Measurement]) -> BlockColumn | None:
+    """The pattern of the harshest (last) dump with where it holds, and the shares of blocks at other points."""
+    if pattern is None:
+        return None
+    here = _place(measurements[-1])
+    shares: dict[tuple[tuple[str, float], ...], list[float]] = {}
+    for m in measurements:
+        if (place := _place(m)) != here and any(m.by_kind()):
+            blocks = crowding.count_blocks(m.faults()[0], m.rows, m.row_bits, m.block_rows)
+            shares.setdefault(tuple(place.items()), []).append(blocks.faulty / len(blocks.counts))
+    elsewhere = [{"at": dict(at), "block_share": float(f"{sum(s) / len(s):.4g}")} for at, s in shares.items()]
+    return BlockColumn(**pattern.model_dump() | {"holds_at": here, "elsewhere": tuple(elsewhere) or None})
+
+
+def _place(measurement: Measurement) -> dict[str, float]:
+    return dict(measurement.at) or {_LABEL: 0.0}
 
 
 def _spatial(pattern: BlockColumn | Independent) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hwfault.profiles.numbers import Number, Probability, Share
 from hwfault.profiles.protection import Protection
 from hwfault.profiles.rates import RateCurve
 from hwfault.profiles.records import Record, Sourced, read_yaml
-from hwfault.profiles.spatial import Clusters, Independent, ProcessingElements, Spatial
+from hwfault.profiles.spatial import BlockColumn, Clusters, Independent, Pattern, ProcessingElements, Spatial
 from hwfault.stream.tables import check_probability
 
 Component = Literal["weight_memory", "activation_memory", "accumulator", "datapath", "input"]
@@ -164,6 +164,7 @@ class Profile(Record):
         _check_parameters(self)
         _check_quantity(self)
         _check_place(self)
+        check_pattern(self, self.spatial)
         if self.bit_weights is not None and (min(self.bit_weights, default=-1) < 0 or not any(self.bit_weights)):
             raise ValueError("bit_weights: expected numbers from 0, at least one of them above it")
         return self
@@ -177,7 +178,11 @@ class Profile(Record):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the profile as canonical JSON: every key, sorted, no spaces, numbers as their shortest text."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        data = self.model_dump(mode="json")
+        for key in _NOT_SAID:  # keys that came later leave the digests of profiles without them alone
+            if data["spatial"].get(key, key) is None:
+                del data["spatial"][key]
+        content = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
@@ -279,6 +284,7 @@ class Profile(Record):
         return max(used, key=STATUSES.index, default="read")
 
 
+_NOT_SAID = ("holds_at", "elsewhere")
 _EFFECTS = ("flip", "stuck_at_0", "stuck_at_1")
 
 
@@ -335,3 +341,26 @@ def _check_place(profile: Profile) -> None:
                 f"mapping: {mapping.kind} has {size}, spatial has {spatial.rows} x {spatial.columns} processing "
                 "elements; expected an array of the same size"
             )
+
+
+def check_pattern(profile: Profile, spatial: Spatial) -> None:
+    """Raises ModelError (a ValueError) where a pattern names an operating point that the profile does not have."""
+    if not isinstance(spatial, Pattern) or not isinstance(spatial.holds_at, dict):
+        return
+    places = [("holds_at", spatial.holds_at)]
+    if isinstance(spatial, BlockColumn):
+        places += [(f"elsewhere.{i}.at", one.at) for i, one in enumerate(spatial.elsewhere or ())]
+    for key, at in places:
+        if unknown := [name for name in at if name not in profile.rate.names]:
+            raise ModelError(f"spatial.{key}: unknown axis {unknown[0]!r}: {nearest(unknown[0], profile.rate.names)}")
+        if profile.rate.free:
+            continue
+        if key == "holds_at":
+            # other axes may be left out, as a pattern need not depend on each of them
+            at = dict(profile.rate.points[0].at) | at
+        elif at == spatial.holds_at:
+            raise ModelError(f"spatial.{key}: the pattern holds there (holds_at), expected another operating point")
+        try:
+            look_up(profile.rate, at, profile.name)
+        except ModelError as error:
+            raise ModelError(f"spatial.{key}: {error}") from None

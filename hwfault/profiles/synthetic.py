@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from hwfault.errors import ModelError
+from hwfault.notices import tell_once
 from hwfault.profiles import crowding
 from hwfault.profiles.device import places
 from hwfault.profiles.draw import draw_map
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.fit import Fit
+from hwfault.profiles.holding import pattern_note
 from hwfault.profiles.profile import Profile
 from hwfault.profiles.spatial import BlockColumn, ProcessingElements
 
@@ -24,8 +26,9 @@ def draw_device(
 ) -> FaultMap:
     """The map of one device at an operating point, of a memory of `rows` x `row_bits` (the profile's own by default).
 
-    Of processing elements `row_bits` is the width of their register. Raises ModelError for a size that is not known,
-    and for transient faults, which no device keeps.
+    Of processing elements `row_bits` is the width of their register. A pattern drawn where it does not hold is told,
+    and noted in the map's provenance. Raises ModelError for a size that is not known, and for transient faults, which
+    no device keeps.
     """
     if profile.persistence.kind == "transient":
         raise ModelError(
@@ -47,6 +50,9 @@ def draw_device(
     )
     at = ",".join(f"{axis}={value:g}" for axis, value in operating_point.items())
     told = {**fault_map.provenance, "profile": profile.name, "digest": profile.digest, "operating_point": at}
+    if (note := pattern_note(profile, operating_point)) is not None:
+        told["note"] = note
+        tell_once([note])
     return replace(fault_map, provenance=told)
 
 

@@ -130,3 +130,12 @@ def test_a_report_goes_to_json_and_back(passed, tmp_path):
     data = json.loads((tmp_path / "r.json").read_text())
     assert data.pop("verdict") == "pass"
     assert BundleReport.parse(data, "r") == passed
+
+
+def test_notes_of_the_plan_are_on_the_page():
+    report = BundleReport(
+        bundle_sha256="0", plan_sha256="1", engine="e", versions={}, recorded_with={}, samples=1, runs=(), notes=(EVIL,)
+    )
+    tags = Tags(page(report))
+    assert f"Note on the faults: {EVIL}" in "".join(tags.words)
+    assert json.loads(report.model_dump_json())["notes"] == [EVIL]

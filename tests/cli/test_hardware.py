@@ -340,3 +340,39 @@ def test_the_files_of_a_command(run, device, tmp_path):
     good("evaluate", run, "--faults", f"map:{device}", "--seeds", "0", "--out", tmp_path / "out")
     assert device.read_bytes() == before
     assert {str(path) for path in files(tmp_path / "out")} == {"results.csv", "results.json", "trials.jsonl"}
+
+
+def test_a_pattern_where_it_does_not_hold_is_told_once_and_kept(made, run, tmp_path):
+    milder = f"{KC705}@voltage_v=0.54"
+    done = good("evaluate", run, "--faults", milder, "--seeds", "0-2", "--samples", 20, "--out", tmp_path, "--json")
+    assert done.stderr.count("warning: ") == 1
+    assert f"warning: {KC705} at voltage_v=0.54" in done.stderr
+    assert "drawn and measured: 19 % and 13 %" in done.stderr
+    (point,) = done.json
+    (note,) = point["notes"]
+    assert "holds at voltage_v=0.53 only" in note
+    question = json.loads((tmp_path / "trials.jsonl").read_text().splitlines()[0])["question"]
+    assert question["notes"] == [note]
+    assert json.loads((tmp_path / "results.json").read_text())["points"][0]["notes"] == [note]
+    plan = tmp_path / "plan.json"
+    assert good("faults", run, "--faults", milder, "--save", plan).stderr.count("warning: ") == 1
+    assert FaultPlan.load(plan).notes == (note,)
+    graph = tmp_path / "faulted.onnx"
+    assert "warning: " in good("insert", made / "clean.onnx", "--plan", plan, "-o", graph).stderr
+    assert plan_of(onnx.load(graph)).notes == (note,)
+
+
+def test_nothing_is_told_of_a_pattern_that_holds(run):
+    done = good("evaluate", run, "--faults", UNDERVOLT, "--seeds", "0-1", "--samples", 20, "--json")
+    assert "warning" not in done.stderr
+    assert "notes" not in done.json[0]
+
+
+def test_profiles_say_where_their_pattern_holds(tmp_path):
+    told = " ".join(good("profiles", "show", f"{KC705}@voltage_v=0.54").stdout.split())
+    assert "holds at voltage_v 0.53 alone, elsewhere block_share was 0.1292 at voltage_v 0.54;" in told
+    assert f"{KC705} at voltage_v=0.54: the pattern of its faults" in told
+    assert good("profiles", "show", UNDERVOLT, "--json").json["resolved"]["note"] is None
+    for command in (["draw", "--blocks", 10, "-o", tmp_path / "d.safetensors"], ["plot", "--out", tmp_path / "p.png"]):
+        done = good("profiles", command[0], f"{KC705}@voltage_v=0.55", *command[1:])
+        assert done.stderr.count("warning: ") == 1
