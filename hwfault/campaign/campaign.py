@@ -12,7 +12,8 @@ from hwfault.campaign.points import Point
 from hwfault.campaign.samples import batches, digest, order_of
 from hwfault.campaign.trials import Trial, Trials
 from hwfault.errors import HwfaultError
-from hwfault.inject import Injection, ProtectionCounts, inject, sites
+from hwfault.inject import Injection, ProtectionCounts, sites
+from hwfault.inject.attach import inject_at
 from hwfault.inject.mode import evaluation
 from hwfault.inject.statistics import Statistics
 from hwfault.plan import FaultPlan, SiteList, resolve
@@ -139,7 +140,10 @@ class Campaign:
             return
         plan, varies = self.plan(point, seeds[0]), self.device is None and depends_on_device(point.faults)
         statistics = Statistics(plan) if self.statistics else None
-        with _evaluating(self.model), inject(self.model, plan, seed=seeds[0], observe=statistics) as injection:
+        with (
+            _evaluating(self.model),
+            inject_at(self.model, plan, self.sites, seed=seeds[0], observe=statistics) as injection,
+        ):
             for seed in seeds:
                 if varies and seed != seeds[0]:
                     injection.plan = self.plan(point, seed)

@@ -1,10 +1,15 @@
 """`hwfault sites`: where a network or graph holds integers that faults can strike."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from hwfault.cli.common import json_option, print_json, print_table
 from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
+
+if TYPE_CHECKING:
+    from hwfault.plan import Site
 
 
 @click.command("sites", cls=Command)
@@ -19,7 +24,7 @@ def command(source: str, trusted: Trusted, as_json: bool) -> None:
     """
     found = trusted.sites(source)
     if as_json:
-        print_json([site.model_dump(mode="json", exclude=set() if site.weights else _OF_SUMS) for site in found])
+        print_json([site.model_dump(mode="json", exclude=_unsaid(site)) for site in found])
         return
     rows = [
         [s.name, s.kind, s.bit_width, "signed" if s.signed else "unsigned", s.layer, _shape(s.shape)] for s in found
@@ -27,6 +32,13 @@ def command(source: str, trusted: Trusted, as_json: bool) -> None:
     print_table(["site", "kind", "bits", "codes", "layer", "shape"], rows)
 
 
+def _unsaid(site: "Site") -> set[str]:
+    """The fields that say nothing of a site."""
+    return {key for key in _RARE if getattr(site, key) is None} | (set() if site.weights else _OF_SUMS)
+
+
+_RARE = {"batch"}
+"""What few sites have."""
 _OF_SUMS = {"source", "weights", "worst_case"}
 """What only accumulators have."""
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from hwfault.errors import PlanError
+from hwfault.inject.inputs import Inputs
 from hwfault.inject.mode import evaluation
 from hwfault.plan import Site
 
@@ -63,8 +64,10 @@ def accumulator_layers(model: nn.Module) -> dict[str, Any]:
     return {f"{name}.accumulator".lstrip("."): m for name, m in model.named_modules() if isinstance(m, layers)}
 
 
-def accumulators(model: nn.Module, example: Tensor, quantizers: Quantizers) -> tuple[list[Site], dict[str, str]]:
+def accumulators(model: nn.Module, example: Inputs, quantizers: Quantizers) -> tuple[list[Site], dict[str, str]]:
     """The accumulators' sites, and why the other layers' are none, as a forward of the example shows them.
+
+    Shapes are those of all samples, and nothing is said of their axis, which the caller knows.
 
     The model runs once in evaluation mode. Which quantizer's integers reach a layer is followed through everything
     that keeps a tensor on its grid: reshaping, slicing, padding with 0, rectifying, max pooling.
@@ -89,7 +92,8 @@ def accumulator_site(name: str, layer: Any, planned: Site, quantizers: Quantizer
         if planned.source not in quantizers:
             raise _Obstacle(f"the network has no quantizer {planned.source!r}, from which its inputs are said to come")
         largest = largest_integer(quantizers[planned.source])
-        return _site(name, layer, largest, planned.source, planned.shape, quantizers)
+        found = _site(name, layer, largest, planned.source, planned.shape, quantizers)
+        return found.model_copy(update={"batch": planned.batch})
     except _Obstacle as obstacle:
         raise PlanError(f"the plan strikes the site {name!r}, which is none here: {obstacle}") from None
 
@@ -184,14 +188,19 @@ class Notes(Generic[T]):
         value, key = bare(tensor), id(bare(tensor))
         if what is not None and isinstance(value, Tensor):
             gone = weakref.ref(value, lambda _: self._noted.pop(key, None))
-            self._noted[key] = (gone, value._version, what)
+            self._noted[key] = (gone, _version(value), what)
 
     def of(self, tensor: Any) -> T | None:
         value = bare(tensor)
         entry = self._noted.get(id(value))
-        if entry is None or entry[1] != value._version or entry[0]() is not value:
+        if entry is None or entry[1] != _version(value) or entry[0]() is not value:
             return None
         return entry[2]
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; those made in inference mode do not say."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class Grids(TorchFunctionMode, Generic[T]):
@@ -231,7 +240,7 @@ def _pads_with_zero(_x: Tensor, _pad: Any, mode: str = "constant", value: float 
 
 @torch.no_grad()
 def _look(
-    model: nn.Module, example: Tensor, layers: Mapping[str, Any], quantizers: Quantizers
+    model: nn.Module, example: Inputs, layers: Mapping[str, Any], quantizers: Quantizers
 ) -> dict[str, list[_Call]]:
     """What each layer was given in a forward of the example, run by run."""
     grids, calls = Grids[str](), {name: list[_Call]() for name in layers}
@@ -246,7 +255,7 @@ def _look(
 
     try:
         with torch.inference_mode(False), evaluation(model), watched(layers, note), grids:
-            model(example)
+            example.run(model)
     finally:
         for handle in handles:
             handle.remove()
@@ -266,7 +275,7 @@ def _call(x: Any, out: Any, source: str | OffGrid | None, layer: Any, quantizers
     value = bare(out)
     rank = layer.weight.dim() if isinstance(layer, LAYERS) else value.dim()
     batched = value.dim() >= 2 if rank == 2 else value.dim() == rank
-    return _Call(source, largest, scales, tuple(value.shape[1:]), batched)
+    return _Call(source, largest, scales, tuple(value.shape), batched)
 
 
 @contextmanager

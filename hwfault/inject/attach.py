@@ -13,15 +13,18 @@ from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, PlanError, nearest
 from hwfault.inject.accumulators import accumulator_layers, accumulator_site
+from hwfault.inject.arranged import samples_of
 from hwfault.inject.clock import Clock
 from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
+from hwfault.inject.first_forward import FirstForward
 from hwfault.inject.halves import Range
+from hwfault.inject.inputs import Axes, Example
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
 from hwfault.inject.sites import known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
 from hwfault.inject.unheld import output_is_unheld
-from hwfault.plan import FaultPlan, Site, resolve
+from hwfault.plan import FaultPlan, Site, SiteList, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
 
@@ -39,6 +42,8 @@ def inject(
     device: int | None = None,
     gradient: Gradient = "zero",
     observe: Observer | None = None,
+    example: Example | None = None,
+    batch_axis: Axes = 0,
 ) -> "Injection":
     """Attaches a plan (or faults, resolved against the model) to the model's quantizers until the block is left.
 
@@ -47,9 +52,20 @@ def inject(
     Faults that belong to a device are drawn for `device`, or the seed's number; a plan has its own.
     `gradient` is what flows back through a faulty word: nothing ("zero") or everything ("straight_through").
     `observe(site name, before, after, scale, zero point)` sees every planned site's values at each forward.
+    With an `example` of the inputs, and their `batch_axis` (see `sites`), the axis along which the samples of each site
+    lie is found, and a plan that says otherwise is refused. Without one a plan's own word is taken, which is axis 0
+    where it says nothing, and an error if the first forward moves or folds that axis before a struck site.
     Raises PlanError if the plan was made for other sites, HwfaultError for a seed that is not 64 bit.
     """
-    return Injection(model, plan, seed=seed, device=device, gradient=gradient, observe=observe)
+    known = None if example is None else sites(model, example, batch_axis)
+    rules = {"seed": seed, "device": device, "gradient": gradient, "observe": observe, "batch_axis": batch_axis}
+    return Injection(model, plan, known=known, **rules)  # type: ignore[arg-type]
+
+
+def inject_at(model: nn.Module, plan: FaultPlan, known: SiteList | None, **rules: Any) -> "Injection":
+    """`inject` where the sites are known from an example already (None: they are not); `rules` are its others."""
+    rules = {"device": None, "gradient": "zero", "observe": None} | rules
+    return Injection(model, plan, known=known, **rules)
 
 
 class ProtectionCounts(NamedTuple):
@@ -79,10 +95,11 @@ class Injection:
     `plan` may be any plan whose sites are among those of the first one. Sites that it leaves out, that are disabled
     or whose probabilities are all 0 cost nothing: their values pass through.
 
-    Element i of a batch (axis 0 of every activation) has sample number `first_sample + i`; after each forward it
-    runs on. In evaluation it is meant to be the index in the data set: it starts at 0, and again at 0 after each
-    training forward; set it to evaluate from elsewhere. `samples` (int64, one number for each element) names them one
-    by one until set to None. Weights and biases have sample 0 in evaluation and the number of the step in training.
+    Sample i of a batch has number `first_sample + i`; after each forward it runs on. How many there are the first
+    tensor of the inputs says, along their batch axis. In evaluation the number is meant to be the index in the data
+    set: it starts at 0, and again at 0 after each training forward; set it to evaluate from elsewhere. `samples`
+    (int64, one number for each sample of the input) names them one by one until set to None. Weights and biases have
+    sample 0 in evaluation and the number of the step in training.
     Where `clock.world` processes share the samples out in turn these numbers are interleaved: see Clock.
     What is recomputed in a backward pass (gradient checkpointing) has the numbers of the last forward: run it before
     the next forward.
@@ -97,6 +114,8 @@ class Injection:
         device: int | None,
         gradient: Gradient,
         observe: Observer | None,
+        known: SiteList | None = None,
+        batch_axis: Axes = 0,
     ) -> None:
         self._model = unwrap(model)
         self._straight_through = passes_straight_through(gradient)
@@ -109,8 +128,10 @@ class Injection:
         self._enabled, self._disabled = True, frozenset[str]()
         self._live: dict[str, Strike | None] = {}
         self.clock = Clock(self._device)
+        self.clock.batch_axis = batch_axis
         self.seed = seed
-        self._sites = {site.name: site for site in sites(self._model)}
+        self._known = known
+        self._sites = {site.name: site for site in (sites(self._model) if known is None else known)}
         self.plan = plan if isinstance(plan, FaultPlan) else self._resolved(plan, device)
         self._attach()
 
@@ -120,17 +141,28 @@ class Injection:
     def _attach(self) -> None:
         notice_hooks()
         self._attached = self.plan.names
-        self._handles.append(self._model.register_forward_pre_hook(self.clock.tick))
+        self._handles.append(self._model.register_forward_pre_hook(self.clock.tick, with_kwargs=True))
+        self._handles.append(self._model.register_forward_hook(self.clock.ended))
         for name, proxy in quantizers(self._model):
             if name in self._attached:
                 self._handles.append(proxy.register_forward_hook(SiteHook(self, name, self._sites[name].batched)))
         self._attach_accumulators()
+        self._watch_first_forward()
 
     def _attach_accumulators(self) -> None:
         layers, proxies = accumulator_layers(self._model), dict(quantizers(self._model))
         for name in self._ready.adds:
             source = proxies.get(self.plan.at(name).site.source or "")
             self._handles.append(Attached(name, layers[name], self, source, known_scale))
+
+    def _watch_first_forward(self) -> None:
+        """Without an example: sites whose samples are taken to lie along axis 0 are watched until it is seen."""
+        taken = [e.site.name for e in self.plan.sites if e.site.batched and e.site.batch is None]
+        if self._known is not None or self.plan.stream is not None or not taken:
+            return
+        proxies, layers = dict(quantizers(self._model)), accumulator_layers(self._model)
+        watched = {name: proxies[name] if name in proxies else layers[name] for name in taken}
+        self._handles.append(FirstForward(self._model, watched, list(proxies.values()), self.clock.batch_axis))
 
     @property
     def plan(self) -> FaultPlan:
@@ -148,7 +180,10 @@ class Injection:
         self._go_live()
 
     def _prepare(self, plan: FaultPlan) -> Ready:
+        self._check_obstacles(plan)
         plan.check_fits([*self._sites.values(), *self._accumulators(plan)], "the network")
+        if self._known is not None:
+            plan.check_batch_axes(self._sites.values(), "the network")
         if self._handles and (others := [name for name in plan.names if name not in self._attached]):
             raise PlanError(
                 f"the new plan strikes {len(others)} sites that the attached one does not, {others[0]!r} among them; "
@@ -160,6 +195,12 @@ class Injection:
         idle = frozenset(name for name in plan.names if plan.idle(name))
         ranges = {e.site.name: Range.of(e.site.bit_width, e.site.signed) for e in plan.sites}
         return Ready(plan, strikes, adds, idle, ranges)
+
+    def _check_obstacles(self, plan: FaultPlan) -> None:
+        """Raises PlanError for a plan that strikes what an example has shown to be no site."""
+        obstacles = {} if self._known is None else self._known.obstacles
+        if name := next((name for name in plan.names if name in obstacles and name not in self._sites), None):
+            raise PlanError(f"the plan strikes the site {name!r}, which is none here: {obstacles[name]}")
 
     def _go_live(self) -> None:
         """Notes what is struck from now on; None where nothing can ever change."""
@@ -278,6 +319,12 @@ class Injection:
         for counts in (counts for strike in self._ready.strikes.values() for counts in strike.counts):
             counts.zero_()
 
+    def saw(self, name: str, value: Tensor) -> None:
+        """Notes how many samples a site has, for inputs that do not tell."""
+        if self.clock.batch is None:
+            batch = self.plan.at(name).site.batch if name in self.plan.names else None
+            self.clock.saw(samples_of(value, batch, name))
+
     def adds(self, name: str) -> Adds:
         """How a layer is added up."""
         return self._ready.adds[name]
@@ -327,7 +374,7 @@ class SiteHook:
         if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
             return None
         if self._batched:
-            self._injection.clock.saw(value.shape[0])
+            self._injection.saw(self._name, value)
         if not self._injection.active(self._name):
             return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)

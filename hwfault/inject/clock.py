@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwfault.errors import HwfaultError
+from hwfault.errors import HwfaultError, PlanError
+from hwfault.inject.inputs import Axes, samples_in
+from hwfault.plan.batch_axes import PLAIN, BatchAxis
 from hwfault.plan.processes import Refresh
 
 
@@ -17,7 +19,8 @@ class Clock:
     Counters are written in place, so that a forward captured in a CUDA graph goes on counting when it is replayed. What
     a forward reads of them is a fresh tensor: those that its graph keeps for its backward are never written again.
     Where `world` processes share the samples out in turn, number n of process `rank` is n * world + rank, of samples
-    in training and evaluation and of steps. `no_forward(model)` true keeps a call of the model from ticking.
+    in training and evaluation and of steps. `batch_axis` is that of the inputs. `no_forward(model)` true keeps a call
+    of the model from ticking.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,6 +30,9 @@ class Clock:
                 "before the capture"
             )
         self.samples: Tensor | None = None
+        self.batch_axis: Axes = 0
+        self.batch: int | None = None
+        """How many samples the inputs of the present forward hold; None outside of one, and where they do not tell."""
         self.rank, self.world = 0, 1
         self.no_forward: Callable[[nn.Module], bool] | None = None
         self._paused = False
@@ -40,8 +46,9 @@ class Clock:
         self._counted = 0
         self._numbers: dict[int | None, Tensor] = {}
 
-    def tick(self, model: nn.Module, args: Any = ()) -> None:
+    def tick(self, model: nn.Module, args: Any = (), kwargs: dict[str, Any] | None = None) -> None:
         """Begins a forward: a pre-hook, so that a recomputation in the backward pass sees the same numbers."""
+        self.batch = None
         if self._paused or _in_backward():  # the whole model is recomputed: the numbers are those of the forward before
             return
         if self.no_forward is not None and self.no_forward(model):
@@ -53,9 +60,30 @@ class Clock:
             self._step = self._interleaved(self._steps.clone())
             self._steps.add_(1)
             self._next[False].zero_()
-        if self.samples is None and args and isinstance(args[0], Tensor) and args[0].dim():
-            # no site with a batch may be struck, whose first would tell
-            self._count(args[0].shape[0])
+        self.batch = samples_in((args, kwargs or {}), self.batch_axis)
+        if self.batch is not None and self.samples is None:
+            self._seen = True
+            self._count(self.batch)
+
+    def ended(self, *_: Any) -> None:
+        """Ends a forward: a hook. What runs outside of one, as a part of the model on its own, may have any batch."""
+        self.batch = None
+
+    def check(self, samples: int, shape: tuple[int, ...], batch: BatchAxis | None, name: str) -> None:
+        """Raises PlanError unless a site has as many samples as the inputs of this forward."""
+        if self.batch is None or samples == self.batch:
+            return
+        said = batch or PLAIN
+        raise PlanError(
+            f"the values of {name!r} have the shape {tuple(shape)}, which holds {samples} samples (by its batch axis: "
+            f"{said}), but the inputs hold {self.batch}; "
+            + (
+                "resolve the faults against this network again"
+                if batch is not None
+                else "give an example of the inputs, inject(..., example=inputs, batch_axis=...), so that the batch "
+                "axis of each site is found"
+            )
+        )
 
     def saw(self, batch: int) -> None:
         """Notes the batch of a site; the first one's is the input's, whatever later layers fold into axis 0."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwfault.errors import PlanError
+from hwfault.inject.arranged import arrange, restore, unnamed
 from hwfault.inject.array_op import accumulate
 from hwfault.inject.exporting import refuse_export
 from hwfault.plan import Site
@@ -28,6 +29,7 @@ class Adds:
 
     def __init__(self, site: Site, array: ArrayPlan | None) -> None:
         self.array = array or ArrayPlan()
+        self._name, self._batch = site.name, site.batch
         self._idle = not self.array.events and site.bit_width >= (site.worst_case or site.bit_width)
         self._numbers = [site.bit_width, int(self.array.overflow == "saturate"), self.array.step, self.array.pass_steps]
         with torch.inference_mode(False):
@@ -41,8 +43,12 @@ class Adds:
         if self._idle:
             return acc
         x, w = x.detach().float(), w.detach().float()
-        out: Tensor = accumulate(acc, x, w, self._order, self._events, walk, groups, self._numbers, straight_through)
-        return out
+        rest = (w, self._order, self._events, walk, groups, self._numbers, straight_through)
+        if self._batch is None or walk:  # each row of a convolution goes through the array on its own
+            out: Tensor = accumulate(acc, x, *rest)
+            return out
+        first = (arrange(t, self._batch, self._name) for t in (acc, x))
+        return restore(accumulate(*first, *rest), acc, self._batch)
 
 
 KnownScale = Callable[[nn.Module], tuple[Tensor, Tensor]]
@@ -142,7 +148,7 @@ class IntegerLayer:
 
     def _struck(self, x: Any, weight: Any, bias: Any) -> Tensor:
         """What the layer computes on its integers, as Brevitas computes it but for its accumulators."""
-        value = x.value if isinstance(x, IntQuantTensor) else x
+        value = unnamed(x.value if isinstance(x, IntQuantTensor) else x)
         with torch.autocast(value.device.type, enabled=False):
             out = self._integer(value, self._input_scale(x), getattr(weight, "value", weight))
         if bias is None:

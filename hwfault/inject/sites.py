@@ -1,6 +1,8 @@
 """The injection sites of a Brevitas network: every quantizer proxy that yields integers."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,28 +12,96 @@ from brevitas.proxy.parameter_quant import BiasQuantProxyFromInjectorBase, Weigh
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import Tensor, nn
 
-from hwfault.errors import PlanError
-from hwfault.inject.accumulators import Quantizer, accumulators
-from hwfault.inject.mode import evaluation
-from hwfault.plan import Site, SiteList
+from hwfault.errors import HwfaultError, PlanError
+from hwfault.inject.accumulators import Quantizer, accumulator_layers, accumulators, bare, watched
+from hwfault.inject.batch_axes import batch_axes
+from hwfault.inject.inputs import Axes, Example, Inputs
+from hwfault.inject.marks import Runs
+from hwfault.plan import BatchAxis, Site, SiteList
 from hwfault.profiles.selectors import SiteKind
 
 
-def sites(model: nn.Module, example: Tensor | None = None) -> SiteList:
+def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0) -> SiteList:
     """Every place where the network holds quantized integers, in the order of its modules.
 
-    A site is named after its quantizer's module path (`features.0.weight_quant`). Shapes of activations, without
-    the batch, are known when an `example` batch is given: it is run in evaluation mode, without gradients. Then the
-    accumulators (`features.0.accumulator`) follow, for only a forward shows whose integers a layer adds up.
+    A site is named after its quantizer's module path (`features.0.weight_quant`). With an `example` of its inputs (a
+    batch, of any size; a tuple or dict where the model takes several) the model is run in evaluation mode, without
+    gradients: shapes of activations, those of one sample, are known then, and along which axis the samples of each
+    site lie, with how many rows for each. `batch_axis` is that of the inputs: one for all, or one for each tensor
+    (None: it holds no batch). What does not fit the rule is no site but among the `obstacles`. Then the accumulators
+    (`features.0.accumulator`) follow, for only a forward shows whose integers a layer adds up.
     Raises PlanError for a quantizer that is not an integer quantizer with one scale a tensor or channel.
     """
-    shapes = _activation_shapes(model, example) if example is not None else {}
-    found = {n: Quantizer(_site(n, proxy, shapes.get(n)), proxy) for n, proxy in quantizers(model)}
-    listed = [quantizer.site for quantizer in found.values()]
+    found = known_quantizers(model)
     if example is None:
-        return SiteList(listed)
-    sums, obstacles = accumulators(unwrap(model), example, found)
-    return SiteList([*listed, *sums], obstacles)
+        return SiteList([quantizer.site for quantizer in found.values()])
+    network = unwrap(model)
+    on = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    inputs = Inputs.of(example, batch_axis).to(on)
+    shapes, axes = _runs_of(network, inputs, found)
+    obstacles: dict[str, str] = {}
+    for name in [name for name in found if name in axes]:
+        site = _on_its_axis(found[name].site, shapes[name], axes[name])
+        if isinstance(site, str):
+            obstacles[name] = site
+        else:
+            found[name] = found[name]._replace(site=site)
+    listed = [quantizer.site for name, quantizer in found.items() if name not in obstacles]
+    sums, without = accumulators(network, inputs, found)
+    for name, site in [(site.name, site) for site in sums]:
+        placed = _on_its_axis(site, shapes[name], axes[name])
+        if isinstance(placed, str):
+            obstacles[name] = placed
+        else:
+            listed.append(placed)
+    return SiteList(listed, obstacles | without)
+
+
+def _runs_of(
+    network: nn.Module, inputs: Inputs, found: Mapping[str, Quantizer]
+) -> tuple[dict[str, list[tuple[int, ...]]], dict[str, list[BatchAxis | str]]]:
+    """The shapes of each run of each activation and each layer's sums, and where the samples lie in them."""
+
+    @contextmanager
+    def watch(note: Callable[[str, Tensor], None]) -> Iterator[None]:
+        handles = [
+            quantizer.proxy.register_forward_hook(functools.partial(_show, note, name))
+            for name, quantizer in found.items()
+            if quantizer.site.batched
+        ]
+        try:
+            with watched(accumulator_layers(network), lambda name, _x, out: note(name, bare(out))):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    shapes = Runs(network, watch).see(inputs, lambda _name, _run, value: tuple(value.shape))
+    try:
+        return shapes, batch_axes(network, inputs, watch)
+    except HwfaultError:
+        raise
+    except Exception as error:  # whatever a network raises for a batch that it does not take
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = f"where its samples lie is not known, as the network does not run on batches of other sizes: {said}"
+        return shapes, {name: [why] * len(runs) for name, runs in shapes.items()}
+
+
+def _show(note: Callable[[str, Tensor], None], name: str, _proxy: nn.Module, _args: Any, output: Any) -> None:
+    value = bare(output)
+    if value.dim():  # Brevitas probes quantizers with a scalar to learn their scale
+        note(name, value)
+
+
+def _on_its_axis(site: Site, shapes: Sequence[tuple[int, ...]], axes: Sequence[BatchAxis | str]) -> Site | str:
+    """The site with the shape of one sample and its batch axis, or why it is none."""
+    if wrong := next((axis for axis in axes if isinstance(axis, str)), None):
+        return f"the samples of {site.name!r} cannot be told apart: {wrong}"
+    each = {axis for axis in axes if isinstance(axis, BatchAxis)}
+    if len(each) > 1:
+        return f"the samples of {site.name!r} lie in several ways, run by run: {'; '.join(map(str, each))}"
+    batch = each.pop()
+    return site.model_copy(update={"shape": batch.sample_shape(shapes[-1]), "batch": None if batch.plain else batch})
 
 
 def known_quantizers(model: nn.Module) -> dict[str, Quantizer]:
@@ -97,24 +167,3 @@ def _bit_width(name: str, proxy: Any) -> int:
             "QONNX and to the fault stream: use a binary quantizer, or an unsigned one"
         )
     return int(width())
-
-
-@torch.no_grad()
-def _activation_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str, output: Tensor) -> None:
-        if output.dim():  # Brevitas probes quantizers with a scalar to learn their scale
-            shapes[name] = tuple(output.shape[1:])
-
-    handles = [
-        proxy.register_forward_hook(lambda _m, _a, output, name=name: note(name, output))
-        for name, proxy in quantizers(model)
-    ]
-    try:
-        with evaluation(model):
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return shapes

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hwfault.codes import REPRESENTATIONS
 from hwfault.errors import PlanError
+from hwfault.inject.arranged import arrange_on_grid, restore, samples_of
 from hwfault.inject.clock import Clock
 from hwfault.inject.eager import Faults, struck
 from hwfault.inject.map_op import MAP
@@ -39,7 +40,7 @@ class Strike:
     """The faults of one site: its steps, one after the other."""
 
     def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
-        self._batched = entry.site.batched
+        self._name, self._batched, self._batch = entry.site.name, entry.site.batched, entry.site.batch
         self._steps = [_STEPS[type(step)](entry.site, step, device) for step in plan.steps(entry.site.name)]
 
     @property
@@ -58,9 +59,20 @@ class Strike:
         unheld: bool = False,
     ) -> Tensor:
         """The value with faults; the value itself, overwritten, only if it is `unheld` by anyone but the caller."""
-        forward = Forward(clock, seed, value.shape[0] if self._batched else None, straight_through)
+        samples = samples_of(value, self._batch, self._name) if self._batched else None
+        if samples is not None:
+            clock.check(samples, tuple(value.shape), self._batch, self._name)
+        forward = Forward(clock, seed, samples, straight_through)
+        if self._batch is None:
+            return self._stepped(value, forward, (scale, zero_point), unheld)
+        arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
+        faulty = self._stepped(arranged.values, forward, (arranged.scale, arranged.zero_point), False)
+        return value if faulty is arranged.values else restore(faulty, value, self._batch)
+
+    def _stepped(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        """The value, samples in front, after each step."""
         for step in self._steps:
-            before, value = value, step(value, forward, (scale, zero_point), unheld)
+            before, value = value, step(value, forward, grid, unheld)
             unheld = unheld or value is not before  # nobody has seen what a step returned
         return value
 

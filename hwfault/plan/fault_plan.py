@@ -45,6 +45,8 @@ class FaultPlan(Record):
     factors: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
     device: int | None = None
     """The device that faults were drawn for, where they belong to one."""
+    stream: Literal["1.1"] | None = None
+    """The version of the fault stream that its sites need; None: version 1 is enough."""
     sites: tuple[SitePlan, ...]
     tables: tuple[tuple[int, ...], ...]
     notes: Annotated[tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=100)] | None = None
@@ -60,6 +62,8 @@ class FaultPlan(Record):
         indices = {i for s in self.sites for p in s.processes if not isinstance(p, MapProcess) for i in p.tables}
         if absent := indices - set(range(len(self.tables))):
             raise ValueError(f"a process names table {min(absent)} of {len(self.tables)} (counted from 0)")
+        if self.stream is None and needs_stream(entry.site for entry in self.sites) is not None:
+            raise ValueError('its sites need version 1.1 of the fault stream, expected stream: "1.1"')
         if self.factors is not None and len(self.factors) != len(self.faults):
             raise ValueError(f"{len(self.factors)} factors for {len(self.faults)} faults, expected one for each")
         return self
@@ -95,6 +99,17 @@ class FaultPlan(Record):
         found = {site.name: site for site in sites}
         for entry in self.sites:
             _check_site(entry.site, found, where)
+
+    def check_batch_axes(self, sites: Iterable[Site], where: str) -> None:
+        """Raises PlanError unless the samples of every planned site lie as those of the same among `sites` do."""
+        found = {site.name: site for site in sites}
+        for entry in self.sites:
+            site, other = entry.site, found.get(entry.site.name)
+            if other is not None and site.batched and site.batch != other.batch:
+                raise PlanError(
+                    f"the plan takes the samples of {site.name!r} to lie otherwise ({site.batch_axis}) than {where} "
+                    f"has them ({other.batch_axis}); resolve the faults again, with sites(model, example)"
+                )
 
     def to_json(self) -> str:
         """The plan as JSON text, a line for each site and table; `from_json` reads it back."""
@@ -192,6 +207,7 @@ def resolve(
         tell_once(notes)
     if factors is not None and any(factor != 1 for factor in factors):
         said["factors"] = tuple(factors)
+    said |= {"stream": needs_stream(entry.site for entry in planned)}
     try:
         return FaultPlan(sites=tuple(planned), tables=tuple(tables), **said)
     except ModelError as error:
@@ -203,6 +219,11 @@ def _notes(faults: Sequence[FaultModel]) -> tuple[str, ...]:
     profiles = [fault for fault in faults if isinstance(fault, ProfileFaults)]
     found = [pattern_note(Profile.load(f.profile), f.at, spatial=f.spatial, share=f.share) for f in profiles]
     return tuple(dict.fromkeys(note for note in found if note is not None))
+
+
+def needs_stream(sites: Iterable[Site]) -> Literal["1.1"] | None:
+    """The version of the fault stream that sites need; None: version 1 is enough."""
+    return "1.1" if any(site.batch is not None for site in sites) else None
 
 
 def _scaled(faults: Sequence[FaultModel], factors: Sequence[float] | None) -> Iterator[tuple[int, FaultModel]]:

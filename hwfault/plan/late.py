@@ -24,7 +24,8 @@ def late_elements(fault: LateBits, site: Site) -> tuple[int, int, int, int]:
             "sites with an example batch"
         )
     channels = site.weights[0]
-    inner = 1 if len(site.weights) == 2 else int(np.prod(site.shape[1:], dtype=np.int64))
+    positions = len(site.weights) - 2  # the axes behind the channels, whatever rows of a sample lie before them
+    inner = int(np.prod(site.shape[len(site.shape) - positions :], dtype=np.int64))
     if fault.mapping is None:
         return channels, 1, channels, inner
     if reason := pass_obstacle(fault.mapping, site):

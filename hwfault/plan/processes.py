@@ -7,9 +7,10 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hwfault.codes import CodeFormat, Codes, Representation, decode, encode
+from hwfault.plan.batch_axes import PLAIN, BatchAxis, arrange, grid_shape, restore
 from hwfault.plan.mapped import Accept, MapProcess, MapStep, ProtectedProcess, ProtectedStep, Refresh, Samples, Uint32
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.records import Record
@@ -40,6 +41,8 @@ Values = NDArray[np.floating]
 class Site(Record):
     """A named place where a tensor of quantized integers lives; `shape` is None as long as it is not known.
 
+    `shape` is that of one sample. `batch` says where the samples of a batch lie; None: along axis 0, one row for each.
+
     An accumulator has more: `worst_case` (the bits that its largest sum needs), `weights` (the shape of its layer's),
     and `source`, the site whose integers feed the layer (None: they come with a scale of their own).
     """
@@ -53,16 +56,44 @@ class Site(Record):
     source: str | None = None
     weights: tuple[int, ...] | None = None
     worst_case: int | None = None
+    batch: BatchAxis | None = None
+
+    @field_validator("batch")
+    @classmethod
+    def _unsaid(cls, batch: BatchAxis | None) -> BatchAxis | None:
+        return None if batch is None or batch.plain else batch
+
+    @model_validator(mode="after")
+    def _has_the_axis(self) -> Self:
+        if self.batch is None:
+            return self
+        if not self.batched:
+            raise ValueError(f"site {self.name!r}: a {self.kind} has no batch axis, expected none")
+        if self.shape is not None and not _fits(self.batch, self.shape):
+            raise ValueError(f"site {self.name!r}: a sample of the shape {list(self.shape)} has not {self.batch}")
+        return self
+
+    @property
+    def batch_axis(self) -> BatchAxis:
+        """Where the samples of a batch lie, said or not."""
+        return self.batch or PLAIN
 
     @property
     def batched(self) -> bool:
-        """Whether axis 0 is the batch, each element a sample of its own; parameters are one sample as a whole."""
+        """Whether it holds a batch, each element a sample of its own; parameters are one sample as a whole."""
         return self.kind in ("activation", "input", "accumulator")
 
     @property
     def words(self) -> int | None:
         """How many words a sample has, None as long as the shape is not known."""
         return None if self.shape is None else math.prod(self.shape)
+
+
+def _fits(batch: BatchAxis, shape: tuple[int, ...]) -> bool:
+    """Whether a sample's shape has the rows that the batch axis says."""
+    if batch.rows == 1:
+        return batch.axis <= len(shape)
+    return batch.axis < len(shape) and shape[batch.axis] == batch.rows
 
 
 class SiteList(list[Site]):
@@ -161,16 +192,29 @@ def strike_values(
     seed: int,
     samples: Samples,
     batched: bool,
+    batch: BatchAxis | None = None,
 ) -> Values:
     """The values after a step, in NumPy, as every engine computes them; words that it leaves alone keep their bits.
 
     `fmt` says how integers are stored but for the step's own representation. `samples` (samples,) are the numbers of
-    the elements of axis 0 where these are `batched`; a parameter has a single one, which says when.
+    the samples where these are `batched`, along axis 0 unless `batch` says otherwise; a parameter has a single one,
+    which says when.
     """
+    if batch is not None:
+        arranged = arrange(values, batch)
+        scale, zero_point = (_along(t, values, batch, w) for t, w in ((scale, "scale"), (zero_point, "zero point")))
+        faulty = strike_values(step, arranged, scale, zero_point, fmt, seed=seed, samples=samples, batched=batched)
+        return restore(faulty, values.shape, batch)
     fmt = replace(fmt, representation=step.representation)
     codes = encode(values, scale, zero_point, fmt)
     struck = step.struck(codes.reshape(len(samples), -1), seed, samples, batched).reshape(codes.shape)
     return np.where(struck == codes, values, decode(struck, scale, zero_point, fmt, values.dtype.type))
+
+
+def _along(given: ArrayLike, values: Values, batch: BatchAxis, what: str) -> ArrayLike:
+    """A scale or zero point along values whose samples are brought in front."""
+    numbers = np.asarray(given)
+    return numbers if numbers.size == 1 else numbers.reshape(grid_shape(numbers.shape, values.shape, batch, what))
 
 
 class SitePlan(Record):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, nearest
 from hwfault.inject.attach import Gradient, passes_straight_through
+from hwfault.inject.inputs import Axes, Example
 from hwfault.inject.sites import quantizers
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed
@@ -50,7 +51,8 @@ class FaultInjection(Callback):
         gradient: Gradient = "zero",
         network: str | None = None,
         device: int | None = None,
-        example: Tensor | None = None,
+        example: Example | None = None,
+        batch_axis: Axes = 0,
         statistics: bool = False,
     ) -> None:
         passes_straight_through(gradient)
@@ -63,6 +65,7 @@ class FaultInjection(Callback):
         self._counts = statistics
         self._example = example
         self._rules: dict[str, Any] = {"eval_seed": self.eval_seed, "gradient": gradient, "device": device}
+        self._rules["batch_axis"] = batch_axis
         self._state: dict[str, Any] | None = None
 
     @property
@@ -140,9 +143,10 @@ class FaultInjection(Callback):
         _check_strategy(trainer)
         network = network_of(module, self.network)
         example = module.example_input_array if self._example is None else self._example
-        if example is not None and not isinstance(example, Tensor):
+        if example is not None and not isinstance(example, Tensor | tuple | list | Mapping):
             raise HwfaultError(
-                f"example_input_array is a {type(example).__name__}, expected a tensor; give FaultInjection an example"
+                f"example_input_array is a {type(example).__name__}, expected a tensor, or a tuple or dict of them; "
+                "give FaultInjection an example"
             )
         placed: dict[str, Any] = {"rank": trainer.global_rank, "world": trainer.world_size, "example": example}
         observe = self._observe if self._counts else None

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Self
 
-from torch import Tensor, nn
+from torch import nn
 
 from hwfault.errors import HwfaultError, ModelError
-from hwfault.inject import Injection, inject, sites
-from hwfault.inject.attach import Gradient, Observer
+from hwfault.inject import Injection, sites
+from hwfault.inject.attach import Gradient, Observer, inject_at
+from hwfault.inject.inputs import Axes, Example
 from hwfault.plan import FaultPlan, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed
@@ -46,7 +47,8 @@ class FaultDriver:
     (evaluation_seed(seed) unless given), with the same faults in each epoch; `device` is the device that permanent
     faults are drawn for (the seed's number unless given). Process `rank` of `world` has other faults than the others
     in training; evaluation takes it that process r has samples r, r + world, ... of the data set. An `example` batch
-    is needed for faults of accumulators and for activations at addresses of a memory.
+    is needed for faults of accumulators, for activations at addresses of a memory, and where the samples of any site
+    do not lie along axis 0; it and its `batch_axis` are as for `hwfault.inject.sites`.
 
     `injections` are those attached, one for each `refresh_epochs` among the schedules; `plan` is that of all faults
     at their full rate. Raises what `resolve` and `inject` raise; the network is then left as it was.
@@ -64,7 +66,8 @@ class FaultDriver:
         observe: Observer | None = None,
         rank: int = 0,
         world: int = 1,
-        example: Tensor | None = None,
+        example: Example | None = None,
+        batch_axis: Axes = 0,
     ) -> None:
         if not 0 <= rank < world:
             raise HwfaultError(f"rank {rank} of {world} processes, expected 0 to {world - 1}")
@@ -73,8 +76,8 @@ class FaultDriver:
         self.eval_seed = evaluation_seed(seed) if eval_seed is None else check_seed(eval_seed)
         self._rank, self._world = rank, world
         self._device = seed if device is None else device
-        on = next((p.device for p in network.parameters()), None)
-        self._sites = sites(network, example if example is None else example.to(on))
+        self._sites = sites(network, example, batch_axis)
+        known = None if example is None else self._sites
         self._plans: OrderedDict[tuple[float, ...], FaultPlan] = OrderedDict()
         self.plan = self._planned((1.0,) * len(self.faults))
         self._injections: dict[int | None, Injection] = {}
@@ -82,7 +85,8 @@ class FaultDriver:
         try:
             for refresh in dict.fromkeys(fault.schedule.refresh_epochs for fault in self.faults):
                 plan = self._checked(self._planned(self._of(refresh, (1.0,) * len(self.faults))))
-                self._injections[refresh] = inject(network, plan, seed=seed, gradient=gradient, observe=observe)
+                rules = {"seed": seed, "gradient": gradient, "observe": observe, "batch_axis": batch_axis}
+                self._injections[refresh] = inject_at(network, plan, known, **rules)
                 self._moments[refresh] = _Moment(seed, None, 0)
         except BaseException:
             self.remove()

@@ -69,7 +69,9 @@ def faulty(plan, call, seed, samples, step=0):
     fmt = CodeFormat(site.bit_width, site.signed)
     scale, zero_point = call.scale.numpy(), call.zero_point.numpy()
     codes = encode(call.before.numpy(), scale, zero_point, fmt)
-    rows = codes.reshape(len(codes) if site.batched else 1, -1)
+    words = np.arange(codes.size).reshape(codes.shape)
+    words = samples_first(words, site.batch) if site.batch is not None else words
+    rows = codes.reshape(-1)[words.reshape(len(words) if site.batched else 1, -1)]
     numbers = list(samples) if site.batched else [step]
     program = plan.program(call.name)
     struck = np.stack(
@@ -77,8 +79,21 @@ def faulty(plan, call, seed, samples, step=0):
             inject_codes(row, program=program, seed=seed, sample=int(n), bit_width=site.bit_width)
             for row, n in zip(rows, numbers, strict=True)
         ]
-    ).reshape(codes.shape)
+    )
+    places = np.empty(codes.size, np.int64)
+    places[words.reshape(-1)] = np.arange(codes.size)
+    struck = struck.reshape(-1)[places].reshape(codes.shape)
     return torch.from_numpy(np.where(struck == codes, call.before.numpy(), decode(struck, scale, zero_point, fmt)))
+
+
+def samples_first(values, batch):
+    """The words of each sample (samples, words), picked row by row as the specification numbers them."""
+    extent = values.shape[batch.axis]
+    count = extent // batch.rows
+    rows = [[r for r in range(extent) if r // batch.inner % count == sample] for sample in range(count)]
+    return np.stack(
+        [np.concatenate([values.take([r], batch.axis)[...] for r in own], batch.axis) for own in rows]
+    ).reshape(count, -1)
 
 
 def spy(model, into):

@@ -147,8 +147,8 @@ def test_attention_finds_and_strikes_every_site():
             return self.inner(x, x, x)[0]
 
     model, x = trained(lambda: (Attention(), data(5, 2, 8)))
-    plan, seen = resolve(sites(model), FAULTS), Seen()
-    with inject(model, plan, seed=5, observe=seen), torch.no_grad():
+    plan, seen = resolve(sites(model, x, batch_axis=1), FAULTS), Seen()
+    with inject(model, plan, seed=5, observe=seen, batch_axis=1), torch.no_grad():
         model(x)
     assert {call.name for call in seen} == set(plan.names)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hwfault.errors import HwfaultError
+from hwfault.errors import HwfaultError, PlanError
 from hwfault.inject import inject, sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips, WordFaults
@@ -366,10 +366,13 @@ def test_a_layer_that_folds_other_axes_into_the_batch():
             return self.second(self.first(x).reshape(-1, 36))
 
     model, seen = Folded().eval(), Seen()
-    plan = resolve(sites(model), FLIPS)
+    plan = resolve(sites(model, batch(2)), FLIPS)
     with inject(model, plan, seed=7, observe=seen):
         model(batch(4))
         model(batch(4))
-    for name, sizes in (("first.act_quant", [range(4), range(4, 8)]), ("second.act_quant", [range(8), range(4, 12)])):
-        for call, numbers in zip(seen.of(name), sizes, strict=True):
+    assert plan.at("second.act_quant").site.shape == (2, 36)
+    for name in ("first.act_quant", "second.act_quant"):
+        for call, numbers in zip(seen.of(name), [range(4), range(4, 8)], strict=True):
             assert same_bits(call.after, faulty(plan, call, 7, numbers))
+    with inject(model, resolve(sites(model), FLIPS), seed=7), pytest.raises(PlanError, match="the site 'second"):
+        model(batch(4))

@@ -287,8 +287,8 @@ def test_faults_of_accumulators_need_an_example():
     module.example_input_array = batch(1)
     _, watch, _ = fit(faults=faults, module=module)
     assert {call.name for call in watch.calls["train"]} == {"1.accumulator", "5.accumulator"}
-    module.example_input_array = (batch(1),)
-    with pytest.raises(HwfaultError, match="example_input_array is a tuple, expected a tensor"):
+    module.example_input_array = "batch"
+    with pytest.raises(HwfaultError, match="example_input_array is a str, expected a tensor"):
         fit(faults=faults, module=module)
 
 
