@@ -17,11 +17,11 @@ from hwfault.inject.arranged import samples_of
 from hwfault.inject.clock import Clock
 from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
-from hwfault.inject.first_forward import FirstForward
+from hwfault.inject.first_forward import watch_first_forward
 from hwfault.inject.halves import Range
 from hwfault.inject.inputs import Axes, Example
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
-from hwfault.inject.sites import known_quantizers, quantizers, sites, unwrap
+from hwfault.inject.sites import check_known, known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
 from hwfault.inject.unheld import output_is_unheld
 from hwfault.plan import FaultPlan, Site, SiteList, resolve
@@ -147,22 +147,14 @@ class Injection:
             if name in self._attached:
                 self._handles.append(proxy.register_forward_hook(SiteHook(self, name, self._sites[name].batched)))
         self._attach_accumulators()
-        self._watch_first_forward()
+        if self._known is None:
+            self._handles += watch_first_forward(self._model, self.plan, self.clock.batch_axis)
 
     def _attach_accumulators(self) -> None:
         layers, proxies = accumulator_layers(self._model), dict(quantizers(self._model))
         for name in self._ready.adds:
             source = proxies.get(self.plan.at(name).site.source or "")
             self._handles.append(Attached(name, layers[name], self, source, known_scale))
-
-    def _watch_first_forward(self) -> None:
-        """Without an example: sites whose samples are taken to lie along axis 0 are watched until it is seen."""
-        taken = [e.site.name for e in self.plan.sites if e.site.batched and e.site.batch is None]
-        if self._known is not None or self.plan.stream is not None or not taken:
-            return
-        proxies, layers = dict(quantizers(self._model)), accumulator_layers(self._model)
-        watched = {name: proxies[name] if name in proxies else layers[name] for name in taken}
-        self._handles.append(FirstForward(self._model, watched, list(proxies.values()), self.clock.batch_axis))
 
     @property
     def plan(self) -> FaultPlan:
@@ -180,10 +172,8 @@ class Injection:
         self._go_live()
 
     def _prepare(self, plan: FaultPlan) -> Ready:
-        self._check_obstacles(plan)
+        check_known(plan, self._known)
         plan.check_fits([*self._sites.values(), *self._accumulators(plan)], "the network")
-        if self._known is not None:
-            plan.check_batch_axes(self._sites.values(), "the network")
         if self._handles and (others := [name for name in plan.names if name not in self._attached]):
             raise PlanError(
                 f"the new plan strikes {len(others)} sites that the attached one does not, {others[0]!r} among them; "
@@ -195,12 +185,6 @@ class Injection:
         idle = frozenset(name for name in plan.names if plan.idle(name))
         ranges = {e.site.name: Range.of(e.site.bit_width, e.site.signed) for e in plan.sites}
         return Ready(plan, strikes, adds, idle, ranges)
-
-    def _check_obstacles(self, plan: FaultPlan) -> None:
-        """Raises PlanError for a plan that strikes what an example has shown to be no site."""
-        obstacles = {} if self._known is None else self._known.obstacles
-        if name := next((name for name in plan.names if name in obstacles and name not in self._sites), None):
-            raise PlanError(f"the plan strikes the site {name!r}, which is none here: {obstacles[name]}")
 
     def _go_live(self) -> None:
         """Notes what is struck from now on; None where nothing can ever change."""

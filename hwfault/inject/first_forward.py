@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hwfault.errors import PlanError
-from hwfault.inject.accumulators import Notes, bare
+from hwfault.inject.accumulators import Notes, accumulator_layers, bare
 from hwfault.inject.arranged import unnamed
 from hwfault.inject.eager import traced
 from hwfault.inject.inputs import Axes, samples_in, tensors_in
+from hwfault.inject.sites import quantizers
+from hwfault.plan import FaultPlan
 from hwfault.plan.batch_axes import PLAIN, BatchAxis
 
 _MOVES = {
@@ -45,6 +47,16 @@ class _Gone:
 
 _GONE = _Gone()
 _Lying = BatchAxis | _Gone
+
+
+def watch_first_forward(model: nn.Module, plan: FaultPlan, axes: Axes) -> list["FirstForward"]:
+    """What watches the sites of a plan whose samples are taken to lie along axis 0; nothing where none are."""
+    taken = [e.site.name for e in plan.sites if e.site.batched and e.site.batch is None]
+    if plan.stream is not None or not taken:
+        return []
+    proxies, layers = dict(quantizers(model)), accumulator_layers(model)
+    watched = {name: proxies[name] if name in proxies else layers[name] for name in taken}
+    return [FirstForward(model, watched, list(proxies.values()), axes)]
 
 
 class FirstForward:

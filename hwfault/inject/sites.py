@@ -17,7 +17,7 @@ from hwfault.inject.accumulators import Quantizer, accumulator_layers, accumulat
 from hwfault.inject.batch_axes import batch_axes
 from hwfault.inject.inputs import Axes, Example, Inputs
 from hwfault.inject.marks import Runs
-from hwfault.plan import BatchAxis, Site, SiteList
+from hwfault.plan import BatchAxis, FaultPlan, Site, SiteList
 from hwfault.profiles.selectors import SiteKind
 
 
@@ -107,6 +107,16 @@ def _on_its_axis(site: Site, shapes: Sequence[tuple[int, ...]], axes: Sequence[B
 def known_quantizers(model: nn.Module) -> dict[str, Quantizer]:
     """Every quantizer that yields integers, with its site, by the site's name."""
     return {name: Quantizer(_site(name, proxy, None), proxy) for name, proxy in quantizers(model)}
+
+
+def check_known(plan: FaultPlan, known: SiteList | None) -> None:
+    """Raises PlanError for a plan that strikes what an example has shown to be no site, or along another axis."""
+    if known is None:
+        return
+    names = {site.name for site in known}
+    if name := next((name for name in plan.names if name in known.obstacles and name not in names), None):
+        raise PlanError(f"the plan strikes the site {name!r}, which is none here: {known.obstacles[name]}")
+    plan.check_batch_axes(known, "the network")
 
 
 def quantizers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -374,5 +374,5 @@ def test_a_layer_that_folds_other_axes_into_the_batch():
     for name in ("first.act_quant", "second.act_quant"):
         for call, numbers in zip(seen.of(name), [range(4), range(4, 8)], strict=True):
             assert same_bits(call.after, faulty(plan, call, 7, numbers))
-    with inject(model, resolve(sites(model), FLIPS), seed=7), pytest.raises(PlanError, match="the site 'second"):
+    with inject(model, resolve(sites(model), FLIPS), seed=7), pytest.raises(PlanError, match="values of 'second"):
         model(batch(4))
