@@ -1,7 +1,19 @@
 """hwfault: what bit errors do to quantized networks, the same faults in training and in the deployed graph."""
 
-from importlib import import_module
-from typing import Any
+import os
+import sys
+
+# `python -m hwfault` puts the current folder first on the path (but for -P), where any module of it, say a numpy.py,
+# would be taken for an installed one; while the package is looked for, argv begins with -m
+_NAMES = {word.removeprefix("-m").partition(".")[0] for word in sys.orig_argv}
+if sys.argv[:1] == ["-m"] and "hwfault" in _NAMES and not sys.flags.safe_path:
+    del sys.path[0]
+
+# onnxruntime from 1.32 on reports to its makers unless this is set before it is imported, by whomever
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+from importlib import import_module  # noqa: E402
+from typing import Any  # noqa: E402
 
 _PUBLIC = {
     "AccumulatorFormat": "hwfault.profiles.datapath",

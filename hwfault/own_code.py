@@ -1,13 +1,92 @@
 """Things named by a text: a built-in name, or `module:function` for the user's own code."""
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 from inspect import signature
 from traceback import extract_tb
+from types import FrameType, ModuleType
 from typing import Any
 
 from hwfault.errors import HwfaultError, nearest
+
+
+class _OwnModules(MetaPathFinder):
+    """Finds modules in one folder: those that the user names, and what these import themselves.
+
+    The folder is not on sys.path, where any installed package that looks for an optional one of its own (dill, pandas)
+    would run what lies there under that name.
+    """
+
+    def __init__(self, folder: str, names: Iterable[str] = ()) -> None:
+        self.folder = folder
+        self.names = set(names)
+        """The names, without dots, of the modules that may be found here and may find others here."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+        """The module of a name without dots, if it is named by the user or imported from one of the folder's own."""
+        if path is not None or not (name in self.names or _importer() in self.names):
+            return None
+        spec = PathFinder.find_spec(name, [self.folder], target)
+        if spec is not None:
+            self.names.add(name)
+        return spec
+
+
+def _importer() -> str:
+    """The first part of the name of the module whose code imports just now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name != __name__ and name.partition(".")[0] not in ("importlib", "_frozen_importlib"):
+            return name.partition(".")[0]
+        frame = frame.f_back
+    return ""
+
+
+_FINDERS: list[_OwnModules] = []
+
+
+@contextmanager
+def modules_of_current_folder() -> Iterator[None]:
+    """Inside, `module:function` may name a module of the current folder, where no installed one has that name."""
+    try:
+        finder = _OwnModules(os.getcwd())
+    except OSError:  # it was removed
+        yield
+        return
+    with _installed(finder):
+        yield
+
+
+@contextmanager
+def _installed(finder: _OwnModules) -> Iterator[None]:
+    _FINDERS.append(finder)
+    sys.meta_path.append(finder)
+    try:
+        yield
+    finally:
+        _FINDERS.remove(finder)
+        sys.meta_path.remove(finder)
+
+
+class OwnModules:
+    """What a worker process needs to find the user's modules, if it is pickled, and so unpickled, before these."""
+
+    def __reduce__(self) -> tuple[Callable[..., "OwnModules"], tuple[list[tuple[str, list[str]]]]]:
+        return _restored, ([(finder.folder, sorted(finder.names)) for finder in _FINDERS],)
+
+
+def _restored(found: list[tuple[str, list[str]]]) -> OwnModules:
+    known = {finder.folder for finder in _FINDERS}
+    for finder in (_OwnModules(folder, names) for folder, names in found if folder not in known):
+        _FINDERS.append(finder)
+        sys.meta_path.append(finder)
+    return OwnModules()
 
 
 def is_code(spec: str) -> bool:
@@ -67,6 +146,8 @@ def _told(error: Exception) -> str:
 
 def _imported(what: str, spec: str) -> Callable[..., Any]:
     module_name, _, name = spec.partition(":")
+    for finder in _FINDERS:
+        finder.names.add(module_name.partition(".")[0])
     try:
         module = import_module(module_name)
     except Exception as error:  # an empty and a relative name have their own, and the module may raise any

@@ -16,8 +16,10 @@ FLOORS = {
     "codes": 0,
     "files": 0,
     "folders": 0,
+    "inputs": 0,
     "locks": 0,
     "notices": 0,
+    "terminal": 0,
     "arrays": 0,
     "own_code": 0,
     "differences": 0,
@@ -36,6 +38,7 @@ FLOORS = {
 }
 SAME_FLOOR = {
     ("files", "errors"),  # errors lie below everything
+    ("inputs", "errors"),
     ("locks", "errors"),
     ("files", "locks"),
     ("folders", "errors"),

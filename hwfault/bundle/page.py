@@ -1,11 +1,12 @@
 """The report on a bundle as one HTML page that needs nothing from outside it."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 
 from hwfault.bundle.report import BINS, BundleReport, Difference, RunRecord, SiteRecord, place, run_name, sentence
 from hwfault.files import write_atomically
+from hwfault.terminal import shown
 
 _WIDTH, _HEIGHT = 448, 14
 _STYLE = """
@@ -53,6 +54,11 @@ def page(report: BundleReport) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>hwfault replay: {report.verdict}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
+
+
+def escape(text: str) -> str:
+    """The text with nothing in it that a browser would take for markup, or that turns the direction of other text."""
+    return escape_html(shown(text))
 
 
 def _versions(versions: dict[str, str]) -> str:

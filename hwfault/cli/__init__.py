@@ -3,13 +3,15 @@
 import sys
 import warnings
 from importlib import import_module
-from pathlib import Path
+from typing import Any
 
 import click
 
 import hwfault
+from hwfault.cli.door import Stopped, escaped_streams, stoppable
 from hwfault.errors import HwfaultError
 from hwfault.notices import spoken
+from hwfault.own_code import modules_of_current_folder
 
 COMMANDS = (
     "demo",
@@ -47,8 +49,17 @@ class _Commands(click.Group):
                 raise click.UsageError(f"the argument {text!r} holds a zero byte, which no name and no number has")
         return super().parse_args(ctx, args)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the command line, with all that it prints escaped; the exit code of a signal is 128 + its number."""
+        with escaped_streams(), stoppable():
+            try:
+                return super().main(*args, **kwargs)
+            except Stopped as stopped:
+                click.echo(f"Error: {stopped}", err=True)
+                sys.exit(stopped.exit_code)
+
     def invoke(self, ctx: click.Context) -> object:
-        sys.path.append(str(Path.cwd()))  # where a user's module:function lies
+        ctx.with_resource(modules_of_current_folder())
         # Brevitas says on import which optional kernel it does without
         warnings.filterwarnings("ignore", message="fast_hadamard_transform package not found")
         try:
@@ -65,7 +76,14 @@ class _Commands(click.Group):
             ) from error
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+_SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 120,
+    "color": True,  # nothing is taken out of what is printed: the stream escapes it, and colours are none of ours
+}
+
+
+@click.group(cls=_Commands, context_settings=_SETTINGS)
 @click.version_option(hwfault.__version__, prog_name="hwfault")
 def main() -> None:
     """Bit errors in quantized networks: train under them, export them, replay them bit for bit in onnxruntime.

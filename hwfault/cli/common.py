@@ -1,6 +1,7 @@
 """Options and output that several commands share."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.door import escaped_streams, unescaped
 from hwfault.errors import HwfaultError
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed
+from hwfault.terminal import shown
 
 if TYPE_CHECKING:
     from hwfault.graph.report import ReplayReport
@@ -83,23 +86,32 @@ def given_plan(
 
 def print_json(data: Any) -> None:
     """Prints data as JSON on stdout."""
-    click.echo(json.dumps(data, indent=1))
+    print_json_text(json.dumps(data, indent=1))
+
+
+def print_json_text(text: str) -> None:
+    """Prints JSON that is ASCII; the one control character that JSON leaves as it is is written in JSON's own way."""
+    click.echo(text.rstrip("\n").replace("\x7f", "\\u007f"))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints rows under their columns, as wide as they need to be, also where stdout is not a terminal."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    table = Table(*columns, box=None, pad_edge=False)
+    titles = [Text(shown(column, one_line=True)) for column in columns]
+    table = Table(*map(Column, titles), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console = Console()
-    Console(width=max(console.width, 160) if not console.is_terminal else None, markup=False).print(table)
+        table.add_row(*(Text(shown(str(cell), one_line=True)) for cell in row))
+    stream = unescaped(sys.stdout)
+    console = Console(file=stream)
+    width = max(console.width, 160) if not console.is_terminal else None
+    Console(file=stream, width=width, markup=False).print(table)
 
 
 @contextmanager
-def progress(*, shown: bool = True) -> Iterator[Callable[[str, int], Callable[[], object]]]:
+def progress(*, visible: bool = True) -> Iterator[Callable[[str, int], Callable[[], object]]]:
     """A display on stderr, if it is to be shown.
 
     `begin(what, steps)` adds a line and answers with the function to call after each step.
@@ -107,11 +119,13 @@ def progress(*, shown: bool = True) -> Iterator[Callable[[str, int], Callable[[]
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as display:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(file=unescaped(sys.stderr))
+    # the display has streams of its own in their place, into which others may write meanwhile
+    with Progress(*columns, console=console, disable=not visible) as display, escaped_streams():
 
         def begin(what: str, steps: int) -> Callable[[], object]:
-            task = display.add_task(what, total=steps)
+            task = display.add_task(shown(what, one_line=True), total=steps)
             return lambda: display.advance(task)
 
         yield begin

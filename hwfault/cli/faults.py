@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.common import given_plan, json_option, print_json, print_table
+from hwfault.cli.common import given_plan, json_option, print_json, print_json_text, print_table
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.paths import Command, OutputFile
 from hwfault.cli.runs import Trusted, run_options
@@ -63,7 +63,10 @@ def command(
     if save is not None:
         plan.save(save)
     if name is None:
-        click.echo(plan.to_json() if as_json else str(plan), nl=not as_json)
+        if as_json:
+            print_json_text(plan.to_json())
+        else:
+            click.echo(str(plan))
         return
     if as_json:
         print_json([fault.model_dump(mode="json", exclude=None if address else {"address"}) for fault in found])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwfault.cli.common import batch_size_option, print_table, seeds_option
+from hwfault.cli.door import Stopped
 from hwfault.cli.paths import OutputFolder
 from hwfault.errors import HwfaultError
 
@@ -111,7 +112,7 @@ def measured(
         advance = begin(what, every)
         try:
             return [campaign.run(point, seeds, keeper=store, progress=advance) for point in points]
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             if store is not None:
                 click.echo(f"stopped: {len(store)} trials are in {kept}, and the same command goes on there", err=True)
             raise

@@ -98,7 +98,7 @@ def command(
         chosen["device"] = given.device
     config = _with_ramps(_config(config_file, chosen, out if resume else None), ramp_epochs)
     try:
-        with progress(shown=rank() == 0) as begin:
+        with progress(visible=rank() == 0) as begin:
             history = train_into(out, config, begin, resume=resume)
     except HwfaultError as error:
         if told_by_another(error):

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
-import onnxruntime
+import onnxruntime  # which hwfault/__init__ told to report nothing to its makers
 from numpy.typing import ArrayLike, NDArray
 from onnx import AttributeProto, ModelProto
 
@@ -24,6 +24,9 @@ from hwfault.stream.check import check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
 
 Optimization = Literal["none", "basic", "extended", "all"]
+
+# for those who imported onnxruntime before hwfault, where its environment variable comes too late
+onnxruntime.disable_telemetry_events()
 
 _LOG = logging.getLogger("hwfault")
 _LARGEST_GRAPH = 1 << 31

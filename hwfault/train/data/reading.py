@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from hwfault.errors import HwfaultError
+from hwfault.own_code import OwnModules
 from hwfault.train.data.draws import AUGMENT, words
 from hwfault.train.data.split import Reader
 from hwfault.train.randomness import seeded
@@ -27,6 +28,13 @@ class _Decoded(TorchDataset[Any]):
 
     def __init__(self, split: "ImageSplit", change: Callable[[Any], Any] | None, seed: int) -> None:
         self._split, self._change, self._seed = split, change, seed
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        # the user's modules first: a worker that is started anew unpickles them in this order
+        return OwnModules(), self._split, self._change, self._seed
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self._split, self._change, self._seed = state
 
     def __getitem__(self, place: _Place) -> Tensor | HwfaultError:
         epoch, numbers = place
