@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from hwfault.plan import Site
 from hwfault.profiles.records import Record
+from hwfault.stream.names import split_run
 
 MANIFEST, CLEAN_GRAPH, FAULTED_GRAPH, PLAN = "manifest.json", "clean.onnx", "faulted.onnx", "plan.json"
 INPUTS, CLEAN = "inputs.safetensors", "clean.safetensors"
@@ -22,8 +23,12 @@ def seed_file(seed: int) -> str:
 
 
 def tensor(site: str, call: int, what: str) -> str:
-    """The name of a recorded tensor: of one run of a site's quantizer or layer, counted from 0."""
-    return f"{site}#{call}.{what}"
+    """The name of a recorded tensor: of one run of a site's quantizer or layer, counted from 0.
+
+    The runs of activations and accumulators are sites (`q`, `q#1`), those of a parameter are calls of one.
+    """
+    first, run = split_run(site)
+    return f"{first}#{run + call}.{what}"
 
 
 class BundledFile(Record):

@@ -129,7 +129,8 @@ class _Recorder:
             integer_arithmetic if arithmetic == "integer" else nullcontext
         )
         self._model, self._batches = model, torch.split(inputs, batch_size)
-        self._every = {site.name: site for site in sites(model)}
+        listed = sites(model, inputs[:1])  # which shows the runs of each quantizer
+        self._every = {site.name: site for site in listed if site.kind != "accumulator"}
         self._calls: Counter[str] = Counter()
         self._found: dict[str, Site] = {}
         self._clean: Tensors = {}

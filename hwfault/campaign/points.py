@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from hwfault.profiles.faultmap import ALL_ONES, FaultMap
 from hwfault.profiles.models import FaultModel, ProfileFaults, bit_errors
 from hwfault.profiles.profile import Profile
 from hwfault.profiles.records import Record
+from hwfault.profiles.selectors import names_of
+from hwfault.stream.names import fits
 
 Faults = FaultPlan | Sequence[FaultModel]
 
@@ -91,7 +92,7 @@ def _moved(fault: FaultModel, axis: str, value: float) -> FaultModel:
 
 def each_site(faults: Faults, plan: FaultPlan, name: str = "*") -> list[Point]:
     """Each site of the faults' plan alone whose name matches a glob; raises ModelError where none does."""
-    struck = [site for site in plan.names if fnmatchcase(site, name)]
+    struck = [entry.site.name for entry in plan.sites if any(fits(name, known) for known in names_of(entry.site))]
     if not struck:
         raise ModelError(f"the faults strike no site that matches {name!r}: {nearest(name, plan.names)}")
     return [Point.of(faults, labels={"site": site}, site=site) for site in struck]

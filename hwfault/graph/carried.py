@@ -61,6 +61,12 @@ def plan_of(model: ModelProto) -> FaultPlan:
 def _check_places(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entries: list[FaultNode]) -> None:
     """Raises GraphError unless each run of each planned quantizer and layer, and nothing else, has fault nodes."""
     struck = Counter(entry.site for entry in entries)
+    again = next((name for name, count in struck.items() if count > 1 and plan.at(name).site.batched), None)
+    if again is not None:
+        raise GraphError(
+            f"the graph has the same faults at {struck[again]} runs of the site {again!r}, as versions before 0.5 put "
+            "them in; each run is a site of its own now: resolve the faults again and put them into the graph anew"
+        )
     # quantizers may be folded into their weights, and weights may be integers from the start
     planned = Counter(entry.site for entry in entries if entry.before in wiring.constants.names)
     names = [site_name(node) for node in model.graph.node if node.op_type in GRID_OPS]

@@ -37,6 +37,7 @@ from hwfault.inject.accumulators import LAYERS, accumulator_layers
 from hwfault.inject.integer_arithmetic import IntegerArithmetic, integer_arithmetic, uses_integer_arithmetic
 from hwfault.inject.sites import quantizers, unwrap
 from hwfault.plan import FaultPlan, Site
+from hwfault.stream.names import first_run, run_name
 
 _MARK = "Site"
 _OPSET = 17
@@ -79,7 +80,7 @@ def export(
     listed = sites(network, example.cpu())
     exact = _exact(network, example) if arithmetic == "integer" else None
     graph = _traced(network, example, exact)
-    _name_sites(graph)
+    _name_sites(graph, {site.name for site in sites(network) if site.batched})
     if exact is not None:
         mark_integer(graph, exact.left)
     _check(graph, listed, values)
@@ -227,8 +228,12 @@ class _Mark(torch.autograd.Function):
         return value.view_as(value)
 
 
-def _name_sites(model: ModelProto) -> None:
-    """Names every marked quantizer after its site, and takes the markers out again."""
+def _name_sites(model: ModelProto, batched: set[str]) -> None:
+    """Names every marked quantizer after its site, and takes the markers out again.
+
+    Each run of a quantizer of activations (`batched`) and of a layer that adds up is a site of its own, a parameter
+    one however often it is read.
+    """
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
     marks = [node for node in graph.node if _is_mark(node)]
@@ -236,17 +241,20 @@ def _name_sites(model: ModelProto) -> None:
     for mark in marks:
         site, quantizer = attribute(mark, "site", b"").decode(), producers.get(mark.input[0])
         if attribute(mark, "integers", 0) and quantizer is not None:
-            set_metadata(quantizer, {INTEGERS: "exact"} | ({SITE: site} if site else {}))
+            own = {SITE: run_name(site, calls[site])} if site else {}
+            set_metadata(quantizer, {INTEGERS: "exact"} | own)
+            calls[site] += 1
             continue
         if site.endswith("accumulator"):
-            _name_sums(site, quantizer, producers)
+            _name_sums(run_name(site, calls[site]), quantizer, producers)
+            calls[site] += 1
             continue
         if quantizer is None or quantizer.op_type not in QUANT_OPS or SITE in {m.key for m in quantizer.metadata_props}:
             raise GraphError(
                 f"the export has no quantizer node of its own for the site {site!r}; please report this network"
             )
-        quantizer.name = f"{site}#{calls[site]}" if calls[site] else site
-        set_metadata(quantizer, {SITE: site})
+        quantizer.name = run_name(site, calls[site])
+        set_metadata(quantizer, {SITE: quantizer.name if site in batched else site})
         calls[site] += 1
     _remove(model, marks, producers)
 
@@ -288,7 +296,7 @@ def _check(model: ModelProto, expected: list[Site], values: Values) -> None:
     known = {site.name: site for site in expected}
     nodes: dict[str, list[NodeProto]] = defaultdict(list)
     for node in (node for node in model.graph.node if node.op_type in QUANT_OPS):
-        nodes[site_name(node)].append(node)
+        nodes[first_run(site_name(node))].append(node)
     for name, calls in values.items():
         if len(nodes[name]) != len(calls):
             raise GraphError(

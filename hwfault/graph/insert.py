@@ -49,6 +49,7 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     out = ModelProto()
     out.CopyFrom(model)
     found = graph_sites(out)
+    _name_runs(found)
     sums = planned_sums(found, plan)
     _splice(out, _planned(out, found, plan, sums), plan)
     rewrite_layers(out, sums, plan)
@@ -64,6 +65,13 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     set_metadata(out, _plan_metadata(plan))
     set_metadata(out, {UNDO: how_to_undo(model, out)})
     return out
+
+
+def _name_runs(found: GraphSites) -> None:
+    """Has nodes say which run of a quantizer or layer they are, also once those beside them have other names."""
+    for node, site in [(entry.node, entry.site) for entry in (*found.places, *found.sums)]:
+        if node is not None and site.runs is not None:
+            set_metadata(node, {SITE: site.name})
 
 
 def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequence[Sums]) -> list[Place]:

@@ -7,6 +7,7 @@ from onnx import ModelProto, NodeProto
 from hwfault.errors import GraphError
 from hwfault.graph.nodes import AFFINE
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_OPS, metadata, set_metadata, site_name
+from hwfault.stream.names import first_run
 
 ARITHMETIC = f"{DOMAIN}.arithmetic"
 """Metadata key of a graph: "integer" where its layers add up integers; without it they add up what Brevitas does."""
@@ -50,7 +51,7 @@ def _is_left(node: NodeProto) -> bool:
 
 
 def _layer(node: NodeProto) -> str:
-    return site_name(node).removesuffix(".accumulator")
+    return first_run(site_name(node)).removesuffix(".accumulator")
 
 
 def mark_integer(model: ModelProto, reasons: Mapping[str, str]) -> None:

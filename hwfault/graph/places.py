@@ -27,6 +27,7 @@ from hwfault.graph.qonnxgraph import (
 from hwfault.graph.shapes import Shape, Tensors, is_fault
 from hwfault.plan import Site
 from hwfault.profiles.selectors import SiteKind
+from hwfault.stream.names import first_run, run_name
 
 WEIGHTED = (*LAYER_OPS, "ConvTranspose")
 KEEPS_GRID = (
@@ -71,6 +72,7 @@ class Places:
                 "holds no quantized integers to strike; expected a QONNX graph, as Brevitas' export writes it"
             )
         self._tell_apart()
+        self._number_runs()
         self.by_tensor = {place.tensor: place for place in self.found}
 
     def _candidates(self, model: ModelProto) -> Iterator[tuple[NodeProto | None, str]]:
@@ -175,6 +177,22 @@ class Places:
                     if place.node is not None and SITE not in metadata(place.node):
                         renamed = place.site.model_copy(update={"name": place.tensor})
                         self.found[i] = place._replace(site=renamed)
+
+    def _number_runs(self) -> None:
+        """Makes each run of an activation's quantizer a site of its own, in the graph's order: `q`, `q#1`, ..."""
+        runs: dict[str, list[int]] = defaultdict(list)
+        for i, place in enumerate(self.found):
+            if place.site.batched:
+                runs[first_run(place.site.name)].append(i)
+        for members in (members for members in runs.values() if len(members) > 1):
+            # where an export says which run a node is, its word counts
+            names = {self.found[i].site.name for i in members}
+            said = len(names) == len(members)
+            for run, i in enumerate(members):
+                site = self.found[i].site
+                name = site.name if said else run_name(first_run(site.name), run)
+                found = site.model_copy(update={"name": name, "runs": len(members)})
+                self.found[i] = self.found[i]._replace(site=found)
 
 
 def _identity(place: Place) -> object:

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from hwfault.graph.layouts import Layout, aligned, permutation_of, then
 from hwfault.graph.places import Place, Places
 from hwfault.graph.qonnxgraph import CHANNELS_LAST, LAYER_OPS, SITE, attribute, metadata, site_name
 from hwfault.plan import Site
+from hwfault.stream.names import first_run, run_name
 
 SUFFIX = ".accumulator"
 _WIDEST_WORD, _WIDEST_INPUT = 32, 24
@@ -58,10 +60,18 @@ def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, 
             for run in found.pop(name):  # layers that share a scope by accident
                 own = run.node.output[0] + SUFFIX
                 found[own] = [run._replace(site=run.site.model_copy(update={"name": own}))]
-        elif len({(run.site.source, run.source.grid.largest, run.site.shape) for run in runs}) > 1:
-            obstacles[name] = "the layer runs several times, on inputs of different quantizers or shapes"
-    names = [name for name in found if name not in obstacles]
-    return [run for name in names for run in found[name]], obstacles
+        elif len(runs) > 1:  # of one layer, each of which adds up sums of its own
+            del found[name]
+            for i, run in enumerate(runs):
+                own = run_name(name, i)
+                found[own] = [run._replace(site=run.site.model_copy(update={"name": own}))]
+    return [_with_runs(run, found) for name, runs in found.items() if name not in obstacles for run in runs], obstacles
+
+
+def _with_runs(run: Sums, found: Mapping[str, object]) -> Sums:
+    """A run of a layer that says how many there are."""
+    runs = sum(first_run(name) == first_run(run.site.name) for name in found)
+    return run._replace(site=run.site.model_copy(update={"runs": runs})) if runs > 1 else run
 
 
 def _sums(name: str, node: NodeProto, places: Places) -> Sums:

@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -19,6 +20,7 @@ from hwfault.errors import PlanError
 from hwfault.inject.inputs import Inputs
 from hwfault.inject.mode import evaluation
 from hwfault.plan import Site
+from hwfault.stream.names import first_run, run_name
 
 LAYERS = (qnn.QuantConv1d, qnn.QuantConv2d, qnn.QuantConv3d, qnn.QuantLinear)
 _WIDEST_WORD, _WIDEST_INPUT = 32, 24
@@ -76,10 +78,13 @@ def accumulators(model: nn.Module, example: Inputs, quantizers: Quantizers) -> t
     seen = _look(model, example, layers, quantizers)
     sites, obstacles = [], {}
     for name, layer in layers.items():
-        try:
-            sites.append(_seen_site(name, layer, seen.get(name, []), quantizers))
-        except _Obstacle as obstacle:
-            obstacles[name] = str(obstacle)
+        calls = seen.get(name, [])
+        for run in range(max(len(calls), 1)):
+            own = run_name(name, run)
+            try:
+                sites.append(_seen_site(own, layer, calls[run : run + 1], len(calls), quantizers))
+            except _Obstacle as obstacle:
+                obstacles[own] = str(obstacle)
     return sites, obstacles
 
 
@@ -89,10 +94,10 @@ def accumulator_site(name: str, layer: Any, planned: Site, quantizers: Quantizer
         _check_layer(layer, quantizers)
         if planned.source is None:
             return planned
-        if planned.source not in quantizers:
+        source = quantizers.get(first_run(planned.source))
+        if source is None:
             raise _Obstacle(f"the network has no quantizer {planned.source!r}, from which its inputs are said to come")
-        largest = largest_integer(quantizers[planned.source])
-        found = _site(name, layer, largest, planned.source, planned.shape, quantizers)
+        found = _site(name, layer, largest_integer(source), planned.source, planned.shape, quantizers)
         return found.model_copy(update={"batch": planned.batch})
     except _Obstacle as obstacle:
         raise PlanError(f"the plan strikes the site {name!r}, which is none here: {obstacle}") from None
@@ -108,13 +113,12 @@ class _Call(NamedTuple):
     batched: bool
 
 
-def _seen_site(name: str, layer: Any, calls: list[_Call], quantizers: Quantizers) -> Site:
+def _seen_site(name: str, layer: Any, calls: list[_Call], runs: int, quantizers: Quantizers) -> Site:
+    """The site of one run of a layer, of `runs` in all; `calls` is empty where it did not run."""
     _check_layer(layer, quantizers)
     if not calls:
         raise _Obstacle("the layer did not run on the example")
-    if len({(call.source, call.largest, call.shape) for call in calls}) > 1:
-        raise _Obstacle("the layer runs several times, on inputs of different quantizers or shapes")
-    call = calls[-1]
+    (call,) = calls
     if call.largest is None:
         raise _Obstacle(
             "its inputs are on no known grid: no quantizer lies right before it (a batch normalisation, average "
@@ -124,7 +128,8 @@ def _seen_site(name: str, layer: Any, calls: list[_Call], quantizers: Quantizers
         raise _Obstacle("its inputs have a scale for each channel, so that sums of their integers mean nothing")
     if not call.batched:
         raise _Obstacle("its input has no batch axis")
-    return _site(name, layer, call.largest, call.source, call.shape, quantizers)
+    site = _site(name, layer, call.largest, call.source, call.shape, quantizers)
+    return site.model_copy(update={"runs": runs}) if runs > 1 else site
 
 
 def _check_layer(layer: Any, quantizers: Quantizers) -> None:
@@ -244,10 +249,19 @@ def _look(
 ) -> dict[str, list[_Call]]:
     """What each layer was given in a forward of the example, run by run."""
     grids, calls = Grids[str](), {name: list[_Call]() for name in layers}
+    runs: Counter[str] = Counter()
+
+    def made(name: str, out: Any) -> None:
+        """Notes which run of a quantizer a tensor comes from."""
+        if not bare(out).dim():  # Brevitas probes quantizers with a scalar to learn their scale
+            return
+        grids.notes.note(out, run_name(name, runs[name]))
+        runs[name] += 1
+
     handles = [
-        q.proxy.register_forward_hook(lambda _m, _a, out, name=name: grids.notes.note(out, name))
+        q.proxy.register_forward_hook(lambda _m, _a, out, name=name: made(name, out))
         for name, q in quantizers.items()
-        if q.site.kind in ("activation", "input")
+        if q.site.batched
     ]
 
     def note(name: str, x: Any, out: Any) -> None:
@@ -267,7 +281,7 @@ def _call(x: Any, out: Any, source: str | OffGrid | None, layer: Any, quantizers
     if isinstance(source, OffGrid):
         source = None
     elif source is not None:
-        largest = largest_integer(quantizers[source])
+        largest = largest_integer(quantizers[first_run(source)])
     elif isinstance(x, IntQuantTensor):
         largest = most(int(x.bit_width), bool(x.signed) and not bool(x.zero_point.any()))
     if isinstance(x, IntQuantTensor):

@@ -3,7 +3,6 @@
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -18,15 +17,18 @@ from hwfault.inject.clock import Clock
 from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
 from hwfault.inject.first_forward import watch_first_forward
+from hwfault.inject.found import Found, no_example, too_often, with_site
 from hwfault.inject.halves import Range
 from hwfault.inject.inputs import Axes, Example
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
 from hwfault.inject.sites import check_known, known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
 from hwfault.inject.unheld import output_is_unheld
-from hwfault.plan import FaultPlan, Site, SiteList, resolve
+from hwfault.plan import FaultPlan, Site, SiteList
 from hwfault.profiles.models import FaultModel
+from hwfault.profiles.selectors import names_of
 from hwfault.stream.check import check_seed, signed64
+from hwfault.stream.names import first_run, fits, run_name, split_run
 
 _KEPT_PLANS = 32
 
@@ -122,9 +124,13 @@ class Injection:
         self._observe = observe
         self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         self._handles: list[Any] = []
-        self._attached: tuple[str, ...] = ()
+        self._attached: dict[str, Site] = {}
         self._prepared: OrderedDict[int, Ready] = OrderedDict()
         self._ready: Ready
+        self._runs: dict[str, int | None] = {}
+        """How often each attached site runs in a forward, by the name of its first run; None: not known."""
+        self._several: set[str] = set()
+        self._switched: list[tuple[bool, str]] = []
         self._enabled, self._disabled = True, frozenset[str]()
         self._live: dict[str, Strike | None] = {}
         self.clock = Clock(self._device)
@@ -132,29 +138,40 @@ class Injection:
         self.seed = seed
         self._known = known
         self._sites = {site.name: site for site in (sites(self._model) if known is None else known)}
-        self.plan = plan if isinstance(plan, FaultPlan) else self._resolved(plan, device)
+        self._found: Found | None = None
+        if not isinstance(plan, FaultPlan):
+            self._found = Found(plan, self.seed if device is None else device)
+            plan = self._found.resolved(self._sites)
+        self.plan = plan
         self._attach()
-
-    def _resolved(self, faults: Sequence[FaultModel], device: int | None) -> FaultPlan:
-        return resolve(list(self._sites.values()), faults, device=self.seed if device is None else device)
 
     def _attach(self) -> None:
         notice_hooks()
-        self._attached = self.plan.names
+        self._attached = {entry.site.name: entry.site for entry in self.plan.sites}
+        self._note_runs()
         self._handles.append(self._model.register_forward_pre_hook(self.clock.tick, with_kwargs=True))
         self._handles.append(self._model.register_forward_hook(self.clock.ended))
         for name, proxy in quantizers(self._model):
-            if name in self._attached:
+            if name in self._runs:
                 self._handles.append(proxy.register_forward_hook(SiteHook(self, name, self._sites[name].batched)))
         self._attach_accumulators()
         if self._known is None:
             self._handles += watch_first_forward(self._model, self.plan, self.clock.batch_axis)
 
+    def _note_runs(self) -> None:
+        """How often each site of the plan runs, as its example has shown."""
+        for entry in self.plan.sites:
+            first, run = split_run(entry.site.name)
+            known = entry.site.known_runs or (run + 1 if run else None)
+            self._runs[first] = known = max(known or 0, self._runs.get(first) or 0) or None
+            if known is not None and known > 1:
+                self._several.add(first)
+
     def _attach_accumulators(self) -> None:
         layers, proxies = accumulator_layers(self._model), dict(quantizers(self._model))
         for name in self._ready.adds:
-            source = proxies.get(self.plan.at(name).site.source or "")
-            self._handles.append(Attached(name, layers[name], self, source, known_scale))
+            source = proxies.get(first_run(self.plan.at(name).site.source or ""))
+            self._handles.append(Attached(name, layers[first_run(name)], self, source, known_scale))
 
     @property
     def plan(self) -> FaultPlan:
@@ -173,7 +190,7 @@ class Injection:
 
     def _prepare(self, plan: FaultPlan) -> Ready:
         check_known(plan, self._known)
-        plan.check_fits([*self._sites.values(), *self._accumulators(plan)], "the network")
+        plan.check_fits([*self._sites.values(), *self._further_runs(plan), *self._accumulators(plan)], "the network")
         if self._handles and (others := [name for name in plan.names if name not in self._attached]):
             raise PlanError(
                 f"the new plan strikes {len(others)} sites that the attached one does not, {others[0]!r} among them; "
@@ -204,15 +221,17 @@ class Injection:
     def disable(self, sites: str = "*") -> None:
         """Faults leave the attached sites whose names match a glob alone; raises PlanError if none does."""
         self._disabled |= self._matching(sites)
+        self._switched.append((True, sites))
         self._go_live()
 
     def enable(self, sites: str = "*") -> None:
         """Faults strike the attached sites whose names match a glob again; raises PlanError if none does."""
         self._disabled -= self._matching(sites)
+        self._switched.append((False, sites))
         self._go_live()
 
     def _matching(self, glob: str) -> frozenset[str]:
-        found = frozenset(name for name in self._attached if fnmatchcase(name, glob))
+        found = frozenset(s.name for s in self._attached.values() if any(fits(glob, name) for name in names_of(s)))
         if not found:
             raise PlanError(f"no attached site matches {glob!r}: {nearest(glob, self._attached)}")
         return found
@@ -233,7 +252,13 @@ class Injection:
         """The planned accumulators as this network has them."""
         planned = [entry.site for entry in plan.sites if entry.site.kind == "accumulator"]
         layers, known = accumulator_layers(self._model), known_quantizers(self._model) if planned else {}
-        return [accumulator_site(s.name, layers[s.name], s, known) for s in planned if s.name in layers]
+        there = [site for site in planned if first_run(site.name) in layers]
+        return [accumulator_site(site.name, layers[first_run(site.name)], site, known) for site in there]
+
+    def _further_runs(self, plan: FaultPlan) -> list[Site]:
+        """The planned runs of quantizers but their first, as this network has them."""
+        names = [name for name in plan.names if name not in self._sites and first_run(name) in self._sites]
+        return [self._sites[first_run(name)].model_copy(update={"name": name}) for name in names]
 
     @property
     def seed(self) -> int:
@@ -269,12 +294,53 @@ class Injection:
         """Whether the present plan acts on a site, and the site is not disabled."""
         return name in self._live
 
+    def run(self, first: str) -> str:
+        """The name of the site that the present run of a quantizer or layer is; `first` is that of the first run.
+
+        Raises PlanError for a run that was not known when the faults were resolved.
+        """
+        run = self.clock.runs.number(first, first in self._several)
+        if run == 0:
+            return first
+        name = run_name(first, run)
+        known = self._runs[first]
+        if known is None:
+            self._find(first, name)
+        elif run >= known:
+            raise too_often(first, run, known)
+        return name
+
+    def _find(self, first: str, name: str) -> None:
+        """Makes a run that no example has shown a site, where faults were given, which tell what strikes it."""
+        if name in self._sites:
+            return
+        found, ready = self._found, self._ready
+        if found is None or ready.plan is not found.plan:
+            raise no_example(first)
+        known = with_site(self._sites, first, name)
+        plan = found.with_run(known, first, name)
+        self._sites = known
+        self._several.add(first)
+        self.clock.runs.lost(first)
+        if name in plan.names:
+            entry = plan.at(name)
+            ready.strikes[name] = Strike(plan, entry, self._device)
+            ready.ranges[name] = Range.of(entry.site.bit_width, entry.site.signed)
+            self._attached[name] = entry.site
+            for disabled, glob in self._switched:
+                if fits(glob, name):
+                    self._disabled = self._disabled | {name} if disabled else self._disabled - {name}
+        idle = frozenset(name for name in plan.names if plan.idle(name))
+        self._ready = self._prepared[id(plan)] = ready._replace(plan=plan, idle=idle)
+        self._go_live()
+
     def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = False) -> Tensor:
         """The values of an active site with this forward's faults.
 
         That is the very same tensor where there can be none, or, overwritten, where `unheld` says that only the caller
         holds it.
         """
+        self.clock.runs.check_recomputed(name)
         strike, integers = self._live[name], self._ready.ranges[name]
         rules = (self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
         unheld = unheld and self._observe is None  # who observes sees the values before, too
@@ -357,12 +423,14 @@ class SiteHook:
         value = output.value if is_quant_tensor else output
         if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
             return None
+        name = self._name
         if self._batched:
-            self._injection.saw(self._name, value)
-        if not self._injection.active(self._name):
+            name = self._injection.run(name)
+            self._injection.saw(name, value)
+        if not self._injection.active(name):
             return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
-        faulty = self._injection.strike(self._name, value, scale, zero_point, unheld)
+        faulty = self._injection.strike(name, value, scale, zero_point, unheld)
         if faulty is value:  # without faults, or struck in place
             return None
         if not is_quant_tensor:

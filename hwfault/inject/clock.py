@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.inject.inputs import Axes, samples_in
+from hwfault.inject.runs import Runs, in_backward
 from hwfault.plan.batch_axes import PLAIN, BatchAxis
 from hwfault.plan.processes import Refresh
 
@@ -33,6 +34,7 @@ class Clock:
         self.batch_axis: Axes = 0
         self.batch: int | None = None
         """How many samples the inputs of the present forward hold; None outside of one, and where they do not tell."""
+        self.runs = Runs()
         self.rank, self.world = 0, 1
         self.no_forward: Callable[[nn.Module], bool] | None = None
         self._paused = False
@@ -48,11 +50,13 @@ class Clock:
 
     def tick(self, model: nn.Module, args: Any = (), kwargs: dict[str, Any] | None = None) -> None:
         """Begins a forward: a pre-hook, so that a recomputation in the backward pass sees the same numbers."""
+        self.runs.begin()
         self.batch = None
-        if self._paused or _in_backward():  # the whole model is recomputed: the numbers are those of the forward before
+        if self._paused or in_backward():  # the whole model is recomputed: the numbers are those of the forward before
             return
         if self.no_forward is not None and self.no_forward(model):
             return
+        self.runs.count_forward()
         self._training, self._numbers, self._seen, self._counted = model.training, {}, False, 0
         self._first = self._next[self._training].clone()
         self._step = self._zero
@@ -65,9 +69,10 @@ class Clock:
             self._seen = True
             self._count(self.batch)
 
-    def ended(self, *_: Any) -> None:
+    def ended(self, _model: nn.Module, _args: Any, output: Any) -> None:
         """Ends a forward: a hook. What runs outside of one, as a part of the model on its own, may have any batch."""
         self.batch = None
+        self.runs.end(output)
 
     def check(self, samples: int, shape: tuple[int, ...], batch: BatchAxis | None, name: str) -> None:
         """Raises PlanError unless a site has as many samples as the inputs of this forward."""
@@ -213,8 +218,3 @@ def _checked(number: int, what: str = "sample number") -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
         raise HwfaultError(f"the {what} is {number!r}, expected an integer from 0 to 2^63 - 1")
     return number
-
-
-def _in_backward() -> bool:
-    """Whether autograd is running a backward pass in this thread, as it is while a checkpoint is recomputed."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

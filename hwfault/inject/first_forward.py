@@ -21,6 +21,7 @@ from hwfault.inject.inputs import Axes, samples_in, tensors_in
 from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan
 from hwfault.plan.batch_axes import PLAIN, BatchAxis
+from hwfault.stream.names import first_run
 
 _MOVES = {
     *("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "adjoint", "flatten"),
@@ -55,7 +56,8 @@ def watch_first_forward(model: nn.Module, plan: FaultPlan, axes: Axes) -> list["
     if plan.stream is not None or not taken:
         return []
     proxies, layers = dict(quantizers(model)), accumulator_layers(model)
-    watched = {name: proxies[name] if name in proxies else layers[name] for name in taken}
+    firsts = dict.fromkeys(map(first_run, taken))
+    watched = {name: proxies[name] if name in proxies else layers[name] for name in firsts}
     return [FirstForward(model, watched, list(proxies.values()), axes)]
 
 

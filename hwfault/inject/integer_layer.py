@@ -6,7 +6,7 @@ y = faults(acc) * (s_x * s_w) + bias
 
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from brevitas.function.ops_ste import round_ste
@@ -20,6 +20,7 @@ from hwfault.inject.array_op import accumulate
 from hwfault.inject.exporting import refuse_export
 from hwfault.plan import Site
 from hwfault.plan.processes import ArrayPlan
+from hwfault.stream.names import first_run
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
@@ -55,8 +56,12 @@ KnownScale = Callable[[nn.Module], tuple[Tensor, Tensor]]
 
 
 class Striker(Protocol):
-    """What an injection does to the accumulators of a layer, as long as it is active there."""
+    """What an injection does to the accumulators of a layer, as long as it is active there.
 
+    `run` counts the runs of a layer, and tells the name of the site that the present one is.
+    """
+
+    def run(self, first: str) -> str: ...
     def active(self, name: str) -> bool: ...
     def adds(self, name: str) -> Adds: ...
     def add_up(self, name: str, acc: Tensor, x: Tensor, w: Tensor, walk: list[int], groups: int) -> Tensor: ...
@@ -82,8 +87,15 @@ class Scale:
             self.latest = output.scale if isinstance(output, IntQuantTensor) else self._known_scale(proxy)[0]
 
 
-Entry = tuple[Striker, Scale | None]
-"""What strikes a layer, and the quantizer that its inputs come from, if they do not bring a scale along."""
+class Entry(NamedTuple):
+    """What strikes one run of a layer, the name of that site, and the quantizer that its inputs come from there.
+
+    Without one they bring a scale along.
+    """
+
+    striker: Striker
+    name: str
+    scale: Scale | None
 
 
 class IntegerLayer:
@@ -95,6 +107,8 @@ class IntegerLayer:
         self._weights = Scale(layer.weight_quant, known_scale)
         self._handle = layer.weight_quant.register_forward_hook(self._weights)
         self._strikers: list[Entry] = []
+        self._present: list[Entry] = []
+        """Those of the run that the layer is in."""
         self._checked = False
         self._arithmetic: Arithmetic | None = None
         layer.inner_forward_impl = self
@@ -130,6 +144,8 @@ class IntegerLayer:
             del self.layer.inner_forward_impl
 
     def __call__(self, x: Any, weight: Any, bias: Any = None) -> Any:
+        runs = {id(entry.striker): entry.striker.run(self.name) for entry in self._each_striker()}
+        self._present = [entry for entry in self._strikers if runs[id(entry.striker)] == entry.name]
         switched_off = not all(
             scale.proxy.is_quant_enabled for scale in self._scales()
         )  # as Brevitas' calibration does
@@ -156,11 +172,16 @@ class IntegerLayer:
         added: Tensor = getattr(bias, "value", bias)
         return out + (added if self.linear else added.reshape(-1, *[1] * (out.dim() - 2)))
 
-    def _active(self) -> list[Striker]:
-        return [striker for striker, _ in self._strikers if striker.active(self.name)]
+    def _each_striker(self) -> list[Entry]:
+        """One entry of each striker."""
+        return list({id(entry.striker): entry for entry in self._strikers}.values())
+
+    def _active(self) -> list[Entry]:
+        """What strikes the present run."""
+        return [entry for entry in self._present if entry.striker.active(entry.name)]
 
     def _scales(self) -> list[Scale]:
-        return [self._weights, *(scale for _, scale in self._strikers if scale is not None)]
+        return [self._weights, *(entry.scale for entry in self._present if entry.scale is not None)]
 
     @property
     def struck(self) -> bool:
@@ -176,7 +197,7 @@ class IntegerLayer:
         return type(self.layer).inner_forward_impl(self.layer, x, weight, bias)
 
     def _input_scale(self, x: Any) -> Tensor:
-        source = self._strikers[0][1]
+        source = self._active()[0].scale
         scale = x.scale if isinstance(x, IntQuantTensor) else source.latest if source else None
         if scale is None or scale.numel() != 1:
             raise PlanError(
@@ -201,12 +222,12 @@ class IntegerLayer:
 
     def adds_in_double(self) -> bool:
         """Whether what strikes asks for sums in float64."""
-        return any(striker.adds(self.name).array.arithmetic == "float64" for striker in self._active())
+        return any(entry.striker.adds(entry.name).array.arithmetic == "float64" for entry in self._active())
 
     def struck_sums(self, acc: Tensor, x: Tensor, w: Tensor, walk: list[int]) -> Tensor:
         """The accumulators as what strikes leaves them; x and w are the layer's integers."""
-        for striker in self._active():
-            acc = striker.add_up(self.name, acc, x, w, walk, getattr(self.layer, "groups", 1))
+        for entry in self._active():
+            acc = entry.striker.add_up(entry.name, acc, x, w, walk, getattr(self.layer, "groups", 1))
         return acc
 
     def scale_of_weights(self, weight: Tensor) -> Tensor:
@@ -279,7 +300,7 @@ def _padded(layer: Any, x: Tensor, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 
 class Attached:
-    """One injection's strike on a layer; `remove` takes it away again."""
+    """One injection's strike on a run of a layer; `remove` takes it away again."""
 
     def __init__(
         self,
@@ -289,10 +310,10 @@ class Attached:
         source: nn.Module | None,
         known_scale: KnownScale,
     ) -> None:
-        self._integer = IntegerLayer.of(name, layer, known_scale)
+        self._integer = IntegerLayer.of(first_run(name), layer, known_scale)
         scale = None if source is None else Scale(source, known_scale)
         self._handle = None if scale is None else scale.proxy.register_forward_hook(scale)
-        self._entry: Entry = (striker, scale)
+        self._entry = Entry(striker, name, scale)
         self._integer.add(self._entry)
         _forget_compiled()
 

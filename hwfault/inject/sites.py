@@ -19,6 +19,7 @@ from hwfault.inject.inputs import Axes, Example, Inputs
 from hwfault.inject.marks import Runs
 from hwfault.plan import BatchAxis, FaultPlan, Site, SiteList
 from hwfault.profiles.selectors import SiteKind
+from hwfault.stream.names import MARK, run_name, split_run
 
 
 def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0) -> SiteList:
@@ -28,9 +29,11 @@ def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0
     batch, of any size; a tuple or dict where the model takes several) the model is run in evaluation mode, without
     gradients: shapes of activations, those of one sample, are known then, and along which axis the samples of each
     site lie, with how many rows for each. `batch_axis` is that of the inputs: one for all, or one for each tensor
-    (None: it holds no batch). What does not fit the rule is no site but among the `obstacles`. Then the accumulators
-    (`features.0.accumulator`) follow, for only a forward shows whose integers a layer adds up.
-    Raises PlanError for a quantizer that is not an integer quantizer with one scale a tensor or channel.
+    (None: it holds no batch). What does not fit the rule is no site but among the `obstacles`. So is known how often
+    the quantizer of an activation runs, each run a site of its own (`relu.act_quant`, `relu.act_quant#1`, ...). Then
+    the accumulators (`features.0.accumulator`) follow, for only a forward shows whose integers a layer adds up.
+    Raises PlanError for a quantizer that is not an integer quantizer with one scale a tensor or channel, and for a
+    module whose path holds "#".
     """
     found = known_quantizers(model)
     if example is None:
@@ -40,21 +43,40 @@ def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0
     inputs = Inputs.of(example, batch_axis).to(on)
     shapes, axes = _runs_of(network, inputs, found)
     obstacles: dict[str, str] = {}
-    for name in [name for name in found if name in axes]:
-        site = _on_its_axis(found[name].site, shapes[name], axes[name])
-        if isinstance(site, str):
-            obstacles[name] = site
-        else:
-            found[name] = found[name]._replace(site=site)
-    listed = [quantizer.site for name, quantizer in found.items() if name not in obstacles]
+    listed: list[Site] = []
+    for name, quantizer in found.items():
+        for site in _runs(quantizer.site, len(axes.get(name, []))):
+            _add(site, shapes, axes, listed, obstacles)
     sums, without = accumulators(network, inputs, found)
-    for name, site in [(site.name, site) for site in sums]:
-        placed = _on_its_axis(site, shapes[name], axes[name])
-        if isinstance(placed, str):
-            obstacles[name] = placed
-        else:
-            listed.append(placed)
+    for site in sums:
+        _add(site, shapes, axes, listed, obstacles)
     return SiteList(listed, obstacles | without)
+
+
+def _add(
+    site: Site,
+    shapes: Mapping[str, Sequence[tuple[int, ...]]],
+    axes: Mapping[str, Sequence[BatchAxis | str]],
+    listed: list[Site],
+    obstacles: dict[str, str],
+) -> None:
+    """Adds a site with the shape and the batch axis that it has in its run, or notes why it is none."""
+    first, run = split_run(site.name)
+    if first not in axes:  # a parameter, or what did not run on the example
+        listed.append(site)
+        return
+    placed = _on_its_axis(site, shapes[first][run], axes[first][run])
+    if isinstance(placed, str):
+        obstacles[site.name] = placed
+    else:
+        listed.append(placed)
+
+
+def _runs(site: Site, runs: int) -> list[Site]:
+    """The sites that the runs of a quantizer are; a parameter is one however often it is read."""
+    if runs < 2 or not site.batched:
+        return [site]
+    return [site.model_copy(update={"name": run_name(site.name, run), "runs": runs}) for run in range(runs)]
 
 
 def _runs_of(
@@ -93,15 +115,11 @@ def _show(note: Callable[[str, Tensor], None], name: str, _proxy: nn.Module, _ar
         note(name, value)
 
 
-def _on_its_axis(site: Site, shapes: Sequence[tuple[int, ...]], axes: Sequence[BatchAxis | str]) -> Site | str:
+def _on_its_axis(site: Site, shape: tuple[int, ...], axis: BatchAxis | str) -> Site | str:
     """The site with the shape of one sample and its batch axis, or why it is none."""
-    if wrong := next((axis for axis in axes if isinstance(axis, str)), None):
-        return f"the samples of {site.name!r} cannot be told apart: {wrong}"
-    each = {axis for axis in axes if isinstance(axis, BatchAxis)}
-    if len(each) > 1:
-        return f"the samples of {site.name!r} lie in several ways, run by run: {'; '.join(map(str, each))}"
-    batch = each.pop()
-    return site.model_copy(update={"shape": batch.sample_shape(shapes[-1]), "batch": None if batch.plain else batch})
+    if isinstance(axis, str):
+        return f"the samples of {site.name!r} cannot be told apart: {axis}"
+    return site.model_copy(update={"shape": axis.sample_shape(shape), "batch": None if axis.plain else axis})
 
 
 def known_quantizers(model: nn.Module) -> dict[str, Quantizer]:
@@ -128,6 +146,7 @@ def quantizers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 "so their integers cannot be struck; expected layers without recurrence, or build it from such layers"
             )
         if _kind(name, module) is not None and module.is_quant_enabled:
+            _check_path(name)
             yield name, module
 
 
@@ -140,6 +159,15 @@ def unwrap(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def _check_path(name: str) -> None:
+    """Raises PlanError for a name that would be that of a run of another site."""
+    if MARK in name:
+        raise PlanError(
+            f"the path of the quantizer {name!r} holds {MARK!r}, which stands before the number of a run "
+            f"(`q{MARK}1` is the second run of `q`); expected another name: rename the module"
+        )
 
 
 def _kind(name: str, module: nn.Module) -> SiteKind | None:

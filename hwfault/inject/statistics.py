@@ -16,6 +16,7 @@ from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
 from hwfault.plan import FaultPlan, Site
 from hwfault.profiles.records import Record
+from hwfault.stream.names import first_run
 
 _FORMAT = "hwfault-statistics/1"
 _LARGEST = 1 << 28
@@ -100,9 +101,15 @@ class Statistics:
         self._sums: dict[str, _Sums] = {}
 
     def __call__(self, name: str, before: Tensor, after: Tensor, scale: Tensor, zero_point: Tensor) -> None:
-        """Adds one run of a site; raises PlanError for a site that was not named."""
+        """Adds one run of a site; raises PlanError for a site that was not named.
+
+        A further run of a quantizer, which only a forward shows where the sites were listed without an example, is a
+        site of its own from then on.
+        """
         if name not in self._formats:
-            raise PlanError(f"statistics of the site {name!r} were not asked for: {nearest(name, self._formats)}")
+            if first_run(name) not in self._formats:
+                raise PlanError(f"statistics of the site {name!r} were not asked for: {nearest(name, self._formats)}")
+            self._formats[name] = self._formats[first_run(name)]
         with torch.inference_mode(False), torch.no_grad():  # sums made in inference mode could not be added to later
             if name not in self._sums:
                 self._sums[name] = _Sums(self._formats[name], before.device)

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -23,8 +22,9 @@ from hwfault.profiles.holding import pattern_note
 from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
 from hwfault.profiles.profile import Profile
 from hwfault.profiles.records import Record
-from hwfault.profiles.selectors import Select, chosen
+from hwfault.profiles.selectors import Select, chosen, names_accumulators, names_of
 from hwfault.stream.check import check_seed
+from hwfault.stream.names import fits
 from hwfault.stream.tables import Table, accepts, check_probability, encode_table, site_number, size_table
 
 _LARGEST_PLAN = 1 << 28
@@ -72,15 +72,20 @@ class FaultPlan(Record):
     def _by_name(self) -> dict[str, SitePlan]:
         return {entry.site.name: entry for entry in self.sites}
 
+    @cached_property
+    def _by_alias(self) -> dict[str, SitePlan]:
+        return {alias: entry for entry in self.sites for alias in entry.site.aliases or ()}
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._by_name)
 
     def at(self, name: str) -> SitePlan:
-        """The plan of one site; raises PlanError if the plan has none of this name."""
-        if name not in self._by_name:
-            raise PlanError(f"the plan has no site {name!r}: {nearest(name, self.names)}")
-        return self._by_name[name]
+        """The plan of one site, by its name or an alias; raises PlanError if the plan has none of this name."""
+        entry = self._by_name.get(name) or self._by_alias.get(name)
+        if entry is None:
+            raise PlanError(f"the plan has no site {name!r}: {nearest(name, [*self.names, *self._by_alias])}")
+        return entry
 
     def steps(self, name: str) -> tuple[Step, ...]:
         """What engines do at a site, one after the other."""
@@ -304,11 +309,11 @@ def _integers(bits: int, fault: Law) -> dict[str, Any]:
 
 def _why_none(sites: Sequence[Site], selector: Select) -> str:
     """What a selector that matches nothing may have meant."""
-    meant = selector.kind == "accumulator" or selector.name.endswith("accumulator")
-    if not meant or any(site.kind == "accumulator" and fnmatchcase(site.name, selector.name) for site in sites):
+    meant = selector.kind == "accumulator" or names_accumulators(selector.name)
+    if not meant or any(site.kind == "accumulator" and fits(selector.name, site.name) for site in sites):
         return nearest(selector.name, [site.name for site in sites])
     obstacles = getattr(sites, "obstacles", {})
-    found = [f"{name}: {text}" for name, text in obstacles.items() if fnmatchcase(name, selector.name)]
+    found = [f"{name}: {text}" for name, text in obstacles.items() if fits(selector.name, name)]
     if found:
         return "; ".join(found)
     if any(site.kind == "accumulator" for site in sites):
@@ -320,7 +325,7 @@ def _why_none(sites: Sequence[Site], selector: Select) -> str:
 
 
 def _check_numbers(sites: Sequence[SitePlan]) -> None:
-    names = [entry.site.name for entry in sites]
+    names = [name for entry in sites for name in names_of(entry.site)]
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
         raise ValueError(f"the site {twice!r} is listed twice, expected one entry for each site")
     keys: set[int] = set()

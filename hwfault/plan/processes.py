@@ -45,6 +45,10 @@ class Site(Record):
 
     An accumulator has more: `worst_case` (the bits that its largest sum needs), `weights` (the shape of its layer's),
     and `source`, the site whose integers feed the layer (None: they come with a scale of their own).
+
+    `runs` says how many times the quantizer or layer of an activation, input or accumulator runs in one forward of the
+    example, which are as many sites: `q`, `q#1`, ... (hwfault.stream.names). None is once, or, as long as there is no
+    shape, not known. `aliases` are the names under which other layers read the same words of a parameter.
     """
 
     name: str
@@ -57,6 +61,8 @@ class Site(Record):
     weights: tuple[int, ...] | None = None
     worst_case: int | None = None
     batch: BatchAxis | None = None
+    runs: Annotated[int, Field(ge=2, le=1 << 16)] | None = None
+    aliases: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
     @field_validator("batch")
     @classmethod
@@ -88,6 +94,11 @@ class Site(Record):
         """How many words a sample has, None as long as the shape is not known."""
         return None if self.shape is None else math.prod(self.shape)
 
+    @property
+    def known_runs(self) -> int | None:
+        """How many times its quantizer or layer runs in one forward; None as long as no example has shown it."""
+        return self.runs or (None if self.shape is None else 1)
+
 
 def _fits(batch: BatchAxis, shape: tuple[int, ...]) -> bool:
     """Whether a sample's shape has the rows that the batch axis says."""
@@ -97,11 +108,20 @@ def _fits(batch: BatchAxis, shape: tuple[int, ...]) -> bool:
 
 
 class SiteList(list[Site]):
-    """Sites, and `obstacles`: why the accumulators of other layers are none, by the name that they would have."""
+    """Sites, and `obstacles`: why the accumulators of other layers are none, by the name that they would have.
 
-    def __init__(self, sites: Iterable[Site], obstacles: Mapping[str, str] | None = None) -> None:
+    `notes` say, by the name of a site, what is worth knowing of it, as why one parameter is two memories.
+    """
+
+    def __init__(
+        self,
+        sites: Iterable[Site],
+        obstacles: Mapping[str, str] | None = None,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(sites)
         self.obstacles = dict(obstacles or {})
+        self.notes = dict(notes or {})
 
 
 class ArrayPlan(Record):

@@ -8,6 +8,7 @@ from pydantic import StrictInt, field_validator
 
 from hwfault.errors import ModelError
 from hwfault.profiles.records import Record
+from hwfault.stream.names import first_run, fits
 from hwfault.stream.tables import check_probability
 
 SiteKind = Literal["activation", "input", "weight", "bias", "accumulator"]
@@ -28,11 +29,23 @@ class SiteLike(Protocol):
 AnySite = TypeVar("AnySite", bound=SiteLike)
 
 
+def names_of(site: SiteLike) -> tuple[str, ...]:
+    """A site's own name, and its aliases: those under which the same memory is read as well."""
+    return (site.name, *(getattr(site, "aliases", None) or ()))
+
+
+def names_accumulators(glob: str) -> bool:
+    """Whether a glob on names speaks of accumulators: all runs of one, or a single one."""
+    return first_run(glob).rstrip("*").endswith("accumulator")
+
+
 class Select(Record):
     """Sites whose name matches the glob `name`, of one `kind` and `layer` type (a glob too) where these are given.
 
-    Accumulators are chosen only by their kind, or by a name that ends in "accumulator". Of the sites that match,
-    `index` chooses one or several by their place in the network's order: 0 is the first, -1 the last.
+    A name without wildcards chooses one run of a quantizer or layer (`q`, or `q#1`), all else chooses every run; the
+    aliases of a site are as good as its name. Accumulators are chosen only by their kind, or by a name that ends in
+    "accumulator". Of what matches, `index` chooses one or several by their place in the network's order: 0 is the
+    first, -1 the last, and the runs of one quantizer or layer have one place together.
     """
 
     name: str = "*"
@@ -55,24 +68,29 @@ class Select(Record):
         found = [place for place, site in enumerate(sites) if self.matches(site)]
         if self.index is None or not found:
             return found
+        # runs are together one, so that an index means the same with an example, which shows them, and without one
+        together: dict[str, list[int]] = {}
+        for place in found:
+            together.setdefault(first_run(sites[place].name), []).append(place)
+        groups = list(together.values())
         wanted = self.index if isinstance(self.index, tuple) else (self.index,)
-        if beyond := [i for i in wanted if not -len(found) <= i < len(found)]:
+        if beyond := [i for i in wanted if not -len(groups) <= i < len(groups)]:
             raise ModelError(
-                f"the selector {str(self)!r} wants number {beyond[0]} of {len(found)} sites that match, expected an "
-                f"index from 0 to {len(found) - 1}, or from -{len(found)} to -1 to count from the end"
+                f"the selector {str(self)!r} wants number {beyond[0]} of {len(groups)} sites that match, expected an "
+                f"index from 0 to {len(groups) - 1}, or from -{len(groups)} to -1 to count from the end"
             )
-        return sorted({found[i] for i in wanted})
+        return sorted({place for i in wanted for place in groups[i]})
 
     def matches(self, site: SiteLike) -> bool:
         """Whether name, kind and layer of a site are those selected, whatever the index."""
         return (
-            fnmatchcase(site.name, self.name)
+            any(fits(self.name, name) for name in names_of(site))
             and (site.kind == self.kind or (self.kind is None and self._fits_any(site)))
             and (self.layer is None or fnmatchcase(site.layer, self.layer))
         )
 
     def _fits_any(self, site: SiteLike) -> bool:
-        return site.kind != "accumulator" or self.name.endswith("accumulator")
+        return site.kind != "accumulator" or names_accumulators(self.name)
 
     def __str__(self) -> str:
         given = {"kind": self.kind, "layer": self.layer, "index": self.index}

@@ -38,7 +38,10 @@ EXPECTED = {  # products, largest input and largest weight: 18 * 128 * 8 needs 1
         ("6", 9, (5,), "5.act_quant", (5, 8)),
     ],
     "asymmetric": [("2", 17, (5,), "0.act_quant", (5, 72))],
-    "twice": [("again", 11, (8,), "relu.act_quant", (8, 8))],
+    "twice": [
+        ("again", 11, (8,), "relu.act_quant", (8, 8)),
+        ("again#1", 11, (8,), "relu.act_quant#1", (8, 8)),
+    ],
     "residual": [
         ("left", 13, (2, 6, 6), "stem.act_quant", (2, 2, 3, 3)),
         ("right", 9, (2, 6, 6), "stem.act_quant", (2, 2, 1, 1)),

@@ -1,6 +1,7 @@
 """Training under faults: gradients as the rule says, and master weights that no fault ever touches."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ class Replaced:
 
     def __init__(self, model, seen, straight_through):
         self.after = {name: iter(seen.of(name)) for name in {call.name for call in seen}}
-        self.straight_through = straight_through
+        self.straight_through, self.runs = straight_through, Counter()
         self.handles = [
             proxy.register_forward_hook(lambda _m, _a, out, name=name: self._replace(name, out))
             for name, proxy in quantizers(model)
@@ -37,7 +38,8 @@ class Replaced:
         value = getattr(out, "value", out)
         if value.dim() == 0:
             return None
-        call = next(self.after[name])
+        self.runs[name] += "act" in name or "input" in name
+        call = next(self.after[name if self.runs[name] < 2 else f"{name}#{self.runs[name] - 1}"])
         assert same_bits(call.before, value)
         mask = call.before != call.after
         if self.straight_through:
