@@ -29,6 +29,7 @@ from hwfault.graph.sites import GraphSites, graph_sites
 from hwfault.graph.strip import UNDO, how_to_undo
 from hwfault.graph.sums import Sums
 from hwfault.plan import FaultPlan, Site
+from hwfault.stream.names import first_run, split_run
 
 _ZERO = f"{DOMAIN}_zero_point"
 _KEPT = f"{DOMAIN}_kept"
@@ -83,10 +84,27 @@ def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequen
     plan.check_fits(
         [*stubs, *(place.site for place in places), *(plan.at(s.site.name).site for s in sums)], "the graph"
     )
+    _check_runs([*(place.site for place in found.places), *(entry.site for entry in found.sums)], plan)
     constants = Constants(model)
     for place in places:
         _check_words(place, plan.at(place.site.name).site, constants)
     return places
+
+
+def _check_runs(sites: Sequence[Site], plan: FaultPlan) -> None:
+    """Raises PlanError if a quantizer or layer runs more often in the graph than the plan knows."""
+    known = {first_run(entry.site.name): entry.site.known_runs for entry in plan.sites}
+    for site in sites:
+        first, run = split_run(site.name)
+        if first not in known or not site.batched or run == 0 or site.name in plan.names:
+            continue
+        runs = known[first]
+        if runs is None or run >= runs:
+            told = "no example has shown how often it runs" if runs is None else f"{runs} are known to the plan"
+            raise PlanError(
+                f"the graph has the run {site.name!r} of the site {first!r}, but {told}; resolve the faults against "
+                "the sites of this graph, or of the network with an example, as in resolve(sites(model, example), ...)"
+            )
 
 
 def _check_words(place: Place, planned: Site, constants: Constants) -> None:

@@ -18,7 +18,7 @@ from brevitas.quant.fixed_point import Int8WeightPerChannelFixedPoint
 from torch import Tensor, nn
 
 from hwfault.inject import sites
-from hwfault.plan import resolve
+from hwfault.plan import Site, resolve
 from hwfault.profiles.models import BitFlips, Clusters, WordFaults
 from hwfault.train.networks import FixedPointActivation, FixedPointWeight
 from hwfault.train.networks import build as build_named
@@ -240,4 +240,10 @@ def plan(name: str):
     """A plan that strikes every site, some with several processes."""
     kinds = {site.kind for site in sites(network(name))}
     faults = [fault for fault in FAULTS if all(s.kind in (None, *kinds) for s in fault.sites)]
-    return resolve(sites(network(name)), faults)
+    return resolve(listed(name), faults)
+
+
+def listed(name: str) -> list[Site]:
+    """The sites of a network but its accumulators, as they are without an example unless a quantizer runs twice."""
+    shown = [site for site in sites(network(name), batch(name)) if site.kind != "accumulator"]
+    return shown if any(site.runs for site in shown) else sites(network(name))

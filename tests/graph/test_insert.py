@@ -22,7 +22,7 @@ from hwfault.inject import inject, sites
 from hwfault.plan import Site, resolve
 from hwfault.profiles.models import BitFlips, Clusters, WordFaults
 
-from .networks import ALL, batch, fresh, network, plan
+from .networks import ALL, batch, fresh, listed, network, plan
 from .ops import QONNX, assert_same
 from .running import (
     by_onnxruntime,
@@ -161,7 +161,7 @@ def test_export_with_a_plan_is_export_and_insertion():
 
 @pytest.mark.parametrize("name", ["digits_cnn", "twice", "binary", "formats"])
 def test_a_plan_of_probability_0_changes_nothing(name):
-    graph = insert_faults(clean(name), resolve(sites(network(name)), [BitFlips(probability=0.0)]))
+    graph = insert_faults(clean(name), resolve(listed(name), [BitFlips(probability=0.0)]))
     x = batch(name)
     assert len(fault_nodes(graph)) == sum(node.op_type in ("Quant", "BipolarQuant") for node in clean(name).graph.node)
     assert_same(by_onnxruntime(graph, x, seed=3), by_pytorch(network(name), x))
@@ -179,8 +179,8 @@ def test_a_plan_without_sites_strikes_nothing():
 def test_each_site_alone(name):
     """One site at a time, inputs, weights, biases and outputs: the graph has its faults and no others."""
     x = batch(name, 5, seed=2)
-    for site in sites(network(name)):
-        one = resolve(sites(network(name)), [WordFaults(probability=0.5, sites=site.name)])
+    for site in listed(name):
+        one = resolve(listed(name), [WordFaults(probability=0.5, sites=site.name)])
         graph = insert_faults(clean(name), one)
         assert {entry.site for entry in fault_nodes(graph)} == {site.name}
         with inject(network(name), one, seed=4):
@@ -200,7 +200,7 @@ def test_several_processes_on_one_site(name):
         WordFaults(probability=0.1, effect="full"),
     ]
     assert bits >= 1
-    many = resolve(sites(network(name)), faults)
+    many = resolve(listed(name), faults)
     graph, x = insert_faults(clean(name), many), batch(name, 3)
     assert plan_of(graph) == many
     assert all(len(many.at(entry.site).processes) == len(faults) for entry in fault_nodes(graph))
