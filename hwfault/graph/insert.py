@@ -70,7 +70,9 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
 
 def _name_runs(found: GraphSites) -> None:
     """Has nodes say which run of a quantizer or layer they are, also once those beside them have other names."""
-    for node, site in [(entry.node, entry.site) for entry in (*found.places, *found.sums)]:
+    named: list[tuple[NodeProto | None, Site]] = [(place.node, place.site) for place in found.places]
+    named += [(entry.node, entry.site) for entry in found.sums]
+    for node, site in named:
         if node is not None and site.runs is not None:
             set_metadata(node, {SITE: site.name})
 
