@@ -103,8 +103,10 @@ class Injection:
     (int64, one number for each sample of the input) names them one by one until set to None. Weights and biases have
     sample 0 in evaluation and the number of the step in training.
     Where `clock.world` processes share the samples out in turn these numbers are interleaved: see Clock.
-    What is recomputed in a backward pass (gradient checkpointing) has the numbers of the last forward: run it before
-    the next forward.
+    Each run of an activation's quantizer in a forward of the whole model, and of a layer that adds up, is a site of its
+    own (`q`, `q#1`, ...). Where neither an example nor a plan was given, the first forward that has such a run adds it
+    to `plan`, unless what strikes the other sites depends on it. What is recomputed in a backward pass (gradient
+    checkpointing) has the numbers of the last forward: more than one forward with gradients before it is an error.
     """
 
     def __init__(

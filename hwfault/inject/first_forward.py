@@ -53,7 +53,8 @@ _Lying = BatchAxis | _Gone
 def watch_first_forward(model: nn.Module, plan: FaultPlan, axes: Axes) -> list["FirstForward"]:
     """What watches the sites of a plan whose samples are taken to lie along axis 0; nothing where none are."""
     taken = [e.site.name for e in plan.sites if e.site.batched and e.site.batch is None]
-    if plan.stream is not None or not taken:
+    found = any(entry.site.batch is not None for entry in plan.sites)  # by an example
+    if found or not taken:
         return []
     proxies, layers = dict(quantizers(model)), accumulator_layers(model)
     firsts = dict.fromkeys(map(first_run, taken))

@@ -228,7 +228,8 @@ def _notes(faults: Sequence[FaultModel]) -> tuple[str, ...]:
 
 def needs_stream(sites: Iterable[Site]) -> Literal["1.1"] | None:
     """The version of the fault stream that sites need; None: version 1 is enough."""
-    return "1.1" if any(site.batch is not None for site in sites) else None
+    needed = any(site.batch is not None or site.runs is not None or site.aliases is not None for site in sites)
+    return "1.1" if needed else None
 
 
 def _scaled(faults: Sequence[FaultModel], factors: Sequence[float] | None) -> Iterator[tuple[int, FaultModel]]:
