@@ -1,8 +1,10 @@
 """What profiles and measured maps become in a plan: which sites, which cells, for which device."""
 
 import json
+import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -219,6 +221,22 @@ def test_transient_clusters_are_clusters_of_the_stream():
     (process,) = plan.at("a.weight").processes
     assert isinstance(process, Process)
     assert (process.kind, process.axis, len(process.sizes)) == ("cluster", "word", 3)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_a_share_of_clusters_strikes_that_share_of_the_cells(share):
+    """A cell flips if an odd number of events reach it, each of size s from one of the s cells before and on it."""
+    sizes, h = (0.7738095238, 0.1190476190, 0.0714285714, 0.0357142858), 4e-3
+    even = math.prod(1 - 2 * h * sum(sizes[offset:]) for offset in range(4))
+    p = share * (1 - even) / 2
+    words = 1 << 18
+    site = Site(name="w", kind="weight", bit_width=4, signed=False, shape=(words,))
+    fault = ProfileFaults(profile="mcu", at={"event_probability": h}, share=share)
+    (step,) = resolve([site], [fault]).steps("w")
+    codes = step.struck(np.zeros((1, words), np.uint32), 5, np.zeros(1, np.int64), False)
+    flips = sum(int((codes >> plane & 1).sum()) for plane in range(4))
+    # flips of one event come together, so that their number varies more than that of independent ones: 1.37 on average
+    assert abs(flips - 4 * words * p) < 5 * math.sqrt(4 * words * p * 2)
 
 
 def test_intermittent_profiles_keep_their_activity(tmp_path):

@@ -67,8 +67,11 @@ def test_differences_are_those_of_a_paired_t_test(pairs):
 
 def test_pairs_need_the_same_seeds():
     assert paired(trials(50), trials(40)).interval is None
-    with pytest.raises(HwfaultError, match="other fault seeds"):
-        paired(trials(1, 2), trials(1, 2, 3))
+    mine, shifted = (Trials(seeds=seeds, correct=(1, 2), samples=9) for seeds in ((1, 2), (2, 3)))
+    swapped = Trials(seeds=(2, 1), correct=(1, 2), samples=9)
+    for others in (trials(1, 2, 3), shifted, swapped):
+        with pytest.raises(HwfaultError, match="other fault seeds"):
+            paired(mine, others)
 
 
 def test_a_line_of_a_table_and_json():

@@ -22,6 +22,8 @@ from hwfault.profiles.mapping import FinnMvau, Linear, WeightStationary
 from hwfault.profiles.models import BitFlips, ProfileFaults
 from hwfault.profiles.protection import Protection
 
+from tests.inject.oracle import Seen, decoded
+
 from .networks import batch, network
 from .ops import assert_same
 from .running import by_qonnx, copied, tidied
@@ -151,17 +153,36 @@ def test_transient_patterns_that_a_protected_memory_cannot_draw(fault, text):
 
 
 def test_trials_tell_what_the_decoders_did():
+    """In batches of three, three and two: what a decoder in plain Python makes of every batch, added up."""
     x, y = batch("mlp", 8), torch.zeros(8, dtype=torch.int64)
-    due = CASES["parity map, due"]
-    trials = evaluate(network("mlp"), x, y, [due], seeds=range(3))
-    assert len(trials.protection) == 3
-    for seed, counts in zip(range(3), trials.protection, strict=True):
-        with torch.no_grad(), inject(network("mlp"), planned(due, "mlp", device=seed), seed=seed) as injection:
-            network("mlp")(x)
-        found = injection.protection_counts().values()
-        assert counts == ProtectionCounts(*map(sum, zip(*found, strict=True)))
-    assert trials.due == tuple(counts.detected > 0 for counts in trials.protection)
-    assert trials.summary()["detected"] == sum(counts.detected for counts in trials.protection)
+    parity = Protection(kind="parity", data_bits=16, on_detected="due")
+    drawn = ProfileFaults(**FLIPS, protection=parity, **EVERYWHERE)
+    for fault, p in ((drawn, 0.02), (CASES["parity map, due"], 0.0)):
+        trials = evaluate(network("mlp"), x, y, [fault], seeds=range(3), batch_size=3)
+        expected = [by_hand(fault, torch.split(x, 3), seed, p) for seed in range(3)]
+        assert trials.protection == tuple(expected)
+        assert trials.due == tuple(counts.detected > 0 for counts in expected)
+        assert trials.summary()["detected"] == sum(counts.detected for counts in expected) > 0
+
+
+def by_hand(fault, batches, seed, p):
+    """The counts of a trial: of its device, at the codes that each site held before the faults."""
+    plan, seen = planned(fault, "mlp", device=seed), Seen()
+    with torch.no_grad(), inject(network("mlp"), plan, seed=seed, observe=seen):
+        for part in batches:
+            network("mlp")(part)
+    ends = np.cumsum([len(part) for part in batches])
+    numbers = [range(end - len(part), end) for part, end in zip(batches, ends, strict=True)]
+    counts = [
+        decoded(plan, call, seed, samples, p)
+        for name in plan.names
+        for call, samples in zip(seen.of(name), numbers, strict=True)
+    ]
+    return ProtectionCounts(*map(sum, zip(*counts, strict=True)))
+
+
+def test_only_words_detected_under_due_are_a_due():
+    x, y = batch("mlp", 8), torch.zeros(8, dtype=torch.int64)
     zeroed = evaluate(network("mlp"), x, y, [CASES["secded map"]], seeds=range(3))
     assert zeroed.due == (False,) * 3, "words that read as zero are no DUE"
     assert evaluate(network("mlp"), x, y, [BitFlips(probability=0.1)], seeds=[1]).protection == ()

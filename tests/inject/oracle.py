@@ -10,6 +10,8 @@ from hwfault.codes import CodeFormat, decode, encode
 from hwfault.inject.sites import quantizers
 from hwfault.profiles.models import BitFlips, Clusters, WordFaults
 from hwfault.stream.reference import inject_codes
+from tests.stream import protection_oracle
+from tests.stream.programs import symmetric
 
 FAULTS = {
     "bits": [BitFlips(probability=0.03)],
@@ -112,3 +114,25 @@ def same_bits(one, other):
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return torch.equal(*(t.contiguous().view(kinds[t.element_size()]) for t in (one, other)))
+
+
+def decoded(plan, call, seed, samples, p=0.0):
+    """(corrected, detected, miscorrected) memory words of one run of a site whose only process is a protected memory.
+
+    Decoded bit by bit in plain Python; `p` is the probability of each cell to flip where the process is no map of
+    permanent cells. An activation has a memory for each sample, a parameter one.
+    """
+    site, (process,) = plan.at(call.name).site, plan.at(call.name).processes
+    fmt = CodeFormat(site.bit_width, site.signed)
+    codes = encode(call.before.numpy(), call.scale.numpy(), call.zero_point.numpy(), fmt)
+    rows, numbers = (codes.reshape(len(codes), -1), samples) if site.batched else (codes.reshape(1, -1), [0])
+    how = process.protection
+    memory = protection_oracle.Memory(how.kind, how.data_bits, process.slot, how.on_detected == "due")
+    masks = () if process.map is None else (process.map.word, process.map.and_mask, process.map.xor_mask)
+    faults = protection_oracle.Map(tuple(zip(*(column.tolist() for column in masks), strict=True)))
+    width = protection_oracle.shape(memory)[2]
+    drawn = [] if process.map is not None else [symmetric(process.site_number, [p] * width)]
+    counts = np.zeros(3, np.int64)
+    for row, number in zip(rows, numbers, strict=True):
+        counts += protection_oracle.protect(row.tolist(), memory, site.bit_width, drawn, seed, int(number), faults)[1]
+    return tuple(counts.tolist())

@@ -147,13 +147,15 @@ def test_every_layer_is_the_formula(name, case, double):
     np.testing.assert_allclose(plain, clean(model, x).numpy(), rtol=1e-5, atol=1e-5)  # what the layer means to compute
 
 
+# strided by 2, 5 x 7 needs even numbers of zeros on both axes, 4 x 7 an odd one on one, 6 x 8 on both
+@pytest.mark.parametrize("size", [(5, 7), (4, 7), (6, 8)])
 @pytest.mark.parametrize("padding", ["same", "valid", "strided same", "circular", "reflect"])
-def test_every_padding(padding):
+def test_every_padding(padding, size):
     options = {mode: {"padding": 1, "padding_mode": mode} for mode in ("circular", "reflect")}
     given = options.get(padding, {"padding": padding.split()[-1], "stride": 2 if "strided" in padding else 1})
     layer = qnn.QuantConv2d(2, 3, (3, 5), bias=False, weight_bit_width=4, **given)
     act = qnn.QuantIdentity(act_quant=Int8ActPerTensorFixedPoint)
-    model, x = nn.Sequential(act, layer), torch.randn(2, 2, 5, 7)
+    model, x = nn.Sequential(act, layer), torch.randn(2, 2, *size)
     model.train()(x)
     model.eval()
     assert_close(struck(model, idle(model, x), x), clean(model, x))
