@@ -155,18 +155,17 @@ def _at_place(
     """What was recorded and what was found at one run of a site in one batch, and where they differ."""
     values = numbered(tensors[place.tensor], place.layout)
     ours = expected.side(place.site, place.call, rows, values.shape)
-    if place.watched is None:
-        theirs = Side(place.site, [values, values, *expected.grid(place.site, place.call)])
-        nothing = np.zeros(theirs.before.shape, bool)
-        return ours, theirs, Differing(theirs.before != ours.before, nothing, nothing, nothing)
-    grid = place.watched.scale, place.watched.zero_point
-    for mine, recorded in zip(grid, expected.grid(place.site, place.call), strict=True):
+    for mine, recorded in zip(place.grid, expected.grid(place.site, place.call), strict=True):
         if not np.array_equal(mine.ravel(), recorded.ravel()):
             raise PlanError(
                 f"the graph has another scale or zero point at the site {place.site.name!r} than was recorded; "
                 "expected the graph of the bundle's network"
             )
-    theirs = Side(place.site, [*place.watched.values(tensors), *grid])
+    if place.watched is None:
+        theirs = Side(place.site, [values, values, *expected.grid(place.site, place.call)])
+        nothing = np.zeros(theirs.before.shape, bool)
+        return ours, theirs, Differing(theirs.before != ours.before, nothing, nothing, nothing)
+    theirs = Side(place.site, [*place.watched.values(tensors), *place.grid])
     return ours, theirs, differing(place.watched, ours, theirs, tensors, seed, first_sample)
 
 

@@ -26,6 +26,8 @@ class Place(NamedTuple):
     call: int
     tensor: str
     layout: Layout
+    grid: tuple[Array, Array]
+    """Scale and zero point that the graph has there."""
     watched: Watched | None
 
 
@@ -36,10 +38,12 @@ def places(graph: ModelProto, manifest: Manifest, plan: FaultPlan | None) -> lis
     found = list(_struck(graph, plan)) + list(_left_alone(graph, plan))
     calls: Counter[str] = Counter()
     out = []
-    for name, tensor, layout, watched in sorted(found, key=lambda entry: order.get(entry[1], -1)):
+    for own, tensor, *rest in sorted(found, key=lambda entry: order.get(entry[1], -1)):
+        name = own.name
         if name not in recorded:
             raise PlanError(f"the graph has the site {name!r}, of which the bundle has no record; export it anew")
-        out.append(Place(recorded[name].site, calls[name], tensor, layout, watched))
+        _check_same(recorded[name].site, own)
+        out.append(Place(recorded[name].site, calls[name], tensor, *rest))
         calls[name] += 1
     for name, entry in recorded.items():
         expected = 0 if plan is None and entry.site.kind == "accumulator" else entry.calls
@@ -51,18 +55,32 @@ def places(graph: ModelProto, manifest: Manifest, plan: FaultPlan | None) -> lis
     return out
 
 
-_Found = tuple[str, str, Layout, Watched | None]
+def _check_same(recorded: Site, own: Site) -> None:
+    """Raises PlanError unless the codes that were recorded are of the graph's format; positions may be others."""
+    if (recorded.kind, recorded.bit_width, recorded.signed) != (own.kind, own.bit_width, own.signed):
+        told = [f"{s.kind} of {s.bit_width} bits, {'signed' if s.signed else 'unsigned'}" for s in (recorded, own)]
+        raise PlanError(
+            f"the site {own.name!r} was recorded as {told[0]}, but the graph has there {told[1]}; expected the graph "
+            "of the bundle's network"
+        )
+
+
+_Found = tuple[Site, str, Layout, tuple[Array, Array], Watched | None]
 
 
 def _struck(graph: ModelProto, plan: FaultPlan | None) -> Iterator[_Found]:
-    for name, nodes in ({} if plan is None else watched_sites(graph, plan)).items():
-        yield from ((name, watched.node.before, watched.layout, watched) for watched in nodes)
+    if plan is None:
+        return
+    for name, nodes in watched_sites(graph, plan).items():
+        for watched in nodes:
+            grid = watched.scale, watched.zero_point
+            yield plan.at(name).site, watched.node.before, watched.layout, grid, watched
 
 
 def _left_alone(graph: ModelProto, plan: FaultPlan | None) -> Iterator[_Found]:
     for place in Places(graph, carries_faults=plan is not None).found:
         if plan is None or place.site.name not in plan.names:
-            yield place.site.name, place.tensor, place.layout, None
+            yield place.site, place.tensor, place.layout, (place.grid.scale, place.grid.zero_point), None
 
 
 class Engine:

@@ -192,6 +192,23 @@ def test_a_graph_with_another_weight_differs_there_first(mine):
     assert "First difference, in the clean run: the site 1.weight_quant (2 of 5), sample 0, word 3" in sentence(report)
 
 
+def test_the_first_of_two_differences_is_told_with_its_sample(tmp_path):
+    """In batches of two: samples 3 and 5 lie in the second and the third."""
+    folder = written(tmp_path / "b", batch_size=2)
+
+    def change(tensors):
+        codes = tensors["2.act_quant#0.codes"]
+        for sample, word in ((3, 7), (5, 1)):
+            codes[sample, word] ^= 1
+
+    with_tensors(folder, CLEAN, change)
+    run, first = check(opened(folder), which="clean").first
+    assert (first.site, first.sample, first.word) == ("2.act_quant", 3, 7)
+    assert int(first.recorded) == int(first.found) ^ 1
+    found = {site.name: site.codes_differ for site in run.sites}
+    assert found == {**dict.fromkeys(found, 0), "2.act_quant": 2}
+
+
 def test_a_record_of_other_faults_differs_as_faults(mine):
     """One struck word of the record loses its fault: the graph then has one too many."""
     struck = {}
@@ -272,6 +289,8 @@ WRONG = {
     "no codes": (CLEAN, _drop("1.weight_quant#0.codes"), "holds no tensor"),
     "text for codes": (CLEAN, _set("1.weight_quant#0.codes", lambda t: t.astype(np.float32)), "expected another type"),
     "too wide": (CLEAN, _set("1.weight_quant#0.codes", lambda t: t + 200), "holds no codes of 3 bits"),
+    "a bit too many": (CLEAN, _set("1.weight_quant#0.codes", lambda t: t | 8), "holds no codes of 3 bits"),
+    "a struck bit too many": (seed_file(1), _set("1.weight_quant#0.after", lambda t: t | 8), "no codes of 3 bits"),
     "one axis": (CLEAN, _set("1.weight_quant#0.codes", lambda t: t.ravel()), "holds no codes of 3 bits"),
     "fewer rows": (CLEAN, _set("0.act_quant#0.codes", lambda t: t[:2]), "has 2 rows, expected 6"),
     "fewer words": (CLEAN, _set("0.act_quant#0.codes", lambda t: t[:, :9]), "but 9 words of 6 samples were recorded"),

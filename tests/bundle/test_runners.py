@@ -19,6 +19,12 @@ from hwfault.bundle.check import check
 from hwfault.bundle.report import sentence
 from hwfault.codes import CodeFormat, integers
 from hwfault.errors import HwfaultError, PlanError
+from hwfault.inject import sites
+from hwfault.plan import resolve
+from hwfault.profiles.datapath import AccumulatorFormat
+from hwfault.profiles.faultmap import FaultMap, Kind
+from hwfault.profiles.models import BitFlips, MapFaults
+from tests.graph.networks import batch, network
 
 from . import engines
 from .bundles import SAMPLES, SEEDS, opened, written
@@ -114,6 +120,61 @@ def test_an_engine_that_tells_of_its_sites(whole, form):
     assert (first.kind, first.site, first.sample, first.word) == ("site", "2.act_quant", 3, 2 * 16 + 4)
     assert all(codes.found_before is None for codes in first.words)
     assert "2.act_quant (1 of 1), sample 3, word 36: code after the faults recorded" in sentence(report)
+
+
+def test_an_engine_tells_of_a_parameter_in_each_batch(tmp_path):
+    """Cells that come and go with the batch: a memory holds other codes in the second one."""
+    cells = np.arange(0, 20_000, 3)
+    path = tmp_path / "m.safetensors"
+    FaultMap.from_cells(5_000, 4, cells // 4, cells % 4, np.full(len(cells), Kind.FLIP)).save(path)
+    model, x = network("formats"), batch("formats", SAMPLES, 3)
+    name = "1.weight_quant"
+    faults = resolve(sites(model, x), [MapFaults(file=str(path), p_active=0.5, refresh="batch", sites=name)])
+    folder = written(tmp_path / "b", faults=faults, seeds=[1], batch_size=4)
+    bundle = opened(folder)
+    file, codes = bundle.tensors("seed-1.safetensors"), bundle.tensors("clean.safetensors")[f"{name}#0.codes"]
+    rows = np.repeat(codes, 2, axis=0)
+    rows.ravel()[file[f"{name}#0.at"]] = file[f"{name}#0.after"]
+    assert (rows[0] != rows[1]).any()
+
+    def runner(arrays, wrong=None):
+        number = int(arrays["hwfault_first_sample"]) // 4
+        answer = rows[number].copy()
+        if number == 1 and wrong is not None:
+            answer[wrong] ^= 1
+        return {"output": engines.emulated(arrays, folder), name: answer}
+
+    right = check(bundle, which="faulty", runner=runner)
+    assert right.verdict == "pass"
+    report = check(bundle, which="faulty", runner=partial(runner, wrong=5))
+    assert (report.verdict, report.runs[0].sites[0].codes_differ) == ("codes differ", 1)
+    assert (report.first[1].site, report.first[1].word, report.first[1].found) == (name, 5, rows[1, 5] ^ 1)
+
+
+def test_an_engine_whose_sums_have_more_bits_than_a_float32(tmp_path):
+    """One in the lowest of 32 bits, of words in which faults have set high ones."""
+    model, x = network("digits_cnn"), batch("digits_cnn", SAMPLES, 3)
+    wide = AccumulatorFormat(width=32, arithmetic="float64")
+    flips = BitFlips(probability=0.05, sites={"kind": "accumulator"})
+    faults = resolve(sites(model, x), [wide, flips])
+    folder = written(tmp_path / "b", "digits_cnn", faults=faults, seeds=[1], arithmetic="integer")
+    bundle = opened(folder)
+    name = bundle.manifest.sites[-1].site.name
+    file = bundle.tensors("seed-1.safetensors")
+    codes = file[f"{name}#0.before"].astype(np.uint32)
+    codes.ravel()[file[f"{name}#0.at"]] = file[f"{name}#0.after"]
+    whole = integers(codes, CodeFormat(32, True)).astype(np.int64)
+    sample, word = np.argwhere((abs(whole) > 1 << 26) & (whole % 2 == 0))[0]
+
+    def runner(arrays, more):
+        answer = whole.copy()
+        answer[sample, word] += more
+        return {"output": engines.emulated(arrays, folder), name: answer}
+
+    assert check(bundle, which="faulty", runner=partial(runner, more=0)).verdict == "pass"
+    report = check(bundle, which="faulty", runner=partial(runner, more=1))
+    assert (report.verdict, report.runs[0].sites[0].codes_differ) == ("codes differ", 1)
+    assert (report.first[1].sample, report.first[1].word) == (sample, word)
 
 
 def test_sites_in_other_shapes(tmp_path):
