@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, HwfaultError, ModelError
-from hwfault.plan import resolve
+from hwfault.plan import Site, resolve
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.layouts import Stored
 from hwfault.profiles.mapping import Linear
 from hwfault.profiles.models import MapFaults, ProfileFaults
-from tests.test_hardware import SITES, WEIGHTS, cells, map_of, saved, sram
+from hwfault.profiles.protection import Protection
+from tests.stream import protection_oracle as oracle
+from tests.test_hardware import SITES, SRAM, WEIGHTS, cells, map_of, saved, sram
 
 
 def every_cell(folder, bits, cells_of_it, kind=0):
@@ -59,6 +61,28 @@ def test_a_mapping_of_ones_own(tmp_path):
             expected |= {(word, bit, kind)} if kind is not None else set()
     assert cells(map_of(plan, "b.weight")) == expected
     assert len(expected) >= 2
+
+
+@pytest.mark.parametrize(("bits", "slot"), [(1, 1), (3, 4), (5, 8), (8, 8), (9, 16)])
+def test_padded_words_of_a_protected_memory(bits, slot):
+    """Lowest bit first: a memory word of 64 data bits holds 64 / slot code words, each in the low bits of its slot."""
+    words = 16 * 64 // slot
+    site = Site(name="w", kind="weight", bit_width=bits, signed=False, shape=(words,))
+    secded, padded = Protection(kind="secded", data_bits=64), Linear(row_bits=64, packing="padded")
+    fault = ProfileFaults(profile=SRAM, at={"operating_point": 0}, protection=secded, mapping=padded)
+    codes = np.random.default_rng(bits).integers(0, 1 << bits, (1, words), dtype=np.uint32)
+    changed = 0
+    for device in range(8):
+        plan = resolve([site], [fault], device=device)
+        (process,), (step,) = plan.at("w").processes, plan.steps("w")
+        masks = (process.map.word, process.map.and_mask, process.map.xor_mask)
+        rows = tuple(zip(*(column.tolist() for column in masks), strict=True))
+        assert process.map.words == 16 * 4, "16 memory words of 72 cells, in four sub-words each"
+        memory = oracle.Memory("secded", 64, slot)
+        expected, _ = oracle.protect(codes[0].tolist(), memory, bits, [], 0, 0, oracle.Map(rows))
+        assert step.struck(codes, 0, np.zeros(1, np.int64), False)[0].tolist() == expected
+        changed += expected != codes[0].tolist()
+    assert changed > 0, "several of a memory word's cells are faulty at once"
 
 
 def test_a_buffer_that_is_used_again(tmp_path):

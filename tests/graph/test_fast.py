@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from brevitas import nn as qnn
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto, helper
@@ -13,11 +14,15 @@ from hwfault.errors import GraphError
 from hwfault.graph.export import export
 from hwfault.graph.fast import _keeps_codes, only_to_run
 from hwfault.graph.session import run, session
-from hwfault.inject import sites
+from hwfault.inject import inject, sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips, ProfileFaults
 from hwfault.train import networks
+from hwfault.train.networks import FixedPointWeight
 from tests.benchmarks.cnv import cnv
+from tests.inject.oracle import Seen
+
+from .networks import Chain, signed
 
 FAULTS = {
     "transient": BitFlips(probability=0.02),
@@ -99,6 +104,52 @@ def test_what_is_known_is_computed_and_the_given_graph_stays():
             assert node.input[0] not in {tensor.name for tensor in one.graph.initializer}
     assert sum(node.op_type == "TransientFaults" for node in one.graph.node) == 9
     assert sum(node.op_type == "TransientFaults" for node in graph.graph.node) == 18
+
+
+def normalized(bits: int = 4) -> tuple[nn.Module, torch.Tensor]:
+    """A convolution with a bias before its BatchNorm; all numbers are short fractions, so that no order rounds."""
+    weights = {"weight_quant": FixedPointWeight, "weight_bit_width": bits}
+    model = Chain(signed(4), qnn.QuantConv2d(2, 3, 3, bias=True, **weights), nn.BatchNorm2d(3, eps=0.25)).eval()
+    conv, norm = model[1], model[2]
+    with torch.no_grad():
+        conv.weight.copy_(torch.linspace(-0.75, 0.75, 54).reshape(3, 2, 3, 3))
+        conv.bias.copy_(torch.tensor([0.5, -1.75, 3.0]))
+        norm.weight.copy_(torch.tensor([4.0, -2.0, 0.5]))
+        norm.bias.copy_(torch.tensor([0.25, 0.5, -1.0]))
+        norm.running_mean.copy_(torch.tensor([0.5, -0.25, 1.0]))
+        norm.running_var.fill_(0.75)  # with eps 1, whose root is exact
+    return model, torch.rand(2, 2, 6, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_a_bias_before_a_normalization_is_multiplied_too():
+    model, x = normalized()
+    seen = Seen()
+    plan = resolve(sites(model), [BitFlips(probability=0.05)])
+    graph = export(model, x[:1], plan=plan)
+    quick = only_to_run(graph)
+    assert not any(node.op_type == "BatchNormalization" for node in quick.graph.node)
+    with torch.no_grad(), inject(model, plan, seed=7, observe=seen):
+        model(x)
+    conv, norm = model[1], model[2]
+    # y = (conv(x) + bias - mean) gain + beta, from the faulty inputs and weights
+    sums = nn.functional.conv2d(*(seen.after[name].double() for name in ("0.act_quant", "1.weight_quant")))
+    per_channel = [t.detach().double()[:, None, None] for t in (conv.bias, norm.running_mean, norm.weight, norm.bias)]
+    bias, mean, gain, beta = per_channel
+    expected = ((sums + bias - mean) * gain + beta).float().numpy()
+    for one in (session(graph, threads=1), session(graph, threads=1, fast=True)):
+        assert np.array_equal(run(one, x.numpy(), seed=7)[0], expected)
+
+
+@pytest.mark.parametrize(("bits", "folded"), [(16, True), (28, False)])
+def test_weights_of_more_bits_than_a_float32_are_not_folded(bits, folded):
+    """Their faults put integers that a gain rounds otherwise, though the integers before them stay what they were."""
+    model, x = normalized(bits)
+    with torch.no_grad():
+        # integers of 25 bits that a float32 holds, since they are even
+        model[1].weight.copy_(torch.full_like(model[1].weight, -0.75))
+    graph = export(model, x[:1], plan=resolve(sites(model), [BitFlips(probability=0.05, sites="1.weight_quant")]))
+    kept = sum(node.op_type == "BatchNormalization" for node in only_to_run(graph).graph.node)
+    assert kept == (0 if folded else 1)
 
 
 def test_a_gain_of_zero_is_not_folded():

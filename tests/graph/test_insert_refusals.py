@@ -15,7 +15,7 @@ from hwfault.graph.qonnxgraph import set_metadata
 from hwfault.graph.sites import sites as graph_sites
 from hwfault.graph.struck import fault_nodes
 from hwfault.inject import sites
-from hwfault.plan import resolve
+from hwfault.plan import Site, resolve
 from hwfault.profiles.models import BitFlips
 
 from .networks import batch, fresh, network, plan
@@ -151,6 +151,18 @@ def test_weights_of_another_shape_where_nothing_was_stamped():
     other = resolve(changed, [BitFlips(probability=0.1)])
     refused(graph, other, PlanError, r"\(shape \[5, 64\] in the graph, \[5, 32\] in the plan\)")
     insert_faults(graph, plan("biased"))
+
+
+def test_activations_whose_axes_are_in_another_order():
+    """The same axes otherwise are other words; other extents are other positions, which a plan may not know."""
+    graph = tiny(shape=("batch", 2, 3, 4))
+    site = Site(name="the quantizer", kind="activation", bit_width=4, signed=True, shape=(3, 4, 2))
+    refused(
+        graph, resolve([site], [BitFlips(probability=0.1)]), PlanError, r"\(shape \[2, 3, 4\] in the graph, \[3, 4, 2\]"
+    )
+    for shape in ((2, 3, 4), (2, 1, 3, 4), (2, 5, 5)):
+        fits = resolve([site.model_copy(update={"shape": shape})], [BitFlips(probability=0.1)])
+        assert fault_nodes(insert_faults(graph, fits))
 
 
 def test_weights_that_were_changed_after_the_export():

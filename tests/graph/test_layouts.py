@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from brevitas import nn as qnn
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -33,7 +34,7 @@ from tests.train.zoo import batch as zoo_batch
 from tests.train.zoo import lived_in
 
 from .lowering import lowered
-from .networks import batch, network, plan
+from .networks import WEIGHTS, Chain, batch, network, plan, signed
 from .ops import assert_same
 from .running import by_onnxruntime, by_qonnx, clean, copied, faulted, tidied
 
@@ -253,6 +254,23 @@ def changed_layout(graph, layout):
     if layout:
         entry.node.attribute.append(helper.make_attribute("layout", layout))
     return out
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_two_nodes_of_one_site_that_say_different_layouts_are_told(which):
+    """Flips and a fault map at square weights, whose shape does not tell which node is right."""
+    faults = [BitFlips(probability=0.02), ProfileFaults(profile="sram14-ibm-7points", at={"operating_point": 0})]
+    model = Chain(signed(4), qnn.QuantConv2d(2, 3, 3, bias=False, **WEIGHTS))
+    with torch.no_grad():
+        graph = export(model.eval(), batch("mlp", 1), plan=resolve(sites(model), faults))
+    moved = to_channels_last(tidied(graph, 4))
+    assert plan_of(moved)
+    (entry,) = [e for e in fault_nodes(moved) if len(e.nodes) == 2]
+    attribute = next(a for a in entry.nodes[which].attribute if a.name == "layout")
+    assert list(attribute.ints) == [0, 2, 3, 1]
+    attribute.ints[:] = [0, 3, 2, 1]  # height and width, of three rows and columns each
+    with pytest.raises(GraphError, match=r"of the site '1\.weight_quant'.* lie in another order than its fault node"):
+        plan_of(moved)
 
 
 @pytest.mark.parametrize("layout", [(), (0, 3, 1, 2), (0, 1, 3, 2)])

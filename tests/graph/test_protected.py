@@ -21,7 +21,6 @@ from hwfault.plan.mapped import ProtectedProcess
 from hwfault.profiles.mapping import FinnMvau, Linear, WeightStationary
 from hwfault.profiles.models import BitFlips, ProfileFaults
 from hwfault.profiles.protection import Protection
-
 from tests.inject.oracle import Seen, decoded
 
 from .networks import batch, network

@@ -202,6 +202,28 @@ def test_maxpoolnhwc(kernel, strides, ceil_mode, pads, dilations, image, seed):
         assert_same(session.run(None, {"x": x})[0], pool_by_qonnx(node, x), attributes)
 
 
+@given(
+    kernel=pair,
+    strides=pair,
+    pads=st.tuples(pair, pair),
+    dilations=pair,
+    image=st.tuples(st.integers(1, 3), st.integers(11, 14), st.integers(11, 14), st.integers(1, 9)),
+    seed=seeds,
+)
+def test_maxpoolnhwc_with_other_padding_in_front_than_behind(kernel, strides, pads, dilations, image, seed):
+    from torch import from_numpy
+    from torch.nn.functional import max_pool2d, pad
+
+    front, behind = ([min(pad, side) - 1 for pad, side in zip(end, kernel, strict=True)] for end in pads)
+    steps = {"strides": list(strides), "dilations": list(dilations)}
+    node = quant_node("MaxPoolNHWC", "x", kernel_shape=list(kernel), pads=[*front, *behind], **steps)
+    x = (np.random.default_rng(seed).integers(-99, 99, image) / 4).astype(np.float32) + np.float32(0)
+    around = (front[1], behind[1], front[0], behind[0])
+    padded = pad(from_numpy(x.transpose(0, 3, 1, 2).copy()), around, value=-np.inf)
+    expected = max_pool2d(padded, kernel, strides, dilation=dilations).numpy().transpose(0, 2, 3, 1)
+    assert_same(load(model(node), 1 + seed % 2).run(None, {"x": x})[0], np.ascontiguousarray(expected), node)
+
+
 def test_maxima_of_images_that_threads_share():
     node = quant_node("MaxPoolNHWC", "x", kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 0])
     x = np.random.default_rng(0).normal(size=(3, 64, 50, 16)).astype(np.float32)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from brevitas import nn as qnn
-from brevitas.quant import Int8ActPerTensorFixedPoint, Int8WeightPerChannelFloat
+from brevitas.inject.enum import RestrictValueType, ScalingImplType
+from brevitas.quant import Int8ActPerTensorFixedPoint, Int8WeightPerChannelFloat, Int8WeightPerTensorFixedPoint
 from torch import nn
 
 from hwfault.errors import PlanError
@@ -317,6 +318,27 @@ def test_a_layer_that_returns_a_quant_tensor_still_does():
     assert_close(ours.value, plain.value)
     assert same_bits(ours.scale, plain.scale)
     assert int(ours.bit_width) == int(plain.bit_width)
+
+
+class AlongInputs(Int8WeightPerTensorFixedPoint):
+    """A scale for each input of a layer, as no accumulator can have."""
+
+    scaling_impl_type = ScalingImplType.PARAMETER
+    restrict_scaling_type = RestrictValueType.FP
+    scaling_init = 0.01
+
+
+def test_scales_along_the_inputs_of_a_square_layer_are_refused():
+    """As many scales as outputs, but on the other axis: the shape of the scales tells, their number does not."""
+    layer = qnn.QuantLinear(4, 4, bias=False, weight_quant=AlongInputs)
+    model, x = nn.Sequential(qnn.QuantIdentity(**ACT), layer).eval(), torch.rand(2, 4)
+    plan = idle(model, x)
+    scale = next(p for name, p in layer.named_parameters() if "scaling" in name)
+    scale.data = torch.tensor([[0.01, 0.02, 0.03, 0.04]])
+    with pytest.raises(
+        PlanError, match=r"have scales of shape \(1, 4\), expected one, or one for each of the 4 output"
+    ):
+        struck(model, plan, x)
 
 
 def test_inputs_that_left_their_grid_are_refused():

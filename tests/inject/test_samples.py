@@ -82,6 +82,27 @@ def test_any_order_with_samples(seed):
         assert same_bits(model(x[4:9]), whole[4:9])
 
 
+class Tempered(nn.Module):
+    """Its first argument is no batch: three numbers, whatever the number of samples."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, temperatures, x):
+        return self.inner(x) * temperatures.mean()
+
+
+def test_samples_are_counted_once_where_the_first_argument_is_no_batch():
+    model, temperatures, seen = Tempered(build("power_of_two")).eval(), torch.ones(3), Seen()
+    plan = resolve(sites(model), FLIPS)
+    with torch.no_grad(), inject(model, plan, seed=7, observe=seen):
+        for first in (0, 4, 8):
+            seen.clear()
+            model(temperatures, batch(4, seed=first))
+            check(seen, plan, 7, range(first, first + 4))
+
+
 def test_samples_given_one_by_one_leave_the_running_number():
     model, x = build("power_of_two"), batch(4)
     with inject(model, FLIPS, seed=7) as injection, torch.no_grad():

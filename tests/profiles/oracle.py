@@ -154,12 +154,13 @@ def hit_count(word, weak, shape, mean, most):
     raise AssertionError
 
 
-def block_column(spatial, p, memory):
+def block_column(spatial, p, memory, blocks=None):
+    """The cells of hits; of some blocks only, where their numbers are given."""
     with mp.workdps(60):
         law = Law(spatial, memory)
         x, s, w, k = law.x(p, memory.v), number(law.s), number(law.w), number(law.k)
         C = spatial["block_rows"] // spatial["column_period"]  # noqa: N806
-        blocks = -(-memory.rows // spatial["block_rows"])
+        blocks = range(-(-memory.rows // spatial["block_rows"])) if blocks is None else blocks
         found = []
         if law.by_column:
             found += columns(spatial, memory, blocks, 0, lambda v: (mpf(1), k, x * (1 - s) * C * number(v)))
@@ -180,7 +181,7 @@ def region(memory, process, g):
 
 def columns(spatial, memory, blocks, process, numbers):
     P, tall = spatial["column_period"], spatial["block_rows"]  # noqa: N806
-    for block in range(blocks):
+    for block in blocks:
         for bit in range(memory.bits):
             for remainder in range(P):
                 word, outputs = region(memory, process, (block * memory.bits + bit) * P + remainder)
@@ -191,7 +192,7 @@ def columns(spatial, memory, blocks, process, numbers):
 
 def whole_blocks(spatial, memory, blocks, numbers):
     most = ceil(24 * spatial["block_rows"] * memory.bits / min(v for v in memory.v if v))
-    for block in range(blocks):
+    for block in blocks:
         word, outputs = region(memory, 0, block)
         for j in range(hit_count(word, *numbers, most)):
             o0, o1, _, _ = outputs(j)

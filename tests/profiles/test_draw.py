@@ -56,6 +56,20 @@ def test_known_answers(case):
     assert [list(fault) for fault in faults(draw(case)).items()] == case["faults"]
 
 
+def test_columns_beyond_the_first_2_20_regions():
+    """12 regions a block, so that number 2^20 is inside of one: its weights and cells are those of its own columns."""
+    case = next(c for c in CASES if c["spatial"].get("lone_share") and c["bit_weights"] and c["row_bits"] == 6)
+    blocks = (1 << 20) // 12 + 12
+    large = case | {"rows": blocks * 64}
+    ends = [*range(6), *range(blocks - 24, blocks)]
+    memory = oracle.Memory(large)
+    expected = {cell for cell, _ in oracle.block_column(large["spatial"], large["probability"], memory, ends)}
+    word, bit, _ = draw(large).cells()
+    found = word * 6 + bit
+    assert set(found[np.isin(found // (64 * 6), ends)].tolist()) == expected
+    assert len([cell for cell in expected if cell // (64 * 6) > 10]) > 50
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if len(c["faults"]) < 60], ids=lambda c: c["spatial"]["kind"])
 def test_the_oracle_gives_the_known_answers(case):
     assert oracle.faults(case) == case["faults"]

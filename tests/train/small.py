@@ -26,6 +26,24 @@ def network(width=8, classes=3, bits=4, dropout=0.1):
     )
 
 
+class Fading(nn.Module):
+    """Adds less and less in every step of training: what it adds next is a plain attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.strength, self.steps, self.odd = 0.5, 0, False
+
+    def forward(self, x):
+        if self.training:
+            x = x + self.strength / (1 + self.steps) * (1 if self.odd else -1)
+            self.strength, self.steps, self.odd = self.strength * 0.75, self.steps + 1, not self.odd
+        return x
+
+
+def fading():
+    return nn.Sequential(*network()[:2], Fading(), *network()[2:])
+
+
 def half_quantized():
     """For the digits; its first layer is given images as they are, its second one integers."""
     return nn.Sequential(

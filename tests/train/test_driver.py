@@ -2,21 +2,25 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
 from torch.nn import functional
 
+from hwfault.codes import CodeFormat, encode
 from hwfault.errors import HwfaultError
 from hwfault.inject import sites
 from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.profiles.faultmap import FaultMap, Kind
+from hwfault.profiles.models import BitFlips, MapFaults, WordFaults
 from hwfault.train import driver as driver_module
 from hwfault.train.driver import FaultDriver, evaluation_seed
 from hwfault.train.schedule import Schedule, ScheduledFault
 from tests.inject.networks import batch, build
 from tests.inject.oracle import Seen, faulty, same_bits
 from tests.inject.snapshot import snapshot
+from tests.stream.oracle import philox
 
 ACTS = WordFaults(probability=0.2, effect="msb", sites="*act*")
 WEIGHTS = WordFaults(probability=0.2, effect="msb", sites="*weight*")
@@ -136,6 +140,42 @@ def test_evaluation_has_the_same_faults_each_epoch_and_others_than_training():
             assert same_bits(call.after, faulty(loop.driver.plan, call, seed, numbers))
         for call in calls.of(WEIGHT):
             assert same_bits(call.after, faulty(loop.driver.plan, call, seed, (), 0))
+
+
+def test_two_evaluations_in_a_row_begin_at_sample_0():
+    loop, seed = Loop([ACTS]), evaluation_seed(7)
+    for _ in range(2):
+        (call,) = loop.evaluate(1).of(ACT)
+        assert same_bits(call.after, faulty(loop.driver.plan, call, seed, range(4)))
+
+
+def test_cells_that_come_and_go_with_the_epoch_are_those_of_epoch_0_in_evaluation(tmp_path):
+    """In training they are of each epoch's own, in evaluation the same whatever epoch it follows."""
+    words = sites(build("cnn"))[1].words
+    every = np.arange(4 * words)
+    FaultMap.from_cells(words, 4, every // 4, every % 4, np.full(len(every), Kind.FLIP)).save(tmp_path / "m")
+    fault = MapFaults(file=str(tmp_path / "m"), p_active=0.5, refresh="epoch", sites=WEIGHT)
+    loop = Loop([fault])
+    (process,) = loop.driver.plan.at(WEIGHT).processes
+
+    def struck(call):
+        fmt = CodeFormat(4, True)
+        before, after = (encode(v.numpy(), call.scale.numpy(), 0.0, fmt) for v in (call.before, call.after))
+        return (before ^ after).ravel()
+
+    def active(seed, epoch):
+        """The bits that show their fault, from the words of the generator themselves."""
+        found = np.zeros(words, np.uint32)
+        for word in range(words):
+            for bit in range(4):
+                counter = (bit * 256 + word // 4, 62, epoch, process.site_number)
+                found[word] |= (philox(counter, seed)[word % 4] < 1 << 31) << bit
+        return found
+
+    for epoch in (1, 2):
+        (training,), (evaluation,) = loop.step(epoch, 0).of(WEIGHT), loop.evaluate(epoch).of(WEIGHT)
+        assert np.array_equal(struck(training), active(7, epoch))
+        assert np.array_equal(struck(evaluation), active(evaluation_seed(7), 0))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])

@@ -153,6 +153,24 @@ def test_statistics_that_are_gathered_over_the_first_batches_go_on(tmp_path):
     assert equal(*ends)
 
 
+@pytest.mark.parametrize("kill", [3, 7])
+def test_numbers_that_a_module_of_the_users_own_keeps_go_on(tmp_path, kill):
+    """One with a fraction, one whole and a truth, of a layer that fades its noise out: none is in its state_dict."""
+    config = TrainConfig(**CONFIG | {"network": "tests.train.small:fading", "phases": [], "epochs": 2, "faults": []})
+    count = [0]
+
+    def advance():
+        count[0] += 1
+        if count[0] == kill:
+            raise KilledError
+
+    train_into(tmp_path / "whole", config, lambda _what, _steps: lambda: None)
+    with pytest.raises(KilledError):
+        train_into(tmp_path / "killed", config, lambda _what, _steps: advance)
+    train_into(tmp_path / "killed", config, lambda _what, _steps: lambda: None, resume=True)
+    assert equal(kept(tmp_path / "killed"), kept(tmp_path / "whole"))
+
+
 def test_a_run_of_one_rank_is_not_resumed_by_two(tmp_path, monkeypatch):
     with pytest.raises(KilledError):
         run(tmp_path, 12)
