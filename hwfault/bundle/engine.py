@@ -38,12 +38,12 @@ def places(graph: ModelProto, manifest: Manifest, plan: FaultPlan | None) -> lis
     found = list(_struck(graph, plan)) + list(_left_alone(graph, plan))
     calls: Counter[str] = Counter()
     out = []
-    for own, tensor, *rest in sorted(found, key=lambda entry: order.get(entry[1], -1)):
+    for own, tensor, layout, grid, watched in sorted(found, key=lambda entry: order.get(entry[1], -1)):
         name = own.name
         if name not in recorded:
             raise PlanError(f"the graph has the site {name!r}, of which the bundle has no record; export it anew")
         _check_same(recorded[name].site, own)
-        out.append(Place(recorded[name].site, calls[name], tensor, *rest))
+        out.append(Place(recorded[name].site, calls[name], tensor, layout, grid, watched))
         calls[name] += 1
     for name, entry in recorded.items():
         expected = 0 if plan is None and entry.site.kind == "accumulator" else entry.calls
