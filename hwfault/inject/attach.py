@@ -1,6 +1,5 @@
 """Attaching a fault plan to a Brevitas network, without writing a single parameter."""
 
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -19,11 +18,14 @@ from hwfault.inject.exporting import refuse_export
 from hwfault.inject.first_forward import watch_first_forward
 from hwfault.inject.found import Found, no_example, too_often, with_site
 from hwfault.inject.halves import Range
+from hwfault.inject.hooks import NeverCopied, OwnHook, notice_hooks
 from hwfault.inject.inputs import Axes, Example
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
+from hwfault.inject.owners import Claim
 from hwfault.inject.sites import check_known, known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
 from hwfault.inject.unheld import output_is_unheld
+from hwfault.inject.widths import Width
 from hwfault.plan import FaultPlan, Site, SiteList
 from hwfault.profiles.models import FaultModel
 from hwfault.profiles.selectors import names_of
@@ -51,13 +53,15 @@ def inject(
 
     Use it as `with inject(model, plan, seed=1):`, or call `.remove()` on what it returns. Parameters, scales and
     `state_dict` stay untouched; several injections may be active, the later one acts on what the earlier left.
-    Faults that belong to a device are drawn for `device`, or the seed's number; a plan has its own.
+    Faults that belong to a device are drawn for `device`, or the seed's number; a plan has its own. Copies of the model
+    made meanwhile (copy.deepcopy, pickle, averaged weights) are clean.
     `gradient` is what flows back through a faulty word: nothing ("zero") or everything ("straight_through").
     `observe(site name, before, after, scale, zero point)` sees every planned site's values at each forward.
     With an `example` of the inputs, and their `batch_axis` (see `sites`), the axis along which the samples of each site
     lie is found, and a plan that says otherwise is refused. Without one a plan's own word is taken, which is axis 0
     where it says nothing, and an error if the first forward moves or folds that axis before a struck site.
-    Raises PlanError if the plan was made for other sites, HwfaultError for a seed that is not 64 bit.
+    Raises PlanError if the plan was made for other sites, HwfaultError for a seed that is not 64 bit, and while another
+    thread has faults attached to the model or a part of it: use a copy for each thread.
     """
     known = None if example is None else sites(model, example, batch_axis)
     rules = {"seed": seed, "device": device, "gradient": gradient, "observe": observe, "batch_axis": batch_axis}
@@ -126,6 +130,7 @@ class Injection:
         self._observe = observe
         self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         self._handles: list[Any] = []
+        self._claim: Claim | None = None
         self._attached: dict[str, Site] = {}
         self._prepared: OrderedDict[int, Ready] = OrderedDict()
         self._ready: Ready
@@ -145,17 +150,25 @@ class Injection:
             self._found = Found(plan, self.seed if device is None else device)
             plan = self._found.resolved(self._sites)
         self.plan = plan
-        self._attach()
+        try:
+            self._attach()
+        except BaseException:
+            self.remove()
+            raise
 
     def _attach(self) -> None:
+        found, layers = dict(quantizers(self._model)), accumulator_layers(self._model)
+        self._claim = Claim([self._model, *found.values(), *layers.values()])
         notice_hooks()
         self._attached = {entry.site.name: entry.site for entry in self.plan.sites}
         self._note_runs()
-        self._handles.append(self._model.register_forward_pre_hook(self.clock.tick, with_kwargs=True))
-        self._handles.append(self._model.register_forward_hook(self.clock.ended))
-        for name, proxy in quantizers(self._model):
+        self._handles.append(OwnHook.before_forward(self._model, self.clock.tick, with_kwargs=True))
+        self._handles.append(OwnHook.after_forward(self._model, self.clock.ended))
+        for name, proxy in found.items():
             if name in self._runs:
-                self._handles.append(proxy.register_forward_hook(SiteHook(self, name, self._sites[name].batched)))
+                site = self._sites[name]
+                hook = SiteHook(self, name, site.batched, Width(name, proxy, site.bit_width))
+                self._handles.append(OwnHook.after_forward(proxy, hook))
         self._attach_accumulators()
         if self._known is None:
             self._handles += watch_first_forward(self._model, self.plan, self.clock.batch_axis)
@@ -392,6 +405,8 @@ class Injection:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        if self._claim is not None:
+            self._claim.release()
 
     def __enter__(self) -> Self:
         return self
@@ -409,11 +424,11 @@ def passes_straight_through(gradient: str) -> bool:
     return gradient == "straight_through"
 
 
-class SiteHook:
+class SiteHook(NeverCopied):
     """The forward hook of one quantizer proxy."""
 
-    def __init__(self, injection: Injection, name: str, batched: bool) -> None:
-        self._injection, self._name, self._batched = injection, name, batched
+    def __init__(self, injection: Injection, name: str, batched: bool, width: Width) -> None:
+        self._injection, self._name, self._batched, self._width = injection, name, batched, width
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         unheld = output_is_unheld(output)  # before anything else here holds it
@@ -426,13 +441,15 @@ class SiteHook:
         if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
             return None
         name = self._name
+        self._injection.clock.check_thread(name)
         if self._batched:
             name = self._injection.run(name)
             self._injection.saw(name, value)
         if not self._injection.active(name):
             return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
-        faulty = self._injection.strike(name, value, scale, zero_point, unheld)
+        held = self._width.checked(output.bit_width if is_quant_tensor else None, scale)
+        faulty = self._injection.strike(name, value, held, zero_point, unheld)
         if faulty is value:  # without faults, or struck in place
             return None
         if not is_quant_tensor:
@@ -447,14 +464,6 @@ def known_scale(proxy: nn.Module) -> tuple[Tensor, Tensor]:
     cached = getattr(proxy, "_cached_bias", None)
     source: Any = cached if cached is not None else proxy.export_handler
     return source.scale, source.zero_point
-
-
-def notice_hooks() -> None:
-    """Makes compiled graphs look for hooks: by default those compiled before would run on as if none were attached."""
-    dynamo = sys.modules.get("torch._dynamo")  # nothing is compiled as long as it is not there
-    if dynamo is not None and dynamo.config.skip_nnmodule_hook_guards:
-        dynamo.config.skip_nnmodule_hook_guards = False
-        torch.compiler.reset()
 
 
 def attached(model: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class Clock:
         self._next = {True: _counter(device), False: _counter(device)}
         self._steps, self._epoch, self._held = (_counter(device) for _ in range(3))
         self._training = False
+        self._thread: int | None = None
         self._counted = 0
         self._numbers: dict[int | None, Tensor] = {}
 
@@ -58,6 +60,7 @@ class Clock:
             return
         self.runs.count_forward()
         self._training, self._numbers, self._seen, self._counted = model.training, {}, False, 0
+        self._thread = None if torch.compiler.is_compiling() else get_ident()
         self._first = self._next[self._training].clone()
         self._step = self._zero
         if self._training:
@@ -88,6 +91,20 @@ class Clock:
                 else "give an example of the inputs, inject(..., example=inputs, batch_axis=...), so that the batch "
                 "axis of each site is found"
             )
+        )
+
+    def check_thread(self, site: str) -> None:
+        """Raises HwfaultError where a site runs in another thread than the forward that the numbers are those of.
+
+        Two forwards at once would share one row of numbers. What a backward pass recomputes, in autograd's own
+        threads, keeps the numbers of its forward; a compiled forward does not say where it runs.
+        """
+        if torch.compiler.is_compiling() or self._thread in (None, get_ident()) or self._paused or _in_backward():
+            return
+        raise HwfaultError(
+            f"the site {site!r} runs in another thread than the forward that was begun last: two forwards at once of a "
+            "network with faults attached would mix up their samples' numbers; use a copy for each thread "
+            "(copy.deepcopy(model), whose copy is clean, and an injection of its own), or run one after the other"
         )
 
     def saw(self, batch: int) -> None:

@@ -17,6 +17,7 @@ from hwfault.errors import PlanError
 from hwfault.inject.accumulators import Notes, accumulator_layers, bare
 from hwfault.inject.arranged import unnamed
 from hwfault.inject.eager import traced
+from hwfault.inject.hooks import OwnHook
 from hwfault.inject.inputs import Axes, samples_in, tensors_in
 from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan
@@ -73,8 +74,8 @@ class FirstForward:
         self._following: _Following | None = None
         self._inside: list[Any] = []
         self._handles = [
-            model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            model.register_forward_hook(self._end, always_call=True),
+            OwnHook.before_forward(model, self._begin, with_kwargs=True),
+            OwnHook.after_forward(model, self._end, always_call=True),
         ]
 
     def remove(self) -> None:
@@ -95,7 +96,7 @@ class FirstForward:
         names = {id(module): name for name, module in self._sites.items()}
         for module in [*self._sites.values(), *self._others]:
             see = _Seeing(following, names.get(id(module)))
-            self._inside.append(module.register_forward_hook(see))
+            self._inside.append(OwnHook.after_forward(module, see))
         following.__enter__()  # type: ignore[no-untyped-call]
         self._following = following
 

@@ -18,6 +18,9 @@ from hwfault.errors import PlanError
 from hwfault.inject.arranged import arrange, restore, unnamed
 from hwfault.inject.array_op import accumulate
 from hwfault.inject.exporting import refuse_export
+from hwfault.inject.hooks import NeverCopied, OwnHook, StandIn
+from hwfault.inject.override import refuse_copy
+from hwfault.inject.widths import Width
 from hwfault.plan import Site
 from hwfault.plan.processes import ArrayPlan
 from hwfault.stream.names import first_run
@@ -74,17 +77,22 @@ class Arithmetic(Protocol):
         """The layer's values with its bias, None if it cannot compute them."""
 
 
-class Scale:
+class Scale(NeverCopied):
     """The scale of a quantizer's latest output; a forward hook."""
 
-    def __init__(self, proxy: nn.Module, known_scale: KnownScale) -> None:
+    def __init__(self, name: str, proxy: nn.Module, known_scale: KnownScale) -> None:
         self.proxy = proxy
         self.latest: Tensor | None = None
         self._known_scale = known_scale
+        self._width = Width.of(name, proxy)
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if getattr(proxy, "is_quant_enabled", True) and getattr(output, "value", output).dim():
-            self.latest = output.scale if isinstance(output, IntQuantTensor) else self._known_scale(proxy)[0]
+            is_quant_tensor = isinstance(output, IntQuantTensor)
+            scale = output.scale if is_quant_tensor else self._known_scale(proxy)[0]
+            if self._width is not None:  # sums that may be larger would have other words
+                scale = self._width.checked(output.bit_width if is_quant_tensor else None, scale)
+            self.latest = scale
 
 
 class Entry(NamedTuple):
@@ -98,20 +106,22 @@ class Entry(NamedTuple):
     scale: Scale | None
 
 
-class IntegerLayer:
+class IntegerLayer(NeverCopied):
     """Stands in for a layer's `inner_forward_impl`, for as long as anything strikes its accumulators."""
 
     def __init__(self, name: str, layer: Any, known_scale: KnownScale) -> None:
         self.name = name
         self.layer = layer
-        self._weights = Scale(layer.weight_quant, known_scale)
-        self._handle = layer.weight_quant.register_forward_hook(self._weights)
+        self._weights = Scale(name, layer.weight_quant, known_scale)
         self._strikers: list[Entry] = []
         self._present: list[Entry] = []
         """Those of the run that the layer is in."""
         self._checked = False
         self._arithmetic: Arithmetic | None = None
-        layer.inner_forward_impl = self
+        self._handles = (
+            OwnHook.after_forward(layer.weight_quant, self._weights),
+            StandIn(layer, "inner_forward_impl", self, self._check_copying),
+        )
 
     @classmethod
     def of(cls, name: str, layer: Any, known_scale: KnownScale) -> "IntegerLayer":
@@ -140,8 +150,13 @@ class IntegerLayer:
 
     def _withdraw(self) -> None:
         if not self._strikers and self._arithmetic is None:
-            self._handle.remove()
-            del self.layer.inner_forward_impl
+            for handle in self._handles:
+                handle.remove()
+
+    def _check_copying(self) -> None:
+        """A copy without faults is the network; one without its arithmetic would be another network."""
+        if self._arithmetic is not None:
+            refuse_copy()
 
     def __call__(self, x: Any, weight: Any, bias: Any = None) -> Any:
         runs = {id(entry.striker): entry.striker.run(self.name) for entry in self._each_striker()}
@@ -311,8 +326,8 @@ class Attached:
         known_scale: KnownScale,
     ) -> None:
         self._integer = IntegerLayer.of(first_run(name), layer, known_scale)
-        scale = None if source is None else Scale(source, known_scale)
-        self._handle = None if scale is None else scale.proxy.register_forward_hook(scale)
+        scale = None if source is None else Scale(name, source, known_scale)
+        self._handle = None if scale is None else OwnHook.after_forward(scale.proxy, scale)
         self._entry = Entry(striker, name, scale)
         self._integer.add(self._entry)
         _forget_compiled()

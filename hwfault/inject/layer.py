@@ -1,20 +1,28 @@
 """Fault injection as a layer, for callers who place it themselves."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from brevitas.quant_tensor import IntQuantTensor
-from torch import nn
+from torch import Tensor, nn
 
 from hwfault.errors import PlanError
 from hwfault.inject.attach import Gradient, passes_straight_through
 from hwfault.inject.clock import Clock
+from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
 from hwfault.inject.halves import Range
+from hwfault.inject.held import check, held
 from hwfault.inject.strike import Strike
 from hwfault.plan import Site, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
+
+_CHANGED = (
+    "the {0} of the inputs of the layer {1!r} is {{now}}, but was {2} at its first one, which devices keep; use a "
+    "layer for each of them, or keep it"
+)
 
 
 class QuantFaultInjectionLayer(nn.Module):
@@ -22,7 +30,7 @@ class QuantFaultInjectionLayer(nn.Module):
 
     `name` is the site's name in the fault stream: two layers of one network need two names. Samples are numbered as by
     `inject`, a counter for training and one for evaluation; see its `clock`. Nothing is kept for the backward pass.
-    Bit width and sign must stay the same from one input to the next, but on the CPU.
+    Bit width and sign may change from one input to the next on the CPU; on a GPU an assertion of the device stops it.
     Raises PlanError for an input that is not an integer QuantTensor.
     """
 
@@ -57,19 +65,34 @@ class QuantFaultInjectionLayer(nn.Module):
         seed = torch.full((), signed64(self.seed), device=x.value.device)
         bit_width, signed = self._word(x)
         strike = self._strike(bit_width, signed, x.value.device)
-        rules = (self.clock, seed, x.scale, x.zero_point, self._straight_through)
+        scale = self._held(x, bit_width, signed)
+        rules = (self.clock, seed, scale, x.zero_point, self._straight_through)
         integers = Range.of(bit_width, signed)
         if integers.may_be_left(x.value.dtype):
-            faulty = integers.strike(x.value, x.scale, x.zero_point, lambda within: strike(within, *rules))
+            faulty = integers.strike(x.value, scale, x.zero_point, lambda within: strike(within, *rules))
         else:
             faulty = strike(x.value, *rules)
         return IntQuantTensor(faulty, x.scale, x.zero_point, x.bit_width, x.signed_t, x.training_t)
 
     def _word(self, x: IntQuantTensor) -> tuple[int, bool]:
         """Bit width and sign; of inputs on another device than the CPU those of the first one, which is waited for."""
-        if self._known is None or x.value.device.type == "cpu":
+        if self._known is None or on_the_host(x.value):
             self._known = int(x.bit_width), bool(x.signed)
         return self._known
+
+    def _held(self, x: IntQuantTensor, bit_width: int, signed: bool) -> Tensor:
+        """The scale, once it is sure that a device's input has the first one's bit width and sign."""
+        if on_the_host(x.value):  # they were looked at
+            return cast(Tensor, x.scale)
+        scale = cast(Tensor, x.scale)
+        given = (("bit width", x.bit_width, bit_width), ("sign (0 or 1)", x.signed_t, int(signed)))
+        for what, number, known in given:
+            number, sentence = number.detach().to(torch.float32), _CHANGED.format(what, self.name, known)
+            if traced():
+                scale = held(scale.detach(), number, known, known, sentence)
+            else:
+                check(number, known, known, sentence)
+        return scale
 
     def _strike(self, bit_width: int, signed: bool, device: torch.device) -> Strike:
         key = (bit_width, signed, device)
@@ -81,3 +104,8 @@ class QuantFaultInjectionLayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"name={self.name!r}, seed={self.seed}, gradient={self.gradient!r}, faults={list(self.faults)}"
+
+
+def on_the_host(x: Tensor) -> bool:
+    """Whether the host reads a tensor's numbers without waiting for a device."""
+    return x.device.type == "cpu"

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
@@ -33,8 +33,12 @@ class Override:
             self._module.forward = self._before
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # a copy would go on computing with the modules of the original
-        raise HwfaultError(
-            "the model cannot be copied or pickled while its arithmetic is replaced; leave the `with "
-            "integer_arithmetic(...)` block (or call .remove() on it) first"
-        )
+        refuse_copy()
+
+
+def refuse_copy() -> NoReturn:
+    """Raises HwfaultError: a copy would go on computing with the modules of the original, or in another arithmetic."""
+    raise HwfaultError(
+        "the model cannot be copied or pickled while its arithmetic is replaced; leave the `with "
+        "integer_arithmetic(...)` block (or call .remove() on it) first"
+    )

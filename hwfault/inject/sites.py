@@ -17,6 +17,7 @@ from hwfault.inject.accumulators import Quantizer, accumulator_layers, accumulat
 from hwfault.inject.batch_axes import batch_axes
 from hwfault.inject.inputs import Axes, Example, Inputs
 from hwfault.inject.marks import Runs
+from hwfault.inject.widths import width_of
 from hwfault.plan import BatchAxis, FaultPlan, Site, SiteList
 from hwfault.profiles.selectors import SiteKind
 from hwfault.stream.names import MARK, run_name, split_run
@@ -193,7 +194,7 @@ def _site(name: str, proxy: Any, shape: tuple[int, ...] | None) -> Site:
 def _bit_width(name: str, proxy: Any) -> int:
     fused = getattr(proxy, "fused_activation_quant_proxy", None)
     quantizer = proxy.tensor_quant if fused is None else fused.tensor_quant
-    width = getattr(quantizer, "msb_clamp_bit_width_impl", None) or getattr(quantizer, "bit_width", None)
+    width = width_of(proxy)
     if width is None or proxy.is_groupwise:
         raise PlanError(
             f"the quantizer {name!r} ({type(quantizer).__name__}) does not yield integers with one scale for each "

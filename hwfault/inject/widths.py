@@ -1,0 +1,95 @@
+"""Bit widths that may move while faults are attached: which can, and what stops when one does.
+
+A plan strikes the bits that a site had when it was resolved. A width that is learned, loaded or set by hand meanwhile
+would leave codes with faults in bits that they no longer have.
+"""
+
+from typing import Any
+
+import torch
+from brevitas.core.bit_width import BitWidthConst
+from torch import Tensor, nn
+
+from hwfault.errors import HwfaultError
+from hwfault.inject.eager import traced
+from hwfault.inject.held import asserts, check, held
+
+
+def width_of(proxy: Any) -> nn.Module | None:
+    """The module that a quantizer's bit width comes from, None if it has none."""
+    fused = getattr(proxy, "fused_activation_quant_proxy", None)
+    quantizer = proxy.tensor_quant if fused is None else fused.tensor_quant
+    return getattr(quantizer, "msb_clamp_bit_width_impl", None) or getattr(quantizer, "bit_width", None)
+
+
+class Width:
+    """The bit width of a site when faults were attached to it; `checked` stops what runs with another.
+
+    A constant of Brevitas' (BitWidthConst) is looked at only where that costs nothing, on the CPU.
+    """
+
+    def __init__(self, name: str, proxy: Any, bits: int) -> None:
+        self.bits = bits
+        self._name, self._proxy = name, proxy
+        self._source = width_of(proxy)
+        self._can_move = not isinstance(self._source, BitWidthConst)
+        self._written = self._stamp()
+        self._sentence = (
+            f"the bit width of the site {name!r} is {{now}}, but was {bits} when the faults were attached, and faults "
+            "would strike bits that its words do not have; leave the block and inject anew (a plan: resolve it again), "
+            "or keep the width while faults are attached (its parameter's requires_grad_(False), or "
+            "bit_width_impl_type='const')"
+        )
+
+    @classmethod
+    def of(cls, name: str, proxy: Any) -> "Width | None":
+        """The width that a quantizer has now; None if it has none."""
+        source = width_of(proxy)
+        return None if source is None else cls(name, proxy, int(source()))
+
+    def checked(self, width: Tensor | None, carried: Tensor) -> Tensor:
+        """`carried`, a tensor that the site is struck with: what is compiled cannot run without the check.
+
+        `width` is that of the quantizer's output; None, where it gave bare values, stands for the quantizer's own.
+        Raises HwfaultError at the forward that sees another width on the CPU, and at the capture of a CUDA graph if the
+        width was written after the last forward; a GPU stops by an assertion.
+        """
+        if traced():
+            return held(carried.detach(), self._now(width), *self._range) if self._can_move else carried
+        if width is None and not self._can_move and self._source is width_of(self._proxy):
+            return carried
+        now = self._now(width)
+        if asserts(now):
+            if self._can_move:
+                self._check_capture()
+                check(now, *self._range)
+        elif int(now) != self.bits:
+            check(now, *self._range)
+        return carried
+
+    @property
+    def _range(self) -> tuple[int, int, str]:
+        return self.bits, self.bits, self._sentence
+
+    def _now(self, width: Tensor | None) -> Tensor:
+        source = width_of(self._proxy) if width is None else None
+        now: Tensor = torch.as_tensor(source()) if source is not None else width  # type: ignore[assignment]
+        return now.detach()
+
+    def _check_capture(self) -> None:
+        """What is captured does not run yet: the host must know that the width is the one it was."""
+        before, self._written = self._written, self._stamp()
+        if before != self._written and torch.cuda.is_current_stream_capturing():
+            self._written = before
+            raise HwfaultError(
+                f"the bit width of the site {self._name!r} was written after the last forward, so that a CUDA graph "
+                f"may be captured with another one than the {self.bits} bits that it had when the faults were "
+                "attached; run one forward before the capture, which checks it"
+            )
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        """Changes when the width's parameters or buffers are written or replaced; never waits for a device."""
+        if self._source is None:
+            return ()
+        tensors = [*self._source.parameters(), *self._source.buffers()]
+        return tuple((id(t), -1 if t.is_inference() else t._version) for t in tensors)
