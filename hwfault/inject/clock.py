@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.inject.inputs import Axes, samples_in
+from hwfault.inject.owners import refuse_two_forwards
 from hwfault.inject.runs import Runs, in_backward
 from hwfault.plan.batch_axes import PLAIN, BatchAxis
 from hwfault.plan.processes import Refresh
@@ -99,13 +100,9 @@ class Clock:
         Two forwards at once would share one row of numbers. What a backward pass recomputes, in autograd's own
         threads, keeps the numbers of its forward; a compiled forward does not say where it runs.
         """
-        if torch.compiler.is_compiling() or self._thread in (None, get_ident()) or self._paused or _in_backward():
+        if torch.compiler.is_compiling() or self._thread in (None, get_ident()) or self._paused or in_backward():
             return
-        raise HwfaultError(
-            f"the site {site!r} runs in another thread than the forward that was begun last: two forwards at once of a "
-            "network with faults attached would mix up their samples' numbers; use a copy for each thread "
-            "(copy.deepcopy(model), whose copy is clean, and an injection of its own), or run one after the other"
-        )
+        refuse_two_forwards(f"the site {site!r} runs")
 
     def saw(self, batch: int) -> None:
         """Notes the batch of a site; the first one's is the input's, whatever later layers fold into axis 0."""

@@ -6,6 +6,7 @@ keeps the axis where it was. Only a forward of two samples and more tells anythi
 """
 
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from hwfault.inject.arranged import unnamed
 from hwfault.inject.eager import traced
 from hwfault.inject.hooks import OwnHook
 from hwfault.inject.inputs import Axes, samples_in, tensors_in
+from hwfault.inject.owners import refuse_two_forwards
 from hwfault.inject.sites import quantizers
 from hwfault.plan import FaultPlan
 from hwfault.plan.batch_axes import PLAIN, BatchAxis
@@ -72,6 +74,7 @@ class FirstForward:
     def __init__(self, model: nn.Module, sites: Mapping[str, nn.Module], others: list[nn.Module], axes: Axes) -> None:
         self._model, self._sites, self._others, self._axes = model, sites, others, axes
         self._following: _Following | None = None
+        self._thread = 0
         self._inside: list[Any] = []
         self._handles = [
             OwnHook.before_forward(model, self._begin, with_kwargs=True),
@@ -81,10 +84,17 @@ class FirstForward:
     def remove(self) -> None:
         """Ends it."""
         self._end()
-        while self._handles:
-            self._handles.pop().remove()
+        for handle in [
+            *self._inside,
+            *self._handles,
+        ]:  # also of a forward that another thread is in
+            handle.remove()
+        self._inside.clear()
+        self._handles.clear()
 
     def _begin(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._following is not None and self._thread != get_ident():  # torch follows functions thread by thread
+            refuse_two_forwards("a forward begins")
         self._end()
         samples = samples_in((args, kwargs), self._axes)
         if samples is None or traced() or any(hasattr(module, "_orig_mod") for module in model.modules()):
@@ -98,10 +108,10 @@ class FirstForward:
             see = _Seeing(following, names.get(id(module)))
             self._inside.append(OwnHook.after_forward(module, see))
         following.__enter__()  # type: ignore[no-untyped-call]
-        self._following = following
+        self._following, self._thread = following, get_ident()
 
     def _end(self, *_: Any) -> None:
-        if self._following is not None:
+        if self._following is not None and self._thread == get_ident():
             following, self._following = self._following, None
             following.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             for handle in [*self._inside, *self._handles]:

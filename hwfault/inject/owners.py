@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Iterable
+from typing import NoReturn
 
 from torch import nn
 
@@ -69,3 +70,12 @@ def _refuse_others(claims: list[Claim]) -> None:
                 f"{threading.current_thread().name!r} computes, too; use a copy for each thread (copy.deepcopy(model), "
                 "whose copy is clean), or attach, run and remove in one thread after the other"
             )
+
+
+def refuse_two_forwards(what: str) -> NoReturn:
+    """Raises HwfaultError: `what`, as "the site 'x' runs", in another thread than it may."""
+    raise HwfaultError(
+        f"{what} in another thread than the forward that was begun last: two forwards at once of a network with faults "
+        "attached would mix up their samples' numbers; use a copy for each thread (copy.deepcopy(model), whose copy is "
+        "clean, and an injection of its own), or run one after the other"
+    )

@@ -167,17 +167,38 @@ class Slow(nn.Module):
         return x
 
 
-def test_two_forwards_at_once_are_refused():
+def waiting():
+    """A network in the middle of whose forward (of 3 samples) another may begin."""
     slow = Slow()
-    model = Chain(*list(build("cnn"))[:4], slow, *list(build("cnn"))[4:]).eval()
-    with inject(model, FLIPS, seed=1), torch.no_grad(), ThreadPoolExecutor(1) as pool:
-        late = pool.submit(lambda: model(batch(3)))
-        slow.here.wait(60)
-        model(batch(4))
-        slow.go.set()
-        with pytest.raises(HwfaultError, match=r"the site '6.weight_quant' runs in another thread .* a copy for each"):
-            late.result()
-        model(batch(4))
+    return Chain(*list(build("cnn"))[:4], slow, *list(build("cnn"))[4:]).eval(), slow
+
+
+def test_two_forwards_at_once_are_refused():
+    with ThreadPoolExecutor(1) as pool, torch.no_grad():
+        model, slow = waiting()
+        with inject(model, FLIPS, seed=1):
+            model(batch(4))
+            late = pool.submit(lambda: model(batch(3)))
+            slow.here.wait(60)
+            model(batch(4))
+            slow.go.set()
+            with pytest.raises(HwfaultError, match=r"the site '6.weight_quant' runs in another thread .* a copy for"):
+                late.result()
+            model(batch(4))
+
+
+def test_two_first_forwards_at_once_are_refused():
+    with ThreadPoolExecutor(1) as pool, torch.no_grad():
+        model, slow = waiting()
+        with inject(model, FLIPS, seed=1):
+            late = pool.submit(lambda: model(batch(3)))
+            slow.here.wait(60)
+            with pytest.raises(HwfaultError, match=r"a forward begins in another thread .* use a copy for each thread"):
+                model(batch(4))
+            slow.go.set()
+            with pytest.raises(HwfaultError, match="runs in another thread"):
+                late.result()
+            model(batch(4))
 
 
 def test_forwards_in_other_threads_one_after_the_other():
