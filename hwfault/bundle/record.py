@@ -26,13 +26,15 @@ from hwfault.bundle.manifest import (
 from hwfault.bundle.storage import Tensors, described, write
 from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import FileError, HwfaultError
+from hwfault.graph.batch_axes import check_axis_0
 from hwfault.graph.export import Arithmetic, export
 from hwfault.graph.insert import insert_faults
 from hwfault.graph.watched import predictions
-from hwfault.inject import inject, sites
+from hwfault.inject import sites
+from hwfault.inject.attach import inject_at
 from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.inject.mode import evaluation
-from hwfault.plan import FaultPlan, Site, SitePlan
+from hwfault.plan import FaultPlan, Site, SiteList, SitePlan
 from hwfault.profiles.library import profile_path
 from hwfault.profiles.models import ProfileFaults
 from hwfault.stream.check import check_seed
@@ -129,8 +131,10 @@ class _Recorder:
             integer_arithmetic if arithmetic == "integer" else nullcontext
         )
         self._model, self._batches = model, torch.split(inputs, batch_size)
-        listed = sites(model, inputs[:1])  # which shows the runs of each quantizer
-        self._every = {site.name: site for site in listed if site.kind != "accumulator"}
+        found = sites(model, inputs[:1])  # which shows the runs of each quantizer, and their batch axes
+        check_axis_0(found)
+        self._known = SiteList((site for site in found if site.kind != "accumulator"), found.obstacles)
+        self._every = {site.name: site for site in self._known}
         self._calls: Counter[str] = Counter()
         self._found: dict[str, Site] = {}
         self._clean: Tensors = {}
@@ -194,7 +198,7 @@ class _Recorder:
             evaluation(self._model),
             torch.no_grad(),
             self._arithmetic(self._model),
-            inject(self._model, plan, seed=seed, observe=observe),
+            inject_at(self._model, plan, self._known, seed=seed, observe=observe),
         ):
             for batch in self._batches:
                 calls.clear()

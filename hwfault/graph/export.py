@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hwfault.errors import GraphError
 from hwfault.graph.accumulators import summing_node
+from hwfault.graph.batch_axes import along_axis_0
 from hwfault.graph.grids import NoGridError, grid_of
 from hwfault.graph.insert import insert_faults
 from hwfault.graph.integer import INTEGERS, mark_integer
@@ -83,8 +84,8 @@ def export(
     _name_sites(graph, {site.name for site in sites(network) if site.batched})
     if exact is not None:
         mark_integer(graph, exact.left)
-    _check(graph, listed, values)
-    write_sites(graph, listed)
+    _check(graph, sites(network), values)
+    write_sites(graph, along_axis_0(listed))
     return graph if plan is None else insert_faults(graph, plan)
 
 

@@ -8,6 +8,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from hwfault import __version__
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.accumulators import planned_sums, rewrite_layers
+from hwfault.graph.batch_axes import check_axis_0
 from hwfault.graph.layouts import numbered
 from hwfault.graph.nodes import FIRST_SAMPLE, SEED, fault_node
 from hwfault.graph.places import Place
@@ -43,10 +44,12 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     Whatever read a quantizer's output (nodes, the graph's outputs) reads the faulty values under the same name. The
     graph gets the inputs `hwfault_seed` and `hwfault_first_sample` (int64 scalars) where anything is drawn, and the
     plan, its hash, the versions, and what `strip_faults` needs as metadata. Raises GraphError for a graph without
-    sites or with faults already, PlanError for a plan that does not fit it.
+    sites or with faults already and for a plan with samples along another axis than 0, PlanError for a plan that does
+    not fit it.
     """
     if any(is_fault(node) for node in model.graph.node):
         raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
+    check_axis_0(entry.site for entry in plan.sites)
     out = ModelProto()
     out.CopyFrom(model)
     found = graph_sites(out)

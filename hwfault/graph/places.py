@@ -12,6 +12,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 
 from hwfault.errors import GraphError
+from hwfault.graph.batch_axes import moved_samples
 from hwfault.graph.grids import GRID_OPS, Grid, NoGridError, annotations, grid_of, grid_of_initializer
 from hwfault.graph.layouts import Layout, channels_last, numbered_shape, spread_layouts
 from hwfault.graph.qonnxgraph import (
@@ -64,6 +65,8 @@ class Places:
         self.obstacles: dict[str, str] = {}
         self._annotations = annotations(model)
         self._layouts, self._scrambled = spread_layouts(model, self.tensors)
+        # what carries faults was checked when they were put in
+        self._moved = {} if carries_faults else moved_samples(model, self.tensors)
         for node, tensor in self._candidates(model):
             self._add(node, tensor)
         if not carries_faults and not self.found and not self.obstacles:
@@ -104,6 +107,8 @@ class Places:
                 raise NoGridError("its words lie in another order than before the layout of the graph was changed")
             fixed = node is None or (bool(node.input) and node.input[0] in self.tensors.constants)
             layout = self._layout(tensor, fixed)
+            if not fixed and tensor in self._moved:
+                raise NoGridError(self._moved[tensor])
         except NoGridError as obstacle:
             what = f"weights {tensor!r}" if node is None else f"node {node.name!r}"
             self.obstacles[name] = f"the {what} (site {name!r}) cannot be a site: {obstacle}"
@@ -153,6 +158,10 @@ class Places:
         way = self.tensors.before(name, lambda node: _keeps_grid(node, self.constants))
         place = next((self.by_tensor[tensor] for tensor in way if tensor in self.by_tensor), None)
         return place if place is not None and place.site.batched else None
+
+    def moved_behind(self, node: NodeProto) -> str | None:
+        """Why the samples of what a node makes do not lie along axis 0; None where they do."""
+        return self._moved.get(node.output[0])
 
     def unmoved(self, name: str) -> str:
         """The tensor that first holds the integers of one: before they were moved, padded with 0, or cast."""

@@ -31,7 +31,9 @@ def graph_sites(model: ModelProto) -> GraphSites:
     """
     places = Places(model)
     sums, obstacles = find_sums(model, places)
-    return GraphSites(places.found, sums, places.obstacles | obstacles)
+    moved = {entry.site.name: why for entry in sums if (why := places.moved_behind(entry.node)) is not None}
+    kept = [entry for entry in sums if entry.site.name not in moved]
+    return GraphSites(places.found, kept, places.obstacles | obstacles | moved)
 
 
 def sites(model: ModelProto) -> SiteList:
