@@ -36,21 +36,38 @@ class CodeFormat:
         return (1 << self.bit_width) - 1
 
     @property
+    def low(self) -> int:
+        """The least integer."""
+        return -(1 << (self.bit_width - 1)) if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        """The largest integer."""
+        return 1 if self.bipolar else (1 << (self.bit_width - int(self.signed))) - 1
+
+    @property
     def top(self) -> int:
         """The sign bit; 0 if there is none."""
         return 1 << (self.bit_width - 1) if self.signed and self.bit_width > 1 else 0
 
 
-def encode(value: ArrayLike, scale: ArrayLike, zero_point: ArrayLike, fmt: CodeFormat) -> Codes:
-    """Codes of dequantized values; scale and zero point broadcast to them.
+def encode(
+    value: ArrayLike, scale: ArrayLike, zero_point: ArrayLike, fmt: CodeFormat, *, half: bool | None = None
+) -> Codes:
+    """Codes of dequantized values: rint(value / scale + zero_point), ties to even; both broadcast to the values.
 
-    The arithmetic is that of the value's type, float32 unless it is float64. What is not finite has code 0.
+    One division and one addition in the value's type, float32 unless it is float64; the zero point need not be an
+    integer. What is not finite has code 0. `half` says that values come from a 16 bit type, which bfloat16's do not
+    show (None: as their type says): what it rounded to beyond the range of the word is then the range's end, where
+    other values wrap.
     """
     value = np.asarray(value)
     dtype = np.float64 if value.dtype == np.float64 else np.float32
     with np.errstate(all="ignore"):
-        rounded = np.rint(value.astype(dtype) / np.asarray(scale, dtype)) + np.asarray(zero_point, dtype)
+        rounded = np.rint(value.astype(dtype) / np.asarray(scale, dtype) + np.asarray(zero_point, dtype))
         q = np.where(np.abs(rounded) < 2.0**62, rounded, 0).astype(np.int64)
+    if value.dtype == np.float16 if half is None else half:
+        q = np.clip(q, fmt.low, fmt.high)
     return represent(np.asarray(q > 0 if fmt.bipolar else q & fmt.mask, dtype=np.uint32), fmt)
 
 
@@ -93,3 +110,20 @@ def decode(
     q: NDArray[np.floating] = integers(codes, fmt).astype(dtype)
     value: NDArray[np.floating] = (q - np.asarray(zero_point, dtype)) * np.asarray(scale, dtype)
     return value
+
+
+def faulty_values(
+    values: NDArray[np.floating],
+    before: Codes,
+    after: Codes,
+    scale: ArrayLike,
+    zero_point: ArrayLike,
+    fmt: CodeFormat,
+) -> NDArray[np.floating]:
+    """Values whose codes faults changed from `before` to `after`; all others keep their bits.
+
+    What is not finite is no number of the word's: it stays what it is.
+    """
+    stays = (before == after) | ~np.isfinite(values)
+    with np.errstate(all="ignore"):  # the struck value may be too large for the type
+        return np.where(stays, values, decode(after, scale, zero_point, fmt, values.dtype.type))

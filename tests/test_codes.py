@@ -168,4 +168,4 @@ def test_every_code_stands_for_an_integer_in_range(fmt, data):
 @given(st.floats(-1e9, 1e9), FORMATS.filter(lambda fmt: not fmt.bipolar))
 def test_codes_are_the_formula(value, fmt):
     # Python's round() is half to even too
-    assert encode(np.float64(value), 1.0, 5.0, fmt) == (round(value) + 5) % 2**fmt.bit_width
+    assert encode(np.float64(value), 1.0, 5.0, fmt) == round(value + 5.0) % 2**fmt.bit_width

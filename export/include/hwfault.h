@@ -21,7 +21,8 @@ enum { HWFAULT_FLOAT32 = 0, HWFAULT_FLOAT64 = 1, HWFAULT_FLOAT16 = 2, HWFAULT_BF
 /* How the integers of signed formats are stored; the faults act on what is stored. */
 enum { HWFAULT_TWOS_COMPLEMENT = 0, HWFAULT_OFFSET_BINARY = 1, HWFAULT_SIGN_MAGNITUDE = 2 };
 
-/* How values stand for codes. Word w of a sample has scale[(w / scale_inner) % n_scale]; the zero point likewise. */
+/* How values stand for codes. Word w of a sample has scale[(w / scale_inner) % n_scale]; the zero point, which need not be
+ * an integer, likewise. Integers that a 16 bit type rounded to beyond the word's range are the range's ends. */
 typedef struct {
   const double* scale;
   int64_t n_scale, scale_inner;
@@ -49,12 +50,15 @@ HWFAULT_API int64_t hwfault_hits(uint64_t seed, uint32_t site, uint32_t sample, 
                                  const int64_t* table, int64_t table_length, int64_t capacity, int64_t* word,
                                  uint32_t* aux);
 
-/* out = x with the faults; out may be x unless the program has late bits. Returns the number of words changed. */
+/* out = x with the faults; out may be x unless the program has late bits. What is not finite stays as it is: no_numbers
+ * (NULL, or written only on success) says how many such words would have been changed. Returns the number of words
+ * changed. */
 HWFAULT_API int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_draw* draw,
-                                   const hwfault_format* format, int32_t threads);
+                                   const hwfault_format* format, int32_t threads, int64_t* no_numbers);
 
 /* out = gradient with zeros at faulty words (code after all processes differs from the code before). x, the values
- * before injection, may be NULL unless which words are faulty depends on the stored codes. */
+ * before injection, may be NULL unless which words are faulty depends on the stored codes; then words that hold no number
+ * are taken for numbers. */
 HWFAULT_API int64_t hwfault_zero_faulty(int32_t dtype, const void* gradient, void* out, const void* x,
                                         const hwfault_draw* draw, const hwfault_format* format, int32_t threads);
 
@@ -81,9 +85,9 @@ typedef struct {
   const int64_t* period;
 } hwfault_map;
 
-/* out = x with the map's faults; out may be x. Returns the number of words changed. */
+/* out = x with the map's faults; out may be x; no_numbers as for hwfault_inject. Returns the number of words changed. */
 HWFAULT_API int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, const hwfault_map* map,
-                                      const hwfault_format* format, int32_t threads);
+                                      const hwfault_format* format, int32_t threads, int64_t* no_numbers);
 
 /* out = gradient with zeros at the words that the map changes. x, the values before, may be NULL if every and_mask
  * keeps all bits: then every row's word is changed whatever is stored. */

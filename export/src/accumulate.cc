@@ -320,10 +320,13 @@ void Accumulation::add_up_as(const float* x, const float* w, T* out, int64_t fir
   for (const int64_t channel : chosen_) {
     if (channel / per_group != group) part.read(x, group = channel / per_group);
     add_up_channel(part, w, channel, partial, total);
-    for (int64_t i = 0; i < part.items; ++i)
-      out[word_of(first + i, channel)] = static_cast<T>(
+    for (int64_t i = 0; i < part.items; ++i) {
+      T& sum = out[word_of(first + i, channel)];
+      if (!std::isfinite(sum)) continue;  // as it was given: no number is among what it adds up
+      sum = static_cast<T>(
           std::is_signed_v<A> ? static_cast<int64_t>(total[i])
                               : int64_t{(static_cast<uint32_t>(total[i]) & mask_) ^ sign_} - int64_t{sign_});
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 // The C functions of hwfault.h.
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 #include <vector>
 
@@ -38,6 +39,19 @@ int64_t share_out(int64_t count, int64_t threads, F work, int64_t least = kUnits
   return std::accumulate(sums.begin(), sums.end(), int64_t{0});
 }
 
+// The same for work that returns Changes: the words changed, and in *no_numbers (it may be null) those left as they are.
+template <class F>
+int64_t share_out_changes(int64_t count, int64_t threads, int64_t* no_numbers, F work) {
+  std::atomic<int64_t> left{0};
+  const int64_t changed = share_out(count, threads, [&](int64_t first, int64_t last) {
+    const Changes found = work(first, last);
+    left += found.no_numbers;
+    return found.changed;
+  });
+  if (no_numbers) *no_numbers = left;
+  return changed;
+}
+
 // Calls f(T{}) with the type that dtype names.
 template <class F>
 int64_t with_type(int32_t dtype, F f) {
@@ -72,7 +86,7 @@ int64_t parts_per_thread(const ProtectedMemory& memory) {
 
 extern "C" {
 
-int64_t hwfault_abi_version(void) { return 2; }
+int64_t hwfault_abi_version(void) { return 3; }
 
 const char* hwfault_error_text(int64_t) { return last_error.c_str(); }
 
@@ -108,7 +122,7 @@ int64_t hwfault_hits(uint64_t seed, uint32_t site, uint32_t sample, int64_t word
 }
 
 int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_draw* draw, const hwfault_format* format,
-                       int32_t threads) {
+                       int32_t threads, int64_t* no_numbers) {
   return guarded([&] {
     check_format(*format);
     const Program program = checked_program(*draw, format->bit_width);
@@ -118,7 +132,7 @@ int64_t hwfault_inject(int32_t dtype, const void* x, void* out, const hwfault_dr
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
-      return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
+      return share_out_changes(units.count(), threads, no_numbers, [&](int64_t first, int64_t last) {
         return inject_units(static_cast<const T*>(x), static_cast<T*>(out), program, *draw, codec, units, first, last);
       });
     });
@@ -160,6 +174,7 @@ int64_t hwfault_faulty_words(int32_t dtype, const void* x, const hwfault_draw* d
           program, *draw, units, 0, units.count(), [](const Unit&) {},
           [&](int64_t at, int64_t w) { return codec.encode(static_cast<const T*>(x)[at], w); },
           [&](int64_t at, int64_t, uint32_t was, uint32_t is) {
+            if (!codec.is_number(static_cast<const T*>(x)[at])) return;
             if (n < capacity) {
               position[n] = at;
               if (before) before[n] = was;
@@ -191,7 +206,7 @@ int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t 
 }
 
 int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, const hwfault_map* map, const hwfault_format* format,
-                          int32_t threads) {
+                          int32_t threads, int64_t* no_numbers) {
   return guarded([&] {
     check_format(*format);
     check_map(*map, format->bit_width);
@@ -200,7 +215,7 @@ int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, const hwfault
     return with_type(dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(*format);
-      return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
+      return share_out_changes(units.count(), threads, no_numbers, [&](int64_t first, int64_t last) {
         return apply_map_units(static_cast<const T*>(x), static_cast<T*>(out), *map, codec, units, first, last);
       });
     });

@@ -1,6 +1,7 @@
 // Values <-> codes (docs/fault-stream.md, sections 1 and 6) for the four floating types.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -72,22 +73,47 @@ class Codec {
         mask_(format.bit_width == 32 ? ~0u : (1u << format.bit_width) - 1),
         top_(format.is_signed && format.bit_width > 1 ? 1u << (format.bit_width - 1) : 0),
         bipolar_(format.is_signed && format.bit_width == 1),
+        low_(format.is_signed ? -(int64_t{1} << (format.bit_width - 1)) : 0),
+        high_(bipolar_ ? 1 : (int64_t{1} << (format.bit_width - (format.is_signed ? 1 : 0))) - 1),
         scale_(static_cast<Number>(format.scale[0])),
         zero_point_(static_cast<Number>(format.zero_point[0])) {}
 
+  // What is not finite is no number of the word's: it has code 0, and no fault changes it.
+  static bool is_number(T value) { return std::isfinite(load(value)); }
+
   // a value that is not finite, or 2^62 and more, has code 0
   uint32_t encode(T value, int64_t word) const {
-    const Number rounded = std::rint(load(value) / scale(word)) + zero_point(word);
+    const Number rounded = std::rint(load(value) / scale(word) + zero_point(word));
     const bool known = std::fabs(rounded) < Number(int64_t{1} << 62);
-    const int64_t q = known ? static_cast<int64_t>(rounded) : 0;
+    int64_t q = known ? static_cast<int64_t>(rounded) : 0;
+    // a 16 bit type holds some integers as a number next to them, which may lie beyond the word's range
+    if constexpr (sizeof(T) == 2) q = std::clamp(q, low_, high_);
     return bipolar_ ? q > 0 : stored(static_cast<uint32_t>(q) & mask_);
   }
 
-  void decode(uint32_t code, int64_t word, T* to) const {
-    store(to, (static_cast<Number>(integer(twos_complement(code))) - zero_point(word)) * scale(word));
+  void decode(uint32_t code, int64_t word, T* to) const { store(to, value_of(integer(twos_complement(code)), word)); }
+
+  // Whether a value, if it is a number, is that of the code it is read as and not that of a neighbour, too: where the
+  // integers lie closer together than the type's numbers some are not.
+  bool determines_code(T value, int64_t word) const {
+    const Number steps = load(value) / scale(word), reach = std::fabs(steps) + std::fabs(zero_point(word));
+    if (reach <= kSurelyHeld || !is_number(value)) return true;
+    const int64_t q = integer(twos_complement(encode(value, word)));
+    const auto has_value = [&](int64_t other) {
+      T held{};
+      store(&held, value_of(other, word));
+      return other >= low_ && other <= high_ && load(held) == load(value);
+    };
+    return has_value(q) && !has_value(q - 1) && !has_value(q + 1);
   }
 
  private:
+  // Two roundings in decoding and two in encoding move no integer of this size by half a step.
+  static constexpr Number kSurelyHeld = Number(int64_t{1} << (std::is_same_v<T, double> ? 49 : 20));
+
+  Number value_of(int64_t q, int64_t word) const {
+    return (static_cast<Number>(q) - zero_point(word)) * scale(word);
+  }
   // two's complement -> what is stored; the least integer has no sign-magnitude code and shares its neighbour's
   uint32_t stored(uint32_t code) const {
     if (format_.representation == HWFAULT_OFFSET_BINARY) return code ^ top_;
@@ -118,6 +144,7 @@ class Codec {
   hwfault_format format_;
   uint32_t mask_, top_;  // all bits; the sign, 0 if there is none
   bool bipolar_;
+  int64_t low_, high_;  // the least and the largest integer
   Number scale_, zero_point_;  // of the first word
 };
 

@@ -154,19 +154,34 @@ void strike_copy(const Program& program, const hwfault_draw& draw, const Units& 
   flip_units(program, draw, units, first, last, ask, copy, encode, change);
 }
 
-// out = x with the faults of units [first, last); returns the number of words changed.
+// How many words a call changed, and how many of those that were struck hold no number and stay what they are.
+struct Changes {
+  int64_t changed = 0, no_numbers = 0;
+
+  Changes& operator+=(const Changes& other) {
+    changed += other.changed, no_numbers += other.no_numbers;
+    return *this;
+  }
+};
+
+// out = x with the faults of units [first, last).
 template <class T, class Where = InOrder>
-int64_t inject_units(const T* x, T* out, const Program& program, const hwfault_draw& draw, const Codec<T>& codec,
+Changes inject_units(const T* x, T* out, const Program& program, const hwfault_draw& draw, const Codec<T>& codec,
                      const Units& units, int64_t first, int64_t last, const Where& where = {}) {
-  int64_t changed = 0;
+  Changes found;
   strike_copy(
       program, draw, units, first, last, where.copy(x, out), x,
       [&](int64_t at, int64_t w) { return codec.encode(x[where(at, w)], w); },
       [&](int64_t at, int64_t w, uint32_t, uint32_t after) {
-        codec.decode(after, w, out + where(at, w));
-        ++changed;
+        const int64_t place = where(at, w);
+        if (!codec.is_number(x[place])) {
+          ++found.no_numbers;
+          return;
+        }
+        codec.decode(after, w, out + place);
+        ++found.changed;
       });
-  return changed;
+  return found;
 }
 
 // out = gradient with zeros at the faulty words of units [first, last); x may be null (see Program::reads_stored).
@@ -178,6 +193,7 @@ int64_t zero_units(const T* gradient, T* out, const T* x, const Program& program
       program, draw, units, first, last, Copy<T>{gradient, out}, x,
       [&](int64_t at, int64_t w) { return x ? codec.encode(x[at], w) : 0u; },
       [&](int64_t at, int64_t, uint32_t, uint32_t) {
+        if (x && !codec.is_number(x[at])) return;
         out[at] = T{};
         ++changed;
       });
@@ -221,19 +237,24 @@ void map_units(const hwfault_map& map, const Units& units, int64_t first, int64_
   }
 }
 
-// out = x with the map's faults in units [first, last); returns the number of words changed.
+// out = x with the map's faults in units [first, last).
 template <class T, class Where = InOrder>
-int64_t apply_map_units(const T* x, T* out, const hwfault_map& map, const Codec<T>& codec, const Units& units,
+Changes apply_map_units(const T* x, T* out, const hwfault_map& map, const Codec<T>& codec, const Units& units,
                         int64_t first, int64_t last, const Where& where = {}) {
-  int64_t changed = 0;
+  Changes found;
   map_units(
       map, units, first, last, where.copy(x, out),
       [&](int64_t at, int64_t w) { return codec.encode(x[where(at, w)], w); },
       [&](int64_t at, int64_t w, uint32_t, uint32_t after) {
-        codec.decode(after, w, out + where(at, w));
-        ++changed;
+        const int64_t place = where(at, w);
+        if (!codec.is_number(x[place])) {
+          ++found.no_numbers;
+          return;
+        }
+        codec.decode(after, w, out + place);
+        ++found.changed;
       });
-  return changed;
+  return found;
 }
 
 // out = gradient with zeros at the words that the map changes; x may be null where that does not depend on the codes.
@@ -245,6 +266,7 @@ int64_t zero_map_units(const T* gradient, T* out, const T* x, const hwfault_map&
       map, units, first, last, Copy<T>{gradient, out},
       [&](int64_t at, int64_t w) { return x ? codec.encode(x[at], w) : 0u; },
       [&](int64_t at, int64_t, uint32_t, uint32_t) {
+        if (x && !codec.is_number(x[at])) return;
         out[at] = T{};
         ++changed;
       });

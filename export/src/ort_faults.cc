@@ -145,12 +145,14 @@ void TransientFaults<T>::compute(const Context& context) const {
   program_.check_words(units.words);
   const auto samples = numbers_of(units, target_.batched, first_sample, target_.batched ? Refresh::inference : Refresh::held);
   const hwfault_draw draw{seed, samples.data(), units.batch, units.words, nullptr, 0};
-  const Codec<T> codec(format_of(target_, scale, zero_point));
+  const hwfault_format format = format_of(target_, scale, zero_point);
+  const Codec<T> codec(format);
   // late bits are those of words that may have been struck in place
   const bool keep = y == x.data && program_.reads_others();
   const std::vector<T> kept(x.data, x.data + (keep ? x.size() : 0));
   const T* from = keep ? kept.data() : x.data;
   in_layout(context, target_, x, y, [&](const auto& where) {
+    check_codes_known(x, units, format, where);
     context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
       inject_units(from, y, program_, draw, codec, units, first, last, where);
     });
@@ -166,8 +168,10 @@ void FaultMap<T>::compute(const Context& context) const {
   const Rows rows(context, units);
   check_map(rows.map, target_.bit_width);
   T* y = context.output<T>(x.shape);
-  const Codec<T> codec(format_of(target_, scale, zero_point));
+  const hwfault_format format = format_of(target_, scale, zero_point);
+  const Codec<T> codec(format);
   in_layout(context, target_, x, y, [&](const auto& where) {
+    check_codes_known(x, units, format, where);
     context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
       apply_map_units(x.data, y, rows.map, codec, units, first, last, where);
     });
@@ -196,8 +200,10 @@ void IntermittentFaults<T>::compute(const Context& context) const {
   rows.map.site = site_;
   rows.map.period = periods.data();
   T* y = context.output<T>(x.shape);
-  const Codec<T> codec(format_of(target_, scale, zero_point));
+  const hwfault_format format = format_of(target_, scale, zero_point);
+  const Codec<T> codec(format);
   in_layout(context, target_, x, y, [&](const auto& where) {
+    check_codes_known(x, units, format, where);
     context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
       apply_map_units(x.data, y, rows.map, codec, units, first, last, where);
     });

@@ -32,6 +32,21 @@ void in_layout(const Context& context, const Target& target, const Tensor<const 
   strike(permuted(target, x.shape));
 }
 
+// Throws Error if a word is so wide that the values do not tell its codes: some value is that of two codes.
+template <class T, class Where>
+void check_codes_known(const Tensor<const T>& x, const Units& units, const hwfault_format& format, const Where& where) {
+  constexpr int kSurelyKnown = 20;  // bits
+  if (std::is_same_v<T, double> || format.bit_width <= kSurelyKnown) return;
+  const Codec<T> codec(format);
+  for (int64_t at = 0; at < x.size(); ++at) {
+    const int64_t word = at % units.words;
+    if (!codec.determines_code(x.data[where(at, word)], word))
+      throw Error("word " + std::to_string(word) + " holds " + std::to_string(x.data[where(at, word)]) +
+                  ", which float32 cannot tell from the value of another code of " +
+                  std::to_string(format.bit_width) + " bits; expected smaller integers, or values of type double");
+  }
+}
+
 // Values that are mostly one, for which no memory is taken: every node has some of them at every run.
 template <class V>
 class Few {

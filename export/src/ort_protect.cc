@@ -77,6 +77,7 @@ void ProtectedFaults<T>::compute(const Context& context) const {
   const Codec<T> codec(format);
   Counts counts;
   in_layout(context, target_, x, y, [&](const auto& where) {
+    check_codes_known(x, units, format, where);
     const auto work = [&](int64_t first, int64_t last) {
       protect_parts(x.data, y, memory, codec, first, last, counts, where);
     };

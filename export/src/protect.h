@@ -202,6 +202,7 @@ int64_t protect_parts(const T* x, T* out, const ProtectedMemory& memory, const C
   counts.add(memory.strike(
       first, last, where.copy(x, out), [&](int64_t at, int64_t w) { return codec.encode(x[where(at, w)], w); },
       [&](int64_t at, int64_t w, uint32_t, uint32_t after) {
+        if (!codec.is_number(x[where(at, w)])) return;
         codec.decode(after, w, out + where(at, w));
         ++changed;
       }));
@@ -216,6 +217,7 @@ int64_t zero_protected_parts(const T* gradient, T* out, const T* x, const Protec
   memory.strike(
       first, last, Copy<T>{gradient, out}, [&](int64_t at, int64_t w) { return codec.encode(x[at], w); },
       [&](int64_t at, int64_t, uint32_t, uint32_t) {
+        if (!codec.is_number(x[at])) return;
         out[at] = T{};
         ++changed;
       });

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.bundle.expected import Expected
-from hwfault.codes import CodeFormat, Codes, encode
+from hwfault.codes import CodeFormat, Codes, decode, encode
 from hwfault.errors import HwfaultError, nearest
 from hwfault.graph.nodes import FIRST_SAMPLE, SEED
 from hwfault.own_code import errors_of
@@ -102,5 +102,12 @@ def _sides(site: Site, call: int, found: Array, expected: Expected, rows: slice)
                 f"the runner answered {site.name!r} with the shape {list(found.shape)}, but its channels have scales "
                 "of their own; expected the graph's shape, or integers"
             )
-        codes = encode(found, *grid, fmt)
+        codes = encode(found, *grid, fmt).reshape(after.shape)
+        # a wide word's value may be that of several codes: the recorded one is as good as the one read
+        with np.errstate(all="ignore"):
+            worth = decode(after.reshape(found.shape), *grid, fmt, found.dtype.type)
+        codes = np.where((worth == found).reshape(after.shape), after, codes)
+        # what should be a number and is none must not pass for the integer 0
+        lost = ~np.isfinite(found).reshape(after.shape) & expected.numbers(site, call, rows, after.shape)
+        codes = np.where(lost, np.uint32(fmt.mask) - after, codes)
     return CodePair(before, after), CodePair(before, codes.reshape(after.shape))

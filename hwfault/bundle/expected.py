@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.bundle.manifest import CLEAN, INPUTS, Manifest, seed_file, tensor
+from hwfault.bundle.manifest import CLEAN, INPUTS, NO_NUMBERS, Manifest, seed_file, tensor
 from hwfault.bundle.storage import Bundle, Tensors, array
 from hwfault.codes import CodeFormat, Codes, decode
 from hwfault.errors import FileError, PlanError
@@ -85,9 +85,30 @@ class Expected:
             )
         try:
             values = [decode(codes.reshape(shape), scale, zero_point, fmt, kind) for codes in both]
+            for side in values:
+                self._put_no_numbers(site, call, rows, side.reshape(both[0].shape))
         except ValueError:
             raise FileError(f"{self.where}: scale or zero point of {site.name!r} do not fit its codes") from None
-        return Side(site, [*values, scale, zero_point])
+        return Side(site, [*values, scale, zero_point], (both[0].reshape(shape), both[1].reshape(shape)))
+
+    def numbers(self, site: Site, call: int, rows: slice, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Which words (rows, words) held a number; of all others no fault strikes one."""
+        values = np.zeros(shape)
+        self._put_no_numbers(site, call, rows, values)
+        return np.isfinite(values)
+
+    def _put_no_numbers(self, site: Site, call: int, rows: slice, values: Array) -> None:
+        """Writes into values (rows, words) what was recorded of words that held no number."""
+        places, found = (tensor(site.name, call, NO_NUMBERS + suffix) for suffix in ("_at", ""))
+        held = self._own if site.batched or places in self._own else self._clean
+        if places not in held:
+            return
+        at, numbers = array(held, places, self.where, "u"), array(held, found, self.where, "f")
+        if at.ndim != 1 or numbers.shape != at.shape or np.isfinite(numbers).any():
+            raise FileError(f"{self.where}: {places!r} and {found!r} are not places and values that are not finite")
+        row, word = np.divmod(at.astype(np.int64), values.shape[1])
+        here = (row >= (rows.start or 0)) & (row < (rows.start or 0) + len(values))
+        values[row[here] - (rows.start or 0), word[here]] = numbers[here]
 
     def _checked(self, site: Site, codes: Array, name: str) -> Codes:
         wide = codes.astype(np.uint32)

@@ -17,6 +17,10 @@ LARGEST = 4 << 30
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,200})?")
 
 
+NO_NUMBERS = "no_numbers"
+"""What a run of a site has recorded where its values were not finite: these, and (NO_NUMBERS_at) where they lie."""
+
+
 def seed_file(seed: int) -> str:
     """The file of what was recorded under a seed."""
     return f"seed-{seed}.safetensors"

@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ from hwfault.bundle.manifest import (
     CLEAN_GRAPH,
     FAULTED_GRAPH,
     INPUTS,
+    NO_NUMBERS,
     PLAN,
     Manifest,
     RecordedSite,
@@ -24,7 +27,7 @@ from hwfault.bundle.manifest import (
     tensor,
 )
 from hwfault.bundle.storage import Tensors, described, write
-from hwfault.codes import CodeFormat, Codes, encode
+from hwfault.codes import Codes
 from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.batch_axes import check_axis_0
 from hwfault.graph.export import Arithmetic, export
@@ -166,7 +169,9 @@ class _Recorder:
             **{key: getattr(plan, key) for key in FaultPlan.model_fields} | {"sites": plan.sites + others}
         )
         before, after, rest = self._run(watching, seed)
-        found = {key: value for key, value in rest.items() if key not in self._clean or key in _OUTPUTS}
+        found = {
+            key: value for key, value in rest.items() if key not in self._clean or key in _OWN or NO_NUMBERS in key
+        }
         for key, codes in before.items():
             clean = self._clean.get(key + ".codes")
             if clean is None or not (codes == clean).all():
@@ -179,19 +184,27 @@ class _Recorder:
         """Codes before and after by the key of a run of a site, each row a sample (or a batch, for parameters)."""
         befores: defaultdict[str, list[Codes]] = defaultdict(list)
         afters: defaultdict[str, list[Codes]] = defaultdict(list)
+        unstruck: defaultdict[str, list[NDArray[np.floating]]] = defaultdict(list)
         grids, outputs, calls = Tensors(), [], Counter[str]()
 
-        def observe(name: str, before: Tensor, after: Tensor, scale: Tensor, zero_point: Tensor) -> None:
+        def observe(
+            name: str,
+            before: Tensor,
+            _after: Tensor,
+            scale: Tensor,
+            zero_point: Tensor,
+            codes_before: Tensor,
+            codes_after: Tensor,
+        ) -> None:
             key, site = tensor(name, calls[name], ""), plan.at(name).site
             calls[name] += 1
             self._found.setdefault(name, self._every.get(name, site))
             grid = [np.array(values.numpy(force=True)) for values in (scale, zero_point)]
             for kind, values in zip(("scale", "zero_point"), grid, strict=True):
                 grids[key + kind] = values
-            fmt = CodeFormat(site.bit_width, site.signed)
-            for tensors, rows in ((before, befores), (after, afters)):
-                codes = encode(tensors.numpy(force=True), grid[0], grid[1], fmt)
-                rows[key[:-1]].append(codes.reshape(len(codes) if site.batched else 1, -1).astype(_narrow(site)))
+            for codes, rows in ((codes_before, befores), (codes_after, afters)):
+                rows[key[:-1]].append(_rows(codes.numpy(force=True), site).astype(_narrow(site)))
+            unstruck[key[:-1]].append(_rows(before.numpy(force=True), site))
 
         device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
         with (
@@ -208,10 +221,26 @@ class _Recorder:
         output = np.concatenate(outputs)
         told = {"output": output, "prediction": predictions(output)}
         before, after = ({key: np.concatenate(rows) for key, rows in side.items()} for side in (befores, afters))
+        for key, parts in unstruck.items():
+            told |= _no_numbers(key, np.concatenate(parts))
         return before, after, grids | told
 
 
-_OUTPUTS = ("output", "prediction")
+_OWN = ("output", "prediction")
+"""What every run has of its own."""
+
+
+def _rows(words: NDArray[Any], site: Site) -> NDArray[Any]:
+    """Words as (samples, words), a parameter's as one row."""
+    return words.reshape(len(words) if site.batched else 1, -1)
+
+
+def _no_numbers(key: str, values: NDArray[np.floating]) -> Tensors:
+    """Where the values (rows, words) of a run of a site are not finite, and what they are; nothing where all are."""
+    at = np.flatnonzero(~np.isfinite(values))
+    if not len(at):
+        return {}
+    return {f"{key}.{NO_NUMBERS}_at": at.astype(np.uint32), f"{key}.{NO_NUMBERS}": values.ravel()[at]}
 
 
 def _watching(site: Site) -> SitePlan:

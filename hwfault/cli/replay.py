@@ -86,5 +86,12 @@ def _beside(
             [s.name, s.words, s.faults_expected, s.faults_seen, s.faults_differ, s.codes_differ] for s in report.sites
         ]
         print_table(columns, rows)
+        for site in report.sites:
+            if site.no_numbers:
+                click.echo(
+                    f"{site.name}: {site.no_numbers} words held no number (NaN or infinite), which no fault strikes"
+                )
+            if site.note:
+                click.echo(f"{site.name}: {site.note}")
         click.echo(verdict(report))
     sys.exit(report.exit_code)

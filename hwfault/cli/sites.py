@@ -7,6 +7,7 @@ import click
 from hwfault.cli.common import json_option, print_json, print_table
 from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
+from hwfault.plan.notes import notes_on
 
 if TYPE_CHECKING:
     from hwfault.plan import Site
@@ -23,13 +24,20 @@ def command(source: str, trusted: Trusted, as_json: bool) -> None:
     QONNX of Brevitas or QKeras, or what qonnx's and FINN's transformations made of it.
     """
     found = trusted.sites(source)
+    notes = notes_on(found)
     if as_json:
-        print_json([site.model_dump(mode="json", exclude=_unsaid(site)) for site in found])
+        records = [site.model_dump(mode="json", exclude=_unsaid(site)) for site in found]
+        for record in records:
+            if record["name"] in notes:
+                record["note"] = notes[record["name"]]
+        print_json(records)
         return
     rows = [
         [s.name, s.kind, s.bit_width, "signed" if s.signed else "unsigned", s.layer, _shape(s.shape)] for s in found
     ]
     print_table(["site", "kind", "bits", "codes", "layer", "shape"], rows)
+    for name, note in notes.items():
+        click.echo(f"{name}: {note}")
 
 
 def _unsaid(site: "Site") -> set[str]:

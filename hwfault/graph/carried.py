@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from hwfault.errors import GraphError
 from hwfault.graph.accumulators import check_accumulator
-from hwfault.graph.grids import GRID_OPS, Grid
+from hwfault.graph.grids import GRID_OPS, Grid, check_steps
 from hwfault.graph.layouts import Layout, numbered, numbered_shape
 from hwfault.graph.nodes import AFFINE, ARRAY_OP, FAULT_OPS, drawn_inputs, fault_node
 from hwfault.graph.places import Place, Places
@@ -149,6 +149,9 @@ class _Wiring:
                 f"graph's inputs); {_ANEW}"
             )
         self._check_layout(entry, site, place)
+        scale, zero_point = (self.constants.get(own) for own in entry.node.input[1:3])
+        if scale is not None and zero_point is not None:
+            check_steps(site.name, Grid(scale, zero_point, site.bit_width, site.signed), len(entry.nodes))
 
     def _is_place(self, entry: FaultNode, place: Place) -> bool:
         """Whether a site's nodes strike what its quantizer makes, on the same grid."""

@@ -176,7 +176,7 @@ def _fold(model: ModelProto, constants: Constants, layer: _Layer, prefix: str) -
 def _keeps_codes(weights: Array, scale: Array, new_weights: Array, new_scale: Array, zero: Array) -> bool:
     """Whether the faults find the same integers, also where they put others."""
     with np.errstate(all="ignore"):
-        before, after = np.rint(weights / scale), np.rint(new_weights / new_scale)
+        before, after = np.rint(weights / scale + zero), np.rint(new_weights / new_scale + zero)
     usable = bool(np.all(np.isfinite(new_scale)) and np.all(np.abs(new_scale) > np.finfo(np.float32).tiny))
     small = bool(np.all(np.abs(before) + np.abs(zero) < _MOST_INTEGER))
     return usable and small and weights.dtype == np.float32 and np.array_equal(before, after)

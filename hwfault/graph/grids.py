@@ -7,12 +7,17 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from hwfault.codes import CodeFormat, decode, encode
+from hwfault.errors import GraphError
 from hwfault.graph.qonnxgraph import QUANT_OPS, Constants, attribute
 
 Array = NDArray[Any]
 
 GRID_OPS = (*QUANT_OPS, "MultiThreshold", "Trunc")
 """The ops whose outputs are integers on a grid that the node tells."""
+
+
+_FLOAT_BITS, _SURE_BITS = 24, 20
+"""Integers of so many bits are float32 numbers; those of the second come back from their values with any scale."""
 
 
 class NoGridError(Exception):
@@ -36,11 +41,33 @@ class Grid(NamedTuple):
         """The largest magnitude of an integer, zero point taken off, that the width allows."""
         return 1 << (self.bit_width - 1) if self.signed and not self.zero_point.any() else (1 << self.bit_width) - 1
 
+    @property
+    def whole(self) -> bool:
+        """Whether all zero points are integers, and so what layers add up."""
+        return bool((self.zero_point == np.rint(self.zero_point)).all())
+
+    def comes_back(self) -> bool:
+        """Whether every code, as a float32 value, is read as itself again: what steps one behind the other need."""
+        highest = (1 << (self.bit_width - int(self.signed))) + float(np.abs(self.zero_point).max(initial=0))
+        if highest <= 1 << _SURE_BITS:
+            return True
+        powers_of_two = bool((np.frexp(np.asarray(self.scale, np.float32))[0] == 0.5).all())
+        return highest <= 1 << _FLOAT_BITS and powers_of_two and self.whole
+
     def holds(self, values: Array) -> bool:
         """Whether values lie on the grid, to the bit."""
         codes = CodeFormat(self.bit_width, self.signed)
         again = decode(encode(values, self.scale, self.zero_point, codes), self.scale, self.zero_point, codes)
         return np.array_equal(again, values)
+
+
+def check_steps(site: str, grid: Grid, steps: int) -> None:
+    """Raises GraphError where several nodes strike words whose codes their values do not hold between them."""
+    if steps > 1 and not grid.comes_back():
+        raise GraphError(
+            f"{steps} kinds of faults strike the site {site!r}, one node each, and float32 values do not hold its "
+            f"codes of {grid.bit_width} bits from one node to the next; expected one kind of faults, or fewer bits"
+        )
 
 
 def grid_of(node: NodeProto, constants: Constants, *, signed_input: bool | None = None) -> Grid:

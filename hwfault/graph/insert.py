@@ -9,6 +9,7 @@ from hwfault import __version__
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.accumulators import planned_sums, rewrite_layers
 from hwfault.graph.batch_axes import check_axis_0
+from hwfault.graph.grids import check_steps
 from hwfault.graph.layouts import numbered
 from hwfault.graph.nodes import FIRST_SAMPLE, SEED, fault_node
 from hwfault.graph.places import Place
@@ -93,6 +94,7 @@ def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequen
     constants = Constants(model)
     for place in places:
         _check_words(place, plan.at(place.site.name).site, constants)
+        check_steps(place.site.name, place.grid, len(plan.steps(place.site.name)))
     return places
 
 

@@ -12,7 +12,7 @@ from onnx import GraphProto
 from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
-from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, decode, encode
+from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, encode, faulty_values
 from hwfault.graph.layouts import aligned, numbered
 from hwfault.graph.qonnx_array import ArrayFaults, SameShape
 from hwfault.stream.tables import ALWAYS
@@ -34,7 +34,7 @@ class _FaultOp(SameShape):
         batch, one = (x.shape[:1], x.shape[1:]) if self.get_nodeattr("batched") else ((1,), x.shape)
         codes = encode(x, scale, zero_point, fmt)
         struck = self.struck(codes.reshape(*batch, math.prod(one)), *rest).reshape(x.shape)
-        faulty = np.where(struck == codes, x, decode(struck, scale, zero_point, fmt, x.dtype.type))
+        faulty = faulty_values(x, codes, struck, scale, zero_point, fmt)
         context[self.onnx_node.output[0]] = np.ascontiguousarray(faulty.transpose(layout) if layout else faulty)
 
     def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:

@@ -36,7 +36,8 @@ from hwfault.inject import inject
 from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.inject.mode import evaluation
 from hwfault.inject.sites import quantizers
-from hwfault.plan import FaultPlan
+from hwfault.plan import FaultPlan, Site
+from hwfault.plan.notes import note_on
 
 Progress = Callable[[int, int | None], object]
 
@@ -141,7 +142,16 @@ class _Engines:
         watched = [w for nodes in self._watched.values() for w in nodes if w.changes or self.first_batch]
         return [name for name in dict.fromkeys(n for w in watched for n in w.tensors) if name != self._output]
 
-    def observe(self, name: str, before: Tensor, after: Tensor, scale: Tensor, zero_point: Tensor) -> None:
+    def observe(
+        self,
+        name: str,
+        before: Tensor,
+        after: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        codes_before: Tensor,
+        codes_after: Tensor,
+    ) -> None:
         """Compares one run of a site in PyTorch with the same run in the graph."""
         call = self._calls[name]
         self._calls[name] += 1
@@ -156,7 +166,7 @@ class _Engines:
                 "the graph; expected the network that the graph was exported from"
             )
         theirs += [watched.scale, watched.zero_point]
-        ours_side = Side(watched.site, ours)
+        ours_side = Side(watched.site, ours, (codes_before.numpy(force=True), codes_after.numpy(force=True)))
         same = all(np.array_equal(bits_of(mine), bits_of(other)) for mine, other in zip(ours, theirs, strict=True))
         self._compare_site(watched, call, ours_side, ours_side if same else Side(watched.site, theirs))
 
@@ -170,6 +180,7 @@ class _Engines:
             faults_seen=int(np.count_nonzero(found.seen)),
             faults_differ=int(np.count_nonzero(found.faults)),
             codes_differ=int(np.count_nonzero(found.codes)),
+            no_numbers=int(np.count_nonzero(~ours.numbers)),
         )
         tally.first_fault_difference = tally.first_fault_difference or self._place(found.faults, call, ours, theirs)
         tally.first_code_difference = tally.first_code_difference or self._place(found.codes, call, ours, theirs)
@@ -223,7 +234,7 @@ class _Engines:
             versions=versions,
             seeds=seeds,
             samples=self.samples,
-            sites=tuple(_site_report(name, tally) for name, tally in self._tallies.items()),
+            sites=tuple(_site_report(plan.at(name).site, tally) for name, tally in self._tallies.items()),
             logits_max_difference=self._max_difference,
             notes=plan.notes,
             **{key: self._totals[key] for key in _TOTALS},
@@ -234,7 +245,14 @@ _TOTALS = ("predictions", "predictions_differ", "logits", "logits_differ", "logi
 _COUNTS = ("words", "faults_expected", "faults_seen", "faults_differ", "codes_differ")
 
 
-def _site_report(name: str, tally: _Tally) -> SiteReport:
+def _site_report(site: Site, tally: _Tally) -> SiteReport:
     counts = {key: tally.counts[key] for key in _COUNTS}
     places = (tally.first_fault_difference, tally.first_code_difference)
-    return SiteReport(name=name, first_fault_difference=places[0], first_code_difference=places[1], **counts)
+    return SiteReport(
+        name=site.name,
+        no_numbers=tally.counts["no_numbers"] or None,
+        note=note_on(site),
+        first_fault_difference=places[0],
+        first_code_difference=places[1],
+        **counts,
+    )

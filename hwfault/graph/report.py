@@ -31,6 +31,8 @@ class SiteReport(Record):
     words that differ because of a fault (not what the stream says, or unequal where the codes before were equal).
     `codes_differ`: words whose codes differed already before the faults. An accumulator's codes are those that leave
     its array of processing elements; what the array changed counts as faults, and is checked against its own inputs.
+    `no_numbers`: words that held NaN or an infinity in PyTorch, which no fault strikes (None: none did). `note` says
+    what is special about the site's words.
     """
 
     name: str
@@ -39,6 +41,8 @@ class SiteReport(Record):
     faults_seen: int
     faults_differ: int
     codes_differ: int
+    no_numbers: int | None = None
+    note: str | None = None
     first_fault_difference: Place | None = None
     first_code_difference: Place | None = None
 

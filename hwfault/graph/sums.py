@@ -84,6 +84,9 @@ def _sums(name: str, node: NodeProto, places: Places) -> Sums:
         raise NoGridError("its inputs are on the grid of no single quantizer")
     _check_order(node, weights, transposed)
     _check_scales(weights, source)
+    for what, place in (("inputs", source), ("weights", weights)):
+        if not place.grid.whole:
+            raise NoGridError(f"its {what} have a zero point that is no integer, so that its sums are none either")
     bits = _bits(weights, source)
     site = Site(
         name=name,

@@ -97,18 +97,39 @@ def with_outputs(graph: ModelProto, watched: Iterable[Watched], others: Iterable
     return out
 
 
-class Side:
-    """The values of one run of a site in one engine, and their codes as (samples, words)."""
+_SURE_BITS = 20
+"""Wider codes need not come back from float32 values."""
 
-    def __init__(self, site: Site, values: Sequence[Array]) -> None:
+
+class Side:
+    """The values of one run of a site in one engine, and their codes as (samples, words).
+
+    `codes` before and after, where the engine tells them; otherwise they are read off the values, those of wide words
+    after a fault as the nearest that the word has.
+    """
+
+    def __init__(self, site: Site, values: Sequence[Array], codes: tuple[Array, Array] | None = None) -> None:
         self.batched = site.batched
         self._format = CodeFormat(site.bit_width, site.signed)
         self._before, self._after, self._scale, self._zero_point = values
-        self.before, self.after = self._codes(self._before), self._codes(self._after)
+        self.wide = site.bit_width > _SURE_BITS and self._after.dtype != np.float64
+        before, after = codes or (self._codes(self._before, False), self._codes(self._after, self.wide))
+        self.before, self.after = (self._rows(c.astype(np.uint32)) for c in (before, after))
+        self.numbers: Mask = self._rows(np.isfinite(self._before))
+        """Which words hold a number: what is not finite is never struck."""
 
-    def _codes(self, values: Array) -> Codes:
-        codes = encode(values, self._scale, self._zero_point, self._format)
-        return codes.reshape(len(codes) if self.batched else 1, -1)
+    def _codes(self, values: Array, nearest: bool) -> Codes:
+        return encode(values, self._scale, self._zero_point, self._format, half=nearest)
+
+    def _rows(self, words: Array) -> Array:
+        return words.reshape(len(words) if self.batched else 1, -1)
+
+    def differs_after(self, other: "Side") -> Mask:
+        """Which words differ after the faults: in their codes, or where values do not tell them in their values."""
+        differs: Mask = self.after != other.after
+        if self.wide:
+            differs &= self._rows(bits_of(self._after) != bits_of(other._after))
+        return differs
 
     @property
     def changed(self) -> Mask:
@@ -143,10 +164,10 @@ def differing(
     Codes differ before the faults. Faults differ where either side is not what the stream says, or where the codes
     before are equal and those after are not.
     """
-    codes_differ = ours.before != theirs.before
+    codes_differ = (ours.before != theirs.before) | (ours.numbers != theirs.numbers)
     array_changed, array_strays = _added_up(watched, tensors, theirs.before.shape)
     faults_differ = (
-        theirs.strays(watched, seed, first_sample) | (~codes_differ & (ours.after != theirs.after)) | array_strays
+        theirs.strays(watched, seed, first_sample) | (~codes_differ & ours.differs_after(theirs)) | array_strays
     )
     if codes_differ.any():  # where none does, one side has what the other has, which is what the stream says
         faults_differ |= ours.strays(watched, seed, first_sample)
@@ -160,7 +181,7 @@ def _added_up(watched: Watched, tensors: Mapping[str, Array], shape: tuple[int, 
     sums, x, w = (tensors[name] for name in watched.array.input)
     expected, found = added_up(watched.array, sums, x, w), tensors[watched.node.before]
     # where the array adds everything up anew, its sums are no others
-    changed = found != (expected if attribute(watched.array, "recompute", 0) else sums)
+    changed = (found != (expected if attribute(watched.array, "recompute", 0) else sums)) & ~np.isnan(found)
     return changed.reshape(shape), (bits_of(expected) != bits_of(found)).reshape(shape)
 
 

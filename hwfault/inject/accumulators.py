@@ -3,7 +3,7 @@
 import math
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ from hwfault.stream.names import first_run, run_name
 
 LAYERS = (qnn.QuantConv1d, qnn.QuantConv2d, qnn.QuantConv3d, qnn.QuantLinear)
 _WIDEST_WORD, _WIDEST_INPUT = 32, 24
+_FRACTIONAL = "have a zero point that is no integer, so that its sums are none either"
 
 _RESHAPE = (
     *("flatten", "unflatten", "reshape", "view", "view_as", "permute", "transpose", "swapaxes", "movedim", "t"),
@@ -78,11 +79,12 @@ def accumulators(model: nn.Module, example: Inputs, quantizers: Quantizers) -> t
     seen = _look(model, example, layers, quantizers)
     sites, obstacles = [], {}
     for name, layer in layers.items():
-        calls = seen.get(name, [])
+        calls = seen.calls.get(name, [])
         for run in range(max(len(calls), 1)):
             own = run_name(name, run)
             try:
-                sites.append(_seen_site(own, layer, calls[run : run + 1], len(calls), quantizers))
+                call = calls[run : run + 1]
+                sites.append(_seen_site(own, layer, call, len(calls), quantizers, seen.fractional))
             except _Obstacle as obstacle:
                 obstacles[own] = str(obstacle)
     return sites, obstacles
@@ -109,13 +111,31 @@ class _Call(NamedTuple):
     source: str | None
     largest: int | None
     scales: int
+    whole: bool
     shape: tuple[int, ...]
     batched: bool
 
 
-def _seen_site(name: str, layer: Any, calls: list[_Call], runs: int, quantizers: Quantizers) -> Site:
+class _Seen(NamedTuple):
+    """What a forward showed: the runs of each layer, and the quantizers whose zero points are no integers."""
+
+    calls: dict[str, list[_Call]]
+    fractional: set[str]
+
+
+def whole(zero_point: Tensor) -> bool:
+    """Whether zero points are integers, and so what layers add up (it waits for the device)."""
+    return bool((zero_point == zero_point.round()).all())
+
+
+def _seen_site(
+    name: str, layer: Any, calls: list[_Call], runs: int, quantizers: Quantizers, fractional: Collection[str]
+) -> Site:
     """The site of one run of a layer, of `runs` in all; `calls` is empty where it did not run."""
     _check_layer(layer, quantizers)
+    weights = weights_of(layer, quantizers)
+    if weights is not None and weights.site.name in fractional:
+        raise _Obstacle(f"its weights {_FRACTIONAL}")
     if not calls:
         raise _Obstacle("the layer did not run on the example")
     (call,) = calls
@@ -124,6 +144,8 @@ def _seen_site(name: str, layer: Any, calls: list[_Call], runs: int, quantizers:
             "its inputs are on no known grid: no quantizer lies right before it (a batch normalisation, average "
             "pooling, an addition or a dropout between the two leaves the grid)"
         )
+    if not call.whole or first_run(call.source or "") in fractional:
+        raise _Obstacle(f"its inputs {_FRACTIONAL}")
     if call.scales != 1:
         raise _Obstacle("its inputs have a scale for each channel, so that sums of their integers mean nothing")
     if not call.batched:
@@ -244,24 +266,23 @@ def _pads_with_zero(_x: Tensor, _pad: Any, mode: str = "constant", value: float 
 
 
 @torch.no_grad()
-def _look(
-    model: nn.Module, example: Inputs, layers: Mapping[str, Any], quantizers: Quantizers
-) -> dict[str, list[_Call]]:
+def _look(model: nn.Module, example: Inputs, layers: Mapping[str, Any], quantizers: Quantizers) -> _Seen:
     """What each layer was given in a forward of the example, run by run."""
-    grids, calls = Grids[str](), {name: list[_Call]() for name in layers}
+    grids, calls, fractional = Grids[str](), {name: list[_Call]() for name in layers}, set[str]()
     runs: Counter[str] = Counter()
 
     def made(name: str, out: Any) -> None:
-        """Notes which run of a quantizer a tensor comes from."""
+        """Notes which run of a quantizer a tensor comes from, and zero points that are no integers."""
         if not bare(out).dim():  # Brevitas probes quantizers with a scalar to learn their scale
             return
-        grids.notes.note(out, run_name(name, runs[name]))
-        runs[name] += 1
+        if isinstance(out, IntQuantTensor) and not whole(out.zero_point):
+            fractional.add(name)
+        if quantizers[name].site.batched:
+            grids.notes.note(out, run_name(name, runs[name]))
+            runs[name] += 1
 
     handles = [
-        q.proxy.register_forward_hook(lambda _m, _a, out, name=name: made(name, out))
-        for name, q in quantizers.items()
-        if q.site.batched
+        q.proxy.register_forward_hook(lambda _m, _a, out, name=name: made(name, out)) for name, q in quantizers.items()
     ]
 
     def note(name: str, x: Any, out: Any) -> None:
@@ -273,11 +294,11 @@ def _look(
     finally:
         for handle in handles:
             handle.remove()
-    return calls
+    return _Seen(calls, fractional)
 
 
 def _call(x: Any, out: Any, source: str | OffGrid | None, layer: Any, quantizers: Quantizers) -> _Call:
-    largest, scales = None, 1
+    largest, scales, integers = None, 1, True
     if isinstance(source, OffGrid):
         source = None
     elif source is not None:
@@ -285,11 +306,11 @@ def _call(x: Any, out: Any, source: str | OffGrid | None, layer: Any, quantizers
     elif isinstance(x, IntQuantTensor):
         largest = most(int(x.bit_width), bool(x.signed) and not bool(x.zero_point.any()))
     if isinstance(x, IntQuantTensor):
-        scales = x.scale.numel()
+        scales, integers = x.scale.numel(), whole(x.zero_point)
     value = bare(out)
     rank = layer.weight.dim() if isinstance(layer, LAYERS) else value.dim()
     batched = value.dim() >= 2 if rank == 2 else value.dim() == rank
-    return _Call(source, largest, scales, tuple(value.shape), batched)
+    return _Call(source, largest, scales, integers, tuple(value.shape), batched)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def _(acc: Tensor, *_args: Any) -> Tensor:
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.straight_through = inputs[-1]
     if not ctx.straight_through:
-        ctx.save_for_backward(output != inputs[0])
+        ctx.save_for_backward((output != inputs[0]) & ~inputs[0].isnan())  # what is no number stays
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

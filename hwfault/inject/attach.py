@@ -1,7 +1,7 @@
 """Attaching a fault plan to a Brevitas network, without writing a single parameter."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -17,10 +17,10 @@ from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
 from hwfault.inject.first_forward import watch_first_forward
 from hwfault.inject.found import Found, no_example, too_often, with_site
-from hwfault.inject.halves import Range
 from hwfault.inject.hooks import NeverCopied, OwnHook, notice_hooks
 from hwfault.inject.inputs import Axes, Example
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
+from hwfault.inject.observer import Observer, Watcher
 from hwfault.inject.owners import Claim
 from hwfault.inject.sites import check_known, known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
@@ -35,7 +35,6 @@ from hwfault.stream.names import first_run, fits, run_name, split_run
 _KEPT_PLANS = 32
 
 Gradient = Literal["zero", "straight_through"]
-Observer = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
 
 
 def inject(
@@ -56,7 +55,9 @@ def inject(
     Faults that belong to a device are drawn for `device`, or the seed's number; a plan has its own. Copies of the model
     made meanwhile (copy.deepcopy, pickle, averaged weights) are clean.
     `gradient` is what flows back through a faulty word: nothing ("zero") or everything ("straight_through").
-    `observe(site name, before, after, scale, zero point)` sees every planned site's values at each forward.
+    `observe(site name, before, after, scale, zero point)` sees every planned site's values at each forward; one that
+    has the parameters `codes_before` and `codes_after` is also given the code words (int64, two's complement), which
+    the values of wide words after a fault do not tell. Those of what is not finite are 0, and no fault strikes it.
     With an `example` of the inputs, and their `batch_axis` (see `sites`), the axis along which the samples of each site
     lie is found, and a plan that says otherwise is refused. Without one a plan's own word is taken, which is axis 0
     where it says nothing, and an error if the first forward moves or folds that axis before a struck site.
@@ -85,14 +86,13 @@ class ProtectionCounts(NamedTuple):
 class Ready(NamedTuple):
     """A plan made ready to be applied: by site what strikes it, and how its layer is added up if it is one's.
 
-    `idle` are the sites at which nothing can ever change, `ranges` the integers of the words of all.
+    `idle` are the sites at which nothing can ever change.
     """
 
     plan: FaultPlan
     strikes: dict[str, Strike]
     adds: dict[str, Adds]
     idle: frozenset[str]
-    ranges: dict[str, Range]
 
 
 class Injection:
@@ -127,7 +127,7 @@ class Injection:
     ) -> None:
         self._model = unwrap(model)
         self._straight_through = passes_straight_through(gradient)
-        self._observe = observe
+        self._watcher = None if observe is None else Watcher(observe)
         self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         self._handles: list[Any] = []
         self._claim: Claim | None = None
@@ -215,8 +215,7 @@ class Injection:
         strikes = {name: Strike(plan, plan.at(name), self._device) for name in plan.names}
         adds = {e.site.name: Adds(e.site, e.array) for e in plan.sites if e.site.kind == "accumulator"}
         idle = frozenset(name for name in plan.names if plan.idle(name))
-        ranges = {e.site.name: Range.of(e.site.bit_width, e.site.signed) for e in plan.sites}
-        return Ready(plan, strikes, adds, idle, ranges)
+        return Ready(plan, strikes, adds, idle)
 
     def _go_live(self) -> None:
         """Notes what is struck from now on; None where nothing can ever change."""
@@ -340,7 +339,6 @@ class Injection:
         if name in plan.names:
             entry = plan.at(name)
             ready.strikes[name] = Strike(plan, entry, self._device)
-            ready.ranges[name] = Range.of(entry.site.bit_width, entry.site.signed)
             self._attached[name] = entry.site
             for disabled, glob in self._switched:
                 if fits(glob, name):
@@ -356,18 +354,11 @@ class Injection:
         holds it.
         """
         self.clock.runs.check_recomputed(name)
-        strike, integers = self._live[name], self._ready.ranges[name]
+        strike = self._live[name]
         rules = (self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
-        unheld = unheld and self._observe is None  # who observes sees the values before, too
-        if strike is None:
-            faulty = value
-        elif integers.may_be_left(value.dtype):
-            faulty = integers.strike(value, scale, zero_point, lambda within: strike(within, *rules))
-        else:
-            faulty = strike(value, *rules, unheld)
-        if self._observe is not None:
-            self._observe(name, *(t.detach() for t in (value, faulty, scale, zero_point)))
-        return faulty
+        if self._watcher is not None:
+            return self._watcher(name, value, strike, self._ready.strikes[name], rules)
+        return value if strike is None else strike(value, *rules, unheld)
 
     def protection_counts(self) -> dict[str, ProtectionCounts]:
         """What the decoders of protected memories did at each site since the plan was set or the counts were reset.

@@ -20,12 +20,12 @@ class Kernel(NamedTuple):
 
     All take `tensors` and `numbers`, which say what strikes; `strike(x, ..., straight_through, reads_stored)` and
     `zero(gradient, x or None, ...)` return new tensors, the others write to a given contiguous `out`, which may be
-    their first argument.
+    their first argument. Words that hold no number are not struck; `write_struck` returns how many would have been.
     """
 
     strike: Callable[..., Tensor]
     zero: Callable[..., Tensor]
-    write_struck: Callable[[Tensor, Tensor, tuple[Tensor, ...], tuple[Any, ...]], None]
+    write_struck: Callable[[Tensor, Tensor, tuple[Tensor, ...], tuple[Any, ...]], int]
     write_zeros: Callable[[Tensor, Tensor, Tensor | None, tuple[Tensor, ...], tuple[Any, ...]], None]
 
 
@@ -52,7 +52,7 @@ def struck(x: Tensor, faults: Faults, straight_through: bool, unheld: bool) -> T
     # an x that is not contiguous is copied anyway; a leaf of the graph cannot be overwritten
     in_place = unheld and not keeps_x and not faults.reads_others and _writable(x, differentiable)
     if not differentiable or (in_place and straight_through):
-        return _written(x, faults, in_place)
+        return _written(x, faults, in_place)[0]
     unheld_gradients()  # measured here, not inside of a backward pass
     out: Tensor = _Struck.apply(x, faults, straight_through, keeps_x, in_place)  # type: ignore[no-untyped-call]
     return out
@@ -75,36 +75,48 @@ def traced() -> bool:
     )
 
 
-def _written(x: Tensor, faults: Faults, in_place: bool) -> Tensor:
+def _written(x: Tensor, faults: Faults, in_place: bool) -> tuple[Tensor, int]:
+    """The values with faults, and how many words were not struck because they hold no number."""
     source = x.contiguous()
     copied = source is not x
     out = source if in_place or (copied and not faults.reads_others) else torch.empty_like(source)
-    faults.kernel.write_struck(source, out, faults.tensors, faults.numbers)
+    no_numbers = faults.kernel.write_struck(source, out, faults.tensors, faults.numbers)
     if in_place and not x.is_inference():
         torch.autograd.graph.increment_version(x)
-    return out
+    return out, no_numbers
 
 
 class _Struck(torch.autograd.Function):
-    """The gradient is zero at struck words, which are found again from the stream."""
+    """The gradient is zero at struck words, which are found again from the stream.
+
+    It does not tell which of them held no number and so were left as they are; where there were any, which is rare,
+    their places are kept.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, faults: Faults, straight_through: bool, keeps_x: bool, in_place: bool) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.faults = None if straight_through else faults._replace(tensors=())
+        out, no_numbers = _written(x, faults, in_place)
+        left = None if not no_numbers or keeps_x else (~out.isfinite()).reshape(-1).nonzero().reshape(-1)
         if not straight_through:
-            ctx.save_for_backward(x if keeps_x else None, *faults.tensors)
+            ctx.save_for_backward(x if keeps_x else None, left, *faults.tensors)
         if in_place:
             ctx.mark_dirty(x)
-        return _written(x, faults, in_place)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
         unheld = gradient_is_unheld(gradients[0])
         gradient = gradients[0]
         if gradient is not None and ctx.faults is not None:
-            x, *tensors = ctx.saved_tensors
-            gradient = _zeroed(gradient, x, ctx.faults._replace(tensors=tuple(tensors)), unheld)
+            x, left, *tensors = ctx.saved_tensors
+            faults = ctx.faults._replace(tensors=tuple(tensors))
+            if left is None:
+                return _zeroed(gradient, x, faults, unheld), None, None, None, None
+            kept = gradient.reshape(-1)[left]
+            gradient = _zeroed(gradient, x, faults, unheld)
+            gradient = gradient.reshape(-1).index_copy(0, left, kept).reshape(gradient.shape)
         return gradient, None, None, None, None
 
 

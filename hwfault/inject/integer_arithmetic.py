@@ -8,7 +8,7 @@ one rounding of what is the same everywhere: see docs/exactness.md.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +29,7 @@ from hwfault.inject.accumulators import (
     largest_integer,
     most,
     weights_of,
+    whole,
 )
 from hwfault.inject.affine import affine, traced
 from hwfault.inject.attach import known_scale
@@ -37,11 +38,13 @@ from hwfault.inject.integer_parts import EXACT, Parts, parts_of
 from hwfault.inject.integer_pools import MEANS, POOLS, Pool, Window, pool_of
 from hwfault.inject.override import Override
 from hwfault.inject.sites import known_quantizers, unwrap
+from hwfault.inject.tape import Tape
 
 _NO_GRID = (
     "its inputs are on no known grid: no quantizer with one scale lies right before it, or something between the two "
     "leaves the grid"
 )
+_FRACTIONAL = "have a zero point that is no integer, so that its sums are none either"
 _CATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 
 Mark = Callable[[str, Tensor, bool], Tensor]
@@ -59,10 +62,14 @@ def integer_arithmetic(model: nn.Module) -> "IntegerArithmetic":
 
 
 class Grid(NamedTuple):
-    """A tensor's values are integers of at most `largest` in magnitude times the scale (float32, one value)."""
+    """A tensor's values are integers of at most `largest` in magnitude times the scale (float32, one value).
+
+    Not `whole` ones, where the zero point is no integer.
+    """
 
     scale: Tensor
     largest: int
+    whole: bool = True
 
 
 class _Layer(NamedTuple):
@@ -103,28 +110,6 @@ class _Sums(NamedTuple):
     channels: tuple[int, ...]
 
 
-class _Tape:
-    """The constants of a forward, in its order; frozen, they are those of every later one."""
-
-    def __init__(self) -> None:
-        self.frozen = False
-        self._made: list[Any] = []
-        self._next: Iterator[Any] = iter(())
-
-    def begin(self) -> None:
-        if self.frozen:
-            self._next = iter(self._made)
-        else:
-            self._made.clear()
-
-    def constants(self, make: Callable[[], Any]) -> Any:
-        if self.frozen:
-            return next(self._next)
-        with torch.no_grad():
-            self._made.append(make())
-        return self._made[-1]
-
-
 class IntegerArithmetic:
     """Integer arithmetic attached to a model.
 
@@ -141,7 +126,7 @@ class IntegerArithmetic:
             )
         self.left: dict[str, str] = {}
         self._never: dict[str, str] = {}
-        self._tape, self._sums = _Tape(), Notes[_Sums]()
+        self._tape, self._sums = Tape(), Notes[_Sums]()
         self._grids = _PooledGrids(self)
         self._mark: Mark = lambda _site, value, _integers: value
         self._quantizers = known_quantizers(self._model)
@@ -200,8 +185,11 @@ class IntegerArithmetic:
         if proxy.is_quant_enabled and value.dim():
 
             def grid() -> Grid | None:
-                scale = output.scale if isinstance(output, IntQuantTensor) else known_scale(proxy)[0]
-                return Grid(scale.detach().reshape(()), largest) if scale.numel() == 1 else None
+                quantized = isinstance(output, IntQuantTensor)
+                scale, zero_point = (output.scale, output.zero_point) if quantized else known_scale(proxy)
+                if scale.numel() != 1:
+                    return None
+                return Grid(scale.detach().reshape(()), largest, whole(zero_point))
 
             self._grids.notes.note(value, self._tape.constants(grid))
 
@@ -210,9 +198,11 @@ class IntegerArithmetic:
         grid = self._grids.notes.of(x)
         if grid is None and isinstance(x, IntQuantTensor) and x.scale.numel() == 1:
             largest = most(int(x.bit_width), bool(x.signed) and not bool(x.zero_point.any()))
-            grid = Grid(x.scale.detach().reshape(()), largest)
+            grid = Grid(x.scale.detach().reshape(()), largest, whole(x.zero_point))
         if not isinstance(grid, Grid):
             raise HwfaultError(_NO_GRID)
+        if not grid.whole:
+            raise HwfaultError(f"its inputs {_FRACTIONAL}")
         if bare(x).dtype != torch.float32:
             raise HwfaultError(f"its inputs are {bare(x).dtype}, expected torch.float32")
         return grid
@@ -243,6 +233,8 @@ class IntegerArithmetic:
             grid = self.grid_of(x)
             weights = weights_of(layer.layer, self._quantizers)
             assert weights is not None
+            if not layer.weights_are_whole():
+                raise HwfaultError(f"its weights {_FRACTIONAL}")
             parts = parts_of(layer.layer, grid.largest * largest_integer(weights), weight)
         except HwfaultError as reason:
             self.left[name] = str(reason)
@@ -300,6 +292,8 @@ class IntegerArithmetic:
         self, func: Any, value: Tensor, grid: Grid, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> _Pool | None:
         try:
+            if not grid.whole:
+                raise HwfaultError(f"its values {_FRACTIONAL}")
             pool = pool_of(func, value.shape, args, kwargs)
             double = grid.largest * pool.added > EXACT
             if double and isinstance(pool, Window):
@@ -377,7 +371,7 @@ def _common(grids: list[Grid | OffGrid | None]) -> Grid | None:
     known = [grid for grid in grids if isinstance(grid, Grid)]
     if len(known) < len(grids) or not all(torch.equal(grid.scale, known[0].scale) for grid in known):
         return None
-    return Grid(known[0].scale, max(grid.largest for grid in known))
+    return Grid(known[0].scale, max(grid.largest for grid in known), all(grid.whole for grid in known))
 
 
 class _OnLayer:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwfault.errors import PlanError
+from hwfault.inject.accumulators import whole
 from hwfault.inject.arranged import arrange, restore, unnamed
 from hwfault.inject.array_op import accumulate
 from hwfault.inject.exporting import refuse_export
@@ -78,18 +79,20 @@ class Arithmetic(Protocol):
 
 
 class Scale(NeverCopied):
-    """The scale of a quantizer's latest output; a forward hook."""
+    """The scale and zero point of a quantizer's latest output; a forward hook."""
 
     def __init__(self, name: str, proxy: nn.Module, known_scale: KnownScale) -> None:
         self.proxy = proxy
         self.latest: Tensor | None = None
+        self.zero_point: Tensor | None = None
         self._known_scale = known_scale
         self._width = Width.of(name, proxy)
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if getattr(proxy, "is_quant_enabled", True) and getattr(output, "value", output).dim():
             is_quant_tensor = isinstance(output, IntQuantTensor)
-            scale = output.scale if is_quant_tensor else self._known_scale(proxy)[0]
+            grid = (output.scale, output.zero_point) if is_quant_tensor else self._known_scale(proxy)
+            scale, self.zero_point = grid
             if self._width is not None:  # sums that may be larger would have other words
                 scale = self._width.checked(output.bit_width if is_quant_tensor else None, scale)
             self.latest = scale
@@ -180,6 +183,7 @@ class IntegerLayer(NeverCopied):
     def _struck(self, x: Any, weight: Any, bias: Any) -> Tensor:
         """What the layer computes on its integers, as Brevitas computes it but for its accumulators."""
         value = unnamed(x.value if isinstance(x, IntQuantTensor) else x)
+        self._check_zero_points(x)
         with torch.autocast(value.device.type, enabled=False):
             out = self._integer(value, self._input_scale(x), getattr(weight, "value", weight))
         if bias is None:
@@ -257,11 +261,29 @@ class IntegerLayer(NeverCopied):
             )
         return scale.detach()
 
+    def weights_are_whole(self) -> bool:
+        """Whether the zero points of the weights are integers (it waits for the device)."""
+        return self._weights.zero_point is None or whole(self._weights.zero_point)
+
     def along_channels(self, weight: Tensor, scale: Tensor) -> tuple[int, ...]:
         """The shape in which the weights' scale lies along the accumulators."""
         if scale.numel() == 1:
             return ()
         return (scale.numel(),) if self.linear else (scale.numel(), *[1] * (weight.dim() - 2))
+
+    def _check_zero_points(self, x: Any) -> None:
+        """Raises PlanError for zero points that are no integers; looks once on devices, as it waits."""
+        value = getattr(x, "value", x)
+        if torch.compiler.is_compiling() or (value.device.type != "cpu" and self._checked):
+            return
+        source = self._strikers[0][1]
+        inputs = x.zero_point if isinstance(x, IntQuantTensor) else source.zero_point if source else None
+        for what, zero_point in (("inputs", inputs), ("weights", self._weights.zero_point)):
+            if zero_point is not None and not whole(zero_point):
+                raise PlanError(
+                    f"the {what} of {self.name!r} have a zero point that is no integer, so that its sums are none "
+                    "either, and have no bits to strike; leave the accumulator out of the plan"
+                )
 
     def _check_grid(self, x: Tensor, x_int: Tensor, scale: Tensor) -> None:
         """Raises PlanError for inputs that are not the integers times the scale; looks once on devices, as it waits."""
@@ -271,7 +293,8 @@ class IntegerLayer(NeverCopied):
             if self._checked:
                 return
             self._checked = True
-        if not torch.equal(x_int.detach() * scale, x.detach()):
+        again, given = x_int.detach() * scale, x.detach()
+        if not torch.equal(again, given) and not ((again == given) | given.isnan()).all():  # what is no number stays
             raise PlanError(
                 f"the inputs of {self.name!r} are not multiples of their quantizer's scale: something between that "
                 "quantizer and the layer changes them now that did not when the sites were listed; list them again"

@@ -12,7 +12,6 @@ from hwfault.inject.attach import Gradient, passes_straight_through
 from hwfault.inject.clock import Clock
 from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
-from hwfault.inject.halves import Range
 from hwfault.inject.held import check, held
 from hwfault.inject.strike import Strike
 from hwfault.plan import Site, resolve
@@ -65,14 +64,8 @@ class QuantFaultInjectionLayer(nn.Module):
         seed = torch.full((), signed64(self.seed), device=x.value.device)
         bit_width, signed = self._word(x)
         strike = self._strike(bit_width, signed, x.value.device)
-        scale = self._held(x, bit_width, signed)
-        rules = (self.clock, seed, scale, x.zero_point, self._straight_through)
-        integers = Range.of(bit_width, signed)
-        if integers.may_be_left(x.value.dtype):
-            faulty = integers.strike(x.value, scale, x.zero_point, lambda within: strike(within, *rules))
-        else:
-            faulty = strike(x.value, *rules)
-        return IntQuantTensor(faulty, x.scale, x.zero_point, x.bit_width, x.signed_t, x.training_t)
+        rules = (self.clock, seed, self._held(x, bit_width, signed), x.zero_point, self._straight_through)
+        return IntQuantTensor(strike(x.value, *rules), x.scale, x.zero_point, x.bit_width, x.signed_t, x.training_t)
 
     def _word(self, x: IntQuantTensor) -> tuple[int, bool]:
         """Bit width and sign; of inputs on another device than the CPU those of the first one, which is waited for."""

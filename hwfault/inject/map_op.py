@@ -116,9 +116,10 @@ fault_map.register_autograd(_backward, setup_context=_keep)
 zero_map.register_autograd(_second_backward, setup_context=_keep_for_second)
 
 
-def _write_struck(x: Tensor, out: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]) -> None:
+def _write_struck(x: Tensor, out: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]) -> int:
     call = _Call(x, tensors, numbers)
-    native.apply_map(dtype_number(x), x.data_ptr(), out.data_ptr(), call.map, call.format, torch.get_num_threads())
+    pointers = (x.data_ptr(), out.data_ptr())
+    return native.apply_map(dtype_number(x), *pointers, call.map, call.format, torch.get_num_threads()).no_numbers
 
 
 def _write_zeros(

@@ -122,9 +122,10 @@ def _strike(x: Tensor, *args: Any) -> Tensor:
     return out
 
 
-def _write_struck(x: Tensor, out: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]) -> None:
+def _write_struck(x: Tensor, out: Tensor, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...]) -> int:
     draw = _Draw(x, tensors, numbers)
-    native.inject(dtype_number(x), x.data_ptr(), out.data_ptr(), draw.draw, draw.format, torch.get_num_threads())
+    pointers = (x.data_ptr(), out.data_ptr())
+    return native.inject(dtype_number(x), *pointers, draw.draw, draw.format, torch.get_num_threads()).no_numbers
 
 
 def _write_zeros(

@@ -14,13 +14,13 @@ from torch import Tensor
 from hwfault.codes import CodeFormat, Representation
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
+from hwfault.inject.codec import code_words, integers
 from hwfault.plan import FaultPlan, Site
 from hwfault.profiles.records import Record
 from hwfault.stream.names import first_run
 
 _FORMAT = "hwfault-statistics/1"
 _LARGEST = 1 << 28
-_BEYOND = 2.0**62
 _DERIVED = ("rate", "flips", "rmse", "cosine")
 
 Count = Annotated[int, Field(ge=0)]
@@ -30,13 +30,15 @@ Total = Annotated[float, Field(allow_inf_nan=False)]
 class SiteStatistics(Record):
     """What the faults of one site (or of several) did to the words that were seen there, in sums that can be added.
 
-    `ones` and `zeros` count for each bit plane, lowest first, the flips from 0 to 1 and from 1 to 0. The rest are sums
-    over integers: of the squared change, of squares before and after, and of the product of both.
+    `ones` and `zeros` count for each bit plane, lowest first, the flips from 0 to 1 and from 1 to 0. `no_numbers` of
+    the words held no number but NaN or an infinity, which no fault strikes. The rest are sums over integers, 0 in place
+    of those: of the squared change, of squares before and after, and of the product of both.
     """
 
     site: str
     words: Count = 0
     faulty: Count = 0
+    no_numbers: Count = 0
     ones: tuple[Count, ...] = ()
     zeros: tuple[Count, ...] = ()
     squared_change: Total = 0.0
@@ -75,8 +77,9 @@ class SiteStatistics(Record):
         return max(-1.0, min(1.0, self.products / (math.sqrt(self.squares_before) * math.sqrt(self.squares_after))))
 
     def to_data(self) -> dict[str, Any]:
-        """The sums and what follows from them, as JSON tells it."""
-        return self.model_dump(mode="json") | {key: getattr(self, key) for key in _DERIVED}
+        """The sums and what follows from them, as JSON tells it; of words without a number only if there are any."""
+        sums = self.model_dump(mode="json", exclude=None if self.no_numbers else {"no_numbers"})
+        return sums | {key: getattr(self, key) for key in _DERIVED}
 
     @classmethod
     def from_data(cls, data: Any, source: str = "statistics") -> "SiteStatistics":
@@ -91,7 +94,7 @@ class Statistics:
     A FaultPlan in place of the sites tells also the representation in which codes are stored; without one it is two's
     complement. Sums are kept where the values are, and nothing waits for the device before `read`. Weights and biases
     are seen once in each forward. At an accumulator the faults of processing elements are already in what is seen
-    before. Faults are told from values, so that the step from 0 to the minus zero of sign and magnitude is none.
+    before. Faults are told from integers, so that the step from 0 to the minus zero of sign and magnitude is none.
     """
 
     def __init__(self, sites: FaultPlan | Iterable[Site]) -> None:
@@ -100,11 +103,21 @@ class Statistics:
         self._formats = {s.name: CodeFormat(s.bit_width, s.signed, _representation(plan, s.name)) for s in planned}
         self._sums: dict[str, _Sums] = {}
 
-    def __call__(self, name: str, before: Tensor, after: Tensor, scale: Tensor, zero_point: Tensor) -> None:
+    def __call__(
+        self,
+        name: str,
+        before: Tensor,
+        after: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        codes_before: Tensor | None = None,
+        codes_after: Tensor | None = None,
+    ) -> None:
         """Adds one run of a site; raises PlanError for a site that was not named.
 
-        A further run of a quantizer, which only a forward shows where the sites were listed without an example, is a
-        site of its own from then on.
+        Without codes they are read off the values, which does not do for those of wide words after a fault. A further
+        run of a quantizer, which only a forward shows where the sites were listed without an example, is a site of its
+        own from then on.
         """
         if name not in self._formats:
             if first_run(name) not in self._formats:
@@ -113,7 +126,10 @@ class Statistics:
         with torch.inference_mode(False), torch.no_grad():  # sums made in inference mode could not be added to later
             if name not in self._sums:
                 self._sums[name] = _Sums(self._formats[name], before.device)
-            self._sums[name].add(*(integers(t, scale, zero_point) for t in (before, after)))
+            fmt = self._formats[name]
+            given = ((codes_before, before), (codes_after, after))
+            old, new = (code_words(integers(t, scale, zero_point, fmt), fmt) if c is None else c for c, t in given)
+            self._sums[name].add(old, new, (~before.isfinite()).sum())
 
     def read(self) -> tuple[SiteStatistics, ...]:
         """The statistics of each site so far, in the order of the sites; waits for the device, once."""
@@ -141,22 +157,27 @@ class Statistics:
 
 
 class _Sums:
-    """The sums of one site, on the device: `counts` (words, faulty, flips to 1 and to 0 of each plane) and `totals`."""
+    """The sums of one site, on the device.
+
+    `counts` are words, faulty ones, those without a number, then flips to 1 and to 0 of each plane.
+    """
 
     def __init__(self, fmt: CodeFormat, device: torch.device) -> None:
         self.fmt = fmt
-        self.counts = torch.zeros(2 + 2 * fmt.bit_width, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(3 + 2 * fmt.bit_width, dtype=torch.int64, device=device)
         self.totals = torch.zeros(4, dtype=torch.float64, device=device)
 
-    def add(self, before: Tensor, after: Tensor) -> None:
-        old, new = (codes(q, self.fmt).flatten() for q in (before, after))
-        a, b = (wrapped(q, self.fmt).flatten().double() for q in (before, after))
+    def add(self, before: Tensor, after: Tensor, no_numbers: Tensor) -> None:
+        """Adds a run, of two's complement code words."""
+        old, new = (represented(codes, self.fmt).flatten() for codes in (before, after))
+        a, b = (whole_numbers(codes, self.fmt).flatten().double() for codes in (before, after))
         self.totals += torch.stack([((b - a) ** 2).sum(), a.dot(a), b.dot(b), a.dot(b)])
         self.counts[0] += old.numel()
         self.counts[1] += (old != new).sum()
+        self.counts[2] += no_numbers
         if old.device.type == "cpu":  # where looking for them does not make the host wait
             old, new = (x[old != new] for x in (old, new))
-        for first, flipped in ((2, ~old & new), (2 + self.fmt.bit_width, old & ~new)):
+        for first, flipped in ((3, ~old & new), (3 + self.fmt.bit_width, old & ~new)):
             for plane in range(self.fmt.bit_width):
                 self.counts[first + plane] += (flipped >> plane & 1).sum()
 
@@ -168,13 +189,14 @@ def _read(tensors: Sequence[Tensor]) -> list[Any]:
 
 def _record(name: str, bits: int, counts: Iterator[int], totals: Iterator[float]) -> SiteStatistics:
     """The record of the next counts and totals."""
-    words, faulty = (next(counts) for _ in range(2))
+    words, faulty, no_numbers = (next(counts) for _ in range(3))
     ones, zeros = (tuple(next(counts) for _ in range(bits)) for _ in range(2))
     change, before, after, products = (next(totals) for _ in range(4))
     return SiteStatistics(
         site=name,
         words=words,
         faulty=faulty,
+        no_numbers=no_numbers,
         ones=ones,
         zeros=zeros,
         squared_change=change,
@@ -184,36 +206,25 @@ def _record(name: str, bits: int, counts: Iterator[int], totals: Iterator[float]
     )
 
 
-def integers(value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """The int64 integers of dequantized values, as hwfault.codes.encode finds them; what is not finite is 0."""
-    dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    rounded = torch.round(value.to(dtype) / scale.to(dtype)) + zero_point.to(dtype)
-    return torch.where(rounded.abs() < _BEYOND, rounded, 0.0).to(torch.int64)
-
-
-def codes(q: Tensor, fmt: CodeFormat) -> Tensor:
-    """The stored codes of int64 integers (see hwfault.codes)."""
-    code = (q > 0).to(torch.int64) if fmt.bipolar else q & fmt.mask
+def represented(codes: Tensor, fmt: CodeFormat) -> Tensor:
+    """The codes of the format's representation for two's complement ones (see hwfault.codes.represent)."""
     if fmt.representation == "offset_binary":
-        return code ^ fmt.top
+        return codes ^ fmt.top
     if fmt.representation == "twos_complement":
-        return code
-    magnitude = torch.where(code == fmt.top, fmt.mask, -code & fmt.mask)
-    return torch.where(code & fmt.top != 0, magnitude | fmt.top, code)
+        return codes
+    magnitude = torch.where(codes == fmt.top, fmt.mask, -codes & fmt.mask)
+    return torch.where(codes & fmt.top != 0, magnitude | fmt.top, codes)
 
 
-def wrapped(q: Tensor, fmt: CodeFormat) -> Tensor:
-    """The integers that int64 integers are once they are stored in the format's bits."""
-    if fmt.bipolar:
-        return torch.where(q > 0, 1, -1)
-    code = q & fmt.mask
-    return code - ((code & fmt.top) << 1)
+def whole_numbers(codes: Tensor, fmt: CodeFormat) -> Tensor:
+    """The integers that two's complement code words stand for."""
+    return 2 * codes - 1 if fmt.bipolar else codes - ((codes & fmt.top) << 1)
 
 
 def total(records: Iterable[SiteStatistics], site: str = "all sites") -> SiteStatistics:
     """The sums of several records as one; planes are added from the lowest on."""
     found = list(records)
-    keys = ("words", "faulty", "squared_change", "squares_before", "squares_after", "products")
+    keys = ("words", "faulty", "no_numbers", "squared_change", "squares_before", "squares_after", "products")
     sums = {key: sum(getattr(record, key) for record in found) for key in keys}
     planes = {
         key: tuple(map(sum, zip_longest(*(getattr(record, key) for record in found), fillvalue=0)))
@@ -234,7 +245,12 @@ def table(records: Sequence[SiteStatistics]) -> tuple[list[str], list[list[str]]
     """Columns and rows for people, a row for each site and one for all; flips from the highest plane to the lowest."""
     columns = ["site", "words", "faulty", "rate", "RMSE", "cosine", "flips by bit, highest first"]
     rows = [*records, total(records)] if len(records) != 1 else records
-    return columns, [_row(record) for record in rows]
+    told = [_row(record) for record in rows]
+    if any(record.no_numbers for record in records):
+        columns.insert(3, "no number")
+        for record, row in zip(rows, told, strict=True):
+            row.insert(3, f"{record.no_numbers:,}")
+    return columns, told
 
 
 def _row(record: SiteStatistics) -> list[str]:

@@ -1,16 +1,18 @@
 """The faults of one site of a network, ready to be applied at each forward."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hwfault.codes import REPRESENTATIONS
+from hwfault.codes import REPRESENTATIONS, CodeFormat
 from hwfault.errors import PlanError
-from hwfault.inject.arranged import arrange_on_grid, restore, samples_of
+from hwfault.inject.arranged import arrange_on_grid, has_names, named_as, restore, samples_of, unnamed
 from hwfault.inject.clock import Clock
-from hwfault.inject.eager import Faults, struck
+from hwfault.inject.codec import check_codes_known, code_words, comes_back, integers, replaced, values
+from hwfault.inject.eager import Faults, struck, traced
 from hwfault.inject.map_op import MAP
 from hwfault.inject.ops import STREAM
 from hwfault.inject.protection_op import protected
@@ -36,11 +38,26 @@ class Forward:
         return self.clock.of_parameters() if self.batch is None else self.clock.of_batch(self.batch)
 
 
+class Observed(NamedTuple):
+    """What one strike did: the values after, and the code words (int64, two's complement) before and after."""
+
+    values: Tensor
+    before: Tensor
+    after: Tensor
+
+
 class Strike:
-    """The faults of one site: its steps, one after the other."""
+    """The faults of one site: its steps, one after the other.
+
+    Where every code comes back from its value, and where there is but one step, the steps strike values, which touches
+    only the words that are hit. Otherwise the words are read as integers once, all steps strike these, and what they
+    changed becomes values once.
+    """
 
     def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
         self._name, self._batched, self._batch = entry.site.name, entry.site.batched, entry.site.batch
+        self._format = CodeFormat(entry.site.bit_width, entry.site.signed)
+        self._exact = entry.site.kind == "accumulator"  # whole numbers, which a plan keeps within what the type holds
         self._steps = [_STEPS[type(step)](entry.site, step, device) for step in plan.steps(entry.site.name)]
 
     @property
@@ -58,23 +75,88 @@ class Strike:
         straight_through: bool,
         unheld: bool = False,
     ) -> Tensor:
-        """The value with faults; the value itself, overwritten, only if it is `unheld` by anyone but the caller."""
+        """The value with faults; the value itself, overwritten, only if it is `unheld` by anyone but the caller.
+
+        The gradient is zero at words whose code is another after all steps, unless `straight_through`. Raises PlanError
+        for values that do not tell their codes.
+        """
+        forward = self._begin(value, clock, seed, scale, zero_point, straight_through)
+        if self._batch is None:
+            return self._struck(value, forward, (scale, zero_point), unheld)
+        arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
+        faulty = self._struck(arranged.values, forward, (arranged.scale, arranged.zero_point), False)
+        return value if faulty is arranged.values else restore(faulty, value, self._batch)
+
+    def observed(
+        self, value: Tensor, clock: Clock, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
+    ) -> Observed:
+        """The same, with the codes before and after."""
+        if self._comes_back(value):
+            faulty = self(value, clock, seed, scale, zero_point, straight_through)
+            return Observed(faulty, *(self.codes(t, scale, zero_point) for t in (value, faulty)))
+        forward = self._begin(value, clock, seed, scale, zero_point, straight_through)
+        if self._batch is None:
+            return self._by_integers(value, forward, (scale, zero_point))
+        arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
+        seen = self._by_integers(arranged.values, forward, (arranged.scale, arranged.zero_point))
+        return Observed(*(restore(t, value, self._batch) for t in seen))
+
+    def codes(self, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        """The code words (int64, two's complement) of values that no fault struck, or that tell their codes."""
+        return code_words(integers(unnamed(value), scale, zero_point, self._format), self._format)
+
+    def _begin(
+        self, value: Tensor, clock: Clock, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
+    ) -> Forward:
+        """Checks values and their batch, and answers with what the steps need to know."""
         samples = samples_of(value, self._batch, self._name) if self._batched else None
         if samples is not None:
             clock.check(samples, tuple(value.shape), self._batch, self._name)
-        forward = Forward(clock, seed, samples, straight_through)
-        if self._batch is None:
-            return self._stepped(value, forward, (scale, zero_point), unheld)
-        arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
-        faulty = self._stepped(arranged.values, forward, (arranged.scale, arranged.zero_point), False)
-        return value if faulty is arranged.values else restore(faulty, value, self._batch)
+        if self._steps and not self._exact:
+            check_codes_known(self._name, unnamed(value), scale, zero_point, self._format)
+        return Forward(clock, seed, samples, straight_through)
 
-    def _stepped(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
-        """The value, samples in front, after each step."""
+    def _comes_back(self, value: Tensor) -> bool:
+        """Whether every code of the site comes back from its value."""
+        exact = self._exact and value.dtype in (torch.float32, torch.float64)
+        return exact or comes_back(value.dtype, self._format.bit_width)
+
+    def _struck(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        """The value, samples in front, after all steps."""
+        several = len(self._steps) > 1
+        if several and not self._comes_back(value):
+            return self._by_integers(value, forward, grid).values
+        differentiable = traced() or (value.requires_grad and torch.is_grad_enabled())
+        if not several or forward.straight_through or not differentiable:
+            return self._one_by_one(value, forward, grid, unheld)
+        with torch.no_grad():
+            faulty = self._one_by_one(value.detach(), forward, grid, False)
+        return replaced(value, faulty, self.codes(value, *grid) != self.codes(faulty, *grid), False)
+
+    def _one_by_one(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        """Each step on the values that the one before left."""
         for step in self._steps:
             before, value = value, step(value, forward, grid, unheld)
             unheld = unheld or value is not before  # nobody has seen what a step returned
         return value
+
+    def _by_integers(self, value: Tensor, forward: Forward, grid: Grid) -> Observed:
+        """All steps on the integers; a word that some step changed has the value of its last integer."""
+        plain = unnamed(value)
+        with torch.no_grad():
+            before = now = integers(plain, *grid, self._format)
+            one = torch.ones((), dtype=now.dtype, device=now.device)
+            whole = (one, torch.zeros_like(one))
+            touched = torch.zeros_like(now, dtype=torch.bool)
+            for step in self._steps:
+                left, now = now, step(now, forward, whole, False)
+                touched |= now != left
+            touched &= plain.isfinite()
+            faulty = torch.where(touched, values(now, *grid, plain.dtype), plain.detach())
+            codes = [code_words(q, self._format) for q in (before, now)]
+        out = replaced(plain, faulty, touched & (codes[0] != codes[1]), forward.straight_through)
+        named: Any = value
+        return Observed(named_as(out, named.names) if has_names(value) else out, *codes)
 
 
 class _Stream:

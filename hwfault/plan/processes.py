@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, field_validator, model_validator
 
-from hwfault.codes import CodeFormat, Codes, Representation, decode, encode
+from hwfault.codes import CodeFormat, Codes, Representation, encode, faulty_values
 from hwfault.plan.batch_axes import PLAIN, BatchAxis, arrange, grid_shape, restore
 from hwfault.plan.mapped import Accept, MapProcess, MapStep, ProtectedProcess, ProtectedStep, Refresh, Samples, Uint32
 from hwfault.profiles.faultmap import FaultMap
@@ -214,7 +214,8 @@ def strike_values(
     batched: bool,
     batch: BatchAxis | None = None,
 ) -> Values:
-    """The values after a step, in NumPy, as every engine computes them; words that it leaves alone keep their bits.
+    """The values after a step, in NumPy, as every engine computes them; words that it leaves alone keep their bits,
+    and so does what is not finite.
 
     `fmt` says how integers are stored but for the step's own representation. `samples` (samples,) are the numbers of
     the samples where these are `batched`, along axis 0 unless `batch` says otherwise; a parameter has a single one,
@@ -228,7 +229,7 @@ def strike_values(
     fmt = replace(fmt, representation=step.representation)
     codes = encode(values, scale, zero_point, fmt)
     struck = step.struck(codes.reshape(len(samples), -1), seed, samples, batched).reshape(codes.shape)
-    return np.where(struck == codes, values, decode(struck, scale, zero_point, fmt, values.dtype.type))
+    return faulty_values(values, codes, struck, scale, zero_point, fmt)
 
 
 def _along(given: ArrayLike, values: Values, batch: BatchAxis, what: str) -> ArrayLike:

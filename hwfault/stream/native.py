@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,8 +16,15 @@ from hwfault.errors import HwfaultError, NativeLibraryError
 from hwfault.stream.reference import Hits
 from hwfault.stream.tables import Table, encode_table
 
-_ABI_VERSION = 2
+_ABI_VERSION = 3
 _NAMES = ("libhwfault.so", "libhwfault.dylib", "hwfault.dll")
+
+
+class Changes(NamedTuple):
+    """How many words a call changed, and how many of those that were struck hold no number and stay what they are."""
+
+    changed: int
+    no_numbers: int
 
 
 class Draw(Structure):
@@ -113,7 +120,7 @@ _SIGNATURES: tuple[tuple[str, Any, list[Any]], ...] = (
         c_int64,
         [c_uint64, c_uint32, c_uint32, c_int64, c_int32, c_void_p, c_int64, c_int64, c_void_p, c_void_p],
     ),
-    ("hwfault_inject", c_int64, [c_int32, c_void_p, c_void_p, _DRAW, _FORMAT, c_int32]),
+    ("hwfault_inject", c_int64, [c_int32, c_void_p, c_void_p, _DRAW, _FORMAT, c_int32, POINTER(c_int64)]),
     ("hwfault_zero_faulty", c_int64, [c_int32, c_void_p, c_void_p, c_void_p, _DRAW, _FORMAT, c_int32]),
     (
         "hwfault_faulty_words",
@@ -121,7 +128,7 @@ _SIGNATURES: tuple[tuple[str, Any, list[Any]], ...] = (
         [c_int32, c_void_p, _DRAW, _FORMAT, c_int64, c_void_p, c_void_p, c_void_p],
     ),
     ("hwfault_inject_codes", c_int64, [c_void_p, _DRAW, c_int32]),
-    ("hwfault_apply_map", c_int64, [c_int32, c_void_p, c_void_p, _MAP, _FORMAT, c_int32]),
+    ("hwfault_apply_map", c_int64, [c_int32, c_void_p, c_void_p, _MAP, _FORMAT, c_int32, POINTER(c_int64)]),
     ("hwfault_zero_map", c_int64, [c_int32, c_void_p, c_void_p, c_void_p, _MAP, _FORMAT, c_int32]),
 )
 
@@ -177,9 +184,11 @@ def format(
     return Format(scale, n_scale, scale_inner, zero, n_zero, zero_inner, bit_width, signed, representation)
 
 
-def inject(dtype: int, x: int, out: int, draw: Draw, format: Format, threads: int) -> int:
-    """Writes x with its faults to out (raw pointers); returns the number of words changed."""
-    return _checked(library().hwfault_inject(dtype, x, out, byref(draw), byref(format), threads))
+def inject(dtype: int, x: int, out: int, draw: Draw, format: Format, threads: int) -> Changes:
+    """Writes x with its faults to out (raw pointers)."""
+    left = c_int64(0)
+    changed = _checked(library().hwfault_inject(dtype, x, out, byref(draw), byref(format), threads, byref(left)))
+    return Changes(changed, left.value)
 
 
 def zero_faulty(dtype: int, gradient: int, out: int, x: int | None, draw: Draw, format: Format, threads: int) -> int:
@@ -205,9 +214,11 @@ def check_program(program: Sequence[int], bit_width: int) -> None:
     inject_codes(nothing, program=program, seed=0, samples=[0], bit_width=bit_width)
 
 
-def apply_map(dtype: int, x: int, out: int, map: Map, format: Format, threads: int) -> int:
-    """Writes x with a fault map's faults to out (raw pointers); returns the number of words changed."""
-    return _checked(library().hwfault_apply_map(dtype, x, out, byref(map), byref(format), threads))
+def apply_map(dtype: int, x: int, out: int, map: Map, format: Format, threads: int) -> Changes:
+    """Writes x with a fault map's faults to out (raw pointers)."""
+    left = c_int64(0)
+    changed = _checked(library().hwfault_apply_map(dtype, x, out, byref(map), byref(format), threads, byref(left)))
+    return Changes(changed, left.value)
 
 
 def zero_map(dtype: int, gradient: int, out: int, x: int | None, map: Map, format: Format, threads: int) -> int:

@@ -12,8 +12,8 @@ Words = NDArray[np.int64]
 
 _MASK, LATE = 2, 4
 _FLOAT16 = 2
-_NO_BITS, _ALL_BITS = 0.0, -1.0
-"""Zero points that make codes with no bit set, or all, of values that are all 0."""
+_NO_BITS, _ALL_BITS = 0.0, 2.0**32
+"""Zero points that make codes with no bit set, or all (the end of the range), of values that are all 0."""
 
 
 def touched(program: Sequence[int], *, seed: int, samples: Words, words: int, bit_width: int) -> Words:

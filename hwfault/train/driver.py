@@ -9,8 +9,9 @@ from torch import nn
 
 from hwfault.errors import HwfaultError, ModelError
 from hwfault.inject import Injection, sites
-from hwfault.inject.attach import Gradient, Observer, inject_at
+from hwfault.inject.attach import Gradient, inject_at
 from hwfault.inject.inputs import Axes, Example
+from hwfault.inject.observer import Observer
 from hwfault.plan import FaultPlan, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed

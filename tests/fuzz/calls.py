@@ -87,6 +87,10 @@ class _Numbers:
         with np.errstate(over="ignore"):
             return values.astype(kind)
 
+    def count(self) -> Any:
+        """Where a count may be written to, or nowhere."""
+        return self.rng.choice((None, self.array([-1])))
+
     @property
     def own_type(self) -> c_int32:
         return c_int32(_or(self.rng, self.dtype, -1, 4, (1 << 31) - 1))
@@ -169,7 +173,7 @@ def _inject(rng: Rng) -> str:
     n = _Numbers(rng)
     x = n.values()
     out = x if rng.random() < 0.3 else np.empty_like(x)
-    return _call("inject", n.own_type, x, out, byref(n.draw()), byref(n.format()), n.threads)
+    return _call("inject", n.own_type, x, out, byref(n.draw()), byref(n.format()), n.threads, n.count())
 
 
 def _zero_faulty(rng: Rng) -> str:
@@ -208,7 +212,7 @@ def _apply_map(rng: Rng) -> str:
     n = _Numbers(rng)
     x = n.values()
     out = x if rng.random() < 0.3 else np.empty_like(x)
-    return _call("apply_map", n.own_type, x, out, byref(n.map()), byref(n.format()), n.threads)
+    return _call("apply_map", n.own_type, x, out, byref(n.map()), byref(n.format()), n.threads, n.count())
 
 
 def _zero_map(rng: Rng) -> str:

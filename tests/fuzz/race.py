@@ -72,7 +72,7 @@ def called(threads: int) -> NDArray[np.float32]:
     one, zero = np.ones(1), np.zeros(1)
     draw = native.draw(9, samples.ctypes.data, *x.shape, numbers.ctypes.data, numbers.size)
     on = native.format(one.ctypes.data, 1, 1, zero.ctypes.data, 1, 1, 4, True)
-    native.library().hwfault_inject(0, x.ctypes.data, out.ctypes.data, byref(draw), byref(on), threads)
+    native.library().hwfault_inject(0, x.ctypes.data, out.ctypes.data, byref(draw), byref(on), threads, None)
     return out
 
 

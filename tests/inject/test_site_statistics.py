@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwfault.codes import CodeFormat, encode
 from hwfault.errors import FileError, ModelError, PlanError
-from hwfault.inject import inject, ops, sites
+from hwfault.inject import codec, inject, ops, sites
 from hwfault.inject import statistics as told
 from hwfault.inject.statistics import SiteStatistics, Statistics
 from hwfault.listing import faults_at
@@ -119,15 +119,18 @@ def test_equal_to_a_numpy_oracle(data):
 def test_integers_codes_and_representations_are_those_of_hwfault_codes(bits, representation):
     fmt = CodeFormat(bits, True, representation)
     q = torch.arange(-(2 ** (bits - 1)), 2 ** (bits - 1))
-    assert told.codes(q, fmt).tolist() == encode(q.numpy().astype(np.float32), 1.0, 0.0, fmt).tolist()
-    assert told.wrapped(q, fmt).tolist() == q.tolist()
-    assert told.wrapped(q + 2**bits, fmt).tolist() == q.tolist()
+    found = codec.code_words(codec.integers(q.float(), ONE, ZERO, fmt), fmt)
+    assert told.represented(found, fmt).tolist() == encode(q.numpy().astype(np.float32), 1.0, 0.0, fmt).tolist()
+    assert told.whole_numbers(found, fmt).tolist() == q.tolist()
+    assert codec.integers(q.float() + 2**bits, ONE, ZERO, fmt).tolist() == q.tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_values_of_every_type_that_are_not_finite_count_as_zero(dtype):
-    values = torch.tensor([math.nan, math.inf, -math.inf, 2.0], dtype=dtype)
-    assert told.integers(values, ONE, ZERO).tolist() == [0, 0, 0, 2]
+    values, fmt = torch.tensor([math.nan, math.inf, -math.inf, 2.0], dtype=dtype), CodeFormat(4, False)
+    q = codec.integers(values, ONE, ZERO, fmt)
+    assert q.isnan().tolist() == [True, True, True, False]
+    assert codec.code_words(q, fmt).tolist() == [0, 0, 0, 2]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

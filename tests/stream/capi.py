@@ -58,11 +58,11 @@ class Draw(ctypes.Structure):
 SIGNATURES = {
     "abi_version": (),
     "hits": (U64, U32, U32, I64, I32, Pointer, I64, I64, Pointer, Pointer),
-    "inject": (I32, Pointer, Pointer, Pointer, Pointer, I32),
+    "inject": (I32, Pointer, Pointer, Pointer, Pointer, I32, Pointer),
     "zero_faulty": (I32, Pointer, Pointer, Pointer, Pointer, Pointer, I32),
     "faulty_words": (I32, Pointer, Pointer, Pointer, I64, Pointer, Pointer, Pointer),
     "inject_codes": (Pointer, Pointer, I32),
-    "apply_map": (I32, Pointer, Pointer, Pointer, Pointer, I32),
+    "apply_map": (I32, Pointer, Pointer, Pointer, Pointer, I32, Pointer),
     "zero_map": (I32, Pointer, Pointer, Pointer, Pointer, Pointer, I32),
 }
 
@@ -77,7 +77,11 @@ def library() -> ctypes.CDLL:
 
 
 def call(name: str, *arguments: object) -> int:
-    """The result of a C function; arrays become pointers. Raises RefusedError for a negative one."""
+    """The result of a C function; arrays become pointers, and what is left out at the end a null pointer.
+
+    Raises RefusedError for a negative one.
+    """
+    arguments += (None,) * (len(SIGNATURES[name]) - len(arguments))
     function = getattr(library(), f"hwfault_{name}")
     function.argtypes, function.restype = SIGNATURES[name], I64
     result = function(*(pointer(a) if isinstance(a, np.ndarray) else a for a in arguments))

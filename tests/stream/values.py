@@ -47,7 +47,7 @@ class Grid:
         return scale, self.zero_point[word // self.zero_point_inner % self.zero_point.size]
 
     def encode(self, x: NDArray, dtype: str) -> Codes:
-        return encode(widen(x, dtype), *self.along(x.shape[-1]), self.fmt)
+        return encode(widen(x, dtype), *self.along(x.shape[-1]), self.fmt, half=dtype in ("float16", "bfloat16"))
 
     def decode(self, codes: Codes, dtype: str) -> NDArray:
         wide = np.float64 if dtype == "float64" else np.float32
@@ -78,12 +78,16 @@ class Batch:
 
     def injected(self) -> NDArray:
         """The stored numbers after: decoded codes where these changed."""
-        before, after = self.codes()
-        return np.where(before == after, self.x, self.grid.decode(after, self.dtype))
+        return np.where(self.faulty(), self.grid.decode(self.codes()[1], self.dtype), self.x)
+
+    @property
+    def numbers(self) -> NDArray[np.bool_]:
+        """Which words hold a number: no others can be struck."""
+        return np.isfinite(widen(self.x, self.dtype))
 
     def faulty(self) -> NDArray[np.bool_]:
         before, after = self.codes()
-        return before != after
+        return (before != after) & self.numbers
 
     def faulty_without_x(self) -> NDArray[np.bool_]:
         """The faulty words as seen by one who knows no codes, and takes 0 for each."""
@@ -100,6 +104,8 @@ def grid(draw: Draw, bits: int, signed: bool) -> Grid:
         scale = np.exp2(np.rint(np.log2(scale)))
     high = 0 if fmt.bipolar or draw.rng.random() < 0.5 else min(fmt.mask, 2**20)
     zero_point = draw.rng.integers(0, high, n[1], endpoint=True).astype(np.float64)
+    if draw.rng.random() < 0.3:  # as HQO finds them
+        zero_point = (zero_point + draw.rng.random(n[1])).astype(np.float32).astype(np.float64)
     return Grid(fmt, scale, inner[0], zero_point, inner[1])
 
 

@@ -90,18 +90,24 @@ def _top(bit_width, signed):
 
 
 @triton.jit
-def encode(number, scale, zero_point, form):
+def encode(number, scale, zero_point, form, half: tl.constexpr):
     """Codes (uint32) of numbers; what is not finite, or 2^62 and more, has code 0.
 
-    `form` is (bit width, signed, representation).
+    `form` is (bit width, signed, representation). Integers of a 16 bit type (`half`) beyond the word's range, to which
+    it rounded, are the range's ends.
     """
     bit_width, signed, representation = form
     if number.dtype == tl.float32:
-        rounded = _nearest_even(tl.div_rn(number, scale)) + zero_point
+        rounded = _nearest_even(tl.div_rn(number, scale) + zero_point)
     else:
-        rounded = _nearest_even(number / scale) + zero_point
+        rounded = _nearest_even(number / scale + zero_point)
     q = tl.where(tl.abs(rounded) < _KNOWN, rounded, 0.0).to(tl.int64)
     mask, top = code_mask(bit_width), _top(bit_width, signed)
+    if half:
+        bits = tl.full([], 1, tl.int64) << bit_width
+        low = tl.where(signed != 0, 0 - (bits >> 1), 0)
+        high = tl.where((signed != 0) & (bit_width == 1), 1, bits + low - 1)
+        q = tl.minimum(tl.maximum(q, low), high)
     code = q.to(tl.uint32) & mask
     negative = (code & top) != 0
     magnitude = tl.where(code == top, mask, ((0 - code) & mask) | top)
@@ -129,7 +135,15 @@ def decode(code, scale, zero_point, form):
 def stored_codes(stored, word, mask, grid, form, number: tl.constexpr):
     """The codes of words of a sample whose first value `stored` points at."""
     scale, zero_point = steps(word, grid, number)
-    return encode(to_number(tl.load(stored + word, mask=mask, other=0)), scale, zero_point, form)
+    values = tl.load(stored + word, mask=mask, other=0)
+    half: tl.constexpr = (values.dtype == tl.int16) or (values.dtype == tl.float16)
+    return encode(to_number(values), scale, zero_point, form, half)
+
+
+@triton.jit
+def numbers(stored, word, mask):
+    """Which words of a sample hold a number: what is not finite is never struck."""
+    return tl.abs(to_number(tl.load(stored + word, mask=mask, other=0))) < float("inf")
 
 
 @triton.jit

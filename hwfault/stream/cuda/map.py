@@ -8,7 +8,7 @@ a word, so no two lanes meet.
 import triton
 import triton.language as tl
 
-from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, stored_codes, written
+from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, numbers, stored_codes, written
 from hwfault.stream.cuda.draw import BLOCK, active
 
 
@@ -105,6 +105,7 @@ def map_kernel(
         before = tl.zeros([LANES], tl.uint32)
         if KNOWN:
             before = stored_codes(stored + origin, word, here, grid, form, NUMBER)
+            here &= numbers(stored + origin, word, here)
         code = (before & kept) ^ flipped
         values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
         tl.store(out + origin + word, values, mask=here & (code != before))

@@ -24,7 +24,7 @@ memory, and the grid follows from shapes alone; so nothing is compiled anew and 
 import triton
 import triton.language as tl
 
-from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, code_mask, stored_codes, written
+from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, code_mask, numbers, stored_codes, written
 from hwfault.stream.cuda.draw import (
     ACCEPT_ALL,
     BIT,
@@ -233,6 +233,8 @@ def _strike_few(
         code = code ^ tl.reduce(tl.where(same, flips[:, None], 0), 0, either)
         process += 1
         at = after
+    if KNOWN:
+        inside &= numbers(stored, word, inside)
     values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
     tl.store(out + word, values, mask=inside & (code != before))
 
@@ -274,6 +276,8 @@ def _strike_many(
                         flips &= _late_flips(code, stored, word, hit, program, body, grid, form, NUMBER)
                 code = code ^ flips
             at = after
+        if KNOWN:
+            inside &= numbers(stored, word, inside)
         values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
         tl.store(out + word, values, mask=inside & (code != before))
 
