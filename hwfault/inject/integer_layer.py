@@ -276,7 +276,7 @@ class IntegerLayer(NeverCopied):
         value = getattr(x, "value", x)
         if torch.compiler.is_compiling() or (value.device.type != "cpu" and self._checked):
             return
-        source = self._strikers[0][1]
+        source = self._active()[0].scale
         inputs = x.zero_point if isinstance(x, IntQuantTensor) else source.zero_point if source else None
         for what, zero_point in (("inputs", inputs), ("weights", self._weights.zero_point)):
             if zero_point is not None and not whole(zero_point):
