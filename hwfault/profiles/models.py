@@ -29,7 +29,8 @@ def per_bit(p: Probability, bit_width: int) -> tuple[float, ...]:
 class BitFlips(OnSites):
     """Independent bit errors: `probability` for both directions, or `p01` (0 reads 1) and `p10` (1 reads 0).
 
-    Each is one number for all bits, or a list with one for each bit, lowest first. A direction left out is 0.
+    Each is one number for all bits, or a list with one for each bit, lowest first. A direction left out is 0. With
+    equal probabilities, or one direction alone, a higher rate only adds faults; with two that differ only hits.
     """
 
     model: Literal["bit_flips"] = "bit_flips"
@@ -54,7 +55,8 @@ class BitFlips(OnSites):
 class WordFaults(OnSites):
     """Whole words replaced with `probability`: by another code, uniformly ("random"), or XORed with a constant.
 
-    The constant is the lowest bit ("lsb"), the highest ("msb"), all bits ("full"), or an integer mask.
+    The constant is the lowest bit ("lsb"), the highest ("msb"), all bits ("full"), or an integer mask. A higher rate
+    only adds faulty words; under "random" one that was faulty before may hold another code.
     """
 
     model: Literal["word"] = "word"
