@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hwfault.campaign.points import Point
+from hwfault.campaign.same import draws_devices, varies
 from hwfault.campaign.samples import batches, digest, order_of
 from hwfault.campaign.trials import Trial, Trials
 from hwfault.errors import HwfaultError
@@ -128,8 +129,15 @@ class Campaign:
             progress()
         self._run(point, [seed for seed in dict.fromkeys(seeds) if seed not in found], done)
         trials, notes = [found[seed] for seed in seeds], () if point.silent else self.plan(point, seeds[0]).notes or ()
-        told = {"ber": point.ber, "labels": point.labels, "notes": notes}
+        told = {"ber": point.ber, "labels": point.labels, "notes": notes, "same_faults": self._same(point, seeds[0])}
         return Trials.of(trials, samples=self.samples, golden=self.golden, **told)
+
+    def _same(self, point: Point, seed: int) -> bool:
+        """Whether every seed has the same faults under a point."""
+        if point.silent:
+            return True
+        own = self.device is None and point.plan is None and draws_devices(point.faults)
+        return not own and not varies(self.plan(point, seed))
 
     def _run(self, point: Point, seeds: Sequence[int], done: Callable[[Trial], None]) -> None:
         if point.silent:

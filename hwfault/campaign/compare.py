@@ -101,6 +101,7 @@ class Compared(Record):
             if self.beyond:
                 low, high = self.beyond[i].interval or (None, None)
                 row |= {"difference": self.beyond[i].mean, "difference_low": low, "difference_high": high}
+                row |= {"difference_by": self.beyond[i].by}
             found.append(row)
         return found
 

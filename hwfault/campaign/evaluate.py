@@ -1,4 +1,4 @@
-"""Accuracy under faults: one trial for each fault seed, the mean and its 95 % interval."""
+"""Accuracy under faults: one trial for each fault seed, the mean, and what is known of it over other seeds."""
 
 import csv
 import io
@@ -54,9 +54,10 @@ def sweep(
     batch_size: int = 512,
     progress: Callable[[Trials], object] | None = None,
 ) -> tuple[Trials, ...]:
-    """Trials at each rate, with the same seeds, so that a higher rate only adds faults to a lower one's.
+    """Trials at each rate, with the same seeds, so that a higher rate only adds hits to a lower one's.
 
-    `faults_at` gives the faults at a rate: symmetric bit errors at every site unless said otherwise. `progress` is
+    `faults_at` gives the faults at a rate: symmetric bit errors at every site unless said otherwise. Of these a higher
+    rate only adds faults to each site's stored codes; see docs/fault-stream.md, "Nesting", for others. `progress` is
     called after each rate.
     """
     seeds, points = tuple(seeds), list[Trials]()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwfault.campaign.intervals import Interval
 from hwfault.campaign.trials import Trials
 from hwfault.files import replace_atomically
 
@@ -15,6 +16,7 @@ _MARKERS = "osD^vP"
 _DASHES = ("-", "--", "-.", ":")
 _MOST_BARS = 60
 _MOST_TICKS = 8
+_LEGEND = "mean over fault seeds, these samples; band: 95 % interval (t),\nwhisker: 95 % bound, too few trials differ"
 _LOW, _HIGH = "#d55e00", "#0072b2"
 
 
@@ -28,8 +30,10 @@ def draw_accuracy(
 ) -> None:
     """Writes a picture (by the path's suffix: .png, .svg, .pdf) of mean accuracy and 95 % band for each curve.
 
-    Against the trials' `ber` on a logarithmic axis with room for 0, or against their label `axis` on a linear one, with
-    `axis_label` below. Golden accuracies are marked on the left where they are known. Raises FileError.
+    The band is Student's interval; where too few trials differ a whisker is the bound instead, and where every seed has
+    the same faults there is neither. Against the trials' `ber` on a logarithmic axis with room for 0, or against their
+    label `axis` on a linear one, with `axis_label` below. Golden accuracies are marked on the left where they are
+    known. Raises FileError.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
@@ -48,22 +52,30 @@ def draw_accuracy(
     _fit(axes, every)
     axes.set(ylabel="accuracy", title=title)
     axes.grid(alpha=0.3)
-    axes.legend(title="mean and 95 % interval over fault seeds", fontsize=8, title_fontsize=8)
+    axes.legend(title=_LEGEND, fontsize=8, title_fontsize=8)
     replace_atomically(path, lambda temporary: figure.savefig(temporary))
 
 
 def _draw_curve(axes: "Axes", i: int, name: str, points: Sequence[Trials], x_of: Callable[[Trials], float]) -> None:
     colour, x = _COLOURS[i % len(_COLOURS)], [x_of(trials) for trials in points]
-    told = [trials for trials in points if len(trials.seeds) > 1]  # one trial tells nothing about the spread
-    if told:
-        low, high = zip(*(trials.interval for trials in told), strict=True)
-        axes.fill_between([x_of(trials) for trials in told], low, high, color=colour, alpha=0.2, linewidth=0)
+    sure, bounded = ([trials for trials in points if _drawn(trials).by == by] for by in ("t", "bound"))
+    if sure:
+        low, high = zip(*(trials.told.ends or () for trials in sure), strict=True)
+        axes.fill_between([x_of(trials) for trials in sure], low, high, color=colour, alpha=0.2, linewidth=0)
+    if bounded:
+        low, high = zip(*(trials.told.ends or () for trials in bounded), strict=True)
+        axes.vlines([x_of(trials) for trials in bounded], low, high, color=colour, alpha=0.5, linewidth=1)
     marker, dashes = _MARKERS[i % len(_MARKERS)], _DASHES[i // len(_COLOURS) % len(_DASHES)]
     means = [trials.mean for trials in points]
     axes.plot(x, means, color=colour, marker=marker, linestyle=dashes, markersize=5, label=name)
     golden = next((trials.golden_accuracy for trials in points if trials.golden_accuracy is not None), None)
     if golden is not None:
         axes.axhline(golden, color=colour, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+
+
+def _drawn(trials: Trials) -> Interval:
+    """The interval to draw; none of one trial, which tells nothing about the spread."""
+    return trials.told if len(trials.seeds) > 1 else Interval("same", None)
 
 
 def _label_rates(axes: "Axes", rates: list[float]) -> None:
@@ -83,7 +95,7 @@ def _label_rates(axes: "Axes", rates: list[float]) -> None:
 
 def _fit(axes: "Axes", trials: Sequence[Trials]) -> None:
     """From 0 to 1, or closer where all that is drawn lies in the upper half."""
-    seen = [value for t in trials for value in (t.interval if len(t.seeds) > 1 else (t.mean, t.mean))]
+    seen = [value for t in trials for value in _drawn(t).ends or (t.mean,)]
     lowest = min(seen, default=0.0)
     bottom = 0.0 if lowest < 0.5 else int((lowest - 0.01) * 20) / 20
     axes.set_ylim(bottom, 1 + 0.02 * (1 - bottom))
@@ -92,8 +104,8 @@ def _fit(axes: "Axes", trials: Sequence[Trials]) -> None:
 def draw_losses(path: Path | str, bars: Mapping[str, Trials], *, title: str = "") -> None:
     """Writes a picture with a horizontal bar for each name, in their order from the top: from golden to mean accuracy.
 
-    Lines are the 95 % intervals. Of more than 60 those are drawn that lose most. Each of the trials must have been
-    run beside a golden run. Raises FileError.
+    Lines are the 95 % intervals, dotted where they are bounds. Of more than 60 those are drawn that lose most. Each of
+    the trials must have been run beside a golden run. Raises FileError.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
@@ -110,7 +122,11 @@ def draw_losses(path: Path | str, bars: Mapping[str, Trials], *, title: str = ""
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     _frame(axes, [bars[name] for name in names])
-    axes.set_xlabel("accuracy\nbar: lost against the golden run, line: 95 % interval over fault seeds", fontsize=9)
+    axes.set_xlabel(
+        "accuracy\nbar: lost against the golden run, line: 95 % interval of the mean over fault seeds, these samples\n"
+        "(dotted: a bound, too few trials differ)",
+        fontsize=9,
+    )
     axes.set_title(title, pad=18, fontsize=11)  # above the word on the golden run
     replace_atomically(path, lambda temporary: figure.savefig(temporary))
 
@@ -119,15 +135,16 @@ def _draw_bar(axes: "Axes", y: int, trials: Trials) -> None:
     golden = trials.golden_accuracy or 0.0
     colour = _LOW if trials.mean < golden else _HIGH
     axes.barh(y, trials.mean - golden, left=golden, height=0.7, color=colour, alpha=0.85)
-    if len(trials.seeds) > 1:
-        low, high = trials.interval
-        axes.plot([low, high], [y, y], color="black", linewidth=1.2, solid_capstyle="butt")
+    by, ends = _drawn(trials)
+    if ends is not None:
+        style = "-" if by == "t" else ":"
+        axes.plot(ends, [y, y], style, color="black", linewidth=1.2, solid_capstyle="butt")
     axes.plot([trials.mean], [y], "|", color="black", markersize=7)
 
 
 def _frame(axes: "Axes", trials: Sequence[Trials]) -> None:
     golden = trials[0].golden_accuracy or 0.0
-    seen = [golden, *(v for t in trials for v in ((t.mean, *t.interval) if len(t.seeds) > 1 else (t.mean,)))]
+    seen = [golden, *(v for t in trials for v in (t.mean, *(_drawn(t).ends or ())))]
     low, high = min(seen), max(seen)
     room = max(high - low, 0.005) * 0.06
     axes.set_xlim(max(0.0, low - room), min(1.0, high + room) if high + room < 1 else 1.0 + room)

@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from hwfault.campaign.evaluate import write_results, write_table
+from hwfault.campaign.intervals import COVERS, MEANING, Interval
 from hwfault.campaign.trials import Trials
+from hwfault.campaign.words import decimals, percent, points
 from hwfault.files import write_atomically
 
 _FORMAT = "hwfault-results/1"
-_COLUMNS = ("accuracy", "std", "95 % from", "to", "lost", "of golden", "worst", "its seed", "trials", "samples")
+_COLUMNS = (
+    "accuracy", "std (points)", "95 % from", "to", "by", "lost (points)", "of golden", "worst", "its seed", "events",
+    "trials", "samples",
+)  # fmt: skip
 
 
 def table(points: Sequence[Trials], names: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
@@ -27,23 +32,36 @@ def table(points: Sequence[Trials], names: Sequence[str] = ()) -> tuple[list[str
 
 
 def _numbers(point: Trials) -> list[str]:
-    one = len(point.seeds) == 1
-    low, high = ("-", "-") if one else (f"{value:.2%}" for value in point.interval)
+    by, ends = point.told
+    if len(point.seeds) == 1 or ends is None:
+        mean, low, high = f"{point.mean:.2%}", "-", "-"
+    else:
+        n = decimals((ends[0], point.mean, ends[1]))
+        mean, low, high = (f"{value:.{n}%}" for value in (point.mean, *ends))
     worst, seed = point.worst
-    losses = [percent(point.degradation), percent(point.relative_degradation)]
+    losses = [points(point.degradation), percent(point.relative_degradation)]
     return [
-        f"{point.mean:.2%}", percent(point.std), low, high, *losses, f"{worst:.2%}", str(seed), str(len(point.seeds)),
-        str(point.samples),
+        mean, points(point.std), low, high, by if low != "-" or by == "same" else "-", *losses, f"{worst:.2%}",
+        str(seed), _events(point), str(len(point.seeds)), str(point.samples),
     ]  # fmt: skip
+
+
+def _events(point: Trials) -> str:
+    """How many trials the faults changed, and what share of the seeds may have such a trial."""
+    most = point.event_share_at_most
+    bound = "" if most is None else f" (at most {most:.2g})"
+    return "-" if point.events is None else f"{point.events}{bound}"
+
+
+def legend(told: Iterable[Interval]) -> list[str]:
+    """What the intervals of a table cover, and the words that say how each was found, a line each."""
+    there = {interval.by for interval in told}
+    found = [by for by in MEANING if by in there]
+    return [f"95 % intervals of {COVERS}", *(f"  {by}: {MEANING[by]}" for by in found)]
 
 
 def _label(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def percent(value: float | None) -> str:
-    """A share as people read it; "-" for none."""
-    return "-" if value is None else f"{value:.2%}"
 
 
 def write(folder: Path, network: str, points: Sequence[Trials], question: Mapping[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """What trials came to: how many samples were right under each fault seed, and the numbers that sum it up."""
 
-import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from pydantic import Field
 
+from hwfault.campaign.intervals import COVERS, Basis, Interval, mean_interval, share_at_most, spread
 from hwfault.errors import HwfaultError
 from hwfault.inject import ProtectionCounts
 from hwfault.inject.statistics import SiteStatistics, merged
@@ -44,6 +44,8 @@ class Trials(Record):
     """What the faults did at each site, over all trials; () where it was not asked for."""
     notes: tuple[str, ...] = ()
     """What the plan says must be said wherever it is used."""
+    same_faults: bool = False
+    """Whether every seed has the same faults (none, or those of one device), so that nothing varies over seeds."""
 
     @classmethod
     def of(cls, trials: Sequence[Trial], *, samples: int, golden: int | None, **rest: Any) -> "Trials":
@@ -74,11 +76,26 @@ class Trials(Record):
         return spread(self.accuracies)
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the mean over fault seeds (Student's t), cut to [0, 1]; one trial tells nothing."""
-        if (half := half_interval(self.accuracies)) is None:
-            return 0.0, 1.0
-        return max(0.0, self.mean - half), min(1.0, self.mean + half)
+    def told(self) -> Interval:
+        """The 95 % interval of the mean over fault seeds on these samples, and how it was found (`mean_interval`)."""
+        return Interval("same", None) if self.same_faults else mean_interval(self.accuracies, 0.0, 1.0)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval's ends; None where every seed has the same faults. One trial tells nothing: (0, 1)."""
+        return self.told.ends
+
+    @property
+    def events(self) -> int | None:
+        """In how many trials the number of right answers is not the golden run's; None where that is not known."""
+        return None if self.golden is None else sum(correct != self.golden for correct in self.correct)
+
+    @property
+    def event_share_at_most(self) -> float | None:
+        """The 95 % upper bound on the share of fault seeds with such an event (Clopper and Pearson)."""
+        if self.events is None or self.same_faults:
+            return None
+        return share_at_most(self.events, len(self.seeds))
 
     @property
     def worst(self) -> tuple[float, int]:
@@ -102,7 +119,8 @@ class Trials(Record):
 
     def summary(self) -> dict[str, Label | None]:
         """The numbers people want, as one line of a table: rate, trials, samples, mean accuracy, its interval, ..."""
-        low, high = self.interval
+        by, ends = self.told
+        low, high = ends or (None, None)
         worst, seed = self.worst
         numbers: dict[str, Label | None] = {
             **self.labels,
@@ -112,6 +130,9 @@ class Trials(Record):
             "accuracy": self.mean,
             "low": low,
             "high": high,
+            "interval_by": by,
+            "events": self.events,
+            "event_share_at_most": self.event_share_at_most,
             "std": self.std,
             "worst": worst,
             "worst_seed": seed,
@@ -125,7 +146,11 @@ class Trials(Record):
 
     def to_data(self) -> dict[str, Any]:
         """Everything as JSON tells it: the fields that have something to say, and what follows from them."""
-        silent = {key for key in ("protection", "due", "labels", "statistics", "notes") if not getattr(self, key)}
+        silent = {
+            key
+            for key in ("protection", "due", "labels", "statistics", "notes", "same_faults")
+            if not getattr(self, key)
+        }
         data = self.model_dump(mode="json", exclude=silent)
         if self.protection:
             data["protection"] = [counts._asdict() for counts in self.protection]
@@ -136,6 +161,10 @@ class Trials(Record):
             "mean": self.mean,
             "std": self.std,
             "interval": self.interval,
+            "interval_by": self.told.by,
+            "interval_covers": COVERS,
+            "events": self.events,
+            "event_share_at_most": self.event_share_at_most,
             "worst": {"accuracy": worst, "seed": seed},
             "golden_accuracy": self.golden_accuracy,
             "degradation": self.degradation,
@@ -144,31 +173,28 @@ class Trials(Record):
 
 
 class Difference(Record):
-    """The mean difference of accuracies under the same fault seeds, and its 95 % interval (paired t; None for one)."""
+    """The mean difference of accuracies under the same fault seeds, and its 95 % interval (see `mean_interval`).
+
+    `by` says how the interval was found; None where neither network's faults depend on the seed.
+    """
 
     mean: float
     interval: tuple[float, float] | None
+    by: Basis
+
+    @property
+    def told(self) -> Interval:
+        return Interval(self.by, self.interval)
 
 
 def paired(trials: Trials, first: Trials) -> Difference:
     """How much more accurate `trials` are than `first`, seed by seed; raises HwfaultError for other seeds."""
     if trials.seeds != first.seeds:
         raise HwfaultError("the trials have other fault seeds than the first ones, expected the same to compare them")
-    differences = [a - b for a, b in zip(trials.accuracies, first.accuracies, strict=True)]
-    mean, half = fmean(differences), half_interval(differences)
-    return Difference(mean=mean, interval=None if half is None else (mean - half, mean + half))
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """The sample standard deviation; None for one value."""
-    return stdev(values) if len(values) > 1 else None  # in exact fractions: that of equal values is 0
-
-
-def half_interval(values: Sequence[float]) -> float | None:
-    """Half the 95 % interval of the mean (Student's t); None for one value."""
-    from scipy.special import stdtrit
-
-    deviation = spread(values)
-    if deviation is None:
-        return None
-    return float(stdtrit(len(values) - 1, 0.975)) * deviation / math.sqrt(len(values))
+    both = zip(trials.correct, first.correct, strict=True)
+    # one division, so that equal differences are equal
+    whole = trials.samples * first.samples
+    differences = [(a * first.samples - b * trials.samples) / whole for a, b in both]
+    same = trials.same_faults and first.same_faults
+    found = Interval("same", None) if same else mean_interval(differences, -1.0, 1.0)
+    return Difference(mean=fmean(differences), interval=found.ends, by=found.by)

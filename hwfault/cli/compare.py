@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
-from hwfault.cli.measuring import Begin, Measuring, measured, measuring_options, warn_of_one_seed
+from hwfault.cli.measuring import Begin, Measuring, measured, measuring_options, print_legend, warn_of_one_seed
 from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
     from hwfault.campaign import Campaign, Point, Trials
     from hwfault.campaign.compare import Compared
-    from hwfault.campaign.trials import Difference
     from hwfault.train import TrainConfig
 
 
@@ -30,8 +29,9 @@ def command(
 ) -> None:
     """Accuracy of each RUN (a folder of `hwfault train`, or a checkpoint) against the bit error rate.
 
-    Every run sees the same fault seeds. The difference to the first run is that of the same seeds, with its 95 %
-    interval (paired t). --network and --transform are used for those runs that need code of one's own.
+    Every run sees the same fault seeds. The difference to the first run is that of the same seeds, in percentage
+    points, with its 95 % interval: Student's t of the differences, or with few of them that differ a bound. --network
+    and --transform are used for those runs that need code of one's own.
     """
     from hwfault.campaign import Campaign
     from hwfault.campaign.compare import compared, names_of, otherwise
@@ -89,33 +89,25 @@ def _write(folder: Path, table: "Sequence[Compared]", changed: dict[str, tuple[s
 
 
 def _print(table: "Sequence[Compared]", changed: dict[str, tuple[str, ...]]) -> None:
-    from hwfault.campaign.report import percent
+    from hwfault.campaign.words import accuracy, difference, percent
 
     first, *others = table
     rates = [f"{point.ber:g}" for point in first.points]
     facts = [["data", *(run.data for run in table)], ["no faults", *(percent(run.golden_accuracy) for run in table)]]
-    columns = [[_accuracy(point) for point in run.points] for run in table]
+    columns = [[accuracy(point.mean, point.told) for point in run.points] for run in table]
     print_table(
         ["accuracy at BER", *(run.name for run in table)], [*facts, *map(list, zip(rates, *columns, strict=True))]
     )
     if others:
-        click.echo(f"\nmore accurate than {first.name}, seed by seed, with 95 % interval:")
-        columns = [[_difference(difference) for difference in run.beyond] for run in others]
+        click.echo(f"\nmore accurate than {first.name}, seed by seed, in percentage points, with 95 % interval:")
+        columns = [[difference(d.mean, d.told) for d in run.beyond] for run in others]
         print_table(["BER", *(run.name for run in others)], list(map(list, zip(rates, *columns, strict=True))))
+    told = [point.told for run in table for point in run.points] + [d.told for run in others for d in run.beyond]
+    print_legend(told)
     if changed:
         click.echo("\nwhat the runs' configurations have otherwise:")
         rows = [[key, *map(_cut, values)] for key, values in changed.items()]
         print_table(["key", *(run.name for run in table)], rows)
-
-
-def _accuracy(trials: "Trials") -> str:
-    low, high = trials.interval
-    return f"{trials.mean:.2%}" + (f" ({low:.2%} to {high:.2%})" if len(trials.seeds) > 1 else "")
-
-
-def _difference(difference: "Difference") -> str:
-    interval = "" if difference.interval is None else " ({:+.2%} to {:+.2%})".format(*difference.interval)
-    return f"{difference.mean:+.2%}{interval}"
 
 
 def _cut(text: str) -> str:

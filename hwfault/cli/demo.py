@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hwfault.cli.common import json_option, print_json, print_table, progress, verdict
+from hwfault.cli.measuring import print_legend
 from hwfault.cli.paths import Command, OutputFolder
 
 if TYPE_CHECKING:
@@ -42,10 +43,13 @@ def command(out: Path, as_json: bool) -> None:
             ["accuracy at BER", *(f"{rate:g}" for rate in rates)],
             [[name, *map(_cell, trials)] for name, trials in result.accuracy.items()],
         )
+        told = [point.told for trials in result.accuracy.values() for point in trials]
+        print_legend(told)
         click.echo(f"{verdict(result.replay)}\nEverything is in {out}/: see accuracy.png and replay.json.")
     sys.exit(result.replay.exit_code)
 
 
 def _cell(trials: "Trials") -> str:
-    low, high = trials.interval
-    return f"{trials.mean:.1%} ±{(high - low) / 2:.1%}"
+    from hwfault.campaign.words import accuracy
+
+    return accuracy(trials.mean, trials.told, 1)

@@ -10,7 +10,14 @@ import click
 from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
-from hwfault.cli.measuring import Measuring, measured, measuring_options, statistics_tables, warn_of_one_seed
+from hwfault.cli.measuring import (
+    Measuring,
+    measured,
+    measuring_options,
+    print_legend,
+    statistics_tables,
+    warn_of_one_seed,
+)
 from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
@@ -101,7 +108,11 @@ class _Asked:
 @run_options
 @many_fault_options
 @click.option("--plan", "plans", multiple=True, help="A saved plan (.json); several are compared; LABEL=... names one.")
-@click.option("--rates", type=Rates(), help="Sweep symmetric bit errors over these rates, e.g. 0,0.001,0.03.")
+@click.option(
+    "--rates",
+    type=Rates(),
+    help="Sweep symmetric bit errors over these rates (a higher one only adds hits), e.g. 0,0.001,0.03.",
+)
 @click.option("--sweep", type=Sweep(), help="Sweep an axis of the profiles in --faults, e.g. voltage_v=0.52,0.53.")
 @click.option(
     "--by-site", is_flag=False, flag_value="*", metavar="[GLOB]", help="Each site (whose name matches) struck alone."
@@ -211,13 +222,19 @@ def _told(asked: _Asked) -> str:
 
 def _print(results: "Sequence[Trials]", asked: _Asked) -> None:
     from hwfault.campaign import report
+    from hwfault.campaign.words import percent, points
 
     golden = results[0].golden_accuracy
     print_table(*report.table(results))
-    click.echo(f"golden run (no faults): {report.percent(golden)} of {results[0].samples} samples")
+    click.echo(f"golden run (no faults): {percent(golden)} of {results[0].samples} samples")
+    print_legend([point.told for point in results if len(point.seeds) > 1])
+    click.echo(
+        "events: trials in which the faults changed the number of right answers, and the share of fault seeds that at "
+        "most do so (95 %); points: percentage points"
+    )
     if asked.by_site is not None and len(results) > 1:
         least, most = results[0], results[-1]
-        told = [f"{_name(point)}, which costs {report.percent(point.degradation)}" for point in (least, most)]
+        told = [f"{_name(point)}, which costs {points(point.degradation)} points" for point in (least, most)]
         click.echo(f"least resilient: {told[0]}; most resilient: {told[1]}")
     for p in (p for p in results if p.protection):
         counts = [f"{sum(getattr(c, what) for c in p.protection):,} {what}" for what in ("corrected", "detected")]

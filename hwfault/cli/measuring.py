@@ -1,6 +1,6 @@
 """Running trials for a command: what to measure on, progress, finished trials kept, what a stopped run says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
@@ -16,6 +16,7 @@ from hwfault.errors import HwfaultError
 
 if TYPE_CHECKING:
     from hwfault.campaign import Campaign, Point, Trials
+    from hwfault.campaign.intervals import Interval
     from hwfault.train import TrainConfig
     from hwfault.train.data import Data, Split
 
@@ -124,6 +125,14 @@ def warn_of_one_seed(seeds: Sequence[int]) -> None:
         click.echo(
             "one fault seed tells nothing about the spread: give several (--seeds 0-19) for an interval", err=True
         )
+
+
+def print_legend(told: "Iterable[Interval]") -> None:
+    """Prints what the intervals of a table cover, and how they were found."""
+    from hwfault.campaign.report import legend
+
+    for line in legend(told):
+        click.echo(line)
 
 
 def statistics_tables(points: "Sequence[Trials]") -> None:

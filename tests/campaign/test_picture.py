@@ -77,7 +77,7 @@ def test_of_many_bars_those_that_lose_most(tmp_path, monkeypatch):
 
 def test_an_operating_point_has_a_linear_axis(tmp_path, monkeypatch):
     points = [
-        Trials(seeds=(1, 2), correct=(c, c), samples=100, golden=95, labels={"voltage_v": v})
+        Trials(seeds=(1, 2), correct=(c, c), samples=100, golden=95, labels={"voltage_v": v}, same_faults=True)
         for c, v in ((94, 0.56), (90, 0.54))
     ]
     axes = drawn(
@@ -103,3 +103,18 @@ def test_many_rates_leave_room_for_their_names(tmp_path, monkeypatch):
     axes = drawn(tmp_path, monkeypatch, lambda path: draw_accuracy(path, {"x": points}))
     low, high = axes.get_xlim()
     assert len([tick for tick in axes.get_xticks() if low <= tick <= high]) <= 10
+
+
+def test_bands_are_for_students_intervals_and_whiskers_for_bounds(tmp_path, monkeypatch):
+    many, few = tuple(range(60, 80)), (90,) * 20
+    points = [
+        Trials(seeds=range(20), correct=correct, samples=100, golden=95, ber=ber)
+        for correct, ber in ((many, 0.1), (few, 0.001))
+    ]
+    axes = drawn(tmp_path, monkeypatch, lambda path: draw_accuracy(path, {"x": points}))
+    band, whiskers = axes.collections
+    (whisker,) = whiskers.get_segments()
+    assert whisker[:, 0].tolist() == [0.001] * 2
+    assert whisker[:, 1].tolist() == pytest.approx(points[1].interval)
+    assert set(band.get_paths()[0].vertices[:, 0]) == {0.1}
+    assert "bound" in axes.get_legend().get_title().get_text()

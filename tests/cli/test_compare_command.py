@@ -64,8 +64,10 @@ def test_two_runs_side_by_side(run, other, tmp_path):
     table = done.stdout
     assert table.splitlines()[0].split()[-2:] == [first, second]
     assert f"{expected[1][1].mean:.2%}" in table
-    assert f"{difference.mean:+.2%} ({difference.interval[0]:+.2%} to {difference.interval[1]:+.2%})" in table
-    assert f"more accurate than {first}, seed by seed" in table
+    low, high = (100 * end for end in difference.interval)
+    assert f"{100 * difference.mean:+.2f} (bound {low:+.2f} to {high:+.2f})" in table
+    assert f"more accurate than {first}, seed by seed, in percentage points" in table
+    assert "95 % intervals of the mean over fault seeds on these samples" in table
     with (tmp_path / "out" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["network"], row["ber"], row["data"]) for row in rows] == [

@@ -62,15 +62,22 @@ def test_degradation_worst_case_and_golden_run(run, network):
     assert point["labels"] == {"faults": "BER 0.03"}
     table = good("evaluate", run, "--ber", 0.03, *SEEDS).stdout.splitlines()
     assert table[1].startswith("BER 0.03")
-    for number in (expected.mean, expected.std, *expected.interval, golden - expected.mean, expected.worst[0]):
+    for number in (expected.mean, *expected.interval, expected.worst[0]):
         assert f"{number:.2%}" in table[1]
+    for number in (expected.std, golden - expected.mean):
+        assert f" {100 * number:.2f} " in table[1]
+    assert " bound " in table[1], "three trials are too few for Student's t"
+    assert point["interval_by"] == "bound"
+    assert "lost (points)" in table[0]
+    assert table[3] == "95 % intervals of the mean over fault seeds on these samples; other samples are not covered"
+    assert table[5].startswith("events: trials in which the faults changed the number of right answers")
     assert table[2] == f"golden run (no faults): {golden:.2%} of 360 samples"
 
 
 def test_one_seed_is_said_to_tell_nothing_of_the_spread(run):
     done = good("evaluate", run, "--ber", 0.03, "--seeds", 4)
     assert "one fault seed tells nothing about the spread" in done.stderr
-    assert done.stdout.splitlines()[1].split()[3:6] == ["-", "-", "-"]
+    assert done.stdout.splitlines()[1].split()[3:7] == ["-", "-", "-", "-"]
     assert "one fault seed" not in good("evaluate", run, "--ber", 0.03, *SEEDS).stderr
     assert good("evaluate", run, "--ber", 0.03, "--seeds", 4, "--json").json[0]["std"] is None
 
@@ -349,3 +356,22 @@ def test_a_disk_that_is_full_while_trials_are_written(run, tmp_path, monkeypatch
     monkeypatch.setattr(os, "fsync", full)
     refused("evaluate", run, "--ber", 0.1, "--seeds", 0, "--out", tmp_path, words="No space left on device")
     assert files(tmp_path) == before
+
+
+def test_faults_that_hardly_ever_strike_are_no_certainty(run, tmp_path):
+    """A rate at which 20 trials have nothing to show, for each bit of each site."""
+    rare = "seu-sram-iec61508-ref@exposure_h=24"
+    arguments = ["evaluate", run, "--faults", rare, "--samples", 40]
+    (point,) = good(*arguments, "--json").json
+    low, high = point["interval"]
+    assert (point["interval_by"], point["events"], point["std"]) == ("bound", 0, 0)
+    assert low < point["mean"] < high
+    assert point["event_share_at_most"] == pytest.approx(1 - 0.05 ** (1 / 20))
+    table = good(*arguments, "--by-site", "--by-bit").stdout
+    rows = [line.split() for line in table.splitlines() if "weight_quant" in line and "resilient" not in line]
+    assert rows
+    for row in rows:
+        shares = [word for word in row if word.endswith("%")]
+        assert not shares[0] == shares[1] == shares[2]
+        assert "bound" in row
+    assert " points; most resilient: " in table
