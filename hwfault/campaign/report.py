@@ -13,7 +13,7 @@ from hwfault.files import write_atomically
 
 _FORMAT = "hwfault-results/1"
 _COLUMNS = (
-    "accuracy", "std (points)", "95 % from", "to", "by", "lost (points)", "of golden", "worst", "its seed", "events",
+    "accuracy", "std pp", "95 % from", "to", "by", "lost pp", "of golden", "worst", "its seed", "events",
     "trials", "samples",
 )  # fmt: skip
 
@@ -49,7 +49,7 @@ def _numbers(point: Trials) -> list[str]:
 def _events(point: Trials) -> str:
     """How many trials the faults changed, and what share of the seeds may have such a trial."""
     most = point.event_share_at_most
-    bound = "" if most is None else f" (at most {most:.2g})"
+    bound = "" if most is None else f" (≤ {most:.2g})"
     return "-" if point.events is None else f"{point.events}{bound}"
 
 

@@ -230,11 +230,11 @@ def _print(results: "Sequence[Trials]", asked: _Asked) -> None:
     print_legend([point.told for point in results if len(point.seeds) > 1])
     click.echo(
         "events: trials in which the faults changed the number of right answers, and the share of fault seeds that at "
-        "most do so (95 %); points: percentage points"
+        "most do so (95 %); pp: percentage points"
     )
     if asked.by_site is not None and len(results) > 1:
         least, most = results[0], results[-1]
-        told = [f"{_name(point)}, which costs {points(point.degradation)} points" for point in (least, most)]
+        told = [f"{_name(point)}, which costs {points(point.degradation)} pp" for point in (least, most)]
         click.echo(f"least resilient: {told[0]}; most resilient: {told[1]}")
     for p in (p for p in results if p.protection):
         counts = [f"{sum(getattr(c, what) for c in p.protection):,} {what}" for what in ("corrected", "detected")]

@@ -120,8 +120,8 @@ def test_a_table_says_how_and_of_what():
     columns, rows = table([trials(*[90] * 20), trials(*range(60, 80)), trials(90, 90, same_faults=True), trials(80)])
     by = columns.index("by")
     assert [row[by] for row in rows] == ["bound", "t", "same", "-"]
-    assert "lost (points)" in columns
-    assert rows[0][columns.index("events")] == "0 (at most 0.14)"
+    assert "lost pp" in columns
+    assert rows[0][columns.index("events")] == "0 (≤ 0.14)"
     assert rows[2][columns.index("95 % from")] == "-"
     lines = legend([Interval("bound", (0, 1)), Interval("t", (0, 1))])
     assert lines == [f"95 % intervals of {COVERS}", f"  t: {MEANING['t']}", f"  bound: {MEANING['bound']}"]

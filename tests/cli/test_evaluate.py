@@ -68,7 +68,7 @@ def test_degradation_worst_case_and_golden_run(run, network):
         assert f" {100 * number:.2f} " in table[1]
     assert " bound " in table[1], "three trials are too few for Student's t"
     assert point["interval_by"] == "bound"
-    assert "lost (points)" in table[0]
+    assert "lost pp" in table[0]
     assert table[3] == "95 % intervals of the mean over fault seeds on these samples; other samples are not covered"
     assert table[5].startswith("events: trials in which the faults changed the number of right answers")
     assert table[2] == f"golden run (no faults): {golden:.2%} of 360 samples"
@@ -374,4 +374,4 @@ def test_faults_that_hardly_ever_strike_are_no_certainty(run, tmp_path):
         shares = [word for word in row if word.endswith("%")]
         assert not shares[0] == shares[1] == shares[2]
         assert "bound" in row
-    assert " points; most resilient: " in table
+    assert " pp; most resilient: " in table
