@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hwfault.errors import FileError
 from hwfault.files import replace_atomically
+from hwfault.inputs import open_regular
 
 _BROKEN = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -28,14 +29,14 @@ def read_arrays(
     after the headers fit the content and add up to at most `largest` bytes. Raises FileError.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return arrays_in(file, names, largest)
     except FileNotFoundError:
         raise FileError(f"{path}: there is no such file; expected an .npy or .npz file") from None
     except OSError as error:
         raise FileError(f"{path}: not a readable .npy or .npz file ({error.strerror or error})") from None
     except FileError as error:
-        raise FileError(f"{path}: {error}") from None
+        raise error if str(error).startswith(f"{path}: ") else FileError(f"{path}: {error}") from None
 
 
 def arrays_in(

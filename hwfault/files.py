@@ -159,6 +159,11 @@ def check_suffix(path: Path | str, known: tuple[str, ...], what: str) -> None:
         )
 
 
+def check_picture(path: Path | str) -> None:
+    """Raises FileError unless a picture can be written under this name."""
+    check_suffix(path, (".png", ".svg", ".pdf"), "the picture")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -105,9 +105,22 @@ def call_named(what: str, spec: str, built_in: Mapping[str, Callable[..., Any]],
         raise HwfaultError(f"{what} {spec!r} is unknown: {nearest(spec, built_in)} or give your own as module:function")
     _check_arguments(f"{what} {spec!r}", function, arguments)
     if not is_code(spec):
-        return function(**arguments)
+        return _built(f"{what} {spec!r}", function, arguments)
     with errors_of(f"{what} {spec!r}"):
         return function(**arguments)
+
+
+def _built(subject: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What a built-in function returns; HwfaultError where the arguments ask for more memory than there is."""
+    try:
+        return function(**arguments)
+    except (MemoryError, OverflowError) as error:
+        reason = str(error) or type(error).__name__
+    except RuntimeError as error:  # as torch tells of memory
+        if not any(word in str(error) for word in ("alloc", "too large", "overflow")):
+            raise
+        reason = str(error).splitlines()[0]
+    raise HwfaultError(f"{subject} cannot be made with {dict(arguments)} ({reason[:200]}); ask for less")
 
 
 def named(what: str, spec: str) -> Callable[..., Any]:

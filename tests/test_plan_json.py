@@ -115,7 +115,7 @@ def test_files_that_cannot_be_loaded(tmp_path):
         FaultPlan.load(tmp_path)
     with open(tmp_path / "huge.json", "wb") as huge:
         huge.truncate((1 << 28) + 1)
-    with pytest.raises(FileError, match=r"huge.json: larger than 268435456 bytes, expected a fault plan"):
+    with pytest.raises(FileError, match=r"huge.json: 268435457 bytes, expected a fault plan of at most 268435456"):
         FaultPlan.load(tmp_path / "huge.json")
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(PlanError, match=r"other.json: .*not a fault plan"):

@@ -47,6 +47,7 @@ SAME_FLOOR = {
     ("codes", "errors"),
     ("arrays", "errors"),
     ("arrays", "files"),
+    ("arrays", "inputs"),
     ("own_code", "errors"),
     ("profiles", "stream"),  # a model checks its numbers with the one table builder
     ("graph", "inject"),  # replay compares the two

@@ -1,7 +1,7 @@
 """What a bundle holds: the schema of its manifest, and the names of its files and tensors (docs/replay.md)."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from hwfault.stream.names import split_run
 
 MANIFEST, CLEAN_GRAPH, FAULTED_GRAPH, PLAN = "manifest.json", "clean.onnx", "faulted.onnx", "plan.json"
 INPUTS, CLEAN = "inputs.safetensors", "clean.safetensors"
+MOST_FILES = 1 << 16
 LARGEST = 4 << 30
 """The most bytes that the files of a bundle have together."""
 
@@ -67,6 +68,15 @@ class Manifest(Record):
     profiles: dict[str, str] = Field(default_factory=dict)
     sites: tuple[RecordedSite, ...]
     files: dict[str, BundledFile]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_many(cls, data: Any) -> Any:
+        for key in ("files", "profiles", "versions"):  # before each of them is looked at
+            found = data.get(key) if isinstance(data, dict) else None
+            if isinstance(found, dict) and len(found) > MOST_FILES:
+                raise ValueError(f"{key}: {len(found)} entries, expected at most {MOST_FILES}")
+        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from hwfault.campaign.intervals import Interval
 from hwfault.campaign.trials import Trials
-from hwfault.files import replace_atomically
+from hwfault.files import check_picture, replace_atomically
+from hwfault.terminal import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +36,7 @@ def draw_accuracy(
     label `axis` on a linear one, with `axis_label` below. Golden accuracies are marked on the left where they are
     known. Raises FileError.
     """
+    check_picture(path)
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
     def x_of(trials: Trials) -> float:
@@ -50,7 +52,7 @@ def draw_accuracy(
     else:
         axes.set_xlabel(axis_label or axis)
     _fit(axes, every)
-    axes.set(ylabel="accuracy", title=title)
+    axes.set(ylabel="accuracy", title=_plain(title))
     axes.grid(alpha=0.3)
     axes.legend(title=_LEGEND, fontsize=8, title_fontsize=8)
     replace_atomically(path, lambda temporary: figure.savefig(temporary))
@@ -107,6 +109,7 @@ def draw_losses(path: Path | str, bars: Mapping[str, Trials], *, title: str = ""
     Lines are the 95 % intervals, dotted where they are bounds. Of more than 60 those are drawn that lose most. Each of
     the trials must have been run beside a golden run. Raises FileError.
     """
+    check_picture(path)
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
     names = list(bars)
@@ -119,7 +122,7 @@ def draw_losses(path: Path | str, bars: Mapping[str, Trials], *, title: str = ""
     axes = figure.add_subplot()
     for i, name in enumerate(names):
         _draw_bar(axes, i, bars[name])
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     _frame(axes, [bars[name] for name in names])
     axes.set_xlabel(
@@ -127,8 +130,13 @@ def draw_losses(path: Path | str, bars: Mapping[str, Trials], *, title: str = ""
         "(dotted: a bound, too few trials differ)",
         fontsize=9,
     )
-    axes.set_title(title, pad=18, fontsize=11)  # above the word on the golden run
+    axes.set_title(_plain(title), pad=18, fontsize=11)  # above the word on the golden run
     replace_atomically(path, lambda temporary: figure.savefig(temporary))
+
+
+def _plain(text: str) -> str:
+    """A name as it is: a dollar would begin a formula, and what a terminal obeys has no shape in any font."""
+    return shown(text).replace("$", r"\$")
 
 
 def _draw_bar(axes: "Axes", y: int, trials: Trials) -> None:

@@ -19,6 +19,7 @@ from hwfault.differences import MISSING, differences
 from hwfault.errors import FileError, ModelError
 from hwfault.inject import ProtectionCounts
 from hwfault.inject.statistics import SiteStatistics
+from hwfault.inputs import check_regular
 from hwfault.profiles.models import FaultModel
 
 _FORMAT = "hwfault-trials/1"
@@ -40,6 +41,8 @@ class Store:
         self._path = Path(path)
         self._trials: dict[tuple[str, int], Trial] = {}
         with self._explained():
+            if self._path.exists():
+                check_regular(self._path)
             self._file: IO[bytes] = open(self._path, "ab+")  # noqa: SIM115 (closed by close)
         try:
             self._lock()

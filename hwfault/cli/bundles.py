@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from hwfault.plan import FaultPlan
     from hwfault.train.data.split import Split
 
+
+class _Seconds(click.FloatRange):
+    """A length of time; no number is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if found != found:
+            self.fail(f"{value!r} is no length of time, expected seconds", param, ctx)
+        return found
+
+
 _CHECKING = (
     click.option("--html", type=OutputFile(), help="Of a bundle: write the report to this HTML page."),
     click.option(
@@ -35,7 +46,7 @@ _CHECKING = (
     click.option(
         "--runner-timeout",
         "timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=_Seconds(min=0, min_open=True, max=1e6),
         help="Seconds for a batch.  [default: 60]",
     ),
     click.option(

@@ -87,18 +87,20 @@ def plot(name: str, out: Path | None, device: int, strict_sources: bool) -> None
 
     The map is drawn at the given operating point, or at the measured point with the highest rate.
     """
+    from hwfault.files import check_picture
     from hwfault.notices import tell_once
     from hwfault.profiles.holding import pattern_note
     from hwfault.profiles.map_pictures import device_panels
     from hwfault.profiles.pictures import draw_profile
 
     profile, point = _load(name)
+    out = Path(f"{profile.name}.png") if out is None else out
+    check_picture(out)
     if not point and profile.rate.points:
         point = max(profile.rate.points, key=profile.rate.drawn).at
     rate = profile.resolve_rate(point, strict_sources=strict_sources)
     if (note := pattern_note(profile, point)) is not None:
         tell_once([note])
-    out = Path(f"{profile.name}.png") if out is None else out
     draw_profile(out, profile, at=point, maps=device_panels(profile, rate, device))
     click.echo(f"{out}: {profile.name} at {_text(point)}, device {device}")
 

@@ -1,5 +1,6 @@
 """`hwfault profiles fit` and `draw`: from a measured device to a profile, and from a profile to devices."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,21 @@ if TYPE_CHECKING:
 
 _POSITIVE = click.IntRange(min=1)
 _FORMATS = ("kc705", "csv", "npz", "pair", "hex_pair", "binary_pair")  # tests hold it equal to dumps.FORMATS
+
+
+class _Picture(OutputFile):
+    """A picture's file, whose suffix is looked at before anything is computed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from hwfault.files import check_picture
+
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        check_picture(path)
+        return path
+
+
 plot_option = click.option(
-    "--plot", type=OutputFile(), help="Write the picture of the map (.png, .svg, .pdf) to this file."
+    "--plot", type=_Picture(), help="Write the picture of the map (.png, .svg, .pdf) to this file."
 )
 
 

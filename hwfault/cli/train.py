@@ -21,12 +21,14 @@ class Setting(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         import yaml
 
+        from hwfault.profiles.yaml12 import load_yaml
+
         key, equals, text = str(value).partition("=")
         if not key or not equals:
             self.fail(f"{value!r} is no setting, expected e.g. network_args.bits=3", param, ctx)
         try:
-            return key, yaml.safe_load(text)
-        except yaml.YAMLError:
+            return key, load_yaml(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
             self.fail(f"{text!r} is no value as in YAML", param, ctx)
 
 

@@ -75,8 +75,8 @@ def rewrite_layers(model: ModelProto, sums: Sequence[Sums], plan: FaultPlan) -> 
     opset = standard_opset(model)
     if sums and opset < _FIRST_WITH_ROUND:
         raise GraphError(
-            f"the graph is of opset {opset}, in which accumulators cannot be struck; expected {_FIRST_WITH_ROUND} or "
-            "newer (see onnx.version_converter)"
+            f"the graph is of opset {opset}, in which accumulators cannot be struck; export the network anew with "
+            f"opset {_FIRST_WITH_ROUND} or newer, or leave accumulators out of what the faults select"
         )
     planned = {entry.node.output[0]: entry for entry in sums if not adds_integers(entry.node)}
     exact = [_OnIntegers(model, entry, plan) for entry in sums if adds_integers(entry.node)]

@@ -8,6 +8,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 
 from hwfault.errors import GraphError
+from hwfault.inputs import check_regular
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:
@@ -26,6 +27,7 @@ def external_tensors(model: ModelProto) -> list[TensorProto]:
 def files_of(path: Path) -> list[Path]:
     """The files in which tensors of the graph in a file lie, whether they are there or not; raises GraphError."""
     try:
+        check_regular(path)
         model = onnx.load(path, load_external_data=False)
         said = [{entry.key: entry.value for entry in tensor.external_data} for tensor in external_tensors(model)]
     except Exception as error:  # protobuf's DecodeError

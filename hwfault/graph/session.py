@@ -13,13 +13,14 @@ import onnxruntime  # which hwfault/__init__ told to report nothing to its maker
 from numpy.typing import ArrayLike, NDArray
 from onnx import AttributeProto, ModelProto
 
-from hwfault.errors import GraphError, NativeLibraryError
+from hwfault.errors import GraphError, HwfaultError, NativeLibraryError
 from hwfault.graph.external import check_files, external_tensors, graphs
 from hwfault.graph.fast import FOR_SEED, only_to_run
 from hwfault.graph.nodes import AFFINE, ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
 from hwfault.graph.struck import check_kept, fault_nodes
 from hwfault.graph.upgrade import OLD_DOMAINS, upgrade
+from hwfault.inputs import check_regular
 from hwfault.stream.check import check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
 
@@ -64,13 +65,13 @@ def _with_tensors(model: ModelProto, path: Path | None) -> ModelProto:
 def _read_model(path: Path) -> _Given:
     """The graph in a file, without the tensors that lie in other files."""
     try:
-        size = path.stat().st_size
+        size = check_regular(path)
         if size >= _LARGEST_GRAPH:
             raise GraphError(f"{path}: {size} bytes, expected an ONNX file below 2 GiB (the most that protobuf holds)")
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise GraphError(f"{path}: cannot be read ({error.strerror or error}); expected an ONNX file") from None
-    except GraphError:
+    except HwfaultError:
         raise
     except Exception as error:  # protobuf's DecodeError
         raise GraphError(f"{path}: not an ONNX file ({error}); expected a graph as the export writes it") from None

@@ -15,6 +15,7 @@ from hwfault.codes import CodeFormat, Representation
 from hwfault.errors import FileError, ModelError, PlanError, nearest
 from hwfault.files import write_atomically
 from hwfault.inject.codec import code_words, integers
+from hwfault.inputs import read_regular
 from hwfault.plan import FaultPlan, Site
 from hwfault.profiles.records import Record
 from hwfault.stream.names import first_run
@@ -268,14 +269,10 @@ def save(path: Path | str, records: Sequence[SiteStatistics]) -> None:
 def load(path: Path | str) -> tuple[SiteStatistics, ...]:
     """The statistics in a JSON file that `save` wrote; raises FileError for anything else."""
     try:
-        if Path(path).stat().st_size > _LARGEST:
-            raise FileError(f"{path}: larger than {_LARGEST} bytes, expected statistics")
-        data = json.loads(Path(path).read_bytes())
+        data = json.loads(read_regular(path, _LARGEST, "statistics"))
         if not isinstance(data, dict) or data.keys() != {"format", "sites"} or data["format"] != _FORMAT:
             raise FileError(f"{path}: not statistics of the format {_FORMAT!r}")
         return tuple(SiteStatistics.from_data(site, f"sites.{i}") for i, site in enumerate(data["sites"]))
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror}); expected statistics") from None
     except (ModelError, ValueError, TypeError, RecursionError) as error:
         raise FileError(f"{path}: not statistics: {error}") from None
 

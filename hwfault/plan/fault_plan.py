@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hwfault.errors import FileError, ModelError, PlanError, nearest
+from hwfault.errors import ModelError, PlanError, nearest
 from hwfault.files import write_atomically
+from hwfault.inputs import read_regular
 from hwfault.notices import tell_once
 from hwfault.plan.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
 from hwfault.plan.hardware import depends_on_device, law_of, map_processes, protected_process, protection_of, selectors
@@ -141,12 +142,7 @@ class FaultPlan(Record):
     @classmethod
     def load(cls, path: Path | str) -> Self:
         """The plan in a JSON file; raises FileError or PlanError."""
-        try:
-            if Path(path).stat().st_size > _LARGEST_PLAN:
-                raise FileError(f"{path}: larger than {_LARGEST_PLAN} bytes, expected a fault plan")
-            return cls.from_json(Path(path).read_bytes(), str(path))
-        except OSError as error:
-            raise FileError(f"{path}: cannot be read ({error.strerror}); expected a fault plan") from None
+        return cls.from_json(read_regular(path, _LARGEST_PLAN, "a fault plan"), str(path))
 
     @cached_property
     def digest(self) -> str:

@@ -17,6 +17,7 @@ from hwfault.stream.tables import ACCEPT_ALL, check_probability, size_table
 Shares = tuple[float, float, float]
 """(flip, stuck at 0, stuck at 1) of the faulty cells, in the order of Kind; they sum to 1."""
 
+_MOST_FAULTS = 1 << 27
 _MOST_CELLS = 1 << 36
 
 
@@ -40,6 +41,11 @@ def draw_map(
     """
     check_probability(probability)
     _check_size(rows, row_bits)
+    if (expected := probability * rows * row_bits) > _MOST_FAULTS:
+        raise ModelError(
+            f"{rows} rows of {row_bits} bits would have some {expected:.2g} faulty cells, expected at most "
+            f"{_MOST_FAULTS}; draw fewer rows"
+        )
     memory = Memory(rows, row_bits, check_seed(device), name, bit_shares(bit_weights, row_bits))
     limits = _kind_limits(shares)
     cell, aux = _faults(spatial, probability, memory)

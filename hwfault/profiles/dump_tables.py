@@ -18,6 +18,7 @@ _KINDS = {kind.name.lower(): int(kind) for kind in Kind} | {str(int(kind)): int(
 _COLUMNS = ("address", "bit", "kind")
 _SIZES = ("rows", "row_bits")
 _LARGEST_ARRAYS = 1 << 31
+_MOST_CELLS = 1 << 36
 _SIZE = re.compile(r"\b(rows|row_bits)\s*[=:]\s*(\d+)")
 
 
@@ -135,4 +136,6 @@ def _found(source: str, columns: tuple[Ints, Ints, Ints], rows: int | None, row_
         if len(wrong):
             raise FileError(f"{source}: the {name} {wrong[0]}, expected 0 to {end - 1}")
     cells = rows * row_bits
+    if not 0 < cells <= _MOST_CELLS:
+        raise FileError(f"{source}: a memory of {rows} rows of {row_bits} bits, expected 1 to {_MOST_CELLS} cells")
     return FoundCells(address, bit, kind, rows, row_bits, cells, cells, len(address), cells)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.errors import FileError, ModelError, nearest
+from hwfault.inputs import read_regular
 from hwfault.profiles import dump_tables, dump_text
 from hwfault.profiles.device import places
 from hwfault.profiles.faultmap import FaultMap, Kind
@@ -132,13 +133,7 @@ def _paths(source: str, format: str | None) -> list[Path]:
 
 
 def _content(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > _LARGEST_FILE:
-            raise FileError(f"{path}: {size} bytes, expected a dump of at most {_LARGEST_FILE}; split it up")
-        return path.read_bytes()
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror}); expected a dump of a memory") from None
+    return read_regular(path, _LARGEST_FILE, "a dump of a memory")
 
 
 def _detect(source: str, content: bytes, files: int) -> str:

@@ -15,6 +15,7 @@ from safetensors.numpy import save as to_bytes
 from hwfault.codes import Codes
 from hwfault.errors import FileError, ModelError
 from hwfault.files import write_atomically
+from hwfault.inputs import check_regular
 
 FORMAT = "hwfault-map/1"
 ALL_ONES = np.uint32(0xFFFFFFFF)
@@ -135,6 +136,7 @@ class FaultMap:
     def load(cls, path: Path | str) -> Self:
         """The map that `save` wrote; raises FileError for anything else."""
         try:
+            check_regular(path)
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:

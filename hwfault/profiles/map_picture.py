@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.files import replace_atomically
+from hwfault.files import check_picture, replace_atomically
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.pictures import block_counts, draw_blocks, draw_map_picture
 
@@ -27,6 +27,7 @@ def draw_map_overview(
     Above the faults of every block as a heat map, and how many blocks have how many beside the expectation for
     independent cells; below the cells of the worst block. Raises FileError if the file cannot be written.
     """
+    check_picture(path)
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
     counts = block_counts(fault_map, row_bits, block_rows)

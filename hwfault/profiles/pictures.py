@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.files import replace_atomically
+from hwfault.files import check_picture, replace_atomically
 from hwfault.profiles.curve import look_up, point_interval
 from hwfault.profiles.describe import QUANTITIES
 from hwfault.profiles.faultmap import FaultMap, Kind
@@ -41,6 +41,7 @@ def draw_profile(
     The curve of a profile with free parameters is left out. `at` marks an operating point. Each of `maps` draws one
     panel, as `map_panels` makes them. Raises FileError if the file cannot be written.
     """
+    check_picture(path)
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
     curve, rows = not profile.rate.free, max(len(maps), 1)

@@ -1,17 +1,38 @@
 """Frozen records read from outside: unknown keys name the nearest known one, every error is one clear text."""
 
+from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import SchemaValidator
 
-from hwfault.errors import FileError, ModelError, nearest
+from hwfault.errors import ModelError, nearest
+from hwfault.inputs import read_regular
+from hwfault.profiles.yaml12 import load_yaml
 
 _LARGEST_YAML = 1 << 20
 _MOST_PROBLEMS = 8
 _LONGEST_LINE = 600
+_FEW_PARTS = 20_000
+"""Up to so many parts all problems of a file are told; of larger ones the first in each list."""
+_MANY: ContextVar[bool] = ContextVar("_MANY", default=False)
+
+
+@cache
+def _hurried(record: "type[Record]") -> SchemaValidator:
+    """A validator that reads lists up to their first wrong item: a file of megabytes may hold a million of them."""
+    return SchemaValidator(_stops_at_first(record.__pydantic_core_schema__))
+
+
+def _stops_at_first(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        copied = {key: _stops_at_first(part) for key, part in schema.items()}
+        return copied | ({"fail_fast": True} if schema.get("type") in ("tuple", "list") else {})
+    return [_stops_at_first(part) for part in schema] if isinstance(schema, list) else schema
 
 
 class Record(BaseModel):
@@ -21,7 +42,10 @@ class Record(BaseModel):
 
     def __init__(self, **data: Any) -> None:
         try:
-            super().__init__(**data)
+            if _MANY.get():
+                _hurried(type(self)).validate_python(data, self_instance=self)
+            else:
+                super().__init__(**data)
         except ValidationError as error:
             raise ModelError(explain(error, type(self).__name__)) from None
 
@@ -38,11 +62,14 @@ class Record(BaseModel):
         """The record that `data` (a mapping) describes; ModelError names `source` and the place in it."""
         if not isinstance(data, dict):
             raise ModelError(f"{source}: expected a mapping of keys to values, found {type(data).__name__}")
+        before = _MANY.get()
         try:
-            _check_keys(data)
+            _MANY.set(_check_keys(data) > _FEW_PARTS)
             return cls(**data)
         except ModelError as error:
             raise ModelError(f"{source}: {error}") from None
+        finally:
+            _MANY.set(before)
 
 
 class Sourced(Record):
@@ -52,11 +79,15 @@ class Sourced(Record):
     """The key of one of the profile's sources; where it is left out nothing is claimed."""
 
 
-def _check_keys(data: Any) -> None:
-    """Raises ModelError unless every key of nested mappings is text; looks at each shared part once."""
-    seen, waiting = set(), [("", data)]
+def _check_keys(data: Any) -> int:
+    """The number of parts of nested mappings and lists; looks at each shared one once.
+
+    Raises ModelError unless every key of the mappings is text.
+    """
+    seen, waiting, count = set(), [("", data)], 0
     while waiting:
         place, part = waiting.pop()
+        count += 1
         if id(part) in seen or not isinstance(part, dict | list):
             continue
         seen.add(id(part))
@@ -64,7 +95,10 @@ def _check_keys(data: Any) -> None:
         for key, value in inner:
             if isinstance(part, dict) and not isinstance(key, str):
                 raise ModelError(f"{place}unknown key {key!r}, expected a word")
-            waiting.append((f"{place}{key}.", value))
+            if isinstance(value, dict | list):
+                waiting.append((f"{place}{key}.", value))
+        count += len(part)
+    return count
 
 
 def explain(error: ValidationError, what: str) -> str:
@@ -83,11 +117,8 @@ def explain(error: ValidationError, what: str) -> str:
 def read_yaml(path: Path | str) -> Any:
     """The content of a YAML file of at most 1 MiB; raises FileError if unreadable, ModelError if it is not YAML."""
     path = Path(path)
+    content = read_regular(path, _LARGEST_YAML, "a YAML file")
     try:
-        if path.stat().st_size > _LARGEST_YAML:
-            raise FileError(f"{path}: {path.stat().st_size} bytes, expected a YAML file of at most {_LARGEST_YAML}")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from None
+        return load_yaml(content.decode())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a YAML file: {error}") from None

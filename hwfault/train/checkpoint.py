@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hwfault.errors import FileError, ModelError, PlanError
 from hwfault.files import write_atomically
 from hwfault.inject import sites
+from hwfault.inputs import check_regular, open_regular
 from hwfault.own_code import is_code
 from hwfault.train.config import TrainConfig
 from hwfault.train.networks import build
@@ -63,6 +64,7 @@ def restore(path: Path | str, network: nn.Module) -> TrainConfig:
 def holds_quantized(path: Path | str) -> bool:
     """Whether a file is a checkpoint that `save` wrote of a network with quantizers."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             return bool(json.loads((file.metadata() or {}).get(_FORMATS, "{}")))
     except (SafetensorError, OSError, ValueError):
@@ -105,7 +107,7 @@ def _read(path: Path | str) -> _Content:
 
 def _refuse_pickle(path: Path | str) -> None:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(9)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint (.safetensors)") from None

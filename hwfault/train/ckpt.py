@@ -9,6 +9,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from hwfault.errors import FileError
 from hwfault.files import write_atomically
+from hwfault.inputs import open_regular
 
 _KEYS = {"phase", "done", "world", "counters", "faults", "rates", "totals", "history"}
 """What a run's state says of itself beside what Lightning and the network do."""
@@ -41,13 +42,14 @@ class AtomicCheckpoints(CheckpointIO):
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint's content, on the CPU: tensors and plain data; raises FileError for a file that is none."""
     try:
-        whole = path.read_bytes()
+        with open_regular(path) as file:
+            whole = file.read()
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror}); expected a run's checkpoint") from None
     try:
         content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make torch and the zip reader raise almost anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = type(error).__name__  # torch's own text advises to load the file without a check
         raise FileError(f"{path}: not a whole checkpoint of hwfault train ({reason}); start anew") from None
     if not isinstance(content, dict) or getattr(content.get("hwfault"), "keys", set)() != _KEYS:
         raise FileError(f"{path}: not a checkpoint of hwfault train; start anew")

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,10 @@ from typing import Any
 import torch
 
 import hwfault
+from hwfault.errors import FileError
 from hwfault.files import write_atomically
+from hwfault.inputs import check_regular
+from hwfault.train.commit import commit
 
 _PACKAGES = ("torch", "brevitas", "lightning", "numpy", "onnx", "onnxruntime", "qonnx")
 
@@ -35,14 +37,15 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "ranks": int(os.environ.get("WORLD_SIZE", "1")),
-        "git": _git(),
+        "git": commit(),
     }
 
 
 def _starts(path: Path) -> list[Any]:
     try:
+        check_regular(path)
         known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError, FileError):
         return []
     return known if isinstance(known, list) else []
 
@@ -63,20 +66,3 @@ def _cpu() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
-
-
-def _git() -> dict[str, Any] | None:
-    """The commit of the working directory's repository, and whether its files differ from it; None outside of one."""
-    commit = _output("git", "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    changes = _output("git", "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": changes is None or changes != ""}
-
-
-def _output(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

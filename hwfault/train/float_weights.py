@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hwfault.errors import FileError
+from hwfault.inputs import open_regular
 
 _PREFIXES = ("module.", "_orig_mod.", "network.", "model.")
 _MOST, _LONGEST = 8, 160
@@ -99,7 +100,7 @@ def _named(content: Any, path: Path | str) -> dict[str, Tensor]:
 def _read(path: Path) -> Any:
     """What a safetensors file, or a pickle of nothing but tensors, holds."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(9)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror}); expected a float checkpoint") from None
@@ -112,10 +113,10 @@ def _read(path: Path) -> Any:
     except SafetensorError as error:
         raise FileError(f"{path}: not a complete safetensors file ({error}); it may be truncated") from None
     except Exception as error:  # whatever a damaged or hostile pickle makes torch raise
-        reason = str(error).strip().splitlines()
+        # torch's own text advises to load the file without a check, which runs what is in it
         raise FileError(
-            f"{path}: not a float checkpoint ({reason[0] if reason else type(error).__name__}); expected a safetensors "
-            "file, or a state dict of torch.save with nothing but tensors in it"
+            f"{path}: not a float checkpoint (torch refuses it: {type(error).__name__}); expected a safetensors file, "
+            "or a state dict of torch.save with nothing but tensors in it"
         ) from None
 
 

@@ -225,7 +225,7 @@ def test_files_that_are_missing_or_too_large(tmp_path, monkeypatch):
         load_dump(tmp_path / "none")
     (tmp_path / "dump").write_bytes(b"FF")
     monkeypatch.setattr("hwfault.profiles.dumps._LARGEST_FILE", 1)
-    with pytest.raises(FileError, match="2 bytes, expected a dump of at most 1"):
+    with pytest.raises(FileError, match="2 bytes, expected a dump of a memory of at most 1"):
         load_dump(tmp_path / "dump")
 
 

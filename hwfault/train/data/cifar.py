@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hwfault.errors import FileError
+from hwfault.inputs import check_regular
 from hwfault.train.data.dataset import Arrays, Dataset, image_data
 from hwfault.train.data.sources import Source, check_labels, read_at_most
 
@@ -133,6 +134,7 @@ def _unpacked(version: _Version, path: Path) -> _Contents:
     contents: dict[str, tuple[str, bytes]] = {}
     limit = version.record * _RECORDS
     try:
+        check_regular(path)
         with GzipFile(path) as zipped, tarfile.open(fileobj=_stream(zipped), mode="r|") as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]

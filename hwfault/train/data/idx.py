@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.errors import FileError
+from hwfault.inputs import check_regular
 from hwfault.train.data.dataset import Arrays, Dataset, image_data
 from hwfault.train.data.sources import Source, check_labels
 
@@ -89,7 +90,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     Memory is taken only after the header is known to fit the file, at most 1 GiB. Raises FileError.
     """
     try:
-        size = path.stat().st_size
+        size = check_regular(path)
         zipped = path.suffix == ".gz"
         with gzip.open(path) if zipped else path.open("rb") as stream:
             shape = _shape(path, stream.read(4 + 4 * dimensions), dimensions)

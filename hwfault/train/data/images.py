@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from hwfault.errors import FileError
+from hwfault.inputs import check_regular
 
 # those that hold pixels alone: others can name files or run programs (EPS)
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "GIF", "TIFF")
@@ -28,6 +29,7 @@ def decode(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # about metadata, which is not used
+            check_regular(path)
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > _PIXELS:
                     raise FileError(f"{path}: has {image.width} x {image.height} pixels, expected {_PIXELS} at most")

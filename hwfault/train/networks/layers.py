@@ -29,8 +29,8 @@ class Options(Record):
     the same layers under the same names, where bit widths mean nothing.
     """
 
-    classes: int = Field(default=10, ge=1, strict=True)
-    channels: int = Field(default=3, ge=1, strict=True)
+    classes: int = Field(default=10, ge=1, le=1 << 16, strict=True)
+    channels: int = Field(default=3, ge=1, le=1 << 16, strict=True)
     input_bits: int = bits(8)
     weight_bits: int = bits(4)
     act_bits: int = bits(4)

@@ -23,7 +23,7 @@ class MobileNetOptions(Options):
 
 
 class ImageNetOptions(MobileNetOptions):
-    classes: int = Field(default=1000, ge=1, strict=True)
+    classes: int = Field(default=1000, ge=1, le=1 << 16, strict=True)
 
 
 class Separable(nn.Module):

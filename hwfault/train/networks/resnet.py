@@ -20,7 +20,7 @@ class ResNetOptions(Options):
 
 
 class ImageNetOptions(ResNetOptions):
-    classes: int = Field(default=1000, ge=1, strict=True)
+    classes: int = Field(default=1000, ge=1, le=1 << 16, strict=True)
 
 
 class Block(nn.Module):

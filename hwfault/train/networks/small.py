@@ -2,12 +2,15 @@
 
 from collections import OrderedDict
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hwfault.train.networks.layers import BatchNorm1d, BatchNorm2d, Options, bits
+
+_MOST_WEIGHTS = 1 << 28
+"""The most that the built-in mlp may have: 1 GiB of float32."""
 
 
 class Chain(nn.Sequential):
@@ -66,9 +69,17 @@ def tiny_cnn(**options: Any) -> nn.Module:
 class MLPOptions(Options):
     """Options of mlp: inputs are `channels` x `size` x `size`; `hidden` are the widths between them and the logits."""
 
-    channels: int = Field(default=1, ge=1, strict=True)
-    size: int = Field(default=28, ge=1, strict=True)
+    channels: int = Field(default=1, ge=1, le=1 << 16, strict=True)
+    size: int = Field(default=28, ge=1, le=1 << 16, strict=True)
     hidden: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = (64, 64, 64)
+
+    @model_validator(mode="after")
+    def _not_too_large(self) -> Self:
+        widths = (self.channels * self.size * self.size, *self.hidden, self.classes)
+        weights = sum(inputs * outputs for inputs, outputs in pairwise(widths))
+        if weights > _MOST_WEIGHTS:
+            raise ValueError(f"its layers would have {weights} weights, expected at most {_MOST_WEIGHTS}")
+        return self
 
 
 def mlp(**options: Any) -> nn.Module:
