@@ -46,7 +46,7 @@ def periods_of(refresh, batched, first, rows):
 def test_the_node_in_onnxruntime_and_qonnx(refresh, batched, dtype):
     draw, changed = Draw(len(refresh) + batched), 0
     for _ in range(12):
-        case = random_case(draw, draw.integer(1, 22))
+        case = random_case(draw, draw.integer(1, 20))
         rows, fmt = draw.one_of((1, 2, 5)) if batched else 1, CodeFormat(case.bit_width, bool(draw.integer(0, 1)))
         scale, zero = (
             np.asarray(draw.one_of(some), FLOATS[dtype]) for some in ((0.25, 3.0), (0.0, 0.0 if fmt.bipolar else 1.0))
