@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from hwfault.plan import Site
+from hwfault.plan.fault_plan import needs_stream
 from hwfault.profiles.records import Record
 from hwfault.stream.names import split_run
 
@@ -59,7 +60,7 @@ class Manifest(Record):
     """
 
     format: Literal["hwfault-bundle/1"] = "hwfault-bundle/1"
-    spec: Literal["fault-stream v1"] = "fault-stream v1"
+    spec: Literal["fault-stream v1", "fault-stream v1.1"] = "fault-stream v1"
     versions: dict[str, str]
     samples: Annotated[int, Field(ge=1, le=1 << 32)]
     batch_size: Annotated[int, Field(ge=1, le=1 << 32)]
@@ -91,6 +92,8 @@ class Manifest(Record):
             raise ValueError(f"files: {missing[0]!r} is not listed")
         if len({entry.site.name for entry in self.sites}) < len(self.sites):
             raise ValueError("sites: a site is listed twice")
+        if self.spec == "fault-stream v1" and needs_stream(entry.site for entry in self.sites) is not None:
+            raise ValueError("spec: its sites need fault-stream v1.1, which the manifest does not say")
         if (total := sum(entry.bytes for entry in self.files.values())) > LARGEST:
             raise ValueError(f"files: {total} bytes together, expected at most {LARGEST}: take fewer samples or seeds")
         return self

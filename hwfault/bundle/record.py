@@ -38,6 +38,7 @@ from hwfault.inject.attach import inject_at
 from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.inject.mode import evaluation
 from hwfault.plan import FaultPlan, Site, SiteList, SitePlan
+from hwfault.plan.fault_plan import needs_stream, spec_of
 from hwfault.profiles.library import profile_path
 from hwfault.profiles.models import ProfileFaults
 from hwfault.stream.check import check_seed
@@ -86,6 +87,7 @@ def write_bundle(
     if plan is not None:
         files[PLAN] = plan.to_json().encode()
     manifest = Manifest(
+        spec=spec_of(needs_stream(entry.site for entry in recorder.sites)),
         versions={"hwfault": __version__, **{name: version(name) for name in ("torch", "brevitas", "onnx")}},
         samples=len(inputs),
         batch_size=size,

@@ -31,6 +31,7 @@ from hwfault.graph.sites import GraphSites, graph_sites
 from hwfault.graph.strip import UNDO, how_to_undo
 from hwfault.graph.sums import Sums
 from hwfault.plan import FaultPlan, Site
+from hwfault.plan.fault_plan import spec_of
 from hwfault.stream.names import first_run, split_run
 
 _ZERO = f"{DOMAIN}_zero_point"
@@ -229,7 +230,7 @@ def _describe_before(model: ModelProto, known: ValueInfoProto | None, name: str)
 
 
 def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
-    own = {"version": __version__, "spec": "fault-stream v1"}
+    own = {"version": __version__, "spec": spec_of(plan.stream)}
     return {
         PLAN: plan.to_json(),
         PLAN_SHA256: plan.digest,

@@ -228,6 +228,11 @@ def needs_stream(sites: Iterable[Site]) -> Literal["1.1"] | None:
     return "1.1" if needed else None
 
 
+def spec_of(stream: Literal["1.1"] | None) -> Literal["fault-stream v1", "fault-stream v1.1"]:
+    """The specification that graphs and bundles name, for the version that they need."""
+    return "fault-stream v1" if stream is None else "fault-stream v1.1"
+
+
 def _scaled(faults: Sequence[FaultModel], factors: Sequence[float] | None) -> Iterator[tuple[int, FaultModel]]:
     """(number, fault at its factor) of each fault that is not left out."""
     if factors is None:
