@@ -171,7 +171,7 @@ class Injection:
                 self._handles.append(OwnHook.after_forward(proxy, hook))
         self._attach_accumulators()
         if self._known is None:
-            self._handles += watch_first_forward(self._model, self.plan, self.clock.batch_axis)
+            self._handles += watch_first_forward(self._model, self.plan, self.clock)
 
     def _note_runs(self) -> None:
         """How often each site of the plan runs, as its example has shown."""
@@ -419,7 +419,7 @@ class SiteHook(NeverCopied):
     """The forward hook of one quantizer proxy."""
 
     def __init__(self, injection: Injection, name: str, batched: bool, width: Width) -> None:
-        self._injection, self._name, self._batched, self._width = injection, name, batched, width
+        self.injection, self._name, self._batched, self._width = injection, name, batched, width
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         unheld = output_is_unheld(output)  # before anything else here holds it
@@ -432,15 +432,15 @@ class SiteHook(NeverCopied):
         if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
             return None
         name = self._name
-        self._injection.clock.check_thread(name)
+        self.injection.clock.check_thread(name)
         if self._batched:
-            name = self._injection.run(name)
-            self._injection.saw(name, value)
-        if not self._injection.active(name):
+            name = self.injection.run(name)
+            self.injection.saw(name, value)
+        if not self.injection.active(name):
             return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
         held = self._width.checked(output.bit_width if is_quant_tensor else None, scale)
-        faulty = self._injection.strike(name, value, held, zero_point, unheld)
+        faulty = self.injection.strike(name, value, held, zero_point, unheld)
         if faulty is value:  # without faults, or struck in place
             return None
         if not is_quant_tensor:

@@ -127,6 +127,11 @@ class Clock:
             self._paused = before
 
     @property
+    def is_paused(self) -> bool:
+        """Whether forwards do not count now."""
+        return self._paused
+
+    @property
     def hold(self) -> int | None:
         """The number that every sample, step and period of inference or batch has; None where they run on."""
         return int(self._held) if self._holds else None

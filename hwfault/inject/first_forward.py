@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from hwfault.errors import PlanError
 from hwfault.inject.accumulators import Notes, accumulator_layers, bare
 from hwfault.inject.arranged import unnamed
+from hwfault.inject.clock import Clock
 from hwfault.inject.eager import traced
 from hwfault.inject.hooks import OwnHook
 from hwfault.inject.inputs import Axes, samples_in, tensors_in
@@ -53,7 +54,7 @@ _GONE = _Gone()
 _Lying = BatchAxis | _Gone
 
 
-def watch_first_forward(model: nn.Module, plan: FaultPlan, axes: Axes) -> list["FirstForward"]:
+def watch_first_forward(model: nn.Module, plan: FaultPlan, clock: Clock) -> list["FirstForward"]:
     """What watches the sites of a plan whose samples are taken to lie along axis 0; nothing where none are."""
     taken = [e.site.name for e in plan.sites if e.site.batched and e.site.batch is None]
     found = any(entry.site.batch is not None for entry in plan.sites)  # by an example
@@ -62,7 +63,7 @@ def watch_first_forward(model: nn.Module, plan: FaultPlan, axes: Axes) -> list["
     proxies, layers = dict(quantizers(model)), accumulator_layers(model)
     firsts = dict.fromkeys(map(first_run, taken))
     watched = {name: proxies[name] if name in proxies else layers[name] for name in firsts}
-    return [FirstForward(model, watched, list(proxies.values()), axes)]
+    return [FirstForward(model, watched, list(proxies.values()), clock)]
 
 
 class FirstForward:
@@ -71,8 +72,8 @@ class FirstForward:
     `sites` are the proxies and layers of the sites whose samples are taken to lie along axis 0, by the sites' names.
     """
 
-    def __init__(self, model: nn.Module, sites: Mapping[str, nn.Module], others: list[nn.Module], axes: Axes) -> None:
-        self._model, self._sites, self._others, self._axes = model, sites, others, axes
+    def __init__(self, model: nn.Module, sites: Mapping[str, nn.Module], others: list[nn.Module], clock: Clock) -> None:
+        self._sites, self._others, self._clock = sites, others, clock
         self._following: _Following | None = None
         self._thread = 0
         self._inside: list[Any] = []
@@ -84,10 +85,7 @@ class FirstForward:
     def remove(self) -> None:
         """Ends it."""
         self._end()
-        for handle in [
-            *self._inside,
-            *self._handles,
-        ]:  # also of a forward that another thread is in
+        for handle in [*self._inside, *self._handles]:  # also of a forward that another thread is in
             handle.remove()
         self._inside.clear()
         self._handles.clear()
@@ -96,13 +94,18 @@ class FirstForward:
         if self._following is not None and self._thread != get_ident():  # torch follows functions thread by thread
             refuse_two_forwards("a forward begins")
         self._end()
-        samples = samples_in((args, kwargs), self._axes)
-        if samples is None or traced() or any(hasattr(module, "_orig_mod") for module in model.modules()):
+        samples = samples_in((args, kwargs), self._clock.batch_axis)
+        if (
+            samples is None
+            or self._clock.is_paused
+            or traced()
+            or any(hasattr(module, "_orig_mod") for module in model.modules())
+        ):
             return
         if samples < 2:
             return
         following = _Following(samples)
-        following.note_inputs((args, kwargs), self._axes)
+        following.note_inputs((args, kwargs), self._clock.batch_axis)
         names = {id(module): name for name, module in self._sites.items()}
         for module in [*self._sites.values(), *self._others]:
             see = _Seeing(following, names.get(id(module)))

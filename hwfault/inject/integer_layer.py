@@ -116,7 +116,7 @@ class IntegerLayer(NeverCopied):
         self.name = name
         self.layer = layer
         self._weights = Scale(name, layer.weight_quant, known_scale)
-        self._strikers: list[Entry] = []
+        self.strikers: list[Entry] = []
         self._present: list[Entry] = []
         """Those of the run that the layer is in."""
         self._checked = False
@@ -134,11 +134,11 @@ class IntegerLayer(NeverCopied):
 
     def add(self, entry: "Entry") -> None:
         """Begins to strike."""
-        self._strikers.append(entry)
+        self.strikers.append(entry)
 
     def drop(self, entry: "Entry") -> None:
         """Ends it; without anything that strikes, the layer is its own again."""
-        self._strikers.remove(entry)
+        self.strikers.remove(entry)
         self._withdraw()
 
     @property
@@ -152,7 +152,7 @@ class IntegerLayer(NeverCopied):
         self._withdraw()
 
     def _withdraw(self) -> None:
-        if not self._strikers and self._arithmetic is None:
+        if not self.strikers and self._arithmetic is None:
             for handle in self._handles:
                 handle.remove()
 
@@ -163,7 +163,7 @@ class IntegerLayer(NeverCopied):
 
     def __call__(self, x: Any, weight: Any, bias: Any = None) -> Any:
         runs = {id(entry.striker): entry.striker.run(self.name) for entry in self._each_striker()}
-        self._present = [entry for entry in self._strikers if runs[id(entry.striker)] == entry.name]
+        self._present = [entry for entry in self.strikers if runs[id(entry.striker)] == entry.name]
         switched_off = not all(
             scale.proxy.is_quant_enabled for scale in self._scales()
         )  # as Brevitas' calibration does
@@ -193,7 +193,7 @@ class IntegerLayer(NeverCopied):
 
     def _each_striker(self) -> list[Entry]:
         """One entry of each striker."""
-        return list({id(entry.striker): entry for entry in self._strikers}.values())
+        return list({id(entry.striker): entry for entry in self.strikers}.values())
 
     def _active(self) -> list[Entry]:
         """What strikes the present run."""
@@ -205,7 +205,7 @@ class IntegerLayer(NeverCopied):
     @property
     def struck(self) -> bool:
         """Whether anything strikes the layer's accumulators."""
-        return bool(self._strikers)
+        return bool(self.strikers)
 
     @property
     def linear(self) -> bool:

@@ -17,6 +17,7 @@ from hwfault.inject.accumulators import Quantizer, accumulator_layers, accumulat
 from hwfault.inject.batch_axes import batch_axes
 from hwfault.inject.inputs import Axes, Example, Inputs
 from hwfault.inject.marks import Runs
+from hwfault.inject.undisturbed import undisturbed
 from hwfault.inject.widths import width_of
 from hwfault.plan import BatchAxis, FaultPlan, Site, SiteList
 from hwfault.profiles.selectors import SiteKind
@@ -42,13 +43,14 @@ def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0
     network = unwrap(model)
     on = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     inputs = Inputs.of(example, batch_axis).to(on)
-    shapes, axes = _runs_of(network, inputs, found)
+    with undisturbed(network):
+        shapes, axes = _runs_of(network, inputs, found)
+        sums, without = accumulators(network, inputs, found)
     obstacles: dict[str, str] = {}
     listed: list[Site] = []
     for name, quantizer in found.items():
         for site in _runs(quantizer.site, len(axes.get(name, []))):
             _add(site, shapes, axes, listed, obstacles)
-    sums, without = accumulators(network, inputs, found)
     for site in sums:
         _add(site, shapes, axes, listed, obstacles)
     return SiteList(listed, obstacles | without)

@@ -1,6 +1,7 @@
 """Samples that do not lie along axis 0: where they lie is found, and what is struck depends on the sample alone."""
 
 import re
+from copy import deepcopy
 
 import pytest
 import torch
@@ -337,3 +338,24 @@ def test_sums_of_tokens_along_axis_0_are_those_of_each_sample():
     assert torch.equal(out, apart)
     assert same_bits(whole[0].after, faulty(plan, whole[0], 1, range(3)))
     assert (whole[0].after != whole[0].before).any()
+
+
+def test_sites_are_found_while_faults_are_attached():
+    model = trained(Does(MOVES["frames"][0]), torch.randn(16, 4, 6))
+    x = torch.randn(4, 4, 6)
+    plan = resolve(sites(model, x), [BitFlips(probability=0.3)])
+    with inject(model, plan, seed=1) as injection, torch.no_grad():
+        first = model(x)
+        assert sites(model, x) == [entry.site for entry in plan.sites]
+        assert injection.first_sample == 4
+        injection.first_sample = 0
+        assert torch.equal(model(x), first)
+
+
+def test_a_copy_made_before_the_first_forward_is_not_watched():
+    model = trained(Does(MOVES["frames"][0]), torch.randn(16, 4, 6))
+    with inject(model, FLIPS, seed=1):
+        copied = deepcopy(model)
+    copied(torch.randn(4, 4, 6))
+    assert not copied._forward_hooks
+    assert not copied._forward_pre_hooks
