@@ -151,7 +151,8 @@ class _Recorder:
 
     def clean(self) -> Tensors:
         """The codes of every site without faults, with scales and zero points, and the outputs."""
-        plan = FaultPlan(faults=(), sites=tuple(map(_watching, self._every.values())), tables=())
+        watching = tuple(map(_watching, self._every.values()))
+        plan = FaultPlan(faults=(), sites=watching, tables=(), stream=needs_stream(self._every.values()))
         before, _, rest = self._run(plan, 0)
         for name, site in self._every.items():
             if not site.batched:  # a parameter is the same in every batch
@@ -167,9 +168,9 @@ class _Recorder:
         the codes `after`, and the codes `before` unless these are the clean ones."""
         others = tuple(_watching(site) for name, site in self._every.items() if name not in plan.names)
         # a plan of its own: a copy would keep what the first has cached of its sites
-        watching = FaultPlan(
-            **{key: getattr(plan, key) for key in FaultPlan.model_fields} | {"sites": plan.sites + others}
-        )
+        given = {key: getattr(plan, key) for key in FaultPlan.model_fields}
+        every = plan.sites + others
+        watching = FaultPlan(**given | {"sites": every, "stream": needs_stream(entry.site for entry in every)})
         before, after, rest = self._run(watching, seed)
         found = {
             key: value for key, value in rest.items() if key not in self._clean or key in _OWN or NO_NUMBERS in key

@@ -78,6 +78,15 @@ class Campaign:
         with _evaluating(self.model):
             return sites(self.model, self._split.inputs(self._order[:1]).to(self._on))
 
+    def _known_sites(self) -> SiteList | None:
+        """The sites; None where the network does not run on the samples, so that another error comes."""
+        try:
+            return self.sites
+        except HwfaultError:
+            raise
+        except Exception:  # whatever a network raises for inputs that it does not take
+            return None
+
     @cached_property
     def golden(self) -> int:
         """How many samples the network classifies correctly without faults; run once."""
@@ -150,7 +159,7 @@ class Campaign:
         statistics = Statistics(plan) if self.statistics else None
         with (
             _evaluating(self.model),
-            inject_at(self.model, plan, self.sites, seed=seeds[0], observe=statistics) as injection,
+            inject_at(self.model, plan, self._known_sites(), seed=seeds[0], observe=statistics) as injection,
         ):
             for seed in seeds:
                 if varies and seed != seeds[0]:
