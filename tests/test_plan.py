@@ -194,7 +194,8 @@ def test_a_plan_prints_as_a_table():
         "(random)",
     ]
     assert lines[6].split()[:5] == ["features.0.weight_quant", "weight", "8", "bit", "signed"]
-    assert len(lines) == 7
+    assert lines[7].split()[:4] == ["expected", "in", "a", "trial:"]
+    assert len(lines) == 8
     assert "0 sites, 0 faults" in str(resolve([], []))
 
 

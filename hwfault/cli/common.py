@@ -84,6 +84,36 @@ def given_plan(
     return resolve(sites, faults, device=device) if faults else None
 
 
+def check_obstacles(sites: "Sequence[Site]", faults: Sequence[FaultModel], *, allowed: bool) -> None:
+    """Raises HwfaultError where some of what the faults select are no sites, unless that is allowed.
+
+    Where all of it is none, nothing is raised here: resolving the faults tells why.
+    """
+    from hwfault.plan.hardware import selectors
+    from hwfault.plan.obstacles import selected_obstacles, told
+    from hwfault.profiles.selectors import chosen
+
+    obstacles = selected_obstacles(sites, faults)
+    if not allowed and obstacles and any(chosen(sites, selectors(fault)) for fault in faults):
+        raise HwfaultError(
+            f"{len(obstacles)} of what the faults select are no sites: {told(obstacles)}. Strike the others only with "
+            "--allow-obstacles, or select what you mean (--select)"
+        )
+
+
+def struck_sites(plan: "FaultPlan") -> str:
+    """At how many sites a plan's faults can strike, and how many of them are expected; for people."""
+    from hwfault.plan.expected import expected_faults
+
+    found = expected_faults(plan)
+    if not plan.sites:
+        return f"no faults, plan {plan.digest[:12]}"
+    if found.nothing:
+        return f"NO faults, plan {plan.digest[:12]}: {found}"
+    idle = f" of {len(plan.sites)}" if found.idle else ""
+    return f"faults at {len(plan.sites) - len(found.idle)}{idle} sites, plan {plan.digest[:12]}; {found}"
+
+
 def print_json(data: Any) -> None:
     """Prints data as JSON on stdout."""
     print_json_text(json.dumps(data, indent=1))

@@ -24,7 +24,11 @@ from hwfault.cli.runs import Trusted, run_options
 if TYPE_CHECKING:
     from hwfault.campaign import Campaign, Point, Trials
     from hwfault.campaign.points import Faults
+    from hwfault.plan.expected import Range
     from hwfault.profiles.models import FaultModel
+
+_ROWS = 12
+"""Of how many rows the expected faults are printed."""
 
 
 class Sweep(click.ParamType[Any]):
@@ -170,15 +174,16 @@ def command(
     with progress() as begin:
         results = measured(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept, question=why)
     tell_left(exact.left if exact is not None else {})
+    expected = {id(p): _expected(campaign, point, how.seeds[0], p) for point, p in zip(points, results, strict=True)}
     if by_site is not None:
         results.sort(key=lambda point: point.mean)
     if folder is not None:
         report.write(folder, str(run), results, why)
         _draw(folder / "accuracy.png", results, asked, str(run), config.network)
     if as_json:
-        print_json([point.to_data() for point in results])
+        print_json([p.to_data() | {"expected_faults": list(expected[id(p)])} for p in results])
     else:
-        _print(results, asked)
+        _print(results, asked, [str(expected[id(p)]) for p in results])
     warn_of_one_seed(how.seeds)
 
 
@@ -220,7 +225,16 @@ def _told(asked: _Asked) -> str:
     return ", ".join([*names, alone or "faults compared"])
 
 
-def _print(results: "Sequence[Trials]", asked: _Asked) -> None:
+def _expected(campaign: "Campaign", point: "Point", seed: int, results: "Trials") -> "Range":
+    """The faults that a trial of a point has on average; under permanent faults those of the first seed's device."""
+    from hwfault.plan.expected import Range, expected_faults
+
+    if point.silent:
+        return Range(0, 0)
+    return expected_faults(point.part(campaign.whole_plan(point, seed))).in_trial(results.samples)
+
+
+def _print(results: "Sequence[Trials]", asked: _Asked, expected: "Sequence[str]") -> None:
     from hwfault.campaign import report
     from hwfault.campaign.words import percent, points
 
@@ -232,6 +246,8 @@ def _print(results: "Sequence[Trials]", asked: _Asked) -> None:
         "events: trials in which the faults changed the number of right answers, and the share of fault seeds that at "
         "most do so (95 %); pp: percentage points"
     )
+    rows = ", ".join(expected[:_ROWS]) + (", ... (all with --json)" if len(expected) > _ROWS else "")
+    click.echo(f"faults expected in a trial of {results[0].samples} samples, row by row: {rows}")
     if asked.by_site is not None and len(results) > 1:
         least, most = results[0], results[-1]
         told = [f"{_name(point)}, which costs {points(point.degradation)} pp" for point in (least, most)]

@@ -7,7 +7,7 @@ import click
 
 from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.bundles import Recording, recording_options, written
-from hwfault.cli.common import given_plan, json_option, print_json
+from hwfault.cli.common import given_plan, json_option, print_json, struck_sites
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.paths import Command, OutputFolder
 from hwfault.cli.runs import Trusted, run_options
@@ -46,6 +46,7 @@ def command(
     from hwfault.graph.export import export
     from hwfault.graph.integer import left
     from hwfault.inject import sites
+    from hwfault.plan.expected import expected_faults
 
     faults = given.faults
     model, _, held_out = trusted.load(run)
@@ -58,7 +59,8 @@ def command(
     write_atomically(out, graph.SerializeToString())
     exact: dict[str, Any] = {"arithmetic": arithmetic, "left": left(graph)} if arithmetic == "integer" else {}
     if as_json:
-        said = {"sites": list(plan.names) if plan else [], "plan": plan.digest if plan else None}
+        said: dict[str, Any] = {"sites": list(plan.names) if plan else [], "plan": plan.digest if plan else None}
+        said |= {"expected_faults": expected_faults(plan).to_data()} if plan else {}
         print_json({"graph": str(out), **said, **exact})
         return
     tell_left(exact.get("left", {}))
@@ -66,5 +68,5 @@ def command(
     if plan is None:
         click.echo(f"{out}: clean{sums}")
     else:
-        click.echo(f"{out}: faults at {len(plan.names)} sites, plan {plan.digest[:12]}{sums}")
+        click.echo(f"{out}: {struck_sites(plan)}{sums}")
         click.echo(f"next: hwfault replay {out} {run}")

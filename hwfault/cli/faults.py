@@ -41,6 +41,7 @@ def command(
     """
     from hwfault.listing import faults_at, with_addresses
     from hwfault.plan import FaultPlan
+    from hwfault.plan.expected import expected_faults
 
     faults = given.faults
     plan: FaultPlan | None
@@ -74,4 +75,4 @@ def command(
     known = [[f.process, f.word, f.bit, f.aux, f.effect, *([f.address] if address else [])] for f in found]
     rows = [["-" if cell is None else cell for cell in row] for row in known]
     print_table(["fault", "word", "bit", "aux", "effect", *(["address"] if address else [])], rows)
-    click.echo(f"{len(found)} faults at {name}, seed {seed}, sample {sample}")
+    click.echo(f"{len(found)} faults at {name}, seed {seed}, sample {sample}; {expected_faults(plan, name)}")

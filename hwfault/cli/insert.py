@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.common import given_plan, json_option, print_json
+from hwfault.cli.common import check_obstacles, given_plan, json_option, print_json, struck_sites
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.paths import Command, OutputFile
 
@@ -13,24 +13,33 @@ from hwfault.cli.paths import Command, OutputFile
 @click.argument("graph", type=click.Path(path_type=Path))
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
+@click.option(
+    "--allow-obstacles", is_flag=True, help="Strike the sites that there are, where other quantizers are none."
+)
 @click.option("--out", "-o", required=True, type=OutputFile(), help="The graph to write (.onnx).")
 @json_option
-def command(graph: Path, given: Given, plan_file: Path | None, out: Path, as_json: bool) -> None:
+def command(graph: Path, given: Given, plan_file: Path | None, allow_obstacles: bool, out: Path, as_json: bool) -> None:
     """Put faults into GRAPH, a QONNX graph (.onnx) of any origin; `hwfault sites GRAPH` lists where they can strike.
 
     The faulted graph has two more inputs, hwfault_seed and hwfault_first_sample (int64), which choose the faults.
+    Quantizers that the faults select and that are no sites are an error, unless --allow-obstacles is given.
     """
     from hwfault.files import write_atomically
     from hwfault.graph.insert import insert_faults
     from hwfault.graph.session import load_model
     from hwfault.graph.sites import sites
+    from hwfault.plan.expected import expected_faults
 
     faults, model = given.faults, load_model(graph)
-    plan = given_plan(sites(model), plan_file, faults, given.device or 0)
+    listed = sites(model)
+    if plan_file is None:
+        check_obstacles(listed, faults, allowed=allow_obstacles)
+    plan = given_plan(listed, plan_file, faults, given.device or 0)
     if plan is None:
         raise click.UsageError("no faults were given, expected --faults, --ber or --plan")
     write_atomically(out, insert_faults(model, plan).SerializeToString())
     if as_json:
-        print_json({"graph": str(out), "sites": list(plan.names), "plan": plan.digest})
+        expected = expected_faults(plan).to_data()
+        print_json({"graph": str(out), "sites": list(plan.names), "plan": plan.digest, "expected_faults": expected})
     else:
-        click.echo(f"{out}: faults at {len(plan.names)} sites, plan {plan.digest[:12]}")
+        click.echo(f"{out}: {struck_sites(plan)}")

@@ -13,7 +13,7 @@ from hwfault.errors import FileError
 if TYPE_CHECKING:
     from torch import nn
 
-    from hwfault.plan import Site
+    from hwfault.plan import SiteList
     from hwfault.train import TrainConfig
     from hwfault.train.data import Data
 
@@ -67,7 +67,7 @@ class Trusted:
             self, **{key: None for key in ("network", "transform") if not is_code(getattr(config, key) or "")}
         )
 
-    def sites(self, source: str) -> "list[Site]":
+    def sites(self, source: str) -> "SiteList":
         """The sites of a network's name, of a run or checkpoint, or of a graph."""
         path = Path(source)
         if path.suffix == ".onnx":

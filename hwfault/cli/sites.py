@@ -22,22 +22,33 @@ def command(source: str, trusted: Trusted, as_json: bool) -> None:
 
     Shapes are those of one sample; an activation's is known where data or the graph tells it. A graph may be anybody's:
     QONNX of Brevitas or QKeras, or what qonnx's and FINN's transformations made of it.
+
+    Quantizers and accumulators that cannot be struck follow with the reason, and what is worth knowing of the sites.
     """
     found = trusted.sites(source)
-    notes = notes_on(found)
+    notes = dict(found.notes)
+    for name, note in notes_on(found).items():
+        notes[name] = f"{notes[name]}; {note}" if name in notes else note
     if as_json:
         records = [site.model_dump(mode="json", exclude=_unsaid(site)) for site in found]
         for record in records:
             if record["name"] in notes:
                 record["note"] = notes[record["name"]]
-        print_json(records)
+        print_json({"sites": records, "obstacles": found.obstacles, "notes": notes})
         return
     rows = [
         [s.name, s.kind, s.bit_width, "signed" if s.signed else "unsigned", s.layer, _shape(s.shape)] for s in found
     ]
     print_table(["site", "kind", "bits", "codes", "layer", "shape"], rows)
+    for site in found:
+        for alias in site.aliases or ():
+            click.echo(f"{alias}: the same memory as {site.name}")
     for name, note in notes.items():
         click.echo(f"{name}: {note}")
+    if found.obstacles:
+        click.echo(f"\n{len(found.obstacles)} no sites, which no fault strikes:")
+    for name, why in found.obstacles.items():
+        click.echo(f"  {name}: {why}")
 
 
 def _unsaid(site: "Site") -> set[str]:
@@ -45,7 +56,7 @@ def _unsaid(site: "Site") -> set[str]:
     return {key for key in _RARE if getattr(site, key) is None} | (set() if site.weights else _OF_SUMS)
 
 
-_RARE = {"batch"}
+_RARE = {"batch", "runs", "aliases"}
 """What few sites have."""
 _OF_SUMS = {"source", "weights", "worst_case"}
 """What only accumulators have."""

@@ -21,11 +21,10 @@ from hwfault.graph.qonnxgraph import (
     WORDS,
     attribute,
     metadata,
-    site_name,
     words_sha256,
 )
 from hwfault.graph.struck import FaultNode, fault_nodes
-from hwfault.graph.sums import layer_name, layers
+from hwfault.graph.sums import layers
 from hwfault.plan import FaultPlan, Site
 from hwfault.plan.processes import Step
 
@@ -69,8 +68,8 @@ def _check_places(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entries
         )
     # quantizers may be folded into their weights, and weights may be integers from the start
     planned = Counter(entry.site for entry in entries if entry.before in wiring.constants.names)
-    names = [site_name(node) for node in model.graph.node if node.op_type in GRID_OPS]
-    names += [layer_name(node) for node in layers(model)]
+    names = [wiring.names.of(node) for node in model.graph.node if node.op_type in GRID_OPS]
+    names += [wiring.names.of_layer(node) for node in layers(model)]
     planned.update(name for name in names if name in plan.names)
     others = [n for n in model.graph.node if n.domain == DOMAIN and n.op_type not in (*FAULT_OPS, ARRAY_OP, AFFINE)]
     wrong = next((name for name in struck.keys() | planned.keys() if struck[name] != planned[name]), None)
@@ -103,7 +102,7 @@ class _Wiring:
 
     def __init__(self, model: ModelProto) -> None:
         self._places = Places(model, carries_faults=True)
-        self.constants = self._places.constants
+        self.constants, self.names = self._places.constants, self._places.names
         self._readers = Counter(name for node in model.graph.node for name in node.input)
         self._readers.update(info.name for info in model.graph.output)
         initializers = {tensor.name for tensor in model.graph.initializer}

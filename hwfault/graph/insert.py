@@ -83,19 +83,27 @@ def _name_runs(found: GraphSites) -> None:
 
 
 def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequence[Sums]) -> list[Place]:
-    """The places of the plan; raises PlanError or GraphError for one that cannot be struck."""
+    """The places of the plan, by its names; raises PlanError or GraphError for one that cannot be struck."""
     for name in found.obstacles.keys() & set(plan.names):
         raise GraphError(found.obstacles[name])
-    places = [place for place in found.places if place.site.name in plan.names]
-    stubs = [place.site for place in found.places if place.site.name not in plan.names]
-    plan.check_fits(
-        [*stubs, *(place.site for place in places), *(plan.at(s.site.name).site for s in sums)], "the graph"
-    )
+    # a graph tells by itself which quantizers read one parameter, but the plan which of them are one memory
+    known = {alias: entry.site for entry in plan.sites for alias in entry.site.aliases or ()}
+    known |= {entry.site.name: entry.site for entry in plan.sites}
+    places, others = list[Place](), list[Site]()
+    for place in found.places:
+        planned = known.get(place.own)
+        if planned is None:
+            others.append(place.site.model_copy(update={"name": place.own}))
+        else:
+            places.append(place._replace(site=place.site.model_copy(update={"name": planned.name})))
+    struck = [*(place.site for place in places), *(plan.at(entry.site.name).site for entry in sums)]
+    plan.check_fits([*others, *struck], "the graph")
     _check_runs([*(place.site for place in found.places), *(entry.site for entry in found.sums)], plan)
     constants = Constants(model)
     for place in places:
         _check_words(place, plan.at(place.site.name).site, constants)
         check_steps(place.site.name, place.grid, len(plan.steps(place.site.name)))
+    _check_memories(places, constants)
     return places
 
 
@@ -112,6 +120,21 @@ def _check_runs(sites: Sequence[Site], plan: FaultPlan) -> None:
             raise PlanError(
                 f"the graph has the run {site.name!r} of the site {first!r}, but {told}; resolve the faults against "
                 "the sites of this graph, or of the network with an example, as in resolve(sites(model, example), ...)"
+            )
+
+
+def _check_memories(places: Sequence[Place], constants: Constants) -> None:
+    """Raises PlanError where parameters that the plan has in one memory hold other values in the graph."""
+    first: dict[str, Place] = {}
+    for place in places:
+        held = first.setdefault(place.site.name, place)
+        if held.node is None or place.node is None or place.own == held.own:
+            continue
+        mine, theirs = (constants.get(node.input[0]) for node in (place.node, held.node))
+        if mine is not None and theirs is not None and not np.array_equal(mine, theirs):
+            raise PlanError(
+                f"the plan was made for {place.own!r} and {held.own!r} as one parameter, the site {place.site.name!r}, "
+                "but in the graph they hold different values; resolve the faults against this one again"
             )
 
 

@@ -15,6 +15,8 @@ from hwfault.errors import GraphError
 from hwfault.graph.batch_axes import moved_samples
 from hwfault.graph.grids import GRID_OPS, Grid, NoGridError, annotations, grid_of, grid_of_initializer
 from hwfault.graph.layouts import Layout, channels_last, numbered_shape, spread_layouts
+from hwfault.graph.left_out import left_out
+from hwfault.graph.names import Names
 from hwfault.graph.qonnxgraph import (
     CHANNELS_LAST,
     LAYER_OPS,
@@ -22,7 +24,6 @@ from hwfault.graph.qonnxgraph import (
     Constants,
     attribute,
     metadata,
-    named_by_export,
     site_name,
 )
 from hwfault.graph.shapes import Shape, Tensors, is_fault
@@ -41,13 +42,17 @@ _SUFFIX_KINDS: dict[str, SiteKind] = {"weight_quant": "weight", "bias_quant": "b
 
 
 class Place(NamedTuple):
-    """A site of a graph: its tensor, what makes that (None: it is an initializer), and how the words lie in it."""
+    """A site of a graph: its tensor, what makes that (None: it is an initializer), and how the words lie in it.
+
+    `own` is the name that it would have if no other layer read the same words.
+    """
 
     site: Site
     grid: Grid
     tensor: str
     node: NodeProto | None
     layout: Layout = ()
+    own: str = ""
 
 
 class Places:
@@ -61,21 +66,27 @@ class Places:
     def __init__(self, model: ModelProto, *, carries_faults: bool = False) -> None:
         self._carries_faults = carries_faults
         self.tensors, self.constants = Tensors(model), Constants(model)
+        self.names = Names(model, self.tensors)
         self.found: list[Place] = []
         self.obstacles: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
         self._annotations = annotations(model)
         self._layouts, self._scrambled = spread_layouts(model, self.tensors)
         # what carries faults was checked when they were put in
         self._moved = {} if carries_faults else moved_samples(model, self.tensors)
         for node, tensor in self._candidates(model):
             self._add(node, tensor)
+        self._tell_apart()
+        self._number_runs()
+        self.found = [place._replace(own=place.site.name) for place in self.found]
+        self._tie()
+        taken = {*(place.own for place in self.found), *(place.tensor for place in self.found), *self.obstacles}
+        self.obstacles |= left_out(model, self.tensors, self._annotations, taken)
         if not carries_faults and not self.found and not self.obstacles:
             raise GraphError(
                 f"the graph has none of the nodes {', '.join(GRID_OPS)}, nor weights annotated as integers, so it "
                 "holds no quantized integers to strike; expected a QONNX graph, as Brevitas' export writes it"
             )
-        self._tell_apart()
-        self._number_runs()
         self.by_tensor = {place.tensor: place for place in self.found}
 
     def _candidates(self, model: ModelProto) -> Iterator[tuple[NodeProto | None, str]]:
@@ -97,7 +108,7 @@ class Places:
         return first if name in self.tensors.constants or any(map(is_fault, self.tensors.readers[first])) else name
 
     def _add(self, node: NodeProto | None, tensor: str) -> None:
-        name = tensor if node is None else site_name(node)
+        name = tensor if node is None else self.names.of(node)
         try:
             if node is None:
                 grid = grid_of_initializer(tensor, self._annotations[tensor], self.constants)
@@ -111,18 +122,32 @@ class Places:
                 raise NoGridError(self._moved[tensor])
         except NoGridError as obstacle:
             what = f"weights {tensor!r}" if node is None else f"node {node.name!r}"
-            self.obstacles[name] = f"the {what} (site {name!r}) cannot be a site: {obstacle}"
+            told = f"the {what} (site {name!r}) cannot be a site: {obstacle}{self._offset(node)}"
+            self.obstacles[tensor if name in self.obstacles else name] = told
             return
         shape = numbered_shape(self.tensors.shapes.get(tensor), layout)
         site = Site(
             name=name,
-            kind=_kind(name, shape if fixed else None, fixed),
+            kind=_kind(tensor if node is None else site_name(node), shape if fixed else None, fixed),
             bit_width=grid.bit_width,
             signed=grid.signed,
             layer=self._layer(node, tensor, fixed),
             shape=_known(shape if fixed or shape is None else shape[1:]),
         )
         self.found.append(Place(site, grid, tensor, node, layout))
+
+    def _offset(self, node: NodeProto | None) -> str:
+        """Where the offset of signed thresholds stands, if it is not with them."""
+        readers = [] if node is None or node.op_type != "MultiThreshold" else self.tensors.readers[node.output[0]]
+        if len(readers) != 1 or readers[0].op_type not in ("Add", "Sub"):
+            return ""
+        others = [name for name in readers[0].input if name in self.tensors.constants]
+        if not others:
+            return ""
+        return (
+            f"; its offset stands in the {readers[0].op_type} {readers[0].name!r} behind it: write it as the node's "
+            "out_bias (finn.transformation.streamline.absorb.AbsorbSignBiasIntoMultiThreshold)"
+        )
 
     def _layer(self, node: NodeProto | None, tensor: str, fixed: bool) -> str:
         """The op that a site belongs to: the layer of a parameter, the quantizer of an activation."""
@@ -203,11 +228,45 @@ class Places:
                 found = site.model_copy(update={"name": name, "runs": len(members)})
                 self.found[i] = self.found[i]._replace(site=found)
 
+    def _tie(self) -> None:
+        """Makes one site of the quantizers that read one initializer as the same integers: it is one memory."""
+        readers: dict[str, list[int]] = defaultdict(list)
+        for i, place in enumerate(self.found):
+            # what an export says of its own network counts more than what constants the exporter shared
+            if place.node is not None and not place.site.batched and SITE not in metadata(place.node):
+                readers[place.node.input[0]].append(i)
+        for parameter, members in readers.items():
+            memories: dict[object, list[int]] = defaultdict(list)
+            for i in members:
+                memories[_memory(self.found[i])].append(i)
+            for same in memories.values():
+                self._name_once(same)
+            if len(memories) > 1:
+                names = [self.found[same[0]].site.name for same in memories.values()]
+                told = f"the parameter {parameter!r} is read as other integers by {', '.join(map(repr, names))}"
+                self.notes |= dict.fromkeys(names, f"{told}: each is a memory with faults of its own")
+
+    def _name_once(self, members: list[int]) -> None:
+        """Gives places that are one memory the name of the first, with the others' as aliases."""
+        first = self.found[members[0]].site
+        others = dict.fromkeys(self.found[i].own for i in members)
+        others.pop(first.name)
+        if others:
+            site = first.model_copy(update={"aliases": tuple(others)})
+            for i in members:
+                self.found[i] = self.found[i]._replace(site=site)
+
+
+def _memory(place: Place) -> object:
+    """What quantizers that read one parameter have in common if they make the same integers of it."""
+    grid, site = place.grid, place.site
+    return site.bit_width, site.signed, *((v.shape, v.tobytes()) for v in (grid.scale, grid.zero_point)), site.kind
+
 
 def _identity(place: Place) -> object:
-    """What two nodes of one quantizer have in common; weights of one, if no export said so, are the same ones."""
+    """What two nodes of one quantizer have in common; weights of one are the same initializer, or said to be one."""
     site, node = place.site, place.node
-    own = "" if node is None or site.batched or named_by_export(node) else node.input[0]
+    own = "" if node is None or site.batched or SITE in metadata(node) else node.input[0]
     return site.kind, site.bit_width, site.signed, own
 
 

@@ -1,5 +1,6 @@
 """Reading a QONNX graph: its constants, its metadata, and the names of its sites."""
 
+import re
 from collections.abc import Collection, Iterable
 from hashlib import sha256
 from typing import Any
@@ -24,6 +25,12 @@ QUANT_OPS = ("Quant", "IntQuant", "BipolarQuant")
 LAYER_OPS = ("Conv", "Gemm", "MatMul")
 """The ops that add up products; site_name's scope of such a node is its layer's."""
 
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Metadata key of a node: the modules around it, a list in Python's notation, as the dynamo export writes it."""
+
+_QUOTED = re.compile(r"'([^'\\]*)'")
+_HANDLER = "export_handler"
+_LONGEST_SCOPE = 4096
 _ATTRIBUTE_TYPES = {
     int: AttributeProto.INT,
     float: AttributeProto.FLOAT,
@@ -63,32 +70,39 @@ class Constants:
 
 
 def site_name(node: NodeProto) -> str:
-    """The name of the site that a node is.
+    """The name that a node tells by itself; see hwfault.graph.names for what the graph tells beside it.
 
-    The node's metadata `hwfault.site`, else what the TorchScript scope in its name says
-    (`/features/features.0/weight_quant/export_handler/Quant` is `features.0.weight_quant`), else its name, or that of
-    its output.
+    The node's metadata `hwfault.site`, else the module that PyTorch's dynamo export notes in its metadata, else what
+    the TorchScript scope in its name says (`/features/features.0/weight_quant/export_handler/Quant` is
+    `features.0.weight_quant`), else its name, or that of its output.
     """
-    return metadata(node).get(SITE) or _from_scope(node.name) or (node.output[0] if node.output else "")
+    own = metadata(node).get(SITE) or dynamo_path(node) or called_path(node) or node.name
+    return own or (node.output[0] if node.output else "")
 
 
-def named_by_export(node: NodeProto) -> bool:
-    """Whether a node's name or metadata tells which quantizer it is a run of."""
-    return SITE in metadata(node) or (node.name.startswith("/") and "/export_handler" in node.name)
+def dynamo_path(node: NodeProto) -> str | None:
+    """The path of the module in which the dynamo export says that a node lies; None where it says none."""
+    text = metadata(node).get(SCOPES, "")
+    scopes = _QUOTED.findall(text) if len(text) <= _LONGEST_SCOPE else []
+    path: str = scopes[-2] if len(scopes) > 1 else ""  # the last one is the op itself
+    return path.removesuffix(f".{_HANDLER}") or None
 
 
-def _from_scope(node_name: str) -> str:
-    """Module path of a node named after a TorchScript scope; scopes of nested Sequentials repeat their parent's."""
-    if not node_name.startswith("/"):
-        return node_name
+def called_path(node: NodeProto) -> str | None:
+    """The modules that were called on the way to a node named after a TorchScript scope; None for another name.
+
+    Scopes of nested Sequentials repeat their parent's.
+    """
+    if not node.name.startswith("/") or len(node.name) > _LONGEST_SCOPE:
+        return None
     path: list[str] = []
-    for segment in node_name.split("/")[1:-1]:
-        if segment.startswith("export_handler"):
+    for segment in node.name.split("/")[1:-1]:
+        if segment.startswith(_HANDLER):
             continue
         if path and segment.startswith(path[-1] + "."):
             path.pop()
         path.append(segment)
-    return ".".join(path) or node_name
+    return ".".join(path) or None
 
 
 def standard_opset(model: ModelProto) -> int:

@@ -1,9 +1,9 @@
 """Shapes of a graph's tensors, which of them are constant, and what reads and makes them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from onnx import ModelProto, NodeProto, TensorShapeProto, shape_inference
+from onnx import ModelProto, NodeProto, TensorShapeProto, ValueInfoProto, shape_inference
 
 from hwfault.graph.nodes import AFFINE
 from hwfault.graph.qonnxgraph import CHANNELS_LAST, DOMAIN
@@ -57,24 +57,56 @@ class Tensors:
 
 
 def _shapes(model: ModelProto) -> dict[str, Shape]:
-    """The shapes that ONNX can infer, with ops of other domains taken for what they do to shapes; None: not known."""
+    """The shapes that ONNX can infer, with ops of other domains taken for what they do to shapes; None: not known.
+
+    What the graph says of its tensors in between counts only where nothing can be inferred: a transformation may have
+    left it behind.
+    """
+    said = _read((*model.graph.value_info, *model.graph.output))
+    stand_in = _without_shapes(model)
+    found = _inferred(stand_in)
+    if left := said.keys() - found.keys():
+        stand_in.graph.value_info.extend(info for info in model.graph.value_info if info.name in left)
+        found = _inferred(stand_in)
+    return {name: _more_exact(found.get(name), said.get(name)) for name in said.keys() | found.keys()} | {
+        tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer
+    }
+
+
+def _without_shapes(model: ModelProto) -> ModelProto:
+    """The graph of stand-ins for ops of other domains, which says the shapes of its inputs only."""
     stand_in = ModelProto()
     stand_in.CopyFrom(model)
+    del stand_in.graph.value_info[:]
+    for info in stand_in.graph.output:
+        info.type.tensor_type.ClearField("shape")
     for node in stand_in.graph.node:
         if node.op_type in _OWN_SHAPE or node.domain == DOMAIN:
             _replace(node, "Identity", node.input[:1])
         elif node.domain not in ("", "ai.onnx"):
             _stand_in(node)
     stand_in.ir_version = max(stand_in.ir_version, 4)
+    return stand_in
+
+
+def _inferred(model: ModelProto) -> dict[str, Shape]:
     try:
-        inferred = shape_inference.infer_shapes(stand_in, data_prop=True)
+        graph = shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception:  # what the graph says itself is then all that is known
-        inferred = model
-    infos = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
-    found = {
-        info.name: _shape(info.type.tensor_type.shape) for info in infos if info.type.tensor_type.HasField("shape")
-    }
-    return found | {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        graph = model.graph
+    return _read((*graph.input, *graph.value_info, *graph.output))
+
+
+def _read(infos: Iterable[ValueInfoProto]) -> dict[str, Shape]:
+    """The shapes that entries of a graph say, by the tensors' names."""
+    return {info.name: _shape(info.type.tensor_type.shape) for info in infos if info.type.tensor_type.HasField("shape")}
+
+
+def _more_exact(inferred: Shape | None, said: Shape | None) -> Shape:
+    """What was inferred, with the extents that it leaves open as the graph says them, where both have as many axes."""
+    if inferred is None or said is None or len(inferred) != len(said):
+        return said or () if inferred is None else inferred
+    return tuple(known if known is not None else other for known, other in zip(inferred, said, strict=True))
 
 
 def _shape(shape: TensorShapeProto) -> Shape:

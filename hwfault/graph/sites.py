@@ -1,7 +1,7 @@
 """The injection sites of a QONNX graph, whoever wrote it."""
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from onnx import ModelProto
 
@@ -22,6 +22,7 @@ class GraphSites(NamedTuple):
     places: list[Place]
     sums: list[Sums]
     obstacles: dict[str, str]
+    notes: dict[str, str]
 
 
 def graph_sites(model: ModelProto) -> GraphSites:
@@ -33,7 +34,7 @@ def graph_sites(model: ModelProto) -> GraphSites:
     sums, obstacles = find_sums(model, places)
     moved = {entry.site.name: why for entry in sums if (why := places.moved_behind(entry.node)) is not None}
     kept = [entry for entry in sums if entry.site.name not in moved]
-    return GraphSites(places.found, kept, places.obstacles | obstacles | moved)
+    return GraphSites(places.found, kept, places.obstacles | obstacles | moved, places.notes)
 
 
 def sites(model: ModelProto) -> SiteList:
@@ -57,7 +58,8 @@ def sites(model: ModelProto) -> SiteList:
     chosen = mine | {site.name: site for site in kept}
     ordered = [chosen[name] for name in dict.fromkeys(order) if name in chosen]
     sums = [site for site in ordered if site.kind == "accumulator"]
-    return SiteList([*(s for s in ordered if s.kind != "accumulator"), *sums], found.obstacles | exported.obstacles)
+    others = [site for site in ordered if site.kind != "accumulator"]
+    return SiteList([*others, *sums], found.obstacles | exported.obstacles, found.notes | exported.notes)
 
 
 def _same(found: Site | None, exported: Site) -> bool:
@@ -79,7 +81,8 @@ def _carried(model: ModelProto) -> list[Site]:
 def write_sites(model: ModelProto, sites: SiteList) -> None:
     """Has an exported graph say the sites of its network."""
     records = [site.model_dump(mode="json", exclude_none=True) for site in sites]
-    set_metadata(model, {SITES: json.dumps({"sites": records, "obstacles": sites.obstacles}, separators=(",", ":"))})
+    said = {"sites": records, "obstacles": sites.obstacles} | ({"notes": sites.notes} if sites.notes else {})
+    set_metadata(model, {SITES: json.dumps(said, separators=(",", ":"))})
 
 
 def _exported(model: ModelProto) -> SiteList:
@@ -88,9 +91,13 @@ def _exported(model: ModelProto) -> SiteList:
         return SiteList([])
     try:
         said = json.loads(text)
-        obstacles = {str(name): str(why) for name, why in said["obstacles"].items()}
-        return SiteList([Site.parse(record, SITES) for record in said["sites"]], obstacles)
+        obstacles, notes = _texts(said["obstacles"]), _texts(said.get("notes", {}))
+        return SiteList([Site.parse(record, SITES) for record in said["sites"]], obstacles, notes)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ModelError) as error:
         raise GraphError(
             f"the graph's metadata {SITES!r} is no list of sites ({error}); remove it, or export anew"
         ) from None
+
+
+def _texts(said: Any) -> dict[str, str]:
+    return {str(name): str(text) for name, text in said.items()}

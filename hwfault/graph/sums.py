@@ -12,12 +12,12 @@ from onnx import ModelProto, NodeProto
 from hwfault.graph.grids import NoGridError
 from hwfault.graph.integer import MOVES, adds_integers
 from hwfault.graph.layouts import Layout, aligned, permutation_of, then
+from hwfault.graph.names import SUFFIX
 from hwfault.graph.places import Place, Places
-from hwfault.graph.qonnxgraph import CHANNELS_LAST, LAYER_OPS, SITE, attribute, metadata, site_name
+from hwfault.graph.qonnxgraph import CHANNELS_LAST, LAYER_OPS, SITE, attribute, metadata
 from hwfault.plan import Site
 from hwfault.stream.names import first_run, run_name
 
-SUFFIX = ".accumulator"
 _WIDEST_WORD, _WIDEST_INPUT = 32, 24
 
 
@@ -34,11 +34,6 @@ class Sums(NamedTuple):
     """That transposition; empty for none."""
 
 
-def layer_name(node: NodeProto) -> str:
-    """The name of a layer's accumulator: its metadata, or the scope in its name."""
-    return metadata(node).get(SITE) or site_name(node) + SUFFIX
-
-
 def layers(model: ModelProto) -> list[NodeProto]:
     """The nodes that add up a layer's products; in integer arithmetic some add up further parts of one, or means."""
     nodes = [node for node in model.graph.node if node.op_type in LAYER_OPS and node.output]
@@ -50,13 +45,13 @@ def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, 
     found: dict[str, list[Sums]] = defaultdict(list)
     obstacles: dict[str, str] = {}
     for node in layers(model):
-        name = layer_name(node)
+        name = places.names.of_layer(node)
         try:
             found[name].append(_sums(name, node, places))
         except NoGridError as obstacle:
             obstacles[name] = str(obstacle)
     for name, runs in list(found.items()):
-        if len({run.weights.tensor for run in runs}) > 1 and SITE not in metadata(runs[0].node):
+        if len({run.weights.site.name for run in runs}) > 1 and SITE not in metadata(runs[0].node):
             for run in found.pop(name):  # layers that share a scope by accident
                 own = run.node.output[0] + SUFFIX
                 found[own] = [run._replace(site=run.site.model_copy(update={"name": own}))]

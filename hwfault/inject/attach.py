@@ -144,10 +144,11 @@ class Injection:
         self.clock.batch_axis = batch_axis
         self.seed = seed
         self._known = known
-        self._sites = {site.name: site for site in (sites(self._model) if known is None else known)}
+        listed = sites(self._model) if known is None else known
+        self._sites, self._obstacles = {site.name: site for site in listed}, listed.obstacles
         self._found: Found | None = None
         if not isinstance(plan, FaultPlan):
-            self._found = Found(plan, self.seed if device is None else device)
+            self._found = Found(plan, self.seed if device is None else device, self._obstacles)
             plan = self._found.resolved(self._sites)
         self.plan = plan
         try:
@@ -205,7 +206,8 @@ class Injection:
 
     def _prepare(self, plan: FaultPlan) -> Ready:
         check_known(plan, self._known)
-        plan.check_fits([*self._sites.values(), *self._further_runs(plan), *self._accumulators(plan)], "the network")
+        listed = [*self._sites.values(), *self._further_runs(plan), *self._accumulators(plan)]
+        plan.check_fits(SiteList(listed, self._obstacles), "the network")
         if self._handles and (others := [name for name in plan.names if name not in self._attached]):
             raise PlanError(
                 f"the new plan strikes {len(others)} sites that the attached one does not, {others[0]!r} among them; "

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from hwfault.errors import PlanError
-from hwfault.plan import FaultPlan, Site, resolve
+from hwfault.plan import FaultPlan, Site, SiteList, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.names import first_run
 
@@ -15,13 +15,13 @@ _COUNTED = "(Runs are counted from call to call of the model that has the faults
 class Found:
     """Faults that were given without a plan, and the plan that is made of them at the sites known so far."""
 
-    def __init__(self, faults: Sequence[FaultModel], device: int) -> None:
-        self._faults, self._device = tuple(faults), device
+    def __init__(self, faults: Sequence[FaultModel], device: int, obstacles: Mapping[str, str]) -> None:
+        self._faults, self._device, self._obstacles = tuple(faults), device, obstacles
         self.plan: FaultPlan | None = None
 
     def resolved(self, sites: Mapping[str, Site]) -> FaultPlan:
         """The plan at these sites; from now on it is the present one."""
-        self.plan = resolve(list(sites.values()), self._faults, device=self._device)
+        self.plan = resolve(SiteList(sites.values(), self._obstacles), self._faults, device=self._device)
         return self.plan
 
     def with_run(self, sites: Mapping[str, Site], first: str, name: str) -> FaultPlan:
@@ -31,7 +31,7 @@ class Found:
         it, as where all lie in one memory, and in compiled graphs, which run without being asked.
         """
         before = self.plan
-        after = resolve(list(sites.values()), self._faults, device=self._device)
+        after = resolve(SiteList(sites.values(), self._obstacles), self._faults, device=self._device)
         if before is None or torch.compiler.is_compiling() or not _goes_on(before, after, name):
             raise no_example(first)
         self.plan = after

@@ -8,8 +8,15 @@ from typing import Any
 import torch
 from brevitas.core.quant.binary import BinaryQuant, ClampedBinaryQuant
 from brevitas.nn.mixin.base import QuantRecurrentLayerMixin
+from brevitas.nn.quant_rnn import QuantRecurrentStackBase
+from brevitas.proxy.float_runtime_quant import DynamicActFloatQuantProxyFromInjector
 from brevitas.proxy.parameter_quant import BiasQuantProxyFromInjectorBase, WeightQuantProxyFromInjectorBase
-from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
+from brevitas.proxy.runtime_quant import (
+    ActQuantProxyFromInjectorBase,
+    ClampQuantProxyFromInjector,
+    DynamicActQuantProxyFromInjector,
+    TruncQuantProxyFromInjector,
+)
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, PlanError
@@ -23,6 +30,14 @@ from hwfault.plan import BatchAxis, FaultPlan, Site, SiteList
 from hwfault.profiles.selectors import SiteKind
 from hwfault.stream.names import MARK, run_name, split_run
 
+_PROXIES = (
+    WeightQuantProxyFromInjectorBase,
+    BiasQuantProxyFromInjectorBase,
+    ActQuantProxyFromInjectorBase,
+    TruncQuantProxyFromInjector,
+    ClampQuantProxyFromInjector,
+)
+
 
 def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0) -> SiteList:
     """Every place where the network holds quantized integers, in the order of its modules.
@@ -34,19 +49,19 @@ def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0
     (None: it holds no batch). What does not fit the rule is no site but among the `obstacles`. So is known how often
     the quantizer of an activation runs, each run a site of its own (`relu.act_quant`, `relu.act_quant#1`, ...). Then
     the accumulators (`features.0.accumulator`) follow, for only a forward shows whose integers a layer adds up.
-    Raises PlanError for a quantizer that is not an integer quantizer with one scale a tensor or channel, and for a
-    module whose path holds "#".
+    Obstacles are, too, quantizers that are no integer quantizers with one scale a tensor or channel known beforehand,
+    truncations, and all that a recurrent layer has. Raises PlanError for a module whose path holds "#".
     """
     found = known_quantizers(model)
     if example is None:
-        return SiteList([quantizer.site for quantizer in found.values()])
+        return SiteList([quantizer.site for quantizer in found.values()], left_out(model))
     network = unwrap(model)
     on = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     inputs = Inputs.of(example, batch_axis).to(on)
     with undisturbed(network):
         shapes, axes = _runs_of(network, inputs, found)
         sums, without = accumulators(network, inputs, found)
-    obstacles: dict[str, str] = {}
+    obstacles = left_out(model)
     listed: list[Site] = []
     for name, quantizer in found.items():
         for site in _runs(quantizer.site, len(axes.get(name, []))):
@@ -142,15 +157,54 @@ def check_known(plan: FaultPlan, known: SiteList | None) -> None:
 
 def quantizers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(site name, quantizer proxy) of each site; a proxy shared by several layers comes once."""
-    for name, module in unwrap(model).named_modules():
-        if isinstance(module, QuantRecurrentLayerMixin):
-            raise PlanError(
-                f"the recurrent layer {name!r} ({type(module).__name__}) runs its quantizers where no hook sees them, "
-                "so their integers cannot be struck; expected layers without recurrence, or build it from such layers"
-            )
-        if _kind(name, module) is not None and module.is_quant_enabled:
+    for name, module, why in _enabled(model):
+        if why is None:
             _check_path(name)
             yield name, module
+
+
+def left_out(model: nn.Module) -> dict[str, str]:
+    """Why the other quantizers of a network are no sites, by the names that they would have."""
+    return {name: why for name, _, why in _enabled(model) if why is not None}
+
+
+def _enabled(model: nn.Module) -> Iterator[tuple[str, nn.Module, str | None]]:
+    """Each quantizer that is switched on: its name, its proxy, and why it is no site, or None."""
+    recurrent: dict[int, str] = {}
+    for name, module in unwrap(model).named_modules():
+        if isinstance(module, QuantRecurrentStackBase | QuantRecurrentLayerMixin):
+            # a stack has layers in it, and gates that share their quantizers: what comes first names them
+            recurrent = {id(inner): f"{name!r} ({type(module).__name__})" for inner in module.modules()} | recurrent
+        if not isinstance(module, _PROXIES) or not module.is_quant_enabled:
+            continue
+        layer = recurrent.get(id(module))
+        yield name, module, _why_none(name, module) if layer is None else _in_recurrence(layer)
+
+
+def _in_recurrence(layer: str) -> str:
+    return (
+        f"the recurrent layer {layer} runs its quantizers where no hook sees them, so their integers cannot be struck; "
+        "build it from layers without recurrence"
+    )
+
+
+def _why_none(name: str, proxy: Any) -> str | None:
+    """Why a quantizer is no site; None for one that is."""
+    if isinstance(proxy, TruncQuantProxyFromInjector | ClampQuantProxyFromInjector):
+        return (
+            f"the quantizer {name!r} ({type(proxy).__name__}) cuts integers of another one short, and is struck in the "
+            "exported graph only; put a QuantIdentity behind it to strike what it yields"
+        )
+    if isinstance(proxy, DynamicActQuantProxyFromInjector | DynamicActFloatQuantProxyFromInjector):
+        return (
+            f"the quantizer {name!r} ({type(proxy).__name__}) computes its scale anew for each input, so that its "
+            "integers are on no grid known before; calibrate a constant scale"
+        )
+    try:
+        _bit_width(name, proxy)
+    except PlanError as error:
+        return str(error)
+    return None
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ from hwfault.notices import tell_once
 from hwfault.plan.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
 from hwfault.plan.hardware import depends_on_device, law_of, map_processes, protected_process, protection_of, selectors
 from hwfault.plan.late import check_late
+from hwfault.plan.obstacles import selected_obstacles, tell_obstacles
 from hwfault.plan.processes import AnyProcess, MapProcess, Process, Site, SitePlan, Step, StreamStep
 from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
 from hwfault.profiles.holding import pattern_note
@@ -51,7 +52,8 @@ class FaultPlan(Record):
     sites: tuple[SitePlan, ...]
     tables: tuple[tuple[int, ...], ...]
     notes: Annotated[tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=100)] | None = None
-    """What must be said wherever the plan is used: patterns of profiles drawn where they were not measured."""
+    """What must be said wherever the plan is used: patterns of profiles drawn where they were not measured, and what
+    the faults select and is no site."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -102,8 +104,12 @@ class FaultPlan(Record):
 
     def check_fits(self, sites: Iterable[Site], where: str) -> None:
         """Raises PlanError unless every planned site is among `sites` with the same width, signedness and kind."""
+        obstacles = getattr(sites, "obstacles", {})
         found = {site.name: site for site in sites}
         for entry in self.sites:
+            if entry.site.name in obstacles and entry.site.name not in found:
+                why = obstacles[entry.site.name]
+                raise PlanError(f"the plan strikes the site {entry.site.name!r}, which is none in {where}: {why}")
             _check_site(entry.site, found, where)
 
     def check_batch_axes(self, sites: Iterable[Site], where: str) -> None:
@@ -150,6 +156,8 @@ class FaultPlan(Record):
         return sha256(self.to_json().encode()).hexdigest()
 
     def __str__(self) -> str:
+        from hwfault.plan.expected import expected_faults
+
         lines = [f"fault plan {self.digest[:12]}: {len(self.sites)} sites, {len(self.faults)} faults"]
         factors = self.factors or (1.0,) * len(self.faults)
         times = ["" if factor == 1 else f", {factor:g} times its probability" for factor in factors]
@@ -162,6 +170,7 @@ class FaultPlan(Record):
             array = ["added up on an array"] if entry.array is not None else []
             which = ", ".join([*(f"fault {p.fault} ({p.kind})" for p in entry.processes), *array])
             lines.append(f"  {site.name:<{width}}  {site.kind:<10}  {site.bit_width:>2} bit {sign:<8}  {which}")
+        lines += [f"  {expected_faults(self)}"] if self.sites else []
         return "\n".join(lines)
 
 
@@ -179,6 +188,7 @@ def resolve(
     logged, once, as a warning of the logger "hwfault". `factors`
     (0 to 1, one for each fault) scale the faults' probabilities. A fault at 0 is left out, also one that has no
     probability, and with it the sites that nothing else strikes; the others keep their numbers, and so their draws.
+    What the faults select among the list's `obstacles` stays without faults, which a note and the logger "hwfault" say.
 
     Raises ModelError for a selector that matches no site, a process wider than a word, a probability that cannot be
     drawn, or a factor between 0 and 1 on a fault without a probability, and PlanError when two processes hash to one
@@ -188,6 +198,7 @@ def resolve(
     for fault in faults:
         _selected(sites, fault)
     active = dict(_scaled(faults, factors))
+    without = selected_obstacles(sites, active.values())
     sites = with_formats(sites, [*active.values()])
     arrays = array_plans(sites, [*active.values()], device)
     tables: dict[Table, int] = {}
@@ -203,9 +214,10 @@ def resolve(
     for entry in planned:
         check_exact(entry.site, entry.array)
     said: dict[str, Any] = {"faults": tuple(faults), "device": device if depends_on_device(faults) else None}
-    if notes := _notes([*active.values()]):
+    patterns = _notes([*active.values()])
+    tell_once(patterns)
+    if notes := (*patterns, *tell_obstacles(without)):
         said["notes"] = notes
-        tell_once(notes)
     if factors is not None and any(factor != 1 for factor in factors):
         said["factors"] = tuple(factors)
     said |= {"stream": needs_stream(entry.site for entry in planned)}
@@ -311,13 +323,12 @@ def _integers(bits: int, fault: Law) -> dict[str, Any]:
 
 def _why_none(sites: Sequence[Site], selector: Select) -> str:
     """What a selector that matches nothing may have meant."""
+    obstacles = getattr(sites, "obstacles", {})
+    if none := [f"{name}: {text}" for name, text in obstacles.items() if selector.could_mean(name)]:
+        return "; ".join(none)
     meant = selector.kind == "accumulator" or names_accumulators(selector.name)
     if not meant or any(site.kind == "accumulator" and fits(selector.name, site.name) for site in sites):
         return nearest(selector.name, [site.name for site in sites])
-    obstacles = getattr(sites, "obstacles", {})
-    found = [f"{name}: {text}" for name, text in obstacles.items() if fits(selector.name, name)]
-    if found:
-        return "; ".join(found)
     if any(site.kind == "accumulator" for site in sites):
         return nearest(selector.name, [site.name for site in sites if site.kind == "accumulator"])
     return (

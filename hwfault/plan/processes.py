@@ -108,7 +108,7 @@ def _fits(batch: BatchAxis, shape: tuple[int, ...]) -> bool:
 
 
 class SiteList(list[Site]):
-    """Sites, and `obstacles`: why the accumulators of other layers are none, by the name that they would have.
+    """Sites, and `obstacles`: why other quantizers and accumulators are none, by the name that they would have.
 
     `notes` say, by the name of a site, what is worth knowing of it, as why one parameter is two memories.
     """

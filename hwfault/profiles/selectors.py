@@ -14,6 +14,12 @@ from hwfault.stream.tables import check_probability
 SiteKind = Literal["activation", "input", "weight", "bias", "accumulator"]
 Probability = float | tuple[float, ...]
 
+_KINDS: dict[str, SiteKind] = {
+    **{"weight_quant": "weight", "bias_quant": "bias", "input_quant": "input"},
+    **{"act_quant": "activation", "output_quant": "activation", "trunc_quant": "activation"},
+}
+"""What Brevitas' names of quantizers say of their kind."""
+
 
 class SiteLike(Protocol):
     """What a selector looks at."""
@@ -88,6 +94,20 @@ class Select(Record):
             and (site.kind == self.kind or (self.kind is None and self._fits_any(site)))
             and (self.layer is None or fnmatchcase(site.layer, self.layer))
         )
+
+    def could_mean(self, obstacle: str) -> bool:
+        """Whether the selector would choose something that is no site, by the name that it would have.
+
+        Only the name tells what that is. Where it does not say the kind it may be any but an accumulator, and the layer
+        may be any, too.
+        """
+        if not fits(self.name, obstacle):
+            return False
+        obstacle = first_run(obstacle)
+        if obstacle.endswith("accumulator"):
+            return self.kind == "accumulator" or (self.kind is None and names_accumulators(self.name))
+        kind = _KINDS.get(obstacle.rpartition(".")[2])
+        return self.kind in (None, kind) or (kind is None and self.kind != "accumulator")
 
     def _fits_any(self, site: SiteLike) -> bool:
         return site.kind != "accumulator" or names_accumulators(self.name)

@@ -221,7 +221,7 @@ def test_evaluate_takes_a_checkpoint_for_its_run(run):
 
 
 def test_sites_of_a_network_a_run_a_checkpoint_and_graphs(made, run):
-    found = {key: good("sites", source, "--json").json for key, source in {
+    found = {key: good("sites", source, "--json").json["sites"] for key, source in {
         "network": "digits_cnn", "run": run, "checkpoint": run / "checkpoint.safetensors",
         "clean": made / "clean.onnx", "faulted": made / "faulted.onnx",
     }.items()}  # fmt: skip
@@ -275,7 +275,7 @@ def test_faults_print_what_the_stream_says(run):
     table = good("faults", run, "--ber", 0.01, "--site", name, "--seed", 2**64 - 1).stdout.splitlines()
     assert table[0].split() == ["fault", "word", "bit", "aux", "effect"]
     assert len(table) == len(found) + 2
-    assert table[-1] == f"{len(found)} faults at {name}, seed {2**64 - 1}, sample 0"
+    assert table[-1].startswith(f"{len(found)} faults at {name}, seed {2**64 - 1}, sample 0; expected in a trial: ")
     assert [[int(c) for c in line.split()[:4]] for line in table[1:-1]] == [
         [f["process"], f["word"], f["bit"], f["aux"]] for f in found
     ]
@@ -343,7 +343,9 @@ def test_export(made, run, tmp_path):
     assert f"{tmp_path / 'f.onnx'}: faults at 8 sites, plan {plan.digest[:12]}" in text
     assert f"next: hwfault replay {tmp_path / 'f.onnx'} {run}" in text
     done = good("export", run, "--ber", 0.02, "--out", tmp_path / "g.onnx", "--json").json
+    expected = done.pop("expected_faults")
     assert done == {"graph": str(tmp_path / "g.onnx"), "sites": SITES, "plan": plan.digest}
+    assert all(low == high > 0 for low, high in (expected["in_a_trial"], expected["in_each_sample"]))
     graphs = [onnx.load(tmp_path / name) for name in ("f.onnx", "g.onnx")]
     assert graphs[0] == graphs[1]
     assert {i.name for i in graphs[0].graph.input} == {"input", "hwfault_seed", "hwfault_first_sample"}

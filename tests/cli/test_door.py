@@ -52,7 +52,7 @@ def test_names_in_graphs(renamed):
     assert "\x1b" not in table
     assert "\u202e" not in table
     assert "\\x1b]0;pwned\\x07" in table
-    names = [site["name"] for site in good("sites", renamed, "--json").json]
+    names = [site["name"] for site in good("sites", renamed, "--json").json["sites"]]
     assert any("\x1b]0;pwned\x07\x1b[2J\u202efoo" in name for name in names), "JSON is exact"
 
 

@@ -27,7 +27,8 @@ def test_sites_of_a_graph_of_somebody_else(foreign):
 def test_faults_go_in_and_out_again(made, tmp_path):
     done = good("insert", made / "clean.onnx", "--plan", made / "plan.json", "-o", tmp_path / "faulted.onnx")
     digest = FaultPlan.load(made / "plan.json").digest
-    assert done.stdout == f"{tmp_path / 'faulted.onnx'}: faults at 8 sites, plan {digest[:12]}\n"
+    told = f"{tmp_path / 'faulted.onnx'}: faults at 8 sites, plan {digest[:12]}; expected in a trial: "
+    assert done.stdout.startswith(told)
     assert (tmp_path / "faulted.onnx").read_bytes() == (made / "faulted.onnx").read_bytes()
     assert (
         good("strip", tmp_path / "faulted.onnx", "-o", tmp_path / "c.onnx").stdout == f"{tmp_path / 'c.onnx'}: clean\n"
@@ -40,6 +41,8 @@ def test_faults_resolved_against_the_graph_are_those_of_its_network(made, run, t
     faults = ["--faults", "sram14-ibm-7points@operating_point=0", "--device", 3]
     found = good("insert", made / "clean.onnx", *faults, "--out", tmp_path / "g.onnx", "--json").json
     good("export", run, *faults, "--out", tmp_path / "other.onnx")
+    low, high = found.pop("expected_faults")["in_a_trial"]
+    assert low == high > 0
     assert found == {
         "graph": str(tmp_path / "g.onnx"),
         "sites": list(plan_of(load_model(tmp_path / "other.onnx")).names),

@@ -45,7 +45,7 @@ def test_every_command_takes_them(moved, tmp_path, command):
 
 def test_shapes_are_those_of_the_data(moved):
     run, words = moved
-    found = good("sites", run, *words, "--json").json
+    found = good("sites", run, *words, "--json").json["sites"]
     assert next(site["shape"] for site in found if site["kind"] == "activation") == [3, 8, 8]
 
 

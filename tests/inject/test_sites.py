@@ -2,11 +2,8 @@ import brevitas.nn as qnn
 import pytest
 import torch
 from brevitas.quant import Int8WeightPerTensorFloat
-from brevitas.quant.float_quant_ocp import Fp8e4m3OCPWeightPerTensorFloat
-from brevitas.quant.mx_quant_ocp import MXInt8Weight
 from torch import nn
 
-from hwfault.errors import PlanError
 from hwfault.inject import attached, sites
 
 from .networks import NETWORKS, batch, build
@@ -127,13 +124,6 @@ def test_bit_widths_that_are_learnt():
 
     layer = qnn.QuantReLU(bit_width=5, bit_width_impl_type=BitWidthImplType.PARAMETER)
     assert [site.bit_width for site in sites(layer)] == [5]
-
-
-@pytest.mark.parametrize("quantizer", [Fp8e4m3OCPWeightPerTensorFloat, MXInt8Weight])
-def test_quantizers_without_integers_on_one_grid_are_refused(quantizer):
-    layer = qnn.QuantLinear(32, 32, bias=False, weight_quant=quantizer)
-    with pytest.raises(PlanError, match=r"'weight_quant'.*integer quantizers only"):
-        sites(layer)
 
 
 def test_sites_of_a_model_inside_wrappers():
