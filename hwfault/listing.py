@@ -34,7 +34,7 @@ def faults_at(plan: FaultPlan, name: str, *, seed: int, sample: int, words: int 
     """
     entry = plan.at(name)
     words = _size(entry.site) if words is None else words
-    check_draw(seed=seed, site=0, words=words, plane=0)
+    check_draw(seed=seed, site=0, words=words, plane=0, sample=sample)
     draw = (seed, sample, words)
     return [fault for process in entry.processes for fault in _of_process(plan, entry.site, process, draw)]
 

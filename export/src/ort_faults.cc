@@ -72,11 +72,15 @@ Refresh refresh_named(const std::string& name) {
 }
 
 Few<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh) {
+  const int64_t last = batched && units.batch > 0 ? units.batch - 1 : 0;
+  if (first_sample < 0 || first_sample > int64_t{UINT32_MAX} - last)
+    throw Error("the first sample number is " + std::to_string(first_sample) + " for a batch of " +
+                std::to_string(last + 1) + ", expected numbers from 0 to 2^32 - 1");
   // a batch of samples without words may have any length
   Few<int64_t> numbers(static_cast<size_t>(units.words ? units.batch : 0), refresh == Refresh::held ? 0 : first_sample);
   if (batched && refresh == Refresh::inference)
     for (size_t i = 0; i < numbers.size(); ++i)
-      numbers.data()[i] = static_cast<int64_t>(static_cast<uint64_t>(first_sample) + i);
+      numbers.data()[i] = first_sample + static_cast<int64_t>(i);
   return numbers;
 }
 

@@ -77,7 +77,8 @@ hwfault_format format_of(const Target& target, const Axis& scale, const Axis& ze
 // When the activity of intermittent faults is drawn anew.
 enum class Refresh { inference, batch, held };
 Refresh refresh_named(const std::string& name);
-// The sample numbers of a batch (0 for what has none), or for all of them the first, or 0.
+// The sample numbers of a batch (0 for what has none), or for all of them the first, or 0; throws Error for numbers that
+// are not below 2^32.
 Few<int64_t> numbers_of(const Units& units, bool batched, int64_t first_sample, Refresh refresh);
 // The value of an attribute, if it is from 0 to `most`.
 int64_t in_range(int64_t value, const char* attribute, int64_t most);

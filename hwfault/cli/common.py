@@ -12,8 +12,10 @@ import click
 from hwfault.cli.door import escaped_streams, unescaped
 from hwfault.errors import HwfaultError
 from hwfault.profiles.models import FaultModel
-from hwfault.stream.check import check_seed
+from hwfault.stream.check import SAMPLES, check_seed
 from hwfault.terminal import shown
+
+SAMPLE_NUMBER = click.IntRange(0, SAMPLES - 1)
 
 if TYPE_CHECKING:
     from hwfault.graph.report import ReplayReport

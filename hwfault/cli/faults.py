@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.common import given_plan, json_option, print_json, print_json_text, print_table
+from hwfault.cli.common import SAMPLE_NUMBER, given_plan, json_option, print_json, print_json_text, print_table
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.paths import Command, OutputFile
 from hwfault.cli.runs import Trusted, run_options
@@ -17,7 +17,7 @@ from hwfault.errors import HwfaultError
 @fault_options
 @click.option("--site", "name", help="The site's name.  [default: print the plan itself]")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--sample", type=click.IntRange(min=0), default=0, show_default=True, help="0 for weights and biases.")
+@click.option("--sample", type=SAMPLE_NUMBER, default=0, show_default=True, help="0 for weights and biases.")
 @click.option("--words", type=click.IntRange(min=0), help="Words of a sample, where the shape is not known.")
 @click.option("--address", is_flag=True, help="The physical place of each cell beside its word and bit.")
 @click.option("--save", type=OutputFile(), help="Write the plan to this JSON file.")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.common import json_option, print_json, print_table
+from hwfault.cli.common import SAMPLE_NUMBER, json_option, print_json, print_table
 from hwfault.cli.paths import Command, OutputFile
 
 
@@ -16,7 +16,11 @@ from hwfault.cli.paths import Command, OutputFile
 @click.option("--output", type=OutputFile(), help="Write the outputs to this .npy (one) or .npz file.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the faults, where the graph has any.")
 @click.option(
-    "--first-sample", type=click.IntRange(min=0), default=0, show_default=True, help="Number of its sample 0."
+    "--first-sample",
+    type=SAMPLE_NUMBER,
+    default=0,
+    show_default=True,
+    help="Number of its sample 0.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to run on.  [default: onnxruntime's choice]")
 @click.option(

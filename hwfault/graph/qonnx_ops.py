@@ -15,6 +15,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, encode, faulty_values
 from hwfault.graph.layouts import aligned, numbered
 from hwfault.graph.qonnx_array import ArrayFaults, SameShape
+from hwfault.stream.check import check_number
 from hwfault.stream.tables import ALWAYS
 
 
@@ -41,6 +42,13 @@ class _FaultOp(SameShape):
         """Codes (samples, words) with the op's faults."""
         raise NotImplementedError
 
+    def numbered(self, first_sample: int, batch: int) -> NDArray[np.int64]:
+        """The numbers of a batch's samples; raises HwfaultError where the stream does not have them."""
+        last = max(batch - 1, 0) if self.get_nodeattr("batched") else 0
+        check_number(first_sample, "first sample number")
+        check_number(first_sample + last, "last sample's number")
+        return first_sample + np.arange(batch)
+
 
 class TransientFaults(_FaultOp):
     """Faults drawn from the stream: X, scale, zeropt, seed, first_sample -> Y (SPEC.md of the ops)."""
@@ -52,7 +60,7 @@ class TransientFaults(_FaultOp):
         from hwfault.stream import native
 
         seed, first_sample = (int(value) for value in inputs)
-        samples = np.arange(len(codes)) + (first_sample if self.get_nodeattr("batched") else 0)
+        samples = self.numbered(first_sample, len(codes)) if self.get_nodeattr("batched") else np.zeros(len(codes))
         program = tuple(self.get_nodeattr("program"))
         return native.inject_codes(
             codes, program=program, seed=seed % (1 << 64), samples=samples, bit_width=self.get_nodeattr("bit_width")
@@ -86,7 +94,7 @@ class IntermittentFaults(_FaultOp):
         refresh = {"held": "power_cycle"}.get(self.get_nodeattr("refresh"), self.get_nodeattr("refresh"))
         numbers = {"threshold": self.get_nodeattr("threshold"), "site_number": self.get_nodeattr("site")}
         step = MapStep(MapProcess(fault=0, map=rows, refresh=refresh, **numbers))
-        samples = np.arange(len(codes)) + first_sample
+        samples = self.numbered(first_sample, len(codes))
         return step.struck(codes, seed % (1 << 64), samples, bool(self.get_nodeattr("batched")))
 
 
@@ -117,7 +125,7 @@ class ProtectedFaults(_FaultOp):
         batched = bool(self.get_nodeattr("batched"))
         held = self.get_nodeattr("refresh") == "held"
         moving = batched and self.get_nodeattr("refresh") == "inference"
-        samples = first_sample + np.arange(len(codes))
+        samples = self.numbered(first_sample, len(codes))
         out, _ = native_protection.protect_codes(
             codes,
             memory,

@@ -21,7 +21,7 @@ from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
 from hwfault.graph.struck import check_kept, fault_nodes
 from hwfault.graph.upgrade import OLD_DOMAINS, upgrade
 from hwfault.inputs import check_regular
-from hwfault.stream.check import check_seed, signed64
+from hwfault.stream.check import check_number, check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
 
 Optimization = Literal["none", "basic", "extended", "all"]
@@ -197,13 +197,14 @@ def run(
     """The outputs (all, or those named) of one batch under the faults of `seed`.
 
     `inputs` is the batch, or arrays by input name where a graph has several. Element i of the batch has sample number
-    `first_sample + i`. A clean graph ignores both numbers. Raises GraphError for inputs that the graph does not take,
-    HwfaultError for a seed that is not 64 bit.
+    `first_sample + i`, which is below 2^32. A clean graph ignores both numbers. Raises GraphError for inputs that the
+    graph does not take and for sample numbers that pass 2^32 - 1, HwfaultError for a seed that is not 64 bit and a
+    first sample number that is not from 0 to 2^32 - 1.
     """
     only, names, own = _known(session)
     if only not in (None, str(seed)):
         raise GraphError(f"the session was made for the faults of seed {only}, but is to run under seed {seed}")
-    numbers = {SEED: signed64(check_seed(seed)), FIRST_SAMPLE: first_sample % (1 << 32)}
+    numbers = {SEED: signed64(check_seed(seed)), FIRST_SAMPLE: check_number(first_sample, "first sample number")}
     feeds = {name: np.array(value, dtype=np.int64) for name, value in numbers.items() if name in names}
     given = inputs if isinstance(inputs, Mapping) else {own[0]: inputs} if len(own) == 1 else {}
     if set(given) != set(own):

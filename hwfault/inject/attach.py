@@ -17,6 +17,7 @@ from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
 from hwfault.inject.first_forward import watch_first_forward
 from hwfault.inject.found import Found, no_example, too_often, with_site
+from hwfault.inject.held import NOT_THERE, check
 from hwfault.inject.hooks import NeverCopied, OwnHook, notice_hooks
 from hwfault.inject.inputs import Axes, Example
 from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
@@ -29,7 +30,7 @@ from hwfault.inject.widths import Width
 from hwfault.plan import FaultPlan, Site, SiteList
 from hwfault.profiles.models import FaultModel
 from hwfault.profiles.selectors import names_of
-from hwfault.stream.check import check_seed, signed64
+from hwfault.stream.check import SAMPLES, check_seed, signed64
 from hwfault.stream.names import first_run, fits, run_name, split_run
 
 _KEPT_PLANS = 32
@@ -304,7 +305,10 @@ class Injection:
         given = None if numbers is None else torch.as_tensor(numbers)
         if given is not None and given.numel() and given.is_floating_point():
             raise HwfaultError("`samples` are floating-point numbers, expected integers, one for each element")
-        self.clock.samples = None if given is None else given.to(self._device, torch.int64)
+        if given is not None:
+            given = given.to(torch.int64)
+            check(given, 0, SAMPLES - 1, NOT_THERE)
+        self.clock.samples = None if given is None else given.to(self._device)
 
     def active(self, name: str) -> bool:
         """Whether the present plan acts on a site, and the site is not disabled."""

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, PlanError
+from hwfault.inject.held import TOO_FAR, TOO_LONG, ascending
 from hwfault.inject.inputs import Axes, samples_in
 from hwfault.inject.owners import refuse_two_forwards
 from hwfault.inject.runs import Runs, in_backward
 from hwfault.plan.batch_axes import PLAIN, BatchAxis
 from hwfault.plan.processes import Refresh
+from hwfault.stream.check import check_number
 
 
 class Clock:
@@ -139,7 +141,7 @@ class Clock:
     @hold.setter
     def hold(self, number: int | None) -> None:
         if number is not None:
-            self._held.fill_(_checked(number))
+            self._held.fill_(check_number(number))
         self._holds = number is not None
 
     def of_batch(self, batch: int) -> Tensor:
@@ -150,7 +152,8 @@ class Clock:
         if self.samples is not None:
             return self._given(self.samples, batch)
         if batch not in self._numbers:
-            self._numbers[batch] = self._interleaved(self._first + torch.arange(batch, device=self._device))
+            numbers = self._interleaved(self._first + torch.arange(batch, device=self._device))
+            self._numbers[batch] = ascending(numbers, TOO_FAR)
         return self._numbers[batch]
 
     def _interleaved(self, numbers: Tensor) -> Tensor:
@@ -171,7 +174,8 @@ class Clock:
             return self._held.clone().reshape(1)
         if None not in self._numbers:
             with torch.inference_mode(False):  # what is made in it cannot be kept for a backward
-                self._numbers[None] = self._step.clone().reshape(1)
+                step = self._step.clone().reshape(1)
+                self._numbers[None] = ascending(step, TOO_LONG) if self._training else step
         return self._numbers[None]
 
     def of_periods(self, batch: int | None, refresh: Refresh) -> Tensor:
@@ -183,8 +187,12 @@ class Clock:
         if refresh == "inference" and batch is not None:
             return self.of_batch(batch)
         held = {"epoch": self._epoch, "power_cycle": self._zero}
-        first = self._interleaved(self._first) if self.samples is None or len(self.samples) == 0 else self.samples[0]
-        number = held.get(refresh, self._held if self._holds else first)
+        if refresh in held or self._holds:
+            number = held.get(refresh, self._held)
+        elif self.samples is not None and len(self.samples):
+            number = self.samples[0]
+        else:
+            number = ascending(self._interleaved(self._first).reshape(1), TOO_FAR)[0]
         return number.clone().expand(1 if batch is None else batch)
 
     @property
@@ -194,14 +202,14 @@ class Clock:
 
     @epoch.setter
     def epoch(self, number: int) -> None:
-        self._epoch.fill_(_checked(number, "epoch"))
+        self._epoch.fill_(check_number(number, "epoch"))
 
     def next_sample(self, training: bool) -> int:
         return int(self._next[training])
 
     def set_next_sample(self, number: int) -> None:
         for counter in self._next.values():
-            counter.fill_(_checked(number))
+            counter.fill_(check_number(number))
 
     def restart_evaluation(self) -> None:
         """The next sample of evaluation is number 0; training runs on."""
@@ -214,11 +222,11 @@ class Clock:
 
     @steps.setter
     def steps(self, number: int) -> None:
-        self._steps.fill_(_checked(number, "number of steps"))
+        self._steps.fill_(check_number(number, "number of steps"))
 
     def resume(self, steps: int, samples: int) -> None:
         """Training goes on after so many forwards and samples; evaluation starts anew."""
-        done, first = _checked(steps, "number of steps"), _checked(samples)
+        done, first = check_number(steps, "number of steps"), check_number(samples)
         self._steps.fill_(done)
         self._next[True].fill_(first)
         self._next[False].zero_()
@@ -231,9 +239,3 @@ def _counter(device: torch.device) -> Tensor:
     # what torch._dynamo.mark_static_address sets: compilers may capture a graph that writes to it
     counter._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
     return counter
-
-
-def _checked(number: int, what: str = "sample number") -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
-        raise HwfaultError(f"the {what} is {number!r}, expected an integer from 0 to 2^63 - 1")
-    return number

@@ -9,6 +9,14 @@ import torch
 from torch import Tensor
 
 from hwfault.errors import HwfaultError
+from hwfault.inject.eager import traced
+from hwfault.stream.check import SAMPLES
+
+_RANGE = "but the fault stream has only those from 0 to 2^32 - 1"
+TOO_FAR = f"the samples of a batch have numbers up to {{now}}, {_RANGE}; set first_sample to a smaller one"
+TOO_LONG = f"a training step has the number {{now}}, {_RANGE}; set clock.steps to a smaller one"
+NOT_THERE = f"`samples` holds the number {{now}}, {_RANGE}"
+"""What is said of numbers that the host did not set itself, but advanced, or was given as a tensor."""
 
 
 def check(number: Tensor, low: int, high: int, sentence: str) -> None:
@@ -19,9 +27,21 @@ def check(number: Tensor, low: int, high: int, sentence: str) -> None:
     if asserts(number):
         torch._assert_async(((number >= low) & (number <= high)).all(), sentence.replace("{now}", "another"))
         return
+    if number.numel() == 1 and low <= number.item() <= high:
+        return
     wrong = (number < low) | (number > high)
     if wrong.any():
-        raise HwfaultError(sentence.replace("{now}", f"{number[wrong].flatten()[0].item():.12g}"))
+        first = number[wrong].flatten()[0].item()  # a width is a whole number in a floating type
+        raise HwfaultError(sentence.replace("{now}", f"{first:.12g}" if isinstance(first, float) else str(first)))
+
+
+def ascending(numbers: Tensor, sentence: str) -> Tensor:
+    """Ascending sample numbers, once it is sure that the stream has the last of them."""
+    last = numbers[-1:]
+    if traced():
+        return held(numbers, last, 0, SAMPLES - 1, sentence)
+    check(last, 0, SAMPLES - 1, sentence)
+    return numbers
 
 
 def asserts(number: Tensor) -> bool:

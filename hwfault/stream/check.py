@@ -1,6 +1,7 @@
 """Ranges of the numbers that name a draw, and shapes that fit each other."""
 
 import math
+import operator
 from collections.abc import Sequence
 
 from hwfault.errors import HwfaultError, PlanError
@@ -14,14 +15,29 @@ def check_seed(seed: int) -> int:
     return seed
 
 
+SAMPLES = 1 << 32
+"""How many sample numbers the stream tells apart: its counter has 32 bits of them, and would take others for these."""
+
+
+def check_number(number: int, what: str = "sample number") -> int:
+    """A number of a sample, step or period, if the stream has one; raises HwfaultError otherwise."""
+    is_one = hasattr(number, "__index__") and not isinstance(number, bool)  # NumPy's integers, too
+    if not is_one or not 0 <= operator.index(number) < SAMPLES:
+        raise HwfaultError(
+            f"the {what} is {number!r}, expected an integer from 0 to 2^32 - 1: the fault stream has no others"
+        )
+    return operator.index(number)
+
+
 def signed64(seed: int) -> int:
     """The int64 with the seed's bits, as tensors and graphs carry it."""
     return seed - (1 << 64) if seed >> 63 else seed
 
 
-def check_draw(*, seed: int, site: int, words: int, plane: int) -> None:
+def check_draw(*, seed: int, site: int, words: int, plane: int, sample: int = 0) -> None:
     """Raises HwfaultError unless the numbers name a plane of a sample."""
     check_seed(seed)
+    check_number(sample)
     if not 0 <= site < 1 << 32:
         raise HwfaultError(f"the site number is {site!r}, expected 0 to 2^32 - 1 (hwfault.stream.site_number gives it)")
     if not 0 <= words <= 1 << 36:

@@ -7,6 +7,7 @@ import pytest
 from onnx import AttributeProto, TensorProto, helper
 
 from hwfault.codes import CodeFormat, decode, encode
+from hwfault.errors import GraphError, HwfaultError
 from hwfault.graph.qonnxgraph import Constants
 from hwfault.graph.session import run, session
 from hwfault.graph.struck import fault_nodes
@@ -50,14 +51,14 @@ def watched(name):
 def test_each_site_against_the_reference(name):
     graph = watched(name)
     held, constants, x = session(graph, threads=2), Constants(graph), batch(name, 5, seed=1).numpy()
-    for seed, first in ((3, 0), (2**64 - 7, 2**32 - 2)):
+    for seed, first in ((3, 0), (2**64 - 7, 2**32 - 5)):
         outputs = run(held, x, seed=seed, first_sample=first)
         tensors = dict(zip((info.name for info in graph.graph.output), outputs, strict=True))
         for entry in fault_nodes(graph):
             site = plan(name).at(entry.site).site
             fmt = CodeFormat(site.bit_width, site.signed)
             scale, zero_point = (constants.get(i) for i in entry.node.input[1:3])
-            samples = np.arange(first, first + 5) % 2**32 if site.batched else [0]
+            samples = np.arange(first, first + 5) if site.batched else [0]
             before = tensors[entry.before]
             expected = by_reference(before, scale, zero_point, fmt, plan(name).program(entry.site), seed, samples)
             assert_same(tensors[entry.after], expected.astype(np.float32), (entry.site, seed))
@@ -67,7 +68,7 @@ def test_each_site_against_the_reference(name):
 @pytest.mark.parametrize("name", ALL)
 def test_a_batch_of_64_is_64_batches_of_one(name):
     x = batch(name, 64, seed=2).numpy()
-    first = 2**32 - 30  # the numbers begin again on the way
+    first = 2**32 - 64  # to the last number
     (together,) = run(faulted_session(name), x, seed=5, first_sample=first)
     for i in range(64):
         (alone,) = run(faulted_session(name), x[i : i + 1], seed=5, first_sample=first + i)
@@ -99,13 +100,29 @@ def test_every_seed_of_64_bits_has_faults_of_its_own():
         assert_same(run(faulted_session("digits_cnn"), x, seed=seed)[0], out)
 
 
-@pytest.mark.parametrize("number", [2**32, 2**32 + 3, 2**40 + 3, 2**62 + 7, -1, -(2**63)])
-def test_sample_numbers_are_taken_mod_2_to_the_32(number):
+@pytest.mark.parametrize("number", [2**32, 2**32 + 3, 2**40 + 3, 2**62 + 7, 2**63 - 1, -1, -(2**63)])
+def test_sample_numbers_that_the_stream_does_not_have(number):
+    """n and n + 2^32 would have the same faults."""
     x = batch("digits_cnn", 4).numpy()
-    (expected,) = run(faulted_session("digits_cnn"), x, seed=4, first_sample=number % 2**32)
-    assert_same(run(faulted_session("digits_cnn"), x, seed=4, first_sample=number)[0], expected)
+    with pytest.raises(
+        HwfaultError, match=f"the first sample number is {number}, expected an integer from 0 to 2\\^32 - 1"
+    ):
+        run(faulted_session("digits_cnn"), x, seed=4, first_sample=number)
     feeds = {"input": x, "hwfault_seed": np.array(4), "hwfault_first_sample": np.array(number, np.int64)}
-    assert_same(faulted_session("digits_cnn").run(None, feeds)[0], expected)
+    with pytest.raises(
+        Exception, match=f"the first sample number is {number} for a batch of ., expected numbers from 0"
+    ):
+        faulted_session("digits_cnn").run(None, feeds)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 30])
+def test_a_batch_whose_last_number_is_one_too_many(batch_size):
+    x, last = batch("digits_cnn", batch_size).numpy(), 2**32 - batch_size
+    run(faulted_session("digits_cnn"), x, seed=4, first_sample=last)
+    refused = {1: (HwfaultError, "number is 4294967296, expected")}
+    error, text = refused.get(batch_size, (GraphError, f"number is {last + 1} for a batch of .*, expected"))
+    with pytest.raises(error, match=text):
+        run(faulted_session("digits_cnn"), x, seed=4, first_sample=last + 1)
 
 
 def test_sample_numbers_differ_up_to_2_to_the_32():
@@ -181,8 +198,8 @@ def op_case(draw, dtype, batched):
     if draw.integer(0, 3) == 0:  # off the grid, and what is no number
         x = (x + draw.rng.uniform(-0.4, 0.4, shape) * scale).astype(as_type)
         x.flat[0] = draw.one_of([np.nan, np.inf, -np.inf, -0.0, 3e38])
-    first = draw.sample()
-    samples = (np.arange(shape[0]) + first % 2**32) % 2**32 if batched else np.zeros(1, np.int64)
+    first = draw.sample() % (2**32 - shape[0] + 1)
+    samples = np.arange(shape[0]) + first if batched else np.zeros(1, np.int64)
     return case, fmt, x, scale, zero_point, first, samples
 
 

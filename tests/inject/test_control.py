@@ -247,7 +247,7 @@ def test_held_numbers_are_the_periods_of_intermittent_faults(tmp_path, refresh):
     assert not torch.equal(first.after, running.after)
 
 
-@pytest.mark.parametrize("number", [-1, 1.5, 2**63, "1", True])
+@pytest.mark.parametrize("number", [-1, 1.5, 2**32, 2**63, "1", True])
 def test_held_numbers_that_are_none(number):
     with inject(build("cnn"), FAULTS, seed=3) as injection:
         with pytest.raises(HwfaultError, match=r"number is .*, expected an integer from 0"):

@@ -113,7 +113,7 @@ def test_samples_given_one_by_one_leave_the_running_number():
         assert injection.first_sample == 4
 
 
-@pytest.mark.parametrize("first", [0, 1, 5, 2**31, 2**32 - 2, 2**32 + 5])
+@pytest.mark.parametrize("first", [0, 1, 5, 2**31, 2**32 - 5])
 def test_the_first_sample_can_be_set(first):
     model, seen = build("cnn"), Seen()
     plan = resolve(sites(model), FLIPS)
@@ -122,7 +122,7 @@ def test_the_first_sample_can_be_set(first):
         assert injection.first_sample == first
         model(batch(5))
         assert injection.first_sample == first + 5
-    check(seen, plan, 7, [(first + i) % 2**32 for i in range(5)])
+    check(seen, plan, 7, range(first, first + 5))
 
 
 def test_the_first_sample_only_moves_activations():
@@ -148,7 +148,7 @@ def test_samples_of_another_number_than_the_batch(samples):
         model(batch(4))
 
 
-@pytest.mark.parametrize("number", [-1, 1.7, 2**63, "3", None, True])
+@pytest.mark.parametrize("number", [-1, 1.7, 2**32, 2**32 + 1, 2**63, "3", None, True])
 def test_first_samples_that_are_none(number):
     with inject(build("cnn"), FLIPS, seed=7) as injection:
         with pytest.raises(HwfaultError, match=r"the sample number is .*expected an integer from 0"):

@@ -38,7 +38,7 @@ def many_by_onnxruntime(draws: Sequence[tuple[Codes, Sequence[int], int, int, in
     feeds = {}
     for k, (codes, _, seed, sample, _) in enumerate(draws):
         feeds |= {f"x{k}": codes[None].astype(np.float64), f"seed{k}": np.array(signed64(seed))}
-        feeds[f"first_sample{k}"] = np.array(sample)
+        feeds[f"first_sample{k}"] = np.array(sample % 2**32)  # an op takes no others
     return [values[0].astype(np.uint32) for values in session.run(None, feeds)]
 
 

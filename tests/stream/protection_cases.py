@@ -114,7 +114,7 @@ def feeds(c: Case) -> dict[str, NDArray]:
     """The int64 inputs of a node."""
     layout = Layout(np.empty(0), np.empty((0, c.memory.data_bits))) if c.layout is None else c.layout
     numbers = (*(a.astype(np.int64) for a in (c.rows.word, c.rows.and_mask, c.rows.xor_mask)),)
-    sample = np.array(signed64(c.sample % 2**64))
+    sample = np.array(c.sample % 2**32)  # an op takes no others
     return dict(zip(NUMBERS, (*numbers, np.array(signed64(c.seed)), sample, layout.number, layout.cells), strict=True))
 
 

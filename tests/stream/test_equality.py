@@ -84,7 +84,7 @@ def test_a_batch_is_its_samples_one_by_one(batch):
 
 def test_an_onnxruntime_batch_counts_on_from_its_first_sample():
     draw = Draw(77)
-    for first in (0, 5, 2**32 - 2, 2**63 - 2, -3):
+    for first in (0, 5, 2**31 - 1, 2**32 - 4):
         case = draw.case()
         codes = np.stack([draw.codes(case.bit_width, case.codes.size) for _ in range(4)])
         numbers = {"seed0": np.array(signed64(case.seed)), "first_sample0": np.array(first)}

@@ -40,7 +40,7 @@ def on_channels(draw: Draw, shape: tuple[int, ...], dtype: str, rows: int) -> Te
     zero_point = draw.rng.integers(0, 1 if fmt.bipolar else 5, draw.one_of((1, n))).astype(np.float64)
     grid = Grid(fmt, scale, int(np.prod(behind)), zero_point, int(np.prod(behind)))
     x = numbers(draw, grid, (rows, words), dtype)
-    first = draw.sample() % 2**62
+    first = draw.sample() % (2**32 - rows)
     one = [1] * draw.integer(0, len(shape))  # a single value comes with any number of axes
     along = {"scale": scale, "zero_point": zero_point}
     constants = {k: v.reshape(one if v.size == 1 else [-1, *[1] * len(behind)]) for k, v in along.items()}
