@@ -93,14 +93,12 @@ class Tempered(nn.Module):
         return self.inner(x) * temperatures.mean()
 
 
-def test_samples_are_counted_once_where_the_first_argument_is_no_batch():
-    model, temperatures, seen = Tempered(build("power_of_two")).eval(), torch.ones(3), Seen()
+def test_a_first_argument_that_is_no_batch_is_refused():
+    """Its three numbers were counted as samples once, and the four samples of the sites beside them."""
+    model = Tempered(build("power_of_two")).eval()
     plan = resolve(sites(model), FLIPS)
-    with torch.no_grad(), inject(model, plan, seed=7, observe=seen):
-        for first in (0, 4, 8):
-            seen.clear()
-            model(temperatures, batch(4, seed=first))
-            check(seen, plan, 7, range(first, first + 4))
+    with torch.no_grad(), inject(model, plan, seed=7), pytest.raises(PlanError, match="4 samples .* inputs hold 3"):
+        model(torch.ones(3), batch(4))
 
 
 def test_samples_given_one_by_one_leave_the_running_number():
