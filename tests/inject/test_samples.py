@@ -97,7 +97,7 @@ def test_a_first_argument_that_is_no_batch_is_refused():
     """Its three numbers were counted as samples once, and the four samples of the sites beside them."""
     model = Tempered(build("power_of_two")).eval()
     plan = resolve(sites(model), FLIPS)
-    with torch.no_grad(), inject(model, plan, seed=7), pytest.raises(PlanError, match="4 samples .* inputs hold 3"):
+    with torch.no_grad(), inject(model, plan, seed=7), pytest.raises(PlanError, match=r"4 samples .* inputs hold 3"):
         model(torch.ones(3), batch(4))
 
 
