@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -35,8 +35,10 @@ from hwfault.graph.qonnxgraph import (
 from hwfault.graph.sites import write_sites
 from hwfault.inject import attached, sites
 from hwfault.inject.accumulators import LAYERS, accumulator_layers
+from hwfault.inject.inputs import Inputs
 from hwfault.inject.integer_arithmetic import IntegerArithmetic, integer_arithmetic, uses_integer_arithmetic
-from hwfault.inject.sites import quantizers, unwrap
+from hwfault.inject.sites import known_quantizers, quantizers, unwrap
+from hwfault.inject.tied import tied
 from hwfault.plan import FaultPlan, Site
 from hwfault.stream.names import first_run, run_name
 
@@ -77,10 +79,11 @@ def export(
             "call .remove() on it), then export(model, example, arithmetic='integer')"
         )
     network = _evaluation_copy(model, example)
-    values = _parameter_values(network, example)
+    first = tied(network, known_quantizers(network), Inputs.of(example.cpu())).first
+    values = _parameter_values(network, example, first)
     listed = sites(network, example.cpu())
     exact = _exact(network, example) if arithmetic == "integer" else None
-    graph = _traced(network, example, exact)
+    graph = _traced(network, example, exact, first)
     _name_sites(graph, {site.name for site in sites(network) if site.batched})
     if exact is not None:
         mark_integer(graph, exact.left)
@@ -116,7 +119,7 @@ def _evaluation_copy(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 @torch.no_grad()
-def _parameter_values(network: nn.Module, example: Tensor) -> Values:
+def _parameter_values(network: nn.Module, example: Tensor, first: Mapping[str, str]) -> Values:
     """What each weight and bias quantizer yields in a forward, call by call; activations' values are left out."""
     values: Values = defaultdict(list)
     kinds = {site.name: site.batched for site in sites(network)}
@@ -124,7 +127,7 @@ def _parameter_values(network: nn.Module, example: Tensor) -> Values:
     def note(name: str, value: Tensor) -> None:
         values[name].append(np.empty(0, np.float32) if kinds[name] else value.numpy().copy())
 
-    handles = _on_quantizers(network, note)
+    handles = _on_quantizers(network, first, note)
     try:
         output = network(example.cpu())
     except Exception as error:
@@ -141,8 +144,13 @@ def _parameter_values(network: nn.Module, example: Tensor) -> Values:
     return values
 
 
-def _on_quantizers(network: nn.Module, see: Callable[[str, Tensor], Tensor | None]) -> list[Any]:
-    """Hooks that show every quantizer's values to `see` and put what it returns, if anything, in their place."""
+def _on_quantizers(
+    network: nn.Module, first: Mapping[str, str], see: Callable[[str, Tensor], Tensor | None]
+) -> list[Any]:
+    """Hooks that show every quantizer's values to `see` and put what it returns, if anything, in their place.
+
+    `first` names the memory of quantizers that read another one's: it is one site, at each reading.
+    """
 
     def hook(name: str) -> Callable[..., Any]:
         def of_forward(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -154,7 +162,7 @@ def _on_quantizers(network: nn.Module, see: Callable[[str, Tensor], Tensor | Non
 
         return of_forward
 
-    return [proxy.register_forward_hook(hook(name)) for name, proxy in quantizers(network)]
+    return [proxy.register_forward_hook(hook(first.get(name, name))) for name, proxy in quantizers(network)]
 
 
 def _on_sums(network: nn.Module, see: Callable[[str, Tensor], Tensor | None]) -> None:
@@ -175,9 +183,11 @@ def _on_sums(network: nn.Module, see: Callable[[str, Tensor], Tensor | None]) ->
             layer.inner_forward_impl = seen(name, layer.inner_forward_impl)
 
 
-def _traced(network: nn.Module, example: Tensor, exact: IntegerArithmetic | None) -> ModelProto:
+def _traced(
+    network: nn.Module, example: Tensor, exact: IntegerArithmetic | None, first: Mapping[str, str]
+) -> ModelProto:
     """Brevitas' own export of the network, with a marker node behind every quantizer that says which site it is."""
-    _on_quantizers(network, _mark)
+    _on_quantizers(network, first, _mark)
     if exact is None:
         _on_sums(network, _mark)
     else:

@@ -25,6 +25,7 @@ from hwfault.inject.observer import Observer, Watcher
 from hwfault.inject.owners import Claim
 from hwfault.inject.sites import check_known, known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
+from hwfault.inject.tied import StillTied, check_tied, tied
 from hwfault.inject.unheld import output_is_unheld
 from hwfault.inject.widths import Width
 from hwfault.plan import FaultPlan, Site, SiteList
@@ -147,6 +148,7 @@ class Injection:
         self._known = known
         listed = sites(self._model) if known is None else known
         self._sites, self._obstacles = {site.name: site for site in listed}, listed.obstacles
+        self._shared = tied(self._model, known_quantizers(self._model))
         self._found: Found | None = None
         if not isinstance(plan, FaultPlan):
             self._found = Found(plan, self.seed if device is None else device, self._obstacles)
@@ -166,10 +168,14 @@ class Injection:
         self._note_runs()
         self._handles.append(OwnHook.before_forward(self._model, self.clock.tick, with_kwargs=True))
         self._handles.append(OwnHook.after_forward(self._model, self.clock.ended))
+        names = {alias: entry.site.name for entry in self.plan.sites for alias in entry.site.aliases or ()}
+        self._tied = StillTied(self.plan, self._shared)
         for name, proxy in found.items():
-            if name in self._runs:
-                site = self._sites[name]
-                hook = SiteHook(self, name, site.batched, Width(name, proxy, site.bit_width))
+            first = names.get(name, name)
+            # also a quantizer that the plan leaves alone, if its memory may be one that it strikes
+            if first in self._runs or self._tied.watches(name):
+                site, shared = self._sites[first], name if self._tied.watches(name) else None
+                hook = SiteHook(self, first, site.batched, Width(name, proxy, site.bit_width), shared)
                 self._handles.append(OwnHook.after_forward(proxy, hook))
         self._attach_accumulators()
         if self._known is None:
@@ -207,6 +213,7 @@ class Injection:
 
     def _prepare(self, plan: FaultPlan) -> Ready:
         check_known(plan, self._known)
+        check_tied(plan, self._shared)
         listed = [*self._sites.values(), *self._further_runs(plan), *self._accumulators(plan)]
         plan.check_fits(SiteList(listed, self._obstacles), "the network")
         if self._handles and (others := [name for name in plan.names if name not in self._attached]):
@@ -330,6 +337,10 @@ class Injection:
             raise too_often(first, run, known)
         return name
 
+    def check_tied(self, name: str, parameter: Tensor, grid: tuple[Tensor, Tensor]) -> None:
+        """Raises PlanError unless a quantizer still reads a shared parameter as the plan says."""
+        self._tied.check(name, parameter, grid, self.clock.runs.begun)
+
     def _find(self, first: str, name: str) -> None:
         """Makes a run that no example has shown a site, where faults were given, which tell what strikes it."""
         if name in self._sites:
@@ -424,8 +435,10 @@ def passes_straight_through(gradient: str) -> bool:
 class SiteHook(NeverCopied):
     """The forward hook of one quantizer proxy."""
 
-    def __init__(self, injection: Injection, name: str, batched: bool, width: Width) -> None:
+    def __init__(self, injection: Injection, name: str, batched: bool, width: Width, shared: str | None = None) -> None:
         self.injection, self._name, self._batched, self._width = injection, name, batched, width
+        self._shared = shared
+        """The quantizer's own name, if others read the parameter that it reads."""
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         unheld = output_is_unheld(output)  # before anything else here holds it
@@ -442,6 +455,9 @@ class SiteHook(NeverCopied):
         if self._batched:
             name = self.injection.run(name)
             self.injection.saw(name, value)
+        if self._shared is not None:
+            grid = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
+            self.injection.check_tied(self._shared, args[0], grid)
         if not self.injection.active(name):
             return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)

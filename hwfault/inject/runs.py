@@ -27,6 +27,8 @@ class Runs:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
+        self.begun = 0
+        """Tells forwards, and what runs between them, apart; not in compiled graphs."""
         self._segments = _Segments()
         self._forward = 0
         self._open = 0
@@ -42,6 +44,8 @@ class Runs:
         self._counts = {}
         self._inside = True
         self._counting = False
+        if not torch.compiler.is_compiling():
+            self.begun += 1
 
     def count_forward(self) -> None:
         """Notes that the forward that begins is one of its own, with numbers of its own."""
@@ -58,13 +62,16 @@ class Runs:
         """Ends it; if it counts, a backward pass through its outputs is noticed from now on."""
         self._counts = {}
         self._inside = False
-        if torch.compiler.is_compiling() or not self._counting:
+        if torch.compiler.is_compiling():
+            return
+        self.begun += 1
+        if not self._counting:
             return
         self._counting = False
         outputs = list(_tensors(output))
         if not torch.is_grad_enabled() or (outputs and not any(tensor.requires_grad for tensor in outputs)):
             # nothing goes back through it, unless all of it is checkpointed
-            self._open += any(True for _ in _segments())
+            self._open += any(_segments())
             return
         self._open += 1
         # by the graph's nodes, not the tensors: a hook on a tensor keeps others from writing into it
@@ -85,7 +92,10 @@ class Runs:
             if several and not self._inside:
                 raise _cannot_tell(name)
         elif in_backward():
-            return self._segments.again(name) if several else 0
+            if several:
+                self.check_recomputed(name)  # of another forward no run is known
+                return self._segments.again(name)
+            return 0
         run = self._counts.get(name, 0)
         self._counts[name] = run + 1
         if several and not torch.compiler.is_compiling():
@@ -145,19 +155,21 @@ class _Segments:
     def ran(self, name: str, run: int) -> None:
         """Notes a run in all segments that it lies in."""
         for segment in _segments():
-            self._passes.setdefault(segment, _Pass()).runs.setdefault(name, []).append(run)
+            for held in segment:
+                self._passes.setdefault(held, _Pass()).runs.setdefault(name, []).append(run)
 
     def again(self, name: str) -> int:
         """The number of a run that is recomputed."""
         new: list[Any] = []
         for segment in _segments():  # from the innermost: an outer one may be running because of it
-            found = self._passes.get(segment)
-            if found is not None and name in found.runs and name not in self.lost:
+            passes = [self._passes[held] for held in segment if held in self._passes]
+            found = next((known for known in passes if name in known.runs), None)
+            if found is not None and name not in self.lost:
                 run = self._next(found, name)
                 for inner in new:  # segments that the recomputation makes, to be recomputed in their turn
                     self._passes.setdefault(inner, _Pass()).runs.setdefault(name, []).append(run)
                 return run
-            new.append(segment)
+            new += segment
         raise _cannot_tell(name)
 
     @staticmethod
@@ -181,12 +193,16 @@ def _cannot_tell(name: str) -> PlanError:
     )
 
 
-def _segments() -> Iterator[Any]:
-    """What torch has for each checkpointed segment that is being run, from the innermost to the outermost."""
-    frame: FrameType | None = sys._getframe(2)
+def _segments() -> Iterator[list[Any]]:
+    """What torch has for each checkpointed segment that is being run, from the innermost to the outermost.
+
+    Beside the segment's object there may be others of passing things, such as a tensor that is asked for.
+    """
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename == _CHECKPOINT:
-            yield from _held(frame.f_locals)
+            # one object may have several names
+            yield list({id(held): held for held in _held(frame.f_locals)}.values())
         frame = frame.f_back
 
 

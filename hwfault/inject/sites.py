@@ -24,9 +24,11 @@ from hwfault.inject.accumulators import Quantizer, accumulator_layers, accumulat
 from hwfault.inject.batch_axes import batch_axes
 from hwfault.inject.inputs import Axes, Example, Inputs
 from hwfault.inject.marks import Runs
+from hwfault.inject.tied import tied
 from hwfault.inject.undisturbed import undisturbed
 from hwfault.inject.widths import width_of
 from hwfault.plan import BatchAxis, FaultPlan, Site, SiteList
+from hwfault.plan.memories import Memories
 from hwfault.profiles.selectors import SiteKind
 from hwfault.stream.names import MARK, run_name, split_run
 
@@ -49,26 +51,39 @@ def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0
     (None: it holds no batch). What does not fit the rule is no site but among the `obstacles`. So is known how often
     the quantizer of an activation runs, each run a site of its own (`relu.act_quant`, `relu.act_quant#1`, ...). Then
     the accumulators (`features.0.accumulator`) follow, for only a forward shows whose integers a layer adds up.
+    Layers that read one parameter as the same integers have one site, under the first of their names, with the others
+    as `aliases`; where they read it otherwise the list's `notes` say so.
     Obstacles are, too, quantizers that are no integer quantizers with one scale a tensor or channel known beforehand,
     truncations, and all that a recurrent layer has. Raises PlanError for a module whose path holds "#".
     """
     found = known_quantizers(model)
-    if example is None:
-        return SiteList([quantizer.site for quantizer in found.values()], left_out(model))
     network = unwrap(model)
+    if example is None:
+        shared = tied(network, found)
+        return SiteList(_memories(found, shared), left_out(model), shared.notes)
     on = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     inputs = Inputs.of(example, batch_axis).to(on)
     with undisturbed(network):
         shapes, axes = _runs_of(network, inputs, found)
         sums, without = accumulators(network, inputs, found)
+        shared = tied(network, found, inputs)
     obstacles = left_out(model)
     listed: list[Site] = []
-    for name, quantizer in found.items():
-        for site in _runs(quantizer.site, len(axes.get(name, []))):
+    for memory in _memories(found, shared):
+        for site in _runs(memory, len(axes.get(memory.name, []))):
             _add(site, shapes, axes, listed, obstacles)
     for site in sums:
         _add(site, shapes, axes, listed, obstacles)
-    return SiteList(listed, obstacles | without)
+    return SiteList(listed, obstacles | without, shared.notes)
+
+
+def _memories(found: Mapping[str, Quantizer], shared: Memories) -> list[Site]:
+    """The sites of quantizers; those that read one memory are one, under the first of their names."""
+    return [
+        quantizer.site.model_copy(update={"aliases": shared.aliases(name)})
+        for name, quantizer in found.items()
+        if name not in shared.first
+    ]
 
 
 def _add(

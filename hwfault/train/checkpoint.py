@@ -14,6 +14,7 @@ from hwfault.files import write_atomically
 from hwfault.inject import sites
 from hwfault.inputs import check_regular, open_regular
 from hwfault.own_code import is_code
+from hwfault.profiles.selectors import names_of
 from hwfault.train.config import TrainConfig
 from hwfault.train.networks import build
 
@@ -81,7 +82,9 @@ class _Content:
 def _formats(network: nn.Module) -> dict[str, str]:
     """What each site stores: networks of other bit widths may have the very same tensors."""
     try:
-        return {s.name: f"{s.bit_width} bit {'signed' if s.signed else 'unsigned'}" for s in sites(network)}
+        listed = sites(network)
+        # by every name of a memory, as before names had aliases
+        return {n: f"{s.bit_width} bit {'signed' if s.signed else 'unsigned'}" for s in listed for n in names_of(s)}
     except PlanError:  # no faults can strike it, but it may be kept
         return {}
 
