@@ -127,9 +127,13 @@ class Runs:
 
 
 class _Pass:
-    """The runs of a segment in its first pass, by site, and how far the present recomputation is."""
+    """The runs of a segment in its first pass, by site, and how far the present recomputation is.
 
-    def __init__(self) -> None:
+    `made` is the backward pass that the first pass is a part of, where a segment around it is recomputed; else -1.
+    """
+
+    def __init__(self, made: int = -1) -> None:
+        self.made = made
         self.runs: dict[str, list[int]] = {}
         self.done: dict[str, int] = {}
         self.task = -1
@@ -161,13 +165,15 @@ class _Segments:
     def again(self, name: str) -> int:
         """The number of a run that is recomputed."""
         new: list[Any] = []
+        task = torch._C._current_graph_task_id()
         for segment in _segments():  # from the innermost: an outer one may be running because of it
             passes = [self._passes[held] for held in segment if held in self._passes]
-            found = next((known for known in passes if name in known.runs), None)
+            # one that this very backward pass makes is in its first pass still
+            found = next((known for known in passes if name in known.runs and known.made != task), None)
             if found is not None and name not in self.lost:
                 run = self._next(found, name)
                 for inner in new:  # segments that the recomputation makes, to be recomputed in their turn
-                    self._passes.setdefault(inner, _Pass()).runs.setdefault(name, []).append(run)
+                    self._passes.setdefault(inner, _Pass(task)).runs.setdefault(name, []).append(run)
                 return run
             new += segment
         raise _cannot_tell(name)
