@@ -67,27 +67,29 @@ def test_products_that_scale_or_transpose(attribute):
     assert why_not(graph(layer("Gemm", "xq wq bias"), bias=np.zeros(4))) is None
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_a_layer_that_runs_on_the_integers_of_two_quantizers(same):
-    """One layer has one word for a sum; the sums of other quantizers' integers are other numbers."""
-    again = [quant("y y_scale zero bits", "yq"), layer(inputs="yq wq", output="z")]
-    if same:
-        again = [layer(inputs="xq wq", output="z")]
+def runs(model: ModelProto) -> dict[str, tuple[str | None, tuple[int, ...] | None]]:
+    """Source and shape of each run of the layer, by its name."""
+    return {site.name: (site.source, site.shape) for site in sites(model) if site.name.startswith(SUMS)}
+
+
+@pytest.mark.parametrize("source", ["xq", "yq"])
+def test_a_layer_that_runs_on_the_integers_of_two_quantizers(source):
+    """Each run is a site of its own, with the quantizer whose integers it adds up."""
+    again = [quant("y y_scale zero bits", "yq"), layer(inputs=f"{source} wq", output="z")]
     both = helper.make_node("Add", ["y", "z"], ["out"])
-    found = why_not(graph(layer(), *again, both, y_scale=2.0))
-    assert found is None if same else "on inputs of different quantizers" in found
+    found = runs(graph(layer(), *again, both, y_scale=2.0))
+    assert {name: run[0] for name, run in found.items()} == {SUMS: "xq", f"{SUMS}#1": source}
 
 
-@pytest.mark.parametrize(("rows", "same"), [(1, False), (0, True)])
-def test_a_layer_that_runs_on_other_shapes(rows, same):
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_layer_that_runs_on_other_shapes(rows):
     pad = helper.make_node("Pad", ["xr", "rows"], ["xp"], mode="constant")
     spread = helper.make_node("Unsqueeze", ["xq", "axis"], ["xr"])
     first, second = layer(inputs="xr wq"), layer(inputs="xp wq", output="z")
     model = graph(spread, first, pad, second)
     constants = {"axis": [1], "rows": [0, 0, 0, 0, rows, 0]}
     model.graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), k) for k, v in constants.items())
-    found = why_not(model)
-    assert found is None if same else "different quantizers or shapes" in found
+    assert runs(model) == {SUMS: ("xq", (1, 4)), f"{SUMS}#1": ("xq", (1 + rows, 4))}
 
 
 @pytest.mark.parametrize(
