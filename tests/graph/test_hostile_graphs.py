@@ -323,7 +323,7 @@ EMPTY_SHAPES: dict[str, tuple[tuple[int, ...], dict[str, bytes], tuple[int, ...]
     "average": ((LONG, 1 << 20, 4, 0), {"data_layout": b"NHWC"}, (LONG, (1 << 20) - 1, 3, 0)),
     "largest": ((LONG, 1 << 20, 4, 0), {}, (LONG, 1 << 19, 2, 0)),
     "im2col": ((LONG, 1 << 20, 4, 0), {}, (LONG, (1 << 20) + 1, 2, 0)),
-    "bits": ((1 << 40, 0), {}, (1 << 40, 0)),
+    "bits": ((1 << 31, 0), {}, (1 << 31, 0)),
     "bipolar": ((1 << 40, 0), {}, (1 << 40, 0)),
     "float_quant": ((0, 1 << 40), {}, (0, 1 << 40)),
 }
