@@ -3,30 +3,29 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 import torch
-from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, PlanError, nearest
 from hwfault.inject.accumulators import accumulator_layers, accumulator_site
 from hwfault.inject.arranged import samples_of
 from hwfault.inject.clock import Clock
-from hwfault.inject.eager import traced
-from hwfault.inject.exporting import refuse_export
 from hwfault.inject.first_forward import watch_first_forward
 from hwfault.inject.found import Found, no_example, too_often, with_site
+from hwfault.inject.gradient import Gradient, passes_straight_through
 from hwfault.inject.held import NOT_THERE, check
-from hwfault.inject.hooks import NeverCopied, OwnHook, notice_hooks
+from hwfault.inject.hooks import OwnHook, notice_hooks
 from hwfault.inject.inputs import Axes, Example
-from hwfault.inject.integer_layer import Adds, Attached, computes_on_integers
+from hwfault.inject.integer_layer import Adds, Attached
 from hwfault.inject.observer import Observer, Watcher
 from hwfault.inject.owners import Claim
+from hwfault.inject.ready import ProtectionCounts, Ready, protection_counts
+from hwfault.inject.site_hook import SiteHook, known_scale
 from hwfault.inject.sites import check_known, known_quantizers, quantizers, sites, unwrap
 from hwfault.inject.strike import Strike, kept
 from hwfault.inject.tied import StillTied, check_tied, tied
-from hwfault.inject.unheld import output_is_unheld
 from hwfault.inject.widths import Width
 from hwfault.plan import FaultPlan, Site, SiteList
 from hwfault.profiles.models import FaultModel
@@ -35,8 +34,6 @@ from hwfault.stream.check import SAMPLES, check_seed, signed64
 from hwfault.stream.names import first_run, fits, run_name, split_run
 
 _KEPT_PLANS = 32
-
-Gradient = Literal["zero", "straight_through"]
 
 
 def inject(
@@ -75,26 +72,6 @@ def inject_at(model: nn.Module, plan: FaultPlan, known: SiteList | None, **rules
     """`inject` where the sites are known from an example already (None: they are not); `rules` are its others."""
     rules = {"device": None, "gradient": "zero", "observe": None} | rules
     return Injection(model, plan, known=known, **rules)
-
-
-class ProtectionCounts(NamedTuple):
-    """Memory words that were read: corrected, detected but not corrected, and wrong without being detected."""
-
-    corrected: int
-    detected: int
-    miscorrected: int
-
-
-class Ready(NamedTuple):
-    """A plan made ready to be applied: by site what strikes it, and how its layer is added up if it is one's.
-
-    `idle` are the sites at which nothing can ever change.
-    """
-
-    plan: FaultPlan
-    strikes: dict[str, Strike]
-    adds: dict[str, Adds]
-    idle: frozenset[str]
 
 
 class Injection:
@@ -222,10 +199,7 @@ class Injection:
                 f"expected some of the {len(self._attached)} that are attached (a probability of 0 attaches one), or "
                 "leave the block and inject anew"
             )
-        strikes = {name: Strike(plan, plan.at(name), self._device) for name in plan.names}
-        adds = {e.site.name: Adds(e.site, e.array) for e in plan.sites if e.site.kind == "accumulator"}
-        idle = frozenset(name for name in plan.names if plan.idle(name))
-        return Ready(plan, strikes, adds, idle)
+        return Ready.of(plan, self._device)
 
     def _go_live(self) -> None:
         """Notes what is struck from now on; None where nothing can ever change."""
@@ -382,10 +356,7 @@ class Injection:
 
         Reading it waits for the device.
         """
-        found = {name: strike.counts for name, strike in self._ready.strikes.items()}
-        return {
-            name: ProtectionCounts(*torch.stack(counts).sum(0).tolist()) for name, counts in found.items() if counts
-        }
+        return protection_counts(self._ready.strikes)
 
     def reset_protection_counts(self) -> None:
         """Counts from zero again."""
@@ -423,64 +394,3 @@ class Injection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.remove()
-
-
-def passes_straight_through(gradient: str) -> bool:
-    """Whether a gradient rule is "straight_through"; raises HwfaultError unless it is that or "zero"."""
-    if gradient not in ("zero", "straight_through"):
-        raise HwfaultError(f"the gradient rule is {gradient!r}, expected 'zero' or 'straight_through'")
-    return gradient == "straight_through"
-
-
-class SiteHook(NeverCopied):
-    """The forward hook of one quantizer proxy."""
-
-    def __init__(self, injection: Injection, name: str, batched: bool, width: Width, shared: str | None = None) -> None:
-        self.injection, self._name, self._batched, self._width = injection, name, batched, width
-        self._shared = shared
-        """The quantizer's own name, if others read the parameter that it reads."""
-
-    def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        unheld = output_is_unheld(output)  # before anything else here holds it
-        if traced():
-            refuse_export()
-        if not proxy.is_quant_enabled:  # switched off meanwhile, as by Brevitas' calibration: no integers, no faults
-            return None
-        is_quant_tensor = isinstance(output, IntQuantTensor)
-        value = output.value if is_quant_tensor else output
-        if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
-            return None
-        name = self._name
-        self.injection.clock.check_thread(name)
-        if self._batched:
-            name = self.injection.run(name)
-            self.injection.saw(name, value)
-        if self._shared is not None:
-            grid = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
-            self.injection.check_tied(self._shared, args[0], grid)
-        if not self.injection.active(name):
-            return None
-        scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
-        held = self._width.checked(output.bit_width if is_quant_tensor else None, scale)
-        faulty = self.injection.strike(name, value, held, zero_point, unheld)
-        if faulty is value:  # without faults, or struck in place
-            return None
-        if not is_quant_tensor:
-            return faulty
-        # not output.set(): a named tuple's _replace does not survive torch.compile
-        rest = (output.scale, output.zero_point, output.bit_width, output.signed_t, output.training_t)
-        return IntQuantTensor(faulty, *rest)
-
-
-def known_scale(proxy: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of a quantizer that returns bare values, as in Brevitas' quant_inference_mode."""
-    cached = getattr(proxy, "_cached_bias", None)
-    source: Any = cached if cached is not None else proxy.export_handler
-    return source.scale, source.zero_point
-
-
-def attached(model: nn.Module) -> bool:
-    """Whether any injection is attached to the model."""
-    modules = list(unwrap(model).modules())
-    hooks = (hook for module in modules for hook in module._forward_hooks.values())
-    return any(isinstance(hook, SiteHook) for hook in hooks) or any(map(computes_on_integers, modules))

@@ -39,7 +39,8 @@ def ascending(numbers: Tensor, sentence: str) -> Tensor:
     """Ascending sample numbers, once it is sure that the stream has the last of them."""
     last = numbers[-1:]
     if traced():
-        return held(numbers, last, 0, SAMPLES - 1, sentence)
+        watched: Tensor = held(numbers, last, 0, SAMPLES - 1, sentence)
+        return watched
     check(last, 0, SAMPLES - 1, sentence)
     return numbers
 

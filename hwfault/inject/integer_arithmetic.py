@@ -32,11 +32,11 @@ from hwfault.inject.accumulators import (
     whole,
 )
 from hwfault.inject.affine import affine, traced
-from hwfault.inject.attach import known_scale
 from hwfault.inject.integer_layer import IntegerLayer
 from hwfault.inject.integer_parts import EXACT, Parts, parts_of
 from hwfault.inject.integer_pools import MEANS, POOLS, Pool, Window, pool_of
 from hwfault.inject.override import Override
+from hwfault.inject.site_hook import known_scale
 from hwfault.inject.sites import known_quantizers, unwrap
 from hwfault.inject.tape import Tape
 

@@ -8,10 +8,10 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.errors import PlanError
-from hwfault.inject.attach import Gradient, passes_straight_through
 from hwfault.inject.clock import Clock
 from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
+from hwfault.inject.gradient import Gradient, passes_straight_through
 from hwfault.inject.held import check, held
 from hwfault.inject.strike import Strike
 from hwfault.plan import Site, resolve

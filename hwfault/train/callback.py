@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, nearest
-from hwfault.inject.attach import Gradient, passes_straight_through
+from hwfault.inject.gradient import Gradient, passes_straight_through
 from hwfault.inject.inputs import Axes, Example
 from hwfault.inject.sites import quantizers
 from hwfault.profiles.models import FaultModel

@@ -9,7 +9,8 @@ from torch import nn
 
 from hwfault.errors import HwfaultError, ModelError
 from hwfault.inject import Injection, sites
-from hwfault.inject.attach import Gradient, inject_at
+from hwfault.inject.attach import inject_at
+from hwfault.inject.gradient import Gradient
 from hwfault.inject.inputs import Axes, Example
 from hwfault.inject.observer import Observer
 from hwfault.plan import FaultPlan, resolve

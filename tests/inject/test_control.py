@@ -7,7 +7,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.inject import attach, inject, sites
+from hwfault.inject import inject, ready, sites
 from hwfault.plan import resolve
 from hwfault.profiles.datapath import AccumulatorFormat, LateBits
 from hwfault.profiles.faultmap import FaultMap
@@ -54,8 +54,8 @@ def test_a_plan_of_fewer_sites_takes_the_first_ones_place():
 
 
 def test_switching_between_plans_makes_nothing_ready_twice(monkeypatch):
-    made, real = [], attach.Strike
-    monkeypatch.setattr(attach, "Strike", lambda *args: made.append(args) or real(*args))
+    made, real = [], ready.Strike
+    monkeypatch.setattr(ready, "Strike", lambda *args: made.append(args) or real(*args))
     model = build("cnn")
     whole, acts = plans(model, (1, 1), (1, 0))
     with inject(model, whole, seed=3) as injection:

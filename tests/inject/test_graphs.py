@@ -7,9 +7,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.inject import QuantFaultInjectionLayer, inject, sites
-from hwfault.inject.attach import known_scale
 from hwfault.inject.clock import Clock
 from hwfault.inject.integer_layer import IntegerLayer
+from hwfault.inject.site_hook import known_scale
 from hwfault.inject.strike import Strike
 from hwfault.plan import resolve
 from hwfault.profiles.datapath import LateBits

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import attach, eager, inject, ops
+from hwfault.inject import eager, inject, ops, site_hook
 from hwfault.inject.ops import STREAM
 from hwfault.inject.sites import quantizers
 from hwfault.profiles.models import BitFlips, WordFaults
@@ -58,7 +58,7 @@ def by(way, run):
     """What `run` returns when values are struck in one of the WAYS."""
     with pytest.MonkeyPatch.context() as patch:
         if way != "in place":
-            patch.setattr(attach, "output_is_unheld", lambda _output: False)
+            patch.setattr(site_hook, "output_is_unheld", lambda _output: False)
             patch.setattr(eager, "gradient_is_unheld", lambda _gradient: False)
         if way == "operators":
             patch.setattr(eager, "traced", lambda: True)

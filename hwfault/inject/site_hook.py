@@ -1,0 +1,73 @@
+"""The forward hook of one quantizer: what it returns is struck by the injection that the hook belongs to."""
+
+from typing import TYPE_CHECKING, Any
+
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor, nn
+
+from hwfault.inject.eager import traced
+from hwfault.inject.exporting import refuse_export
+from hwfault.inject.hooks import NeverCopied
+from hwfault.inject.integer_layer import computes_on_integers
+from hwfault.inject.sites import unwrap
+from hwfault.inject.unheld import output_is_unheld
+from hwfault.inject.widths import Width
+
+if TYPE_CHECKING:
+    from hwfault.inject.attach import Injection
+
+
+class SiteHook(NeverCopied):
+    """The forward hook of one quantizer proxy."""
+
+    def __init__(
+        self, injection: "Injection", name: str, batched: bool, width: Width, shared: str | None = None
+    ) -> None:
+        self.injection, self._name, self._batched, self._width = injection, name, batched, width
+        self._shared = shared
+        """The quantizer's own name, if others read the parameter that it reads."""
+
+    def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        unheld = output_is_unheld(output)  # before anything else here holds it
+        if traced():
+            refuse_export()
+        if not proxy.is_quant_enabled:  # switched off meanwhile, as by Brevitas' calibration: no integers, no faults
+            return None
+        is_quant_tensor = isinstance(output, IntQuantTensor)
+        value = output.value if is_quant_tensor else output
+        if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
+            return None
+        name = self._name
+        self.injection.clock.check_thread(name)
+        if self._batched:
+            name = self.injection.run(name)
+            self.injection.saw(name, value)
+        if self._shared is not None:
+            grid = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
+            self.injection.check_tied(self._shared, args[0], grid)
+        if not self.injection.active(name):
+            return None
+        scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
+        held = self._width.checked(output.bit_width if is_quant_tensor else None, scale)
+        faulty = self.injection.strike(name, value, held, zero_point, unheld)
+        if faulty is value:  # without faults, or struck in place
+            return None
+        if not is_quant_tensor:
+            return faulty
+        # not output.set(): a named tuple's _replace does not survive torch.compile
+        rest = (output.scale, output.zero_point, output.bit_width, output.signed_t, output.training_t)
+        return IntQuantTensor(faulty, *rest)
+
+
+def known_scale(proxy: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of a quantizer that returns bare values, as in Brevitas' quant_inference_mode."""
+    cached = getattr(proxy, "_cached_bias", None)
+    source: Any = cached if cached is not None else proxy.export_handler
+    return source.scale, source.zero_point
+
+
+def attached(model: nn.Module) -> bool:
+    """Whether any injection is attached to the model."""
+    modules = list(unwrap(model).modules())
+    hooks = (hook for module in modules for hook in module._forward_hooks.values())
+    return any(isinstance(hook, SiteHook) for hook in hooks) or any(map(computes_on_integers, modules))
