@@ -33,11 +33,11 @@ class Written:
         write, zero = eager._written, eager._zeroed
 
         def written(x, faults, in_place):
-            out = write(x, faults, in_place)
+            out, no_numbers = write(x, faults, in_place)
             assert (out.data_ptr() == x.data_ptr()) == in_place or not x.numel()
             self.in_place += in_place
             self.copies += not in_place
-            return out
+            return out, no_numbers
 
         def zeroed(gradient, x, faults, unheld):
             at = gradient.data_ptr()
@@ -283,22 +283,24 @@ def test_a_value_with_a_history_under_no_grad_is_copied():
     assert assert_same_by_all_ways(run)[1] is False
 
 
-def test_threads_do_not_meet():
+def test_threads_with_copies_of_their_own_do_not_meet():
     model, xs = build("residual"), [batch(8, seed=i) for i in range(4)]
     with inject(model, FAULTS["bits"], seed=7) as injection, torch.no_grad():
         injection.samples = torch.arange(8)
         expected = [by("copied", lambda x=x: model(x)) for x in xs]
-        found = [[] for _ in xs]
+        copies = [copy.deepcopy(model) for _ in xs]
+    found = [[] for _ in xs]
 
-        def run(i):
-            with torch.no_grad():
-                found[i] += [model(xs[i]) for _ in range(20)]
+    def run(i):
+        with inject(copies[i], FAULTS["bits"], seed=7) as injection, torch.no_grad():
+            injection.samples = torch.arange(8)
+            found[i] += [copies[i](xs[i]) for _ in range(20)]
 
-        threads = [threading.Thread(target=run, args=(i,)) for i in range(len(xs))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(xs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert all(same_bits(out, expected[i]) for i, outs in enumerate(found) for out in outs)
     assert all(len(outs) == 20 for outs in found)
 
