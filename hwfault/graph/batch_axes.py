@@ -60,18 +60,24 @@ class _Following:
         initializers = {tensor.name for tensor in model.graph.initializer}
         inputs = [info.name for info in model.graph.input if info.name not in initializers]
         shapes = tensors.shapes
-        self.lying: dict[str, Lying] = {name: 0 for name in inputs if shapes.get(name, (None,))}
+        self.lying: dict[str, Lying] = {name: _of_input(shapes.get(name)) for name in inputs if shapes.get(name) != ()}
 
     def follow(self, node: NodeProto) -> None:
         """Notes where the samples lie in a node's outputs."""
         if node.op_type in ("Shape", "Size", "NonZero"):  # numbers of axes, and no samples
             return
-        known = [(name, self.lying[name]) for name in node.input if name in self.lying]
+        known = [name for name in node.input if name in self.lying]
         if not known:
             return
-        # the one with most axes carries the others along, as in a sum with a bias that was computed
-        name, lying = max(known, key=lambda pair: len(self._shape(pair[0]) or ()))
-        if isinstance(lying, int):
+        # those with most axes carry the others along, as in a sum with a bias that was computed
+        rank = max(len(self._shape(name) or ()) for name in known)
+        full = [name for name in known if len(self._shape(name) or ()) == rank]
+        name = next((name for name in full if isinstance(self.lying[name], int)), full[0])
+        lying = self.lying[name]
+        axes = {self.lying[name] for name in full if isinstance(self.lying[name], int)}
+        if len(axes) > 1 and node.op_type not in ("Gather", "GatherElements", "Reshape"):
+            lying = f"the node {node.name!r} ({node.op_type}) joins tensors that have them along axes {_listed(axes)}"
+        elif isinstance(lying, int):
             try:
                 lying = self._after(node, name, lying)
             except (IndexError, TypeError, ValueError, ArithmeticError):  # axes that the tensor does not have
@@ -97,6 +103,13 @@ class _Following:
             return self._picked(node, name, axis, rank)
         if op in _REDUCES:
             return self._reduced(node, axis, rank)
+        if op == "Gemm" and rank == 2:
+            turned = attribute(node, "transA" if name == node.input[0] else "transB", 0)
+            return 1 - axis if turned else axis
+        if op == "Einsum":
+            return _summed(node, list(node.input).index(name), axis)
+        if op == "GatherND" and attribute(node, "batch_dims", 0) <= axis:
+            return f"the node {node.name!r} ({op}) joins, picks or repeats along their axis"
         return axis
 
     def _numbers(self, node: NodeProto, own: str, position: int) -> list[int] | None:
@@ -116,16 +129,22 @@ class _Following:
             whole = axis == 0 and first == 1
             return 0 if whole else f"the node {node.name!r} folds axes up to {first} into one"
         target = self._numbers(node, "shape", 1)
+        if self._computes_first(node):
+            return f"the node {node.name!r} reshapes them to an extent that is computed"
         if axis == 0 and (self._keeps_first(node, target) or before is None or after is None):
             return 0
         if before is None or after is None:
             return f"the node {node.name!r} reshapes them"
-        # the samples lie where as many words lie behind them as before
+        # the samples lie where as many words lie behind them as before,
         behind = _product(before[axis + 1 :])
         for i, extent in enumerate(after):
-            if behind is not None and _product(after[i + 1 :]) == behind and _alike(extent, before[axis]):
+            # and as many in front of them: rows that were folded into their axis leave fewer
+            around = (_product(after[:i]), _product(after[i + 1 :]))
+            if None not in around and around == (_product(before[:axis]), behind) and _alike(extent, before[axis]):
                 return i
-        unknown = behind is None or None in after[1:]
+        # an extent that the graph fixes is not that of a batch of any size
+        fixed = bool(after) and after[0] is not None and after[0] != before[axis]
+        unknown = (behind is None or None in after[1:]) and not fixed
         return axis if unknown and axis == 0 else f"the node {node.name!r} folds {before} into {after}"
 
     def _keeps_first(self, node: NodeProto, target: list[int] | None) -> bool:
@@ -135,6 +154,17 @@ class _Following:
         maker = self._tensors.makers.get(node.input[1]) if len(node.input) > 1 else None
         first = maker.input[0] if maker is not None and maker.op_type == "Concat" else ""
         return self._is_extent(first)
+
+    def _computes_first(self, node: NodeProto) -> bool:
+        """Whether a reshape's first extent is worked out, as in `x.reshape(x.shape[0] * 4, -1)`."""
+        maker = self._tensors.makers.get(node.input[1]) if len(node.input) > 1 else None
+        if maker is None or maker.op_type != "Concat" or maker.input[0] in self._tensors.constants:
+            return False
+        *_, first = self._tensors.before(maker.input[0], lambda node: node.op_type in ("Unsqueeze", "Cast", "Squeeze"))
+        worked = self._tensors.makers.get(first)
+        after = self._shape(node.output[0])
+        unknown = after is None or None in after
+        return unknown and worked is not None and worked.op_type in ("Mul", "Div", "Add", "Sub")
 
     def _is_extent(self, name: str) -> bool:
         """Whether a tensor is the first number of a Shape, as traced networks write `x.shape[0]`."""
@@ -165,6 +195,8 @@ class _Following:
         done = f"the node {node.name!r} ({op}) joins, picks or repeats along their axis"
         if op in ("Gather", "GatherElements") and name != node.input[0]:  # an embedding of integers
             return axis
+        if op == "Tile" and (repeats := self._numbers(node, "repeats", 1)):
+            return axis if repeats[axis] == 1 else done
         if op in ("Tile", "Expand"):
             before, after = self._shape(name), self._shape(node.output[0])
             if before is None or after is None or len(before) > len(after):
@@ -197,6 +229,26 @@ class _Following:
         if axis in gone:
             return f"the node {node.name!r} adds them up"
         return axis if attribute(node, "keepdims", 1) else axis - sum(a < axis for a in gone)
+
+
+def _of_input(shape: Shape | None) -> int:
+    """The axis of the samples in an input: its symbolic one, if it has one alone and axis 0 is fixed; else 0."""
+    open_ones = [axis for axis, extent in enumerate(shape or ()) if extent is None]
+    return open_ones[0] if shape and shape[0] != 1 and len(open_ones) == 1 else 0
+
+
+def _summed(node: NodeProto, position: int, axis: int) -> Lying:
+    """The axis of the samples behind an Einsum, whose equation names the axes of each input and of the output."""
+    equation = str(attribute(node, "equation", b"").decode()).replace(" ", "")
+    inputs, _, output = equation.partition("->")
+    name = inputs.split(",")[position][axis]
+    if "." in equation or name not in output:
+        return f"the node {node.name!r} (Einsum) computes {equation!r}, which does not say where they lie behind it"
+    return output.index(name)
+
+
+def _listed(axes: Iterable[Lying]) -> str:
+    return " and ".join(map(str, sorted(axes, key=str)))
 
 
 def _product(shape: Shape) -> int | None:

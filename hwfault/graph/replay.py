@@ -32,7 +32,7 @@ from hwfault.graph.watched import (
     watched_sites,
     with_outputs,
 )
-from hwfault.inject import inject
+from hwfault.inject import inject, sites
 from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.inject.mode import evaluation
 from hwfault.inject.sites import quantizers
@@ -81,7 +81,12 @@ def replay(
             x = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
             for seed in seeds if len(x) else ():
                 injection.seed, injection.first_sample = seed, engines.samples
-                engines.compare(model, x, seed)
+                try:
+                    engines.compare(model, x, seed)
+                except PlanError:
+                    if engines.first_batch:
+                        _check_batch_axes(model, carried, x)
+                    raise
             if engines.first_batch and len(x):  # after a forward: Brevitas' binary quantizers clamp weights in it
                 _check_parameters(model, proto)
             engines.samples += len(x)
@@ -91,6 +96,19 @@ def replay(
     if engines.first_batch:
         raise HwfaultError("no sample was given to replay, expected at least one")
     return engines.report(carried, tuple(seeds))
+
+
+def _check_batch_axes(model: nn.Module, plan: FaultPlan, x: Tensor) -> None:
+    """Raises PlanError if the samples of a planned site lie otherwise in the network: the real reason of an error.
+
+    Graphs of versions before 0.5 have samples along axis 0 wherever the network put them. An injection asks for an
+    example then, but whoever replays has given one: the inputs.
+    """
+    try:
+        found = sites(model, x)
+    except HwfaultError:  # the first error says more
+        return
+    plan.check_batch_axes(found, "the network")
 
 
 def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
