@@ -21,7 +21,9 @@ def command(source: str, trusted: Trusted, as_json: bool) -> None:
     """List the injection sites of SOURCE: a network (digits_cnn, module:function), a run or checkpoint, or a graph.
 
     Shapes are those of one sample; an activation's is known where data or the graph tells it. A graph may be anybody's:
-    QONNX of Brevitas or QKeras, or what qonnx's and FINN's transformations made of it.
+    QONNX of Brevitas or QKeras, or what qonnx's and FINN's transformations made of it. Where the samples of a batch do
+    not lie along axis 0, a column says where: along which axis, with how many rows for each, and how many of these lie
+    together.
 
     Quantizers and accumulators that cannot be struck follow with the reason, and what is worth knowing of the sites.
     """
@@ -39,7 +41,11 @@ def command(source: str, trusted: Trusted, as_json: bool) -> None:
     rows = [
         [s.name, s.kind, s.bit_width, "signed" if s.signed else "unsigned", s.layer, _shape(s.shape)] for s in found
     ]
-    print_table(["site", "kind", "bits", "codes", "layer", "shape"], rows)
+    columns = ["site", "kind", "bits", "codes", "layer", "shape"]
+    if any(site.batch is not None for site in found):  # a column that few networks need
+        columns.append("batch")
+        rows = [[*row, _batch(site)] for row, site in zip(rows, found, strict=True)]
+    print_table(columns, rows)
     for site in found:
         for alias in site.aliases or ():
             click.echo(f"{alias}: the same memory as {site.name}")
@@ -64,3 +70,12 @@ _OF_SUMS = {"source", "weights", "worst_case"}
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "?" if shape is None else " x ".join(map(str, shape)) or "scalar"
+
+
+def _batch(site: "Site") -> str:
+    """Where the samples lie, in few words; nothing for axis 0 with one row each."""
+    if site.batch is None:
+        return ""
+    axis, inner, rows = site.batch.axis, site.batch.inner, site.batch.rows
+    together = "" if inner == rows else f" by {inner}"
+    return f"axis {axis}" + (f", {rows} rows{together}" if rows > 1 else "")

@@ -6,8 +6,10 @@ import pytest
 from brevitas.quant.mx_quant_ocp import MXInt8Weight
 from torch import nn
 
+from hwfault.cli.runs import Trusted
 from hwfault.graph.carried import plan_of
 from hwfault.graph.session import load_model
+from hwfault.plan import BatchAxis, Site, SiteList
 from tests.graph.test_left_out import CASES, graph
 
 from .conftest import good, hwfault, refused
@@ -111,3 +113,17 @@ def test_a_graph_with_nothing_but_obstacles(tmp_path):
     onnx.save(model, tmp_path / "g.onnx")
     assert good("sites", tmp_path / "g.onnx", "--json").json["sites"] == []
     assert hwfault("insert", tmp_path / "g.onnx", "--ber", 0.1, "-o", tmp_path / "f.onnx").code == 1
+
+
+def test_the_table_says_where_samples_lie_if_not_along_axis_0(monkeypatch):
+    """Networks named on the command line have no example; a run's data is one."""
+    fields = {"kind": "activation", "bit_width": 4, "signed": True, "shape": (8, 6)}
+    axes = [None, BatchAxis(axis=1), BatchAxis(inner=8, rows=8), BatchAxis(inner=2, rows=8)]
+    listed = SiteList(Site(name=f"q{i}", batch=batch, **fields) for i, batch in enumerate(axes))
+    monkeypatch.setattr(Trusted, "sites", lambda self, source: listed)
+    lines = good("sites", "some:network").stdout.splitlines()
+    assert lines[0].split()[-2:] == ["shape", "batch"]
+    told = [line.partition("8 x 6")[2].strip() for line in lines[1:]]
+    assert told == ["", "axis 1", "axis 0, 8 rows", "axis 0, 8 rows by 2"]
+    monkeypatch.setattr(Trusted, "sites", lambda self, source: SiteList(listed[:1]))
+    assert "batch" not in good("sites", "some:network").stdout
