@@ -37,7 +37,7 @@ from hwfault.inject import attached, sites
 from hwfault.inject.accumulators import LAYERS, accumulator_layers
 from hwfault.inject.inputs import Inputs
 from hwfault.inject.integer_arithmetic import IntegerArithmetic, integer_arithmetic, uses_integer_arithmetic
-from hwfault.inject.sites import known_quantizers, quantizers, unwrap
+from hwfault.inject.sites import known_quantizers, quantizers, reads_of, unwrap
 from hwfault.inject.tied import tied
 from hwfault.plan import FaultPlan, Site
 from hwfault.stream.names import first_run, run_name
@@ -152,17 +152,22 @@ def _on_quantizers(
     `first` names the memory of quantizers that read another one's: it is one site, at each reading.
     """
 
-    def hook(name: str) -> Callable[..., Any]:
-        def of_forward(_module: nn.Module, _args: Any, output: Any) -> Any:
-            value = getattr(output, "value", output)
+    known = known_quantizers(network)
+    reads = reads_of(known)
+
+    def hook(name: str, own: str) -> Callable[..., Any]:
+        def of_forward(_module: nn.Module, args: Any, output: Any) -> Any:
+            value, reading = getattr(output, "value", output), reads[own]
             if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
+                return None
+            if reading is not None and reading.name(args[0]) != own:  # another layer's parameter
                 return None
             seen = see(name, value)
             return seen if seen is None or value is output else output._replace(value=seen)
 
         return of_forward
 
-    return [proxy.register_forward_hook(hook(first.get(name, name))) for name, proxy in quantizers(network)]
+    return [q.proxy.register_forward_hook(hook(first.get(name, name), name)) for name, q in known.items()]
 
 
 def _on_sums(network: nn.Module, see: Callable[[str, Tensor], Tensor | None]) -> None:

@@ -21,6 +21,7 @@ from hwfault.graph.qonnxgraph import (
     CHANNELS_LAST,
     LAYER_OPS,
     SITE,
+    WORDS,
     Constants,
     attribute,
     metadata,
@@ -77,6 +78,7 @@ class Places:
         for node, tensor in self._candidates(model):
             self._add(node, tensor)
         self._tell_apart()
+        self._leave_mixed_out()
         self._number_runs()
         self.found = [place._replace(own=place.site.name) for place in self.found]
         self._tie()
@@ -211,6 +213,22 @@ class Places:
                     if place.node is not None and SITE not in metadata(place.node):
                         renamed = place.site.model_copy(update={"name": place.tensor})
                         self.found[i] = place._replace(site=renamed)
+
+    def _leave_mixed_out(self) -> None:
+        """Leaves parameters out that an export of hwfault 0.4.0 said to be one site, although their words differ."""
+        words: dict[str, set[str]] = defaultdict(set)
+        for place in self.found:
+            told = {} if place.node is None or place.site.batched else metadata(place.node)
+            if SITE in told and WORDS in told:
+                words[place.site.name].add(told[WORDS])
+        # what carries faults has them, and a replay finds that they are not the network's
+        mixed = [name for name, stamps in words.items() if len(stamps) > 1 and not self._carries_faults]
+        for name in mixed:
+            self.obstacles[name] = (
+                f"the graph says that different parameters, of layers that share a quantizer, are one site {name!r}; "
+                "export it anew: each is a site with a name of its own"
+            )
+        self.found = [place for place in self.found if place.site.name not in mixed]
 
     def _number_runs(self) -> None:
         """Makes each run of an activation's quantizer a site of its own, in the graph's order: `q`, `q#1`, ..."""

@@ -35,7 +35,7 @@ from hwfault.graph.watched import (
 from hwfault.inject import inject, sites
 from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.inject.mode import evaluation
-from hwfault.inject.sites import quantizers
+from hwfault.inject.sites import known_quantizers
 from hwfault.plan import FaultPlan, Site
 from hwfault.plan.notes import note_on
 
@@ -114,9 +114,10 @@ def _check_batch_axes(model: nn.Module, plan: FaultPlan, x: Tensor) -> None:
 def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
     """Raises GraphError if the graph has other weights; one without hwfault's hashes tells nothing."""
     stamps = [(site_name(node), metadata(node).get(WORDS)) for node in graph.graph.node if node.op_type in GRID_OPS]
-    for name, proxy in quantizers(model):
-        own = [words_sha256(values.numpy(force=True)) for values in getattr(proxy, "tracked_parameter_list", ())]
-        if any(stamp not in own for site, stamp in stamps if stamp and site == name):
+    for name, quantizer in known_quantizers(model).items():
+        values = quantizer.parameter
+        own = None if values is None else words_sha256(values.numpy(force=True))
+        if any(stamp != own for site, stamp in stamps if stamp and site == name):
             raise GraphError(
                 f"the graph was exported with other values of the site {name!r} than the network has now; export it "
                 "anew, or load the checkpoint that it was exported from"

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from hwfault.errors import PlanError
 from hwfault.inject.inputs import Inputs
 from hwfault.inject.mode import evaluation
+from hwfault.inject.readers import parameter_of
 from hwfault.plan import Site
 from hwfault.stream.names import first_run, run_name
 
@@ -40,10 +41,16 @@ DROPOUTS = {getattr(functional, name) for name in dir(functional) if "dropout" i
 
 
 class Quantizer(NamedTuple):
-    """A quantizer's site and its proxy."""
+    """A quantizer's site and its proxy; `layer` is the one whose parameter it reads there, as far as one has it."""
 
     site: Site
     proxy: Any
+    layer: Any = None
+
+    @property
+    def parameter(self) -> Tensor | None:
+        """The parameter that the site is; None for activations."""
+        return parameter_of(self.proxy, self.layer)
 
 
 Quantizers = Mapping[str, Quantizer]

@@ -23,7 +23,7 @@ from hwfault.inject.observer import Observer, Watcher
 from hwfault.inject.owners import Claim
 from hwfault.inject.ready import ProtectionCounts, Ready, protection_counts
 from hwfault.inject.site_hook import SiteHook, known_scale
-from hwfault.inject.sites import check_known, known_quantizers, quantizers, sites, unwrap
+from hwfault.inject.sites import check_known, known_quantizers, quantizers, reads_of, sites, unwrap
 from hwfault.inject.strike import Strike, kept
 from hwfault.inject.tied import StillTied, check_tied, tied
 from hwfault.inject.widths import Width
@@ -138,8 +138,9 @@ class Injection:
             raise
 
     def _attach(self) -> None:
-        found, layers = dict(quantizers(self._model)), accumulator_layers(self._model)
-        self._claim = Claim([self._model, *found.values(), *layers.values()])
+        known, layers = known_quantizers(self._model), accumulator_layers(self._model)
+        reads = reads_of(known)
+        self._claim = Claim([self._model, *(q.proxy for q in known.values()), *layers.values()])
         notice_hooks()
         self._attached = {entry.site.name: entry.site for entry in self.plan.sites}
         self._note_runs()
@@ -147,12 +148,12 @@ class Injection:
         self._handles.append(OwnHook.after_forward(self._model, self.clock.ended))
         names = {alias: entry.site.name for entry in self.plan.sites for alias in entry.site.aliases or ()}
         self._tied = StillTied(self.plan, self._shared)
-        for name, proxy in found.items():
+        for name, (_, proxy, _) in known.items():
             first = names.get(name, name)
             # also a quantizer that the plan leaves alone, if its memory may be one that it strikes
             if first in self._runs or self._tied.watches(name):
-                site, shared = self._sites[first], name if self._tied.watches(name) else None
-                hook = SiteHook(self, first, site.batched, Width(name, proxy, site.bit_width), shared)
+                site, width = self._sites[first], Width(name, proxy, self._sites[first].bit_width)
+                hook = SiteHook(self, first, name, site.batched, width, self._tied.watches(name), reads[name])
                 self._handles.append(OwnHook.after_forward(proxy, hook))
         self._attach_accumulators()
         if self._known is None:

@@ -9,6 +9,7 @@ from hwfault.inject.eager import traced
 from hwfault.inject.exporting import refuse_export
 from hwfault.inject.hooks import NeverCopied
 from hwfault.inject.integer_layer import computes_on_integers
+from hwfault.inject.readers import Reads
 from hwfault.inject.sites import unwrap
 from hwfault.inject.unheld import output_is_unheld
 from hwfault.inject.widths import Width
@@ -18,14 +19,24 @@ if TYPE_CHECKING:
 
 
 class SiteHook(NeverCopied):
-    """The forward hook of one quantizer proxy."""
+    """The forward hook of one quantizer proxy, for one of its sites.
+
+    `own` is its name there, `name` that of the memory, which `tied` says that others may read, too. `reads` tells which
+    of its sites a quantizer reads that layers share.
+    """
 
     def __init__(
-        self, injection: "Injection", name: str, batched: bool, width: Width, shared: str | None = None
+        self,
+        injection: "Injection",
+        name: str,
+        own: str,
+        batched: bool,
+        width: Width,
+        tied: bool = False,
+        reads: Reads | None = None,
     ) -> None:
         self.injection, self._name, self._batched, self._width = injection, name, batched, width
-        self._shared = shared
-        """The quantizer's own name, if others read the parameter that it reads."""
+        self._own, self._tied, self._reads = own, tied, reads
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         unheld = output_is_unheld(output)  # before anything else here holds it
@@ -37,14 +48,16 @@ class SiteHook(NeverCopied):
         value = output.value if is_quant_tensor else output
         if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
             return None
+        if self._reads is not None and self._reads.name(args[0]) != self._own:  # another layer's parameter
+            return None
         name = self._name
         self.injection.clock.check_thread(name)
         if self._batched:
             name = self.injection.run(name)
             self.injection.saw(name, value)
-        if self._shared is not None:
+        if self._tied:
             grid = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
-            self.injection.check_tied(self._shared, args[0], grid)
+            self.injection.check_tied(self._own, args[0], grid)
         if not self.injection.active(name):
             return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)

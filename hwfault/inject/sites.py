@@ -24,6 +24,7 @@ from hwfault.inject.accumulators import Quantizer, accumulator_layers, accumulat
 from hwfault.inject.batch_axes import batch_axes
 from hwfault.inject.inputs import Axes, Example, Inputs
 from hwfault.inject.marks import Runs
+from hwfault.inject.readers import Reads, parameter_of, paths, readers, unknown_reader
 from hwfault.inject.tied import tied
 from hwfault.inject.undisturbed import undisturbed
 from hwfault.inject.widths import width_of
@@ -51,6 +52,7 @@ def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0
     (None: it holds no batch). What does not fit the rule is no site but among the `obstacles`. So is known how often
     the quantizer of an activation runs, each run a site of its own (`relu.act_quant`, `relu.act_quant#1`, ...). Then
     the accumulators (`features.0.accumulator`) follow, for only a forward shows whose integers a layer adds up.
+    Layers that share a quantizer, but not the parameter, have a site each, named after the path in their own layer.
     Layers that read one parameter as the same integers have one site, under the first of their names, with the others
     as `aliases`; where they read it otherwise the list's `notes` say so.
     Obstacles are, too, quantizers that are no integer quantizers with one scale a tensor or channel known beforehand,
@@ -156,8 +158,27 @@ def _on_its_axis(site: Site, shape: tuple[int, ...], axis: BatchAxis | str) -> S
 
 
 def known_quantizers(model: nn.Module) -> dict[str, Quantizer]:
-    """Every quantizer that yields integers, with its site, by the site's name."""
-    return {name: Quantizer(_site(name, proxy, None), proxy) for name, proxy in quantizers(model)}
+    """Every quantizer that yields integers, with its site, by the site's name.
+
+    One that layers with different parameters share comes once for each of these.
+    """
+    layers = readers(unwrap(model))
+    found: dict[str, Quantizer] = {}
+    for name, proxy, why in _enabled(model, layers):
+        if why is None:
+            _check_path(name)
+            layer = layers.get(name)
+            found[name] = Quantizer(_site(name, proxy, layer), proxy, layer)
+    return found
+
+
+def reads_of(known: Mapping[str, Quantizer]) -> dict[str, Reads | None]:
+    """What tells which parameter a quantizer reads that layers share, by each of the site's names; None elsewhere."""
+    layers: dict[int, dict[str, nn.Module]] = {}
+    for name, quantizer in known.items():
+        if quantizer.layer is not None:
+            layers.setdefault(id(quantizer.proxy), {})[name] = quantizer.layer
+    return {name: Reads.of(q.proxy, layers.get(id(q.proxy), {})) for name, q in known.items()}
 
 
 def check_known(plan: FaultPlan, known: SiteList | None) -> None:
@@ -171,29 +192,39 @@ def check_known(plan: FaultPlan, known: SiteList | None) -> None:
 
 
 def quantizers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(site name, quantizer proxy) of each site; a proxy shared by several layers comes once."""
-    for name, module, why in _enabled(model):
-        if why is None:
+    """(site name, quantizer proxy) of each quantizer; one that several layers share comes once, by its first name."""
+    seen: set[int] = set()
+    for name, module, why in _enabled(model, readers(unwrap(model))):
+        if why is None and id(module) not in seen:
+            seen.add(id(module))
             _check_path(name)
             yield name, module
 
 
 def left_out(model: nn.Module) -> dict[str, str]:
     """Why the other quantizers of a network are no sites, by the names that they would have."""
-    return {name: why for name, _, why in _enabled(model) if why is not None}
+    return {name: why for name, _, why in _enabled(model, readers(unwrap(model))) if why is not None}
 
 
-def _enabled(model: nn.Module) -> Iterator[tuple[str, nn.Module, str | None]]:
-    """Each quantizer that is switched on: its name, its proxy, and why it is no site, or None."""
+def _enabled(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module, str | None]]:
+    """Each quantizer that is switched on: its name, its proxy, and why it is no site, or None.
+
+    One that comes again in another layer is left out, unless `layers` has a site of that name.
+    """
     recurrent: dict[int, str] = {}
-    for name, module in unwrap(model).named_modules():
+    seen: set[int] = set()
+    for name, module, _ in paths(unwrap(model)):
+        again = id(module) in seen
+        seen.add(id(module))
+        if again and name not in layers:
+            continue
         if isinstance(module, QuantRecurrentStackBase | QuantRecurrentLayerMixin):
             # a stack has layers in it, and gates that share their quantizers: what comes first names them
             recurrent = {id(inner): f"{name!r} ({type(module).__name__})" for inner in module.modules()} | recurrent
         if not isinstance(module, _PROXIES) or not module.is_quant_enabled:
             continue
         layer = recurrent.get(id(module))
-        yield name, module, _why_none(name, module) if layer is None else _in_recurrence(layer)
+        yield name, module, _why_none(name, module, name in layers) if layer is None else _in_recurrence(layer)
 
 
 def _in_recurrence(layer: str) -> str:
@@ -203,7 +234,7 @@ def _in_recurrence(layer: str) -> str:
     )
 
 
-def _why_none(name: str, proxy: Any) -> str | None:
+def _why_none(name: str, proxy: Any, has_reader: bool) -> str | None:
     """Why a quantizer is no site; None for one that is."""
     if isinstance(proxy, TruncQuantProxyFromInjector | ClampQuantProxyFromInjector):
         return (
@@ -219,7 +250,7 @@ def _why_none(name: str, proxy: Any) -> str | None:
         _bit_width(name, proxy)
     except PlanError as error:
         return str(error)
-    return None
+    return None if has_reader else unknown_reader(name, proxy)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -252,12 +283,13 @@ def _kind(name: str, module: nn.Module) -> SiteKind | None:
     return None
 
 
-def _site(name: str, proxy: Any, shape: tuple[int, ...] | None) -> Site:
+def _site(name: str, proxy: Any, reader: nn.Module | None) -> Site:
+    """The site of a quantizer; `reader` is the layer whose parameter it is, None for activations."""
     kind = _kind(name, proxy)
     assert kind is not None
-    if kind in ("weight", "bias"):
-        shape = tuple(proxy.tracked_parameter_list[0].shape)
-    layer = type(proxy.tracked_module_list[0]).__name__
+    parameter = parameter_of(proxy, reader)
+    shape = None if parameter is None else tuple(parameter.shape)
+    layer = type(proxy.tracked_module_list[0] if reader is None else reader).__name__
     width = _bit_width(name, proxy)
     return Site(name=name, kind=kind, bit_width=width, signed=bool(proxy.is_signed), layer=layer, shape=shape)
 

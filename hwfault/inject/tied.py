@@ -26,23 +26,15 @@ def tied(model: nn.Module, quantizers: Quantizers, inputs: Inputs | None = None)
     """
     groups: dict[Hashable, list[str]] = {}
     for name, quantizer in quantizers.items():
-        parameters = [] if quantizer.site.batched else _parameters(quantizer.proxy, quantizer.site.kind)
-        # a quantizer that several parameters share is one site, whatever they are tied to
-        if len(parameters) == 1:
-            groups.setdefault(_key(parameters[0]), []).append(name)
+        parameter = quantizer.parameter
+        if parameter is not None:
+            groups.setdefault(_key(parameter), []).append(name)
     shared = {name: key for key, names in groups.items() if len(names) > 1 for name in names}
     grids = _grids(model, {name: quantizers[name] for name in shared}, inputs) if shared else {}
     readings = [
         Reading(name, key, _word(quantizers[name].site), *_arrays(grids.get(name))) for name, key in shared.items()
     ]
     return memories(readings)
-
-
-def _parameters(proxy: Any, kind: str) -> list[Tensor]:
-    """The parameters that a quantizer reads, each once."""
-    layers = getattr(proxy, "tracked_module_list", ())
-    found = [getattr(layer, kind, None) for layer in layers]  # "weight" or "bias"
-    return list({id(p): p for p in found if isinstance(p, Tensor)}.values())
 
 
 def _key(parameter: Tensor) -> Hashable:
@@ -65,13 +57,13 @@ def _grids(model: nn.Module, shared: Mapping[str, Quantizer], inputs: Inputs | N
     """Scale and zero point of parameters in evaluation mode, as far as they are known."""
     found: dict[str, Grid] = {}
     with evaluation(model):
-        for name, (site, proxy) in shared.items():
+        for name, quantizer in shared.items():
+            proxy, parameter = quantizer.proxy, quantizer.parameter
             if not getattr(proxy, "requires_input_scale", False):
-                (parameter,) = _parameters(proxy, site.kind)
                 found[name] = _grid(proxy, proxy.forward(parameter))  # not called: its hooks may strike
         if inputs is not None and len(found) < len(shared):
             handles = [
-                quantizer.proxy.register_forward_hook(functools.partial(_keep, found, name))
+                quantizer.proxy.register_forward_hook(functools.partial(_keep, found, name, quantizer.parameter))
                 for name, quantizer in shared.items()
             ]
             try:
@@ -82,8 +74,10 @@ def _grids(model: nn.Module, shared: Mapping[str, Quantizer], inputs: Inputs | N
     return found
 
 
-def _keep(found: dict[str, Grid], name: str, proxy: Any, _args: Any, output: Any) -> None:
-    found[name] = _grid(proxy, output)
+def _keep(found: dict[str, Grid], name: str, parameter: Tensor | None, proxy: Any, args: Any, output: Any) -> None:
+    # a quantizer that layers share reads other parameters, too
+    if parameter is not None and _key(args[0]) == _key(parameter):
+        found[name] = _grid(proxy, output)
 
 
 def _grid(proxy: Any, output: Any) -> Grid:

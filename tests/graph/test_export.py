@@ -92,7 +92,12 @@ def test_further_runs_of_a_quantizer_are_numbered():
     calls = {"relu.act_quant", "relu.act_quant#1", "again.weight_quant", "again.weight_quant#1"}
     assert calls | {"start.act_quant", "first.weight_quant"} == {node.name for node in quant_nodes(clean("twice"))}
     assert {"conv.weight_quant", "conv.weight_quant#1"} < {node.name for node in quant_nodes(clean("tied"))}
-    assert {"4.weight_quant", "4.weight_quant#1"} < {node.name for node in quant_nodes(clean("shared"))}
+
+
+def test_layers_that_share_a_quantizer_have_one_node_each_under_their_own_names():
+    named = {node.name: metadata(node)["hwfault.site"] for node in quant_nodes(clean("shared"))}
+    assert {"4.weight_quant", "6.weight_quant"} < named.keys()
+    assert all(name == site for name, site in named.items())
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -14,10 +14,12 @@ import hwfault
 from hwfault.codes import CodeFormat
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.export import export
+from hwfault.graph.insert import insert_faults
 from hwfault.graph.qonnxgraph import Constants
 from hwfault.graph.replay import replay
 from hwfault.graph.report import ReplayReport
 from hwfault.graph.session import run, session
+from hwfault.graph.sites import sites as graph_sites
 from hwfault.graph.struck import fault_nodes
 from hwfault.inject import attached, sites
 from hwfault.plan import resolve
@@ -124,6 +126,30 @@ def test_graphs_from_elsewhere(kind, tmp_path):
         "cleaned for a size": lambda: tidied(faulted("shared"), 4),
     }[kind]()
     assert replayed("shared", graph, sizes=sizes) == replayed("shared", sizes=sizes)
+
+
+def as_exported_by_0_4_0(made):
+    """What hwfault 0.4.0 wrote where layers share a quantizer: the first layer's name stands at both weights."""
+    graph = copied(made)
+    for node in graph.graph.node:
+        for entry in node.metadata_props:
+            if entry.key == "hwfault.site" and entry.value == "6.weight_quant":
+                entry.value = "4.weight_quant"
+    return graph
+
+
+def test_old_exports_that_name_two_parameters_alike_have_no_site_there():
+    graph = as_exported_by_0_4_0(clean("shared"))
+    listed = graph_sites(graph)
+    assert "export it anew" in listed.obstacles["4.weight_quant"]
+    assert not {"4.weight_quant", "6.weight_quant"} & {site.name for site in listed}
+    with pytest.raises(GraphError, match="different parameters"):
+        insert_faults(graph, plan("shared"))
+
+
+def test_old_graphs_with_faults_that_name_two_parameters_alike_are_not_replayed():
+    with pytest.raises(HwfaultError, match=r"anew|again"):
+        replayed("shared", as_exported_by_0_4_0(faulted("shared")))
 
 
 def test_the_plan_may_be_given_if_it_is_the_graphs():

@@ -102,10 +102,22 @@ def spy(model, into):
     """The user's own hooks on every quantizer, which note its values in `into`; call the result to take them away."""
 
     def note(name):
-        return lambda _module, _args, out: into.setdefault(name, []).append(getattr(out, "value", out).detach().clone())
+        def hook(proxy, args, out):
+            own = name_of_parameter(model, proxy, args[0]) or name
+            into.setdefault(own, []).append(getattr(out, "value", out).detach().clone())
+
+        return hook
 
     handles = [proxy.register_forward_hook(note(name)) for name, proxy in quantizers(model)]
     return lambda: [handle.remove() for handle in handles]
+
+
+def name_of_parameter(model, proxy, given):
+    """The name of the site that a tensor is, where several layers share its quantizer; None elsewhere."""
+    layers = [(path, m) for path, m in model.named_modules() if getattr(m, "weight_quant", None) is proxy]
+    if len(layers) < 2:
+        return None
+    return next(f"{path}.weight_quant" for path, layer in layers if layer.weight.data_ptr() == given.data_ptr())
 
 
 def same_bits(one, other):

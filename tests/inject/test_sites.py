@@ -51,6 +51,7 @@ EXPECTED = {
         ("1.weight_quant", "weight", 4, True, "QuantLinear", (8, 72)),
         ("2.weight_quant", "weight", 4, True, "QuantLinear", (8, 8)),
         ("3.act_quant", "activation", 4, False, "QuantReLU", (8,)),
+        ("4.weight_quant", "weight", 4, True, "QuantLinear", (8, 8)),
     ],
     "twice": [
         ("first.weight_quant", "weight", 4, True, "QuantLinear", (8, 72)),

@@ -14,7 +14,7 @@ from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips, WordFaults
 
 from .networks import NETWORKS, batch, build
-from .oracle import Seen, same_bits
+from .oracle import Seen, name_of_parameter, same_bits
 
 FLIPS = [BitFlips(probability=0.05)]
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
@@ -30,7 +30,9 @@ class Replaced:
         self.after = {name: iter(seen.of(name)) for name in {call.name for call in seen}}
         self.straight_through, self.runs = straight_through, Counter()
         self.handles = [
-            proxy.register_forward_hook(lambda _m, _a, out, name=name: self._replace(name, out))
+            proxy.register_forward_hook(
+                lambda m, args, out, name=name: self._replace(name_of_parameter(model, m, args[0]) or name, out)
+            )
             for name, proxy in quantizers(model)
         ]
 
