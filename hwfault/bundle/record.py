@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import ModelProto
 from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.batch_axes import check_axis_0
 from hwfault.graph.export import Arithmetic, export
 from hwfault.graph.insert import insert_faults
+from hwfault.graph.qonnxgraph import DOMAIN, metadata
 from hwfault.graph.watched import predictions
 from hwfault.inject import sites
 from hwfault.inject.attach import inject_at
@@ -86,8 +88,9 @@ def write_bundle(
     files |= dict(profiles.values())
     if plan is not None:
         files[PLAN] = plan.to_json().encode()
+    said = any(map(_needs_stream, graphs.values()))
     manifest = Manifest(
-        spec=spec_of(needs_stream(entry.site for entry in recorder.sites)),
+        spec=spec_of("1.1" if said else needs_stream(entry.site for entry in recorder.sites)),
         versions={"hwfault": __version__, **{name: version(name) for name in ("torch", "brevitas", "onnx")}},
         samples=len(inputs),
         batch_size=size,
@@ -99,6 +102,11 @@ def write_bundle(
     )
     write(path, manifest, files)
     return manifest
+
+
+def _needs_stream(graph: ModelProto) -> bool:
+    """Whether a graph says that it needs version 1.1, as those do whose plan strikes fractional zero points."""
+    return metadata(graph).get(f"{DOMAIN}.spec") == spec_of("1.1")
 
 
 def _numbers(inputs: Tensor, labels: Tensor | None) -> Tensors:

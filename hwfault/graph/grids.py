@@ -46,6 +46,11 @@ class Grid(NamedTuple):
         """Whether all zero points are integers, and so what layers add up."""
         return bool((self.zero_point == np.rint(self.zero_point)).all())
 
+    @property
+    def needs_stream(self) -> bool:
+        """Whether codes are those of version 1.1 of the fault stream: of fractional zero points, and of wide words."""
+        return not self.whole or not self.comes_back()
+
     def comes_back(self) -> bool:
         """Whether every code, as a float32 value, is read as itself again: what steps one behind the other need."""
         highest = (1 << (self.bit_width - int(self.signed))) + float(np.abs(self.zero_point).max(initial=0))

@@ -57,7 +57,8 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     found = graph_sites(out)
     _name_runs(found)
     sums = planned_sums(found, plan)
-    _splice(out, _planned(out, found, plan, sums), plan)
+    places = _planned(out, found, plan, sums)
+    _splice(out, places, plan)
     rewrite_layers(out, sums, plan)
     read = {name for node in out.graph.node if node.domain == DOMAIN for name in node.input}
     if _KEPT in read:
@@ -68,7 +69,7 @@ def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
     if all(opset.domain != DOMAIN for opset in out.opset_import):  # graphs of integer arithmetic have ops of it
         out.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     out.ir_version = max(out.ir_version, 10)  # the first with metadata on nodes
-    set_metadata(out, _plan_metadata(plan))
+    set_metadata(out, _plan_metadata(plan, places))
     set_metadata(out, {UNDO: how_to_undo(model, out)})
     return out
 
@@ -252,8 +253,10 @@ def _describe_before(model: ModelProto, known: ValueInfoProto | None, name: str)
         info.name = name
 
 
-def _plan_metadata(plan: FaultPlan) -> dict[str, str]:
-    own = {"version": __version__, "spec": spec_of(plan.stream)}
+def _plan_metadata(plan: FaultPlan, places: Sequence[Place]) -> dict[str, str]:
+    # a plan does not know the zero points of its sites, nor the type that holds them, but a graph does
+    stream = "1.1" if any(place.grid.needs_stream for place in places) else plan.stream
+    own = {"version": __version__, "spec": spec_of(stream)}
     return {
         PLAN: plan.to_json(),
         PLAN_SHA256: plan.digest,

@@ -315,3 +315,17 @@ def test_graphs_and_bundles_say_which_version_they_need(times, spec, tmp_path):
         less.pop("spec")  # as manifests of version 1 do that say nothing
         with pytest.raises(ModelError, match=r"its sites need fault-stream v1\.1"):
             Manifest.parse(less, "it")
+
+
+@pytest.mark.parametrize(
+    ("zero", "bits", "scale", "spec"),
+    [(0, 4, 0.5, "v1"), (3, 4, 0.5, "v1"), (0.5, 4, 0.5, "v1.1"), (0, 32, 0.5, "v1.1"), (0, 22, 0.3, "v1.1")],
+)
+def test_graphs_of_fractional_zero_points_and_wide_words_need_version_1_1(zero, bits, scale, spec):
+    made = graph(["batch", 6])
+    for name, value in {"zeropt": zero, "bits": bits, "scale": scale}.items():
+        held = next(tensor for tensor in made.graph.initializer if tensor.name == name)
+        held.CopyFrom(numpy_helper.from_array(np.array(value, np.float32), name))
+    plan = resolve(graph_sites(made), FLIPS)
+    assert metadata(insert_faults(made, plan))["hwfault.spec"] == f"fault-stream {spec}"
+    assert plan.stream is None  # which knows neither, so that plans of version 1 stay what they were
