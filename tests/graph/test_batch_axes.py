@@ -25,7 +25,6 @@ from hwfault.profiles.models import BitFlips
 from .ops import QONNX
 
 FLIPS = [BitFlips(probability=0.05)]
-SPEC = "hwfault.spec"
 
 
 def node(op, inputs=(), **attributes):
