@@ -132,7 +132,7 @@ class _Seen(NamedTuple):
 
 def whole(zero_point: Tensor) -> bool:
     """Whether zero points are integers, and so what layers add up (it waits for the device)."""
-    return bool((zero_point == zero_point.round()).all())
+    return torch.equal(zero_point, zero_point.round())
 
 
 def _seen_site(

@@ -67,7 +67,7 @@ def built(name, quantizer):
         model, x = nn.Sequential(before, qnn.QuantLinear(8, 2000, bias=True, bias_quant=quantizer)), (4, 8)
         site = "1.bias_quant"
     else:
-        range_ = {"min_val": -3.0, "max_val": 3.0} if "MaxInit" in name else {}
+        range_ = {"min_val": -3.0, "max_val": 3.0} if "MaxInit" in name else {"group_dim": 1} if "MX" in name else {}
         model = nn.Sequential(qnn.QuantIdentity(act_quant=quantizer, return_quant_tensor=True, **range_))
         x = (4, 8, 8, 8) if name.endswith("2d") else (4, 8, 64)
         site = "0.act_quant"
@@ -116,6 +116,8 @@ def test_the_walk_finds_them():
     assert all("float" in name or "mx" in name or name == "experimental" for name in others), "integers elsewhere"
 
 
+# what Brevitas says of integers with zero points that a layer adds up
+@pytest.mark.filterwarnings("ignore:Computing zero point of output accumulator not supported yet")
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_flip_of_one_plane_changes_that_bit_alone(name):
     site, model, value = built(name, SHIPPED[name])
