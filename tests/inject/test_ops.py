@@ -70,7 +70,7 @@ def test_opcheck_of_odd_shapes():
 
 
 def expected(x, samples, seed, program, scale, zero_point, bits, signed):
-    """The values by the reference, in the arithmetic of `x`'s type, one rounding at the end."""
+    """The values by the reference, in the arithmetic of `x`'s type, one rounding at the end; no numbers stay."""
     fmt = CodeFormat(bits, signed)
     wide = np.float64 if x.dtype == torch.float64 else np.float32
     values, *grid = (t.detach().to(torch.float64).numpy().astype(wide) for t in (x, scale, zero_point))
@@ -83,7 +83,7 @@ def expected(x, samples, seed, program, scale, zero_point, bits, signed):
         ]
     ).reshape(codes.shape)
     faulty = torch.from_numpy(decode(struck, *grid, fmt, wide)).to(x.dtype)
-    return torch.where(torch.from_numpy(struck == codes), x, faulty)
+    return torch.where(torch.from_numpy(struck == codes) | ~x.isfinite(), x, faulty)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -160,7 +160,7 @@ def test_the_input_is_not_written_and_the_output_is_another():
     assert out.data_ptr() != x.data_ptr()
 
 
-def test_values_that_are_no_numbers_stay_where_no_fault_falls():
+def test_values_that_are_no_numbers_stay():
     x = on_grid((2, 600))
     x[:, ::7], x[:, 1::7], x[:, 2::7], x[:, 3::7] = float("nan"), float("inf"), -0.0, 0.3
     args = arguments("bits", x=x)

@@ -1,5 +1,7 @@
 """Every integer quantizer that Brevitas offers, in a layer of its own, against the reference."""
 
+import functools
+
 import brevitas.nn as qnn
 import brevitas.quant as bq
 import pytest
@@ -93,16 +95,23 @@ def test_values(make, name):
     assert any((call.before != call.after).any() for call in seen)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 5, 7, 8, 12, 16, 24, 31, 32])
-def test_widths_of_activations(bits):
-    def layer(**quantizer):
-        return nn.Sequential(
-            qnn.QuantIdentity(bit_width=bits + (bits == 1), **quantizer),
-            qnn.QuantReLU(bit_width=bits),
-        ), data(4, 8, 3, 3)
+def layers_of_width(bits, **quantizer):
+    return nn.Sequential(
+        qnn.QuantIdentity(bit_width=bits + (bits == 1), **quantizer),
+        qnn.QuantReLU(bit_width=bits),
+    ), data(4, 8, 3, 3)
 
-    _, plan = check(*trained(layer))
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 5, 7, 8, 12, 16, 20])
+def test_widths_of_activations(bits):
+    _, plan = check(*trained(functools.partial(layers_of_width, bits)))
     assert plan.at("1.act_quant").site.bit_width == bits
+
+
+@pytest.mark.parametrize("bits", [24, 31, 32])
+def test_widths_whose_integers_float32_does_not_tell_apart(bits):
+    with pytest.raises(PlanError, match=rf"several of the integers that are stored in its {bits} bit words"):
+        check(*trained(functools.partial(layers_of_width, bits)))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 6, 8, 16])

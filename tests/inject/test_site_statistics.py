@@ -137,7 +137,7 @@ def test_values_of_every_type_that_are_not_finite_count_as_zero(dtype):
 @pytest.mark.parametrize("faults", ["bits", "asymmetric", "random"])
 def test_counts_in_networks_are_those_of_what_observers_see(name, faults):
     model, seen = build(name), Seen()
-    plan = resolve(sites(model), FAULTS[faults])
+    plan = resolve(sites(model, batch()), FAULTS[faults])
     statistics = Statistics(plan)
 
     def both(*call):
