@@ -225,7 +225,7 @@ def test_values_under_autocast():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_networks_of_other_types(dtype):
     model, seen = build("power_of_two").to(dtype), Seen()
-    plan = planned(model, [BitFlips(p01=0.05, p10=0.02)])
+    plan = resolve(sites(model, batch().to(dtype)), [BitFlips(p01=0.05, p10=0.02)])
     with inject(model, plan, seed=3, observe=seen), torch.no_grad():
         assert model(batch().to(dtype)).dtype == dtype
     for call in seen:
