@@ -52,7 +52,7 @@ def _check(params: Iterable[click.Parameter], values: dict[str, Any]) -> None:
             outputs += [value / name for name in param.type.names]
         elif isinstance(param.type, OutputFile | OutputFolder):
             outputs.append(value)
-            whole += [value] if isinstance(param.type, OutputFolder) and value.is_dir() else []
+            whole += [value] if isinstance(param.type, OutputFolder) and os.path.isdir(value) else []
         else:
             inputs += _texts(value)
     if values.get("resume"):  # which goes on in the folder that it reads
@@ -118,10 +118,10 @@ def _paths(text: str) -> Iterator[Path]:
 
 def _belonging(path: Path, out: Path) -> Iterator[Path]:
     """The files that an input consists of beside itself, as far as `out` may be one of them."""
-    if path.is_dir():
+    if os.path.isdir(path):
         yield from (path / name for name in (*RUN, *_listed(path / "manifest.json")))
         yield from path.glob("epoch-*.safetensors")
-    elif path.suffix == ".onnx" and out.is_file():
+    elif path.suffix == ".onnx" and os.path.isfile(out):
         from hwfault.graph.external import files_of
 
         try:
@@ -133,7 +133,7 @@ def _belonging(path: Path, out: Path) -> Iterator[Path]:
 def _listed(manifest: Path) -> Iterator[str]:
     """The files that a bundle's manifest lists, and itself."""
     try:
-        if not manifest.is_file() or manifest.stat().st_size > _LARGEST_MANIFEST:
+        if not os.path.isfile(manifest) or manifest.stat().st_size > _LARGEST_MANIFEST:
             return
         files = json.loads(manifest.read_bytes())["files"]
         yield manifest.name
