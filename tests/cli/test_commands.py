@@ -189,7 +189,7 @@ def test_evaluate_a_sweep_as_table_files_and_json(run, tmp_path):
     arguments = ["evaluate", run, "--rates", "0,0.01,0.05", "--seeds", "0-4"]
     done = good(*arguments, "--out", tmp_path / "out")
     lines = done.stdout.splitlines()
-    assert lines[0].split()[:6] == ["BER", "accuracy", "std", "95", "%", "from"]
+    assert lines[0].split()[:7] == ["BER", "accuracy", "std", "pp", "95", "%", "from"]
     assert [line.split()[0] for line in lines[1:4]] == ["0", "0.01", "0.05"]
     assert [line.split()[-2:] for line in lines[1:4]] == [["5", "360"]] * 3
     assert lines[4].startswith("golden run (no faults): ")
