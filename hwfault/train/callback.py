@@ -160,9 +160,9 @@ class FaultInjection(Callback):
 
             self.statistics = Statistics(self.driver.plan)
 
-    def _observe(self, *seen: Any) -> None:
+    def _observe(self, *seen: Any, codes_before: Tensor, codes_after: Tensor) -> None:
         if self.statistics is not None:
-            self.statistics(*seen)
+            self.statistics(*seen, codes_before, codes_after)
 
     def _detach(self) -> None:
         if self.driver is not None:

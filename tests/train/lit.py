@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from hwfault.inject.observer import Watcher
 from tests.inject.networks import batch, build
 from tests.inject.oracle import Seen
 
@@ -138,7 +139,7 @@ class Watch(Callback):
         self.seen = self.calls.setdefault(phase, Seen())
         self.plan = self.faults.driver.plan
         for injection in self.faults.driver.injections:
-            injection._observe = self.seen
+            injection._watcher = Watcher(self.seen)
 
     def on_train_batch_start(self, trainer, *_):
         self._begin("train")
