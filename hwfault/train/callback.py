@@ -160,9 +160,18 @@ class FaultInjection(Callback):
 
             self.statistics = Statistics(self.driver.plan)
 
-    def _observe(self, *seen: Any, codes_before: Tensor, codes_after: Tensor) -> None:
+    def _observe(
+        self,
+        name: str,
+        before: Tensor,
+        after: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        codes_before: Tensor,
+        codes_after: Tensor,
+    ) -> None:
         if self.statistics is not None:
-            self.statistics(*seen, codes_before, codes_after)
+            self.statistics(name, before, after, scale, zero_point, codes_before, codes_after)
 
     def _detach(self) -> None:
         if self.driver is not None:

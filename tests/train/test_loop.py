@@ -11,7 +11,8 @@ from torch import nn
 
 from hwfault.campaign import evaluate
 from hwfault.errors import HwfaultError, ModelError
-from hwfault.inject import attached, inject
+from hwfault.inject import attached
+from hwfault.inject.attach import inject_at
 from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.models import BitFlips, MapFaults, bit_errors
 from hwfault.train import TrainConfig, build, train
@@ -167,10 +168,10 @@ def masks(monkeypatch, **changes):
             if name == "0.weight_quant" and made._model.training:
                 seen.append((made.clock.epoch, (before != after).numpy().tobytes()))
 
-        made = inject(*arguments, **options | {"observe": note})
+        made = inject_at(*arguments, **options | {"observe": note})
         return made
 
-    monkeypatch.setattr("hwfault.train.driver.inject", watched)
+    monkeypatch.setattr("hwfault.train.driver.inject_at", watched)
     trained(faults=[{"model": "bit_flips", "probability": 0.2, "sites": "0.weight_quant"}], **changes)
     return seen
 
@@ -349,10 +350,10 @@ def test_intermittent_faults_come_and_go_with_the_epochs(tmp_path, monkeypatch):
         def note(_name, before, after, *_rest):
             seen.append((made.clock.epoch, (before != after).numpy().tobytes()))
 
-        made = inject(*arguments, **options | {"observe": note})
+        made = inject_at(*arguments, **options | {"observe": note})
         return made
 
-    monkeypatch.setattr("hwfault.train.driver.inject", watched)
+    monkeypatch.setattr("hwfault.train.driver.inject_at", watched)
     trained(epochs=3, faults=[fault])
     found = {epoch: {mask for at, mask in seen if at == epoch} for epoch in (1, 2, 3)}
     assert [len(found[epoch]) for epoch in (1, 2, 3)] == [1, 1, 1]
