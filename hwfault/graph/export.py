@@ -136,7 +136,8 @@ def _parameter_values(network: nn.Module, example: Tensor, first: Mapping[str, s
         for handle in handles:
             handle.remove()
     if not values:
-        raise GraphError("no quantizer of the network runs, so there is nothing to strike; expected a Brevitas network")
+        why = next(iter(sites(network).obstacles.values()), "expected a Brevitas network whose quantizers run")
+        raise GraphError(f"no quantizer of the network is a site, so there is nothing to strike: {why}")
     if not isinstance(getattr(output, "value", output), Tensor):
         raise GraphError(
             f"the network returns {type(output).__name__}, expected one tensor; wrap it in a module that picks one"

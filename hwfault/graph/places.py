@@ -140,7 +140,8 @@ class Places:
 
     def _offset(self, node: NodeProto | None) -> str:
         """Where the offset of signed thresholds stands, if it is not with them."""
-        readers = [] if node is None or node.op_type != "MultiThreshold" else self.tensors.readers[node.output[0]]
+        named = node is not None and node.op_type == "MultiThreshold" and bool(node.output)
+        readers = self.tensors.readers[node.output[0]] if node is not None and named else []
         if len(readers) != 1 or readers[0].op_type not in ("Add", "Sub"):
             return ""
         others = [name for name in readers[0].input if name in self.tensors.constants]

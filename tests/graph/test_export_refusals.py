@@ -230,7 +230,7 @@ def test_unsigned_codes_of_one_bit():
 def test_signed_codes_of_one_bit_that_are_not_bipolar():
     """Brevitas' integers of one signed bit are -1 and 0; it writes them as -1 and +1."""
     model = Chain(qnn.QuantIdentity(act_quant=SignedActivation, bit_width=1, min_val=-1.0, max_val=1.0), nn.Flatten())
-    with pytest.raises(PlanError, match=r"'0.act_quant' yields signed integers of one bit, -1 and 0"):
+    with pytest.raises(GraphError, match=r"'0.act_quant' yields signed integers of one bit, -1 and 0"):
         export(model.eval(), X)
 
 

@@ -165,7 +165,7 @@ def moved_behind_a_multiplication(graph):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (duplicated, "'2.act_quant' has fault nodes at 2 of 1 places"),
+        (duplicated, "the same faults at 2 runs of the site '2.act_quant'"),
         (moved_behind_a_multiplication, r"'2\.act_quant\.faults' is wired otherwise"),
     ],
 )

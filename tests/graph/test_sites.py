@@ -11,7 +11,7 @@ from hwfault.graph.qonnxgraph import metadata, set_metadata
 from hwfault.graph.sites import sites as sites_of_graph
 from hwfault.inject import sites
 from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
+from hwfault.profiles.datapath import AccumulatorFormat, StuckElement
 from hwfault.profiles.mapping import WeightStationary
 from hwfault.profiles.models import BitFlips, ProfileFaults
 from tests.train.zoo import batch as zoo_batch
@@ -25,7 +25,6 @@ FAULTS = [
     BitFlips(probability=0.01),
     BitFlips(probability=0.02, sites={"kind": "weight", "index": [0, 2]}),
     ProfileFaults(profile="bram28-kintex7-kc705b-undervolt", at={"voltage_v": 0.54}),
-    LateBits(probability=0.1, bits=2, mapping=ARRAY, sites={"kind": "accumulator"}),
     AccumulatorFormat(width=16, mapping=ARRAY),
     StuckElement(mapping=ARRAY, element=(3, 2), bit=4, value=1),
 ]
