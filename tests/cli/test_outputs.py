@@ -73,7 +73,7 @@ def test_profiles_and_dumps(tmp_path):
     refused(*fit, "-o", dump, words=INPUT)
     refused(*fit, "-o", profile, "--save-map", dump, words=INPUT)
     refused(*fit, "-o", profile, "--plot", dump, words="the picture cannot be written as .csv")
-    refused(*fit, "-o", profile, "--plot", tmp_path / "x" / ".." / "p.yaml", words="was given for two outputs")
+    refused(*fit, "-o", profile, "--save-map", tmp_path / "x" / ".." / "p.yaml", words="was given for two outputs")
     assert not profile.exists()
     good(*fit, "-o", profile)
     before = profile.read_bytes()
