@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 
@@ -15,17 +16,17 @@ HOLDS = """
 import os, sys, time
 from hwfault.locks import locked_folder
 with locked_folder(sys.argv[1]):
-    if len(sys.argv) > 2 and not os.fork():
-        time.sleep(60)  # a worker, which outlives its parent
-    print(os.getpid(), flush=True)
+    alone = len(sys.argv) == 2
+    if alone or not os.fork():  # a worker, which outlives its parent, says that both are up: it has let go by then
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 
 
 def holder(folder, *more):
+    """The process that holds the folder, and the number of the last one that it started, or its own."""
     process = subprocess.Popen([sys.executable, "-c", HOLDS, folder, *more], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline()
-    return process
+    return process, int(process.stdout.readline())
 
 
 def test_the_second_is_refused_until_the_first_ends(tmp_path):
@@ -41,7 +42,7 @@ def test_the_second_is_refused_until_the_first_ends(tmp_path):
 
 @pytest.mark.parametrize("more", [(), ("worker",)])
 def test_a_killed_process_holds_nothing(tmp_path, more):
-    process = holder(tmp_path, *more)
+    process, last = holder(tmp_path, *more)
     try:
         with pytest.raises(FileError, match="another process"), locked_folder(tmp_path):
             raise AssertionError
@@ -49,8 +50,12 @@ def test_a_killed_process_holds_nothing(tmp_path, more):
         process.kill()
         process.wait()
         process.stdout.close()
-    with locked_folder(tmp_path):
-        pass
+    try:
+        with locked_folder(tmp_path):
+            pass
+    finally:
+        if more:
+            os.kill(last, signal.SIGKILL)  # it lived until here: else there is no such process
 
 
 def test_where_folders_cannot_be_locked_a_file_is(tmp_path, monkeypatch, caplog):
