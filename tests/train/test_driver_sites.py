@@ -10,7 +10,8 @@ from hwfault.train.driver import FaultDriver
 from tests.inject.networks import batch, build
 from tests.inject.oracle import same_bits
 from tests.inject.snapshot import snapshot
-from tests.train.test_driver import ACTS, WEIGHTS, Loop, at, masks
+
+from .driven import ACTS, WEIGHTS, Loop, at, masks
 
 ADDED = {"kind": "accumulator"}
 
