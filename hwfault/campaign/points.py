@@ -10,6 +10,7 @@ from pydantic import Field
 from hwfault.campaign.trials import Label
 from hwfault.errors import HwfaultError, ModelError, PlanError, nearest
 from hwfault.plan import FaultPlan
+from hwfault.plan.fault_plan import needs_stream
 from hwfault.plan.processes import AnyProcess, MapProcess, Process, SitePlan
 from hwfault.profiles.faultmap import ALL_ONES, FaultMap
 from hwfault.profiles.models import FaultModel, ProfileFaults, bit_errors
@@ -117,8 +118,7 @@ def each_bit_of_each_site(faults: Faults, plan: FaultPlan, name: str = "*") -> l
 
 def only_site(plan: FaultPlan, name: str) -> FaultPlan:
     """The plan at one of its sites, where the faults are the very same; raises PlanError if it has no such site."""
-    sites = (plan.at(name),)
-    return FaultPlan(faults=plan.faults, device=plan.device, sites=sites, tables=plan.tables, notes=plan.notes)
+    return _with_sites(plan, (plan.at(name),), plan.tables)
 
 
 def only_bit(plan: FaultPlan, bit: int) -> FaultPlan:
@@ -134,7 +134,14 @@ def only_bit(plan: FaultPlan, bit: int) -> FaultPlan:
         )
         for entry in plan.sites
     ]
-    return FaultPlan(faults=plan.faults, device=plan.device, sites=tuple(sites), tables=tables, notes=plan.notes)
+    return _with_sites(plan, tuple(sites), tables)
+
+
+def _with_sites(plan: FaultPlan, sites: tuple[SitePlan, ...], tables: tuple[Any, ...]) -> FaultPlan:
+    """The plan with some of its sites, or parts of them, in place of all."""
+    stream = needs_stream(entry.site for entry in sites)
+    rest = {"device": plan.device, "factors": plan.factors, "notes": plan.notes, "stream": stream}
+    return FaultPlan(faults=plan.faults, sites=sites, tables=tables, **rest)
 
 
 def _only_bit(entry: SitePlan, process: AnyProcess, bit: int, tables: Sequence[Any]) -> AnyProcess | None:

@@ -20,7 +20,10 @@ from hwfault.errors import FileError, ModelError
 from hwfault.inject import ProtectionCounts
 from hwfault.inject.statistics import SiteStatistics
 from hwfault.inputs import check_regular
+from hwfault.plan import Site
+from hwfault.plan.processes import AnyProcess, Process
 from hwfault.profiles.models import FaultModel
+from hwfault.stream.tables import ALWAYS
 
 _FORMAT = "hwfault-trials/1"
 _LARGEST = 1 << 32
@@ -189,7 +192,7 @@ def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[s
     """What the trials of a campaign's points depend on: `told` (names for people), network, samples, and faults."""
     plans = [campaign.whole_plan(point) for point in points]
     notes = list(dict.fromkeys(note for plan in plans for note in plan.notes or ()))
-    numbered = any(getattr(p, "refresh", "") == "batch" for plan in plans for e in plan.sites for p in e.processes)
+    numbered = any(_counts_batches(p, e.site) for plan in plans for e in plan.sites for p in e.processes)
     return {
         **told,
         "network digest": network_digest(campaign.model),
@@ -203,6 +206,18 @@ def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[s
         "faults": [[_fault(fault) for fault in plan.faults] for plan in {plan.digest: plan for plan in plans}.values()],
         "plans digest": sha256("".join(plan.digest for plan in plans).encode()).hexdigest()[:16],
     }
+
+
+def _counts_batches(process: AnyProcess, site: Site) -> bool:
+    """Whether a process has other faults in each batch, so that they depend on where batches begin.
+
+    A parameter's cells that come and go with inferences do so too: all samples of a batch share it.
+    """
+    if isinstance(process, Process):
+        return False
+    return process.refresh == "batch" or (
+        process.refresh == "inference" and process.threshold < ALWAYS and not site.batched
+    )
 
 
 def _fault(fault: FaultModel) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from hwfault.campaign.points import at_operating_points, at_rates, each_bit, eac
 from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.inject import inject, sites
 from hwfault.inject.statistics import Statistics, merged
-from hwfault.plan import resolve
+from hwfault.plan import Site, resolve
+from hwfault.plan.batch_axes import BatchAxis
 from hwfault.profiles.models import BitFlips, Clusters, ProfileFaults, WordFaults, bit_errors
 from hwfault.train import build
 from hwfault.train.data import MemorySplit, digits, image_folder
@@ -199,6 +200,20 @@ def test_faults_that_have_no_bit_planes(network, fault):
 def test_one_site_of_a_plan_that_it_does_not_have(network):
     with pytest.raises(PlanError, match=r"did you mean 'input\.act_quant'"):
         only_site(resolve(sites(network), FAULTS), "input.act_qant")
+
+
+def test_parts_of_plans_that_need_more_of_the_stream():
+    """Samples along another axis, further runs and shared parameters stay what they are in a part of the plan."""
+    moved = {"kind": "activation", "shape": (5, 3), "batch": BatchAxis(axis=1)}
+    listed = [
+        Site(name="moved", bit_width=4, signed=True, **moved),
+        Site(name="w", kind="weight", bit_width=4, signed=True),
+    ]
+    whole = resolve(listed, bit_errors(0.1), factors=[0.5])
+    assert only_site(whole, "moved").at("moved") == whole.at("moved")
+    assert only_bit(whole, 1).at("moved").site == whole.at("moved").site
+    assert [only_site(whole, name).stream for name in ("moved", "w")] == ["1.1", None]
+    assert only_site(whole, "w").factors == only_bit(whole, 1).factors == (0.5,)
 
 
 def test_statistics_of_trials_are_those_of_each_seed(network):

@@ -205,6 +205,15 @@ def test_where_numbers_depend_on_batches_their_size_is_part_of_the_question(tmp_
     plain = question(Campaign(network, small.data().test), [Point.of([fault])])
     assert "batch size" not in plain
     FaultMap.from_cells(40, 32, [1], [2], [0]).save(tmp_path / "m.safetensors")
-    mapped = MapFaults(file=str(tmp_path / "m.safetensors"), p_active=0.5, refresh="batch")
-    asked = question(Campaign(network, small.data().test, batch_size=5), [Point.of([mapped])])
-    assert asked["batch size"] == 5
+
+    def asked(**rest):
+        mapped = MapFaults(file=str(tmp_path / "m.safetensors"), **rest)
+        return question(Campaign(network, small.data().test, batch_size=5), [Point.of([mapped])])
+
+    assert asked(p_active=0.5, refresh="batch")["batch size"] == 5
+    # all samples of a batch share a weight, so that its cells come and go with batches
+    assert asked(p_active=0.5, refresh="inference", sites="0.weight_quant")["batch size"] == 5
+    for rest in ({"p_active": 0.5, "refresh": "epoch"}, {}):
+        assert "batch size" not in asked(**rest), rest
+    # each sample has its own inputs
+    assert "batch size" not in asked(p_active=0.5, sites="1.act_quant")
