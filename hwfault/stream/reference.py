@@ -25,6 +25,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+_AT_ONCE = 256  # blocks: the words of all their cells take 8 MiB
 
 
 def philox(counter: NDArray[np.uint32], key: int) -> NDArray[np.uint32]:
@@ -43,41 +44,57 @@ def philox(counter: NDArray[np.uint32], key: int) -> NDArray[np.uint32]:
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
-def stream_words(seed: int, site: int, sample: int, block: int, plane: int, n: int) -> NDArray[np.uint32]:
-    """The first n words r[0..n-1] of one (seed, site, sample, block, plane)."""
+def stream_words(
+    seed: int, site: int, sample: int, block: int | NDArray[np.int64], plane: int, n: int
+) -> NDArray[np.uint32]:
+    """The first n words r[0..n-1] of one (seed, site, sample, block, plane); of blocks (b,): (b, n) words."""
     quads = -(-n // 4)
-    return philox(_counters(quads, block, plane, sample, site), seed).reshape(-1)[:n]
+    counter = _counters(np.arange(quads), np.asarray(block)[..., np.newaxis], plane, sample, site)
+    words = philox(counter, seed)
+    return words.reshape(*words.shape[:-2], 4 * quads)[..., :n]
 
 
-def count_word(seed: int, site: int, sample: int, block: int, plane: int) -> int:
-    """The word that decides how many cells of a plane of a block are hit."""
-    call = _counters(1, block, 32 + (plane >> 2), sample, site)
-    return int(philox(call, seed)[0, plane % 4])
+def count_word(seed: int, site: int, sample: int, block: int | NDArray[np.int64], plane: int) -> NDArray[np.uint32]:
+    """The word that decides how many cells of a plane of a block are hit; of blocks (b,): (b,) words."""
+    call = _counters(np.int64(0), np.asarray(block), 32 + (plane >> 2), sample, site)
+    return philox(call, seed)[..., plane % 4]
 
 
-def _counters(quads: int, block: int, plane: int, sample: int, site: int) -> NDArray[np.uint32]:
-    counter = np.empty((quads, 4), dtype=np.uint32)
-    counter[:, 0] = np.arange(quads)
-    counter[:, 1:] = ((block << 6) | plane) & 0xFFFFFFFF, sample & 0xFFFFFFFF, site
+def _counters(
+    index: NDArray[np.int64] | np.int64, block: NDArray[np.int64], plane: int, sample: int, site: int
+) -> NDArray[np.uint32]:
+    counter = np.empty((*np.broadcast_shapes(np.shape(index), block.shape), 4), dtype=np.uint32)
+    counter[..., 0] = index
+    counter[..., 1] = ((block << 6) | plane) & 0xFFFFFFFF
+    counter[..., 2] = sample & 0xFFFFFFFF
+    counter[..., 3] = site
     return counter
 
 
-def _block_hits(seed: int, site: int, sample: int, block: int, plane: int, table: Table) -> Hits:
-    """Positions in the block, and aux (22 bits; the word v on the word plane), of all hits in stream order."""
+def _hits_of_blocks(seed: int, site: int, sample: int, blocks: NDArray[np.int64], plane: int, table: Table) -> Hits:
+    """Word positions, and aux (22 bits; the word v on the word plane), of all hits of some blocks in stream order."""
     every, per_hit = table[0] < 0, 2 if plane == WORD_PLANE else 1
-    word = count_word(seed, site, sample, block, plane)
-    n = BLOCK if every else int(np.searchsorted(table[1:], word, side="right"))
-    r = stream_words(seed, site, sample, block, plane, n * per_hit)
-    position = np.arange(n) if every else (r[::per_hit] & 1023).astype(np.int64)
-    return position.astype(np.int64), r[1::2] if plane == WORD_PLANE else r >> np.uint32(10)
+    if every:
+        count = np.full(blocks.size, BLOCK)
+    else:
+        count = np.searchsorted(table[1:], count_word(seed, site, sample, blocks, plane), side="right")
+    blocks, count = blocks[count > 0], count[count > 0]
+    most = int(count.max(initial=0))
+    r = stream_words(seed, site, sample, blocks, plane, most * per_hit)
+    first = r[:, ::per_hit]
+    at = np.broadcast_to(np.arange(most), first.shape) if every else first & np.uint32(BLOCK - 1)
+    aux = r[:, 1::2] if plane == WORD_PLANE else r >> np.uint32(10)
+    hit = np.arange(most) < count[:, np.newaxis]
+    return (blocks[:, np.newaxis] * BLOCK + at)[hit], aux[hit]
 
 
 def plane_hits(seed: int, site: int, sample: int, words: int, plane: int, table: Table) -> Hits:
     """Word positions and aux of the hits of one plane of a sample of `words` words, in stream order."""
     position, aux = [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
-    for block in range(-(-words // BLOCK) if table[0] else 0):
-        at, extra = _block_hits(seed, site, sample, block, plane, table)
-        at = at + BLOCK * block
+    blocks = -(-words // BLOCK) if table[0] else 0
+    for first in range(0, blocks, _AT_ONCE):
+        some = np.arange(first, min(first + _AT_ONCE, blocks))
+        at, extra = _hits_of_blocks(seed, site, sample, some, plane, table)
         position.append(at[at < words])
         aux.append(extra[at < words])
     return np.concatenate(position), np.concatenate(aux)

@@ -107,6 +107,7 @@ def test_parameters_are_one_sample_of_number_0(dtype, shape):
 @pytest.mark.parametrize("dtype", TYPES)
 def test_threads_do_not_matter(dtype):
     big = big_batch(dtype, rows=5, words=100 * 1024 + 13)
+    big = replace(big, samples=big.samples - 3)  # an op takes numbers below 2^32 only
     flat = Grid(big.grid.fmt, np.array([0.25]), 1, np.array([1.0]), 1)
     t = Tensor(replace(big, grid=flat), big.x.shape[1:], {"scale": flat.scale, "zero_point": flat.zero_point})
     expected = t.batch.injected()

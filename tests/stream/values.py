@@ -1,6 +1,7 @@
 """Faults on floats by the reference alone: encode, inject into codes, decode what changed, keep every other bit."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,10 @@ class Batch:
 
     def codes(self) -> tuple[Codes, Codes]:
         """The codes before and after."""
+        return self._codes
+
+    @cached_property
+    def _codes(self) -> tuple[Codes, Codes]:
         before = self.grid.encode(self.x, self.dtype)
         return before, self.struck(before)
 
