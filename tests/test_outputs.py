@@ -1,6 +1,7 @@
 """What outputs may replace: regular files, through links; devices and pipes stay what they are."""
 
 import os
+import select
 import socket
 import stat
 import subprocess
@@ -96,6 +97,7 @@ def test_pipes_are_written_into(tmp_path):
     found = []
 
     def read():
+        select.select([handle], [], [])  # before the writer is there, a read would find the end
         with open(handle, "rb") as file:
             found.append(file.read())
 

@@ -136,7 +136,9 @@ def test_sites_of_a_model_inside_wrappers():
     assert [s.name for s in sites(nn.ModuleDict({"inner": model}))] == [f"inner.{s.name}" for s in plain]
 
 
-def test_a_quantizer_used_by_two_layers_is_one_site():
+def test_a_quantizer_used_by_two_layers_makes_a_site_of_each_memory():
     one = qnn.QuantLinear(4, 4, bias=False, weight_quant=Int8WeightPerTensorFloat)
     other = qnn.QuantLinear(4, 4, bias=False, weight_quant=one.weight_quant)
+    assert [site.name for site in sites(nn.Sequential(one, other))] == ["0.weight_quant", "1.weight_quant"]
+    other.weight = one.weight
     assert [site.name for site in sites(nn.Sequential(one, other))] == ["0.weight_quant"]
