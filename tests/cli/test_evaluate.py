@@ -17,6 +17,7 @@ from hwfault.plan import resolve
 from hwfault.profiles.models import ProfileFaults, WordFaults, bit_errors
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
+from tests.slowly import slow
 
 from .conftest import files, good, hwfault, refused
 
@@ -274,7 +275,7 @@ def started(*arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [slow(signal.SIGKILL), signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_to_the_same_results(run, tmp_path, how):
     out = tmp_path / "out"
     arguments = ["evaluate", run, "--ber", 0.03, "--seeds", "0-3999", "--batch-size", 90, "--out", out]

@@ -1,5 +1,6 @@
 """Graphs in integer arithmetic: not an integer differs from PyTorch, in whatever onnxruntime makes of the graph."""
 
+import itertools
 import re
 
 import numpy as np
@@ -29,6 +30,7 @@ from hwfault.profiles.datapath import AccumulatorFormat
 from hwfault.profiles.models import BitFlips, bit_errors
 from hwfault.stream.native import onnxruntime_library
 from tests.inject import networks as float_networks
+from tests.slowly import slow, thinned
 from tests.train.zoo import batch, lived_in
 
 from .networks import ALL, Chain, network
@@ -39,7 +41,7 @@ from .ops import model as one_node
 from .running import by_qonnx, copied, tidied
 from .test_accumulators import FAULTS, planned
 from .test_replay_arithmetic import rounding_network
-from .test_zoo import every
+from .test_zoo import others
 
 SMALL = ("tiny_cnn", "mlp", "cnv", "resnet20")
 DEEP = (("resnet20", 8), ("mobilenet_v1_cifar", 4))
@@ -82,8 +84,10 @@ def check(model, x, faults, seeds=(1, 2**63 + 5)):
     return report
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", every(SMALL))
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [*thinned(itertools.product(SMALL, WAYS), 2), *(slow(name, way) for name in others(SMALL) for way in WAYS)],
+)
 def test_no_integer_differs(name, way):
     check(lived_in(name, **WAYS[way]), batch(name), bit_errors(1e-2))
 
@@ -231,7 +235,7 @@ def test_the_sites_are_those_of_the_network(name):
     assert found == names
 
 
-@pytest.mark.parametrize("name", ["cnv", "mlp", "resnet20"])
+@pytest.mark.parametrize("name", ["cnv", "mlp", slow("resnet20")])
 def test_faults_in_a_session_made_for_a_seed(name):
     """Layers that are added up in parts, or in float64, with faults of every kind, in sessions of every kind."""
     model, x = lived_in(name, weight_bits=8, act_bits=8), batch(name)

@@ -14,6 +14,7 @@ from hwfault.plan import resolve
 from hwfault.profiles.datapath import AccumulatorFormat, StuckElement
 from hwfault.profiles.mapping import WeightStationary
 from hwfault.profiles.models import BitFlips, ProfileFaults
+from tests.slowly import slow
 from tests.train.zoo import batch as zoo_batch
 from tests.train.zoo import lived_in
 
@@ -51,7 +52,7 @@ def as_op(site):
     return site.model_copy(update={"layer": ""})
 
 
-@pytest.mark.parametrize("name", [*ALL, *ZOO])
+@pytest.mark.parametrize("name", [*ALL, *ZOO[:3], *map(slow, ZOO[3:])])
 def test_a_graph_has_the_sites_of_its_network(name):
     ours, graph = exported(name)
     found = sites_of_graph(graph)
@@ -61,7 +62,7 @@ def test_a_graph_has_the_sites_of_its_network(name):
     assert sorted(map(str, map(as_op, by_itself))) == sorted(map(str, map(as_op, ours)))
 
 
-@pytest.mark.parametrize("name", ["digits_cnn", *ZOO[2:5]])
+@pytest.mark.parametrize("name", ["digits_cnn", ZOO[2], *map(slow, ZOO[3:5])])
 def test_plans_for_a_graph_and_its_network_are_the_same(name):
     ours, graph = exported(name)
     plan = resolve(ours, FAULTS)

@@ -1,5 +1,6 @@
 """Faults taken out of a graph again: the graph before, byte for byte, or an error."""
 
+import itertools
 import json
 
 import pytest
@@ -19,6 +20,7 @@ from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
 from hwfault.profiles.mapping import WeightStationary
 from hwfault.profiles.models import BitFlips, ProfileFaults, WordFaults
 from hwfault.profiles.protection import Protection
+from tests.slowly import thinned
 from tests.train.zoo import batch as zoo_batch
 from tests.train.zoo import lived_in
 
@@ -66,8 +68,7 @@ def test_the_graph_before_comes_back(name, faults):
     assert_comes_back(clean(name), planned(clean(name), faults))
 
 
-@pytest.mark.parametrize("faults", FAULTS)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("name", "faults"), thinned(itertools.product(ALL, FAULTS), 3))
 def test_a_graph_in_integer_arithmetic_comes_back(name, faults):
     graph = export(network(name), batch(name), arithmetic="integer")
     struck = insert_faults(graph, planned(graph, faults))

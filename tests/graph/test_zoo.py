@@ -10,16 +10,21 @@ from hwfault.inject import sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips, bit_errors
 from hwfault.train.networks import NETWORKS
+from tests.slowly import slow, thinned
 from tests.train.zoo import QUICK, batch, lived_in
 
 SEEDS = (1, 2**63 + 5)
-SMALL = [name for name in QUICK if name != "resnet50"]
+SOON = [name for name in QUICK if name not in ("resnet18", "resnet50", "mobilenet_v1")]
+
+
+def others(quick):
+    """The names of all other networks but digits_cnn, which the graph's own networks have."""
+    return sorted(NETWORKS.keys() - {*quick, "digits_cnn"})
 
 
 def every(quick):
-    """All networks but digits_cnn, those that are not quick in the slow set."""
-    slow = sorted(NETWORKS.keys() - {*quick, "digits_cnn"})
-    return [*quick, *(pytest.param(name, marks=pytest.mark.slow) for name in slow)]
+    """The names of all networks but digits_cnn, those that are not quick in the slow set."""
+    return [*quick, *(slow(name) for name in others(quick))]
 
 
 def replayed(name, faults=None, **options):
@@ -38,7 +43,7 @@ def check_faults(report, expected):
     assert sum(site.faults_seen for site in report.sites) > 50
 
 
-@pytest.mark.parametrize("name", every(SMALL))
+@pytest.mark.parametrize("name", every(SOON))
 def test_power_of_two_scales_replay_to_the_last_bit(name):
     report, expected = replayed(name, scale="power_of_two")
     check_faults(report, expected)
@@ -47,7 +52,7 @@ def test_power_of_two_scales_replay_to_the_last_bit(name):
     assert report.logits_differ == report.logits_changed_by_observation == 0
 
 
-@pytest.mark.parametrize("name", every(SMALL))
+@pytest.mark.parametrize("name", every(SOON))
 def test_float_scales_replay_with_the_same_faults(name):
     report, expected = replayed(name)
     check_faults(report, expected)
@@ -68,8 +73,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("scale", ["float", "power_of_two"])
-@pytest.mark.parametrize(("name", "options"), WAYS)
+@pytest.mark.parametrize(
+    ("name", "options", "scale"), thinned([(*way, scale) for way in WAYS for scale in ("float", "power_of_two")], 3)
+)
 def test_every_option_replays(name, options, scale):
     report, expected = replayed(name, scale=scale, **options)
     check_faults(report, expected)
@@ -77,14 +83,14 @@ def test_every_option_replays(name, options, scale):
 
 
 @pytest.mark.parametrize("kind", ["activation", "weight"])
-@pytest.mark.parametrize("name", ["cnv", "resnet20", "mobilenet_v1_cifar"])
+@pytest.mark.parametrize("name", ["cnv", "resnet20", slow("mobilenet_v1_cifar")])
 def test_onnxruntime_folds_nothing_into_the_clean_sites(name, kind):
     """Weights without faults are constants, into which normalisations could be fused."""
     faults = [BitFlips(probability=1e-2, sites={"kind": kind})]
     assert replayed(name, faults, scale="power_of_two")[0].verdict == "exact"
 
 
-@pytest.mark.parametrize("name", ["tiny_cnn", "cnv", "resnet20", "mobilenet_v1_cifar"])
+@pytest.mark.parametrize("name", ["tiny_cnn", "cnv", slow("resnet20"), "mobilenet_v1_cifar"])
 def test_every_layer_has_an_accumulator_that_replays(name):
     network, x = lived_in(name, scale="power_of_two"), batch(name)
     found = sites(network, x)
@@ -101,7 +107,7 @@ def operators(graph: ModelProto):
     return {node.op_type for node in graph.graph.node}
 
 
-@pytest.mark.parametrize("name", ["cnv", "resnet20", "mobilenet_v1_cifar"])
+@pytest.mark.parametrize("name", ["cnv", "resnet20", slow("mobilenet_v1_cifar")])
 def test_a_graph_has_one_multiplication_and_one_addition_for_each_normalisation(name):
     network = lived_in(name)
     norms = sum(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in network.modules())

@@ -74,6 +74,7 @@ def test_evaluation_equals_eager_and_is_one_graph(name):
     assert no_breaks()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_inductor_and_another_plan():
     model, x = build("power_of_two"), batch()

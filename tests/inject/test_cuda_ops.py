@@ -18,6 +18,7 @@ from hwfault.errors import PlanError
 from hwfault.inject import cuda_ops, inject, map_op, ops
 from hwfault.profiles.models import BitFlips, WordFaults
 from hwfault.stream.cuda import launch
+from tests.slowly import slow
 from tests.stream.triton_calls import INTERPRETED, fast_or
 
 from . import test_map_op
@@ -103,7 +104,7 @@ def trained(*, recomputed=False, autocast=False):
         return results(model, [step(model, i, run) for i in range(2)])
 
 
-@pytest.mark.parametrize(("recomputed", "autocast"), [(False, True), (True, False)], ids=["autocast", "recomputed"])
+@pytest.mark.parametrize(("recomputed", "autocast"), [slow(False, True), (True, False)], ids=["autocast", "recomputed"])
 def test_networks_train_the_same(recomputed, autocast):
     """Under autocast, and with all recomputed in the backward pass, which must see the same faults."""
     expected = trained(autocast=autocast)
@@ -152,6 +153,7 @@ def _rank(rank, place, results_of_ranks):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks(tmp_path):
     context = torch.multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()

@@ -1,5 +1,7 @@
 """The Triton kernel of transient faults: known answers, and equality with the reference and the native library."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from hwfault.stream import cuda, reference
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda import launch
 from hwfault.stream.cuda.draw import philox
+from tests.slowly import thinned
 
 from .cases import SEEDS, WORDS, Draw
 from .engines import by_native, by_reference
@@ -69,7 +72,7 @@ def test_philox_is_random123s(answer):
     assert out.tolist() == answer[6:]
 
 
-@pytest.mark.parametrize("index", range(len(VECTORS["cases"])))
+@pytest.mark.parametrize("index", thinned(range(len(VECTORS["cases"])), 3))
 def test_vectors(index):
     case = VECTORS["cases"][index]
     codes = np.array(case["codes"], np.uint32)
@@ -106,8 +109,7 @@ HIGH = {
 }
 
 
-@pytest.mark.parametrize("h", [0.1, 0.5, 1.0])
-@pytest.mark.parametrize("kind", HIGH)
+@pytest.mark.parametrize(("kind", "h"), thinned(itertools.product(HIGH, (0.1, 0.5, 1.0)), 4))
 def test_high_rates(kind, h):
     codes = Draw(3).codes(4, 1100 if h < 0.5 else 600)
     faults = program([HIGH[kind](h, 3), Mask(8, 0.01, 3), HIGH[kind](0.002, 3)])
@@ -175,8 +177,9 @@ def test_late_bits():
     assert changed > 3
 
 
-@pytest.mark.parametrize("representation", range(len(REPRESENTATIONS)), ids=REPRESENTATIONS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "representation"), thinned(itertools.product(DTYPES, range(len(REPRESENTATIONS))), 2), ids=str
+)
 def test_values_and_gradients(dtype, representation):
     draw, changed = Draw(representation * 10 + DTYPES.index(dtype)), 0
     for k in range(6):

@@ -13,6 +13,7 @@ pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are wr
 
 from hwfault.errors import PlanError
 from hwfault.stream import cuda
+from tests.slowly import thinned
 
 from .programs import symmetric
 from .triton_calls import on_device
@@ -70,6 +71,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from hwfault.stream.cuda import launch
+from tests.slowly import thinned
 
 DEVICE, FLOAT = "{device}", {{"fp32": tl.float32, "fp16": tl.float32, "i16": tl.float32, "fp64": tl.float64}}
 
@@ -104,7 +106,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("device", CASES)
+@pytest.mark.parametrize("device", thinned(CASES, 2))
 def test_the_kernels_compile(device):
     """Triton's compiler needs no GPU; it refuses much that its interpreter takes."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from hwfault.codes import CodeFormat, encode, faulty_values
 from hwfault.inject import codec, ops
+from tests.slowly import thinned
 
 from .engines import fault_node, session
 from .make_vectors_1_1 import cases
@@ -83,7 +84,7 @@ def test_the_native_library(index):
     assert torch.equal(gradient[0] == 0, case.x.isfinite())
 
 
-@pytest.mark.parametrize("index", NUMBERED)
+@pytest.mark.parametrize("index", thinned(NUMBERED, 3))
 def test_triton(index):
     pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
     from hwfault.stream import cuda

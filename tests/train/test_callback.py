@@ -23,6 +23,7 @@ from hwfault.train.schedule import Schedule, ScheduledFault
 from tests.inject.networks import batch, build
 from tests.inject.oracle import Call, Seen, faulty, same_bits
 from tests.inject.snapshot import snapshot
+from tests.slowly import slow
 
 from .lit import NAMES, Being, Float, Holding, Resumable, Settled, Two, Watch, loader, trainer
 
@@ -309,7 +310,7 @@ def test_strategies_that_split_the_network():
             FaultInjection(FAULTS).on_fit_start(run, Holding())
 
 
-@pytest.fixture(scope="module", params=["Holding", "Being"])
+@pytest.fixture(scope="module", params=["Holding", slow("Being")])
 def ranks(request, tmp_path_factory):
     """What both ranks of a run under torchrun saw."""
     out = tmp_path_factory.mktemp("ranks")

@@ -76,6 +76,7 @@ def test_ranks_share_the_validation_out(two):
     assert len({round(x, 6) for part in measured for x in part}) == 9
 
 
+@pytest.mark.slow
 def test_torchrun_comes_to_the_same(two, tmp_path):
     whole = kept(two[0] / "run")
     train(tmp_path / "a", launcher=[*TORCHRUN, "29517"], devices=2)
