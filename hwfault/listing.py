@@ -59,10 +59,11 @@ def _size(site: Site) -> int:
 def with_addresses(plan: FaultPlan, name: str, faults: Sequence[Fault]) -> list[Fault]:
     """The faults of a site, those that a map holds with the physical place of their cell."""
     places: dict[tuple[int, int, int], str] = {}
-    for process in plan.at(name).processes:
+    entry = plan.at(name)  # by an alias, too
+    for process in entry.processes:
         if isinstance(process, MapProcess):
             word, bit, _ = process.map.cells()
-            names = _addresses(plan, process.fault, name, word, bit)
+            names = _addresses(plan, process.fault, entry.site.name, word, bit)
             places |= {(process.fault, w, b): a for w, b, a in zip(word.tolist(), bit.tolist(), names, strict=True)}
     keys = ((f.process, f.word, -1 if f.bit is None else f.bit) for f in faults)
     return [f.model_copy(update={"address": places.get(key)}) for f, key in zip(faults, keys, strict=True)]

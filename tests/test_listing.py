@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.listing import faults_at
+from hwfault.listing import faults_at, with_addresses
 from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.profiles.faultmap import FaultMap
+from hwfault.profiles.models import BitFlips, Clusters, MapFaults, WordFaults
 from hwfault.stream import hits
 from hwfault.stream.reference import inject_codes
 from hwfault.stream.tables import site_number
@@ -128,3 +129,15 @@ def test_late_bits_and_bypassed_elements():
     assert {f.word for f in dropped} == {n * 8 + k for n in (1, 3) for k in (2, 6)}
     assert {f.effect for f in dropped} == {"stuck at 0"}
     assert {f.address for f in dropped} == {f"PE (2, 1), bit {bit}" for bit in range(4)}
+
+
+def test_a_site_is_listed_under_its_aliases_too(tmp_path):
+    word = np.array([1, 4], np.int64)
+    FaultMap.from_cells(6, 4, word, [0, 3], [0, 0]).save(tmp_path / "map.safetensors")
+    site = Site(name="a", kind="weight", bit_width=4, signed=True, shape=(6,), aliases=("b",))
+    plan = resolve(
+        [site], [MapFaults(file=str(tmp_path / "map.safetensors"), mapping={"kind": "linear", "row_bits": 4})]
+    )
+    found = {name: with_addresses(plan, name, faults_at(plan, name, seed=0, sample=0)) for name in "ab"}
+    assert found["a"] == found["b"]
+    assert all(fault.address for fault in found["b"])
