@@ -28,12 +28,15 @@ def decimals(values: Sequence[float], least: int = 2) -> int:
 
 
 def accuracy(mean: float, interval: Interval, least: int = 2) -> str:
-    """A mean with its interval in one cell: ± for Student's t, both ends for a bound, alone where nothing varies."""
+    """A mean with its interval in one cell: ± for Student's t, both ends for a bound, alone where nothing varies.
+
+    Both ends, too, for an interval that was cut to the range of accuracies, whose middle is not the mean.
+    """
     if interval.ends is None:
         return f"{mean:.{least}%}"
     low, high = interval.ends
     n = decimals((low, mean, high), least)
-    if interval.by == "t":
+    if interval.by == "t" and low > 0 and high < 1:
         half = (high - low) / 2
         n = max(n, next((d for d in range(least, _MOST_DECIMALS) if float(f"{100 * half:.{d}f}") > 0), least))
         return f"{mean:.{n}%} ±{100 * half:.{n}f}"

@@ -98,6 +98,9 @@ def test_words():
     assert accuracy(0.9, bound, 1) == "90.0% (80.0% to 95.0%)"
     assert accuracy(0.9, same, 1) == "90.0%"
     assert accuracy(0.9, Interval("t", (0.89999, 0.90001)), 1) == "90.000% ±0.001"
+    # cut to the range of accuracies, so that the mean is not its middle
+    assert accuracy(0.99, Interval("t", (0.97, 1.0)), 1) == "99.0% (97.0% to 100.0%)"
+    assert accuracy(0.01, Interval("t", (0.0, 0.03)), 1) == "1.0% (0.0% to 3.0%)"
     assert difference(0.0, same) == "+0.00"
     assert difference(-0.0, Interval("bound", (-0.2, 0.2))) == "+0.00 (bound -20.00 to +20.00)".replace(
         "+0.00", "-0.00"
