@@ -33,9 +33,12 @@ _MOVES = {
     *("broadcast_to", "repeat", "tile", "repeat_interleave", "roll", "flip", "fliplr", "flipud", "rot90"),
     *("narrow", "select", "chunk", "split", "tensor_split", "unbind", "index_select", "take_along_dim"),
     *("gather", "__getitem__", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "pixel_shuffle"),
-    *("pixel_unshuffle", "channel_shuffle", "contiguous", "clone", "detach"),
+    *("pixel_unshuffle", "channel_shuffle", "contiguous", "clone", "detach", "split_with_sizes"),
+    *("hsplit", "vsplit", "dsplit", "dstack", "column_stack", "row_stack", "take", "index"),
 }
-"""Functions that put elements elsewhere, or leave some out, whatever they hold."""
+"""Functions that put elements elsewhere, or leave some out, whatever they hold; those in place end in "_"."""
+_SORTS = {"sort": 1, "argsort": 1, "topk": 2, "msort": None}
+"""Functions that put elements elsewhere by what they hold; where the axis stands among their arguments (None: 0)."""
 _PROPERTIES = {getattr(Tensor, name).__get__ for name in ("T", "mT", "H", "mH")}
 _REDUCES = {
     *("mean", "sum", "amax", "amin", "max", "min", "std", "var", "prod", "norm", "logsumexp", "nanmean"),
@@ -175,8 +178,11 @@ class _Following(TorchFunctionMode):
         numbers = self._moved(func, args, kwargs)  # before the call, which may write to its inputs
         out = func(*args, **kwargs)
         values = [bare(t) for t in _values(out)]
+        said = self._said(func, args, kwargs)
         for i, value in enumerate(values):
-            if numbers is not None and i < len(numbers) and numbers[i].shape == value.shape:
+            if said is not None:
+                self.notes.note(value, said)
+            elif numbers is not None and i < len(numbers) and numbers[i].shape == value.shape:
                 self.notes.note(value, self._fitting(numbers[i]))
             else:
                 self.notes.note(value, self._kept(known, value))
@@ -189,9 +195,28 @@ class _Following(TorchFunctionMode):
 
     # ---- functions that move elements
 
+    def _said(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> _Lying | None:
+        """Where the arguments themselves say that the samples lie behind a function; None where they do not."""
+        name = _name(func)
+        if name == "einsum" and args and isinstance(args[0], str):
+            operands = args[1] if isinstance(args[1], tuple | list) else args[1:]
+            return _behind_sum(args[0], [self.notes.of(operand) for operand in operands])
+        if name == "as_strided":  # by places in memory, which the numbers of samples do not have
+            return _GONE
+        if name not in _SORTS:
+            return None
+        place = _SORTS[name]
+        value = bare(args[0] if args else kwargs["input"])
+        given = args[place] if place is not None and len(args) > place else -1
+        axis = 0 if place is None else kwargs.get("dim", given)
+        lying = self.notes.of(value)
+        # samples in an order that their values say
+        gone = isinstance(lying, BatchAxis) and isinstance(axis, int) and axis % value.dim() == lying.axis
+        return _GONE if gone else None
+
     def _moved(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> list[Tensor] | None:
         """Which sample each element of the outputs is of; None where the function does not only move elements."""
-        name = getattr(func, "__name__", "")
+        name = _name(func)
         moves = name in _MOVES or func in _PROPERTIES
         if not moves and name not in _REDUCES:
             return None
@@ -263,6 +288,28 @@ class _Following(TorchFunctionMode):
         if same and lying.axis < value.dim() and value.shape[lying.axis] == given.shape[lying.axis]:
             return lying
         return _GONE
+
+
+def _behind_sum(equation: str, lying: list[_Lying | None]) -> _Lying | None:
+    """Where the samples lie behind an Einstein sum, which names each axis; None where the equation does not say."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    if not arrow or "." in equation:
+        return None
+    known = [(term, axis) for term, axis in zip(inputs.split(","), lying, strict=False) if isinstance(axis, BatchAxis)]
+    found = {
+        axis.model_copy(update={"axis": output.index(term[axis.axis])}) if term[axis.axis] in output else None
+        for term, axis in known
+    }
+    if not found:
+        return None
+    (first, *others) = found
+    return _GONE if others or first is None else first
+
+
+def _name(func: Callable[..., Any]) -> str:
+    """The name of a function, of one that works in place that of the other."""
+    name = str(getattr(func, "__name__", ""))
+    return name if name.startswith("__") else name.removesuffix("_")
 
 
 def _values(out: Any) -> list[Any]:

@@ -34,7 +34,7 @@ def mapped(given: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(given, Tensor):
         return change(given)
     if isinstance(given, QuantTensor):
-        return given
+        return given._replace(value=change(given.value))  # each kind is a named tuple
     if isinstance(given, Mapping):
         return {key: mapped(part, change) for key, part in given.items()}
     if isinstance(given, tuple | list):

@@ -292,6 +292,53 @@ def test_a_first_forward_without_an_example_is_watched(name):
         model(torch.randn(4, 4, 6))
 
 
+UNSAID = {  # what is done to (4, 4, 4, 4), whose shape tells nothing
+    "transposed in place": lambda q, x: q(x).clone().transpose_(0, 1),
+    "turned in place": lambda q, x: q(x).clone().swapaxes_(0, 2),
+    "an equation": lambda q, x: torch.einsum("bhqd->hbqd", q(x)),
+    "scores of heads": lambda q, x: torch.einsum("bhqd,bhkd->hbqk", q(x), q(x)),
+    "operands in a list": lambda q, x: torch.einsum("bhqd,hdk->hbqk", [q(x), torch.ones(4, 4, 4)]),
+    "sorted": lambda q, x: q(x).sort(0).values,
+    "sorted by name": lambda q, x: torch.sort(q(x), dim=-4).values,
+    "the largest": lambda q, x: torch.topk(q(x), 4, 0).values,
+    "sorted samples": lambda q, x: torch.msort(q(x)),
+    "strides": lambda q, x: q(x).as_strided((4, 4, 4, 4), (16, 64, 4, 1)),
+}
+SAID = {
+    "an equation": lambda q, x: torch.einsum("bhqd->bqhd", q(x)),
+    "scores of heads": lambda q, x: torch.einsum("bhqd,bhkd->bhqk", q(x), q(x)),
+    "dots": lambda q, x: torch.einsum("...ij,jk->...ik", q(x), torch.ones(4, 4)),
+    "sorted within a sample": lambda q, x: q(x).sort().values,
+    "the largest of a sample": lambda q, x: torch.topk(q(x), 4, dim=1).values,
+    "there and back in place": lambda q, x: q(x).clone().transpose_(0, 1).transpose_(0, 1),
+}
+
+
+@pytest.mark.parametrize("name", UNSAID)
+def test_functions_that_put_samples_elsewhere_ask_for_an_example(name):
+    model, x = trained(Does(UNSAID[name]), torch.randn(16, 4, 4, 4)[:4]), torch.randn(4, 4, 4, 4)
+    with inject(model, FLIPS, seed=1), pytest.raises(PlanError, match=r"'b.act_quant'.*give an example"):
+        model(x)
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_functions_that_keep_samples_in_front_do_not(name):
+    model, x = trained(Does(SAID[name]), torch.randn(4, 4, 4, 4)), torch.randn(4, 4, 4, 4)
+    with inject(model, FLIPS, seed=1):
+        model(x)
+
+
+def test_an_example_may_be_integers_on_their_scale():
+    first = quant(return_quant_tensor=True)
+    model = trained(
+        Does(lambda q, x, mask: (q(x) * mask).flatten(0, 1)), first(torch.randn(16, 4, 6)), torch.ones(16, 4, 1)
+    )
+    x = first.eval()(torch.randn(2, 4, 6))
+    listed = {site.name: site for site in sites(model, (x, torch.ones(2, 4, 1)))}
+    assert listed["b.act_quant"].batch == BatchAxis(inner=4, rows=4)
+    assert listed["a.act_quant"].batch is None
+
+
 @pytest.mark.parametrize("name", ["cnn", "mlp", "twice", "binary"])
 def test_ordinary_networks_need_no_example(name):
     from .networks import batch
