@@ -14,7 +14,7 @@ from hwfault import __version__
 from hwfault.bundle.answer import Runner, ask, site_answers
 from hwfault.bundle.engine import Engine, Place, engine_name, places
 from hwfault.bundle.expected import Expected, Inputs
-from hwfault.bundle.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, PLAN, Manifest
+from hwfault.bundle.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, MANIFEST, PLAN, Manifest
 from hwfault.bundle.outputs import Outputs
 from hwfault.bundle.report import BundleReport, RunRecord
 from hwfault.bundle.storage import Bundle
@@ -24,8 +24,10 @@ from hwfault.graph.carried import plan_of
 from hwfault.graph.layouts import numbered
 from hwfault.graph.session import load_model
 from hwfault.graph.struck import fault_nodes
+from hwfault.graph.versions import NEW, OLD, check_version
 from hwfault.graph.watched import Differing, Side, differing
 from hwfault.plan import FaultPlan
+from hwfault.plan.fault_plan import spec_of
 
 Array = NDArray[Any]
 Which = Literal["clean", "faulty", "both"]
@@ -103,7 +105,17 @@ def _plan(bundle: Bundle) -> FaultPlan:
     plan = FaultPlan.from_json(bundle.read(PLAN), f"{bundle.path}: {PLAN}")
     if plan.digest != bundle.manifest.plan_sha256:
         raise FileError(f"{bundle.path}: {PLAN} is not the plan that the manifest names; get the bundle anew")
+    _check_version(bundle, PLAN, spec_of(plan.stream))
     return plan
+
+
+def _check_version(bundle: Bundle, name: str, needed: str | None) -> None:
+    """Raises FileError where a file of a bundle needs a newer fault stream than the manifest says."""
+    if (bundle.manifest.spec, needed) == (OLD, NEW):
+        raise FileError(
+            f"{bundle.path}: {MANIFEST} says {OLD!r}, but {name} needs {NEW!r}; it was changed after the export, or "
+            "written by a version that did not know what is new: export the bundle anew"
+        )
 
 
 def bundled_graph(bundle: Bundle, name: str) -> ModelProto:
@@ -118,7 +130,9 @@ def bundled_graph(bundle: Bundle, name: str) -> ModelProto:
 
 
 def _engine(bundle: Bundle, plan: FaultPlan | None, given: ModelProto | None) -> tuple[Engine, list[Place]]:
-    graph = bundled_graph(bundle, CLEAN_GRAPH if plan is None else FAULTED_GRAPH) if given is None else given
+    name = CLEAN_GRAPH if plan is None else FAULTED_GRAPH
+    graph = bundled_graph(bundle, name) if given is None else given
+    _check_version(bundle, name, check_version(graph))
     if plan is not None and plan_of(graph).digest != plan.digest:
         raise PlanError(f"{bundle.path}: the faulted graph carries another plan than {PLAN}; export the bundle anew")
     found = places(graph, bundle.manifest, plan)

@@ -10,6 +10,7 @@ from hwfault.bundle.manifest import CLEAN, INPUTS, NO_NUMBERS, Manifest, seed_fi
 from hwfault.bundle.storage import Bundle, Tensors, array
 from hwfault.codes import CodeFormat, Codes, decode
 from hwfault.errors import FileError, PlanError
+from hwfault.graph.versions import OLD
 from hwfault.graph.watched import Side
 from hwfault.plan import Site
 
@@ -52,6 +53,11 @@ class Expected:
         scale, zero_point = (self._either(tensor(site.name, call, kind), "f") for kind in ("scale", "zero_point"))
         if not (np.isfinite(scale).all() and np.isfinite(zero_point).all()):
             raise FileError(f"{self.where}: scale or zero point of {site.name!r} are not finite")
+        if self.manifest.spec == OLD and (zero_point != np.rint(zero_point)).any():
+            raise FileError(
+                f"{self.where}: {site.name!r} has a zero point that is no integer, for which {OLD!r}, as the manifest "
+                "says, has no codes; export the bundle anew"
+            )
         return scale, zero_point
 
     def codes(self, site: Site, call: int) -> tuple[Codes, Codes]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto
 from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
@@ -32,8 +31,10 @@ from hwfault.codes import Codes
 from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.batch_axes import check_axis_0
 from hwfault.graph.export import Arithmetic, export
+from hwfault.graph.grids import Grid
 from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import DOMAIN, metadata
+from hwfault.graph.qonnxgraph import metadata
+from hwfault.graph.versions import NEW, SPEC
 from hwfault.graph.watched import predictions
 from hwfault.inject import sites
 from hwfault.inject.attach import inject_at
@@ -88,9 +89,9 @@ def write_bundle(
     files |= dict(profiles.values())
     if plan is not None:
         files[PLAN] = plan.to_json().encode()
-    said = any(map(_needs_stream, graphs.values()))
+    needed = recorder.needs_stream or any(metadata(graph).get(SPEC) == NEW for graph in graphs.values())
     manifest = Manifest(
-        spec=spec_of("1.1" if said else needs_stream(entry.site for entry in recorder.sites)),
+        spec=spec_of("1.1" if needed else needs_stream(entry.site for entry in recorder.sites)),
         versions={"hwfault": __version__, **{name: version(name) for name in ("torch", "brevitas", "onnx")}},
         samples=len(inputs),
         batch_size=size,
@@ -102,11 +103,6 @@ def write_bundle(
     )
     write(path, manifest, files)
     return manifest
-
-
-def _needs_stream(graph: ModelProto) -> bool:
-    """Whether a graph says that it needs version 1.1, as those do whose plan strikes fractional zero points."""
-    return metadata(graph).get(f"{DOMAIN}.spec") == spec_of("1.1")
 
 
 def _numbers(inputs: Tensor, labels: Tensor | None) -> Tensors:
@@ -151,6 +147,8 @@ class _Recorder:
         self._calls: Counter[str] = Counter()
         self._found: dict[str, Site] = {}
         self._clean: Tensors = {}
+        self.needs_stream = False
+        """Whether codes were recorded that only version 1.1 of the fault stream defines."""
 
     @property
     def sites(self) -> tuple[RecordedSite, ...]:
@@ -213,6 +211,8 @@ class _Recorder:
             grid = [np.array(values.numpy(force=True)) for values in (scale, zero_point)]
             for kind, values in zip(("scale", "zero_point"), grid, strict=True):
                 grids[key + kind] = values
+            if site.kind != "accumulator" and Grid(grid[0], grid[1], site.bit_width, site.signed).needs_stream:
+                self.needs_stream = True
             for codes, rows in ((codes_before, befores), (codes_after, afters)):
                 rows[key[:-1]].append(_rows(codes.numpy(force=True), site).astype(_narrow(site)))
             unstruck[key[:-1]].append(_rows(before.numpy(force=True), site))
@@ -233,7 +233,9 @@ class _Recorder:
         told = {"output": output, "prediction": predictions(output)}
         before, after = ({key: np.concatenate(rows) for key, rows in side.items()} for side in (befores, afters))
         for key, parts in unstruck.items():
-            told |= _no_numbers(key, np.concatenate(parts))
+            found = _no_numbers(key, np.concatenate(parts))
+            self.needs_stream |= bool(found)
+            told |= found
         return before, after, grids | told
 
 

@@ -5,16 +5,26 @@ what computes leaves them where they were. Shapes that cannot be inferred are ta
 """
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from hwfault.errors import GraphError
 from hwfault.graph.qonnxgraph import Constants, attribute
 from hwfault.graph.shapes import Shape, Tensors
 from hwfault.plan import Site, SiteList
 
-_REDUCES = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd", "ArgMax", "ArgMin")
+_REDUCES = (
+    *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"),
+    *("ReduceLogSum", "ReduceLogSumExp", "ArgMax", "ArgMin"),
+)
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_ROWS_OF_THEIR_OWN = ("RoiAlign", "NonMaxSuppression", "Unique")
+"""Ops whose outputs have as many rows as the data say."""
+_BROADCASTS = ("Add", "Sub", "Mul", "Div", "Pow", "Where", "Max", "Min", "Mean", "Sum", "PRelu", "Mod")
+_BATCH = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
+"""Names of the axis of the samples."""
 
 Lying = int | str
 """The axis of the samples, or what was done to them."""
@@ -39,9 +49,13 @@ def _why(site: Site) -> str:
     return f"it has {site.batch_axis}, and graphs take each element of axis 0 for a sample (PyTorch strikes it)"
 
 
-def moved_samples(model: ModelProto, tensors: Tensors) -> dict[str, str]:
-    """Why the samples do not lie along axis 0, by the name of each tensor where they do not."""
-    following = _Following(model, tensors)
+def moved_samples(model: ModelProto, tensors: Tensors, batch_axis: int | None = None) -> dict[str, str]:
+    """Why the samples do not lie along axis 0, by the name of each tensor where they do not.
+
+    `batch_axis` is that of the inputs; None: their symbolic one, or the one of several that is called "batch", else 0.
+    Raises GraphError where no input has such an axis.
+    """
+    following = _Following(model, tensors, batch_axis)
     for node in model.graph.node:
         following.follow(node)
     return {name: _said(lying) for name, lying in following.lying.items() if lying != 0}
@@ -49,18 +63,26 @@ def moved_samples(model: ModelProto, tensors: Tensors) -> dict[str, str]:
 
 def _said(lying: Lying) -> str:
     where = f"they lie along axis {lying}" if isinstance(lying, int) else lying
-    return f"its samples do not lie along axis 0: {where}; graphs take each element of axis 0 for a sample"
+    return (
+        f"its samples do not lie along axis 0: {where}; graphs take each element of axis 0 for a sample (batch_axis, "
+        "--batch-axis on the command line, says which axis of the inputs holds them)"
+    )
 
 
 class _Following:
     """Where the samples lie in each tensor that depends on a graph's inputs."""
 
-    def __init__(self, model: ModelProto, tensors: Tensors) -> None:
+    def __init__(self, model: ModelProto, tensors: Tensors, batch_axis: int | None) -> None:
         self._tensors, self._constants = tensors, Constants(model)
         initializers = {tensor.name for tensor in model.graph.initializer}
-        inputs = [info.name for info in model.graph.input if info.name not in initializers]
+        inputs = [info for info in model.graph.input if info.name not in initializers]
         shapes = tensors.shapes
-        self.lying: dict[str, Lying] = {name: _of_input(shapes.get(name)) for name in inputs if shapes.get(name) != ()}
+        self.lying: dict[str, Lying] = {}
+        if batch_axis is None:
+            known = [(info, shapes.get(info.name)) for info in inputs]
+            self.lying |= {info.name: _of_input(info, shape) for info, shape in known if shape != ()}
+        else:
+            self.lying |= _along(batch_axis, {info.name: shapes.get(info.name) for info in inputs})
 
     def follow(self, node: NodeProto) -> None:
         """Notes where the samples lie in a node's outputs."""
@@ -82,9 +104,9 @@ class _Following:
                 lying = self._after(node, name, lying)
             except (IndexError, TypeError, ValueError, ArithmeticError):  # axes that the tensor does not have
                 lying = f"the node {node.name!r} ({node.op_type}) has axes that its input does not have"
-        for output in node.output:
+        for i, output in enumerate(node.output):
             if output:
-                self.lying[output] = lying
+                self.lying[output] = _of_recurrence(node, i, lying) if node.op_type in _RECURRENT else lying
 
     def _shape(self, name: str) -> Shape | None:
         return self._tensors.shapes.get(name)
@@ -108,6 +130,12 @@ class _Following:
             return 1 - axis if turned else axis
         if op == "Einsum":
             return _summed(node, list(node.input).index(name), axis)
+        if op in _ROWS_OF_THEIR_OWN:
+            return f"the node {node.name!r} ({op}) makes as many rows as the data say"
+        if op == "TopK" and attribute(node, "axis", -1) in (axis, axis - rank):
+            return f"the node {node.name!r} ({op}) sorts along their axis"
+        if op in _BROADCASTS:  # axes are added in front of those of a smaller rank
+            return axis + max(len(self._shape(node.output[0]) or ()) - rank, 0)
         if op == "GatherND" and attribute(node, "batch_dims", 0) <= axis:
             return f"the node {node.name!r} ({op}) joins, picks or repeats along their axis"
         return axis
@@ -231,10 +259,42 @@ class _Following:
         return axis if attribute(node, "keepdims", 1) else axis - sum(a < axis for a in gone)
 
 
-def _of_input(shape: Shape | None) -> int:
-    """The axis of the samples in an input: its symbolic one, if it has one alone and axis 0 is fixed; else 0."""
+def _of_input(info: ValueInfoProto, shape: Shape | None) -> int:
+    """The axis of the samples in an input: its symbolic one, if it has one alone and axis 0 is fixed; else 0.
+
+    Of several the one that is called so.
+    """
     open_ones = [axis for axis, extent in enumerate(shape or ()) if extent is None]
+    names = [extent.dim_param for extent in info.type.tensor_type.shape.dim]
+    called = [axis for axis in open_ones if _BATCH.search(names[axis])]
+    if len(called) == 1:
+        return called[0]
     return open_ones[0] if shape and shape[0] != 1 and len(open_ones) == 1 else 0
+
+
+def _along(axis: int, shapes: Mapping[str, Shape | None]) -> dict[str, Lying]:
+    """The inputs that have the axis, each with its place from the front; those of another extent hold no samples."""
+    found: dict[str, Lying] = {}
+    first: int | None = None
+    for name, shape in shapes.items():
+        if shape is None or not -len(shape) <= axis < len(shape) or not _alike(first, shape[axis]):
+            continue
+        first = shape[axis] if first is None else first
+        found[name] = axis % len(shape)
+    if not found:
+        told = ", ".join(f"{name} {list(shape or ())}" for name, shape in shapes.items())
+        raise GraphError(f"no input of the graph has the batch axis {axis}; expected one that these have: {told}")
+    return found
+
+
+def _of_recurrence(node: NodeProto, output: int, axis: Lying) -> Lying:
+    """The axis of the samples in an output of a recurrent layer: all that it gave, or its last state."""
+    if isinstance(axis, str):
+        return axis
+    first = attribute(node, "layout", 0) == 1  # whether they are in front in all that it reads and gives
+    if axis != (0 if first else 1):
+        return f"the node {node.name!r} ({node.op_type}) runs along their axis"
+    return 0 if first else 2 if output == 0 else 1
 
 
 def _summed(node: NodeProto, position: int, axis: int) -> Lying:

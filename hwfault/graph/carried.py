@@ -25,6 +25,7 @@ from hwfault.graph.qonnxgraph import (
 )
 from hwfault.graph.struck import FaultNode, fault_nodes
 from hwfault.graph.sums import layers
+from hwfault.graph.versions import NEW, OLD, check_version
 from hwfault.plan import FaultPlan, Site
 from hwfault.plan.processes import Step
 
@@ -34,8 +35,8 @@ _ANEW = "it was changed after the faults were put in: export it anew"
 def plan_of(model: ModelProto) -> FaultPlan:
     """The plan that a graph carries.
 
-    Raises GraphError for a graph without one, and where plan, hash and the graph's fault nodes, with what they read
-    and what reads them, do not agree.
+    Raises GraphError for a graph without one, for a version of the fault stream that is not known here or is not
+    enough, and where plan, hash and the graph's fault nodes, with what they read and what reads them, do not agree.
     """
     found = metadata(model)
     if PLAN not in found:
@@ -44,6 +45,7 @@ def plan_of(model: ModelProto) -> FaultPlan:
         )
     if sha256(found[PLAN].encode()).hexdigest() != found.get(PLAN_SHA256):
         raise GraphError(f"the graph's plan does not have the hash {found.get(PLAN_SHA256)} that it states; {_ANEW}")
+    said = check_version(model)
     plan = FaultPlan.from_json(found[PLAN], "the graph's plan")
     entries = fault_nodes(model)
     wiring = _Wiring(model)
@@ -54,6 +56,11 @@ def plan_of(model: ModelProto) -> FaultPlan:
             wiring.check_sums(entry, plan)
         else:
             wiring.check(entry, plan.at(entry.site).site)
+    if said == OLD and (plan.stream is not None or any(wiring.needs_stream(entry, plan) for entry in entries)):
+        raise GraphError(
+            f"the graph says that its faults are those of {OLD!r}, but they need {NEW!r} (samples off axis 0, further "
+            "runs, shared memories, zero points that are no integers, or words wider than their type); put them in anew"
+        )
     return plan
 
 
@@ -148,9 +155,22 @@ class _Wiring:
                 f"graph's inputs); {_ANEW}"
             )
         self._check_layout(entry, site, place)
+        grid = self._grid(entry, site)
+        if grid is not None:
+            check_steps(site.name, grid, len(entry.nodes))
+
+    def needs_stream(self, entry: FaultNode, plan: FaultPlan) -> bool:
+        """Whether nodes strike codes that only version 1.1 of the fault stream defines."""
+        site = plan.at(entry.site).site
+        grid = None if site.kind == "accumulator" else self._grid(entry, site)
+        return grid is not None and grid.needs_stream
+
+    def _grid(self, entry: FaultNode, site: Site) -> Grid | None:
+        """The grid that a site's nodes take its values to be on, where it is constant."""
         scale, zero_point = (self.constants.get(own) for own in entry.node.input[1:3])
-        if scale is not None and zero_point is not None:
-            check_steps(site.name, Grid(scale, zero_point, site.bit_width, site.signed), len(entry.nodes))
+        if scale is None or zero_point is None:
+            return None
+        return Grid(scale, zero_point, site.bit_width, site.signed)
 
     def _is_place(self, entry: FaultNode, place: Place) -> bool:
         """Whether a site's nodes strike what its quantizer makes, on the same grid."""

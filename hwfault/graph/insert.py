@@ -30,6 +30,7 @@ from hwfault.graph.shapes import is_fault
 from hwfault.graph.sites import GraphSites, graph_sites
 from hwfault.graph.strip import UNDO, how_to_undo
 from hwfault.graph.sums import Sums
+from hwfault.graph.versions import SPEC
 from hwfault.plan import FaultPlan, Site
 from hwfault.plan.fault_plan import spec_of
 from hwfault.stream.names import first_run, split_run
@@ -40,21 +41,21 @@ _KEPT = f"{DOMAIN}_kept"
 _CLIP_HAS_INPUTS = 11
 
 
-def insert_faults(model: ModelProto, plan: FaultPlan) -> ModelProto:
+def insert_faults(model: ModelProto, plan: FaultPlan, *, batch_axis: int | None = None) -> ModelProto:
     """A copy of a QONNX graph in which every site of the plan is followed by its fault nodes, one for each step.
 
     Whatever read a quantizer's output (nodes, the graph's outputs) reads the faulty values under the same name. The
     graph gets the inputs `hwfault_seed` and `hwfault_first_sample` (int64 scalars) where anything is drawn, and the
-    plan, its hash, the versions, and what `strip_faults` needs as metadata. Raises GraphError for a graph without
-    sites or with faults already and for a plan with samples along another axis than 0, PlanError for a plan that does
-    not fit it.
+    plan, its hash, the versions, and what `strip_faults` needs as metadata. `batch_axis` is that of the graph's inputs
+    (see `hwfault.graph.sites.sites`). Raises GraphError for a graph without sites or with faults already and for a plan
+    with samples along another axis than 0, PlanError for a plan that does not fit it.
     """
     if any(is_fault(node) for node in model.graph.node):
         raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
     check_axis_0(entry.site for entry in plan.sites)
     out = ModelProto()
     out.CopyFrom(model)
-    found = graph_sites(out)
+    found = graph_sites(out, batch_axis)
     _name_runs(found)
     sums = planned_sums(found, plan)
     places = _planned(out, found, plan, sums)
@@ -125,18 +126,27 @@ def _check_runs(sites: Sequence[Site], plan: FaultPlan) -> None:
 
 
 def _check_memories(places: Sequence[Place], constants: Constants) -> None:
-    """Raises PlanError where parameters that the plan has in one memory hold other values in the graph."""
+    """Raises PlanError where what is one memory in the plan are other parameters, or read otherwise, in the graph."""
     first: dict[str, Place] = {}
     for place in places:
         held = first.setdefault(place.site.name, place)
         if held.node is None or place.node is None or place.own == held.own:
             continue
         mine, theirs = (constants.get(node.input[0]) for node in (place.node, held.node))
-        if mine is not None and theirs is not None and not np.array_equal(mine, theirs):
+        differs = mine is not None and theirs is not None and not np.array_equal(mine, theirs)
+        if differs or not _read_alike(place, held):
+            what = "hold different values" if differs else "are read as different integers"
             raise PlanError(
                 f"the plan was made for {place.own!r} and {held.own!r} as one parameter, the site {place.site.name!r}, "
-                "but in the graph they hold different values; resolve the faults against this one again"
+                f"but in the graph they {what}; resolve the faults against this one again"
             )
+
+
+def _read_alike(one: Place, other: Place) -> bool:
+    """Whether two places have one width, sign, scale and zero point."""
+    pairs = ((one.grid.scale, other.grid.scale), (one.grid.zero_point, other.grid.zero_point))
+    words = (one.site.bit_width, one.site.signed) == (other.site.bit_width, other.site.signed)
+    return words and all(np.array_equal(mine.ravel(), theirs.ravel()) for mine, theirs in pairs)
 
 
 def _check_words(place: Place, planned: Site, constants: Constants) -> None:
@@ -256,9 +266,9 @@ def _describe_before(model: ModelProto, known: ValueInfoProto | None, name: str)
 def _plan_metadata(plan: FaultPlan, places: Sequence[Place]) -> dict[str, str]:
     # a plan does not know the zero points of its sites, nor the type that holds them, but a graph does
     stream = "1.1" if any(place.grid.needs_stream for place in places) else plan.stream
-    own = {"version": __version__, "spec": spec_of(stream)}
     return {
         PLAN: plan.to_json(),
         PLAN_SHA256: plan.digest,
-        **{f"{DOMAIN}.{key}": value for key, value in own.items()},
+        f"{DOMAIN}.version": __version__,
+        SPEC: spec_of(stream),
     }

@@ -61,10 +61,10 @@ class Places:
 
     A name that several nodes have without metadata, and with other integers, is none: they are named after their
     outputs. Raises GraphError if the graph has nothing of the kind at all. One that `carries_faults` may have lost it,
-    and its fault nodes tell how words lie.
+    and its fault nodes tell how words lie. `batch_axis` is that of the inputs (see `moved_samples`).
     """
 
-    def __init__(self, model: ModelProto, *, carries_faults: bool = False) -> None:
+    def __init__(self, model: ModelProto, *, carries_faults: bool = False, batch_axis: int | None = None) -> None:
         self._carries_faults = carries_faults
         self.tensors, self.constants = Tensors(model), Constants(model)
         self.names = Names(model, self.tensors)
@@ -74,7 +74,7 @@ class Places:
         self._annotations = annotations(model)
         self._layouts, self._scrambled = spread_layouts(model, self.tensors)
         # what carries faults was checked when they were put in
-        self._moved = {} if carries_faults else moved_samples(model, self.tensors)
+        self._moved = {} if carries_faults else moved_samples(model, self.tensors, batch_axis)
         for node, tensor in self._candidates(model):
             self._add(node, tensor)
         self._tell_apart()

@@ -20,6 +20,7 @@ from hwfault.graph.nodes import AFFINE, ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED,
 from hwfault.graph.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
 from hwfault.graph.struck import check_kept, fault_nodes
 from hwfault.graph.upgrade import OLD_DOMAINS, upgrade
+from hwfault.graph.versions import check_version
 from hwfault.inputs import check_regular
 from hwfault.stream.check import check_number, check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
@@ -125,7 +126,7 @@ def session(
     and is the faster for it. The inputs of the faults are called `hwfault_seed` and
     `hwfault_first_sample`, also if qonnx's cleanup renamed them in the file.
     Raises GraphError for a graph that onnxruntime refuses, and names the op if nobody registered it; also for one that
-    lost fault nodes of the plan that it carries.
+    lost fault nodes of the plan that it carries, or says a version of the fault stream that is not known here.
     """
     options = _options(threads, graph_optimization, spin)
     if seed is not None and not fast:
@@ -133,6 +134,7 @@ def session(
     given = _in_memory(model) if isinstance(model, ModelProto) else _read_model(Path(model))
     _check_attributes(given.graph)
     check_kept(given.graph)
+    check_version(given.graph)
     graph, notes = upgrade(given.graph)
     for note in notes:
         _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)

@@ -10,6 +10,7 @@ from hwfault.graph.nodes import ARRAY_OP
 from hwfault.graph.places import Place, Places
 from hwfault.graph.qonnxgraph import DOMAIN, PLAN, metadata, set_metadata, site_name
 from hwfault.graph.sums import Sums, find_sums
+from hwfault.graph.versions import check_version
 from hwfault.plan import FaultPlan, Site, SiteList
 
 SITES = f"{DOMAIN}.sites"
@@ -25,19 +26,19 @@ class GraphSites(NamedTuple):
     notes: dict[str, str]
 
 
-def graph_sites(model: ModelProto) -> GraphSites:
+def graph_sites(model: ModelProto, batch_axis: int | None = None) -> GraphSites:
     """The quantized tensors and accumulators of a QONNX graph, in its order.
 
     Raises GraphError if the graph has no quantized tensor at all.
     """
-    places = Places(model)
+    places = Places(model, batch_axis=batch_axis)
     sums, obstacles = find_sums(model, places)
     moved = {entry.site.name: why for entry in sums if (why := places.moved_behind(entry.node)) is not None}
     kept = [entry for entry in sums if entry.site.name not in moved]
     return GraphSites(places.found, kept, places.obstacles | obstacles | moved, places.notes)
 
 
-def sites(model: ModelProto) -> SiteList:
+def sites(model: ModelProto, batch_axis: int | None = None) -> SiteList:
     """Every place where a QONNX graph holds integers that faults can strike; accumulators follow the others.
 
     Quantizers (Quant, IntQuant, BipolarQuant), MultiThreshold and Trunc nodes, weights whose initializer is annotated
@@ -45,12 +46,15 @@ def sites(model: ModelProto) -> SiteList:
     `hwfault.site` of its node, else the TorchScript scope in the node's name, else the name of the node or tensor. Its
     shape is that of one sample, in the order in which its words are numbered: channels first, weights as (outputs,
     inputs, kernel). In a graph that hwfault exported the sites are those of the network, in its order.
-    Raises GraphError if there is no such place.
+    `batch_axis` is the axis of the inputs that holds the samples. None: the symbolic one, of several the one that is
+    called "batch", or axis 0. Where they do not lie along axis 0 there is no site, but an obstacle.
+    Raises GraphError if there is no such place or axis, and for faults of a version that is not known here.
     """
-    found = graph_sites(model)
+    check_version(model)
+    found = graph_sites(model, batch_axis)
     listed: dict[str, Site] = {}
     for site in [*(place.site for place in found.places), *(entry.site for entry in found.sums), *_carried(model)]:
-        listed[site.name] = site  # where a quantizer runs again, its last run counts, as in a network
+        listed[site.name] = site  # a parameter that is read again is one site
     exported = _exported(model)
     kept = [site for site in exported if _same(listed.get(site.name), site)]
     mine = {name: site for name, site in listed.items() if name not in exported.obstacles}

@@ -83,6 +83,11 @@ MOVED = {  # what is done to (B, 4, 6), and what is said of it
     "all added up": ([node("ReduceMean")], "'move0' adds them up"),
     "an equation": ([node("Einsum", equation="bij->jib")], "along axis 2"),
     "summed by an equation": ([node("Einsum", equation="bij->ij")], "does not say where"),
+    "norms added up": ([SWAP, node("ReduceL1", axes=[1], keepdims=0)], "'move1' adds them up"),
+    "logarithms added up": ([SWAP, node("ReduceLogSumExp", axes=[1])], "'move1' adds them up"),
+    "the largest samples": ([node("TopK", ([2],), axis=0)], r"'move0' \(TopK\) sorts along"),
+    "an axis of numbers in front": ([node("Add", (np.ones((3, 1, 1, 1), np.float32),))], "along axis 1"),
+    "only what there is once": ([node("Unique", axis=1)], r"'move0' \(Unique\) makes as many rows as the data say"),
     "a new axis": ([node("Unsqueeze", ([0],))], "along axis 1"),
 }
 KEPT = {
@@ -152,6 +157,68 @@ def test_halves(axis, extent):
     made = graph([extent, 4, 6], node("Split", axis=axis))
     made.graph.node[1].output.append("other half")
     assert (graph_sites(made).obstacles == {}) == (axis == 1)
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("layout", [0, 1])
+def test_recurrent_layers(op, layout):
+    """Steps in front (layout 0) or samples; all outputs, from which the only direction is taken away."""
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
+    weights = [np.ones((1, gates * 6, 6), np.float32)] * 2
+    steps = node(op, weights, hidden_size=6, layout=layout)
+    swap, back = ([SWAP], [SWAP]) if layout == 0 else ([], [])
+    squeezed = node("Squeeze", ([2 if layout else 1],))
+    found = graph_sites(graph(["batch", 4, 6], *swap, steps, squeezed, *back))
+    assert [site.name for site in found] == ["first", "last"]
+    assert (
+        "along axis 1"
+        in graph_sites(graph(["batch", 4, 6], SWAP, *([] if layout else [steps, squeezed]))).obstacles["last"]
+    )
+    wrong = graph_sites(graph(["batch", 4, 6], *([] if layout == 0 else [SWAP]), steps)).obstacles["last"]
+    assert f"({op}) runs along their axis" in wrong
+
+
+NAMED = {  # the extents of an input, and the axis of the samples if none is said
+    ("batch", 4, 6): 0,
+    (4, "anything", 6): 1,
+    (1, "anything", 6): 0,
+    ("tokens", "batch", 6): 1,
+    ("tokens", "N", 6): 1,
+    (1, "batch_size", 6): 1,
+    ("batch", "tokens", 6): 0,
+    ("a", "b", 6): 1,
+    ("x", "y", 6): 0,
+    (4, 5, 6): 0,
+}
+
+
+@pytest.mark.parametrize("shape", NAMED)
+def test_the_axis_of_the_inputs_is_told_by_its_name_or_said(shape):
+    for said in (None, 0, 1, -2):
+        axis = NAMED[shape] if said is None else said % 3
+        found = graph_sites(graph(shape), said)
+        assert [site.name for site in found] == (["first", "last"] if axis == 0 else [])
+        assert ("along axis 1" in found.obstacles.get("last", "")) == (axis == 1)
+        swapped = graph_sites(graph(shape, SWAP), said)
+        assert [site.name for site in swapped] == [["first"], ["last"]][axis]
+        if axis == 1:
+            plan = resolve(swapped, FLIPS)
+            insert_faults(graph(shape, SWAP), plan, batch_axis=said)
+            with pytest.raises(GraphError, match=r"'last'.*--batch-axis"):
+                insert_faults(graph(shape, SWAP), plan, batch_axis=0)
+
+
+def test_an_axis_that_no_input_has():
+    with pytest.raises(GraphError, match=r"no input of the graph has the batch axis 3; .*these have: x \[4, 5, 6\]"):
+        graph_sites(graph([4, 5, 6]), 3)
+
+
+def test_inputs_of_another_extent_hold_no_samples():
+    made = graph([4, 5, 6], node("Add", ("mask",)))
+    made.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [4, 1, 6]))
+    assert "along axis 1" in graph_sites(made, 1).obstacles["last"]
+    made.graph.input[1].CopyFrom(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [4, 5, 6]))
+    assert "along axis 1" in graph_sites(made, 1).obstacles["last"]
 
 
 @pytest.mark.parametrize("turned", [0, 1])
@@ -279,7 +346,7 @@ def test_plans_with_samples_off_axis_0_are_refused_in_graphs_and_bundles(network
 def test_a_graph_of_an_older_version_is_refused_by_replay(network, monkeypatch):
     made, old = export(network, X), resolve(sites(network), FLIPS)
     with monkeypatch.context() as older:
-        older.setattr("hwfault.graph.places.moved_samples", lambda model, tensors: {})
+        older.setattr("hwfault.graph.places.moved_samples", lambda *_: {})
         faulted = insert_faults(made, old)
     for batches in ([X], [X[:1], X[1:]]):
         with pytest.raises(PlanError, match=r"'b.act_quant' to lie otherwise .*resolve the faults again") as told:

@@ -216,6 +216,19 @@ def test_parameters_that_the_plan_has_as_one_and_the_graph_has_not():
         insert_faults(graph, plan)
 
 
+@pytest.mark.parametrize(("position", "value"), [(1, 0.375), (2, 1.0), (3, 3.0), (3, 5.0)])
+@pytest.mark.parametrize("layer", "ab")
+def test_parameters_that_the_plan_has_as_one_and_the_graph_reads_otherwise(position, value, layer):
+    """Scale, zero point or width of one of the two, the first or the second."""
+    graph = copied(by_brevitas(Tied, False))
+    plan = resolve(sites_of_graph(graph), [BitFlips(probability=0.2, sites="a.weight_quant")])
+    quantizer = next(node for node in graph.graph.node if node.name == f"/{layer}/weight_quant/export_handler/Quant")
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), "other"))
+    quantizer.input[position] = "other"
+    with pytest.raises(PlanError, match=r"'a\.weight_quant'.*(they are read as different integers|the graph has \([35], True)"):
+        insert_faults(graph, plan)
+
+
 def quantizers(*nodes, weights=()):
     """A chain of quantizers with the names given, those of `weights` on initializers of the names given there."""
     made, held = [], {"s": 0.5, "z": 0.0, "w": 4.0, "s2": 0.25}

@@ -1,0 +1,57 @@
+"""The version of the fault stream that a faulted graph says: none that is newer, and none that is not enough."""
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from hwfault.errors import GraphError
+from hwfault.graph.carried import plan_of
+from hwfault.graph.insert import insert_faults
+from hwfault.graph.qonnxgraph import set_metadata
+from hwfault.graph.session import session
+from hwfault.graph.sites import sites
+from hwfault.graph.versions import SPEC, check_version
+from hwfault.plan import resolve
+from hwfault.profiles.models import BitFlips
+
+from .test_batch_axes import graph
+
+FLIPS = [BitFlips(probability=0.05)]
+
+
+def faulted(zero=0.0, bits=4.0, says=None):
+    """A graph with faults, which says a version other than it needs."""
+    made = graph(["batch", 6])
+    for name, value in {"zeropt": zero, "bits": bits}.items():
+        held = next(tensor for tensor in made.graph.initializer if tensor.name == name)
+        held.CopyFrom(numpy_helper.from_array(np.array(value, np.float32), name))
+    out = insert_faults(made, resolve(sites(made), FLIPS))
+    if says is not None:
+        set_metadata(out, {SPEC: says})
+    return out
+
+
+@pytest.mark.parametrize("read", [session, plan_of, sites])
+@pytest.mark.parametrize("says", ["fault-stream v2", "fault-stream v1.2", "", "another"])
+def test_what_nobody_knows_is_refused(read, says):
+    with pytest.raises(
+        GraphError, match=rf"are those of '{says}', but .* knows 'fault-stream v1' and 'fault-stream v1.1'"
+    ):
+        read(faulted(says=says))
+
+
+@pytest.mark.parametrize("read", [session, plan_of, sites])
+def test_what_is_known_is_read(read):
+    for says in (None, "fault-stream v1", "fault-stream v1.1"):
+        read(faulted(says=says))
+    read(faulted(zero=0.5))
+    read(graph(["batch", 6])) if read is not plan_of else None
+
+
+@pytest.mark.parametrize(("zero", "bits"), [(0.5, 4), (0.0, 32)])
+def test_a_version_that_is_not_enough_is_refused(zero, bits):
+    assert check_version(faulted(zero, bits)) == "fault-stream v1.1"
+    with pytest.raises(
+        GraphError, match=r"those of 'fault-stream v1', but they need 'fault-stream v1.1'.*put them in anew"
+    ):
+        plan_of(faulted(zero, bits, says="fault-stream v1"))
