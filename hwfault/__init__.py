@@ -34,7 +34,7 @@ _PUBLIC = {
     "integer_arithmetic": "hwfault.inject.integer_arithmetic",
     "load_faults": "hwfault.profiles.models",
     "onnxruntime_library": "hwfault.stream.native",
-    "resolve": "hwfault.plan",
+    "resolve": "hwfault.resolving",
     "session": "hwfault.graph.session",
 }
 __all__ = list(_PUBLIC)

@@ -29,6 +29,7 @@ FLOORS = {
     "inject": 3,
     "graph": 3,
     "listing": 3,
+    "resolving": 4,
     "bundle": 4,
     "train": 4,
     "campaign": 4,

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hwfault.cli.common import SAMPLE_NUMBER, given_plan, json_option, print_json, print_json_text, print_table
+from hwfault.cli.examples import Shown, example_options
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.paths import Command, OutputFile
 from hwfault.cli.runs import Trusted, run_options
@@ -14,6 +15,7 @@ from hwfault.errors import HwfaultError
 @click.command("faults", cls=Command)
 @click.argument("source")
 @run_options
+@example_options
 @fault_options
 @click.option("--site", "name", help="The site's name.  [default: print the plan itself]")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -25,6 +27,7 @@ from hwfault.errors import HwfaultError
 def command(
     source: str,
     trusted: Trusted,
+    shown: Shown,
     given: Given,
     name: str | None,
     seed: int,
@@ -47,15 +50,17 @@ def command(
     plan: FaultPlan | None
     if source.endswith(".json"):
         trusted.check_unused(source)
+        shown.check_unused(source)
         plan = given_plan([], Path(source), faults)
     elif source.endswith(".onnx") and not faults:
         from hwfault.graph.carried import plan_of
         from hwfault.graph.session import load_model
 
         trusted.check_unused(source)
+        shown.check_unused(source)
         plan = plan_of(load_model(source))
     else:
-        plan = given_plan(trusted.sites(source), None, faults, seed if given.device is None else given.device)
+        plan = given_plan(trusted.sites(source, shown), None, faults, seed if given.device is None else given.device)
     if plan is None:
         raise HwfaultError("no faults were named; give --faults FILE, --ber RATE, a plan (.json) or a faulted graph")
     found = [] if name is None else faults_at(plan, name, seed=seed, sample=sample, words=words)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hwfault.cli.common import check_obstacles, given_plan, json_option, print_json, struck_sites
+from hwfault.cli.examples import batch_axis_option
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.paths import Command, OutputFile
 
@@ -16,9 +17,18 @@ from hwfault.cli.paths import Command, OutputFile
 @click.option(
     "--allow-obstacles", is_flag=True, help="Strike the sites that there are, where other quantizers are none."
 )
+@batch_axis_option
 @click.option("--out", "-o", required=True, type=OutputFile(), help="The graph to write (.onnx).")
 @json_option
-def command(graph: Path, given: Given, plan_file: Path | None, allow_obstacles: bool, out: Path, as_json: bool) -> None:
+def command(
+    graph: Path,
+    given: Given,
+    plan_file: Path | None,
+    allow_obstacles: bool,
+    batch_axis: int | None,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Put faults into GRAPH, a QONNX graph (.onnx) of any origin; `hwfault sites GRAPH` lists where they can strike.
 
     The faulted graph has two more inputs, hwfault_seed and hwfault_first_sample (int64), which choose the faults.
@@ -31,13 +41,13 @@ def command(graph: Path, given: Given, plan_file: Path | None, allow_obstacles: 
     from hwfault.plan.expected import expected_faults
 
     faults, model = given.faults, load_model(graph)
-    listed = sites(model)
+    listed = sites(model, batch_axis)
     if plan_file is None:
         check_obstacles(listed, faults, allowed=allow_obstacles)
     plan = given_plan(listed, plan_file, faults, given.device or 0)
     if plan is None:
         raise click.UsageError("no faults were given, expected --faults, --ber or --plan")
-    write_atomically(out, insert_faults(model, plan).SerializeToString())
+    write_atomically(out, insert_faults(model, plan, batch_axis=batch_axis).SerializeToString())
     if as_json:
         expected = expected_faults(plan).to_data()
         print_json({"graph": str(out), "sites": list(plan.names), "plan": plan.digest, "expected_faults": expected})

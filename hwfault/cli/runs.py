@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.examples import Shown
 from hwfault.errors import FileError
 
 if TYPE_CHECKING:
@@ -67,25 +68,19 @@ class Trusted:
             self, **{key: None for key in ("network", "transform") if not is_code(getattr(config, key) or "")}
         )
 
-    def sites(self, source: str) -> "SiteList":
-        """The sites of a network's name, of a run or checkpoint, or of a graph."""
+    def sites(self, source: str, shown: Shown) -> "SiteList":
+        """The sites of a network's name, of a run or checkpoint, or of a graph; a run's data are an example."""
         path = Path(source)
         if path.suffix == ".onnx":
             self.check_unused(source)
-            from hwfault.graph.session import load_model
-            from hwfault.graph.sites import sites as sites_of_graph
-
-            return sites_of_graph(load_model(source))
+            return _of_graph(path, shown)
         if path.exists():
-            from hwfault.inject import sites
-
             model, _, data = self.load(path)
-            return sites(model, data.example)
+            return shown.sites(model, data.example)
         self.check_unused(source)
-        from hwfault.inject import sites
         from hwfault.train.networks import build
 
-        return sites(build(source))
+        return shown.sites(build(source))
 
     def check_unused(self, source: str) -> None:
         """Raises UsageError if the options say anything: the source is no run."""
@@ -116,6 +111,15 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         with_trusted = option(with_trusted)
     return with_trusted
+
+
+def _of_graph(path: Path, shown: Shown) -> "SiteList":
+    from hwfault.graph.session import load_model
+    from hwfault.graph.sites import sites
+
+    if shown.example is not None:
+        raise click.UsageError("--example goes with a network or run: a graph tells the shapes of its inputs itself")
+    return sites(load_model(path), shown.batch_axis)
 
 
 def _checkpoint(run: Path) -> Path:

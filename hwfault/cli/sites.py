@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hwfault.cli.common import json_option, print_json, print_table
+from hwfault.cli.examples import Shown, example_options
 from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 from hwfault.plan.notes import notes_on
@@ -16,18 +17,19 @@ if TYPE_CHECKING:
 @click.command("sites", cls=Command)
 @click.argument("source")
 @run_options
+@example_options
 @json_option
-def command(source: str, trusted: Trusted, as_json: bool) -> None:
+def command(source: str, trusted: Trusted, shown: Shown, as_json: bool) -> None:
     """List the injection sites of SOURCE: a network (digits_cnn, module:function), a run or checkpoint, or a graph.
 
-    Shapes are those of one sample; an activation's is known where data or the graph tells it. A graph may be anybody's:
-    QONNX of Brevitas or QKeras, or what qonnx's and FINN's transformations made of it. Where the samples of a batch do
+    Shapes are those of one sample; an activation's is known where data, --example or the graph tells it. A graph may be
+    anybody's: QONNX of Brevitas or QKeras, or what qonnx's and FINN's transformations made of it. Where the samples do
     not lie along axis 0, a column says where: along which axis, with how many rows for each, and how many of these lie
     together.
 
     Quantizers and accumulators that cannot be struck follow with the reason, and what is worth knowing of the sites.
     """
-    found = trusted.sites(source)
+    found = trusted.sites(source, shown)
     notes = dict(found.notes)
     for name, note in notes_on(found).items():
         notes[name] = f"{notes[name]}; {note}" if name in notes else note

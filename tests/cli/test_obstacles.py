@@ -120,10 +120,10 @@ def test_the_table_says_where_samples_lie_if_not_along_axis_0(monkeypatch):
     fields = {"kind": "activation", "bit_width": 4, "signed": True, "shape": (8, 6)}
     axes = [None, BatchAxis(axis=1), BatchAxis(inner=8, rows=8), BatchAxis(inner=2, rows=8)]
     listed = SiteList(Site(name=f"q{i}", batch=batch, **fields) for i, batch in enumerate(axes))
-    monkeypatch.setattr(Trusted, "sites", lambda self, source: listed)
+    monkeypatch.setattr(Trusted, "sites", lambda self, source, shown: listed)
     lines = good("sites", "some:network").stdout.splitlines()
     assert lines[0].split()[-2:] == ["shape", "batch"]
     told = [line.partition("8 x 6")[2].strip() for line in lines[1:]]
     assert told == ["", "axis 1", "axis 0, 8 rows", "axis 0, 8 rows by 2"]
-    monkeypatch.setattr(Trusted, "sites", lambda self, source: SiteList(listed[:1]))
+    monkeypatch.setattr(Trusted, "sites", lambda self, source, shown: SiteList(listed[:1]))
     assert "batch" not in good("sites", "some:network").stdout

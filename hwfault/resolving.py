@@ -1,0 +1,42 @@
+"""Faults resolved against sites, or at once against a network, which tells its sites itself."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hwfault.errors import PlanError
+from hwfault.plan import FaultPlan, Site
+from hwfault.plan import resolve as resolve_at
+from hwfault.profiles.models import FaultModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hwfault.inject.inputs import Axes, Example
+
+
+def resolve(
+    sites: "Sequence[Site] | nn.Module",
+    faults: Sequence[FaultModel],
+    *,
+    example: "Example | None" = None,
+    batch_axis: "Axes" = 0,
+    factors: Sequence[float] | None = None,
+    device: int = 0,
+) -> FaultPlan:
+    """The plan of `faults` at sites, or at those of a network.
+
+    A network in place of the sites is asked for them, with the `example` of its inputs and their `batch_axis`, as in
+    `resolve(sites(model, example, batch_axis), faults)`: see `hwfault.inject.sites` for these two, and
+    `hwfault.plan.resolve` for all else and for what is raised. Also raises PlanError for an example beside sites.
+    """
+    listed: Any = sites
+    if hasattr(sites, "named_modules"):
+        from hwfault.inject import sites as sites_of  # imports torch, which plans do without
+
+        listed = sites_of(listed, example, batch_axis)
+    elif example is not None or batch_axis != 0:
+        raise PlanError(
+            "resolve was given sites, and an example or batch_axis beside them, which belong to a network; expected "
+            "resolve(model, faults, example=..., batch_axis=...), or resolve(sites(model, example, batch_axis), faults)"
+        )
+    return resolve_at(listed, faults, factors=factors, device=device)
