@@ -225,7 +225,8 @@ def test_parameters_that_the_plan_has_as_one_and_the_graph_reads_otherwise(posit
     quantizer = next(node for node in graph.graph.node if node.name == f"/{layer}/weight_quant/export_handler/Quant")
     graph.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), "other"))
     quantizer.input[position] = "other"
-    with pytest.raises(PlanError, match=r"'a\.weight_quant'.*(they are read as different integers|the graph has \([35], True)"):
+    told = r"'a\.weight_quant'.*(they are read as different integers|the graph has \([35], True)"
+    with pytest.raises(PlanError, match=told):
         insert_faults(graph, plan)
 
 
