@@ -48,7 +48,9 @@ def arrays_in(
         archived = zipfile.is_zipfile(file)
         file.seek(0)
         if not archived:
-            return {"": _read(file, size)}
+            _check_header(file, size)
+            file.seek(0)
+            return {"": _read(file)}
         with zipfile.ZipFile(file) as archive:
             return _read_all(archive, names, largest)
     except _BROKEN as error:
@@ -65,11 +67,14 @@ def _read_all(archive: zipfile.ZipFile, names: Collection[str] | None, largest: 
     arrays = {}
     for name, info in wanted.items():
         with archive.open(info) as stream:
-            arrays[name] = _read(stream, info.file_size, name)
+            _check_header(stream, info.file_size, name)
+        with archive.open(info) as stream:  # anew: after a seek some versions of Python look at no checksum
+            arrays[name] = _read(stream)
     return arrays
 
 
-def _read(stream: IO[bytes], size: int, name: str = "an array") -> NDArray[Any]:
+def _check_header(stream: IO[bytes], size: int, name: str = "an array") -> None:
+    """Raises FileError for an array that is not one of numbers, or not of as many bytes as there are."""
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise FileError(f"{name} has .npy version {version}, expected 1.0 or 2.0")
@@ -79,7 +84,9 @@ def _read(stream: IO[bytes], size: int, name: str = "an array") -> NDArray[Any]:
         raise FileError(f"{name} is {dtype}, expected numbers")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != content:
         raise FileError(f"{name} has shape {shape} of {dtype} by its header, but {content} bytes of content")
-    stream.seek(0)
+
+
+def _read(stream: IO[bytes]) -> NDArray[Any]:
     array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
 

