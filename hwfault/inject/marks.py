@@ -56,7 +56,8 @@ class Runs:
         """The same of inputs of which one sample is marked."""
         marked = inputs.changed(sample, _nan)
         floats = self._floats_of(inputs, sample)
-        return self.see(marked, see, _FirstFloats(marked, floats.__getitem__ if floats else None))
+        # following every function costs more than a small network; inputs that bear the mark need it not
+        return self.see(marked, see, _FirstFloats(marked, floats.__getitem__) if floats else None)
 
     def _floats_of(self, inputs: Inputs, sample: int) -> list[Callable[[Tensor], Tensor]]:
         """What marks one sample in each of the first floating tensors made of integers."""
@@ -154,10 +155,3 @@ def same_random_numbers(inputs: Inputs) -> Iterator[None]:
         for device in devices:
             torch.cuda.default_generators[device].manual_seed(0)
         yield
-
-
-def names_seen(seen: Mapping[str, list[T]]) -> Iterator[tuple[str, int]]:
-    """The name and number of each run."""
-    for name, runs in seen.items():
-        for run in range(len(runs)):
-            yield name, run
