@@ -52,9 +52,12 @@ def sites(model: ModelProto, batch_axis: int | None = None) -> SiteList:
     """
     check_version(model)
     found = graph_sites(model, batch_axis)
+    carried = _carried(model)
     listed: dict[str, Site] = {}
-    for site in [*(place.site for place in found.places), *(entry.site for entry in found.sums), *_carried(model)]:
+    for site in [*(place.site for place in found.places), *(entry.site for entry in found.sums), *carried]:
         listed[site.name] = site  # a parameter that is read again is one site
+    # the layer of an accumulator that is struck already is none any more, as its sums are told by the graph's plan
+    obstacles = {name: why for name, why in found.obstacles.items() if name not in {site.name for site in carried}}
     exported = _exported(model)
     kept = [site for site in exported if _same(listed.get(site.name), site)]
     mine = {name: site for name, site in listed.items() if name not in exported.obstacles}
@@ -63,7 +66,7 @@ def sites(model: ModelProto, batch_axis: int | None = None) -> SiteList:
     ordered = [chosen[name] for name in dict.fromkeys(order) if name in chosen]
     sums = [site for site in ordered if site.kind == "accumulator"]
     others = [site for site in ordered if site.kind != "accumulator"]
-    return SiteList([*others, *sums], found.obstacles | exported.obstacles, found.notes | exported.notes)
+    return SiteList([*others, *sums], obstacles | exported.obstacles, found.notes | exported.notes)
 
 
 def _same(found: Site | None, exported: Site) -> bool:

@@ -14,6 +14,7 @@ from hwfault.graph.struck import fault_nodes
 from hwfault.stream import reference
 from hwfault.stream.check import signed64
 from tests.stream.cases import Draw
+from tests.stream.values import telling
 
 from .networks import ALL, batch, plan
 from .ops import DOUBLE, FLOAT, assert_same, by_qonnx, load, model
@@ -164,7 +165,7 @@ def test_threads_do_not_matter(name):
             assert_same(run(held, x, seed=2)[0], expected, threads)
 
 
-TYPES = {"float": (FLOAT, np.float32, 20), "double": (DOUBLE, np.float64, 32)}
+TYPES = {"float": (FLOAT, np.float32), "double": (DOUBLE, np.float64)}
 
 
 def transient(program, bit_width, signed, batched):
@@ -185,10 +186,8 @@ def grid(draw, shape, batched):
 
 
 def op_case(draw, dtype, batched):
-    """Values of a shape on a grid, and what strikes them."""
-    _, as_type, widest = TYPES[dtype]
-    while (case := draw.case()).bit_width > widest:
-        pass
+    """Values of a shape on a grid, which tell their codes of up to 32 bits, and what strikes them."""
+    case, as_type = draw.case(), TYPES[dtype][1]
     shape = tuple(draw.integer(1, 6) for _ in range(draw.integer(1, 4))) if draw.integer(0, 3) else (2, 1500)
     fmt = CodeFormat(case.bit_width, bool(draw.integer(0, 1)))
     scale = np.asarray(np.exp2(draw.rng.integers(-6, 3, grid(draw, shape, batched))), as_type)
@@ -199,6 +198,7 @@ def op_case(draw, dtype, batched):
     if draw.integer(0, 3) == 0:  # off the grid, and what is no number
         x = (x + draw.rng.uniform(-0.4, 0.4, shape) * scale).astype(as_type)
         x.flat[0] = draw.one_of([np.nan, np.inf, -np.inf, -0.0, 3e38])
+    x = telling(x, scale, zero_point, fmt)
     first = draw.sample() % (2**32 - shape[0] + 1)
     samples = np.arange(shape[0]) + first if batched else np.zeros(1, np.int64)
     return case, fmt, x, scale, zero_point, first, samples

@@ -11,8 +11,8 @@ from hwfault.graph.qonnxgraph import metadata, set_metadata
 from hwfault.graph.sites import sites as sites_of_graph
 from hwfault.inject import sites
 from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat, StuckElement
-from hwfault.profiles.mapping import WeightStationary
+from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
+from hwfault.profiles.mapping import OutputStationary, WeightStationary
 from hwfault.profiles.models import BitFlips, ProfileFaults
 from tests.slowly import slow
 from tests.train.zoo import batch as zoo_batch
@@ -29,6 +29,13 @@ FAULTS = [
     AccumulatorFormat(width=16, mapping=ARRAY),
     StuckElement(mapping=ARRAY, element=(3, 2), bit=4, value=1),
 ]
+PASSES = OutputStationary(rows=8, columns=4)
+LATE = [
+    LateBits(probability=0.1, bits=2, mapping=PASSES),
+    AccumulatorFormat(width=16, mapping=PASSES),
+    StuckElement(mapping=PASSES, element=(3, 2), bit=4, value=1),
+]
+ONE_TILE = [LateBits(probability=0.1, bits=2, mapping=WeightStationary(rows=1 << 14, columns=1 << 11))]
 ZOO = ("tiny_cnn", "mlp", "cnv", "resnet20", "mobilenet_v1_cifar", "mobilenet_v1")
 
 
@@ -62,12 +69,23 @@ def test_a_graph_has_the_sites_of_its_network(name):
     assert sorted(map(str, map(as_op, by_itself))) == sorted(map(str, map(as_op, ours)))
 
 
-@pytest.mark.parametrize("name", ["digits_cnn", ZOO[2], *map(slow, ZOO[3:5])])
-def test_plans_for_a_graph_and_its_network_are_the_same(name):
+KINDS = {"each": FAULTS, "late": LATE, "one tile": ONE_TILE}
+
+
+QUICK = [*(("digits_cnn", kind) for kind in KINDS), (ZOO[2], "each")]
+LONG = [(name, kind) for name in ZOO[2:5] for kind in KINDS if (name, kind) not in QUICK]
+
+
+@pytest.mark.parametrize(("name", "kind"), [*QUICK, *(slow(*both) for both in LONG)])
+def test_plans_for_a_graph_and_its_network_are_the_same(name, kind):
+    """Late bits on arrays that give results pass by pass, or hold all weights in one tile: others are refused."""
     ours, graph = exported(name)
-    plan = resolve(ours, FAULTS)
-    for form in (graph, tidied(graph, None), insert_faults(graph, plan)):
-        theirs = resolve(sites_of_graph(form), FAULTS)
+    plan = resolve(ours, KINDS[kind])
+    faulted = insert_faults(graph, plan)
+    for form in (graph, tidied(graph, None), faulted):
+        found = sites_of_graph(form)
+        assert not set(found.obstacles) & {site.name for site in found}
+        theirs = resolve(found, KINDS[kind])
         assert theirs == plan
         assert theirs.digest == plan.digest
 

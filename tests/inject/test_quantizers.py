@@ -102,10 +102,16 @@ def layers_of_width(bits, **quantizer):
     ), data(4, 8, 3, 3)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 5, 7, 8, 12, 16, 20])
+@pytest.mark.parametrize("bits", [1, 2, 3, 5, 7, 8, 12, 16, 20, 21, 22])
 def test_widths_of_activations(bits):
+    """Unsigned words of 22 bits and signed ones of 23 are the widest whose float32 values always tell their codes."""
     _, plan = check(*trained(functools.partial(layers_of_width, bits)))
     assert plan.at("1.act_quant").site.bit_width == bits
+
+
+def test_the_widest_signed_activation_that_tells_its_codes():
+    _, plan = check(*trained(lambda: (qnn.QuantIdentity(bit_width=23), data(4, 8, 3, 3))))
+    assert plan.at("act_quant").site.bit_width == 23
 
 
 @pytest.mark.parametrize("bits", [24, 31, 32])

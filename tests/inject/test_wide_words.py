@@ -17,7 +17,7 @@ from hwfault.errors import PlanError
 from hwfault.graph.export import export
 from hwfault.graph.replay import replay
 from hwfault.inject import inject, sites
-from hwfault.inject.codec import comes_back
+from hwfault.inject.codec import check_codes_known, comes_back
 from hwfault.inject.statistics import SiteStatistics, Statistics
 from hwfault.plan import Site, resolve
 from hwfault.plan.notes import note_on, notes_on
@@ -156,6 +156,35 @@ def test_values_that_do_not_tell_their_codes_are_refused():
         model[1].bias[7] = 1.0
     with inject(model, faults, seed=1):
         model(torch.randn(2, 16))
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "always"), [(22, False, True), (23, True, True), (23, False, False), (24, True, False)]
+)
+def test_the_widest_words_whose_values_always_tell_their_codes(bits, signed, always):
+    """Without a zero point: two roundings, to a value and of the quotient, are less than half a step up to 2^22."""
+    fmt = CodeFormat(bits, signed)
+    rng = np.random.default_rng(1)
+    q = np.unique(np.concatenate([rng.integers(fmt.low, fmt.high + 1, 2000), fmt.high - np.arange(2000), [fmt.low]]))
+    q, zero, refused = torch.from_numpy(q), torch.tensor(0.0), 0
+    for scale in torch.exp2(torch.linspace(-9, 3, 97)):
+        x = q.float() * scale
+        read = torch.round(x / scale).long()
+        try:
+            check_codes_known("a", x, scale, zero, fmt)
+        except PlanError:
+            refused += 1
+            assert not torch.equal(read, q)
+        else:
+            assert torch.equal(read, q)
+    assert (refused == 0) == always
+
+
+def test_large_values_off_the_grid_tell_no_code():
+    scale, zero, fmt = torch.tensor(1.0), torch.tensor(0.0), CodeFormat(24, True)
+    check_codes_known("a", torch.tensor([2.0**21, 2.0**19 + 0.25]), scale, zero, fmt)
+    with pytest.raises(PlanError, match="the values of 'a' do not tell their codes"):
+        check_codes_known("a", torch.tensor([2.0**21 + 0.25]), scale, zero, fmt)
 
 
 def test_what_comes_back():

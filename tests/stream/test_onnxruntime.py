@@ -7,14 +7,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from hwfault.codes import CodeFormat
+from hwfault.codes import CodeFormat, decode
 from hwfault.stream.check import signed64
 
 from .cases import Case, Draw
 from .engines import fault_node, session
 from .programs import Cluster, Mask, Random, symmetric
 from .test_native import assert_same_bits, big_batch
-from .values import Batch, Grid, numbers
+from .values import Batch, Grid, numbers, telling, tells
 
 TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
 
@@ -29,17 +29,18 @@ class Tensor:
 
 
 def on_channels(draw: Draw, shape: tuple[int, ...], dtype: str, rows: int) -> Tensor:
-    """A batch of samples of a shape, whose scale and zero point are one for each index of one axis, or one for all."""
+    """A batch of samples of a shape, whose scale and zero point are one for each index of one axis, or one for all.
+
+    Its values tell their codes, of which up to 32 bits may be struck.
+    """
     case = draw.case()
-    while dtype == "float32" and case.bit_width > 20:  # of wider words the values need not tell the codes
-        case = draw.case()
     axis, words = draw.integer(0, len(shape) - 1), int(np.prod(shape))
     n, behind = shape[axis], shape[axis + 1 :]
     fmt = CodeFormat(case.bit_width, bool(draw.integer(0, 1)))
     scale = np.exp2(draw.rng.uniform(-8, 3, draw.one_of((1, n)))).astype(np.float32).astype(np.float64)
     zero_point = draw.rng.integers(0, 1 if fmt.bipolar else 5, draw.one_of((1, n))).astype(np.float64)
     grid = Grid(fmt, scale, int(np.prod(behind)), zero_point, int(np.prod(behind)))
-    x = numbers(draw, grid, (rows, words), dtype)
+    x = telling(numbers(draw, grid, (rows, words), dtype), *grid.along(words), fmt)
     first = draw.sample() % (2**32 - rows)
     one = [1] * draw.integer(0, len(shape))  # a single value comes with any number of axes
     along = {"scale": scale, "zero_point": zero_point}
@@ -83,6 +84,29 @@ def test_values_that_do_not_tell_their_codes_are_refused(dtype, value, told):
     else:
         with pytest.raises(Exception, match="cannot tell from the value of another code of 32 bits"):
             run(t)
+
+
+def test_the_words_that_are_refused_are_those_that_do_not_tell_their_codes():
+    """One value of each draw, of 21 to 32 bits, signed or not, on its grid or a little off."""
+    draw, outcomes = Draw(8), []
+    for _ in range(60):
+        fmt = CodeFormat(draw.integer(21, 32), bool(draw.integer(0, 1)))
+        scale, zero_point = np.float32(np.exp2(draw.rng.uniform(-8, 3))), np.float32(draw.one_of((0, 0, 3, 0.7)))
+        code = draw.codes(fmt.bit_width, 1) >> np.uint32(draw.one_of((0, 0, 2, 6)))
+        x = decode(code, scale, zero_point, fmt)
+        if draw.integer(0, 4) == 0:
+            x = x + scale * np.float32(0.25)
+        case = Case(np.zeros(1, np.uint32), (symmetric(9, [1e-6] * fmt.bit_width),), 1, 0, fmt.bit_width)
+        grid = Grid(fmt, np.array([scale], np.float64), 1, np.array([zero_point], np.float64), 1)
+        constants = {"scale": grid.scale.reshape(()), "zero_point": grid.zero_point.reshape(())}
+        t = Tensor(Batch(x[None], np.zeros(1, np.int64), "float32", grid, case), (1,), constants)
+        outcomes.append(bool(tells(x, scale, zero_point, fmt).all()))
+        if outcomes[-1]:
+            run(t)
+            continue
+        with pytest.raises(Exception, match=f"cannot tell from the value of another code of {fmt.bit_width} bits"):
+            run(t)
+    assert 15 < sum(outcomes) < 45
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from hwfault.codes import CodeFormat, Codes, decode, encode
+from hwfault.codes import CodeFormat, Codes, decode, encode, integers
 
 from .cases import Case, Draw
 from .engines import by_reference
@@ -54,6 +54,31 @@ class Grid:
         wide = np.float64 if dtype == "float64" else np.float32
         with np.errstate(all="ignore"):
             return narrow(decode(codes, *self.along(codes.shape[-1]), self.fmt, wide), dtype)
+
+
+def tells(x: NDArray, scale: ArrayLike, zero_point: ArrayLike, fmt: CodeFormat) -> NDArray[np.bool_]:
+    """Which float32 values tell their codes: no other code of the word has the value, and it is read as its own.
+
+    By the specification (section 1) those of up to 2^20 steps always do, and what is no number has no code to tell.
+    """
+    scale, zero_point = (np.asarray(y, np.float32) for y in (scale, zero_point))
+    q = integers(encode(x, scale, zero_point, fmt), fmt)
+
+    def has_the_value(other: NDArray) -> NDArray:
+        inside = (other >= fmt.low) & (other <= fmt.high)
+        return inside & ((other.astype(np.float32) - zero_point) * scale == x)
+
+    with np.errstate(all="ignore"):
+        few = np.abs(x / scale) + np.abs(zero_point) <= 2**20
+    return few | ~np.isfinite(x) | (has_the_value(q) & ~has_the_value(q - 1) & ~has_the_value(q + 1))
+
+
+def telling(x: NDArray, scale: ArrayLike, zero_point: ArrayLike, fmt: CodeFormat) -> NDArray:
+    """The values, with others in place of those that do not tell their codes: some of 16 bits."""
+    if x.dtype != np.float32 or fmt.bit_width <= 20:
+        return x
+    few = decode(encode(x, scale, zero_point, fmt) & np.uint32(0xFFFF), scale, zero_point, fmt)
+    return np.where(tells(x, scale, zero_point, fmt), x, few)
 
 
 @dataclass(frozen=True)

@@ -364,12 +364,6 @@ def test_ranks_have_the_same_weights(ranks):
     assert all(torch.equal(one[key], other[key]) for key in trained)
 
 
-def test_statistics_are_read_after_training():
-    statistics = pytest.importorskip("hwfault.inject.statistics")
-    callback, _, _ = fit(given={"statistics": True}, module=Holding())
-    assert isinstance(callback.statistics, statistics.Statistics)
-
-
 def test_the_modules_of_tests_compute():
     assert Holding()(batch(2)).shape == Being()(batch(2)).shape == (2, 5)
     assert isinstance(build("cnn"), nn.Module)
