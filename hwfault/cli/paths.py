@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
-from hwfault.errors import FileError, GraphError
+from hwfault.errors import FileError, GraphError, HwfaultError
+from hwfault.profiles.records import read_yaml
 
 _LARGEST_MANIFEST = 1 << 24
+_TEXTS = (".yaml", ".yml", ".json")
 RUN = ("config.json", "environment.json", "history.csv", "checkpoint.safetensors", "best.safetensors", "last.ckpt")
 """The files of a run, as hwfault.train.folder calls them (which takes seconds to import); a test compares both."""
 
@@ -73,7 +75,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[str], whole: Iterabl
     """Raises FileError if a file to be written is one of those that are read, under whatever name.
 
     `inputs` are paths, or texts in which one stands (NAME=FILE, FILE@AXIS=VALUE, map:FILE, WRITTEN:READ). A run's
-    folder, a bundle and a graph have files of their own, which are read as well. Folders of `whole` are replaced with
+    folder, a bundle and a graph have files of their own, and faults and configurations name some, which are read as
+    well. Folders of `whole` are replaced with
     all that lies in them.
     """
     outputs = list(outputs)
@@ -121,6 +124,9 @@ def _belonging(path: Path, out: Path) -> Iterator[Path]:
     if os.path.isdir(path):
         yield from (path / name for name in (*RUN, *_listed(path / "manifest.json")))
         yield from path.glob("epoch-*.safetensors")
+        yield from _named_in(path / RUN[0])
+    elif path.suffix in _TEXTS:
+        yield from _named_in(path)
     elif path.suffix == ".onnx" and os.path.isfile(out):
         from hwfault.graph.external import files_of
 
@@ -128,6 +134,20 @@ def _belonging(path: Path, out: Path) -> Iterator[Path]:
             yield from files_of(path)
         except GraphError:  # which the command itself will tell
             return
+
+
+def _named_in(path: Path) -> Iterator[Path]:
+    """What exists of the files that a file of faults or a configuration names: maps, profiles, checkpoints, data."""
+    try:
+        waiting = [read_yaml(path)]  # JSON is YAML, too
+    except HwfaultError:  # which the command itself will tell, if it reads it at all
+        return
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict | list):
+            waiting += part.values() if isinstance(part, dict) else part
+        elif isinstance(part, str):
+            yield from _paths(part)
 
 
 def _listed(manifest: Path) -> Iterator[str]:

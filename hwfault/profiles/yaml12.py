@@ -3,14 +3,14 @@
 PyYAML alone reads YAML 1.1, in which 1:30 is 90, 010 is 8, 0b1 is 1, `no` is false, and 1e-3 is a text.
 """
 
-import logging
 import re
 from collections.abc import Hashable
 from typing import Any
 
 import yaml
 
-_LOG = logging.getLogger("hwfault")
+from hwfault.notices import tell_once
+
 _MOST_PARTS = 1 << 20
 """The most values that a document may stand for, an alias counted as all that it repeats."""
 _WORDS = ("yes", "no", "on", "off")
@@ -118,6 +118,5 @@ def _tell_of_words(node: yaml.Node) -> None:
     for key, value in node.value:
         plain = isinstance(value, yaml.ScalarNode) and value.style is None
         if plain and isinstance(key, yaml.ScalarNode) and value.value.lower() in _WORDS:
-            _LOG.warning(
-                "%s is the text %r, as in YAML 1.2; write true or false if that is meant", key.value, value.value
-            )
+            meant = "write true or false if that is meant"
+            tell_once([f"{key.value} is the text {value.value!r}, as in YAML 1.2; {meant}"])

@@ -12,6 +12,8 @@ import onnx
 import pytest
 
 from hwfault.cli import paths
+from hwfault.profiles.faultmap import FaultMap
+from hwfault.profiles.library import profile_path
 from hwfault.train import folder as names_of_runs
 
 from .conftest import files, good, hwfault, refused
@@ -64,6 +66,28 @@ def test_every_command_that_writes_a_file(mine):
         ("replay", faulted, run, "--out", weights),
     ):
         refused(*words, words=PART)
+
+
+def test_files_that_faults_and_configurations_name(tmp_path, monkeypatch):
+    """A map of a measured device, a profile of one's own, and what a run was configured with."""
+    FaultMap.from_cells(12872, 8, np.array([1, 4]), [0, 3], [0, 0]).save(tmp_path / "device.safetensors")
+    shutil.copy(profile_path("sram14-ibm-7points"), tmp_path / "own.yaml")
+    listed = [
+        {"model": "map", "file": "device.safetensors", "mapping": {"kind": "linear", "row_bits": 8}},
+        {"model": "profile", "profile": "./own.yaml", "at": {"operating_point": 0}},
+    ]
+    (tmp_path / "faults.yaml").write_text(json.dumps({"faults": listed}))
+    monkeypatch.chdir(tmp_path)
+    for out in ("device.safetensors", tmp_path / "own.yaml"):
+        words = [str(out), "belongs to the input faults.yaml", PART]
+        refused("faults", "digits_cnn", "--faults", "faults.yaml", "--save", out, words=words)
+    good("faults", "digits_cnn", "--faults", "faults.yaml", "--save", "plan.json")
+    refused("faults", "plan.json", "--save", "device.safetensors", words=PART)  # whose plan names it still
+    (tmp_path / "settings.yaml").write_text("initial: start/weights.safetensors")
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "weights.safetensors").touch()
+    os.link("start/weights.safetensors", "checkpoint.safetensors")
+    refused("train", "--config", "settings.yaml", "--out", tmp_path, words=[PART, "settings.yaml"])
 
 
 def test_profiles_and_dumps(tmp_path):
