@@ -98,14 +98,9 @@ class FirstForward:
             refuse_two_forwards("a forward begins")
         self._end()
         samples = samples_in((args, kwargs), self._clock.batch_axis)
-        if (
-            samples is None
-            or self._clock.is_paused
-            or traced()
-            or any(hasattr(module, "_orig_mod") for module in model.modules())
-        ):
-            return
-        if samples < 2:
+        if samples is None or samples < 2 or self._clock.is_paused or traced():
+            return  # at once: a network that is given one sample at a time comes here in every forward
+        if any(hasattr(module, "_orig_mod") for module in model.modules()):
             return
         following = _Following(samples)
         following.note_inputs((args, kwargs), self._clock.batch_axis)
