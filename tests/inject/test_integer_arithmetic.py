@@ -16,9 +16,11 @@ from torch.nn import functional
 import hwfault
 from hwfault.errors import GraphError, HwfaultError
 from hwfault.inject import attached, inject, sites
+from hwfault.inject.accumulators import bare
 from hwfault.inject.affine import affine
 from hwfault.inject.integer_arithmetic import integer_arithmetic
 from hwfault.inject.integer_parts import EXACT, parts_of
+from hwfault.inject.sites import quantizers
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips
 from tests.graph.networks import Chain
@@ -236,10 +238,6 @@ def test_nothing_is_left_behind(name):
         inside = model(x)
     assert exact.left == {}
     assert not torch.equal(clean, inside)
-    # a float32 sum that meets a rounding tie takes its sample a step of a quantizer apart, on some processors
-    apart = (clean - inside).abs().amax(1)
-    assert (apart < 1e-5).sum() >= len(x) / 2
-    assert apart.max() < 0.05
     assert snapshot(model) == before
     with pytest.raises(RuntimeError), integer_arithmetic(model):
         model(x[:, :1])
@@ -247,6 +245,50 @@ def test_nothing_is_left_behind(name):
     assert snapshot(model) == before
     assert torch.equal(model(x), clean)
     assert torch.overrides._get_current_function_mode() is None
+
+
+@torch.no_grad()
+def steps_and_codes(model, x):
+    """The network's values, and at each quantizer of activations what it rounds, in steps, and the codes it gives."""
+    proxies = [proxy for name, proxy in quantizers(model) if "weight" not in name and "bias" not in name]
+    scales, seen = {proxy: proxy.scale().double() for proxy in proxies}, []
+
+    def note(proxy, args, output):
+        before, after = (bare(value).double() / scales[proxy] for value in (args[0], output))
+        seen.append((before, after.round()))
+
+    handles = [proxy.register_forward_hook(note) for proxy in proxies]
+    out = bare(model(x))
+    for handle in handles:
+        handle.remove()
+    return out, seen
+
+
+def at_ties(plain, exact):
+    """The samples of which a code differs; the first that do must lie at rounding ties, and differ by one."""
+    differ = torch.zeros(len(exact[0][0]), dtype=torch.bool)
+    for (_, mine), (steps, theirs) in zip(plain, exact, strict=True):
+        apart, between = (mine - theirs).abs()[~differ], (steps - steps.floor() - 0.5).abs()[~differ]
+        assert (apart <= 1).all()
+        assert (between[apart == 1] < 1e-4).all()
+        differ |= (mine != theirs).flatten(1).any(1)
+    return differ
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", ["cnv", "resnet20", "mobilenet_v1_cifar"])
+def test_codes_differ_from_brevitas_at_rounding_ties_alone(name, memory):
+    """A float32 sum is a hair off, to which side its order decides: elsewhere no code and no result may differ.
+
+    The mean before resnet20's last quantizer has ties; in channels_last its sums come to the other side of one.
+    """
+    model, x = lived_in(name).to(memory_format=memory), batch(name).to(memory_format=memory)
+    clean, plain = steps_and_codes(model, x)
+    with integer_arithmetic(model):
+        inside, exact = steps_and_codes(model, x)
+    assert len(plain) > 5
+    differ = at_ties(plain, exact)
+    assert torch.allclose(clean[~differ], inside[~differ], rtol=0, atol=1e-5)
 
 
 def test_it_goes_with_faults_in_either_order():
