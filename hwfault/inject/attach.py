@@ -59,7 +59,8 @@ def inject(
     the values of wide words after a fault do not tell. Those of what is not finite are 0, and no fault strikes it.
     With an `example` of the inputs, and their `batch_axis` (see `sites`), the axis along which the samples of each site
     lie is found, and a plan that says otherwise is refused. Without one a plan's own word is taken, which is axis 0
-    where it says nothing, and an error if the first forward moves or folds that axis before a struck site.
+    where it says nothing, and an error if the first forward moves or folds that axis before a struck site (what is
+    compiled is judged by the shapes of its sites alone: give an example there).
     Raises PlanError if the plan was made for other sites, HwfaultError for a seed that is not 64 bit, and while another
     thread has faults attached to the model or a part of it: use a copy for each thread.
     """

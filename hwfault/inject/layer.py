@@ -14,7 +14,7 @@ from hwfault.inject.exporting import refuse_export
 from hwfault.inject.gradient import Gradient, passes_straight_through
 from hwfault.inject.held import check, held
 from hwfault.inject.strike import Strike
-from hwfault.plan import Site, resolve
+from hwfault.plan import BatchAxis, Site, resolve
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.check import check_seed, signed64
 
@@ -30,7 +30,9 @@ class QuantFaultInjectionLayer(nn.Module):
     `name` is the site's name in the fault stream: two layers of one network need two names. Samples are numbered as by
     `inject`, a counter for training and one for evaluation; see its `clock`. Nothing is kept for the backward pass.
     Bit width and sign may change from one input to the next on the CPU; on a GPU an assertion of the device stops it.
-    Raises PlanError for an input that is not an integer QuantTensor.
+    `batch` says where the samples lie in its inputs; None: along axis 0, one row each, for a layer sees nothing of the
+    network around it. Each call is a forward of its own: one layer that is called twice numbers its samples on.
+    Raises PlanError for an input that is not an integer QuantTensor, or whose shape `batch` does not fit.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class QuantFaultInjectionLayer(nn.Module):
         name: str,
         seed: int,
         gradient: Gradient = "zero",
+        batch: BatchAxis | None = None,
     ) -> None:
         super().__init__()
         self.faults = tuple(faults)
         self.name = name
         self.seed = check_seed(seed)
         self.gradient = gradient
+        self.batch = batch
         self._straight_through = passes_straight_through(gradient)
         self.clock: Clock | None = None
         self._known: tuple[int, bool] | None = None
@@ -90,13 +94,14 @@ class QuantFaultInjectionLayer(nn.Module):
     def _strike(self, bit_width: int, signed: bool, device: torch.device) -> Strike:
         key = (bit_width, signed, device)
         if key not in self._strikes:
-            site = Site(name=self.name, kind="activation", bit_width=bit_width, signed=signed)
+            site = Site(name=self.name, kind="activation", bit_width=bit_width, signed=signed, batch=self.batch)
             plan = resolve([site], self.faults)
             self._strikes[key] = Strike(plan, plan.at(self.name), device)
         return self._strikes[key]
 
     def extra_repr(self) -> str:
-        return f"name={self.name!r}, seed={self.seed}, gradient={self.gradient!r}, faults={list(self.faults)}"
+        where = "" if self.batch is None else f", {self.batch}"
+        return f"name={self.name!r}, seed={self.seed}, gradient={self.gradient!r}{where}, faults={list(self.faults)}"
 
 
 def on_the_host(x: Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.inject import FaultInjectionFunction, QuantFaultInjectionLayer, attached, inject, sites
-from hwfault.plan import Site, resolve
+from hwfault.plan import BatchAxis, Site, resolve
 from hwfault.profiles.models import BitFlips, WordFaults
 
 from .networks import Chain, batch
@@ -145,6 +145,24 @@ def test_layer_does_not_depend_on_the_batch():
     assert same_bits(torch.cat(ones), whole.value)
 
 
+def test_layer_finds_the_samples_where_it_is_told_that_they_lie():
+    """(tokens, samples, channels) and (samples x rows, channels): as many samples together as one by one."""
+    x = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(1))
+    along, folded = BatchAxis(axis=1), BatchAxis(inner=4, rows=4)
+    for before, where, samples, take in (
+        (quantized(x), along, 8, lambda value, i: value[:, i : i + 1]),
+        (quantized(x.reshape(24, 5)), folded, 6, lambda value, i: value[4 * i : 4 * i + 4]),
+    ):
+        whole = layer_of(FAULTS["asymmetric"], batch=where)(before).value
+        single = layer_of(FAULTS["asymmetric"], batch=where)
+        for i in range(samples):
+            one = single(before._replace(value=take(before.value, i))).value
+            assert same_bits(one, take(whole, i))
+        assert not same_bits(whole, layer_of(FAULTS["asymmetric"])(before).value)
+    with pytest.raises(PlanError, match=r"'x' have the shape \(25, 5\), which does not hold 4 rows"):
+        layer_of(FAULTS["bits"], batch=folded)(quantized(torch.randn(25, 5)))
+
+
 def test_layer_counts_training_and_evaluation_apart():
     layer, before = layer_of(FAULTS["bits"]), quantized()
 
@@ -273,6 +291,7 @@ def test_layer_shows_what_it_is():
     text = repr(layer_of([BitFlips(probability=0.25)]))
     assert text.startswith("QuantFaultInjectionLayer(name='x', seed=3, gradient='zero'")
     assert "0.25" in text
+    assert "samples along axis 1" in repr(layer_of([BitFlips(probability=0.25)], batch=BatchAxis(axis=1)))
 
 
 def test_layer_is_exported_with_its_faults_or_not_at_all():
