@@ -18,6 +18,7 @@ from tests.benchmarks import gpu, gpu_bandwidth, gpu_equality, gpu_networks
 from tests.benchmarks.gpu import Report
 from tests.inject.replay import WAITS, Recorded
 from tests.process import own_words
+from tests.slowly import thinned
 from tests.stream.triton_calls import INTERPRETED, fast_or
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="on a GPU the benchmark itself can be run")
@@ -110,6 +111,7 @@ def test_what_differs_is_told(report, monkeypatch):
     assert report.exit_code() == 1
 
 
+@pytest.mark.slow
 def test_bandwidth(report):
     with fast_or():
         report.part("bandwidth", lambda: gpu_bandwidth.bandwidth(report, 1024, torch.float32, 1, device="cpu"))
@@ -154,7 +156,7 @@ class Replayed:
         self._graph.replay()
 
 
-@pytest.mark.parametrize("name", gpu_networks.NETWORKS)
+@pytest.mark.parametrize("name", thinned(gpu_networks.NETWORKS, 2))
 def test_graphs(report, monkeypatch, name):
     monkeypatch.setattr(gpu_networks, "Captured", Replayed)
     models = gpu_networks.Models(name, 2, "cpu")
@@ -177,6 +179,7 @@ def test_the_networks_never_ask_the_device(name):
             assert not set(graph.names) & set(WAITS)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # dynamo warns about itself and about Brevitas
 def test_compiled_networks(report, monkeypatch):
     monkeypatch.setitem(gpu_networks.NETWORKS, "small", lambda: networks.build("mlp", channels=3, size=32, hidden=(8,)))

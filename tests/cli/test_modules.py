@@ -11,6 +11,7 @@ import pytest
 from hwfault import own_code
 from hwfault.errors import HwfaultError
 from hwfault.own_code import OwnModules, call_named, modules_of_current_folder
+from tests.slowly import slow
 
 OPTIONAL = ("org", "cuda", "dill", "pandas", "regex", "tabulate", "click", "numpy", "rich", "yaml", "torch", "onnx")
 
@@ -23,7 +24,7 @@ def hostile(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("start", ["script", "module"])
+@pytest.mark.parametrize("start", ["script", slow("module")])
 @pytest.mark.parametrize("words", [["replay", "."], ["sites", "digits_cnn"], ["profiles", "list"]])
 def test_nothing_of_the_folder_runs_by_itself(hostile, start, words):
     script = Path(sys.executable).with_name("hwfault")

@@ -21,6 +21,7 @@ from hwfault.train import networks
 from hwfault.train.networks import FixedPointWeight
 from tests.benchmarks.cnv import cnv
 from tests.inject.oracle import Seen
+from tests.slowly import slow
 
 from .networks import Chain, signed
 
@@ -86,7 +87,7 @@ def test_folded_weights_have_the_same_faulty_codes():
     assert sum(node.op_type == "BatchNormalization" for node in quick.graph.node) == 2
 
 
-@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("seed", [slow(None), 7])
 def test_a_deep_network_predicts_alike(seed):
     graph, x = faulted("resnet20", gain=0.5)
     usual, quick = session(graph, threads=1), session(graph, threads=1, fast=True, seed=seed)

@@ -12,6 +12,7 @@ from torch._dynamo.utils import counters
 from hwfault.inject import attached, inject, ops, sites
 from hwfault.plan import resolve
 from hwfault.profiles.models import BitFlips, WordFaults
+from tests.slowly import slow
 
 from .networks import batch, build
 from .oracle import FAULTS, Seen, faulty, same_bits
@@ -44,7 +45,7 @@ def eager(name, faults, seed, batches):
         return [model(x) for x in batches]
 
 
-@pytest.mark.parametrize("name", ["power_of_two", "binary"])
+@pytest.mark.parametrize("name", ["power_of_two", slow("binary")])
 @torch.no_grad()
 def test_evaluation_equals_eager_and_is_one_graph(name):
     model, backend = build(name), CompileCounterWithBackend("aot_eager")
@@ -88,6 +89,7 @@ def test_inductor_and_another_plan():
     assert no_breaks()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_batches_of_other_sizes():
     model = build("power_of_two")

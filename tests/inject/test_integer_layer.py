@@ -383,6 +383,7 @@ def test_halves_and_doubles():
         torch.testing.assert_close(out, clean(other, x.to(dtype)), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_networks():
     model, x = build("cnn"), batch()

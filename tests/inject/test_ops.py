@@ -1,5 +1,7 @@
 """The two torch operators on their own: PyTorch's checks of them, every dtype, every process, gradients."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from hwfault.inject import ops
 from hwfault.plan import Site, resolve
 from hwfault.stream.check import signed64
 from hwfault.stream.reference import inject_codes
+from tests.slowly import thinned
 
 from .oracle import FAULTS, same_bits
 
@@ -46,9 +49,9 @@ def changed(x, out):
     return x != out
 
 
-@pytest.mark.parametrize("straight_through", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    ("name", "dtype", "straight_through"), thinned(itertools.product(PROGRAMS, DTYPES, (False, True)), 3), ids=str
+)
 def test_opcheck_of_inject(name, dtype, straight_through):
     x = on_grid(dtype=dtype).requires_grad_()
     torch.library.opcheck(ops.inject, arguments(name, x=x, straight_through=straight_through, dtype=dtype))

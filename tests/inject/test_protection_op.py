@@ -1,5 +1,7 @@
 """The operators of protected memories: PyTorch's checks of them, every dtype, gradients, and what does not fit."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.inject.protection_op import protected, zero_protected
 from hwfault.stream.protection import KINDS, Layout, MapRows, Memory, protect_codes
 from hwfault.stream.tables import ALWAYS
+from tests.slowly import thinned
 
 from .oracle import same_bits
 from .test_ops import on_grid
@@ -90,9 +93,9 @@ def expected(args, source, memory):
     return torch.where(torch.from_numpy(struck == codes), x, faulty), total, torch.from_numpy(struck != codes)
 
 
-@pytest.mark.parametrize("straight_through", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("source", "dtype", "straight_through"), thinned(itertools.product(SOURCES, DTYPES, (False, True)), 3), ids=str
+)
 def test_opcheck_of_protected(source, dtype, straight_through):
     x = on_grid((3, 5, 40), dtype=dtype).requires_grad_()
     torch.library.opcheck(protected, arguments(source, x=x, dtype=dtype, straight_through=straight_through))

@@ -228,6 +228,7 @@ def test_a_quantizer_that_no_layer_has_for_its_own_is_no_site():
         inject(model, resolve(sites(shared()), [FLIPS]), seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_graphs_are_broken_where_the_parameter_is_told():
     model = shared()

@@ -334,6 +334,7 @@ def _rank(rank, place, results):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_read_the_sums_of_all(tmp_path):
     context = torch.multiprocessing.get_context("spawn")
     results = context.SimpleQueue()

@@ -24,7 +24,7 @@ from tests.networks.brevitas_networks import NETWORKS, build
 from tests.networks.built import BATCH
 
 RATE = 0.02
-QUICK = ("attention, tokens first", "weight shifted HQO", "shared requantizer", "bias 32", "tied weights")
+QUICK = ("attention, tokens first", "weight shifted HQO", "shared requantizer", "bias 32")
 
 # few words make a coarse share: enough seeds are run for about this many cells of each site
 CELLS = 40_000

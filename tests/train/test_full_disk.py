@@ -12,12 +12,13 @@ import yaml
 
 from hwfault import files
 from hwfault.errors import FileError
+from tests.slowly import slow
 from tests.train.test_resume import CONFIG, KilledError, equal, kept, resumed, run, whole
 
 __all__ = ["whole"]  # the fixture
 
 
-@pytest.mark.parametrize("name", ["last.ckpt", "checkpoint.safetensors", "best.safetensors", "history.csv"])
+@pytest.mark.parametrize("name", ["last.ckpt", "checkpoint.safetensors", slow("best.safetensors"), "history.csv"])
 def test_no_space_for_one_of_the_files(tmp_path, whole, monkeypatch, name):
     with pytest.raises(KilledError):
         run(tmp_path, 24)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from hwfault import files
 from hwfault.train import TrainConfig
 from hwfault.train.run import train_into
+from tests.slowly import slow, thinned
 
 FLIPS = {"model": "bit_flips", "probability": 0.05}
 CONFIG = {
@@ -87,7 +88,7 @@ def whole(tmp_path_factory):
     return kept(folder)
 
 
-@pytest.mark.parametrize("batches", [1, 4, 5, 3 * BATCHES, 3 * BATCHES + 1, 5 * BATCHES + 7])
+@pytest.mark.parametrize("batches", thinned([1, 4, 5, 3 * BATCHES, 3 * BATCHES + 1, 5 * BATCHES + 7], 2))
 def test_killed_after_a_batch(tmp_path, whole, batches):
     with pytest.raises(KilledError):
         run(tmp_path, batches)
@@ -105,7 +106,7 @@ def test_killed_again_and_again(tmp_path, whole):
     assert equal(kept(tmp_path), whole)
 
 
-@pytest.mark.parametrize("first", [2, 4, 7, 8, 11])
+@pytest.mark.parametrize("first", thinned([2, 4, 7, 8, 11], 2))
 def test_killed_when_a_file_is_to_be_replaced(tmp_path, whole, monkeypatch, first):
     """At a write, before the new file takes the old one's place; what is half written lies about."""
     replace, count = os.replace, 0
@@ -193,7 +194,7 @@ def begun(folder):
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_killed_by_the_system(tmp_path, whole, seed):
     """SIGKILL at random moments, a few times over."""
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(CONFIG))

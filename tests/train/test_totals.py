@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 
+import pytest
 import torch
 
 from hwfault.train.totals import Totals
@@ -49,6 +50,7 @@ def of_a_rank(rank, store, answers):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_tell_the_same_loss_whosever_it_is(tmp_path):
     context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()

@@ -14,6 +14,7 @@ from hwfault.train import TrainConfig, build, restore, save
 from hwfault.train.networks import NETWORKS
 from hwfault.train.networks.layers import BatchNorm1d, BatchNorm2d
 from hwfault.train.networks.quantizers import SameGrid
+from tests.slowly import slow
 
 from .zoo import QUICK, batch, fresh, lived_in
 
@@ -192,7 +193,9 @@ def test_a_grid_has_no_state_of_its_own():
     assert not layer.state_dict()
 
 
-@pytest.mark.parametrize("options", [{"quantized": False}, {}, {"scale": "power_of_two"}, {"scaling": "per_channel"}])
+@pytest.mark.parametrize(
+    "options", [{"quantized": False}, {}, slow({"scale": "power_of_two"}), {"scaling": "per_channel"}]
+)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_training_step_moves_every_parameter(name, options):
     network = fresh(name, output_bits=8, classes=10, **options)
