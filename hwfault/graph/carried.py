@@ -56,10 +56,10 @@ def plan_of(model: ModelProto) -> FaultPlan:
             wiring.check_sums(entry, plan)
         else:
             wiring.check(entry, plan.at(entry.site).site)
-    if said == OLD and (plan.stream is not None or any(wiring.needs_stream(entry, plan) for entry in entries)):
+    if said == OLD and (plan.stream is not None or any(wiring.is_fractional(entry, plan) for entry in entries)):
         raise GraphError(
             f"the graph says that its faults are those of {OLD!r}, but they need {NEW!r} (samples off axis 0, further "
-            "runs, shared memories, zero points that are no integers, or words wider than their type); put them in anew"
+            "runs, shared memories, or zero points that are no integers); put them in anew"
         )
     return plan
 
@@ -159,11 +159,14 @@ class _Wiring:
         if grid is not None:
             check_steps(site.name, grid, len(entry.nodes))
 
-    def needs_stream(self, entry: FaultNode, plan: FaultPlan) -> bool:
-        """Whether nodes strike codes that only version 1.1 of the fault stream defines."""
+    def is_fractional(self, entry: FaultNode, plan: FaultPlan) -> bool:
+        """Whether nodes strike codes of zero points that are no integers, which version 1 strikes at other bits.
+
+        Of wide words it strikes the same, as long as one node alone does so.
+        """
         site = plan.at(entry.site).site
         grid = None if site.kind == "accumulator" else self._grid(entry, site)
-        return grid is not None and grid.needs_stream
+        return grid is not None and not grid.whole
 
     def _grid(self, entry: FaultNode, site: Site) -> Grid | None:
         """The grid that a site's nodes take its values to be on, where it is constant."""

@@ -25,7 +25,7 @@ from hwfault.stream.names import first_run, run_name
 
 LAYERS = (qnn.QuantConv1d, qnn.QuantConv2d, qnn.QuantConv3d, qnn.QuantLinear)
 _WIDEST_WORD, _WIDEST_INPUT = 32, 24
-_FRACTIONAL = "have a zero point that is no integer, so that its sums are none either"
+FRACTIONAL = "have a zero point that is no integer, so that its sums are none either"
 
 _RESHAPE = (
     *("flatten", "unflatten", "reshape", "view", "view_as", "permute", "transpose", "swapaxes", "movedim", "t"),
@@ -142,7 +142,7 @@ def _seen_site(
     _check_layer(layer, quantizers)
     weights = weights_of(layer, quantizers)
     if weights is not None and weights.site.name in fractional:
-        raise _Obstacle(f"its weights {_FRACTIONAL}")
+        raise _Obstacle(f"its weights {FRACTIONAL}")
     if not calls:
         raise _Obstacle("the layer did not run on the example")
     (call,) = calls
@@ -152,7 +152,7 @@ def _seen_site(
             "pooling, an addition or a dropout between the two leaves the grid)"
         )
     if not call.whole or first_run(call.source or "") in fractional:
-        raise _Obstacle(f"its inputs {_FRACTIONAL}")
+        raise _Obstacle(f"its inputs {FRACTIONAL}")
     if call.scales != 1:
         raise _Obstacle("its inputs have a scale for each channel, so that sums of their integers mean nothing")
     if not call.batched:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hwfault.errors import GraphError, HwfaultError
 from hwfault.inject.accumulators import (
     DROPOUTS,
+    FRACTIONAL,
     LAYERS,
     Grids,
     Notes,
@@ -44,7 +45,6 @@ _NO_GRID = (
     "its inputs are on no known grid: no quantizer with one scale lies right before it, or something between the two "
     "leaves the grid"
 )
-_FRACTIONAL = "have a zero point that is no integer, so that its sums are none either"
 _CATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 
 Mark = Callable[[str, Tensor, bool], Tensor]
@@ -202,7 +202,7 @@ class IntegerArithmetic:
         if not isinstance(grid, Grid):
             raise HwfaultError(_NO_GRID)
         if not grid.whole:
-            raise HwfaultError(f"its inputs {_FRACTIONAL}")
+            raise HwfaultError(f"its inputs {FRACTIONAL}")
         if bare(x).dtype != torch.float32:
             raise HwfaultError(f"its inputs are {bare(x).dtype}, expected torch.float32")
         return grid
@@ -234,7 +234,7 @@ class IntegerArithmetic:
             weights = weights_of(layer.layer, self._quantizers)
             assert weights is not None
             if not layer.weights_are_whole():
-                raise HwfaultError(f"its weights {_FRACTIONAL}")
+                raise HwfaultError(f"its weights {FRACTIONAL}")
             parts = parts_of(layer.layer, grid.largest * largest_integer(weights), weight)
         except HwfaultError as reason:
             self.left[name] = str(reason)
@@ -293,7 +293,7 @@ class IntegerArithmetic:
     ) -> _Pool | None:
         try:
             if not grid.whole:
-                raise HwfaultError(f"its values {_FRACTIONAL}")
+                raise HwfaultError(f"its values {FRACTIONAL}")
             pool = pool_of(func, value.shape, args, kwargs)
             double = grid.largest * pool.added > EXACT
             if double and isinstance(pool, Window):
