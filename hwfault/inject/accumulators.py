@@ -200,11 +200,15 @@ def largest_integer(quantizer: Quantizer) -> int:
 
     All codes count, also those that only a fault makes; with a zero point of its own any one within the codes.
     """
-    bits, proxy = quantizer.site.bit_width, quantizer.proxy
+    return largest_of(quantizer.proxy, quantizer.site.bit_width, quantizer.site.signed)
+
+
+def largest_of(proxy: Any, bits: int, signed: bool) -> int:
+    """The same of a quantizer of so many bits."""
     fused = getattr(proxy, "fused_activation_quant_proxy", None)
     zero_point = getattr((proxy if fused is None else fused).tensor_quant, "zero_point_impl", None)
     symmetric = zero_point is None or isinstance(zero_point, ZeroZeroPoint)
-    return most(bits, quantizer.site.signed and symmetric)
+    return most(bits, signed and symmetric)
 
 
 def most(bits: int, signed: bool) -> int:

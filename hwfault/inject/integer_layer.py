@@ -4,6 +4,7 @@ x_int = round(x / s_x)    w_int = round(w / s_w)    acc = conv(x_int, w_int)
 y = faults(acc) * (s_x * s_w) + bias
 """
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwfault.errors import PlanError
-from hwfault.inject.accumulators import whole
+from hwfault.inject.accumulators import largest_of, whole
 from hwfault.inject.arranged import arrange, restore, unnamed
 from hwfault.inject.array_op import accumulate
 from hwfault.inject.exporting import refuse_export
 from hwfault.inject.hooks import NeverCopied, OwnHook, StandIn
 from hwfault.inject.override import refuse_copy
-from hwfault.inject.widths import Width
+from hwfault.inject.widths import InputWidth, Width
 from hwfault.plan import Site
 from hwfault.plan.processes import ArrayPlan
 from hwfault.stream.names import first_run
@@ -34,6 +35,7 @@ class Adds:
 
     def __init__(self, site: Site, array: ArrayPlan | None) -> None:
         self.array = array or ArrayPlan()
+        self.worst_case = site.worst_case
         self._name, self._batch = site.name, site.batch
         self._idle = not self.array.events and site.bit_width >= (site.worst_case or site.bit_width)
         self._numbers = [site.bit_width, int(self.array.overflow == "saturate"), self.array.step, self.array.pass_steps]
@@ -101,12 +103,13 @@ class Scale(NeverCopied):
 class Entry(NamedTuple):
     """What strikes one run of a layer, the name of that site, and the quantizer that its inputs come from there.
 
-    Without one they bring a scale along.
+    Without one they bring a scale along, and a width that `inputs` watches.
     """
 
     striker: Striker
     name: str
     scale: Scale | None
+    inputs: InputWidth | None
 
 
 class IntegerLayer(NeverCopied):
@@ -171,6 +174,7 @@ class IntegerLayer(NeverCopied):
         if self._arithmetic is None:
             refuse_export()
         elif not switched_off:
+            self._inputs_checked(x, getattr(weight, "value", weight))
             out = self._arithmetic.computed(self, x, weight, bias)
         if out is None:
             if switched_off or not self._active():
@@ -224,7 +228,14 @@ class IntegerLayer(NeverCopied):
                 f"({'no scale is known' if scale is None else 'they have a scale for each channel'}); list the sites "
                 "again with an example batch"
             )
-        return scale.detach().reshape(())
+        return self._inputs_checked(x, scale).detach().reshape(())
+
+    def _inputs_checked(self, x: Any, scale: Tensor) -> Tensor:
+        """The scale, once it is sure that inputs which no site brings have the width that was planned for."""
+        for entry in self._active():
+            if entry.inputs is not None and isinstance(x, IntQuantTensor):
+                scale = entry.inputs.checked(x, scale)
+        return scale
 
     def _integer(self, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         """The layer's output before the bias."""
@@ -351,7 +362,8 @@ class Attached:
         self._integer = IntegerLayer.of(first_run(name), layer, known_scale)
         scale = None if source is None else Scale(name, source, known_scale)
         self._handle = None if scale is None else OwnHook.after_forward(scale.proxy, scale)
-        self._entry = Entry(striker, name, scale)
+        inputs = _input_width(name, layer, striker) if source is None else None
+        self._entry = Entry(striker, name, scale, inputs)
         self._integer.add(self._entry)
         _forget_compiled()
 
@@ -360,6 +372,15 @@ class Attached:
             self._handle.remove()
         self._integer.drop(self._entry)
         _forget_compiled()
+
+
+def _input_width(name: str, layer: Any, striker: Striker) -> InputWidth | None:
+    """What the inputs of a layer may be for the words that its sums have in the plan; None where it does not say."""
+    bits, width = striker.adds(name).worst_case, Width.of(name, layer.weight_quant)
+    if bits is None or width is None:
+        return None
+    weight = largest_of(layer.weight_quant, width.bits, bool(layer.weight_quant.is_signed))
+    return InputWidth(name, bits, math.prod(layer.weight.shape[1:]) * weight)
 
 
 def computes_on_integers(module: nn.Module) -> bool:

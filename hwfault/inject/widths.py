@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from brevitas.core.bit_width import BitWidthConst
+from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError
@@ -93,3 +94,31 @@ class Width:
             return ()
         tensors = [*self._source.parameters(), *self._source.buffers()]
         return tuple((id(t), -1 if t.is_inference() else t._version) for t in tensors)
+
+
+class InputWidth:
+    """The width of a layer's inputs that no site brings, but a truncation or a sum of quantized tensors.
+
+    Sums that need other words than the planned ones, of `bits` bits, stop what runs; `per_step` is the largest sum of
+    inputs of 1. Where the width moves and the words do not, nothing is said.
+    """
+
+    def __init__(self, name: str, bits: int, per_step: int) -> None:
+        self._low = 0 if bits <= 2 else -(-(1 << (bits - 2)) // per_step)
+        self._high = ((1 << (bits - 1)) - 1) // per_step
+        self._sentence = (
+            f"the bit width of the inputs of {name!r} is not that of the example that the sites were listed with: "
+            f"their largest magnitude is {{now}}, expected {self._low} to {self._high}, for which a sum has {bits} "
+            "bits; list the sites again and resolve the plan for them, or keep the width while faults are attached"
+        )
+
+    def checked(self, x: IntQuantTensor, carried: Tensor) -> Tensor:
+        """`carried`, as `Width.checked` has it."""
+        width = x.bit_width.detach().double()
+        symmetric = x.signed_t.bool() & ~x.zero_point.detach().any()
+        largest = torch.where(symmetric, torch.exp2(width - 1), torch.exp2(width) - 1)
+        if traced():
+            watched: Tensor = held(carried.detach(), largest, self._low, self._high, self._sentence)
+            return watched
+        check(largest, self._low, self._high, self._sentence)
+        return carried
