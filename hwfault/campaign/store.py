@@ -21,6 +21,7 @@ from hwfault.inject import ProtectionCounts
 from hwfault.inject.statistics import SiteStatistics
 from hwfault.inputs import check_regular
 from hwfault.plan import Site
+from hwfault.plan.fault_plan import spec_of
 from hwfault.plan.processes import AnyProcess, Process
 from hwfault.profiles.models import FaultModel
 from hwfault.stream.tables import ALWAYS
@@ -195,6 +196,8 @@ def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[s
     numbered = any(_counts_batches(p, e.site) for plan in plans for e in plan.sites for p in e.processes)
     return {
         **told,
+        # what a plan's faults do to a network has changed with the version, also where the plan has not
+        "fault stream": spec_of("1.1"),
         "network digest": network_digest(campaign.model),
         "samples": campaign.samples,
         "samples digest": campaign.samples_digest,

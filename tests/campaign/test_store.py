@@ -84,6 +84,16 @@ def test_another_question_is_refused_and_what_differs_is_listed(written):
     Store(written, ASKED).close()
 
 
+def test_trials_of_0_4_0_are_not_gone_on_with(path):
+    """The same plan may strike other words there: those with zero points that are no integers, or of 16 bit types."""
+    campaign = Campaign(small.network().eval(), small.data().test)
+    now = question(campaign, at_rates([0.1]))
+    before = {key: value for key, value in now.items() if key != "fault stream"}
+    Store(path, before).close()
+    with pytest.raises(FileError, match=r"fault stream: - there, fault-stream v1\.1 now"):
+        Store(path, now)
+
+
 @pytest.mark.parametrize(
     "line",
     [
