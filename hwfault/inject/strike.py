@@ -126,8 +126,7 @@ class Strike:
         several = len(self._steps) > 1
         if several and not self._comes_back(value):
             return self._by_integers(value, forward, grid).values
-        differentiable = traced() or (value.requires_grad and torch.is_grad_enabled())
-        if not several or forward.straight_through or not differentiable:
+        if not several or forward.straight_through or not _differentiable(value):
             return self._one_by_one(value, forward, grid, unheld)
         with torch.no_grad():
             faulty = self._one_by_one(value.detach(), forward, grid, False)
@@ -157,6 +156,10 @@ class Strike:
         out = replaced(plain, faulty, touched & (codes[0] != codes[1]), forward.straight_through)
         named: Any = value
         return Observed(named_as(out, named.names) if has_names(value) else out, *codes)
+
+
+def _differentiable(value: Tensor) -> bool:
+    return traced() or (value.requires_grad and torch.is_grad_enabled())
 
 
 class _Stream:
