@@ -6,7 +6,8 @@ import pytest
 from hwfault.listing import faults_at
 from hwfault.plan import Site, resolve
 from hwfault.plan.expected import Range, expected_faults, hit_probability
-from hwfault.profiles.models import BitFlips, Clusters, ProfileFaults, WordFaults
+from hwfault.profiles.faultmap import FaultMap, Kind
+from hwfault.profiles.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
 from hwfault.stream.tables import encode_table
 
 WEIGHTS = Site(name="w", kind="weight", bit_width=4, signed=True, shape=(64, 32))
@@ -81,6 +82,18 @@ def test_cells_of_permanent_maps_count_once():
     cells = sum(len(faults_at(plan, name, seed=0, sample=0)) for name in plan.names)
     assert expected_faults(plan).once == (cells, cells)
     assert expected_faults(plan).each == (0, 0)
+
+
+@pytest.mark.parametrize(("refresh", "once"), [("inference", 0), ("batch", 3), ("epoch", 3), ("power_cycle", 3)])
+@pytest.mark.parametrize("protection", [None, {"kind": "parity", "data_bits": 3}])
+def test_cells_that_come_and_go_count_once_unless_each_sample_draws_them(tmp_path, refresh, once, protection):
+    cells = range(6)
+    FaultMap.from_cells(4 * 500, 1, cells, [0] * 6, [Kind.FLIP] * 6).save(tmp_path / "m.safetensors")
+    own = {"file": str(tmp_path / "m.safetensors"), "mapping": {"kind": "linear", "row_bits": 3 + bool(protection)}}
+    fault = MapFaults(**own, sites="*", p_active=0.5, refresh=refresh, protection=protection)
+    found = expected_faults(resolve([ACTS], [fault]))
+    assert found.once == pytest.approx((once, once))
+    assert found.each == pytest.approx((3 - once, 3 - once))
 
 
 def test_one_site_alone():

@@ -3,13 +3,16 @@
 import json
 from functools import cache
 
+import numpy as np
 import pytest
 
 from hwfault.errors import ModelError, PlanError
 from hwfault.listing import faults_at
-from hwfault.plan import FaultPlan, resolve
+from hwfault.plan import FaultPlan, Site, resolve
+from hwfault.profiles.faultmap import FaultMap, Kind
 from hwfault.profiles.models import BitFlips, MapFaults, ProfileFaults, Select, load_faults, named_faults
 from hwfault.profiles.profile import Profile
+from hwfault.profiles.protection import Protection
 
 from .test_hardware import KC705, SITES, SRAM, WEIGHTS, at_voltage, cells, map_of, saved, sram, written
 
@@ -136,6 +139,20 @@ def test_the_listing_stays_within_the_words_asked_for():
     plan = resolve(SITES, [sram()])
     whole = faults_at(plan, "a.weight", seed=1, sample=0)
     assert [f for f in whole if f.word < 100] == faults_at(plan, "a.weight", seed=1, sample=0, words=100)
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 4, 7, 8])
+def test_protected_words_that_lie_across_memory_words_are_struck_to_the_last_bit(tmp_path, words):
+    """Two flips in each memory word of 8 data bits, which parity does not see, in words of 6 bits."""
+    rows = -(-words * 6 // 8)
+    flips = [(row, bit) for row in range(rows) for bit in (0, 1)]
+    FaultMap.from_cells(rows, 9, *zip(*flips, strict=True), [Kind.FLIP] * len(flips)).save(tmp_path / "m.safetensors")
+    fault = MapFaults(file=str(tmp_path / "m.safetensors"), protection=Protection(kind="parity", data_bits=8))
+    site = Site(name="w", kind="weight", bit_width=6, signed=False, shape=(words,))
+    (step,) = resolve([site], [fault]).steps("w")
+    struck = step.struck(np.zeros((1, words), np.uint32), 0, np.zeros(1, np.int64), False)[0]
+    ones = {8 * row + bit for row, bit in flips if 8 * row + bit < 6 * words}
+    assert {6 * word + bit for word, code in enumerate(struck.tolist()) for bit in range(6) if code >> bit & 1} == ones
 
 
 def test_selectors_of_maps_are_weights_unless_given(tmp_path):

@@ -53,6 +53,20 @@ def test_where_an_engine_first_differs(whole):
     assert "the output of sample 4, number 3: recorded" in sentence(report)
 
 
+@pytest.mark.parametrize("what", ["output", "prediction"])
+def test_a_difference_behind_the_first_batch_has_the_samples_own_number(tmp_path, what):
+    bundle = written(tmp_path / "b", batch_size=2)
+
+    def runner(arrays):
+        out = engines.emulated(arrays, bundle)
+        if arrays.get("hwfault_first_sample") == 4:
+            out[1, 3] += 1000
+        return {what: out if what == "output" else out.argmax(1)}
+
+    _, first = check(opened(bundle), runner=runner).first
+    assert (first.kind, first.sample) == (what, 5)
+
+
 def test_an_engine_that_only_classifies(whole):
     """An accelerator that gives nothing but classes; minus zero and zero are the same number to one with scores."""
     right = check(opened(whole), runner=lambda arrays: engines.emulated(arrays, whole).argmax(1))

@@ -14,7 +14,8 @@ from hwfault.campaign.trials import paired
 from hwfault.campaign.words import accuracy, decimals, difference, points
 from hwfault.inject import sites
 from hwfault.plan import resolve
-from hwfault.profiles.models import ProfileFaults, bit_errors
+from hwfault.profiles.faultmap import FaultMap
+from hwfault.profiles.models import MapFaults, ProfileFaults, bit_errors
 from tests.train import small
 
 KC705 = "bram28-kintex7-kc705b-undervolt"
@@ -151,3 +152,14 @@ def test_which_points_have_the_same_faults_for_every_seed():
         protection={"kind": "parity", "data_bits": 8},
     )
     assert not varies(resolve(sites(network, data.test_x[:1]), [retention]))
+
+
+@pytest.mark.parametrize("p_active", [1.0, 0.5])
+@pytest.mark.parametrize("protection", [None, {"kind": "parity", "data_bits": 8}])
+def test_cells_that_come_and_go_vary_over_seeds(tmp_path, p_active, protection):
+    network, data = small.network(), small.data()
+    FaultMap.from_cells(40, 32, [0, 1], [2, 5], [0, 0]).save(tmp_path / "m.safetensors")
+    cells = MapFaults(
+        file=str(tmp_path / "m.safetensors"), sites="0.weight_quant", p_active=p_active, protection=protection
+    )
+    assert varies(resolve(sites(network, data.test_x[:1]), [cells])) == (p_active < 1)

@@ -68,6 +68,11 @@ def test_differences_are_those_of_a_paired_t_test(pairs):
         assert len(values) < 20 or len(values) - np.unique(values, return_counts=True)[1].max() < 10
 
 
+def test_differences_of_runs_on_different_numbers_of_samples():
+    found = paired(trials(80, 60, samples=100), trials(20, 10, samples=50))
+    assert found.mean == pytest.approx(((0.8 - 0.4) + (0.6 - 0.2)) / 2)
+
+
 def test_pairs_need_the_same_seeds():
     assert paired(trials(50), trials(40)).interval == (-1, 1)
     mine, shifted = (Trials(seeds=seeds, correct=(1, 2), samples=9) for seeds in ((1, 2), (2, 3)))

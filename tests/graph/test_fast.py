@@ -153,6 +153,19 @@ def test_weights_of_more_bits_than_a_float32_are_not_folded(bits, folded):
     assert kept == (0 if folded else 1)
 
 
+def test_weights_that_another_layer_reads_too_keep_their_gain():
+    model, x = normalized()
+    graph = export(model, x[:1], plan=resolve(sites(model), [BitFlips(probability=0.05)]))
+    (conv,) = (node for node in graph.graph.node if node.op_type == "Conv")
+    plain = helper.make_node("Conv", conv.input[:2], ["plain"], name="plain")
+    plain.attribute.extend(conv.attribute)
+    graph.graph.node.append(plain)
+    graph.graph.output.append(helper.make_empty_tensor_value_info("plain"))
+    usual, quick = (run(session(graph, threads=1, fast=fast), x.numpy(), seed=7) for fast in (False, True))
+    for expected, found in zip(usual, quick, strict=True):
+        assert np.array_equal(expected, found)
+
+
 def test_a_gain_of_zero_is_not_folded():
     graph, _ = faulted("normalized")
     sizes = {tensor.name: tensor.dims[0] for tensor in graph.graph.initializer if tensor.dims}

@@ -5,7 +5,10 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
+import torch
+from brevitas import nn as qnn
 from onnx import helper, numpy_helper
+from torch import nn
 
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.carried import plan_of
@@ -37,6 +40,23 @@ def test_a_site_the_graph_does_not_have():
     other = resolve(sites(network("residual")), [BitFlips(probability=0.1, sites="stem.act_quant")])
     text = r"strikes the site 'stem.act_quant', which the graph does not have: did you mean '2.act_quant'"
     refused(clean("biased"), other, PlanError, text)
+
+
+@pytest.mark.parametrize("known", [2, 1])
+def test_more_runs_than_the_plan_knows(known):
+    graph, inputs = export(quantized_again(3), torch.zeros(1, 4)), torch.zeros(1, 4)
+    others = resolve(sites(quantized_again(known), inputs), [BitFlips(probability=0.1)])
+    text = (
+        rf"the graph has the run '0\.act_quant#{known}' of the site '0\.act_quant', but {known} are known to the plan"
+    )
+    refused(graph, others, PlanError, text)
+    insert_faults(graph, resolve(sites(quantized_again(3), inputs), [BitFlips(probability=0.1)]))
+
+
+def quantized_again(times):
+    """A network with one quantizer that runs so often in a forward."""
+    quantizer = qnn.QuantIdentity(bit_width=4)
+    return nn.Sequential(*[part for _ in range(times) for part in (quantizer, nn.ReLU())]).eval()
 
 
 def test_the_nearest_name_is_told():

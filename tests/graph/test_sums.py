@@ -67,6 +67,15 @@ def test_products_that_scale_or_transpose(attribute):
     assert why_not(graph(layer("Gemm", "xq wq bias"), bias=np.zeros(4))) is None
 
 
+@pytest.mark.parametrize("zero", [-8, -3, 0, 7])
+def test_accumulators_are_as_wide_as_the_largest_sum_of_any_codes(zero):
+    """Zero points are taken off before integers of 4 bits are added up, of inputs and of weights."""
+    model = graph(layer(), zero=float(zero))
+    (width,) = [site.bit_width for site in sites(model) if site.name == SUMS]
+    largest = 4 * max(abs(code - zero) for code in range(-8, 8)) ** 2
+    assert largest < 1 << width - 1
+
+
 def runs(model: ModelProto) -> dict[str, tuple[str | None, tuple[int, ...] | None]]:
     """Source and shape of each run of the layer, by its name."""
     return {site.name: (site.source, site.shape) for site in sites(model) if site.name.startswith(SUMS)}

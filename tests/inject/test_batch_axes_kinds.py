@@ -6,6 +6,7 @@ import torch
 from brevitas import nn as qnn
 
 from hwfault.codes import CodeFormat
+from hwfault.errors import PlanError
 from hwfault.inject import inject, sites
 from hwfault.plan import BatchAxis, resolve
 from hwfault.plan.batch_axes import arrange, restore
@@ -17,7 +18,7 @@ from hwfault.profiles.models import MapFaults, ProfileFaults, Select
 from hwfault.profiles.protection import Protection
 
 from .oracle import Seen, same_bits
-from .test_batch_axes import Does, trained
+from .test_batch_axes import FLIPS, UNSAID, Does, trained
 
 SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}, "share": 1.0}
 HERE = [Select(name="b.act_quant")]
@@ -101,3 +102,13 @@ def test_faulty_elements_reach_the_sums_of_a_sample_wherever_it_lies():
     (moved, mine), (_, theirs) = found
     assert moved.batch == BatchAxis(axis=1)
     assert same_bits(mine.after.transpose(0, 1).contiguous(), theirs.after)
+
+
+def test_forwards_of_one_sample_do_not_end_the_watch():
+    """One sample lies along axis 0 wherever it is put."""
+    model, x = trained(Does(UNSAID["sorted"]), torch.randn(16, 4, 4, 4)), torch.randn(4, 4, 4, 4)
+    with inject(model, FLIPS, seed=1):
+        model(x[:1])
+        model(x[:1])
+        with pytest.raises(PlanError, match=r"'b.act_quant'.*give an example"):
+            model(x)

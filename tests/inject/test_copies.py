@@ -195,6 +195,28 @@ def test_the_user_s_own_hooks_are_copied_and_can_be_removed():
     assert vars(model[0].act_quant._forward_hooks) == {}
 
 
+def test_hooks_of_the_user_s_are_those_of_the_copied_objects():
+    """As `copy.deepcopy` does without faults: a hook that is a module's method is that of the copy."""
+    model, x, plan, _ = network()
+    noting = Noting(model)
+    with inject(noting.model, plan, seed=1):
+        twin = copy.deepcopy(noting)
+        twin.model(x)
+    assert (noting.seen, twin.seen) == (0, 1)
+
+
+class Noting(nn.Module):
+    """Counts the forwards of a quantizer that injections hook, too."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.seen = model, 0
+        model[0].act_quant.register_forward_hook(self.note)
+
+    def note(self, _module, _args, _output):
+        self.seen += 1
+
+
 def _doubled(_module, _args, output):
     return output._replace(value=output.value * 2) if hasattr(output, "value") else output * 2
 

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from brevitas import nn as qnn
@@ -11,6 +12,7 @@ from torch import nn
 from hwfault.errors import PlanError
 from hwfault.inject import inject, sites
 from hwfault.plan import FaultPlan, resolve
+from hwfault.plan.memories import Reading, memories
 from hwfault.profiles.faultmap import FaultMap, Kind
 from hwfault.profiles.models import BitFlips, MapFaults, WordFaults
 
@@ -80,6 +82,17 @@ def test_read_otherwise_it_is_two_memories_and_sites_say_so(bits):
     with torch.no_grad(), inject(model, [BitFlips(probability=0.2, sites="*weight_quant")], seed=1, observe=seen):
         model(x())
     assert [call.name for call in seen] == list(NAMES)
+
+
+@pytest.mark.parametrize("other", ["parameter", "grid", "scale", "zero_point"])
+def test_all_of_a_reading_must_be_equal(other):
+    """Integers are equal only if the parameter, the width and sign, the scale and the zero point are."""
+    one = {"parameter": "w", "grid": (4, True), "scale": np.full((2, 1), 0.5), "zero_point": np.zeros(1)}
+    another = {"parameter": "v", "grid": (4, False), "scale": np.array([[0.5], [0.25]]), "zero_point": np.ones(1)}
+    found = memories([Reading("a", **one), Reading("b", **one), Reading("c", **one | {other: another[other]})])
+    assert found.first == {"b": "a"}
+    assert found.aliases("a") == ("b",)
+    assert found.aliases("c") is None
 
 
 @pytest.mark.parametrize("where", ["a.weight_quant", "b.weight_quant", "b.*", {"kind": "weight"}])

@@ -158,6 +158,17 @@ def test_values_that_do_not_tell_their_codes_are_refused():
         model(torch.randn(2, 16))
 
 
+@pytest.mark.parametrize(("value", "told"), [(2**24 - 1, True), (2**24, False), (-(2**24), False), (2**24 + 2, True)])
+def test_either_neighbour_may_have_the_same_value(value, told):
+    """float32 numbers lie one apart below 2^24 and two apart above: there 2^24 + 1 is rounded to even, and to 2^24."""
+    given = torch.tensor([float(value)]), torch.tensor(1.0), torch.tensor(0.0), CodeFormat(28, True)
+    if told:
+        check_codes_known("w", *given)
+    else:
+        with pytest.raises(PlanError, match="the values of 'w' do not tell their codes"):
+            check_codes_known("w", *given)
+
+
 @pytest.mark.parametrize(
     ("bits", "signed", "always"), [(22, False, True), (23, True, True), (23, False, False), (24, True, False)]
 )

@@ -198,6 +198,18 @@ def test_ranks_see_other_faults(refresh):
             assert same_bits(weight.after, faulty(loop.driver.plan, weight, 7, (), number))
 
 
+def test_held_faults_are_those_of_one_rank_in_one_period():
+    found = []
+    for rank in range(2):
+        loop = Loop([at(ACTS, refresh_epochs=1)], rank=rank, world=2)
+        for epoch in range(1, 4):
+            (call,) = loop.step(epoch, 0).of(ACT)
+            number = 2 * (epoch - 1) + rank
+            assert same_bits(call.after, faulty(loop.driver.plan, call, 7, [number] * 4))
+            found.append((call.before != call.after)[0].numpy().tobytes())
+    assert len(set(found)) == 6
+
+
 @pytest.mark.parametrize("shared_out", [True, False])
 def test_ranks_in_evaluation(shared_out):
     seed = evaluation_seed(7)
