@@ -247,6 +247,26 @@ def test_maps_against_their_definition_and_in_qonnx(dtype, batched):
         assert_same(by_qonnx(node, feeds), expected)
 
 
+def test_sample_numbers_that_the_stream_does_not_have_in_qonnx():
+    node = transient(Draw(0).process(4, 10).program(), 4, True, True)
+    for rows, first, text in (
+        (1, 2**32, "the first sample number is 4294967296"),
+        (1, -1, "the first sample number is -1"),
+        (3, 2**32 - 2, "the last sample's number is 4294967296"),
+        (3, 2**32 - 3, None),
+        (0, 2**32 - 1, None),
+    ):
+        x = np.zeros((rows, 5), np.float32)
+        feeds = {"x": x, "scale": np.array(1, np.float32), "zeropt": np.array(0, np.float32)}
+        feeds |= {"seed": np.array(1), "first_sample": np.array(first)}
+        if text is None:
+            by_qonnx(node, feeds)
+            continue
+        with pytest.raises(HwfaultError, match=text):
+            by_qonnx(node, feeds)
+    by_qonnx(transient(Draw(0).process(4, 10).program(), 4, True, False), feeds | {"x": np.zeros(5, np.float32)})
+
+
 @pytest.mark.parametrize("batched", [True, False])
 def test_empty_tensors_pass_through(batched):
     for shape in ((0, 3), (0,), (2, 0, 4)):

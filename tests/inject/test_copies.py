@@ -217,6 +217,48 @@ class Noting(nn.Module):
         self.seen += 1
 
 
+class Counting:
+    """A hook with a state of its own, which knows the dict that it is in."""
+
+    def __init__(self, hooks):
+        self.hooks, self.calls = hooks, 0
+
+    def __call__(self, _module, _args, _output):
+        self.calls += 1
+
+
+def test_the_user_s_hooks_are_copied_with_their_state():
+    model, x, plan, _ = network()
+    hooks = model[0].act_quant._forward_hooks
+    mine = Counting(hooks)
+    model[0].act_quant.register_forward_hook(mine)
+    with inject(model, plan, seed=1):
+        model(x)
+        twin = copy.deepcopy(model)
+    (theirs,) = twin[0].act_quant._forward_hooks.values()
+    assert theirs.hooks is twin[0].act_quant._forward_hooks
+    twin(x)
+    assert (mine.calls, theirs.calls) == (1, 2)
+
+
+def all_hooks(model):
+    """The keys of everything that modules note about hooks, also of how they are called."""
+    return {
+        (name, key): list(value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if "hooks" in key and isinstance(value, dict)
+    }
+
+
+def test_a_copy_notes_nothing_about_hooks_that_it_does_not_have():
+    model, _, plan, _ = network()
+    clean = all_hooks(copy.deepcopy(model))
+    with inject(model, plan, seed=1):
+        assert all_hooks(model)["", "_forward_pre_hooks_with_kwargs"]
+        assert all_hooks(copy.deepcopy(model)) == clean
+
+
 def _doubled(_module, _args, output):
     return output._replace(value=output.value * 2) if hasattr(output, "value") else output * 2
 
@@ -287,8 +329,11 @@ def test_parametrized_layers_which_copy_themselves():
         twin = copy.deepcopy(model)
         injection.first_sample = 0
         assert same_bits(model(x), struck)
-    assert own_hooks(twin) == []
+    assert own_hooks(twin) == own_hooks(model) == []
     assert same_bits(twin(x), clean)
+    refused = pytest.raises(HwfaultError, match="cannot be copied or pickled while its arithmetic is replaced")
+    with integer_arithmetic(model), inject(model, plan, seed=1), refused:
+        copy.deepcopy(model[1])
 
 
 def test_traced_modules_which_copy_their_hooks_themselves():

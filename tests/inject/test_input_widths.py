@@ -15,6 +15,7 @@ from brevitas.quant import (
     TruncTo8bit,
     Uint8ActPerTensorFloat,
 )
+from brevitas.quant_tensor import IntQuantTensor
 
 from hwfault.errors import HwfaultError
 from hwfault.inject import held, inject, sites, widths
@@ -110,6 +111,24 @@ def test_unsigned_truncations():
         by_hand(model, "1", 1)
         with pytest.raises(HwfaultError, match=STOPS.format(31, "8 to 15")):
             model(x)
+
+
+@pytest.mark.parametrize(
+    ("signed", "zero_point", "largest"), [(True, 0.0, 8), (True, 3.0, 15), (False, 0.0, 15), (False, 3.0, 15)]
+)
+def test_the_largest_magnitude_of_inputs(signed, zero_point, largest):
+    """With a zero point any integer within the codes may be the one that stands for 0."""
+    x = IntQuantTensor(torch.ones(3), torch.tensor(1.0), torch.tensor(zero_point), torch.tensor(4.0), signed, False)
+    scale = torch.ones(())
+    for bits in range(2, 9):
+        inputs = widths.InputWidth("a", bits, 1)
+        if bits == largest.bit_length() + 1:
+            assert inputs.checked(x, scale) is scale
+            continue
+        with pytest.raises(
+            HwfaultError, match=f"the inputs of 'a' .* magnitude is {largest}, .* a sum has {bits} bits"
+        ):
+            inputs.checked(x, scale)
 
 
 def test_a_plan_for_another_truncation():

@@ -49,7 +49,9 @@ def test_another_thread_is_refused_as_long_as_faults_are_attached():
     assert not set(owners._CLAIMS) & set(model.modules())
 
 
-@pytest.mark.parametrize("pair", [lambda m: (m, m[1]), lambda m: (m[1], m), lambda m: (m[:3], m[1:])], ids="abc")
+@pytest.mark.parametrize(
+    "pair", [lambda m: (m, m[1]), lambda m: (m[1], m), lambda m: (m[:3], m[1:]), lambda m: (m[0], m)], ids="abcd"
+)
 def test_parts_that_share_quantizers_are_refused(pair):
     one, other = pair(build("cnn"))
     with inject(one, FLIPS, seed=1), pytest.raises(HwfaultError, match=REFUSED):
@@ -75,6 +77,37 @@ def test_layers_whose_accumulators_alone_are_struck():
     plan = resolve(sites(model, example=batch()), [BitFlips(probability=0.1, sites={"kind": "accumulator"})])
     with inject(model, plan, seed=1), pytest.raises(HwfaultError, match=REFUSED):
         elsewhere(lambda: attach(model))
+
+
+def test_a_second_network_in_the_same_thread_leaves_the_first_claimed():
+    one, other = build("cnn"), build("cnn")
+    with inject(one, FLIPS, seed=1), inject(other, FLIPS, seed=2):
+        for model in (one, other):
+            with pytest.raises(HwfaultError, match=REFUSED):
+                elsewhere(lambda model=model: attach(model))
+
+
+def test_claims_are_looked_at_and_made_under_one_lock(monkeypatch):
+    """Else two threads could look before either has made its claim."""
+    locked, honest = [], owners._refuse_others
+    monkeypatch.setattr(owners, "_refuse_others", lambda claims: locked.append(owners._LOCK.locked()) or honest(claims))
+    monkeypatch.setattr(owners, "_CLAIMS", watched := _Watched(owners._CLAIMS))
+    attach(build("cnn"))
+    assert len(locked) > 3
+    assert all(locked)
+    assert watched.locked == [True] * len(locked)
+
+
+class _Watched(weakref.WeakKeyDictionary):
+    """Notes whether the lock is held when a claim is made."""
+
+    def __init__(self, given):
+        super().__init__(given)
+        self.locked = []
+
+    def setdefault(self, *given):
+        self.locked.append(owners._LOCK.locked())
+        return super().setdefault(*given)
 
 
 def test_one_thread_nests_as_ever():
@@ -199,6 +232,18 @@ def test_two_first_forwards_at_once_are_refused():
             with pytest.raises(HwfaultError, match="runs in another thread"):
                 late.result()
             model(batch(4))
+
+
+def test_a_forward_that_does_not_count_may_run_in_another_thread():
+    model, x = build("cnn"), batch()
+    with inject(model, FLIPS, seed=1) as injection:
+        model(x)
+
+        def uncounted():
+            with injection.clock.paused(), torch.no_grad():
+                return model(x)
+
+        elsewhere(uncounted)
 
 
 def test_forwards_in_other_threads_one_after_the_other():

@@ -18,6 +18,15 @@ from .oracle import same_bits
 FLIPS = [BitFlips(probability=0.05)]
 FIRST_NOT = 2**32
 BEYOND = (FIRST_NOT, FIRST_NOT + 3, 2**40, 2**63 - 1, 2**64)
+
+
+class Seven:
+    """An integer of a type of its own, as Python knows them."""
+
+    def __index__(self):
+        return 7
+
+
 SETTERS = {
     "first_sample": lambda i, n: setattr(i, "first_sample", n),
     "hold": lambda i, n: setattr(i, "hold", n),
@@ -38,8 +47,29 @@ def test_numbers_are_refused_where_they_are_set(setter, number):
         with pytest.raises(HwfaultError, match=rf"is {number}, expected an integer from 0 to 2\^32 - 1"):
             setter(injection, number)
         assert same_bits(model(x), struck), "nothing was set"
-        for fine in (0, FIRST_NOT - 1, np.int64(7)):
+        for fine in (0, FIRST_NOT - 1, np.int64(7), Seven()):
             setter(injection, fine)
+
+
+@pytest.mark.parametrize("number", [-1, -FIRST_NOT, True, False, 1.0, "1", None, np.float64(3)])
+@pytest.mark.parametrize("name", SETTERS)
+def test_what_is_no_number_is_refused_too(name, number):
+    if name == "hold" and number is None:
+        return  # numbers run on
+    model = build("cnn")
+    with inject(model, FLIPS, seed=1) as injection:
+        refused = pytest.raises(HwfaultError, match=r", expected an integer from 0 to 2\^32 - 1")
+        with refused:
+            SETTERS[name](injection, number)
+
+
+def test_training_that_is_resumed_begins_its_evaluation_anew():
+    model, x = build("cnn"), batch(3)
+    with inject(model, FLIPS, seed=1) as injection, torch.no_grad():
+        model(x)
+        clock = injection.clock
+        clock.resume(8, 5)
+        assert (clock.steps, clock.next_sample(True), clock.next_sample(False)) == (8, 5, 0)
 
 
 @pytest.mark.parametrize("number", [FIRST_NOT, 2**63 - 1, -1, -(2**32)])

@@ -5,6 +5,7 @@ import copy
 import brevitas.nn as qnn
 import pytest
 import torch
+from brevitas.core.bit_width import BitWidthConst
 from brevitas.export.inference.manager import quant_inference_mode
 from brevitas.inject.enum import BitWidthImplType
 from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
@@ -150,6 +151,42 @@ def test_a_quantizer_that_is_made_anew():
             model(x)
 
 
+@pytest.mark.parametrize("kind", [CONST, LEARNED])
+def test_a_quantizer_of_bare_values_that_is_made_anew(kind):
+    """Its output brings no width, and the module that the width came from is no longer the quantizer's."""
+    proxy, scale = network(kind)[0].act_quant, torch.ones(())
+    width = widths.Width("a", proxy, 8)
+    assert width.checked(None, scale) is scale
+    proxy.quant_injector = proxy.quant_injector.let(bit_width=3)
+    proxy.init_tensor_quant()
+    with pytest.raises(HwfaultError, match=MOVED.format("a", 3, 8)):
+        width.checked(None, scale)
+
+
+def test_the_width_that_counts_is_that_of_the_output():
+    model, x = network(), batch()
+    fewer = model[0].act_quant.register_forward_hook(lambda _m, _a, out: out._replace(bit_width=torch.tensor(4.0)))
+    with inject(model, FLIPS, seed=1), pytest.raises(HwfaultError, match=MOVED.format("0.act_quant", 4, 8)):
+        model(x)
+    fewer.remove()
+    with inject(model, FLIPS, seed=1):
+        model(x)
+
+
+@pytest.mark.parametrize("kind", [CONST, STATEFUL, LEARNED])
+def test_networks_that_are_made_in_inference_mode(kind):
+    """Whose tensors do not say how often they were written."""
+    with torch.inference_mode():
+        model, x = network(kind, quant_tensor=False), batch()
+        with inject(model, FLIPS, seed=1):
+            model(x)
+            model[0].act_quant.fused_activation_quant_proxy.tensor_quant.msb_clamp_bit_width_impl = widths.width_of(
+                model[2].act_quant
+            )
+            with pytest.raises(HwfaultError, match=MOVED.format("0.act_quant", 6, 8)):
+                model(x)
+
+
 def test_one_width_that_two_quantizers_share():
     model, x = network(), batch()
     one, other = (model[i].act_quant.fused_activation_quant_proxy.tensor_quant for i in (0, 2))
@@ -245,19 +282,25 @@ def test_a_device_is_not_waited_for_and_constants_cost_nothing(on_a_device, monk
         with monkeypatch.context() as patch:
             for name in ("__int__", "__bool__", "item"):
                 patch.setattr(torch.Tensor, name, lambda t: 1 / 0)
+            if not asserts:
+                patch.setattr(BitWidthConst, "forward", lambda source: 1 / 0)
             assert width.checked(other, scale) is scale
             assert width.checked(None, scale) is scale
         assert len(asserted) == 2 * asserts
 
 
-def test_a_capture_is_refused_if_the_width_was_written_since_the_last_forward(on_a_device, monkeypatch):
-    model, x = network(), batch()
+@pytest.mark.parametrize("kind", [LEARNED, STATEFUL])
+def test_a_capture_is_refused_if_the_width_was_written_since_the_last_forward(on_a_device, monkeypatch, kind):
+    model, x = network(kind), batch()
     with inject(model, FLIPS, seed=1):
         model(x)
         with monkeypatch.context() as patch:
             patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
             model(x)
-            by_hand(model, "2", 0.1)
+            source = widths.width_of(model[2].act_quant)
+            with torch.no_grad():
+                for tensor in (*source.parameters(), *source.buffers()):
+                    tensor.mul_(1)  # to the same width
             for _ in range(2):
                 with pytest.raises(
                     HwfaultError, match=r"'2.act_quant' was written after the last forward.* CUDA graph"
