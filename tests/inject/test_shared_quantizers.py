@@ -229,7 +229,7 @@ def test_a_quantizer_that_no_layer_has_for_its_own_is_no_site():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # dynamo warns about itself and about Brevitas
 def test_compiled_graphs_are_broken_where_the_parameter_is_told():
     model = shared()
     with torch.no_grad(), inject(model, [FLIPS], seed=1):

@@ -230,7 +230,7 @@ def test_plans_of_networks_that_are_tied_otherwise():
         inject(together, resolve(sites(apart), [BitFlips(probability=0.1, sites="b.weight_quant")]), seed=1)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # dynamo warns about itself and about Brevitas
 def test_compiled_graphs_are_broken_where_scales_are_compared():
     """What reads a shared parameter runs uncompiled, where the comparison can fail; one whole graph is refused."""
     model = tied()
