@@ -270,8 +270,15 @@ def test_another_question_in_the_same_folder(run, tmp_path):
     assert files(out) == before
 
 
+HEARS_SIGINT = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs tests in the background may ignore it
+runpy.run_module("hwfault", run_name="__main__", alter_sys=True)
+"""
+
+
 def started(*arguments):
-    command = [sys.executable, "-m", "hwfault", *map(str, arguments)]
+    command = [sys.executable, "-c", HEARS_SIGINT, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
@@ -286,7 +293,10 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_results(run, tmp_path, how):
             break
         time.sleep(0.01)
     process.send_signal(how)
-    _, said = process.communicate(timeout=60)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode != 0, "it was not done yet"
     done = (out / "trials.jsonl").read_bytes().count(b"\n") - 1
     assert 4 < done < 4000
