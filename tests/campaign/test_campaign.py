@@ -68,6 +68,17 @@ def test_samples_have_their_own_faults_at_any_batch_size_and_order(network, pred
     assert seen["input.act_quant"].faulty > 100
 
 
+def test_a_batch_in_order_behind_one_that_is_not(network):
+    """Whatever numbers the batch before was given one by one."""
+    found = [
+        Campaign(network, SPLIT, indices=[9, 3, 20, 21], batch_size=size, statistics=True).run(Point.of(FAULTS), [3])
+        for size in (1, 2)
+    ]
+    one, two = ({record.site: record for record in trials.statistics}["input.act_quant"] for trials in found)
+    assert one == two
+    assert one.faulty > 0
+
+
 def test_the_golden_run_is_the_network_itself_and_is_run_once(network, monkeypatch):
     campaign, runs = Campaign(network, SPLIT), []
     plain = Campaign._correct

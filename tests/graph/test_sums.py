@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from hwfault.codes import CodeFormat, decode, encode
+from hwfault.graph.grids import Grid
 from hwfault.graph.qonnxgraph import SITE, set_metadata
 from hwfault.graph.sites import sites
 
@@ -74,6 +76,20 @@ def test_accumulators_are_as_wide_as_the_largest_sum_of_any_codes(zero):
     (width,) = [site.bit_width for site in sites(model) if site.name == SUMS]
     largest = 4 * max(abs(code - zero) for code in range(-8, 8)) ** 2
     assert largest < 1 << width - 1
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero", "bits", "signed"),
+    [(1.0, 100.5, 24, True), (1.0, 0.0, 24, True), (0.3, 0.0, 24, True), (1.0, 0.25, 20, False), (0.5, 0.0, 25, True)],
+)
+def test_grids_whose_codes_come_back_are_told(scale, zero, bits, signed):
+    """Each code, as a float32 value, is read as itself: tried at the ends of the range and in the middle."""
+    grid = Grid(np.float32([scale]), np.float32([zero]), bits, signed)
+    fmt, ends = CodeFormat(bits, signed), np.arange(3000)
+    q = np.concatenate([fmt.low + ends, fmt.high - ends, ends])
+    codes = (q & fmt.mask).astype(np.uint32)
+    again = encode(decode(codes, grid.scale, grid.zero_point, fmt), grid.scale, grid.zero_point, fmt)
+    assert grid.comes_back() <= np.array_equal(again, codes)
 
 
 def runs(model: ModelProto) -> dict[str, tuple[str | None, tuple[int, ...] | None]]:

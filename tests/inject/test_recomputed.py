@@ -163,6 +163,40 @@ def test_a_backward_pass_of_an_earlier_forward():
             loss.backward()
 
 
+class Inward(nn.Module):
+    """Goes back over a part of itself before its forward ends, as gradient penalties do."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.inner = made(way)
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.requires_grad_()
+            (slope,) = torch.autograd.grad(self.inner(x).square().sum(), x)
+        return slope
+
+
+def test_a_backward_pass_within_a_forward():
+    plain, saved = Inward("plain"), Inward("run 1 only")
+    found = []
+    for model in (plain, saved):
+        with inject(model, resolve(sites(plain, inputs()), FAULTS), seed=5):
+            found.append(model(inputs()))
+    assert close(*found)
+    # of an earlier forward, whose backward pass is still to come, it would have other numbers
+    with inject(saved.inner, plan_for(made("plain")), seed=5):
+        open_one = saved.inner(inputs())
+
+        def late(_module, _args, output):
+            torch.autograd.grad(open_one.sum(), saved.inner.start.weight)
+
+        handle = saved.inner.layer.register_forward_hook(late)
+        with pytest.raises(PlanError, match="2 forwards with gradients"):
+            saved.inner(inputs(1))
+        handle.remove()
+
+
 def test_forwards_without_gradients_between_steps():
     plain, model = made("plain"), made("run 1 only")
     found = []
