@@ -10,7 +10,7 @@ from brevitas.quant import Int8BiasPerTensorFloatInternalScaling, Int16Bias
 from torch import nn
 
 from hwfault.errors import PlanError
-from hwfault.inject import inject, sites
+from hwfault.inject import inject, sites, unheld
 from hwfault.plan import FaultPlan, resolve
 from hwfault.plan.memories import Reading, memories
 from hwfault.profiles.faultmap import FaultMap, Kind
@@ -241,6 +241,7 @@ def test_compiled_graphs_are_broken_where_scales_are_compared():
         with pytest.raises(Exception, match="cannot check"):
             torch.compile(model, backend="eager", fullgraph=True)(x())
     torch.compiler.reset()
+    unheld._on_a_fresh_thread.cache_clear()  # what was refused leaves other reference counts behind
 
 
 def test_a_listing_leaves_no_trace():
