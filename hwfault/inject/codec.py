@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hwfault.codes import CodeFormat
 from hwfault.errors import PlanError
+from hwfault.inject.arranged import unnamed
 from hwfault.inject.eager import traced
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -68,6 +69,11 @@ def values(q: Tensor, scale: Tensor, zero_point: Tensor, dtype: torch.dtype) -> 
     return worth.to(dtype)
 
 
+def may_be_unknown(bit_width: int) -> bool:
+    """Whether values of so many bits may not tell their codes in one of torch's types."""
+    return bit_width > min(_HELD.values())
+
+
 def check_codes_known(name: str, value: Tensor, scale: Tensor, zero_point: Tensor, fmt: CodeFormat) -> None:
     """Raises PlanError if some value is that of two codes, or is read as another's, so that its code is not known.
 
@@ -75,7 +81,7 @@ def check_codes_known(name: str, value: Tensor, scale: Tensor, zero_point: Tenso
     """
     if fmt.bit_width <= _HELD.get(value.dtype, 64):
         return
-    value, scale, zero_point = (t.detach() for t in (value, scale, zero_point))
+    value, scale, zero_point = (t.detach() for t in (unnamed(value), scale, zero_point))
     single = _single(value.dtype)
     reach = (value.to(single) / scale.to(single)).abs() + zero_point.to(single).abs()
     sure = (reach <= 2.0 ** _SURE[value.dtype]) | ~value.isfinite()

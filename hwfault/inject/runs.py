@@ -108,7 +108,7 @@ class Runs:
 
     def check_recomputed(self, name: str) -> None:
         """Raises PlanError where a backward pass recomputes anything but the last forward, the only one since."""
-        if torch.compiler.is_compiling() or not in_backward():
+        if not in_backward():
             return
         self._went_back = True
         forwards = self._open + self._counting  # one that has not ended may go back over a part of itself

@@ -11,7 +11,7 @@ from hwfault.codes import REPRESENTATIONS, CodeFormat
 from hwfault.errors import PlanError
 from hwfault.inject.arranged import arrange_on_grid, has_names, named_as, restore, samples_of, unnamed
 from hwfault.inject.clock import Clock
-from hwfault.inject.codec import check_codes_known, code_words, comes_back, integers, replaced, values
+from hwfault.inject.codec import check_codes_known, code_words, comes_back, integers, may_be_unknown, replaced, values
 from hwfault.inject.eager import Faults, struck, traced
 from hwfault.inject.map_op import MAP
 from hwfault.inject.ops import STREAM
@@ -59,6 +59,7 @@ class Strike:
         self._format = CodeFormat(entry.site.bit_width, entry.site.signed)
         self._exact = entry.site.kind == "accumulator"  # whole numbers, which a plan keeps within what the type holds
         self._steps = [_STEPS[type(step)](entry.site, step, device) for step in plan.steps(entry.site.name)]
+        self._may_be_unknown = bool(self._steps) and not self._exact and may_be_unknown(self._format.bit_width)
 
     @property
     def counts(self) -> list[Tensor]:
@@ -110,10 +111,10 @@ class Strike:
     ) -> Forward:
         """Checks values and their batch, and answers with what the steps need to know."""
         samples = samples_of(value, self._batch, self._name) if self._batched else None
-        if samples is not None:
-            clock.check(samples, tuple(value.shape), self._batch, self._name)
-        if self._steps and not self._exact:
-            check_codes_known(self._name, unnamed(value), scale, zero_point, self._format)
+        if samples is not None and samples != clock.batch:
+            clock.check(samples, value.shape, self._batch, self._name)
+        if self._may_be_unknown:
+            check_codes_known(self._name, value, scale, zero_point, self._format)
         return Forward(clock, seed, samples, straight_through)
 
     def _comes_back(self, value: Tensor) -> bool:
@@ -123,10 +124,11 @@ class Strike:
 
     def _struck(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
         """The value, samples in front, after all steps."""
-        several = len(self._steps) > 1
-        if several and not self._comes_back(value):
+        if len(self._steps) == 1:  # the common case, which is to cost nothing beside its one step
+            return self._steps[0](value, forward, grid, unheld)
+        if not self._comes_back(value) and self._steps:
             return self._by_integers(value, forward, grid).values
-        if not several or forward.straight_through or not _differentiable(value):
+        if forward.straight_through or not _differentiable(value):
             return self._one_by_one(value, forward, grid, unheld)
         with torch.no_grad():
             faulty = self._one_by_one(value.detach(), forward, grid, False)
