@@ -16,31 +16,31 @@ from importlib import import_module  # noqa: E402
 from typing import Any  # noqa: E402
 
 _PUBLIC = {
-    "AccumulatorFormat": "hwfault.profiles.datapath",
-    "BitFlips": "hwfault.profiles.models",
-    "BypassedElements": "hwfault.profiles.datapath",
-    "Clusters": "hwfault.profiles.models",
-    "FaultMap": "hwfault.profiles.faultmap",
+    "AccumulatorFormat": "hwfault.laws.datapath",
+    "BitFlips": "hwfault.laws.models",
+    "BypassedElements": "hwfault.laws.datapath",
+    "Clusters": "hwfault.laws.models",
+    "FaultMap": "hwfault.stream.fault_map",
     "FaultPlan": "hwfault.plan",
     "HwfaultError": "hwfault.errors",
-    "LateBits": "hwfault.profiles.datapath",
-    "MapFaults": "hwfault.profiles.models",
+    "LateBits": "hwfault.laws.datapath",
+    "MapFaults": "hwfault.laws.models",
     "Profile": "hwfault.profiles.profile",
-    "ProfileFaults": "hwfault.profiles.models",
-    "Select": "hwfault.profiles.models",
+    "ProfileFaults": "hwfault.laws.models",
+    "Select": "hwfault.laws.models",
     "Site": "hwfault.plan",
-    "StuckElement": "hwfault.profiles.datapath",
-    "WordFaults": "hwfault.profiles.models",
-    "integer_arithmetic": "hwfault.inject.integer_arithmetic",
-    "load_faults": "hwfault.profiles.models",
+    "StuckElement": "hwfault.laws.datapath",
+    "WordFaults": "hwfault.laws.models",
+    "integer_arithmetic": "hwfault.arithmetic.integer_arithmetic",
+    "load_faults": "hwfault.laws.models",
     "onnxruntime_library": "hwfault.stream.native",
     "resolve": "hwfault.resolving",
-    "session": "hwfault.graph.session",
+    "session": "hwfault.graph.run.session",
 }
 __all__ = list(_PUBLIC)
 __version__ = "0.4.0"
 
-_HIDDEN = {"custom_op": "hwfault.graph.qonnx_ops"}  # asked for by qonnx, for the ops of the domain `hwfault`
+_HIDDEN = {"custom_op": "hwfault.graph.run.qonnx_ops"}  # asked for by qonnx, for the ops of the domain `hwfault`
 
 
 def __getattr__(name: str) -> Any:

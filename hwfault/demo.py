@@ -6,17 +6,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hwfault.campaign import Trials, draw_accuracy, sweep, write_results
+from hwfault.campaigns.evaluate import sweep, write_results
+from hwfault.campaigns.picture import draw_accuracy
+from hwfault.campaigns.trials import Trials
 from hwfault.errors import FileError
 from hwfault.files import output_folder, write_atomically
-from hwfault.graph.export import export
-from hwfault.graph.replay import replay
-from hwfault.graph.report import ReplayReport
-from hwfault.inject import sites
+from hwfault.graph.export.export import export
+from hwfault.laws.models import bit_errors
 from hwfault.locks import locked_folder
-from hwfault.plan import resolve
-from hwfault.profiles.models import bit_errors
-from hwfault.profiles.records import Record
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.replay import replay
+from hwfault.proof.replay_report import ReplayReport
+from hwfault.records import Record
 from hwfault.train import TrainConfig, build, checkpoint, train
 from hwfault.train.data import Dataset, digits
 from hwfault.train.folder import LAST

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hwfault.errors import PlanError
-from hwfault.plan import FaultPlan, Site
-from hwfault.plan import resolve as resolve_at
-from hwfault.profiles.models import FaultModel
+from hwfault.laws.models import FaultModel
+from hwfault.plan.fault_plan import FaultPlan
+from hwfault.plan.fault_plan import resolve as resolve_at
+from hwfault.program.processes import Site
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from hwfault.inject.inputs import Axes, Example
+    from hwfault.network.inputs import Axes, Example
 
 
 def resolve(
@@ -26,12 +27,12 @@ def resolve(
     """The plan of `faults` at sites, or at those of a network.
 
     A network in place of the sites is asked for them, with the `example` of its inputs and their `batch_axis`, as in
-    `resolve(sites(model, example, batch_axis), faults)`: see `hwfault.inject.sites` for these two, and
+    `resolve(sites(model, example, batch_axis), faults)`: see `hwfault.network.sites` for these two, and
     `hwfault.plan.resolve` for all else and for what is raised. Also raises PlanError for an example beside sites.
     """
     listed: Any = sites
     if hasattr(sites, "named_modules"):
-        from hwfault.inject import sites as sites_of  # imports torch, which plans do without
+        from hwfault.network.sites import sites as sites_of  # imports torch, which plans do without
 
         listed = sites_of(listed, example, batch_axis)
     elif example is not None or batch_axis != 0:

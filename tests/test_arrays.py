@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hwfault.arrays import read_arrays, write_arrays
 from hwfault.errors import FileError
+from hwfault.npz import read_arrays, write_arrays
 
 kinds = st.sampled_from(["float32", "float64", "float16", "int8", "int64", "uint8", "uint64", "bool", ">i4"])
 arrays = kinds.flatmap(lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=0, min_side=0, max_side=5)))

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from hwfault.codes import CodeFormat
 from hwfault.errors import ModelError, PlanError
-from hwfault.inject import arranged
-from hwfault.plan import BatchAxis, FaultPlan, Site, resolve
-from hwfault.plan.batch_axes import arrange, grid_shape, restore
-from hwfault.plan.processes import strike_values
-from hwfault.profiles.models import BitFlips
+from hwfault.laws.models import BitFlips
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
+from hwfault.program.processes import Site, strike_values
 from hwfault.stream.reference import inject_codes
+from hwfault.torch_ops import arranged
 
 CASES = json.loads((Path(__file__).parent / "stream" / "batch_axes.json").read_text())["cases"]
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from hwfault.errors import ModelError, PlanError
-from hwfault.plan import FaultPlan, Site, SiteList, resolve
-from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.profiles.faultmap import ALL_ONES
-from hwfault.profiles.mapping import FinnMvau, OutputStationary, WeightStationary
-from hwfault.profiles.models import BitFlips, ProfileFaults
+from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.laws.models import BitFlips, ProfileFaults
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import Site, SiteList
+from hwfault.stream.fault_map import ALL_ONES
+from hwfault.stream.mapping import FinnMvau, OutputStationary, WeightStationary
 from hwfault.stream.tables import encode_table, site_number
 
 ONES = int(ALL_ONES)

@@ -15,11 +15,12 @@ from click.testing import CliRunner
 
 from hwfault.cli import main
 from hwfault.demo import RATES, SEEDS
-from hwfault.graph.carried import plan_of
-from hwfault.graph.session import run, session
-from hwfault.inject import inject, sites
-from hwfault.plan import FaultPlan, resolve
-from hwfault.profiles.models import bit_errors
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.run.session import run, session
+from hwfault.injection.attach import inject
+from hwfault.laws.models import bit_errors
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
 from hwfault.train.schedule import Schedule, ScheduledFault

@@ -5,10 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hwfault.campaign import evaluate
-from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.profiles.mapping import WeightStationary
-from hwfault.profiles.models import BitFlips
+from hwfault.campaigns.evaluate import evaluate
+from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.laws.models import BitFlips
+from hwfault.stream.mapping import WeightStationary
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from hwfault.listing import faults_at
-from hwfault.plan import Site, resolve
+from hwfault.laws.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
 from hwfault.plan.expected import Range, expected_faults, hit_probability
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
+from hwfault.plan.fault_plan import resolve
+from hwfault.plan.listing import faults_at
+from hwfault.program.processes import Site
+from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.tables import encode_table
 
 WEIGHTS = Site(name="w", kind="weight", bit_width=4, signed=True, shape=(64, 32))

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, HwfaultError, ModelError, PlanError
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.plan.hardware import depends_on_device
-from hwfault.plan.processes import MapProcess, MapStep, Process, StreamStep
-from hwfault.profiles.faultmap import FaultMap, Kind
+from hwfault.laws.hardware import depends_on_device
+from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults
+from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.profiles.library import library
-from hwfault.profiles.models import BitFlips, MapFaults, ProfileFaults
 from hwfault.profiles.profile import Profile
+from hwfault.program.processes import MapProcess, MapStep, Process, Site, StreamStep
+from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.tables import site_number
 
 KC705 = "bram28-kintex7-kc705b-undervolt"

@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, HwfaultError, ModelError
-from hwfault.plan import Site, resolve
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.layouts import Stored
-from hwfault.profiles.mapping import Linear
-from hwfault.profiles.models import MapFaults, ProfileFaults
-from hwfault.profiles.protection import Protection
+from hwfault.laws.models import MapFaults, ProfileFaults
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
+from hwfault.stream.fault_map import FaultMap
+from hwfault.stream.layouts import Stored
+from hwfault.stream.mapping import Linear
+from hwfault.stream.protection_scheme import Protection
 from tests.stream import protection_oracle as oracle
 from tests.test_hardware import SITES, SRAM, WEIGHTS, cells, map_of, saved, sram
 

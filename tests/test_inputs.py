@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from hwfault.arrays import read_arrays
-from hwfault.bundle.storage import Bundle
-from hwfault.campaign.store import Store
+from hwfault.campaigns.store import Store
+from hwfault.devices.dumps import load_dump
 from hwfault.errors import FileError, HwfaultError
-from hwfault.graph.session import load_model, session
-from hwfault.inject.statistics import load as load_statistics
+from hwfault.graph.run.session import load_model, session
+from hwfault.injection.statistics import load as load_statistics
 from hwfault.inputs import check_regular, open_regular, read_regular
-from hwfault.plan import FaultPlan
-from hwfault.profiles.dumps import load_dump
-from hwfault.profiles.faultmap import FaultMap
+from hwfault.npz import read_arrays
+from hwfault.plan.fault_plan import FaultPlan
 from hwfault.profiles.profile import Profile
-from hwfault.profiles.records import read_yaml
+from hwfault.proof.storage import Bundle
+from hwfault.records import read_yaml
+from hwfault.stream.fault_map import FaultMap
 from hwfault.train import TrainConfig, build, checkpoint, ckpt
 from hwfault.train.data.idx import read_idx
 from hwfault.train.data.images import decode

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.listing import faults_at, with_addresses
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.models import BitFlips, Clusters, MapFaults, WordFaults
+from hwfault.laws.models import BitFlips, Clusters, MapFaults, WordFaults
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.plan.listing import faults_at, with_addresses
+from hwfault.program.processes import Site
 from hwfault.stream import hits
+from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.reference import inject_codes
 from hwfault.stream.tables import site_number
 
@@ -111,9 +112,9 @@ def test_a_site_that_is_not_planned():
 
 
 def test_late_bits_and_bypassed_elements():
-    from hwfault.listing import with_addresses
-    from hwfault.profiles.datapath import BypassedElements, LateBits
-    from hwfault.profiles.mapping import WeightStationary
+    from hwfault.laws.datapath import BypassedElements, LateBits
+    from hwfault.plan.listing import with_addresses
+    from hwfault.stream.mapping import WeightStationary
 
     array = WeightStationary(rows=4, columns=2)
     weights = Site(name="w", kind="weight", bit_width=4, signed=True, shape=(4, 8))

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwfault.plan import Site, resolve
-from hwfault.profiles.datapath import LateBits
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
-from hwfault.profiles.protection import Protection
+from hwfault.laws.datapath import LateBits
+from hwfault.laws.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
 from hwfault.stream import native
+from hwfault.stream.fault_map import FaultMap
+from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.tables import site_number
 
 BITS, WORDS = 6, 2500

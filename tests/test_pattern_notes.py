@@ -6,13 +6,14 @@ import logging
 import numpy as np
 import pytest
 
-from hwfault.campaign.points import only_bit, only_site
+from hwfault.campaigns.points import only_bit, only_site
+from hwfault.devices.synthetic import draw_device
+from hwfault.laws.models import BitFlips, ProfileFaults
 from hwfault.notices import spoken, tell_once
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.profiles.models import BitFlips, ProfileFaults
+from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.profiles.profile import Profile
 from hwfault.profiles.spatial import Independent
-from hwfault.profiles.synthetic import draw_device
+from hwfault.program.processes import Site
 
 KC705 = "bram28-kintex7-kc705b-undervolt"
 SITES = [Site(name="w", kind="weight", bit_width=4, signed=True, shape=(64, 16))]

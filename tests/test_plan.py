@@ -5,8 +5,9 @@ import re
 import pytest
 
 from hwfault.errors import ModelError, PlanError
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.laws.models import BitFlips, Clusters, WordFaults
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import Site
 from hwfault.stream.reference import processes
 from hwfault.stream.tables import accepts, encode_table, site_number, size_table
 

@@ -3,11 +3,12 @@
 import pytest
 
 from hwfault.errors import ModelError
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
-from hwfault.profiles.selectors import Select, chosen
+from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.laws.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import Site
+from hwfault.program.selectors import Select, chosen
+from hwfault.stream.fault_map import FaultMap
 
 ARRAY = {"kind": "weight_stationary", "rows": 4, "columns": 4}
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, PlanError
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.profiles.models import BitFlips, Clusters, Select, WordFaults
+from hwfault.laws.models import BitFlips, Clusters, Select, WordFaults
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import Site
 from hwfault.stream.reference import processes
 
 from .test_plan import ALL, SITES, mixed_plan

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from hwfault.profiles.models import FaultList
+from hwfault.laws.models import FaultList
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

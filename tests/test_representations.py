@@ -8,11 +8,19 @@ import pytest
 import torch
 from onnx import AttributeProto, TensorProto, helper
 
-from hwfault.codes import REPRESENTATIONS, CodeFormat, decode, encode, integers, represent, twos_complement
-from hwfault.inject import ops
-from hwfault.inject.map_op import fault_map
-from hwfault.profiles.faultmap import FaultMap, Kind
+from hwfault.codes import (
+    REPRESENTATIONS,
+    CodeFormat,
+    decode,
+    encode,
+    integers,
+    represent,
+    twos_complement,
+)
+from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.reference import inject_codes
+from hwfault.torch_ops import ops
+from hwfault.torch_ops.map_op import fault_map
 from tests.stream import engines
 from tests.stream.programs import Mask, symmetric
 

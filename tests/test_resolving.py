@@ -7,9 +7,9 @@ from torch import nn
 
 import hwfault
 from hwfault.errors import PlanError
-from hwfault.inject import sites
-from hwfault.plan import BatchAxis
-from hwfault.profiles.models import BitFlips
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.program.batch_axes import BatchAxis
 
 FLIPS = [BitFlips(probability=0.1)]
 

@@ -15,11 +15,11 @@ from hwfault.cli.paths import OutputFile
 if TYPE_CHECKING:
     from torch import nn
 
-    from hwfault.bundle.answer import Runner
-    from hwfault.bundle.manifest import Manifest
-    from hwfault.bundle.report import BundleReport
-    from hwfault.graph.export import Arithmetic
-    from hwfault.plan import FaultPlan
+    from hwfault.graph.export.export import Arithmetic
+    from hwfault.plan.fault_plan import FaultPlan
+    from hwfault.proof.answer import Runner
+    from hwfault.proof.manifest import Manifest
+    from hwfault.proof.report import BundleReport
     from hwfault.train.data.split import Split
 
 
@@ -83,7 +83,7 @@ class Recording:
         """Writes the bundle of a network; the split's first samples go along."""
         import torch
 
-        from hwfault.bundle.record import write_bundle
+        from hwfault.proof.record import write_bundle
 
         if plan is None and self.seeds is not None:
             raise click.UsageError("--seeds goes with faults: --faults, --ber or --plan")
@@ -140,7 +140,7 @@ class Checking:
             raise click.UsageError("expected one of --runner, --runner-command and --runner-url")
         if not any(value is not None for value in given) and self.timeout is not None:
             raise click.UsageError("--runner-timeout goes with --runner, --runner-command or --runner-url")
-        from hwfault.bundle import runners
+        from hwfault.proof import runners
 
         timeout = 60.0 if self.timeout is None else self.timeout
         if self.function is not None:
@@ -167,11 +167,11 @@ def replay_bundle(
     path: Path, checking: Checking, seeds: tuple[int, ...] | None, out: Path | None, as_json: bool
 ) -> None:
     """Checks a bundle, prints and writes what was found, and ends the process: exit code 0, or 3 where it differs."""
-    from hwfault.bundle.check import Which, check, runs_of
-    from hwfault.bundle.page import write_page
-    from hwfault.bundle.report import sentence
-    from hwfault.bundle.storage import Bundle
-    from hwfault.graph.session import load_model
+    from hwfault.graph.run.session import load_model
+    from hwfault.proof.check import Which, check, runs_of
+    from hwfault.proof.page import write_page
+    from hwfault.proof.report import sentence
+    from hwfault.proof.storage import Bundle
 
     runner, engine = checking.runner()
     bundle = Bundle.open(path)
@@ -196,7 +196,7 @@ def replay_bundle(
 
 
 def _print(report: "BundleReport") -> None:
-    from hwfault.bundle.report import run_name
+    from hwfault.proof.report import run_name
 
     runs = [
         [run_name(run.seed).removeprefix("the "), run.predictions, run.predictions_differ, run.outputs_differ]

@@ -11,15 +11,16 @@ import click
 
 from hwfault.cli.door import escaped_streams, unescaped
 from hwfault.errors import HwfaultError
-from hwfault.profiles.models import FaultModel
+from hwfault.laws.models import FaultModel
 from hwfault.stream.check import SAMPLES, check_seed
 from hwfault.terminal import shown
 
 SAMPLE_NUMBER = click.IntRange(0, SAMPLES - 1)
 
 if TYPE_CHECKING:
-    from hwfault.graph.report import ReplayReport
-    from hwfault.plan import FaultPlan, Site
+    from hwfault.plan.fault_plan import FaultPlan
+    from hwfault.program.processes import Site
+    from hwfault.proof.replay_report import ReplayReport
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of a table.")
 
@@ -77,7 +78,7 @@ def given_plan(
     sites: "Sequence[Site]", plan_file: Path | None, faults: Sequence[FaultModel], device: int = 0
 ) -> "FaultPlan | None":
     """The plan of --plan, or of the faults of a device resolved against the sites; None if neither is given."""
-    from hwfault.plan import FaultPlan, resolve
+    from hwfault.plan.fault_plan import FaultPlan, resolve
 
     if plan_file is not None and faults:
         raise click.UsageError("a plan and faults were both given, expected one of them")
@@ -91,9 +92,9 @@ def check_obstacles(sites: "Sequence[Site]", faults: Sequence[FaultModel], *, al
 
     Where all of it is none, nothing is raised here: resolving the faults tells why.
     """
-    from hwfault.plan.hardware import selectors
-    from hwfault.plan.obstacles import selected_obstacles, told
-    from hwfault.profiles.selectors import chosen
+    from hwfault.laws.hardware import selectors
+    from hwfault.laws.obstacles import selected_obstacles, told
+    from hwfault.program.selectors import chosen
 
     obstacles = selected_obstacles(sites, faults)
     if not allowed and obstacles and any(chosen(sites, selectors(fault)) for fault in faults):

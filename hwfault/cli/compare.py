@@ -12,8 +12,10 @@ from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
-    from hwfault.campaign import Campaign, Point, Trials
-    from hwfault.campaign.compare import Compared
+    from hwfault.campaigns.campaign import Campaign
+    from hwfault.campaigns.compare import Compared
+    from hwfault.campaigns.points import Point
+    from hwfault.campaigns.trials import Trials
     from hwfault.train import TrainConfig
 
 
@@ -33,9 +35,9 @@ def command(
     points, with its 95 % interval: Student's t of the differences, or with few of them that differ a bound. --network
     and --transform are used for those runs that need code of one's own.
     """
-    from hwfault.campaign import Campaign
-    from hwfault.campaign.compare import compared, names_of, otherwise
-    from hwfault.campaign.points import at_rates
+    from hwfault.campaigns.campaign import Campaign
+    from hwfault.campaigns.compare import compared, names_of, otherwise
+    from hwfault.campaigns.points import at_rates
 
     folder = how.folder()
     points = at_rates(rates, select)
@@ -69,7 +71,7 @@ def _trials(
     begin: Begin,
     folder: Path | None,
 ) -> "list[Trials]":
-    from hwfault.campaign.store import question
+    from hwfault.campaigns.store import question
 
     kept = None if folder is None else folder / f"trials-{name.replace('/', '-')}.jsonl"
     why = {} if kept is None else question(campaign, points)
@@ -77,9 +79,9 @@ def _trials(
 
 
 def _write(folder: Path, table: "Sequence[Compared]", changed: dict[str, tuple[str, ...]]) -> None:
-    from hwfault.campaign import draw_accuracy
-    from hwfault.campaign.evaluate import write_table
-    from hwfault.campaign.report import write_json
+    from hwfault.campaigns.evaluate import write_table
+    from hwfault.campaigns.picture import draw_accuracy
+    from hwfault.campaigns.report import write_json
 
     write_table(folder / "results.csv", [row for run in table for row in run.rows()])
     write_json(folder / "results.json", {"runs": [run.to_data() for run in table], "configurations": changed})
@@ -89,7 +91,7 @@ def _write(folder: Path, table: "Sequence[Compared]", changed: dict[str, tuple[s
 
 
 def _print(table: "Sequence[Compared]", changed: dict[str, tuple[str, ...]]) -> None:
-    from hwfault.campaign.words import accuracy, difference, percent
+    from hwfault.campaigns.words import accuracy, difference, percent
 
     first, *others = table
     rates = [f"{point.ber:g}" for point in first.points]

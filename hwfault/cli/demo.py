@@ -11,7 +11,7 @@ from hwfault.cli.measuring import print_legend
 from hwfault.cli.paths import Command, OutputFolder
 
 if TYPE_CHECKING:
-    from hwfault.campaign import Trials
+    from hwfault.campaigns.trials import Trials
 
 
 _FOLDER = OutputFolder(
@@ -50,6 +50,6 @@ def command(out: Path, as_json: bool) -> None:
 
 
 def _cell(trials: "Trials") -> str:
-    from hwfault.campaign.words import accuracy
+    from hwfault.campaigns.words import accuracy
 
     return accuracy(trials.mean, trials.told, 1)

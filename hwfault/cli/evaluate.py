@@ -22,10 +22,11 @@ from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
-    from hwfault.campaign import Campaign, Point, Trials
-    from hwfault.campaign.points import Faults
+    from hwfault.campaigns.campaign import Campaign
+    from hwfault.campaigns.points import Faults, Point
+    from hwfault.campaigns.trials import Trials
+    from hwfault.laws.models import FaultModel
     from hwfault.plan.expected import Range
-    from hwfault.profiles.models import FaultModel
 
 _ROWS = 12
 """Of how many rows the expected faults are printed."""
@@ -75,7 +76,7 @@ class _Asked:
 
     def lists(self) -> "dict[str, Faults]":
         """The faults to measure under, by name."""
-        from hwfault.plan import FaultPlan
+        from hwfault.plan.fault_plan import FaultPlan
 
         found: dict[str, Faults] = dict(self.given.lists) if self.rates is None else {}
         for name, file in by_name(self.plans, "--plan").items():
@@ -90,8 +91,14 @@ class _Asked:
 
     def points(self, campaign: "Campaign", lists: "Mapping[str, Faults]") -> "list[Point]":
         """The points of the campaign."""
-        from hwfault.campaign import Point
-        from hwfault.campaign.points import at_operating_points, at_rates, each_bit, each_bit_of_each_site, each_site
+        from hwfault.campaigns.points import (
+            Point,
+            at_operating_points,
+            at_rates,
+            each_bit,
+            each_bit_of_each_site,
+            each_site,
+        )
 
         if self.rates is not None:
             return at_rates(self.rates, self.given.selected)
@@ -150,9 +157,10 @@ def command(
     they cost is told against the golden run, which has none. With --out finished trials are kept: the same command
     goes on where it was stopped, and more --seeds add trials.
     """
-    from hwfault.campaign import Campaign, report
-    from hwfault.campaign.store import question
-    from hwfault.inject.integer_arithmetic import integer_arithmetic
+    from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
+    from hwfault.campaigns import report
+    from hwfault.campaigns.campaign import Campaign
+    from hwfault.campaigns.store import question
 
     folder = how.folder()
     asked = _Asked(given, plans, rates, sweep, by_site, by_bit)
@@ -189,7 +197,7 @@ def command(
 
 def _draw(path: Path, results: "Sequence[Trials]", asked: _Asked, run: str, network: str) -> None:
     """The picture that suits the question; none for a single number."""
-    from hwfault.campaign import draw_accuracy, draw_losses
+    from hwfault.campaigns.picture import draw_accuracy, draw_losses
 
     if asked.rates is not None:
         draw_accuracy(path, {run: results}, title=network)
@@ -205,7 +213,7 @@ def _draw(path: Path, results: "Sequence[Trials]", asked: _Asked, run: str, netw
 
 def _axis_label(axis: str, lists: "Iterable[Sequence[FaultModel]]") -> str:
     """The axis and its unit."""
-    from hwfault.profiles.models import ProfileFaults
+    from hwfault.laws.models import ProfileFaults
     from hwfault.profiles.profile import Profile
 
     profiles = [Profile.load(f.profile) for faults in lists for f in faults if isinstance(f, ProfileFaults)]
@@ -235,8 +243,8 @@ def _expected(campaign: "Campaign", point: "Point", seed: int, results: "Trials"
 
 
 def _print(results: "Sequence[Trials]", asked: _Asked, expected: "Sequence[str]") -> None:
-    from hwfault.campaign import report
-    from hwfault.campaign.words import percent, points
+    from hwfault.campaigns import report
+    from hwfault.campaigns.words import percent, points
 
     golden = results[0].golden_accuracy
     print_table(*report.table(results))

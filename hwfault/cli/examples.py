@@ -13,7 +13,7 @@ from hwfault.errors import HwfaultError
 if TYPE_CHECKING:
     from torch import nn
 
-    from hwfault.plan import SiteList
+    from hwfault.program.processes import SiteList
 
 batch_axis_option = click.option(
     "--batch-axis",
@@ -39,7 +39,7 @@ class Shown:
 
         Raises UsageError for an axis without an example, HwfaultError for an example that the network does not take.
         """
-        from hwfault.inject import sites
+        from hwfault.network.sites import sites
 
         if self.example is None:
             if self.batch_axis is not None:
@@ -69,7 +69,7 @@ def _inputs(path: Path) -> Any:
     import numpy as np
     import torch
 
-    from hwfault.arrays import read_arrays
+    from hwfault.npz import read_arrays
 
     arrays = read_arrays(path)
     # an example shows where samples lie, for which float32 is as good as what NumPy makes

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from hwfault.profiles.models import FaultModel, MapFaults, ProfileFaults, bit_errors, named_faults
-from hwfault.profiles.selectors import Select
+from hwfault.laws.models import FaultModel, MapFaults, ProfileFaults, bit_errors, named_faults
+from hwfault.program.selectors import Select
 
 
 @dataclass(frozen=True)

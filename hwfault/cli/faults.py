@@ -4,7 +4,14 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.common import SAMPLE_NUMBER, given_plan, json_option, print_json, print_json_text, print_table
+from hwfault.cli.common import (
+    SAMPLE_NUMBER,
+    given_plan,
+    json_option,
+    print_json,
+    print_json_text,
+    print_table,
+)
 from hwfault.cli.examples import Shown, example_options
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.paths import Command, OutputFile
@@ -42,9 +49,9 @@ def command(
     SOURCE is a plan (.json), or a network, run or graph with the faults of --faults or --ber; a graph may carry a plan
     of its own. `effect` says what a hit does; bit errors in one direction depend on the bit stored there.
     """
-    from hwfault.listing import faults_at, with_addresses
-    from hwfault.plan import FaultPlan
     from hwfault.plan.expected import expected_faults
+    from hwfault.plan.fault_plan import FaultPlan
+    from hwfault.plan.listing import faults_at, with_addresses
 
     faults = given.faults
     plan: FaultPlan | None
@@ -53,8 +60,8 @@ def command(
         shown.check_unused(source)
         plan = given_plan([], Path(source), faults)
     elif source.endswith(".onnx") and not faults:
-        from hwfault.graph.carried import plan_of
-        from hwfault.graph.session import load_model
+        from hwfault.graph.edit.carried import plan_of
+        from hwfault.graph.run.session import load_model
 
         trusted.check_unused(source)
         shown.check_unused(source)

@@ -35,9 +35,9 @@ def command(
     Quantizers that the faults select and that are no sites are an error, unless --allow-obstacles is given.
     """
     from hwfault.files import write_atomically
-    from hwfault.graph.insert import insert_faults
-    from hwfault.graph.session import load_model
-    from hwfault.graph.sites import sites
+    from hwfault.graph.edit.insert import insert_faults
+    from hwfault.graph.read.sites import sites
+    from hwfault.graph.run.session import load_model
     from hwfault.plan.expected import expected_faults
 
     faults, model = given.faults, load_model(graph)

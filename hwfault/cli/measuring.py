@@ -15,8 +15,10 @@ from hwfault.cli.paths import OutputFolder
 from hwfault.errors import HwfaultError
 
 if TYPE_CHECKING:
-    from hwfault.campaign import Campaign, Point, Trials
-    from hwfault.campaign.intervals import Interval
+    from hwfault.campaigns.campaign import Campaign
+    from hwfault.campaigns.intervals import Interval
+    from hwfault.campaigns.points import Point
+    from hwfault.campaigns.trials import Trials
     from hwfault.train import TrainConfig
     from hwfault.train.data import Data, Split
 
@@ -106,7 +108,7 @@ def measured(
 
     Raises FileError for a file that holds other trials or cannot be written; what Ctrl-C leaves is told.
     """
-    from hwfault.campaign.store import Store
+    from hwfault.campaigns.store import Store
 
     every = len(points) * len(seeds)
     with nullcontext() if kept is None else Store(kept, question) as store:
@@ -129,7 +131,7 @@ def warn_of_one_seed(seeds: Sequence[int]) -> None:
 
 def print_legend(told: "Iterable[Interval]") -> None:
     """Prints what the intervals of a table cover, and how they were found."""
-    from hwfault.campaign.report import legend
+    from hwfault.campaigns.report import legend
 
     for line in legend(told):
         click.echo(line)
@@ -137,7 +139,7 @@ def print_legend(told: "Iterable[Interval]") -> None:
 
 def statistics_tables(points: "Sequence[Trials]") -> None:
     """Prints the statistics of each point that has some."""
-    from hwfault.inject.statistics import table
+    from hwfault.injection.statistics import table
 
     for point in points:
         if point.statistics:

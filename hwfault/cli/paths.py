@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hwfault.errors import FileError, GraphError, HwfaultError
-from hwfault.profiles.records import read_yaml
+from hwfault.records import read_yaml
 
 _LARGEST_MANIFEST = 1 << 24
 _TEXTS = (".yaml", ".yml", ".json")
@@ -128,7 +128,7 @@ def _belonging(path: Path, out: Path) -> Iterator[Path]:
     elif path.suffix in _TEXTS:
         yield from _named_in(path)
     elif path.suffix == ".onnx" and os.path.isfile(out):
-        from hwfault.graph.external import files_of
+        from hwfault.graph.read.external import files_of
 
         try:
             yield from files_of(path)

@@ -87,11 +87,11 @@ def plot(name: str, out: Path | None, device: int, strict_sources: bool) -> None
 
     The map is drawn at the given operating point, or at the measured point with the highest rate.
     """
+    from hwfault.devices.holding import pattern_note
     from hwfault.files import check_picture
     from hwfault.notices import tell_once
-    from hwfault.profiles.holding import pattern_note
-    from hwfault.profiles.map_pictures import device_panels
-    from hwfault.profiles.pictures import draw_profile
+    from hwfault.report.map_pictures import device_panels
+    from hwfault.report.profile_pictures import draw_profile
 
     profile, point = _load(name)
     out = Path(f"{profile.name}.png") if out is None else out
@@ -133,8 +133,8 @@ def _text(point: dict[str, float]) -> str:
 
 
 def _print(profile: "Profile", point: dict[str, float], rate: "Rate | None", as_json: bool) -> None:
+    from hwfault.devices.holding import pattern_note
     from hwfault.profiles.describe import lines, points, rate_sentence, resolved, sources, summary
-    from hwfault.profiles.holding import pattern_note
 
     note = None if rate is None else pattern_note(profile, point)
     if as_json:

@@ -11,11 +11,11 @@ from hwfault.cli.common import json_option, print_json, progress
 from hwfault.cli.paths import Command, OutputFile
 
 if TYPE_CHECKING:
-    from hwfault.profiles.crowding import Statistics
-    from hwfault.profiles.dumps import Measurement
-    from hwfault.profiles.faultmap import FaultMap
-    from hwfault.profiles.fit import Fit
+    from hwfault.devices.crowding import Statistics
+    from hwfault.devices.dumps import Measurement
+    from hwfault.devices.fit import Fit
     from hwfault.profiles.profile import Profile
+    from hwfault.stream.fault_map import FaultMap
 
 _POSITIVE = click.IntRange(min=1)
 _FORMATS = ("kc705", "csv", "npz", "pair", "hex_pair", "binary_pair")  # tests hold it equal to dumps.FORMATS
@@ -69,8 +69,8 @@ def fit(
     A DUMP is a hex dump of the KC705 study, a table of address,bit,kind (CSV or NPZ), or a pair WRITTEN:READ of the
     pattern written and what was read back (hex text or raw bytes). For example: KC705B-0.53.bin@voltage_v=0.53
     """
-    from hwfault.profiles.fit import fit as fit_profile
-    from hwfault.profiles.fit_report import as_data, summary
+    from hwfault.devices.fit import fit as fit_profile
+    from hwfault.devices.fit_report import as_data, summary
     from hwfault.profiles.write import write_profile
 
     size = {"format": format, "rows": rows, "row_bits": row_bits, "block_rows": block_rows}
@@ -82,7 +82,7 @@ def fit(
     if save_map is not None:
         worst.map.save(save_map)
     if plot is not None:
-        from hwfault.profiles.map_picture import draw_map_overview
+        from hwfault.report.map_picture import draw_map_overview
 
         draw_map_overview(plot, worst.map, worst.row_bits, worst.block_rows, title=_title(worst))
     if as_json:
@@ -95,7 +95,7 @@ def fit(
 
 
 def _load(dumps: Sequence[str], size: dict[str, Any]) -> "list[Measurement]":
-    from hwfault.profiles.dumps import load_dump, parse_dump
+    from hwfault.devices.dumps import load_dump, parse_dump
 
     found = []
     with progress() as begin:
@@ -108,7 +108,7 @@ def _load(dumps: Sequence[str], size: dict[str, Any]) -> "list[Measurement]":
 
 
 def _drawn(found: "Fit", devices: int) -> "list[Statistics]":
-    from hwfault.profiles.synthetic import drawn_statistics
+    from hwfault.devices.synthetic import drawn_statistics
 
     if not devices or not sum(found.harshest.by_kind()):
         return []
@@ -153,10 +153,10 @@ def draw(
 
     PROFILE is a name of the library or a path, with its operating point: mine.yaml@voltage_v=0.53
     """
-    from hwfault.profiles.device import places
+    from hwfault.devices.device import places
+    from hwfault.devices.synthetic import draw_device, memory_rows
     from hwfault.profiles.library import parse_operating_point
     from hwfault.profiles.profile import Profile
-    from hwfault.profiles.synthetic import draw_device, memory_rows
 
     path, point = parse_operating_point(profile)
     found = Profile.load(path)
@@ -174,8 +174,8 @@ def draw(
 
 
 def _plot_drawn(plot: Path, profile: "Profile", drawn: "FaultMap", row_bits: int) -> None:
-    from hwfault.profiles.map_picture import draw_map_overview
     from hwfault.profiles.spatial import BlockColumn
+    from hwfault.report.map_picture import draw_map_overview
 
     rows = drawn.words * drawn.bit_width // row_bits
     block = profile.spatial.block_rows if isinstance(profile.spatial, BlockColumn) else min(1024, rows)

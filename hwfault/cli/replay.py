@@ -67,8 +67,8 @@ def _beside(
     """Both engines side by side."""
     import torch
 
-    from hwfault.graph.replay import replay
-    from hwfault.graph.session import load_model
+    from hwfault.graph.run.session import load_model
+    from hwfault.proof.replay import replay
 
     proto = load_model(graph)
     model, _, held_out = trusted.load(run)

@@ -41,9 +41,9 @@ def command(
 
     The first axis of the arrays is the batch. What had to be upgraded to run is said on stderr.
     """
-    from hwfault.arrays import check_target, write_arrays
-    from hwfault.graph.feeds import read_feeds
-    from hwfault.graph.session import run, session
+    from hwfault.graph.run.feeds import read_feeds
+    from hwfault.graph.run.session import run, session
+    from hwfault.npz import check_target, write_arrays
 
     loaded = session(model, threads=threads, fast=fast, seed=seed if fast else None)
     names = [entry.name for entry in loaded.get_outputs()]

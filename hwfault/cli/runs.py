@@ -14,7 +14,7 @@ from hwfault.errors import FileError
 if TYPE_CHECKING:
     from torch import nn
 
-    from hwfault.plan import SiteList
+    from hwfault.program.processes import SiteList
     from hwfault.train import TrainConfig
     from hwfault.train.data import Data
 
@@ -114,8 +114,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_graph(path: Path, shown: Shown) -> "SiteList":
-    from hwfault.graph.session import load_model
-    from hwfault.graph.sites import sites
+    from hwfault.graph.read.sites import sites
+    from hwfault.graph.run.session import load_model
 
     if shown.example is not None:
         raise click.UsageError("--example goes with a network or run: a graph tells the shapes of its inputs itself")

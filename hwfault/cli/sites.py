@@ -8,10 +8,10 @@ from hwfault.cli.common import json_option, print_json, print_table
 from hwfault.cli.examples import Shown, example_options
 from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
-from hwfault.plan.notes import notes_on
+from hwfault.program.notes import notes_on
 
 if TYPE_CHECKING:
-    from hwfault.plan import Site
+    from hwfault.program.processes import Site
 
 
 @click.command("sites", cls=Command)

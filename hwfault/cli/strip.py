@@ -16,8 +16,8 @@ def command(graph: Path, out: Path) -> None:
     A graph that was transformed since is refused.
     """
     from hwfault.files import write_atomically
-    from hwfault.graph.session import load_model
-    from hwfault.graph.strip import strip_faults
+    from hwfault.graph.edit.strip import strip_faults
+    from hwfault.graph.run.session import load_model
 
     write_atomically(out, strip_faults(load_model(graph)).SerializeToString())
     click.echo(f"{out}: clean")

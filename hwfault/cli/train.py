@@ -21,7 +21,7 @@ class Setting(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         import yaml
 
-        from hwfault.profiles.yaml12 import load_yaml
+        from hwfault.yaml12 import load_yaml
 
         key, equals, text = str(value).partition("=")
         if not key or not equals:
@@ -90,8 +90,8 @@ def command(
 ) -> None:
     """Train a network; its checkpoint, configuration and history are in the folder after every epoch."""
     from hwfault.errors import HwfaultError
-    from hwfault.train.placement import rank, told_by_another
     from hwfault.train.run import train_into
+    from hwfault.train.telling import rank, told_by_another
 
     chosen = {key: value for key, value in options.items() if value is not None} | dict(settings)
     if faults := given.faults:
@@ -124,7 +124,7 @@ def command(
 
 def _config(config_file: Path | None, chosen: dict[str, Any], resumed: Path | None) -> "TrainConfig":
     """What the file, or else the run to resume, and the options say together."""
-    from hwfault.profiles.records import read_yaml
+    from hwfault.records import read_yaml
     from hwfault.train.config import merged
     from hwfault.train.run import resumed_config
 

@@ -2,13 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from hwfault.plan.fault_plan import FaultPlan
-from hwfault.plan.mapped import MapProcess, ProtectedProcess
-from hwfault.plan.processes import AnyProcess, Process, Site, SitePlan
-from hwfault.profiles.faultmap import FaultMap
+from hwfault.program.mapped import MapProcess, ProtectedProcess
+from hwfault.program.processes import AnyProcess, Process, Site, SitePlan
+from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.tables import ACCEPT_ALL, ALWAYS, BLOCK, Table
+
+
+class Planned(Protocol):
+    """What is counted of a fault plan."""
+
+    @property
+    def sites(self) -> tuple[SitePlan, ...]: ...
+    @property
+    def tables(self) -> tuple[Table, ...]: ...
+    def at(self, name: str) -> SitePlan: ...
+    def idle(self, name: str) -> bool: ...
 
 
 class Range(NamedTuple):
@@ -64,7 +74,7 @@ class Expected(NamedTuple):
         }
 
 
-def expected_faults(plan: FaultPlan, site: str | None = None) -> Expected:
+def expected_faults(plan: Planned, site: str | None = None) -> Expected:
     """The faults that a plan makes on average, over all seeds, at all of its sites or at one."""
     parts: dict[bool, list[Range]] = {True: [], False: []}
     unknown: list[str] = []
@@ -96,7 +106,7 @@ def hit_probability(table: Table) -> float:
     return -math.expm1(-mean / BLOCK)
 
 
-def _idle(plan: FaultPlan, entry: SitePlan) -> bool:
+def _idle(plan: Planned, entry: SitePlan) -> bool:
     return entry.array is None and plan.idle(entry.site.name)
 
 

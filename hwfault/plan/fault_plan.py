@@ -10,23 +10,31 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from hwfault.devices.holding import pattern_note
 from hwfault.errors import ModelError, PlanError, nearest
 from hwfault.files import write_atomically
 from hwfault.inputs import read_regular
+from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.laws.hardware import (
+    depends_on_device,
+    law_of,
+    map_processes,
+    protected_process,
+    protection_of,
+    selectors,
+)
+from hwfault.laws.late import check_late
+from hwfault.laws.lower_datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
+from hwfault.laws.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
+from hwfault.laws.obstacles import selected_obstacles, tell_obstacles
 from hwfault.notices import tell_once
-from hwfault.plan.datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
-from hwfault.plan.hardware import depends_on_device, law_of, map_processes, protected_process, protection_of, selectors
-from hwfault.plan.late import check_late
-from hwfault.plan.obstacles import selected_obstacles, tell_obstacles
-from hwfault.plan.processes import AnyProcess, MapProcess, Process, Site, SitePlan, Step, StreamStep
-from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.profiles.holding import pattern_note
-from hwfault.profiles.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
+from hwfault.plan.expected import expected_faults
 from hwfault.profiles.profile import Profile
-from hwfault.profiles.records import Record
-from hwfault.profiles.selectors import Select, chosen, names_accumulators, names_of
+from hwfault.program.names import fits
+from hwfault.program.processes import AnyProcess, MapProcess, Process, Site, SitePlan, Step, StreamStep
+from hwfault.program.selectors import Select, chosen, names_accumulators, names_of
+from hwfault.records import Record
 from hwfault.stream.check import check_seed
-from hwfault.stream.names import fits
 from hwfault.stream.tables import Table, accepts, check_probability, encode_table, site_number, size_table
 
 _LARGEST_PLAN = 1 << 28
@@ -156,8 +164,6 @@ class FaultPlan(Record):
         return sha256(self.to_json().encode()).hexdigest()
 
     def __str__(self) -> str:
-        from hwfault.plan.expected import expected_faults
-
         lines = [f"fault plan {self.digest[:12]}: {len(self.sites)} sites, {len(self.faults)} faults"]
         factors = self.factors or (1.0,) * len(self.faults)
         times = ["" if factor == 1 else f", {factor:g} times its probability" for factor in factors]

@@ -6,7 +6,7 @@ from typing import Any
 from hwfault.profiles.curve import point_interval
 from hwfault.profiles.profile import Profile, Rate
 from hwfault.profiles.rates import RateCurve
-from hwfault.profiles.records import Record
+from hwfault.records import Record
 
 QUANTITIES = {
     "faulty_cells": "probability that a cell is faulty",

@@ -14,12 +14,12 @@ from pydantic import Field, model_validator
 from hwfault.errors import ModelError, nearest
 from hwfault.profiles.curve import check_names, look_up
 from hwfault.profiles.library import profile_path
-from hwfault.profiles.mapping import Mapping as AddressMapping
 from hwfault.profiles.numbers import Number, Probability, Share
-from hwfault.profiles.protection import Protection
 from hwfault.profiles.rates import RateCurve
-from hwfault.profiles.records import Record, Sourced, read_yaml
 from hwfault.profiles.spatial import BlockColumn, Clusters, Independent, Pattern, ProcessingElements, Spatial
+from hwfault.records import Record, Sourced, read_yaml
+from hwfault.stream.mapping import Mapping as AddressMapping
+from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.tables import check_probability
 
 Component = Literal["weight_memory", "activation_memory", "accumulator", "datapath", "input"]

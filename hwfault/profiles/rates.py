@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from hwfault.errors import nearest
 from hwfault.profiles.numbers import Count, Name, Number, Positive, Probability
-from hwfault.profiles.records import Sourced
+from hwfault.records import Sourced
 
 Quantity = Literal["faulty_cells", "flips", "faulty_elements", "events"]
 Direction = Literal["lower", "higher"]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hwfault.profiles.numbers import Number
-from hwfault.profiles.records import Record, Sourced
+from hwfault.records import Record, Sourced
 from hwfault.stream.tables import size_table
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

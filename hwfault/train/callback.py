@@ -9,16 +9,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, nearest
-from hwfault.inject.gradient import Gradient, passes_straight_through
-from hwfault.inject.inputs import Axes, Example
-from hwfault.inject.sites import quantizers
-from hwfault.profiles.models import FaultModel
+from hwfault.laws.models import FaultModel
+from hwfault.network.inputs import Axes, Example
+from hwfault.network.sites import quantizers
 from hwfault.stream.check import check_seed
+from hwfault.torch_ops.gradient import Gradient, passes_straight_through
 from hwfault.train.driver import FaultDriver, evaluation_seed
 from hwfault.train.schedule import ScheduledFault, scheduled
 
 if TYPE_CHECKING:
-    from hwfault.inject.statistics import Statistics
+    from hwfault.injection.statistics import Statistics
 
 __all__ = ["FaultDriver", "FaultInjection", "network_of"]
 
@@ -38,7 +38,7 @@ class FaultInjection(Callback):
     `example_input_array` unless given.
 
     While attached `driver` is the FaultDriver. Its counters go into checkpoints. With `statistics` what the faults do
-    is counted in `statistics` (hwfault.inject.statistics), in training and evaluation together. At the end, or when
+    is counted in `statistics` (hwfault.injection.statistics), in training and evaluation together. At the end, or when
     an exception ends it, the network is as it was. Raises HwfaultError for a strategy that splits the network up.
     """
 
@@ -156,7 +156,7 @@ class FaultInjection(Callback):
         if self._state is not None:
             self.driver.load_state_dict(self._state)
         if self._counts and self.statistics is None:
-            from hwfault.inject.statistics import Statistics
+            from hwfault.injection.statistics import Statistics
 
             self.statistics = Statistics(self.driver.plan)
 

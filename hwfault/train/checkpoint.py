@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from hwfault.errors import FileError, ModelError, PlanError
 from hwfault.files import write_atomically
-from hwfault.inject import sites
 from hwfault.inputs import check_regular, open_regular
+from hwfault.network.sites import sites
 from hwfault.own_code import is_code
-from hwfault.profiles.selectors import names_of
+from hwfault.program.selectors import names_of
 from hwfault.train.config import TrainConfig
 from hwfault.train.networks import build
 

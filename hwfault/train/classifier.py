@@ -19,9 +19,9 @@ from hwfault.train.learning import LearningRate
 from hwfault.train.losses import loss_of
 from hwfault.train.optimizers import clip_weights, frozen_modules, optimizer_of
 from hwfault.train.phases import Phase
-from hwfault.train.placement import on_all_ranks
 from hwfault.train.randomness import mixed, reseed
 from hwfault.train.ranks import from_first_rank
+from hwfault.train.telling import on_all_ranks
 from hwfault.train.totals import Totals
 
 _CHECKED_EVERY = 100

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from hwfault.differences import MISSING, differences
 from hwfault.errors import ModelError
 from hwfault.files import write_atomically
-from hwfault.profiles.records import Record, read_yaml
+from hwfault.records import Record, read_yaml
 from hwfault.train.learning import Cosine, RateSchedule
 from hwfault.train.schedule import ScheduledFault
 

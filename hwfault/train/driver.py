@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, Self
 from torch import nn
 
 from hwfault.errors import HwfaultError, ModelError
-from hwfault.inject import Injection, sites
-from hwfault.inject.attach import inject_at
-from hwfault.inject.gradient import Gradient
-from hwfault.inject.inputs import Axes, Example
-from hwfault.inject.observer import Observer
-from hwfault.plan import FaultPlan, resolve
-from hwfault.profiles.models import FaultModel
+from hwfault.injection.attach import Injection, inject_at
+from hwfault.injection.observer import Observer
+from hwfault.laws.models import FaultModel
+from hwfault.network.inputs import Axes, Example
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.stream.check import check_seed
+from hwfault.torch_ops.gradient import Gradient
 from hwfault.train.schedule import ScheduledFault, last_epoch, scheduled
 
 _KEPT_PLANS = 64
@@ -50,7 +50,7 @@ class FaultDriver:
     faults are drawn for (the seed's number unless given). Process `rank` of `world` has other faults than the others
     in training; evaluation takes it that process r has samples r, r + world, ... of the data set. An `example` batch
     is needed for faults of accumulators, for activations at addresses of a memory, and where the samples of any site
-    do not lie along axis 0; it and its `batch_axis` are as for `hwfault.inject.sites`.
+    do not lie along axis 0; it and its `batch_axis` are as for `hwfault.network.sites`.
 
     `injections` are those attached, one for each `refresh_epochs` among the schedules; `plan` is that of all faults
     at their full rate. Raises what `resolve` and `inject` raise; the network is then left as it was.

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from hwfault.errors import ModelError
-from hwfault.profiles.records import Record
+from hwfault.records import Record
 from hwfault.train.config import TrainConfig
 from hwfault.train.schedule import ScheduledFault
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from hwfault.profiles.records import Record
+from hwfault.records import Record
 
 Shrinking = Annotated[float, Field(gt=0, le=1)]
 Epochs = Annotated[int, Field(strict=True, ge=1)]

@@ -7,7 +7,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError
-from hwfault.train.placement import on_all_ranks
+from hwfault.train.telling import on_all_ranks
 
 
 class Ranks(DDPStrategy):

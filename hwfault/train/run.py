@@ -13,7 +13,7 @@ from hwfault.errors import FileError, HwfaultError
 from hwfault.files import output_folder, write_atomically
 from hwfault.locks import locked_folder
 from hwfault.own_code import is_code
-from hwfault.profiles.records import read_yaml
+from hwfault.records import read_yaml
 from hwfault.train import checkpoint
 from hwfault.train.config import TrainConfig, changes, merged
 from hwfault.train.data import Data, load
@@ -23,8 +23,9 @@ from hwfault.train.folder import BEST, CHECKPOINT, CONFIG, ENVIRONMENT, HISTORY,
 from hwfault.train.history import Epoch, table
 from hwfault.train.loop import with_validation
 from hwfault.train.networks import build
-from hwfault.train.placement import device_type, rank, world
+from hwfault.train.placement import device_type, world
 from hwfault.train.randomness import seeded
+from hwfault.train.telling import rank
 
 _SPECS = ("network", "data", "augment", "transform")
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictInt, model_validator
 
-from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, StuckElement
-from hwfault.profiles.models import FaultModel
-from hwfault.profiles.records import Record
-from hwfault.profiles.selectors import OnSites
+from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, StuckElement
+from hwfault.laws.models import FaultModel
+from hwfault.program.selectors import OnSites
+from hwfault.records import Record
 
 Count = Annotated[StrictInt, Field(ge=1)]
 

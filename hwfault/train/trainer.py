@@ -27,7 +27,8 @@ from hwfault.train.folder import LAST
 from hwfault.train.history import Epoch, check_monitor, columns, monitored, smaller_is_better
 from hwfault.train.keeping import Keep
 from hwfault.train.phases import Phase, phases_of, prepared
-from hwfault.train.placement import on_all_ranks, placement
+from hwfault.train.placement import placement
+from hwfault.train.telling import on_all_ranks
 
 _NEEDLESS = (  # warnings of Lightning's about what is meant to be so, and about torch's own parts
     r".*treespec, LeafSpec.*",

@@ -15,11 +15,11 @@ from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.util.cleanup import cleanup_model
 from torch import Tensor, nn
 
-from hwfault.graph.export import export
-from hwfault.graph.session import run, session
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.export.export import export
+from hwfault.graph.run.session import run, session
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.train import networks
 from tests.benchmarks.cnv import batch, cnv
 from tests.benchmarks.side_by_side import machine, ratios, show

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from hwfault.inject.map_op import fault_map
 from hwfault.stream.tables import ALWAYS
+from hwfault.torch_ops.map_op import fault_map
 from tests.benchmarks.side_by_side import ratios, show
 
 _WORDS = 32 << 20

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
 from hwfault.stream import cuda
 from hwfault.stream.cuda import launch
 from hwfault.stream.tables import ALWAYS

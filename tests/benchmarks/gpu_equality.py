@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hwfault.inject import exact_on_cuda, inject, map_op, ops
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.arithmetic.exact import exact_on_cuda
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.stream import cuda, native
+from hwfault.torch_ops import map_op, ops
 from hwfault.train import networks
 from tests.benchmarks.gpu import Report, device
 from tests.inject.networks import batch, build

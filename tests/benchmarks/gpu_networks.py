@@ -11,8 +11,8 @@ import torch
 from brevitas import nn as qnn
 from torch import Tensor, nn
 
-from hwfault.inject import Injection, inject
-from hwfault.profiles.models import BitFlips
+from hwfault.injection.attach import Injection, inject
+from hwfault.laws.models import BitFlips
 from tests.benchmarks.cnv import batch as images
 from tests.benchmarks.cnv import cnv
 from tests.benchmarks.device_time import measured, ratios

@@ -2,9 +2,10 @@
 
 import torch
 
-from hwfault.inject import ops
-from hwfault.plan import Site, resolve
-from hwfault.profiles.models import WordFaults
+from hwfault.laws.models import WordFaults
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
+from hwfault.torch_ops import ops
 from tests.benchmarks.side_by_side import ratios, show
 
 _WORDS = 32 << 20

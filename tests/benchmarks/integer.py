@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from hwfault.graph.export import export
-from hwfault.graph.session import run, session
-from hwfault.inject.integer_arithmetic import integer_arithmetic
+from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
+from hwfault.graph.export.export import export
+from hwfault.graph.run.session import run, session
 from tests.benchmarks.cnv import batch, cnv
 from tests.benchmarks.side_by_side import ratios, show
 

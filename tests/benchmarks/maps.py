@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwfault.profiles.draw import draw_map
+from hwfault.devices.draw import draw_map
 from hwfault.profiles.spatial import BlockColumn, Clusters, Independent, Rows
 
 _CELLS, _ROW_BITS = 100_000_000, 8

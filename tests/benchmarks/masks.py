@@ -13,8 +13,8 @@ import torch
 from brevitas.quant_tensor import IntQuantTensor
 from torch import nn
 
-from hwfault.inject import FaultInjectionFunction, sites
-from hwfault.inject.sites import quantizers
+from hwfault.network.sites import quantizers, sites
+from hwfault.torch_ops.function import FaultInjectionFunction
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from hwfault.inject import inject
-from hwfault.profiles.models import BitFlips
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips
 from hwfault.train import networks
 from tests.benchmarks.cnv import batch, cnv
 from tests.benchmarks.masks import random_masks

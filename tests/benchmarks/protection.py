@@ -2,9 +2,9 @@
 
 import torch
 
-from hwfault.inject.protection_op import protected
 from hwfault.stream.protection import Memory
 from hwfault.stream.tables import ALWAYS
+from hwfault.torch_ops.protection_op import protected
 from tests.benchmarks.side_by_side import ratios, show
 
 _WORDS = 32 << 20

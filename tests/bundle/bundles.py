@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save
 
-from hwfault.bundle.manifest import MANIFEST
-from hwfault.bundle.record import write_bundle
-from hwfault.bundle.storage import Bundle
+from hwfault.proof.manifest import MANIFEST
+from hwfault.proof.record import write_bundle
+from hwfault.proof.storage import Bundle
 from tests.graph.networks import batch, network, plan
 
 SEEDS = (1, 2**63 + 5)

@@ -6,10 +6,10 @@ from hashlib import sha256
 
 import pytest
 
-from hwfault.bundle import storage
-from hwfault.bundle.manifest import MANIFEST, MOST_FILES
-from hwfault.bundle.storage import Bundle, write
 from hwfault.errors import FileError
+from hwfault.proof import storage
+from hwfault.proof.manifest import MANIFEST, MOST_FILES
+from hwfault.proof.storage import Bundle, write
 
 from .bundles import opened, with_manifest, zipped
 

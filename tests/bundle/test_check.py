@@ -5,19 +5,20 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from hwfault.bundle.check import check
-from hwfault.bundle.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, INPUTS, seed_file
-from hwfault.bundle.report import sentence
+from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
 from hwfault.errors import FileError, GraphError, HwfaultError, PlanError
-from hwfault.graph.replay import replay
-from hwfault.inject import inject, sites
-from hwfault.inject.integer_arithmetic import integer_arithmetic
-from hwfault.listing import faults_at
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.models import BitFlips, MapFaults, ProfileFaults
-from hwfault.profiles.protection import Protection
+from hwfault.injection.attach import inject
+from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
+from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.plan.listing import faults_at
+from hwfault.proof.check import check
+from hwfault.proof.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, INPUTS, seed_file
+from hwfault.proof.replay import replay
+from hwfault.proof.report import sentence
+from hwfault.stream.fault_map import FaultMap, Kind
+from hwfault.stream.protection_scheme import Protection
 from tests.graph.networks import ALL, batch, network, plan
 from tests.graph.running import by_pytorch, clean, copied, faulted, tidied
 
@@ -316,7 +317,7 @@ def test_records_that_are_not_whole(mine, what):
 def test_a_network_with_one_number_a_sample(tmp_path):
     from torch import nn
 
-    from hwfault.bundle.record import write_bundle
+    from hwfault.proof.record import write_bundle
 
     class First(nn.Module):
         """The first number of a network's output."""
@@ -340,7 +341,7 @@ def test_a_network_with_one_number_a_sample(tmp_path):
 
 
 def test_a_clean_bundle(tmp_path):
-    from hwfault.bundle.record import write_bundle
+    from hwfault.proof.record import write_bundle
 
     write_bundle(tmp_path / "b", network("formats"), batch("formats", 3))
     report = check(opened(tmp_path / "b"))
@@ -353,7 +354,7 @@ def test_a_clean_bundle(tmp_path):
     ("n", "faults", "seeds"), [(3, True, []), (3, False, [1]), (0, True, [1])], ids=["no seeds", "no plan", "empty"]
 )
 def test_what_cannot_be_recorded(tmp_path, n, faults, seeds):
-    from hwfault.bundle.record import write_bundle
+    from hwfault.proof.record import write_bundle
 
     own = plan("formats") if faults else None
     x = batch("formats", 3)[:n]

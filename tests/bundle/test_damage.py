@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load
 
-from hwfault.bundle.check import check
-from hwfault.bundle.manifest import CLEAN, INPUTS, MANIFEST, PLAN
-from hwfault.bundle.page import page
 from hwfault.errors import HwfaultError
-from hwfault.inject import inject
+from hwfault.injection.attach import inject
+from hwfault.proof.check import check
+from hwfault.proof.manifest import CLEAN, INPUTS, MANIFEST, PLAN
+from hwfault.proof.page import page
 from tests.graph.networks import network, plan
 from tests.graph.running import by_pytorch
 

@@ -7,14 +7,14 @@ from brevitas import nn as qnn
 from brevitas.quant import Int8ActPerTensorFloat
 from torch import nn
 
-from hwfault.bundle.check import check
-from hwfault.bundle.record import write_bundle
 from hwfault.errors import FileError
-from hwfault.graph.export import export
-from hwfault.graph.replay import replay
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.export.export import export
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.check import check
+from hwfault.proof.record import write_bundle
+from hwfault.proof.replay import replay
 
 from .bundles import opened, with_tensors
 

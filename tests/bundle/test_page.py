@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hwfault.bundle.check import check
-from hwfault.bundle.page import page, write_page
-from hwfault.bundle.report import BundleReport, Codes, Difference, RunRecord, SiteRecord
 from hwfault.errors import FileError
-from hwfault.listing import Fault
+from hwfault.plan.listing import Fault
+from hwfault.proof.check import check
+from hwfault.proof.page import page, write_page
+from hwfault.proof.report import BundleReport, Codes, Difference, RunRecord, SiteRecord
 
 from .bundles import opened
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwfault.bundle import runners
-from hwfault.bundle.check import check
 from hwfault.errors import HwfaultError
+from hwfault.proof import runners
+from hwfault.proof.check import check
 
 from . import engines
 from .bundles import opened

@@ -5,16 +5,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hwfault.bundle import runners
-from hwfault.bundle.check import check
-from hwfault.bundle.report import sentence
 from hwfault.codes import CodeFormat, integers
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.models import BitFlips, MapFaults
+from hwfault.laws.datapath import AccumulatorFormat
+from hwfault.laws.models import BitFlips, MapFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof import runners
+from hwfault.proof.check import check
+from hwfault.proof.report import sentence
+from hwfault.stream.fault_map import FaultMap, Kind
 from tests.graph.networks import batch, network
 
 from . import engines

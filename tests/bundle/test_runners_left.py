@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwfault.bundle.runners import by_command
 from hwfault.errors import HwfaultError
+from hwfault.proof.runners import by_command
 
 CHILD = """
 import os, sys, time

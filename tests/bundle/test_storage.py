@@ -7,13 +7,13 @@ import zipfile
 
 import pytest
 
-from hwfault.bundle.manifest import CLEAN, LARGEST, MANIFEST, PLAN, Manifest
-from hwfault.bundle.storage import Bundle, write
 from hwfault.errors import FileError, ModelError
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import ProfileFaults
+from hwfault.laws.models import ProfileFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.profiles.profile import Profile
+from hwfault.proof.manifest import CLEAN, LARGEST, MANIFEST, PLAN, Manifest
+from hwfault.proof.storage import Bundle, write
 from tests.graph.networks import network
 
 from .bundles import opened, with_manifest, written, zipped

@@ -14,15 +14,15 @@ from brevitas.quant import (
 )
 from torch import nn
 
-from hwfault.bundle.check import check
-from hwfault.bundle.manifest import FAULTED_GRAPH, MANIFEST
-from hwfault.bundle.record import write_bundle
 from hwfault.errors import FileError, GraphError
-from hwfault.graph.qonnxgraph import set_metadata
-from hwfault.graph.versions import NEW, OLD, SPEC
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.read.qonnxgraph import set_metadata
+from hwfault.graph.read.versions import NEW, OLD, SPEC
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.check import check
+from hwfault.proof.manifest import FAULTED_GRAPH, MANIFEST
+from hwfault.proof.record import write_bundle
 
 from .bundles import opened, rewritten, with_manifest
 

@@ -5,14 +5,17 @@ import pytest
 import torch
 from PIL import Image
 
-from hwfault.campaign import Campaign, Point, evaluate, sweep
-from hwfault.campaign.points import at_operating_points, at_rates, each_bit, each_site, only_bit, only_site
+from hwfault.campaigns.campaign import Campaign
+from hwfault.campaigns.evaluate import evaluate, sweep
+from hwfault.campaigns.points import Point, at_operating_points, at_rates, each_bit, each_site, only_bit, only_site
 from hwfault.errors import HwfaultError, ModelError, PlanError
-from hwfault.inject import inject, sites
-from hwfault.inject.statistics import Statistics, merged
-from hwfault.plan import Site, resolve
-from hwfault.plan.batch_axes import BatchAxis
-from hwfault.profiles.models import BitFlips, Clusters, ProfileFaults, WordFaults, bit_errors
+from hwfault.injection.attach import inject
+from hwfault.injection.statistics import Statistics, merged
+from hwfault.laws.models import BitFlips, Clusters, ProfileFaults, WordFaults, bit_errors
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.batch_axes import BatchAxis
+from hwfault.program.processes import Site
 from hwfault.train import build
 from hwfault.train.data import MemorySplit, digits, image_folder
 

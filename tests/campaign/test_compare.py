@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hwfault.campaign import Trials
-from hwfault.campaign.compare import compared, names_of, otherwise
+from hwfault.campaigns.compare import compared, names_of, otherwise
+from hwfault.campaigns.trials import Trials
 from hwfault.errors import HwfaultError
-from hwfault.profiles.models import BitFlips
+from hwfault.laws.models import BitFlips
 from hwfault.train import TrainConfig
 
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from scipy.stats import t
 
-from hwfault.campaign import Trials, evaluate, sweep, write_results
+from hwfault.campaigns.evaluate import evaluate, sweep, write_results
+from hwfault.campaigns.trials import Trials
 from hwfault.errors import FileError, HwfaultError, ModelError, PlanError
-from hwfault.inject import attached, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, bit_errors
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips, bit_errors
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.train import build
 from hwfault.train.data import digits
 from tests.train import small

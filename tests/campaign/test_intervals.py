@@ -6,16 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hwfault.campaign import Campaign, Point, Trials
-from hwfault.campaign.intervals import COVERS, MEANING, Interval, mean_interval, share_at_most
-from hwfault.campaign.report import legend, table
-from hwfault.campaign.same import varies
-from hwfault.campaign.trials import paired
-from hwfault.campaign.words import accuracy, decimals, difference, points
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.models import MapFaults, ProfileFaults, bit_errors
+from hwfault.campaigns.campaign import Campaign
+from hwfault.campaigns.intervals import COVERS, MEANING, Interval, mean_interval, share_at_most
+from hwfault.campaigns.points import Point
+from hwfault.campaigns.report import legend, table
+from hwfault.campaigns.same import varies
+from hwfault.campaigns.trials import Trials, paired
+from hwfault.campaigns.words import accuracy, decimals, difference, points
+from hwfault.laws.models import MapFaults, ProfileFaults, bit_errors
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.stream.fault_map import FaultMap
 from tests.train import small
 
 KC705 = "bram28-kintex7-kc705b-undervolt"

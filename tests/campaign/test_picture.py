@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from hwfault.campaign import Trials, draw_accuracy, draw_losses
+from hwfault.campaigns.picture import draw_accuracy, draw_losses
+from hwfault.campaigns.trials import Trials
 from hwfault.errors import FileError
 
 

@@ -4,16 +4,17 @@ import json
 
 import pytest
 
-from hwfault.campaign import Campaign, Point, Trial
-from hwfault.campaign.points import at_rates
-from hwfault.campaign.store import Store, network_digest, question
+from hwfault.campaigns.campaign import Campaign
+from hwfault.campaigns.points import Point, at_rates
+from hwfault.campaigns.store import Store, network_digest, question
+from hwfault.campaigns.trials import Trial
 from hwfault.differences import differences
 from hwfault.errors import FileError
-from hwfault.inject import ProtectionCounts
-from hwfault.inject.statistics import SiteStatistics
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.models import MapFaults, ProfileFaults
-from hwfault.profiles.protection import Protection
+from hwfault.injection.ready import ProtectionCounts
+from hwfault.injection.statistics import SiteStatistics
+from hwfault.laws.models import MapFaults, ProfileFaults
+from hwfault.stream.fault_map import FaultMap
+from hwfault.stream.protection_scheme import Protection
 from tests.train import small
 
 POINT, OTHER = Point(ber=0.1, labels={"faults": "x"}), Point(ber=0.2)

@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hwfault.campaign import Trial, Trials
-from hwfault.campaign.trials import paired
+from hwfault.campaigns.trials import Trial, Trials, paired
 from hwfault.errors import HwfaultError
-from hwfault.inject import ProtectionCounts
-from hwfault.inject.statistics import SiteStatistics
+from hwfault.injection.ready import ProtectionCounts
+from hwfault.injection.statistics import SiteStatistics
 
 
 def trials(*correct, samples=100, golden=90, **rest):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from hwfault.plan import FaultPlan
+from hwfault.plan.fault_plan import FaultPlan
 from hwfault.train import TrainConfig, build, checkpoint
 
 from .conftest import good, hwfault, refused

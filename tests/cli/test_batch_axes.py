@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from hwfault.graph.carried import plan_of
-from hwfault.graph.session import load_model
-from hwfault.inject import inject, sites
-from hwfault.plan import BatchAxis, FaultPlan
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.run.session import load_model
+from hwfault.injection.attach import inject
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan
+from hwfault.program.batch_axes import BatchAxis
 from tests.graph.test_batch_axes import SWAP, graph
 
 from .conftest import good, refused

@@ -11,10 +11,10 @@ import torch
 
 import hwfault as package
 from hwfault.cli import COMMANDS
-from hwfault.inject import inject
-from hwfault.inject import sites as sites_of
-from hwfault.plan import FaultPlan, resolve
-from hwfault.profiles.models import BitFlips, bit_errors
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, bit_errors
+from hwfault.network.sites import sites as sites_of
+from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.stream import hits
 from hwfault.stream.tables import site_number
 from hwfault.train import Epoch, TrainConfig, checkpoint

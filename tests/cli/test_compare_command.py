@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from hwfault.campaign import evaluate
-from hwfault.campaign.trials import paired
-from hwfault.profiles.models import bit_errors
+from hwfault.campaigns.evaluate import evaluate
+from hwfault.campaigns.trials import paired
+from hwfault.laws.models import bit_errors
 from hwfault.train import TrainConfig, build, checkpoint
 from hwfault.train.data import digits
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from hwfault import demo
-from hwfault.graph import session
+from hwfault.graph.run import session
 from hwfault.train import TrainConfig
 
 from .conftest import hwfault

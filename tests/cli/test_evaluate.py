@@ -10,11 +10,12 @@ import time
 
 import pytest
 
-from hwfault.campaign import Campaign, Point, evaluate
-from hwfault.campaign.points import only_bit
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import ProfileFaults, WordFaults, bit_errors
+from hwfault.campaigns.campaign import Campaign
+from hwfault.campaigns.evaluate import evaluate
+from hwfault.campaigns.points import Point, only_bit
+from hwfault.laws.models import ProfileFaults, WordFaults, bit_errors
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
 from tests.slowly import slow

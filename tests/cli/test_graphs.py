@@ -3,9 +3,9 @@
 import onnx
 import pytest
 
-from hwfault.graph.carried import plan_of
-from hwfault.graph.session import load_model
-from hwfault.plan import FaultPlan
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.run.session import load_model
+from hwfault.plan.fault_plan import FaultPlan
 from tests.graph.foreign import graph
 
 from .conftest import good, hwfault

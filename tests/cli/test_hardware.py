@@ -7,14 +7,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from hwfault.campaign import evaluate
-from hwfault.graph.carried import plan_of
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import sites as sites_of
-from hwfault.plan import FaultPlan, resolve
-from hwfault.plan.processes import MapProcess
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.models import MapFaults, ProfileFaults, Select
+from hwfault.campaigns.evaluate import evaluate
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.laws.models import MapFaults, ProfileFaults, Select
+from hwfault.network.sites import sites as sites_of
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import MapProcess
+from hwfault.stream.fault_map import FaultMap
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
 from hwfault.train.schedule import scheduled

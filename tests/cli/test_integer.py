@@ -2,14 +2,14 @@
 
 import pytest
 
-from hwfault.bundle.check import bundled_graph
-from hwfault.bundle.manifest import FAULTED_GRAPH
-from hwfault.bundle.storage import Bundle
-from hwfault.campaign import evaluate
-from hwfault.graph.integer import is_integer
-from hwfault.graph.session import load_model
-from hwfault.inject.integer_arithmetic import integer_arithmetic
-from hwfault.profiles.models import bit_errors
+from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
+from hwfault.campaigns.evaluate import evaluate
+from hwfault.graph.read.integer import is_integer
+from hwfault.graph.run.session import load_model
+from hwfault.laws.models import bit_errors
+from hwfault.proof.check import bundled_graph
+from hwfault.proof.manifest import FAULTED_GRAPH
+from hwfault.proof.storage import Bundle
 from hwfault.train import TrainConfig, build, checkpoint
 from hwfault.train.data import digits
 from tests.train.small import half_quantized, not_quantized

@@ -7,9 +7,10 @@ from brevitas.quant.mx_quant_ocp import MXInt8Weight
 from torch import nn
 
 from hwfault.cli.runs import Trusted
-from hwfault.graph.carried import plan_of
-from hwfault.graph.session import load_model
-from hwfault.plan import BatchAxis, Site, SiteList
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.run.session import load_model
+from hwfault.program.batch_axes import BatchAxis
+from hwfault.program.processes import Site, SiteList
 from tests.graph.test_left_out import CASES, graph
 
 from .conftest import good, hwfault, refused

@@ -8,8 +8,9 @@ import torch
 
 from hwfault.errors import FileError, HwfaultError, ModelError
 from hwfault.files import check_picture
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.profiles.models import bit_errors
+from hwfault.laws.models import bit_errors
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import Site
 from hwfault.train.float_weights import load_float
 from hwfault.train.networks import build
 

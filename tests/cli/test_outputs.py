@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from hwfault.cli import paths
-from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.library import profile_path
+from hwfault.stream.fault_map import FaultMap
 from hwfault.train import folder as names_of_runs
 
 from .conftest import files, good, hwfault, refused

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import hwfault
-from hwfault.graph import session as session_module
+from hwfault.graph.run import session as session_module
 from tests.process import own_words
 
 from .conftest import good

@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from hwfault.cli.profiles_device import _FORMATS
-from hwfault.profiles.device import places
-from hwfault.profiles.dumps import FORMATS
-from hwfault.profiles.faultmap import FaultMap
+from hwfault.devices.device import places
+from hwfault.devices.dumps import FORMATS
+from hwfault.stream.fault_map import FaultMap
 from tests.cli.conftest import files, good, refused
 from tests.profiles.kc705 import RATE, drawn, hex_dump, measured
 

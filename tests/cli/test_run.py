@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import hwfault as package
-from hwfault.graph.session import run, session
+from hwfault.graph.run.session import run, session
 from tests.graph.test_fast import faulted
 from tests.graph.test_qonnx_graphs import X, by_executor, small
 

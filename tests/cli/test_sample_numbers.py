@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hwfault.listing import faults_at
-from hwfault.plan import FaultPlan
+from hwfault.plan.fault_plan import FaultPlan
+from hwfault.plan.listing import faults_at
 
 from .conftest import good, refused
 

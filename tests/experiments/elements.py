@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from hwfault.campaign import evaluate
-from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, StuckElement
-from hwfault.profiles.mapping import WeightStationary
-from hwfault.profiles.models import FaultModel
+from hwfault.campaigns.evaluate import evaluate
+from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, StuckElement
+from hwfault.laws.models import FaultModel
+from hwfault.stream.mapping import WeightStationary
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits
 from tests.experiments.undervolting import DOCS

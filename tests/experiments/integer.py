@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwfault.graph.export import Arithmetic, export
-from hwfault.graph.replay import replay
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import bit_errors
+from hwfault.graph.export.export import Arithmetic, export
+from hwfault.laws.models import bit_errors
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.replay import replay
 from hwfault.train import build
 from hwfault.train.data import digits
 

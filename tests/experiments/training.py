@@ -15,8 +15,8 @@ import torch
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from hwfault.campaign import evaluate
-from hwfault.profiles.models import bit_errors
+from hwfault.campaigns.evaluate import evaluate
+from hwfault.laws.models import bit_errors
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits
 from tests.experiments.undervolting import DOCS

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from hwfault.campaign import evaluate
-from hwfault.profiles.dumps import load_dump
-from hwfault.profiles.mapping import Linear
-from hwfault.profiles.models import FaultModel, MapFaults, ProfileFaults
+from hwfault.campaigns.evaluate import evaluate
+from hwfault.devices.dumps import load_dump
+from hwfault.laws.models import FaultModel, MapFaults, ProfileFaults
 from hwfault.profiles.profile import Profile
 from hwfault.profiles.spatial import Independent
+from hwfault.stream.mapping import Linear
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits
 

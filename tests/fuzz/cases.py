@@ -10,10 +10,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from hwfault.errors import HwfaultError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.session import load_model, run, session
-from hwfault.graph.sites import sites
-from hwfault.graph.struck import fault_nodes
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.read.sites import sites
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import load_model, run, session
 from hwfault.stream.native import onnxruntime_library
 
 from .calls import CALLS, Rng

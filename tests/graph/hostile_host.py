@@ -16,9 +16,9 @@ from click.testing import CliRunner
 
 from hwfault.cli import main as command_line
 from hwfault.errors import HwfaultError
-from hwfault.graph import sites as of_graph
-from hwfault.graph.carried import plan_of
-from hwfault.graph.session import load_model, run, session
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.read import sites as of_graph
+from hwfault.graph.run.session import load_model, run, session
 from tests.fuzz.cases import plain_session
 from tests.fuzz.graphs import GRAPHS, fitting
 from tests.process import mapped_memory, peak_memory

@@ -17,9 +17,10 @@ from brevitas.quant import (
 from brevitas.quant.fixed_point import Int8WeightPerChannelFixedPoint
 from torch import Tensor, nn
 
-from hwfault.inject import sites
-from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.laws.models import BitFlips, Clusters, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
 from hwfault.train.networks import FixedPointActivation, FixedPointWeight
 from hwfault.train.networks import build as build_named
 

@@ -11,10 +11,10 @@ from qonnx.core.onnx_exec import execute_onnx
 from qonnx.util.cleanup import cleanup_model
 from torch import Tensor, nn
 
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.session import run, session
-from hwfault.inject import inject
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.run.session import run, session
+from hwfault.injection.attach import inject
 from hwfault.stream.check import signed64
 
 from .networks import batch, network, plan

@@ -10,18 +10,19 @@ from brevitas import nn as qnn
 from onnx import numpy_helper
 
 from hwfault.errors import GraphError, PlanError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import SITE, metadata
-from hwfault.graph.replay import replay
-from hwfault.graph.session import run, session
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.profiles.mapping import OutputStationary, WeightStationary
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.qonnxgraph import SITE, metadata
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import run, session
+from hwfault.injection.attach import inject
+from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.replay import replay
+from hwfault.stream.mapping import OutputStationary, WeightStationary
 from tests.inject import networks as float_networks
 
 from .networks import ALL, Chain, batch, network, signed

@@ -10,17 +10,19 @@ from brevitas import nn as qnn
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from hwfault.bundle.manifest import Manifest
-from hwfault.bundle.record import write_bundle
 from hwfault.errors import GraphError, ModelError, PlanError
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import PLAN, metadata
-from hwfault.graph.replay import replay
-from hwfault.graph.sites import sites as graph_sites
-from hwfault.inject import sites
-from hwfault.plan import BatchAxis, FaultPlan, Site, resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.qonnxgraph import PLAN, metadata
+from hwfault.graph.read.sites import sites as graph_sites
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.batch_axes import BatchAxis
+from hwfault.program.processes import Site
+from hwfault.proof.manifest import Manifest
+from hwfault.proof.record import write_bundle
+from hwfault.proof.replay import replay
 
 from .ops import QONNX
 
@@ -346,7 +348,7 @@ def test_plans_with_samples_off_axis_0_are_refused_in_graphs_and_bundles(network
 def test_a_graph_of_an_older_version_is_refused_by_replay(network, monkeypatch):
     made, old = export(network, X), resolve(sites(network), FLIPS)
     with monkeypatch.context() as older:
-        older.setattr("hwfault.graph.places.moved_samples", lambda *_: {})
+        older.setattr("hwfault.graph.read.places.moved_samples", lambda *_: {})
         faulted = insert_faults(made, old)
     for batches in ([X], [X[:1], X[1:]]):
         with pytest.raises(PlanError, match=r"'b.act_quant' to lie otherwise .*resolve the faults again") as told:

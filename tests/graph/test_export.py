@@ -10,14 +10,14 @@ from onnx import helper
 from torch import nn
 
 from hwfault.errors import PlanError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.export import export
-from hwfault.graph.qonnxgraph import metadata
-from hwfault.graph.session import run, session
-from hwfault.graph.sites import sites as graph_sites
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.export.export import export
+from hwfault.graph.read.qonnxgraph import metadata
+from hwfault.graph.read.sites import sites as graph_sites
+from hwfault.graph.run.session import run, session
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from tests.inject import networks as float_networks
 from tests.inject.snapshot import snapshot
 

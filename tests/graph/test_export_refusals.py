@@ -11,11 +11,12 @@ from brevitas.quant import Int8AccumulatorAwareWeightQuant, Int16Bias
 from torch import nn
 
 from hwfault.errors import GraphError, PlanError
-from hwfault.graph.export import export
-from hwfault.inject import attached, inject, sites
-from hwfault.inject.sites import quantizers
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.export.export import export
+from hwfault.injection.attach import inject
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import quantizers, sites
+from hwfault.plan.fault_plan import resolve
 from tests.inject.snapshot import snapshot
 
 from .networks import ACTS, WEIGHTS, Chain, FixedPointActivation, SignedActivation, batch, fresh, plan, signed

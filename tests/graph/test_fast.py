@@ -11,12 +11,13 @@ from onnx.numpy_helper import from_array, to_array
 from torch import nn
 
 from hwfault.errors import GraphError
-from hwfault.graph.export import export
-from hwfault.graph.fast import _keeps_codes, only_to_run
-from hwfault.graph.session import run, session
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, ProfileFaults
+from hwfault.graph.edit.fast import _keeps_codes, only_to_run
+from hwfault.graph.export.export import export
+from hwfault.graph.run.session import run, run_without_inputs, session
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, ProfileFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.train import networks
 from hwfault.train.networks import FixedPointWeight
 from tests.benchmarks.cnv import cnv
@@ -79,7 +80,7 @@ def weight_codes(graph: ModelProto) -> dict[str, np.ndarray]:
 
 def test_folded_weights_have_the_same_faulty_codes():
     graph, _ = faulted("normalized")
-    quick = only_to_run(graph)
+    quick = only_to_run(graph, run_without_inputs)
     before, after = weight_codes(graph), weight_codes(quick)
     assert before.keys() == after.keys()
     assert len(before) == 9
@@ -98,7 +99,7 @@ def test_a_deep_network_predicts_alike(seed):
 def test_what_is_known_is_computed_and_the_given_graph_stays():
     graph, _ = faulted("normalized")
     before = graph.SerializeToString()
-    one = only_to_run(graph, 7)
+    one = only_to_run(graph, run_without_inputs, 7)
     assert graph.SerializeToString() == before
     for node in one.graph.node:
         if node.op_type in ("Quant", "TransientFaults"):
@@ -127,7 +128,7 @@ def test_a_bias_before_a_normalization_is_multiplied_too():
     seen = Seen()
     plan = resolve(sites(model), [BitFlips(probability=0.05)])
     graph = export(model, x[:1], plan=plan)
-    quick = only_to_run(graph)
+    quick = only_to_run(graph, run_without_inputs)
     assert not any(node.op_type == "BatchNormalization" for node in quick.graph.node)
     with torch.no_grad(), inject(model, plan, seed=7, observe=seen):
         model(x)
@@ -149,7 +150,7 @@ def test_weights_of_more_bits_than_a_float32_are_not_folded(bits, folded):
         # integers of 25 bits that a float32 holds, since they are even
         model[1].weight.copy_(torch.full_like(model[1].weight, -0.75))
     graph = export(model, x[:1], plan=resolve(sites(model), [BitFlips(probability=0.05, sites="1.weight_quant")]))
-    kept = sum(node.op_type == "BatchNormalization" for node in only_to_run(graph).graph.node)
+    kept = sum(node.op_type == "BatchNormalization" for node in only_to_run(graph, run_without_inputs).graph.node)
     assert kept == (0 if folded else 1)
 
 
@@ -175,7 +176,9 @@ def test_a_gain_of_zero_is_not_folded():
             graph.graph.initializer.append(from_array(np.zeros(sizes[node.input[3]], np.float32), node.input[1]))
     norms = [node.output[0] for node in graph.graph.node if node.op_type == "BatchNormalization"]
     assert norms
-    assert [n.output[0] for n in only_to_run(graph).graph.node if n.op_type == "BatchNormalization"] == norms
+    assert [
+        n.output[0] for n in only_to_run(graph, run_without_inputs).graph.node if n.op_type == "BatchNormalization"
+    ] == norms
 
 
 def test_a_seed_without_fast_is_refused():

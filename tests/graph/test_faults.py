@@ -8,9 +8,9 @@ from onnx import AttributeProto, TensorProto, helper
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import GraphError, HwfaultError
-from hwfault.graph.qonnxgraph import Constants
-from hwfault.graph.session import run, session
-from hwfault.graph.struck import fault_nodes
+from hwfault.graph.read.qonnxgraph import Constants
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import run, session
 from hwfault.stream import reference
 from hwfault.stream.check import signed64
 from tests.stream.cases import Draw

@@ -18,19 +18,19 @@ from qonnx.util.cleanup import cleanup_model
 
 from hwfault.codes import CodeFormat
 from hwfault.errors import GraphError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.grids import NoGridError, grid_of
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import Constants
-from hwfault.graph.session import run, session
-from hwfault.graph.sites import sites
-from hwfault.graph.strip import strip_faults
-from hwfault.graph.struck import fault_nodes
-from hwfault.plan import resolve
-from hwfault.plan.processes import strike_values
-from hwfault.profiles.datapath import AccumulatorFormat
-from hwfault.profiles.models import BitFlips, ProfileFaults, WordFaults
-from hwfault.profiles.protection import Protection
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.edit.strip import strip_faults
+from hwfault.graph.read.grids import NoGridError, grid_of
+from hwfault.graph.read.qonnxgraph import Constants
+from hwfault.graph.read.sites import sites
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import run, session
+from hwfault.laws.datapath import AccumulatorFormat
+from hwfault.laws.models import BitFlips, ProfileFaults, WordFaults
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import strike_values
+from hwfault.stream.protection_scheme import Protection
 
 from .foreign import THRESHOLDS, WEIGHTS, graph, inputs
 from .networks import batch

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-from hwfault.graph.session import load_model, run, session
+from hwfault.graph.run.session import load_model, run, session
 from tests.fuzz.graphs import GRAPHS, f32, node
 
 WAYS = ("plain", "ran", "sites", "carried", "cli_run", "cli_sites")

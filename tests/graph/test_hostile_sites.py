@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from hwfault.errors import GraphError, HwfaultError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.sites import sites
-from hwfault.graph.strip import strip_faults
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.edit.strip import strip_faults
+from hwfault.graph.read.sites import sites
+from hwfault.laws.models import BitFlips
+from hwfault.plan.fault_plan import resolve
 
 from .foreign import graph
 from .running import clean, copied

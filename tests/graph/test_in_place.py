@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from hwfault.graph.session import run, session
+from hwfault.graph.run.session import run, session
 from hwfault.stream.tables import ACCEPT_ALL
 from tests.stream.cases import Bit, Draw, Random
 from tests.stream.test_late import late

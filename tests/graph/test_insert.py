@@ -10,17 +10,19 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.infer_datatypes import InferDataTypes
 
 from hwfault import __version__
-from hwfault.graph.carried import plan_of
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.nodes import FIRST_SAMPLE, SEED
-from hwfault.graph.qonnxgraph import metadata
-from hwfault.graph.session import load_model, run, session
-from hwfault.graph.sites import sites as graph_sites
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import inject, sites
-from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
+from hwfault.graph.read.qonnxgraph import metadata
+from hwfault.graph.read.sites import sites as graph_sites
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import load_model, run, session
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, Clusters, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
 
 from .networks import ALL, batch, fresh, listed, network, plan
 from .ops import QONNX, assert_same

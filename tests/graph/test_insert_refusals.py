@@ -11,15 +11,16 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from hwfault.errors import GraphError, PlanError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import set_metadata
-from hwfault.graph.sites import sites as graph_sites
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import sites
-from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.qonnxgraph import set_metadata
+from hwfault.graph.read.sites import sites as graph_sites
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
 
 from .networks import batch, fresh, network, plan
 from .ops import QONNX

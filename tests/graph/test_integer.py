@@ -12,22 +12,23 @@ from brevitas import nn as qnn
 from onnx import helper, numpy_helper
 from torch import nn
 
+from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
 from hwfault.errors import GraphError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.channels_last import to_channels_last
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.integer import INTEGERS, is_integer, left, whole
-from hwfault.graph.qonnxgraph import Constants, metadata
-from hwfault.graph.replay import replay
-from hwfault.graph.session import run, session
-from hwfault.graph.sites import SITES
-from hwfault.graph.sites import sites as graph_sites
-from hwfault.inject import inject, sites
-from hwfault.inject.integer_arithmetic import integer_arithmetic
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat
-from hwfault.profiles.models import BitFlips, bit_errors
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.channels_last import to_channels_last
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.integer import INTEGERS, is_integer, left, whole
+from hwfault.graph.read.qonnxgraph import Constants, metadata
+from hwfault.graph.read.sites import SITES
+from hwfault.graph.read.sites import sites as graph_sites
+from hwfault.graph.run.session import run, session
+from hwfault.injection.attach import inject
+from hwfault.laws.datapath import AccumulatorFormat
+from hwfault.laws.models import BitFlips, bit_errors
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.replay import replay
 from hwfault.stream.native import onnxruntime_library
 from tests.inject import networks as float_networks
 from tests.slowly import slow, thinned

@@ -13,23 +13,23 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
 
 from hwfault.errors import GraphError, PlanError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.channels_last import to_channels_last
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.layouts import inverse, laid_out, numbered, numbered_shape, then
-from hwfault.graph.nodes import fault_node
-from hwfault.graph.replay import replay
-from hwfault.graph.session import run, session
-from hwfault.graph.sites import sites as sites_of_graph
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import sites
-from hwfault.plan import Site, resolve
-from hwfault.plan.processes import MapStep
-from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.profiles.mapping import Linear, WeightStationary
-from hwfault.profiles.models import BitFlips, Clusters, ProfileFaults, WordFaults
-from hwfault.profiles.protection import Protection
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.channels_last import to_channels_last
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.layouts import inverse, laid_out, numbered, numbered_shape, then
+from hwfault.graph.read.nodes import fault_node
+from hwfault.graph.read.sites import sites as sites_of_graph
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import run, session
+from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
+from hwfault.laws.models import BitFlips, Clusters, ProfileFaults, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import MapStep, Site
+from hwfault.proof.replay import replay
+from hwfault.stream.mapping import Linear, WeightStationary
+from hwfault.stream.protection_scheme import Protection
 from tests.train.zoo import batch as zoo_batch
 from tests.train.zoo import lived_in
 

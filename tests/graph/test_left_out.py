@@ -10,11 +10,12 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from hwfault.errors import GraphError, ModelError
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.sites import sites
-from hwfault.graph.strip import strip_faults
-from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.edit.strip import strip_faults
+from hwfault.graph.read.sites import sites
+from hwfault.laws.models import BitFlips
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
 
 from .ops import QONNX
 

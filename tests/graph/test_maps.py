@@ -11,18 +11,19 @@ import torch
 from onnx import numpy_helper
 
 from hwfault.errors import GraphError, HwfaultError, PlanError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import set_metadata
-from hwfault.graph.replay import replay
-from hwfault.graph.session import load_model, run, session
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.plan.processes import MapStep
-from hwfault.profiles.mapping import Linear
-from hwfault.profiles.models import BitFlips, ProfileFaults
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.qonnxgraph import set_metadata
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import load_model, run, session
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, ProfileFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import MapStep
+from hwfault.proof.replay import replay
+from hwfault.stream.mapping import Linear
 
 from .networks import ALL, batch, network
 from .ops import assert_same

@@ -15,15 +15,16 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from hwfault.errors import PlanError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.session import load_model, run, session
-from hwfault.graph.sites import sites as sites_of_graph
-from hwfault.graph.strip import strip_faults
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.edit.strip import strip_faults
+from hwfault.graph.read.sites import sites as sites_of_graph
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import load_model, run, session
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 
 from .networks import ACTS, WEIGHTS, signed
 from .ops import QONNX

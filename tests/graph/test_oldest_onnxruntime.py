@@ -13,15 +13,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from hwfault.graph.export import export
-from hwfault.graph.session import run, session
-from hwfault.graph.upgrade import upgrade
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat, LateBits
-from hwfault.profiles.models import BitFlips, Clusters, ProfileFaults, WordFaults
-from hwfault.profiles.protection import Protection
+from hwfault.graph.edit.upgrade import upgrade
+from hwfault.graph.export.export import export
+from hwfault.graph.run.session import run, session
+from hwfault.laws.datapath import AccumulatorFormat, LateBits
+from hwfault.laws.models import BitFlips, Clusters, ProfileFaults, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.stream.native import onnxruntime_library
+from hwfault.stream.protection_scheme import Protection
 from hwfault.train.networks import build
 
 from .ops import QONNX, assert_same

@@ -17,15 +17,15 @@ from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.util.cleanup import cleanup_model
 
 from hwfault.errors import GraphError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.channels_last import to_channels_last
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.session import run, session
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import LateBits
-from hwfault.profiles.models import BitFlips, ProfileFaults
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.channels_last import to_channels_last
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import run, session
+from hwfault.laws.datapath import LateBits
+from hwfault.laws.models import BitFlips, ProfileFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 
 from .lowering import lowered
 from .networks import batch, network, plan

@@ -6,21 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from hwfault.campaign import evaluate
+from hwfault.campaigns.evaluate import evaluate
 from hwfault.errors import GraphError, ModelError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.replay import replay
-from hwfault.graph.session import run, session
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import ProtectionCounts, inject, sites
-from hwfault.listing import faults_at
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.plan.mapped import ProtectedProcess
-from hwfault.profiles.mapping import FinnMvau, Linear, WeightStationary
-from hwfault.profiles.models import BitFlips, ProfileFaults
-from hwfault.profiles.protection import Protection
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import run, session
+from hwfault.injection.attach import inject
+from hwfault.injection.ready import ProtectionCounts
+from hwfault.laws.models import BitFlips, ProfileFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.plan.listing import faults_at
+from hwfault.program.mapped import ProtectedProcess
+from hwfault.program.processes import Site
+from hwfault.proof.replay import replay
+from hwfault.stream.mapping import FinnMvau, Linear, WeightStationary
+from hwfault.stream.protection_scheme import Protection
 from tests.inject.oracle import Seen, decoded
 
 from .networks import batch, network

@@ -13,7 +13,7 @@ from qonnx.util.cleanup import cleanup_model
 
 import hwfault
 from hwfault.errors import GraphError
-from hwfault.graph.session import load_model, run, session
+from hwfault.graph.run.session import load_model, run, session
 
 from .ops import QONNX, assert_same, load, quant_node
 

@@ -13,17 +13,18 @@ from torch import nn
 import hwfault
 from hwfault.codes import CodeFormat
 from hwfault.errors import GraphError, HwfaultError, PlanError
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import Constants
-from hwfault.graph.replay import replay
-from hwfault.graph.report import ReplayReport
-from hwfault.graph.session import run, session
-from hwfault.graph.sites import sites as graph_sites
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import attached, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.qonnxgraph import Constants
+from hwfault.graph.read.sites import sites as graph_sites
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import run, session
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.replay import replay
+from hwfault.proof.replay_report import ReplayReport
 from tests.inject.snapshot import snapshot
 
 from .networks import ALL, FAULTS, Chain, batch, fresh, network, plan, signed

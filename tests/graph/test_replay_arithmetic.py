@@ -9,15 +9,15 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from hwfault.codes import CodeFormat, encode
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import Constants
-from hwfault.graph.replay import replay
-from hwfault.graph.session import run, session
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.qonnxgraph import Constants
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import run, session
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.replay import replay
 
 from .networks import ACTS, FAULTS, WEIGHTS, Chain, batch, plan, signed
 from .running import copied, faulted

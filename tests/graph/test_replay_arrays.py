@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from hwfault.graph import watched as room
-from hwfault.graph.export import export
-from hwfault.graph.replay import replay
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat, StuckElement
-from hwfault.profiles.mapping import WeightStationary
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.export.export import export
+from hwfault.graph.run import watched as room
+from hwfault.injection.attach import inject
+from hwfault.laws.datapath import AccumulatorFormat, StuckElement
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.replay import replay
+from hwfault.stream.mapping import WeightStationary
 
 from .networks import batch, network
 

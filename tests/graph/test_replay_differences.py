@@ -11,16 +11,17 @@ import pytest
 from onnx import helper, numpy_helper
 
 from hwfault.errors import GraphError
-from hwfault.graph import replay as module
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.replay import replay
-from hwfault.graph.report import ReplayReport
-from hwfault.graph.session import run, session
-from hwfault.graph.struck import fault_nodes
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.session import run, session
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof import replay as module
+from hwfault.proof.replay import replay
+from hwfault.proof.replay_report import ReplayReport
 
 from .networks import batch, fresh, network, plan
 from .running import clean, copied, faulted

@@ -13,12 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 import hwfault
 from hwfault.errors import GraphError
-from hwfault.graph import session as module
-from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.session import load_model, run, session
-from hwfault.graph.sites import sites
-from hwfault.graph.struck import fault_nodes
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.read.sites import sites
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run import session as module
+from hwfault.graph.run.session import load_model, run, session
 
 from .networks import batch, plan
 from .ops import assert_same, load

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from hwfault.errors import GraphError, HwfaultError
-from hwfault.graph.session import run, session
+from hwfault.graph.run.session import run, session
 
 from .networks import batch, network
 from .ops import assert_same

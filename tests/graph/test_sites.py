@@ -5,15 +5,15 @@ import json
 import pytest
 
 from hwfault.errors import GraphError
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import metadata, set_metadata
-from hwfault.graph.sites import sites as sites_of_graph
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.profiles.mapping import OutputStationary, WeightStationary
-from hwfault.profiles.models import BitFlips, ProfileFaults
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.qonnxgraph import metadata, set_metadata
+from hwfault.graph.read.sites import sites as sites_of_graph
+from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
+from hwfault.laws.models import BitFlips, ProfileFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.stream.mapping import OutputStationary, WeightStationary
 from tests.slowly import slow
 from tests.train.zoo import batch as zoo_batch
 from tests.train.zoo import lived_in

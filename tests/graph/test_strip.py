@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from hwfault.errors import GraphError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.export import export
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import metadata, set_metadata
-from hwfault.graph.sites import sites
-from hwfault.graph.strip import strip_faults
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.profiles.mapping import WeightStationary
-from hwfault.profiles.models import BitFlips, ProfileFaults, WordFaults
-from hwfault.profiles.protection import Protection
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.edit.strip import strip_faults
+from hwfault.graph.export.export import export
+from hwfault.graph.read.qonnxgraph import metadata, set_metadata
+from hwfault.graph.read.sites import sites
+from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
+from hwfault.laws.models import BitFlips, ProfileFaults, WordFaults
+from hwfault.plan.fault_plan import resolve
+from hwfault.stream.mapping import WeightStationary
+from hwfault.stream.protection_scheme import Protection
 from tests.slowly import thinned
 from tests.train.zoo import batch as zoo_batch
 from tests.train.zoo import lived_in

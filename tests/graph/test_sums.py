@@ -5,9 +5,9 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from hwfault.codes import CodeFormat, decode, encode
-from hwfault.graph.grids import Grid
-from hwfault.graph.qonnxgraph import SITE, set_metadata
-from hwfault.graph.sites import sites
+from hwfault.graph.read.grids import Grid
+from hwfault.graph.read.qonnxgraph import SITE, set_metadata
+from hwfault.graph.read.sites import sites
 
 from .ops import QONNX
 

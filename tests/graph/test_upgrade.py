@@ -11,8 +11,8 @@ from qonnx.custom_op.registry import getCustomOp
 
 import hwfault
 from hwfault.errors import GraphError
-from hwfault.graph.session import run, session
-from hwfault.graph.upgrade import CHANNELS_LAST, OLD_DOMAINS, upgrade
+from hwfault.graph.edit.upgrade import CHANNELS_LAST, OLD_DOMAINS, upgrade
+from hwfault.graph.run.session import run, session
 
 from .ops import FLOAT, QONNX, assert_same, by_qonnx, load, model, quant_node
 from .running import clean, copied

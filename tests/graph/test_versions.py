@@ -5,14 +5,14 @@ import pytest
 from onnx import numpy_helper
 
 from hwfault.errors import GraphError
-from hwfault.graph.carried import plan_of
-from hwfault.graph.insert import insert_faults
-from hwfault.graph.qonnxgraph import set_metadata
-from hwfault.graph.session import session
-from hwfault.graph.sites import sites
-from hwfault.graph.versions import SPEC, check_version
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.read.qonnxgraph import set_metadata
+from hwfault.graph.read.sites import sites
+from hwfault.graph.read.versions import SPEC, check_version
+from hwfault.graph.run.session import session
+from hwfault.laws.models import BitFlips
+from hwfault.plan.fault_plan import resolve
 
 from .test_batch_axes import graph
 

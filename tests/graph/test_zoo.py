@@ -4,11 +4,11 @@ import pytest
 import torch
 from onnx import ModelProto
 
-from hwfault.graph.export import export
-from hwfault.graph.replay import replay
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, bit_errors
+from hwfault.graph.export.export import export
+from hwfault.laws.models import BitFlips, bit_errors
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.proof.replay import replay
 from hwfault.train.networks import NETWORKS
 from tests.slowly import slow, thinned
 from tests.train.zoo import QUICK, batch, lived_in

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hwfault.codes import CodeFormat, decode, encode
-from hwfault.inject.sites import quantizers
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.laws.models import BitFlips, Clusters, WordFaults
+from hwfault.network.sites import quantizers
 from hwfault.stream.reference import inject_codes
 from tests.stream import protection_oracle
 from tests.stream.programs import symmetric

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from hwfault.inject import cuda_ops, eager
+from hwfault.torch_ops import cuda_ops, eager
 
 IMPLEMENTATIONS = {op._name: implementation for op, implementation in cuda_ops._IMPLEMENTATIONS}
 STRUCK = ("inject", "zero_faulty", "fault_map", "zero_map")

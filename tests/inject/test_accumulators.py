@@ -7,9 +7,11 @@ from brevitas.quant import Int8ActPerTensorFloat, ShiftedUint8ActPerTensorFloat
 from torch import Tensor, nn
 
 from hwfault.errors import ModelError, PlanError
-from hwfault.inject import attached, inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.injection.attach import inject
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.train.networks import digits_cnn
 
 from .networks import Chain, batch, build

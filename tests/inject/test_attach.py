@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from hwfault.errors import GraphError, HwfaultError, ModelError, PlanError
-from hwfault.inject import Injection, attached, inject, sites
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.injection.attach import Injection, inject
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips, Clusters, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import Site
 
 from .networks import NETWORKS, batch, build
 from .oracle import Seen, faulty, same_bits

@@ -10,10 +10,12 @@ from brevitas.graph.quantize import layerwise_quantize
 from torch import nn
 
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.inject import inject, sites
-from hwfault.plan import BatchAxis, resolve
-from hwfault.profiles.datapath import AccumulatorFormat
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.datapath import AccumulatorFormat
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.batch_axes import BatchAxis
 
 from .networks import Chain, build
 from .oracle import Seen, faulty, same_bits

@@ -7,15 +7,16 @@ from brevitas import nn as qnn
 
 from hwfault.codes import CodeFormat
 from hwfault.errors import PlanError
-from hwfault.inject import inject, sites
-from hwfault.plan import BatchAxis, resolve
-from hwfault.plan.batch_axes import arrange, restore
-from hwfault.plan.processes import strike_values
-from hwfault.profiles.datapath import StuckElement
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.mapping import WeightStationary
-from hwfault.profiles.models import MapFaults, ProfileFaults, Select
-from hwfault.profiles.protection import Protection
+from hwfault.injection.attach import inject
+from hwfault.laws.datapath import StuckElement
+from hwfault.laws.models import MapFaults, ProfileFaults, Select
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.batch_axes import BatchAxis, arrange, restore
+from hwfault.program.processes import strike_values
+from hwfault.stream.fault_map import FaultMap
+from hwfault.stream.mapping import WeightStationary
+from hwfault.stream.protection_scheme import Protection
 
 from .oracle import Seen, same_bits
 from .test_batch_axes import FLIPS, UNSAID, Does, trained

@@ -5,8 +5,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hwfault.errors import PlanError
-from hwfault.inject import array_op, by_cpu, cuda_ops, inject, map_op, ops, protection_op
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, Clusters, WordFaults
+from hwfault.torch_ops import array_op, by_cpu, cuda_ops, map_op, ops, protection_op
 from tests.stream.cases import Draw
 from tests.stream.test_late import late
 

@@ -9,9 +9,12 @@ from brevitas.export.inference import quant_inference_mode
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
-from hwfault.inject import attached, inject, ops, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.torch_ops import ops
 from tests.slowly import slow
 
 from .networks import batch, build

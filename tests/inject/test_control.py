@@ -7,11 +7,13 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.inject import inject, ready, sites
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import AccumulatorFormat, LateBits
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.models import BitFlips, MapFaults, WordFaults
+from hwfault.injection import ready
+from hwfault.injection.attach import inject
+from hwfault.laws.datapath import AccumulatorFormat, LateBits
+from hwfault.laws.models import BitFlips, MapFaults, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.stream.fault_map import FaultMap
 
 from .networks import NETWORKS, batch, build
 from .oracle import Seen, faulty, same_bits

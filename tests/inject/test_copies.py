@@ -15,12 +15,14 @@ from torch.func import functional_call, stack_module_state
 from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
 from hwfault.errors import HwfaultError
-from hwfault.graph.export import export
-from hwfault.inject import attached, inject, sites
-from hwfault.inject.integer_arithmetic import integer_arithmetic
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.export.export import export
+from hwfault.injection.attach import inject
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.train.callback import FaultDriver
 
 from .networks import batch, build
@@ -298,7 +300,7 @@ class Float(nn.Module):
 @pytest.mark.parametrize("way", [by_torch_save, by_python_pickle, by_pickle])
 def test_pickled_modules_have_no_hooks(way):
     """Of hooks alone: Brevitas' own quantizers are made of classes that pickle does not find."""
-    from hwfault.inject.hooks import OwnHook, StandIn
+    from hwfault.network.hooks import OwnHook, StandIn
 
     model, x = Float(), torch.ones(2, 6)
     clean = model(x)

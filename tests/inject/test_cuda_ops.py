@@ -15,9 +15,10 @@ from tests.stream.triton_here import OLDEST
 pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
 from hwfault.errors import PlanError
-from hwfault.inject import cuda_ops, inject, map_op, ops
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.stream.cuda import launch
+from hwfault.torch_ops import cuda_ops, map_op, ops
 from tests.slowly import slow
 from tests.stream.triton_calls import INTERPRETED, fast_or
 
@@ -205,7 +206,7 @@ def test_other_devices_have_no_kernels():
 
 
 def test_importing_takes_no_triton():
-    code = "import sys; sys.modules['triton'] = None; import hwfault.inject; print(*sys.modules)"
+    code = "import sys; sys.modules['triton'] = None; import hwfault.injection.attach; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert "hwfault.inject.cuda_ops" in run.stdout.split(), run.stderr[-2000:]
+    assert "hwfault.torch_ops.cuda_ops" in run.stdout.split(), run.stderr[-2000:]
     assert "hwfault.stream.cuda" not in run.stdout.split()

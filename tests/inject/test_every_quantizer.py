@@ -16,9 +16,10 @@ from brevitas.quant import Int8ActPerTensorFloat
 from torch import nn
 
 from hwfault.errors import PlanError
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 
 MODULES = ("binary", "ternary", "fixed_point", "scaled_int", "shifted_scaled_int")
 BLOCKS = "does not yield integers with one scale for each"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hwfault.inject import exact_on_cuda
+from hwfault.arithmetic.exact import exact_on_cuda
 
 MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
 

@@ -13,15 +13,16 @@ from brevitas.quant import (
 )
 from torch import nn
 
+from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
 from hwfault.errors import PlanError
-from hwfault.graph import sites as graph_sites
-from hwfault.graph.export import export
-from hwfault.graph.replay import replay
-from hwfault.inject import inject, sites
-from hwfault.inject.integer_arithmetic import integer_arithmetic
-from hwfault.plan import FaultPlan, Site, resolve
-from hwfault.plan.processes import SitePlan
-from hwfault.profiles.models import BitFlips
+from hwfault.graph.export.export import export
+from hwfault.graph.read import sites as graph_sites
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import Site, SitePlan
+from hwfault.proof.replay import replay
 
 # Brevitas says so of the outputs of such layers
 pytestmark = pytest.mark.filterwarnings("ignore:Computing zero point of output accumulator:UserWarning")

@@ -6,7 +6,7 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import FaultInjectionFunction
+from hwfault.torch_ops.function import FaultInjectionFunction
 
 from .oracle import same_bits
 

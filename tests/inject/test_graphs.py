@@ -5,15 +5,17 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from hwfault.arithmetic.integer_layer import IntegerLayer
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.inject import QuantFaultInjectionLayer, inject, sites
-from hwfault.inject.clock import Clock
-from hwfault.inject.integer_layer import IntegerLayer
-from hwfault.inject.site_hook import known_scale
-from hwfault.inject.strike import Strike
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import LateBits
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.injection.clock import Clock
+from hwfault.injection.layer import QuantFaultInjectionLayer
+from hwfault.injection.strike import Strike
+from hwfault.laws.datapath import LateBits
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.grids import known_scale
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 
 from .networks import batch, build
 from .oracle import Seen, same_bits

@@ -12,11 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import eager, inject, ops, site_hook
-from hwfault.inject.ops import STREAM
-from hwfault.inject.sites import quantizers
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection import site_hook
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import quantizers
 from hwfault.stream.tables import encode_table
+from hwfault.torch_ops import eager, ops
+from hwfault.torch_ops.ops import STREAM
 
 from .networks import NETWORKS, Chain, batch, build
 from .oracle import FAULTS, Seen, same_bits

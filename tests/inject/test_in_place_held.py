@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from hwfault.inject import inject
-from hwfault.inject.sites import quantizers
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import quantizers
 
 from .networks import batch, build
 from .oracle import FAULTS, Seen, same_bits, spy

@@ -17,11 +17,14 @@ from brevitas.quant import (
 )
 from brevitas.quant_tensor import IntQuantTensor
 
+from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
 from hwfault.errors import HwfaultError
-from hwfault.inject import held, inject, sites, widths
-from hwfault.inject.integer_arithmetic import integer_arithmetic
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips
+from hwfault.network import widths
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.torch_ops import held
 
 from .networks import Chain
 from .oracle import same_bits

@@ -14,15 +14,16 @@ from torch import nn
 from torch.nn import functional
 
 import hwfault
+from hwfault.arithmetic.affine import affine
+from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
+from hwfault.arithmetic.integer_parts import EXACT, parts_of
 from hwfault.errors import GraphError, HwfaultError
-from hwfault.inject import attached, inject, sites
-from hwfault.inject.accumulators import bare
-from hwfault.inject.affine import affine
-from hwfault.inject.integer_arithmetic import integer_arithmetic
-from hwfault.inject.integer_parts import EXACT, parts_of
-from hwfault.inject.sites import quantizers
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.injection.attach import inject
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips
+from hwfault.network.accumulators import bare
+from hwfault.network.sites import quantizers, sites
+from hwfault.plan.fault_plan import resolve
 from tests.graph.networks import Chain
 from tests.train.zoo import batch, lived_in
 

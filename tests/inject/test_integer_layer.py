@@ -9,15 +9,17 @@ from brevitas.quant import Int8ActPerTensorFixedPoint, Int8WeightPerChannelFloat
 from torch import nn
 
 from hwfault.errors import PlanError
-from hwfault.inject import attached, inject, sites
-from hwfault.inject.accumulators import accumulator_layers, watched
-from hwfault.plan import resolve
-from hwfault.plan.processes import ArrayPlan
-from hwfault.profiles.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.profiles.mapping import FinnMvau, OutputStationary, WeightStationary
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.injection.site_hook import attached
+from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.accumulators import accumulator_layers, watched
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import ArrayPlan
 from hwfault.stream.array import Array, Axis, Layer
 from hwfault.stream.array_reference import accumulate
+from hwfault.stream.mapping import FinnMvau, OutputStationary, WeightStationary
 from hwfault.stream.reference import inject_codes
 from tests.graph.networks import NETWORKS as EXACT
 from tests.graph.networks import batch as exact_batch

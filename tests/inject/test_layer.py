@@ -11,9 +11,15 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from hwfault.errors import HwfaultError, ModelError, PlanError
-from hwfault.inject import FaultInjectionFunction, QuantFaultInjectionLayer, attached, inject, sites
-from hwfault.plan import BatchAxis, Site, resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.injection.layer import QuantFaultInjectionLayer
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.batch_axes import BatchAxis
+from hwfault.program.processes import Site
+from hwfault.torch_ops.function import FaultInjectionFunction
 
 from .networks import Chain, batch
 from .oracle import FAULTS, Call, faulty, same_bits
@@ -297,7 +303,7 @@ def test_layer_shows_what_it_is():
 def test_layer_is_exported_with_its_faults_or_not_at_all():
     """A graph without the layer's faults would lie."""
     from hwfault.errors import GraphError
-    from hwfault.graph.export import export
+    from hwfault.graph.export.export import export
 
     model = Chain(
         qnn.QuantIdentity(return_quant_tensor=True),

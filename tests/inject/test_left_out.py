@@ -10,12 +10,14 @@ from brevitas.quant.mx_quant_ocp import MXInt8Act, MXInt8Weight
 from torch import nn
 
 from hwfault.errors import ModelError, PlanError
-from hwfault.inject import inject, sites
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips
+from hwfault.laws.obstacles import selected_obstacles
+from hwfault.network.sites import sites
 from hwfault.notices import spoken
-from hwfault.plan import Site, SiteList, resolve
-from hwfault.plan.obstacles import selected_obstacles
-from hwfault.profiles.models import BitFlips
-from hwfault.profiles.selectors import Select
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site, SiteList
+from hwfault.program.selectors import Select
 
 
 class DynamicAct(Int8ActPerTensorFloat):

@@ -8,10 +8,10 @@ import torch
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import HwfaultError
-from hwfault.inject.map_op import fault_map, zero_map
-from hwfault.plan.processes import MapProcess, MapStep
-from hwfault.profiles.faultmap import FaultMap, Kind
+from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
+from hwfault.stream.fault_map import FaultMap, Kind
+from hwfault.torch_ops.map_op import fault_map, zero_map
 from tests.slowly import thinned
 
 from .oracle import same_bits

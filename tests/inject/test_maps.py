@@ -9,11 +9,12 @@ import torch
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import HwfaultError, ModelError, PlanError
-from hwfault.inject import inject, sites
-from hwfault.plan import FaultPlan, resolve
-from hwfault.plan.processes import MapProcess
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.models import BitFlips, MapFaults, ProfileFaults, Select
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults, Select
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import MapProcess
+from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.tables import site_number
 
 from .networks import NETWORKS, batch, build

@@ -6,7 +6,8 @@ import weakref
 import pytest
 import torch
 
-from hwfault.inject import inject, ops
+from hwfault.injection.attach import inject
+from hwfault.torch_ops import ops
 from tests.benchmarks.network import kept_for_backward, peak
 
 from .networks import NETWORKS, batch, build

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hwfault.inject.array_op import accumulate
-from hwfault.inject.map_op import fault_map
-from hwfault.inject.protection_op import protected
 from hwfault.stream.protection import Memory
+from hwfault.torch_ops.array_op import accumulate
+from hwfault.torch_ops.map_op import fault_map
+from hwfault.torch_ops.protection_op import protected
 
 STRANGE = torch.tensor([float("nan"), float("inf"), -float("inf")])
 ONE, ZERO = torch.tensor(1.0), torch.tensor(0.0)

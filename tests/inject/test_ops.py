@@ -9,10 +9,11 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.inject import ops
-from hwfault.plan import Site, resolve
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
 from hwfault.stream.check import signed64
 from hwfault.stream.reference import inject_codes
+from hwfault.torch_ops import ops
 from tests.slowly import thinned
 
 from .oracle import FAULTS, same_bits
@@ -241,7 +242,7 @@ def test_gradients_that_are_no_numbers(name, dtype):
 
 def test_a_word_that_two_processes_bring_back_keeps_its_gradient():
     """Zero gradient is for words whose code changed: two flips of one bit change nothing."""
-    from hwfault.profiles.models import BitFlips, WordFaults
+    from hwfault.laws.models import BitFlips, WordFaults
 
     faults = [WordFaults(probability=1.0, effect="lsb"), BitFlips(probability=[0.5, 0, 0, 0])]
     program, reads_stored = program_of(faults)

@@ -13,9 +13,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import inject, owners, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.injection import owners
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.train.callback import FaultDriver
 
 from .networks import Chain, batch, build
@@ -165,7 +167,7 @@ def test_what_could_not_be_attached_leaves_nothing(monkeypatch):
     model, x = build("cnn"), batch()
     clean = model(x)
     with monkeypatch.context() as patch:
-        patch.setattr("hwfault.inject.attach.Injection._attach_accumulators", lambda _: 1 / 0)
+        patch.setattr("hwfault.injection.attach.Injection._attach_accumulators", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             inject(model, FLIPS, seed=1)
     assert same_bits(model(x), clean)

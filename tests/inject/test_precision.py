@@ -20,10 +20,11 @@ from brevitas.quant import (
 from torch import nn
 
 from hwfault.codes import CodeFormat, decode, integers
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.datapath import LateBits
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.datapath import LateBits
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.stream.reference import inject_codes
 
 from .networks import Chain, batch

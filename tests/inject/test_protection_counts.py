@@ -2,10 +2,12 @@
 
 import torch
 
-from hwfault.inject import ProtectionCounts, inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import ProfileFaults
-from hwfault.profiles.protection import Protection
+from hwfault.injection.attach import inject
+from hwfault.injection.ready import ProtectionCounts
+from hwfault.laws.models import ProfileFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.stream.protection_scheme import Protection
 from tests.graph.networks import batch, network
 
 from .oracle import Seen, decoded

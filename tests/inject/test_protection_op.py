@@ -9,9 +9,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat, decode, encode
 from hwfault.errors import HwfaultError, ModelError, PlanError
-from hwfault.inject.protection_op import protected, zero_protected
 from hwfault.stream.protection import KINDS, Layout, MapRows, Memory, protect_codes
 from hwfault.stream.tables import ALWAYS
+from hwfault.torch_ops.protection_op import protected, zero_protected
 from tests.slowly import thinned
 
 from .oracle import same_bits

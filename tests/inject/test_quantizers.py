@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 
 from .oracle import Seen, faulty, same_bits
 

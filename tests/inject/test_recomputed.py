@@ -7,9 +7,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hwfault.errors import PlanError
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 
 # what torch says of a checkpoint within another one, whose forward has no gradients
 pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")

@@ -12,10 +12,11 @@ from torch import nn
 
 from hwfault.codes import CodeFormat
 from hwfault.errors import ModelError, PlanError
-from hwfault.inject import inject, sites
-from hwfault.inject.statistics import Statistics
-from hwfault.plan import FaultPlan, resolve
-from hwfault.profiles.models import BitFlips, Select, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.injection.statistics import Statistics
+from hwfault.laws.models import BitFlips, Select, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.stream.reference import hits
 
 from .networks import batch, build
@@ -207,7 +208,7 @@ def test_memories_whose_addresses_a_further_run_moves_ask_for_an_example():
         return resolve(sites, more) if len(sites) > 2 else plan
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwfault.inject.found.resolve", stand_in)
+        patch.setattr("hwfault.injection.found.resolve", stand_in)
         with torch.no_grad(), inject(model, FLIPS, seed=1) as injection:
             before = injection.plan
             with pytest.raises(PlanError, match=r"example=example"):

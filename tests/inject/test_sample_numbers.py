@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import held, inject, sites
-from hwfault.listing import faults_at
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.plan.listing import faults_at
+from hwfault.torch_ops import held
 from hwfault.train.callback import FaultDriver
 from hwfault.train.schedule import Schedule, ScheduledFault
 

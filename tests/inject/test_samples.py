@@ -6,9 +6,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 
 from .networks import NETWORKS, batch, build
 from .oracle import Seen, faulty, same_bits

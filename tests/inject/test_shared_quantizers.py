@@ -13,11 +13,13 @@ from torch import nn
 
 from hwfault.codes import CodeFormat
 from hwfault.errors import PlanError
-from hwfault.inject import attached, inject, sites
-from hwfault.inject.statistics import Statistics
-from hwfault.plan import resolve
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.models import BitFlips, MapFaults, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.injection.site_hook import attached
+from hwfault.injection.statistics import Statistics
+from hwfault.laws.models import BitFlips, MapFaults, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.stream.fault_map import FaultMap, Kind
 
 from .oracle import Seen, faulty, same_bits
 

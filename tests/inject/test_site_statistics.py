@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from hwfault.codes import CodeFormat, encode
 from hwfault.errors import FileError, ModelError, PlanError
-from hwfault.inject import codec, inject, ops, sites
-from hwfault.inject import statistics as told
-from hwfault.inject.statistics import SiteStatistics, Statistics
-from hwfault.listing import faults_at
-from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection import statistics as told
+from hwfault.injection.attach import inject
+from hwfault.injection.statistics import SiteStatistics, Statistics
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.plan.listing import faults_at
+from hwfault.program.processes import Site
+from hwfault.torch_ops import codec, ops
 
 from .networks import NETWORKS, batch, build
 from .oracle import FAULTS, Seen

@@ -4,7 +4,8 @@ import torch
 from brevitas.quant import Int8WeightPerTensorFloat
 from torch import nn
 
-from hwfault.inject import attached, sites
+from hwfault.injection.site_hook import attached
+from hwfault.network.sites import sites
 
 from .networks import NETWORKS, batch, build
 from .snapshot import snapshot

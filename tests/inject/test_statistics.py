@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from hwfault.codes import CodeFormat, encode
-from hwfault.inject import inject, ops, sites
-from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips, Clusters, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, Clusters, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
+from hwfault.torch_ops import ops
 
 from .networks import batch, build
 from .oracle import Seen

@@ -10,11 +10,13 @@ from brevitas.quant import Int8BiasPerTensorFloatInternalScaling, Int16Bias
 from torch import nn
 
 from hwfault.errors import PlanError
-from hwfault.inject import inject, sites, unheld
-from hwfault.plan import FaultPlan, resolve
-from hwfault.plan.memories import Reading, memories
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.models import BitFlips, MapFaults, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, MapFaults, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.memories import Reading, memories
+from hwfault.stream.fault_map import FaultMap, Kind
+from hwfault.torch_ops import unheld
 
 from .oracle import Seen, same_bits
 

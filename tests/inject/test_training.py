@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hwfault.inject import inject, sites
-from hwfault.inject.sites import quantizers
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import quantizers, sites
+from hwfault.plan.fault_plan import resolve
 
 from .networks import NETWORKS, batch, build
 from .oracle import Seen, name_of_parameter, same_bits

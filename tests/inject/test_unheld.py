@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils import dlpack
 
-from hwfault.inject import unheld
-from hwfault.inject.unheld import gradient_is_unheld, output_is_unheld
+from hwfault.torch_ops import unheld
+from hwfault.torch_ops.unheld import gradient_is_unheld, output_is_unheld
 
 
 class Quantizer(nn.Module):

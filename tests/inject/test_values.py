@@ -7,9 +7,10 @@ from torch import nn
 from torch.nn import functional
 
 from hwfault.codes import CodeFormat
-from hwfault.inject import inject, sites
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 
 from .networks import NETWORKS, batch, build
 from .oracle import FAULTS, Seen, faulty, same_bits, spy

@@ -14,16 +14,18 @@ from torch import nn
 
 from hwfault.codes import CodeFormat, integers
 from hwfault.errors import PlanError
-from hwfault.graph.export import export
-from hwfault.graph.replay import replay
-from hwfault.inject import inject, sites
-from hwfault.inject.codec import check_codes_known, comes_back
-from hwfault.inject.statistics import SiteStatistics, Statistics
-from hwfault.plan import Site, resolve
-from hwfault.plan.notes import note_on, notes_on
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.models import BitFlips, MapFaults
+from hwfault.graph.export.export import export
+from hwfault.injection.attach import inject
+from hwfault.injection.statistics import SiteStatistics, Statistics
+from hwfault.laws.models import BitFlips, MapFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.notes import note_on, notes_on
+from hwfault.program.processes import Site
+from hwfault.proof.replay import replay
+from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.reference import inject_codes
+from hwfault.torch_ops.codec import check_codes_known, comes_back
 
 BIAS = "1.bias_quant"
 WORDS = 500

@@ -12,9 +12,13 @@ from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Uint
 from torch import nn
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import QuantFaultInjectionLayer, held, inject, sites, widths
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.injection.attach import inject
+from hwfault.injection.layer import QuantFaultInjectionLayer
+from hwfault.laws.models import BitFlips
+from hwfault.network import widths
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.torch_ops import held
 
 from .networks import Chain, batch
 from .oracle import same_bits
@@ -316,7 +320,7 @@ def test_the_layer_of_its_own_on_a_device(on_a_device, monkeypatch):
     layer, x = QuantFaultInjectionLayer(FLIPS, name="here", seed=1), torch.randn(4, 6)
     quantizers = [qnn.QuantIdentity(bit_width=bits, return_quant_tensor=True) for bits in (8, 4)]
     unsigned = qnn.QuantReLU(bit_width=8, return_quant_tensor=True)
-    monkeypatch.setattr("hwfault.inject.layer.on_the_host", lambda x: False)
+    monkeypatch.setattr("hwfault.injection.layer.on_the_host", lambda x: False)
     layer(quantizers[0](x))
     layer(quantizers[0](x))
     with pytest.raises(RuntimeError, match="the bit width of the inputs of the layer 'here' is another, but was 8"):
@@ -325,5 +329,5 @@ def test_the_layer_of_its_own_on_a_device(on_a_device, monkeypatch):
         RuntimeError, match=r"the sign \(0 or 1\) of the inputs of the layer 'here' is another, but was 1"
     ):
         layer(unsigned(x))
-    monkeypatch.setattr("hwfault.inject.layer.on_the_host", lambda x: True)
+    monkeypatch.setattr("hwfault.injection.layer.on_the_host", lambda x: True)
     assert layer(quantizers[1](x)).bit_width == 4, "the CPU takes another width"

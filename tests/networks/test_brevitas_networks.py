@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from hwfault import BitFlips, resolve
 from hwfault.errors import HwfaultError
-from hwfault.graph.export import export
-from hwfault.graph.replay import replay
-from hwfault.inject import inject, sites
-from hwfault.plan import Site, SiteList
+from hwfault.graph.export.export import export
+from hwfault.injection.attach import inject
+from hwfault.network.sites import sites
+from hwfault.program.processes import Site, SiteList
+from hwfault.proof.replay import replay
 from tests.networks.brevitas_networks import NETWORKS, build
 from tests.networks.built import BATCH
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwfault.profiles.draw import draw_map
+from hwfault.devices.draw import draw_map
 from hwfault.profiles.spatial import BlockColumn
 
 BLOCKS, BLOCK_ROWS, BITS, RATE = 890, 1024, 8, 1137 / (890 * 1024 * 8)

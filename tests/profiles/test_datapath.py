@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from hwfault.errors import ModelError
-from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement, bypass_map
-from hwfault.profiles.mapping import FinnMvau, OutputStationary, WeightStationary
-from hwfault.profiles.models import FaultList, load_faults
-from hwfault.profiles.selectors import Select
+from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement, bypass_map
+from hwfault.laws.models import FaultList, load_faults
+from hwfault.program.selectors import Select
+from hwfault.stream.mapping import FinnMvau, OutputStationary, WeightStationary
 
 ARRAY = {"kind": "weight_stationary", "rows": 16, "columns": 8}
 YAML = """

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from hwfault.devices.clustering import law, statistics
+from hwfault.devices.draw import draw_map
 from hwfault.errors import HwfaultError, ModelError
-from hwfault.profiles.clustering import law, statistics
-from hwfault.profiles.draw import draw_map
-from hwfault.profiles.faultmap import Kind
 from hwfault.profiles.spatial import BlockColumn, Clusters, Independent, ProcessingElements, Rows, Spatial
+from hwfault.stream.fault_map import Kind
 from tests.profiles import oracle
 from tests.profiles.kc705 import BLOCKS, PATTERN, RATE, cluster_statistics, drawn
 

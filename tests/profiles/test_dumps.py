@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from hwfault.devices.dumps import FORMATS, load_dump, parse_dump
 from hwfault.errors import FileError, ModelError
-from hwfault.profiles.dumps import FORMATS, load_dump, parse_dump
-from hwfault.profiles.faultmap import Kind
+from hwfault.stream.fault_map import Kind
 from tests.profiles.kc705 import hex_dump, measured
 
 
@@ -224,7 +224,7 @@ def test_files_that_are_missing_or_too_large(tmp_path, monkeypatch):
     with pytest.raises(FileError, match="cannot be read"):
         load_dump(tmp_path / "none")
     (tmp_path / "dump").write_bytes(b"FF")
-    monkeypatch.setattr("hwfault.profiles.dumps._LARGEST_FILE", 1)
+    monkeypatch.setattr("hwfault.devices.dumps._LARGEST_FILE", 1)
     with pytest.raises(FileError, match="2 bytes, expected a dump of a memory of at most 1"):
         load_dump(tmp_path / "dump")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from hwfault.errors import FileError, ModelError
-from hwfault.profiles.faultmap import FaultMap, Kind
+from hwfault.stream.fault_map import FaultMap, Kind
 
 FULL = 2**32 - 1
 
@@ -253,7 +253,7 @@ def test_any_map_survives_its_file(tmp_path_factory, memory, provenance):
 def test_equal_maps_have_equal_files(saved, tmp_path):
     """In every process and each time, though a safetensors file may list its metadata in any order."""
     code = (
-        "import sys\nfrom hwfault.profiles.faultmap import FaultMap\nm = FaultMap.load(sys.argv[1])\n"
+        "import sys\nfrom hwfault.stream.fault_map import FaultMap\nm = FaultMap.load(sys.argv[1])\n"
         "for i in range(8): m.save(f'{sys.argv[2]}/{i}')\n"
     )
     subprocess.run([sys.executable, "-c", code, saved, tmp_path], check=True)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from hwfault.errors import FileError
-from hwfault.profiles.faultmap import FaultMap, Kind
+from hwfault.stream.fault_map import FaultMap, Kind
 
 MAP = FaultMap.from_cells(
     1000, 12, [3, 992, 2], [11, 0, 5], [Kind.STUCK_AT_0, Kind.FLIP, Kind.STUCK_AT_1], {"device": "7"}

@@ -10,8 +10,8 @@ from qonnx.transformation.lower_convs_to_matmul import LowerConvsToMatMul
 from qonnx.util.basic import interleave_matrix_outer_dim_from_partitions
 
 from hwfault.errors import ModelError
-from hwfault.profiles.layouts import Stored
-from hwfault.profiles.mapping import FinnMvau
+from hwfault.stream.layouts import Stored
+from hwfault.stream.mapping import FinnMvau
 
 DIVISORS = st.sampled_from([1, 2, 3])
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import yaml
 
+from hwfault.devices.dumps import Measurement, load_dump
+from hwfault.devices.fit import fit
+from hwfault.devices.fit_report import as_data, summary
+from hwfault.devices.synthetic import draw_device, drawn_statistics, memory_rows
 from hwfault.errors import FileError, ModelError
-from hwfault.profiles.dumps import Measurement, load_dump
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.fit import fit
-from hwfault.profiles.fit_report import as_data, summary
-from hwfault.profiles.map_picture import draw_map_overview
 from hwfault.profiles.profile import Profile
 from hwfault.profiles.spatial import BlockColumn, Independent
-from hwfault.profiles.synthetic import draw_device, drawn_statistics, memory_rows
 from hwfault.profiles.write import write_profile
+from hwfault.report.map_picture import draw_map_overview
+from hwfault.stream.fault_map import FaultMap, Kind
 from tests.profiles.kc705 import PATTERN, RATE, drawn, measured
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from hwfault.devices.clustering import block_share
+from hwfault.devices.draw import draw_map
+from hwfault.devices.dumps import load_dump
+from hwfault.devices.fit import fit
+from hwfault.devices.holding import pattern_note
 from hwfault.errors import ModelError
-from hwfault.profiles.clustering import block_share
 from hwfault.profiles.describe import lines
-from hwfault.profiles.draw import draw_map
-from hwfault.profiles.dumps import load_dump
-from hwfault.profiles.fit import fit
-from hwfault.profiles.holding import pattern_note
 from hwfault.profiles.library import library
 from hwfault.profiles.profile import Profile
 from hwfault.profiles.spatial import BlockColumn, Independent

@@ -13,8 +13,8 @@ import yaml
 from pydantic import BaseModel
 
 import hwfault
+from hwfault.devices.draw import draw_map
 from hwfault.errors import ModelError
-from hwfault.profiles.draw import draw_map
 from hwfault.profiles.library import folder, library, parse_operating_point
 from hwfault.profiles.profile import Profile
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import ModelError
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.layouts import Stored
-from hwfault.profiles.mapping import (
+from hwfault.stream.fault_map import FaultMap, Kind
+from hwfault.stream.layouts import Stored
+from hwfault.stream.mapping import (
     FinnMvau,
     Linear,
     OutputStationary,

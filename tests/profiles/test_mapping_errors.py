@@ -4,15 +4,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from hwfault.errors import ModelError
-from hwfault.profiles.layouts import Stored
-from hwfault.profiles.mapping import (
-    FinnMvau,
-    Linear,
-    Mapping,
-    OutputStationary,
-    WeightStationary,
-    memory_word_bits,
-)
+from hwfault.stream.layouts import Stored
+from hwfault.stream.mapping import FinnMvau, Linear, Mapping, OutputStationary, WeightStationary, memory_word_bits
 
 from .test_mapping import laid
 

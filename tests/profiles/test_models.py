@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import ModelError
-from hwfault.profiles.models import BitFlips, Clusters, Select, WordFaults, bit_errors, per_bit
+from hwfault.laws.models import BitFlips, Clusters, Select, WordFaults, bit_errors, per_bit
 
 P = st.floats(0, 1)
 

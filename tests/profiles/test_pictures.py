@@ -8,10 +8,10 @@ from matplotlib.markers import CARETDOWN, CARETDOWNBASE
 
 from hwfault.errors import FileError
 from hwfault.profiles.curve import point_interval
-from hwfault.profiles.faultmap import FaultMap
 from hwfault.profiles.library import library
-from hwfault.profiles.map_pictures import memory_size
-from hwfault.profiles.pictures import (
+from hwfault.profiles.profile import Profile
+from hwfault.report.map_pictures import memory_size
+from hwfault.report.profile_pictures import (
     block_counts,
     draw_blocks,
     draw_curve,
@@ -20,7 +20,7 @@ from hwfault.profiles.pictures import (
     element_panel,
     map_panels,
 )
-from hwfault.profiles.profile import Profile
+from hwfault.stream.fault_map import FaultMap
 
 from .profiles import curve, rates
 

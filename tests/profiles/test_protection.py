@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import ModelError
-from hwfault.profiles.protection import Protection, majority_error, word_errors
+from hwfault.stream.protection_scheme import Protection, majority_error, word_errors
 from tests.stream.protection_oracle import read
 
 KINDS = ("parity", "secded", "tmr")

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from hwfault.errors import FileError, ModelError
-from hwfault.profiles.models import BitFlips, Clusters, Select, WordFaults, load_faults
-from hwfault.profiles.records import Record, read_yaml
+from hwfault.laws.models import BitFlips, Clusters, Select, WordFaults, load_faults
+from hwfault.records import Record, read_yaml
 
 GOOD = """
 faults:

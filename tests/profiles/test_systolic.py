@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwfault.devices.systolic import affected_channels, affected_outputs, affected_weights, array_of, schedule
 from hwfault.errors import ModelError
-from hwfault.profiles.layouts import Stored
-from hwfault.profiles.mapping import FinnMvau, Linear, OutputStationary, WeightStationary
-from hwfault.profiles.systolic import affected_channels, affected_outputs, affected_weights, array_of, schedule
+from hwfault.stream.layouts import Stored
+from hwfault.stream.mapping import FinnMvau, Linear, OutputStationary, WeightStationary
 
 SIZE = st.integers(1, 5)
 TAPS = st.sampled_from([(), (3,), (1, 1), (2, 3)])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hwfault.errors import ModelError
 from hwfault.profiles.library import folder
-from hwfault.profiles.records import read_yaml
-from hwfault.profiles.yaml12 import load_yaml
+from hwfault.records import read_yaml
+from hwfault.yaml12 import load_yaml
 
 # the examples of the core schema's table (yaml.org/spec/1.2.2, 10.3.2), and what YAML 1.1 reads otherwise
 VALUES = {

@@ -22,10 +22,10 @@ from onnx import NodeProto, TensorProto, helper
 from qonnx.custom_op.registry import getCustomOp
 
 from hwfault.codes import CodeFormat, Codes
-from hwfault.inject.map_op import fault_map
-from hwfault.plan.processes import MapProcess, MapStep
-from hwfault.profiles.faultmap import FaultMap
+from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
+from hwfault.stream.fault_map import FaultMap
+from hwfault.torch_ops.map_op import fault_map
 
 from . import engines
 from .capi import Format, Map, call, pointer

@@ -16,11 +16,11 @@ import triton
 import triton.language as tl
 
 from hwfault.codes import REPRESENTATIONS
-from hwfault.inject import ops
 from hwfault.stream import cuda, reference
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda import launch
 from hwfault.stream.cuda.draw import philox
+from hwfault.torch_ops import ops
 from tests.slowly import thinned
 
 from .cases import SEEDS, WORDS, Draw

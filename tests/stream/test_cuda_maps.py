@@ -15,12 +15,12 @@ pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are wr
 import triton
 import triton.language as tl
 
-from hwfault.inject import map_op
 from hwfault.stream import cuda
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda import launch
 from hwfault.stream.cuda.map import first_row
 from hwfault.stream.tables import ALWAYS
+from hwfault.torch_ops import map_op
 from tests.slowly import thinned
 
 from .cases import SAMPLES, SEEDS, SITES, Draw

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from hwfault.plan.processes import MapStep
-from hwfault.profiles.faultmap import FaultMap
+from hwfault.program.processes import MapStep
 from hwfault.stream import native, reference
+from hwfault.stream.fault_map import FaultMap
 
 from .capi import RefusedError, call
 from .cases import SITES, Draw

@@ -9,9 +9,9 @@ from onnx import helper
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import ModelError
-from hwfault.inject.map_op import fault_map
-from hwfault.plan.processes import MapProcess, MapStep
+from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
+from hwfault.torch_ops.map_op import fault_map
 
 from .capi import call
 from .cases import Draw

@@ -5,9 +5,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hwfault.profiles.protection import Protection, majority_error
 from hwfault.stream.native_protection import protect_codes
 from hwfault.stream.protection import MapRows, Memory
+from hwfault.stream.protection_scheme import Protection, majority_error
 from hwfault.stream.tables import ALWAYS
 
 SIGMAS, SEED, SITE = 5, 20_240_611, 0xBEEF

@@ -7,8 +7,9 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from hwfault.plan import Site, resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.laws.models import BitFlips
+from hwfault.plan.fault_plan import resolve
+from hwfault.program.processes import Site
 from hwfault.stream import native
 
 BATCH, WORDS = 3, 1024 * 1024 + 17  # over a thousand blocks for each of 3 threads

@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper
 
 from hwfault.codes import CodeFormat, encode, faulty_values
-from hwfault.inject import codec, ops
+from hwfault.torch_ops import codec, ops
 from tests.slowly import thinned
 
 from .engines import fault_node, session

@@ -14,10 +14,10 @@ from triton import knobs
 from triton.runtime import interpreter
 
 from hwfault.codes import Codes
-from hwfault.inject import ops
 from hwfault.stream import cuda
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda.strike import either
+from hwfault.torch_ops import ops
 
 from .cases import Draw
 from .programs import Bit, Cluster, Process, program

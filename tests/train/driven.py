@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from hwfault.profiles.models import WordFaults
+from hwfault.laws.models import WordFaults
 from hwfault.train.driver import FaultDriver
 from hwfault.train.schedule import Schedule, ScheduledFault
 from tests.inject.networks import batch, build

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from hwfault.inject.observer import Watcher
+from hwfault.injection.observer import Watcher
 from tests.inject.networks import batch, build
 from tests.inject.oracle import Seen
 

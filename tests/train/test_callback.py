@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from hwfault.errors import HwfaultError, ModelError
-from hwfault.inject import attached
-from hwfault.plan import FaultPlan
-from hwfault.profiles.datapath import AccumulatorFormat
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.injection.site_hook import attached
+from hwfault.laws.datapath import AccumulatorFormat
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.plan.fault_plan import FaultPlan
 from hwfault.train.callback import FaultInjection, network_of
 from hwfault.train.driver import evaluation_seed
 from hwfault.train.schedule import Schedule, ScheduledFault

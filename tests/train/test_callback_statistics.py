@@ -7,10 +7,10 @@ from brevitas import nn as qnn
 from brevitas.quant import Int8ActPerTensorFloat, Int32Bias
 from torch import nn
 
-from hwfault.inject import sites
-from hwfault.inject.statistics import Statistics
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips
+from hwfault.injection.statistics import Statistics
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
 from hwfault.stream.reference import inject_codes
 from hwfault.train.callback import FaultInjection
 

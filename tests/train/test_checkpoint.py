@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hwfault.errors import FileError
-from hwfault.profiles.models import bit_errors
+from hwfault.laws.models import bit_errors
 from hwfault.train import TrainConfig, build, restore, save, train
 from hwfault.train.checkpoint import load
 from tests.train import small

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hwfault.errors import FileError, ModelError
-from hwfault.profiles.models import BitFlips, bit_errors
+from hwfault.laws.models import BitFlips, bit_errors
 from hwfault.train import Phase, TrainConfig
 from hwfault.train.config import changes, merged
 from hwfault.train.learning import Cosine, MultiStep

@@ -8,10 +8,10 @@ import torch
 from scipy.stats import binom
 
 from hwfault.codes import CodeFormat, encode
-from hwfault.inject import sites
-from hwfault.plan import resolve
-from hwfault.profiles.faultmap import FaultMap, Kind
-from hwfault.profiles.models import MapFaults
+from hwfault.laws.models import MapFaults
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.train.driver import evaluation_seed
 from tests.inject.networks import build
 from tests.inject.oracle import faulty, same_bits

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from hwfault.errors import HwfaultError, ModelError, PlanError
-from hwfault.profiles.datapath import AccumulatorFormat, LateBits
-from hwfault.profiles.models import BitFlips, MapFaults
+from hwfault.laws.datapath import AccumulatorFormat, LateBits
+from hwfault.laws.models import BitFlips, MapFaults
 from hwfault.train.driver import FaultDriver
 from tests.inject.networks import batch, build
 from tests.inject.oracle import same_bits
@@ -66,7 +66,7 @@ def test_drivers_that_are_refused_leave_the_network_alone(faults, options, error
 
 
 def test_activations_at_addresses_need_an_example(tmp_path):
-    from hwfault.profiles.faultmap import FaultMap
+    from hwfault.stream.fault_map import FaultMap
 
     FaultMap.from_cells(500, 8, [3, 99], [1, 0], [0, 0]).save(tmp_path / "m.safetensors")
     faults = [MapFaults(file=str(tmp_path / "m.safetensors"), sites="0.act_quant")]

@@ -5,8 +5,8 @@ import torch
 from scipy.stats import binom
 
 from hwfault.errors import HwfaultError
-from hwfault.plan import resolve
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.plan.fault_plan import resolve
 from hwfault.train import driver as driver_module
 from hwfault.train.driver import FaultDriver
 from tests.inject.networks import batch, build

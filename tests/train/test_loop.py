@@ -9,12 +9,12 @@ import torch
 from brevitas import nn as qnn
 from torch import nn
 
-from hwfault.campaign import evaluate
+from hwfault.campaigns.evaluate import evaluate
 from hwfault.errors import HwfaultError, ModelError
-from hwfault.inject import attached
-from hwfault.inject.attach import inject_at
-from hwfault.profiles.faultmap import FaultMap
-from hwfault.profiles.models import BitFlips, MapFaults, bit_errors
+from hwfault.injection.attach import inject_at
+from hwfault.injection.site_hook import attached
+from hwfault.laws.models import BitFlips, MapFaults, bit_errors
+from hwfault.stream.fault_map import FaultMap
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits
 from hwfault.train.learning import LearningRate, Plateau

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import inject, sites
-from hwfault.profiles.models import bit_errors
+from hwfault.injection.attach import inject
+from hwfault.laws.models import bit_errors
+from hwfault.network.sites import sites
 from hwfault.train import build
 from hwfault.train.data import digits
 from hwfault.train.networks import digits_cnn

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hwfault.errors import ModelError
-from hwfault.profiles.models import bit_errors
+from hwfault.laws.models import bit_errors
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.phases import phases_of
 from tests.train import small

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hwfault.codes import CodeFormat, decode
-from hwfault.profiles.models import BitFlips, WordFaults
+from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.stream.reference import inject_codes
 from hwfault.train import TrainConfig, train, trainer
 from hwfault.train.driver import FaultDriver

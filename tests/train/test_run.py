@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from torch import nn
 
 from hwfault.errors import FileError, HwfaultError
-from hwfault.profiles.models import bit_errors
+from hwfault.laws.models import bit_errors
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.environment import environment
 from hwfault.train.run import _batches, resumed_config, train_into

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chi2
 
 from hwfault.errors import ModelError
-from hwfault.profiles.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.profiles.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
-from hwfault.profiles.records import Record
+from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.laws.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
+from hwfault.records import Record
 from hwfault.train.schedule import FaultModel, Schedule, ScheduledFault, last_epoch, scheduled
 
 FLIPS = BitFlips(probability=0.01)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from hwfault.errors import HwfaultError
-from hwfault.inject import inject, sites
-from hwfault.inject.sites import quantizers
-from hwfault.profiles.models import bit_errors
+from hwfault.injection.attach import inject
+from hwfault.laws.models import bit_errors
+from hwfault.network.sites import quantizers, sites
 from hwfault.train import TrainConfig, build, restore, save
 from hwfault.train.networks import NETWORKS
 from hwfault.train.networks.layers import BatchNorm1d, BatchNorm2d

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hwfault.profiles.models import WordFaults
+from hwfault.laws.models import WordFaults
 from hwfault.train.callback import FaultInjection
 from tests.train import lit
 

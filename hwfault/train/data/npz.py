@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hwfault.arrays import read_arrays
 from hwfault.errors import FileError
+from hwfault.npz import read_arrays
 from hwfault.train.data.dataset import Dataset
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")

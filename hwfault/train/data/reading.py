@@ -1,7 +1,7 @@
 """Batches of images from files, decoded here or by worker processes, the same either way."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +14,14 @@ from hwfault.train.data.draws import AUGMENT, words
 from hwfault.train.data.split import Reader
 from hwfault.train.randomness import seeded
 
-if TYPE_CHECKING:
-    from hwfault.train.data.folder import ImageSplit
+
+class Images(Protocol):
+    """A split whose images are read one by one."""
+
+    def image(self, index: int, change: Callable[[Any], Any] | None = ...) -> Tensor: ...
+    def stack(self, images: Iterable[Tensor]) -> Tensor: ...
+    def finished(self, batch: Tensor) -> Tensor: ...
+
 
 _Place = tuple[int, list[int]]
 
@@ -26,7 +32,7 @@ class _Decoded(TorchDataset[Any]):
     An exception would lose its text on the way out of a worker, where torch puts a traceback in its place.
     """
 
-    def __init__(self, split: "ImageSplit", change: Callable[[Any], Any] | None, seed: int) -> None:
+    def __init__(self, split: Images, change: Callable[[Any], Any] | None, seed: int) -> None:
         self._split, self._change, self._seed = split, change, seed
 
     def __getstate__(self) -> tuple[Any, ...]:
@@ -64,7 +70,7 @@ class _Places:
 
 
 def image_reader(
-    split: "ImageSplit", change: Callable[[Any], Any] | None, *, seed: int, workers: int, device: torch.device
+    split: Images, change: Callable[[Any], Any] | None, *, seed: int, workers: int, device: torch.device
 ) -> Reader:
     """A reader of batches of the split's images, changed for training, with that many worker processes."""
     decoded, places = _Decoded(split, change, seed), _Places()

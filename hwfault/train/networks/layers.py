@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from hwfault.profiles.records import Record
+from hwfault.records import Record
 from hwfault.train.networks.quantizers import SameGrid, activation, weights
 
 

@@ -1,0 +1,1 @@
+"""Layers of a network that are added up on integers."""

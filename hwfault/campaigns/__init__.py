@@ -1,0 +1,1 @@
+"""Campaigns: many trials under faults, their statistics, and the picture of them."""

@@ -1,0 +1,216 @@
+"""A campaign: one network, one set of samples, many trials under faults."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hwfault.campaigns.points import Point
+from hwfault.campaigns.same import draws_devices, varies
+from hwfault.campaigns.samples import batches, digest, order_of
+from hwfault.campaigns.trials import Trial, Trials
+from hwfault.errors import HwfaultError
+from hwfault.injection.attach import Injection, inject_at
+from hwfault.injection.ready import ProtectionCounts
+from hwfault.injection.statistics import Statistics
+from hwfault.laws.hardware import depends_on_device
+from hwfault.network.mode import evaluation
+from hwfault.network.sites import sites
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import AnyProcess, ProtectedProcess, SiteList
+from hwfault.stream.check import check_seed
+from hwfault.train.data import Split
+
+_KEPT_PLANS = 32
+
+
+class Keeper(Protocol):
+    """Where finished trials are kept, so that they are not run again."""
+
+    def get(self, point: Point, seed: int) -> Trial | None: ...
+    def put(self, point: Point, trial: Trial) -> None: ...
+
+
+class Campaign:
+    """A network and the samples that it classifies in every trial: those of a data set's split.
+
+    Sample i of the fault stream is the split's i-th, whatever the batch size, and also where `indices` name some of
+    them, in any order. Faults that belong to a device are those of `device`, or with None of another one for each seed:
+    its number. `workers` read samples that do not lie in memory. With `statistics` it is kept what the faults do at
+    each site. The network runs in evaluation mode, on its own device, and is left as it was. Raises HwfaultError where
+    there is no sample.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        *,
+        indices: Sequence[int] | Tensor | None = None,
+        device: int | None = None,
+        batch_size: int = 512,
+        workers: int = 0,
+        statistics: bool = False,
+    ) -> None:
+        self.model, self.device, self.batch_size, self.statistics = model, device, batch_size, statistics
+        self._split, self._workers = split, workers
+        self._on = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self._plans: dict[tuple[str, int], FaultPlan] = {}
+        self._order = order_of(split, indices)
+        if not self.samples or batch_size < 1:
+            raise HwfaultError(f"given {self.samples} samples, batches of {batch_size}; expected at least one of each")
+
+    @property
+    def samples(self) -> int:
+        """How many samples each trial classifies."""
+        return len(self._order)
+
+    @cached_property
+    def samples_digest(self) -> str:
+        """SHA-256 of which samples there are, in their order."""
+        return digest(self._split, self._order)
+
+    @cached_property
+    def sites(self) -> SiteList:
+        """The network's sites, with the shapes and accumulators that the first sample shows."""
+        with _evaluating(self.model):
+            return sites(self.model, self._split.inputs(self._order[:1]).to(self._on))
+
+    def _known_sites(self) -> SiteList | None:
+        """The sites; None where the network does not run on the samples, so that another error comes."""
+        try:
+            return self.sites
+        except HwfaultError:
+            raise
+        except Exception:  # whatever a network raises for inputs that it does not take
+            return None
+
+    @cached_property
+    def golden(self) -> int:
+        """How many samples the network classifies correctly without faults; run once."""
+        with _evaluating(self.model):
+            return self._correct(None)
+
+    def plan(self, point: Point, seed: int = 0) -> FaultPlan:
+        """The plan of a point under a seed; raises what resolving its faults raises."""
+        return point.part(self.whole_plan(point, seed))
+
+    def whole_plan(self, point: Point, seed: int = 0) -> FaultPlan:
+        """The plan of all faults of a point, also where it wants a part of them."""
+        if point.plan is not None:
+            return point.plan
+        own = self.device is None and depends_on_device(point.faults)
+        number = seed if own else self.device or 0
+        key = "".join(fault.model_dump_json() for fault in point.faults), number
+        if key not in self._plans:
+            if len(self._plans) >= _KEPT_PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._plans[key] = resolve(self.sites, point.faults, device=number)
+        return self._plans[key]
+
+    def run(
+        self,
+        point: Point,
+        seeds: Sequence[int],
+        *,
+        keeper: Keeper | None = None,
+        progress: Callable[[], object] = lambda: None,
+    ) -> Trials:
+        """One trial for each seed under a point's faults; those that the keeper has are not run again.
+
+        `progress` is called after each trial. Raises HwfaultError without a seed, PlanError for a plan that does not
+        fit the network.
+        """
+        if not seeds:
+            raise HwfaultError("given no seeds, expected at least one of them: a trial each")
+        kept = [] if keeper is None else [keeper.get(point, seed) for seed in dict.fromkeys(seeds)]
+        found = {trial.seed: trial for trial in kept if trial is not None}
+
+        def done(trial: Trial) -> None:
+            found[trial.seed] = trial
+            if keeper is not None:
+                keeper.put(point, trial)
+            progress()
+
+        for _ in found:
+            progress()
+        self._run(point, [seed for seed in dict.fromkeys(seeds) if seed not in found], done)
+        trials, notes = [found[seed] for seed in seeds], () if point.silent else self.plan(point, seeds[0]).notes or ()
+        told = {"ber": point.ber, "labels": point.labels, "notes": notes, "same_faults": self._same(point, seeds[0])}
+        return Trials.of(trials, samples=self.samples, golden=self.golden, **told)
+
+    def _same(self, point: Point, seed: int) -> bool:
+        """Whether every seed has the same faults under a point."""
+        if point.silent:
+            return True
+        own = self.device is None and point.plan is None and draws_devices(point.faults)
+        return not own and not varies(self.plan(point, seed))
+
+    def _run(self, point: Point, seeds: Sequence[int], done: Callable[[Trial], None]) -> None:
+        if point.silent:
+            for seed in seeds:
+                done(Trial(seed=check_seed(seed), correct=self.golden))
+            return
+        if not seeds:
+            return
+        plan, varies = self.plan(point, seeds[0]), self.device is None and depends_on_device(point.faults)
+        statistics = Statistics(plan) if self.statistics else None
+        with (
+            _evaluating(self.model),
+            inject_at(self.model, plan, self._known_sites(), seed=seeds[0], observe=statistics) as injection,
+        ):
+            for seed in seeds:
+                if varies and seed != seeds[0]:
+                    injection.plan = self.plan(point, seed)
+                injection.seed = seed
+                done(self._trial(injection, statistics))
+
+    def _trial(self, injection: Injection, statistics: Statistics | None) -> Trial:
+        correct, seen = self._correct(injection), {}
+        if statistics is not None:
+            seen["statistics"] = statistics.read()
+            statistics.reset()
+        return Trial(seed=injection.seed, correct=correct, **_decoded(injection), **seen)
+
+    def _correct(self, injection: Injection | None) -> int:
+        """How many samples the network classifies correctly; read from the device once."""
+        correct = torch.zeros((), dtype=torch.int64, device=self._on)
+        for index, x, y in batches(self._split, torch.split(self._order, self.batch_size), self._on, self._workers):
+            if injection is not None:
+                _number(injection, index)
+            logits = getattr(out := self.model(x), "value", out)  # a QuantTensor's values
+            correct += (logits.argmax(1) == y).sum()
+        return int(correct)
+
+
+def _number(injection: Injection, index: Tensor) -> None:
+    """Tells the stream which samples the next batch has."""
+    first = int(index[0])
+    if torch.equal(index, torch.arange(first, first + len(index))):  # works also where layers fold axes into the batch
+        injection.samples, injection.first_sample = None, first
+    else:
+        injection.samples = index
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    with evaluation(model), torch.no_grad():
+        yield
+
+
+def _decoded(injection: Injection) -> dict[str, Any]:
+    """What protected memories did in a trial, and whether it counts as DUE; nothing where nothing is protected."""
+    found = injection.protection_counts()
+    injection.reset_protection_counts()
+    if not found:
+        return {}
+    due = [name for name in found if any(_counts_as_due(p) for p in injection.plan.at(name).processes)]
+    counts = ProtectionCounts(*map(sum, zip(*found.values(), strict=True)))
+    return {"protection": counts, "due": any(found[name].detected for name in due)}
+
+
+def _counts_as_due(process: AnyProcess) -> bool:
+    return isinstance(process, ProtectedProcess) and process.protection.on_detected == "due"

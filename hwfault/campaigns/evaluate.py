@@ -1,0 +1,99 @@
+"""Accuracy under faults: one trial for each fault seed, the mean, and what is known of it over other seeds."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from hwfault.campaigns.campaign import Campaign
+from hwfault.campaigns.points import Point
+from hwfault.campaigns.trials import Trials
+from hwfault.errors import HwfaultError
+from hwfault.files import write_atomically
+from hwfault.laws.models import FaultModel, bit_errors
+from hwfault.plan.fault_plan import FaultPlan
+from hwfault.train.data import MemorySplit, Split
+
+
+def evaluate(
+    model: nn.Module,
+    inputs: Tensor | Split,
+    labels: Tensor | None = None,
+    plan: FaultPlan | Sequence[FaultModel] = (),
+    *,
+    seeds: Iterable[int],
+    device: int | None = None,
+    batch_size: int = 512,
+    indices: Sequence[int] | Tensor | None = None,
+    statistics: bool = False,
+) -> Trials:
+    """Classifies all of `inputs` (n, ...), or the split of a data set, once for each seed, under the plan's faults.
+
+    Where the faults given belong to a device, it is `device`, or with None another one for each seed: its number.
+    `indices` name those samples to take, in any order. With `statistics` what the faults did at each site is kept.
+
+    Sample i of the stream is inputs[i], whatever the batch size and order. The model runs in evaluation mode and is
+    left as it was. Raises HwfaultError if there is no seed or no sample, PlanError for a plan that does not fit.
+    """
+    seeds = tuple(seeds)
+    samples = _samples(inputs, labels, len(seeds), batch_size)
+    rest = {"indices": indices, "device": device, "batch_size": batch_size, "statistics": statistics}
+    return Campaign(model, samples, **rest).run(Point.of(plan), seeds)  # type: ignore[arg-type]
+
+
+def sweep(
+    model: nn.Module,
+    inputs: Tensor | Split,
+    labels: Tensor | None,
+    rates: Iterable[float],
+    *,
+    seeds: Iterable[int],
+    faults_at: Callable[[float], Sequence[FaultModel]] = bit_errors,
+    batch_size: int = 512,
+    progress: Callable[[Trials], object] | None = None,
+) -> tuple[Trials, ...]:
+    """Trials at each rate, with the same seeds, so that a higher rate only adds hits to a lower one's.
+
+    `faults_at` gives the faults at a rate: symmetric bit errors at every site unless said otherwise. Of these a higher
+    rate only adds faults to each site's stored codes; see docs/fault-stream.md, "Nesting", for others. `progress` is
+    called after each rate.
+    """
+    seeds, points = tuple(seeds), list[Trials]()
+    campaign = Campaign(model, _samples(inputs, labels, len(seeds), batch_size), batch_size=batch_size)
+    for rate in rates:
+        points.append(campaign.run(Point.of(faults_at(rate), ber=rate), seeds))
+        if progress is not None:
+            progress(points[-1])
+    return tuple(points)
+
+
+def write_results(path: Path | str, results: Mapping[str, Iterable[Trials]]) -> None:
+    """Writes a CSV file with a line (`Trials.summary`) for each network and point, atomically; raises FileError."""
+    write_table(path, [{"network": name, **p.summary()} for name, points in results.items() for p in points])
+
+
+def write_table(path: Path | str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes rows as a CSV file, with the columns of all of them, atomically; raises FileError."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(key for row in rows for key in row)) or ["network"]
+    table = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def _samples(inputs: Tensor | Split, labels: Tensor | None, seeds: int, batch_size: int) -> Split:
+    """The samples; raises HwfaultError where there is nothing to do."""
+    given = inputs.labels if labels is None and not isinstance(inputs, Tensor) else labels
+    count = 0 if given is None else len(given)
+    if not seeds or len(inputs) == 0 or len(inputs) != count or batch_size < 1:
+        raise HwfaultError(
+            f"given {seeds} seeds, {len(inputs)} inputs, {count} labels, batches of {batch_size}; "
+            "expected at least one of each and a label for each input"
+        )
+    if isinstance(inputs, Tensor):
+        assert given is not None
+        return MemorySplit(inputs, given)
+    return inputs

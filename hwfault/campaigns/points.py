@@ -1,0 +1,173 @@
+"""The points of a campaign: under which faults trials are run, and the parts of a plan that strike alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from hwfault.campaigns.trials import Label
+from hwfault.errors import HwfaultError, ModelError, PlanError, nearest
+from hwfault.laws.models import FaultModel, ProfileFaults, bit_errors
+from hwfault.plan.fault_plan import FaultPlan, needs_stream
+from hwfault.profiles.profile import Profile
+from hwfault.program.names import fits
+from hwfault.program.processes import AnyProcess, MapProcess, Process, SitePlan
+from hwfault.program.selectors import names_of
+from hwfault.records import Record
+from hwfault.stream.fault_map import ALL_ONES, FaultMap
+
+Faults = FaultPlan | Sequence[FaultModel]
+
+
+class Point(Record):
+    """The faults of some trials: fault models, or a plan; of these only what strikes one `site`, one `bit`, or both.
+
+    `labels` tell the point from the others of its campaign.
+    """
+
+    labels: dict[str, Label] = Field(default_factory=dict)
+    ber: float | None = None
+    faults: tuple[FaultModel, ...] = ()
+    plan: FaultPlan | None = None
+    site: str | None = None
+    bit: int | None = None
+
+    @classmethod
+    def of(cls, faults: Faults, **rest: Any) -> "Point":
+        """A point under a plan or fault models."""
+        return cls(**({"plan": faults} if isinstance(faults, FaultPlan) else {"faults": tuple(faults)}), **rest)
+
+    @property
+    def silent(self) -> bool:
+        """Whether there are no faults at all."""
+        return self.plan is None and not self.faults
+
+    def part(self, plan: FaultPlan) -> FaultPlan:
+        """What of a plan the point wants."""
+        there = plan if self.site is None else only_site(plan, self.site)
+        return there if self.bit is None else only_bit(there, self.bit)
+
+
+def at_rates(rates: Iterable[float], sites: Any = "*") -> list[Point]:
+    """Symmetric bit errors at each rate."""
+    return [Point(ber=rate, faults=bit_errors(rate, sites)) for rate in rates]
+
+
+def at_operating_points(lists: Mapping[str, Faults], axis: str, values: Sequence[float]) -> list[Point]:
+    """Each list of faults with the axis of its profiles at each of the values, which take the place of one given.
+
+    Raises HwfaultError where no profile of a list has such an axis, ModelError for a value outside its range.
+    """
+    points = []
+    for name, faults in lists.items():
+        profiles = [] if isinstance(faults, FaultPlan) else [f for f in faults if isinstance(f, ProfileFaults)]
+        _check_axis(name, profiles, axis)
+        for value in values:
+            moved = [_moved(fault, axis, value) for fault in faults] if not isinstance(faults, FaultPlan) else ()
+            labels = {"faults": name} if len(lists) > 1 else {}
+            points.append(Point(labels=labels | {axis: value}, faults=tuple(moved)))
+    return points
+
+
+def _check_axis(name: str, profiles: Sequence[ProfileFaults], axis: str) -> None:
+    if not profiles:
+        raise HwfaultError(
+            f"{name}: has no operating point to sweep; expected the faults of a profile (hwfault profiles list)"
+        )
+    known = {key: None for fault in profiles for key in Profile.load(fault.profile).rate.names}
+    if axis not in known:
+        raise HwfaultError(f"{name}: no profile has the axis {axis!r}: {nearest(axis, known)}")
+
+
+def _moved(fault: FaultModel, axis: str, value: float) -> FaultModel:
+    """The fault with its operating point moved along the axis; checked, so that a sweep does not stop half way."""
+    if not isinstance(fault, ProfileFaults) or axis not in (profile := Profile.load(fault.profile)).rate.names:
+        return fault
+    at = fault.at | {axis: value}
+    profile.resolve_rate(at, strict_sources=fault.strict_sources)
+    return fault.model_copy(update={"at": at})
+
+
+def each_site(faults: Faults, plan: FaultPlan, name: str = "*") -> list[Point]:
+    """Each site of the faults' plan alone whose name matches a glob; raises ModelError where none does."""
+    struck = [entry.site.name for entry in plan.sites if any(fits(name, known) for known in names_of(entry.site))]
+    if not struck:
+        raise ModelError(f"the faults strike no site that matches {name!r}: {nearest(name, plan.names)}")
+    return [Point.of(faults, labels={"site": site}, site=site) for site in struck]
+
+
+def each_bit(faults: Faults, plan: FaultPlan) -> list[Point]:
+    """Each bit plane of the faults' plan alone, the highest first; raises PlanError if they are not split by bits."""
+    planes = range(max((entry.site.bit_width for entry in plan.sites), default=0))
+    for bit in planes:
+        only_bit(plan, bit)
+    return [Point.of(faults, labels={"bit": bit}, bit=bit) for bit in reversed(planes)]
+
+
+def each_bit_of_each_site(faults: Faults, plan: FaultPlan, name: str = "*") -> list[Point]:
+    """Each bit plane of each site alone whose name matches a glob; raises what `each_site` and `each_bit` raise."""
+    return [
+        Point.of(faults, labels=there.labels | plane.labels, site=there.site, bit=plane.bit)
+        for there in each_site(faults, plan, name)
+        for plane in each_bit(faults, there.part(plan))
+    ]
+
+
+def only_site(plan: FaultPlan, name: str) -> FaultPlan:
+    """The plan at one of its sites, where the faults are the very same; raises PlanError if it has no such site."""
+    return _with_sites(plan, (plan.at(name),), plan.tables)
+
+
+def only_bit(plan: FaultPlan, bit: int) -> FaultPlan:
+    """The plan in one bit plane (counted from the lowest, 0), where the faults are the very same.
+
+    Every site stays in it, also those whose words have no such bit. Raises PlanError for faults of which one bit alone
+    cannot be told.
+    """
+    tables = plan.tables if (0,) in plan.tables else (*plan.tables, (0,))
+    sites = [
+        SitePlan(
+            site=entry.site, processes=tuple(p for q in entry.processes if (p := _only_bit(entry, q, bit, tables)))
+        )
+        for entry in plan.sites
+    ]
+    return _with_sites(plan, tuple(sites), tables)
+
+
+def _with_sites(plan: FaultPlan, sites: tuple[SitePlan, ...], tables: tuple[Any, ...]) -> FaultPlan:
+    """The plan with some of its sites, or parts of them, in place of all."""
+    stream = needs_stream(entry.site for entry in sites)
+    rest = {"device": plan.device, "factors": plan.factors, "notes": plan.notes, "stream": stream}
+    return FaultPlan(faults=plan.faults, sites=sites, tables=tables, **rest)
+
+
+def _only_bit(entry: SitePlan, process: AnyProcess, bit: int, tables: Sequence[Any]) -> AnyProcess | None:
+    """The process in one plane; None where nothing of it is left."""
+    _check_splits(entry, process)
+    if isinstance(process, MapProcess):
+        return process.model_copy(update={"map": _plane(process.map, bit)})
+    assert isinstance(process, Process)
+    if process.mask is not None:
+        mask = process.mask & 1 << bit
+        return process.model_copy(update={"mask": mask}) if mask else None
+    never = tables.index((0,))
+    kept = tuple(table if plane == bit else never for plane, table in enumerate(process.tables))
+    return process.model_copy(update={"tables": kept})
+
+
+def _check_splits(entry: SitePlan, process: AnyProcess) -> None:
+    whole = isinstance(process, Process) and (process.kind == "random" or (process.axis == "bit" and process.sizes))
+    if entry.array is not None or whole or not isinstance(process, Process | MapProcess):
+        raise PlanError(
+            f"fault {process.fault} at {entry.site.name!r} strikes several bits at once, so that one bit plane alone "
+            "has no meaning; expected bit errors, words XORed with a mask, clusters along words, or cells of memories"
+        )
+
+
+def _plane(rows: FaultMap, bit: int) -> FaultMap:
+    plane = np.uint32(1 << bit) if bit < rows.bit_width else np.uint32(0)
+    and_mask, xor_mask = rows.and_mask | (ALL_ONES ^ plane), rows.xor_mask & plane
+    left = (and_mask != ALL_ONES) | (xor_mask != 0)
+    return replace(rows, word=rows.word[left], and_mask=and_mask[left], xor_mask=xor_mask[left])

@@ -1,0 +1,200 @@
+"""What trials came to: how many samples were right under each fault seed, and the numbers that sum it up."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from pydantic import Field
+
+from hwfault.campaigns.intervals import COVERS, Basis, Interval, mean_interval, share_at_most, spread
+from hwfault.errors import HwfaultError
+from hwfault.injection.ready import ProtectionCounts
+from hwfault.injection.statistics import SiteStatistics, merged
+from hwfault.records import Record
+
+Label = str | int | float
+
+
+class Trial(Record):
+    """How many samples were classified correctly under one fault seed, and what else was seen on the way."""
+
+    seed: int
+    correct: int
+    protection: ProtectionCounts | None = None
+    due: bool = False
+    statistics: tuple[SiteStatistics, ...] = ()
+
+
+class Trials(Record):
+    """How many of `samples` were classified correctly in each trial, one trial a fault seed; `ber` where one is set."""
+
+    seeds: tuple[int, ...]
+    correct: tuple[int, ...]
+    samples: int
+    ber: float | None = None
+    protection: tuple[ProtectionCounts, ...] = ()
+    """What the decoders of protected memories did in each trial, at all sites; () where nothing is protected."""
+    due: tuple[bool, ...] = ()
+    """Whether each trial counts as DUE: a word was detected where the protection says so."""
+    golden: int | None = None
+    """How many the golden run classified correctly, on the same samples; None where it was not run."""
+    labels: dict[str, Label] = Field(default_factory=dict)
+    """What tells these trials from others of a campaign: their faults, an axis, a site or a bit."""
+    statistics: tuple[SiteStatistics, ...] = ()
+    """What the faults did at each site, over all trials; () where it was not asked for."""
+    notes: tuple[str, ...] = ()
+    """What the plan says must be said wherever it is used."""
+    same_faults: bool = False
+    """Whether every seed has the same faults (none, or those of one device), so that nothing varies over seeds."""
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], *, samples: int, golden: int | None, **rest: Any) -> "Trials":
+        """Single trials, in their order, put together."""
+        decoded = tuple(trial.protection for trial in trials if trial.protection is not None)
+        read = {"protection": decoded, "due": tuple(trial.due for trial in trials)} if decoded else {}
+        return cls(
+            seeds=tuple(trial.seed for trial in trials),
+            correct=tuple(trial.correct for trial in trials),
+            samples=samples,
+            golden=golden,
+            statistics=merged(*(trial.statistics for trial in trials)),
+            **read,
+            **rest,
+        )
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        return tuple(correct / self.samples for correct in self.correct)
+
+    @property
+    def mean(self) -> float:
+        return sum(self.correct) / (self.samples * len(self.correct))
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation of the accuracies over fault seeds; None for one trial."""
+        return spread(self.accuracies)
+
+    @property
+    def told(self) -> Interval:
+        """The 95 % interval of the mean over fault seeds on these samples, and how it was found (`mean_interval`)."""
+        return Interval("same", None) if self.same_faults else mean_interval(self.accuracies, 0.0, 1.0)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval's ends; None where every seed has the same faults. One trial tells nothing: (0, 1)."""
+        return self.told.ends
+
+    @property
+    def events(self) -> int | None:
+        """In how many trials the number of right answers is not the golden run's; None where that is not known."""
+        return None if self.golden is None else sum(correct != self.golden for correct in self.correct)
+
+    @property
+    def event_share_at_most(self) -> float | None:
+        """The 95 % upper bound on the share of fault seeds with such an event (Clopper and Pearson)."""
+        if self.events is None or self.same_faults:
+            return None
+        return share_at_most(self.events, len(self.seeds))
+
+    @property
+    def worst(self) -> tuple[float, int]:
+        """The lowest accuracy of a trial, and the seed (the first, where several are as low) that gives it."""
+        lowest = min(self.correct)
+        return lowest / self.samples, self.seeds[self.correct.index(lowest)]
+
+    @property
+    def golden_accuracy(self) -> float | None:
+        return None if self.golden is None else self.golden / self.samples
+
+    @property
+    def degradation(self) -> float | None:
+        """The accuracy that the faults cost in the mean: golden less faulty, negative where faults helped."""
+        return None if self.golden is None else self.golden / self.samples - self.mean
+
+    @property
+    def relative_degradation(self) -> float | None:
+        """The share of the golden accuracy that the faults cost in the mean; None where there is none to lose."""
+        return self.degradation * self.samples / self.golden if self.degradation is not None and self.golden else None
+
+    def summary(self) -> dict[str, Label | None]:
+        """The numbers people want, as one line of a table: rate, trials, samples, mean accuracy, its interval, ..."""
+        by, ends = self.told
+        low, high = ends or (None, None)
+        worst, seed = self.worst
+        numbers: dict[str, Label | None] = {
+            **self.labels,
+            "ber": self.ber,
+            "trials": len(self.seeds),
+            "samples": self.samples,
+            "accuracy": self.mean,
+            "low": low,
+            "high": high,
+            "interval_by": by,
+            "events": self.events,
+            "event_share_at_most": self.event_share_at_most,
+            "std": self.std,
+            "worst": worst,
+            "worst_seed": seed,
+            "golden": self.golden_accuracy,
+            "degradation": self.degradation,
+            "relative_degradation": self.relative_degradation,
+        }
+        names = ProtectionCounts._fields if self.protection else ()
+        read = {k: sum(getattr(c, k) for c in self.protection) for k in names}
+        return numbers | read | ({"due": sum(self.due)} if self.due else {})
+
+    def to_data(self) -> dict[str, Any]:
+        """Everything as JSON tells it: the fields that have something to say, and what follows from them."""
+        silent = {
+            key
+            for key in ("protection", "due", "labels", "statistics", "notes", "same_faults")
+            if not getattr(self, key)
+        }
+        data = self.model_dump(mode="json", exclude=silent)
+        if self.protection:
+            data["protection"] = [counts._asdict() for counts in self.protection]
+        if self.statistics:
+            data["statistics"] = [record.to_data() for record in self.statistics]
+        worst, seed = self.worst
+        return data | {
+            "mean": self.mean,
+            "std": self.std,
+            "interval": self.interval,
+            "interval_by": self.told.by,
+            "interval_covers": COVERS,
+            "events": self.events,
+            "event_share_at_most": self.event_share_at_most,
+            "worst": {"accuracy": worst, "seed": seed},
+            "golden_accuracy": self.golden_accuracy,
+            "degradation": self.degradation,
+            "relative_degradation": self.relative_degradation,
+        }
+
+
+class Difference(Record):
+    """The mean difference of accuracies under the same fault seeds, and its 95 % interval (see `mean_interval`).
+
+    `by` says how the interval was found; None where neither network's faults depend on the seed.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    by: Basis
+
+    @property
+    def told(self) -> Interval:
+        return Interval(self.by, self.interval)
+
+
+def paired(trials: Trials, first: Trials) -> Difference:
+    """How much more accurate `trials` are than `first`, seed by seed; raises HwfaultError for other seeds."""
+    if trials.seeds != first.seeds:
+        raise HwfaultError("the trials have other fault seeds than the first ones, expected the same to compare them")
+    both = zip(trials.correct, first.correct, strict=True)
+    # one division, so that equal differences are equal
+    whole = trials.samples * first.samples
+    differences = [(a * first.samples - b * trials.samples) / whole for a, b in both]
+    same = trials.same_faults and first.same_faults
+    found = Interval("same", None) if same else mean_interval(differences, -1.0, 1.0)
+    return Difference(mean=fmean(differences), interval=found.ends, by=found.by)

@@ -1,0 +1,53 @@
+"""Numbers of trials as people read them: shares, percentage points, and intervals that never look like certainty."""
+
+from collections.abc import Sequence
+
+from hwfault.campaigns.intervals import Interval
+
+_MOST_DECIMALS = 12
+
+
+def percent(value: float | None) -> str:
+    """A share as people read it; "-" for none."""
+    return "-" if value is None else f"{value:.2%}"
+
+
+def points(value: float | None, *, signed: bool = False) -> str:
+    """A difference of shares in percentage points, without their name; "-" for none."""
+    if value is None:
+        return "-"
+    text = f"{100 * value:{'+' if signed else ''}.2f}"
+    return text.replace("-", "+" if signed else "") if float(text) == 0 else text
+
+
+def decimals(values: Sequence[float], least: int = 2) -> int:
+    """How many decimals of a percentage tell the different ones among some shares apart, `least` or more."""
+    different = set(values)
+    found = range(least, _MOST_DECIMALS)
+    return next((n for n in found if len({f"{value:.{n}%}" for value in different}) == len(different)), _MOST_DECIMALS)
+
+
+def accuracy(mean: float, interval: Interval, least: int = 2) -> str:
+    """A mean with its interval in one cell: ± for Student's t, both ends for a bound, alone where nothing varies.
+
+    Both ends, too, for an interval that was cut to the range of accuracies, whose middle is not the mean.
+    """
+    if interval.ends is None:
+        return f"{mean:.{least}%}"
+    low, high = interval.ends
+    n = decimals((low, mean, high), least)
+    if interval.by == "t" and low > 0 and high < 1:
+        half = (high - low) / 2
+        n = max(n, next((d for d in range(least, _MOST_DECIMALS) if float(f"{100 * half:.{d}f}") > 0), least))
+        return f"{mean:.{n}%} ±{100 * half:.{n}f}"
+    return f"{mean:.{n}%} ({low:.{n}%} to {high:.{n}%})"
+
+
+def difference(mean: float, interval: Interval) -> str:
+    """A difference in percentage points with its interval in one cell."""
+    if interval.ends is None:
+        return points(mean, signed=True)
+    n = decimals((*interval.ends, mean))
+    low, high = interval.ends
+    bound = "bound " if interval.by == "bound" else ""
+    return f"{100 * mean:+.{n}f} ({bound}{100 * low:+.{n}f} to {100 * high:+.{n}f})"

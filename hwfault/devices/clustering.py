@@ -1,0 +1,205 @@
+"""The law behind `block_column`: parameters from statistics, means from probabilities ("Maps of a device").
+
+A column's hits are a background's (negative binomial) and, where the column is weak, a geometric number more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwfault.devices.events import decimal, least
+from hwfault.errors import ModelError
+from hwfault.profiles.spatial import BlockColumn
+from hwfault.stream.regions import EXACT
+
+Floats = NDArray[np.float64]
+_SHARES = 256
+_LARGEST_SHAPE = 1e6
+_MOST_HITS = 1 << 20  # of a cell, on average
+
+
+@dataclass(frozen=True)
+class Law:
+    """Parameters: s, the weak columns' share of hits; K, a whole block's shape; w, how many columns are weak."""
+
+    weak_share: Decimal
+    block_shape: Decimal
+    weak: Decimal
+    columns: int
+    by_column: bool
+
+    @property
+    def background_shape(self) -> Decimal:
+        """The shape k of one background region."""
+        return EXACT.divide(self.block_shape, Decimal(self.columns)) if self.by_column else self.block_shape
+
+    def background(self, hits_per_cell: Decimal) -> Decimal:
+        """Mean background hits of a cell."""
+        return EXACT.multiply(hits_per_cell, EXACT.subtract(Decimal(1), self.weak_share))
+
+    def in_weak_columns(self, hits_per_cell: Decimal) -> Decimal:
+        """Mean hits of a cell of a weak column, beside the background's."""
+        return EXACT.multiply(hits_per_cell, EXACT.divide(self.weak_share, self.weak))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a law gives at the rate where the record's statistics hold (scalars, or arrays over many laws)."""
+
+    block_share: Floats
+    dispersion: Floats
+    column_share: Floats
+    lone_share: Floats
+
+
+def law(spatial: BlockColumn, row_bits: int) -> Law:
+    """The law whose statistics come nearest to the record's, for blocks of `row_bits` bits a row."""
+    # where the pattern holds is of no account here, and its operating points cannot be hashed
+    return _law(spatial.model_copy(update={"holds_at": None, "elsewhere": None}), row_bits)
+
+
+@lru_cache(maxsize=256)
+def _law(spatial: BlockColumn, row_bits: int) -> Law:
+    columns, mean = _size(spatial, row_bits)
+    s, a = _candidates(columns, mean, spatial.dispersion)
+    shape = _shape(s, a, columns, mean, spatial.dispersion)
+    found = _statistics(spatial, columns, mean, (s, a, shape))
+    best = int(np.argmin(_miss(spatial, found)))
+    return _exact(spatial, columns, mean, Fraction(s[best]), Fraction(str(a[best])))
+
+
+def _miss(spatial: BlockColumn, found: Statistics) -> Floats:
+    miss = (found.block_share / spatial.block_share - 1) ** 2 + (found.column_share - spatial.column_share) ** 2
+    if spatial.lone_share is not None:
+        miss = miss + 9 * (found.lone_share - spatial.lone_share) ** 2
+    return miss
+
+
+def statistics(spatial: BlockColumn, row_bits: int) -> Statistics:
+    """The statistics that the record's law gives: the dispersion is the record's, the shares are as near as it can."""
+    columns, mean = _size(spatial, row_bits)
+    found = law(spatial, row_bits)
+    s, w, shape = (np.array([float(x)]) for x in (found.weak_share, found.weak, found.block_shape))
+    a = np.divide(s * float(mean), columns * w, out=np.ones(1), where=w > 0)
+    return _statistics(spatial, columns, mean, (s, a, shape))
+
+
+def block_share(spatial: BlockColumn, row_bits: int, probability: float) -> float:
+    """The share of blocks with a fault that devices have where a cell is faulty with the probability (above 0).
+
+    That of whole blocks as the record measured them, bits of a row all alike.
+    """
+    found, bits = law(spatial, row_bits), spatial.row_bits or row_bits
+    x = hits_per_cell(found, probability, (Fraction(1),))
+    cells, tall = spatial.block_rows * bits, spatial.block_rows // spatial.column_period
+    shape = float(found.block_shape)
+    background: float = (1 + float(found.background(x)) * cells / shape) ** -shape
+    if not found.weak:
+        return 1 - background
+    weak = float(found.weak)
+    spared: float = (1 - weak + weak / (1 + float(found.in_weak_columns(x)) * tall)) ** found.columns
+    return 1 - background * spared
+
+
+def _size(spatial: BlockColumn, row_bits: int) -> tuple[int, Fraction]:
+    """n, the columns of a measured block, and M, its mean number of faults."""
+    bits = spatial.row_bits or row_bits
+    return bits * spatial.column_period, Fraction(spatial.at_rate) * spatial.block_rows * bits
+
+
+def _candidates(columns: int, mean: Fraction, dispersion: float) -> tuple[Floats, Floats]:
+    """(s, a) of the pairs that the specification lists, in its order, and allows."""
+    digits = np.arange(100, 1000)
+    grid_a = np.concatenate([digits / scale for scale in (100, 10, 1)] + [digits * 10.0])
+    grid_s = np.arange(1, _SHARES) / _SHARES
+    s, a = (x.ravel() for x in np.meshgrid(grid_s, grid_a, indexing="ij"))
+    m = float(mean)
+    left = 1 / dispersion + s * s / columns - 2 * s * a / m
+    good = (s * m <= columns * a) & (left * _LARGEST_SHAPE > (1 - s) ** 2) & (m * left <= a * (1 - s))
+    return np.concatenate([[0.0], s[good]]), np.concatenate([[1.0], a[good]])
+
+
+def _shape(s: Floats, a: Floats, columns: int, mean: Fraction, dispersion: float) -> Floats:
+    shape: Floats = (1 - s) ** 2 / (1 / dispersion + s * s / columns - 2 * s * a / float(mean))
+    return shape
+
+
+def _statistics(
+    spatial: BlockColumn, columns: int, mean: Fraction, parameters: tuple[Floats, Floats, Floats]
+) -> Statistics:
+    """The first lines of "From the statistics to the parameters" for arrays of (s, a, K)."""
+    (s, a, shape), m = parameters, float(mean)
+    w = s * m / (columns * a)
+    none = (1 + (1 - s) * m / shape) ** -shape * (1 - w + w / (1 + a)) ** columns
+    inverse = (1 - s) ** 2 / shape + 2 * s * a / m - s * s / columns
+    k = shape / columns if spatial.lone_share is not None else shape
+    per_column = (1 - s) * m / columns
+    few = _faults_in_small_columns(spatial.min_per_column, (k, per_column), (w, a))
+    one = _faults_in_small_columns(2, (k, per_column), (w, a))
+    return Statistics(1 - none, 1 / inverse, 1 - few * columns / m, one * columns / m)
+
+
+def _faults_in_small_columns(t: int, background: tuple[Floats, Floats], weak: tuple[Floats, Floats]) -> Floats:
+    """Sum over j < t of j P(H = j)."""
+    (k, m), (w, a) = background, weak
+    total = np.zeros_like(m)
+    some, p = [], (1 + m / k) ** -k  # P(background = 0), P(background = 1), ...
+    for j in range(t):
+        some.append(p)
+        p = p * (k + j) / (j + 1) * m / (k + m)
+        extra = [w * (a / (1 + a)) ** i / (1 + a) + (1 - w if i == 0 else 0) for i in range(j + 1)]
+        total += j * sum(some[j - i] * extra[i] for i in range(j + 1))
+    return total
+
+
+def _exact(spatial: BlockColumn, columns: int, mean: Fraction, s: Fraction, a: Fraction) -> Law:
+    shape = (1 - s) ** 2 / (1 / Fraction(spatial.dispersion) + s * s / columns - 2 * s * a / mean)
+    weak = s * mean / (columns * a)
+    return Law(decimal(s), decimal(shape), decimal(weak), columns, spatial.lone_share is not None)
+
+
+@lru_cache(maxsize=256)
+def hits_per_cell(law: Law, probability: float, weights: tuple[Fraction, ...]) -> Decimal:
+    """x: how many hits a cell needs on average so that it is faulty with the probability, 0 < probability < 1.
+
+    `weights` are v(c) of the bits of a row. Raises ModelError where no rate of hits is high enough.
+    """
+    distinct = [(Decimal(weights.count(v)), decimal(v)) for v in dict.fromkeys(weights)]
+    healthy = EXACT.multiply(Decimal(len(weights)), EXACT.subtract(Decimal(1), Decimal(probability)))
+
+    def enough(x: Decimal) -> bool:
+        missed = Decimal(0)
+        for many, v in distinct:
+            missed = EXACT.add(missed, EXACT.multiply(many, _missed(law, EXACT.multiply(x, v))))
+        return missed <= healthy
+
+    return least(enough, *_bound(enough, probability))
+
+
+def _missed(law: Law, x: Decimal) -> Decimal:
+    """The probability that no hit falls on a cell."""
+    one, k = Decimal(1), law.background_shape
+    growth = EXACT.ln(EXACT.add(one, EXACT.divide(law.background(x), k)))
+    background = EXACT.exp(EXACT.minus(EXACT.multiply(k, growth)))
+    if not law.weak:
+        return background
+    weak = EXACT.divide(law.weak, EXACT.add(one, law.in_weak_columns(x)))
+    return EXACT.multiply(background, EXACT.add(EXACT.subtract(one, law.weak), weak))
+
+
+def _bound(enough: Callable[[Decimal], bool], probability: float) -> tuple[Decimal, Decimal]:
+    """A number that is not enough and, twice as large, one that is."""
+    low, high = Decimal(0), Decimal(probability)
+    while not enough(high):
+        low, high = high, EXACT.multiply(high, Decimal(2))
+        if high > _MOST_HITS:
+            raise ModelError(
+                f"a pattern of blocks and columns cannot make cells faulty with probability {probability!r}: too many "
+                "lie in blocks and columns without faults; give a lower rate or spatial: {kind: independent}"
+            )
+    return low, high

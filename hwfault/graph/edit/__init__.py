@@ -1,0 +1,1 @@
+"""Passes over graphs: each checks first, then edits a copy."""

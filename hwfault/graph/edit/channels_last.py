@@ -1,0 +1,131 @@
+"""qonnx's conversion to channels last on graphs with faults, whose words keep their numbers."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.transformation.base import Transformation
+from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
+from qonnx.transformation.infer_shapes import InferShapes
+
+from hwfault.errors import GraphError
+from hwfault.graph.read.layouts import channels_last, inverse, laid_out, then
+from hwfault.graph.read.nodes import ARRAY_OP, FAULT_OPS
+from hwfault.graph.read.qonnxgraph import DOMAIN, attribute
+
+
+def to_channels_last(model: ModelProto, *, make_input_channels_last: bool = False) -> ModelProto:
+    """The graph with its channels last, as qonnx's ConvertToChannelsLastAndClean makes it.
+
+    Fault nodes go along: they stand where the values lie with their channels last, and have the attribute `layout`,
+    by which they number the words as before. Accumulators that are struck, and all that is behind them up to the next
+    quantizer, stay in order between transpositions. The graph must have been tidied for one size of the batch
+    (`qonnx.util.cleanup.cleanup_model(model, override_inpsize=N)`). Raises GraphError for one that was not.
+    """
+    out = ModelProto()
+    out.CopyFrom(model)
+    with warnings.catch_warnings():  # where weights are struck, qonnx does not fold the flattening into them
+        warnings.filterwarnings("ignore", message="Could not")
+        wrapper = ModelWrapper(out).transform(InferShapes())
+        if not wrapper.check_all_tensor_shapes_specified() or not all(map(_fixed, wrapper.graph.input)):
+            raise GraphError(
+                "the graph has tensors whose shape is not known, expected one that was tidied for a size of the batch: "
+                "qonnx.util.cleanup.cleanup_model(ModelWrapper(model), override_inpsize=N)"
+            )
+        convert = ConvertToChannelsLastAndClean(make_input_channels_last=make_input_channels_last)
+        moved, wrapper = True, wrapper.transform(convert)
+        while moved:
+            before = wrapper.model.SerializeToString(deterministic=True)
+            wrapper = wrapper.transform(MoveTransposesPastFaults())
+            moved = wrapper.model.SerializeToString(deterministic=True) != before
+            wrapper = wrapper.transform(convert) if moved else wrapper
+    result: ModelProto = wrapper.model
+    return result
+
+
+def _fixed(info: object) -> bool:
+    return all(extent.HasField("dim_value") for extent in info.type.tensor_type.shape.dim)  # type: ignore[attr-defined]
+
+
+class MoveTransposesPastFaults(Transformation):  # type: ignore[misc]
+    """Moves transpositions to channels first behind fault nodes and those to channels last before them.
+
+    qonnx does the same with what works element by element, so that both kinds meet and vanish.
+    """
+
+    def apply(self, model: ModelWrapper) -> tuple[ModelWrapper, bool]:
+        """One such move."""
+        for node in model.graph.node:
+            strikes = node.domain == DOMAIN and node.op_type in FAULT_OPS and not _behind_array(model, node)
+            if strikes and (_moved_down(model, node) or _moved_up(model, node)):
+                return model, True
+        return model, False
+
+
+def _behind_array(model: ModelWrapper, node: NodeProto) -> bool:
+    """Whether a fault node strikes an accumulator."""
+    while node is not None and node.domain == DOMAIN and node.op_type in FAULT_OPS:
+        node = model.find_producer(node.input[0])
+    return node is not None and (node.domain, node.op_type) == (DOMAIN, ARRAY_OP)
+
+
+def _moved_down(model: ModelWrapper, node: NodeProto) -> bool:
+    """before -> Transpose -> faults -> after becomes before -> faults -> Transpose -> after."""
+    transpose = model.find_producer(node.input[0])
+    readers = model.find_consumers(node.input[0])
+    permutation = _permutation(transpose)
+    if len(readers) != 1 or not permutation or permutation != inverse(channels_last(len(permutation))):
+        return False
+    before, between, after = transpose.input[0], transpose.output[0], node.output[0]
+    node.input[0], node.output[0] = before, between
+    transpose.input[0], transpose.output[0] = between, after
+    model.set_tensor_shape(between, model.get_tensor_shape(before))
+    _lay_out(model, node, inverse(permutation))
+    model.graph.node.remove(transpose)
+    model.graph.node.insert(_place(model, node) + 1, transpose)
+    return True
+
+
+def _moved_up(model: ModelWrapper, node: NodeProto) -> bool:
+    """before -> faults -> Transposes, all alike, becomes before -> Transpose -> faults, for all that read those."""
+    readers = model.find_consumers(node.output[0])
+    permutation = _permutation(readers[0]) if readers else ()
+    alike = all(reader.op_type == "Transpose" and _permutation(reader) == permutation for reader in readers)
+    output = node.output[0] in {info.name for info in model.graph.output}
+    if not alike or output or not permutation or permutation != channels_last(len(permutation)):
+        return False
+    before, between, after = node.input[0], node.output[0], readers[0].output[0]
+    model.set_tensor_shape(between, model.get_tensor_shape(after))
+    at = _place(model, node)
+    for reader in readers:
+        model.graph.node.remove(reader)
+        for other in model.find_consumers(reader.output[0]):
+            other.input[:] = [after if name == reader.output[0] else name for name in other.input]
+    model.graph.node.insert(at, helper.make_node("Transpose", [before], [between], perm=permutation))
+    node.input[0], node.output[0] = between, after
+    _lay_out(model, node, permutation)
+    return True
+
+
+def _permutation(node: NodeProto | None) -> tuple[int, ...]:
+    return tuple(attribute(node, "perm", ())) if node is not None and node.op_type == "Transpose" else ()
+
+
+def _place(model: ModelWrapper, node: NodeProto) -> int:
+    return next(i for i, other in enumerate(model.graph.node) if other.output[:1] == node.output[:1])
+
+
+def _lay_out(model: ModelWrapper, node: NodeProto, permutation: Sequence[int]) -> None:
+    """Has a fault node know that its values are transposed now; scale and zero point go along."""
+    layout = then(tuple(attribute(node, "layout", ())), permutation)
+    for entry in [entry for entry in node.attribute if entry.name == "layout"]:
+        node.attribute.remove(entry)
+    if layout:
+        node.attribute.append(helper.make_attribute("layout", layout))
+    for i in (1, 2):
+        values = model.get_initializer(node.input[i])
+        if values.size > 1:
+            node.input[i] = model.make_new_valueinfo_name()
+            model.set_initializer(node.input[i], np.ascontiguousarray(laid_out(values, tuple(permutation))))

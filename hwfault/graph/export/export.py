@@ -1,0 +1,371 @@
+"""Brevitas network -> QONNX graph whose quantizers carry the names of their injection sites."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from brevitas.export import export_qonnx
+from brevitas.export.onnx.qonnx.manager import QONNXManager
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+from qonnx.custom_op.registry import getCustomOp
+from torch import Tensor, nn
+
+from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic, integer_arithmetic, uses_integer_arithmetic
+from hwfault.errors import GraphError
+from hwfault.graph.edit.accumulators import summing_node
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.read.batch_axes import along_axis_0
+from hwfault.graph.read.grids import NoGridError, grid_of
+from hwfault.graph.read.integer import INTEGERS, mark_integer
+from hwfault.graph.read.qonnxgraph import (
+    DOMAIN,
+    QUANT_OPS,
+    SITE,
+    WORDS,
+    Constants,
+    attribute,
+    replace_nodes,
+    set_metadata,
+    site_name,
+    words_sha256,
+)
+from hwfault.graph.read.sites import write_sites
+from hwfault.injection.site_hook import attached
+from hwfault.network.accumulators import LAYERS, accumulator_layers
+from hwfault.network.inputs import Inputs
+from hwfault.network.sites import known_quantizers, quantizers, reads_of, sites, unwrap
+from hwfault.network.tied import tied
+from hwfault.plan.fault_plan import FaultPlan
+from hwfault.program.names import first_run, run_name
+from hwfault.program.processes import Site
+
+_MARK = "Site"
+_OPSET = 17
+_ROUNDINGS = ("ROUND", "HALF_EVEN", "CEIL", "FLOOR", "UP", "DOWN", "HALF_UP", "HALF_DOWN")
+_SAME_ROUNDING = {"ROUND_TO_ZERO": "DOWN"}
+
+Values = dict[str, list[NDArray[np.float32]]]
+
+
+Arithmetic = Literal["float", "integer"]
+
+
+def export(
+    model: nn.Module, example: Tensor, *, plan: FaultPlan | None = None, arithmetic: Arithmetic = "float"
+) -> ModelProto:
+    """The network as a QONNX graph from `input` to `output`, axis 0 of both a batch of any size.
+
+    `example` is a float32 batch that the network accepts. Every quantizer node is named after its site (`NAME#1`,
+    `NAME#2` where a quantizer runs again) and carries the name as metadata `hwfault.site`, which outlives qonnx's
+    cleanup. With a `plan` the graph carries its faults. The model itself is left as it is. With integer `arithmetic`
+    the graph computes what the model does under `integer_arithmetic`, bit for bit; what cannot is left as it is, and
+    `hwfault.graph.read.integer.left` tells it.
+    Raises GraphError while faults are attached and for a network that QONNX cannot express, PlanError for a plan that
+    does not fit.
+    """
+    if attached(model):
+        raise GraphError(
+            "the model has faults attached, which a traced graph would lose; leave the `with inject(...)` block (or "
+            "call .remove() on the injection), then put them into the graph with export(model, example, plan=plan)"
+        )
+    if arithmetic not in ("float", "integer") or uses_integer_arithmetic(model):
+        raise GraphError(
+            f"the arithmetic is {arithmetic!r}, expected 'float' or 'integer'"
+            if arithmetic not in ("float", "integer")
+            else "the model computes in integer arithmetic now; leave the `with integer_arithmetic(...)` block (or "
+            "call .remove() on it), then export(model, example, arithmetic='integer')"
+        )
+    network = _evaluation_copy(model, example)
+    first = tied(network, known_quantizers(network), Inputs.of(example.cpu())).first
+    values = _parameter_values(network, example, first)
+    listed = sites(network, example.cpu())
+    exact = _exact(network, example) if arithmetic == "integer" else None
+    graph = _traced(network, example, exact, first)
+    _name_sites(graph, {site.name for site in sites(network) if site.batched})
+    if exact is not None:
+        mark_integer(graph, exact.left)
+    _check(graph, sites(network), values)
+    write_sites(graph, along_axis_0(listed))
+    return graph if plan is None else insert_faults(graph, plan)
+
+
+@torch.no_grad()
+def _exact(network: nn.Module, example: Tensor) -> IntegerArithmetic:
+    """Integer arithmetic on the network, with the constants of a forward."""
+    exact = integer_arithmetic(network)
+    network(example.cpu())
+    return exact
+
+
+def _evaluation_copy(model: nn.Module, example: Tensor) -> nn.Module:
+    """A copy on the CPU: Brevitas' export leaves caches and handlers behind. Raises GraphError unless it is float32."""
+    inner = unwrap(model)
+    if example.dtype != torch.float32 or example.dim() == 0 or example.shape[0] == 0:
+        raise GraphError(
+            f"the example is {example.dtype} of shape {list(example.shape)}, expected a float32 batch of at least one"
+        )
+    other = {t.dtype for t in (*inner.parameters(), *inner.buffers()) if t.is_floating_point()} - {torch.float32}
+    if other:
+        raise GraphError(
+            f"the network holds {other.pop()} tensors, expected float32 ones: QONNX has no other; use model.float()"
+        )
+    try:
+        return copy.deepcopy(inner).cpu().eval()
+    except Exception as error:
+        raise GraphError(f"the network cannot be copied for its export: {error}") from error
+
+
+@torch.no_grad()
+def _parameter_values(network: nn.Module, example: Tensor, first: Mapping[str, str]) -> Values:
+    """What each weight and bias quantizer yields in a forward, call by call; activations' values are left out."""
+    values: Values = defaultdict(list)
+    kinds = {site.name: site.batched for site in sites(network)}
+
+    def note(name: str, value: Tensor) -> None:
+        values[name].append(np.empty(0, np.float32) if kinds[name] else value.numpy().copy())
+
+    handles = _on_quantizers(network, first, note)
+    try:
+        output = network(example.cpu())
+    except Exception as error:
+        raise GraphError(f"the network does not run on the example of shape {list(example.shape)}: {error}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not values:
+        why = next(iter(sites(network).obstacles.values()), "expected a Brevitas network whose quantizers run")
+        raise GraphError(f"no quantizer of the network is a site, so there is nothing to strike: {why}")
+    if not isinstance(getattr(output, "value", output), Tensor):
+        raise GraphError(
+            f"the network returns {type(output).__name__}, expected one tensor; wrap it in a module that picks one"
+        )
+    return values
+
+
+def _on_quantizers(
+    network: nn.Module, first: Mapping[str, str], see: Callable[[str, Tensor], Tensor | None]
+) -> list[Any]:
+    """Hooks that show every quantizer's values to `see` and put what it returns, if anything, in their place.
+
+    `first` names the memory of quantizers that read another one's: it is one site, at each reading.
+    """
+
+    known = known_quantizers(network)
+    reads = reads_of(known)
+
+    def hook(name: str, own: str) -> Callable[..., Any]:
+        def of_forward(_module: nn.Module, args: Any, output: Any) -> Any:
+            value, reading = getattr(output, "value", output), reads[own]
+            if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
+                return None
+            if reading is not None and reading.name(args[0]) != own:  # another layer's parameter
+                return None
+            seen = see(name, value)
+            return seen if seen is None or value is output else output._replace(value=seen)
+
+        return of_forward
+
+    return [q.proxy.register_forward_hook(hook(first.get(name, name), name)) for name, q in known.items()]
+
+
+def _on_sums(network: nn.Module, see: Callable[[str, Tensor], Tensor | None]) -> None:
+    """The same for what each layer adds up, its bias included; the network is a copy, so that this stays."""
+
+    def seen(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        def inner_forward_impl(*args: Any) -> Any:
+            out = plain(*args)
+            value = see(name, getattr(out, "value", out))
+            if value is None:
+                return out
+            return value if isinstance(out, Tensor) else out._replace(value=value)
+
+        return inner_forward_impl
+
+    for name, layer in accumulator_layers(network).items():
+        if isinstance(layer, LAYERS):
+            layer.inner_forward_impl = seen(name, layer.inner_forward_impl)
+
+
+def _traced(
+    network: nn.Module, example: Tensor, exact: IntegerArithmetic | None, first: Mapping[str, str]
+) -> ModelProto:
+    """Brevitas' own export of the network, with a marker node behind every quantizer that says which site it is."""
+    _on_quantizers(network, first, _mark)
+    if exact is None:
+        _on_sums(network, _mark)
+    else:
+        exact.freeze(_mark_sums)
+    network.register_forward_hook(lambda _module, _args, output: getattr(output, "value", output))
+    for name, proxy in quantizers(network):
+        if QONNXManager.handler_from_module(proxy, no_inheritance=True) is None:
+            raise GraphError(f"Brevitas has no QONNX export for the quantizer {name!r} ({type(proxy).__name__})")
+    batch = {0: "batch"}
+    try:
+        graph: ModelProto = export_qonnx(
+            network,
+            args=example.cpu(),
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes={"input": batch, "output": batch},
+            keep_initializers_as_inputs=False,
+            custom_opsets={DOMAIN: 1},
+        )
+    except Exception as error:
+        raise GraphError(f"Brevitas and PyTorch cannot export the network: {error or type(error).__name__}") from error
+    return graph
+
+
+def _mark(site: str, value: Tensor) -> Tensor | None:
+    marked: Tensor | None = _Mark.apply(value, site) if torch.jit.is_tracing() else None  # type: ignore
+    return marked
+
+
+def _mark_sums(site: str, value: Tensor, integers: bool) -> Tensor:
+    """Marks sums of integers, or ones that are not, which have a site or ("") none."""
+    marked: Tensor = _Mark.apply(value, site, int(integers)) if torch.jit.is_tracing() else value  # type: ignore
+    return marked
+
+
+class _Mark(torch.autograd.Function):
+    """The identity, traced as a node that carries a site's name: scopes of modules that are never called are lost."""
+
+    @staticmethod
+    def symbolic(g: Any, value: Any, site: str, integers: int = 0) -> Any:
+        out = g.op(f"{DOMAIN}::{_MARK}", value, site_s=site, integers_i=integers)
+        out.setType(value.type())
+        return out
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, site: str, integers: int = 0) -> Tensor:
+        return value.view_as(value)
+
+
+def _name_sites(model: ModelProto, batched: set[str]) -> None:
+    """Names every marked quantizer after its site, and takes the markers out again.
+
+    Each run of a quantizer of activations (`batched`) and of a layer that adds up is a site of its own, a parameter
+    one however often it is read.
+    """
+    graph = model.graph
+    producers = {name: node for node in graph.node for name in node.output}
+    marks = [node for node in graph.node if _is_mark(node)]
+    calls: dict[str, int] = defaultdict(int)
+    for mark in marks:
+        site, quantizer = attribute(mark, "site", b"").decode(), producers.get(mark.input[0])
+        if attribute(mark, "integers", 0) and quantizer is not None:
+            own = {SITE: run_name(site, calls[site])} if site else {}
+            set_metadata(quantizer, {INTEGERS: "exact"} | own)
+            calls[site] += 1
+            continue
+        if site.endswith("accumulator"):
+            _name_sums(run_name(site, calls[site]), quantizer, producers)
+            calls[site] += 1
+            continue
+        if quantizer is None or quantizer.op_type not in QUANT_OPS or SITE in {m.key for m in quantizer.metadata_props}:
+            raise GraphError(
+                f"the export has no quantizer node of its own for the site {site!r}; please report this network"
+            )
+        quantizer.name = run_name(site, calls[site])
+        set_metadata(quantizer, {SITE: quantizer.name if site in batched else site})
+        calls[site] += 1
+    _remove(model, marks, producers)
+
+
+def _is_mark(node: NodeProto) -> bool:
+    return (node.domain, node.op_type) == (DOMAIN, _MARK)
+
+
+def _name_sums(site: str, node: NodeProto | None, producers: dict[str, NodeProto]) -> None:
+    """Names the node that adds up a layer's products; without one the layer is no site of the graph."""
+    sums = summing_node(node, producers) if node is not None else None
+    if sums is not None:
+        set_metadata(sums, {SITE: site})
+
+
+def _remove(model: ModelProto, marks: list[NodeProto], producers: dict[str, NodeProto]) -> None:
+    """Takes the markers out: what read a marker, or is a graph output in its place, becomes the quantizer's."""
+    graph = model.graph
+    outputs = {info.name for info in graph.output}
+    renamed = {mark.output[0]: mark.input[0] for mark in marks}
+    for after in outputs & renamed.keys():
+        before = renamed.pop(after)
+        producers[before].output[0] = after
+        renamed[before] = after
+    replace_nodes(model, [node for node in graph.node if not _is_mark(node)])
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for info in [info for info in graph.value_info if info.name in renamed]:
+        graph.value_info.remove(info)
+    if all(node.domain != DOMAIN for node in graph.node):
+        for opset in [opset for opset in model.opset_import if opset.domain == DOMAIN]:
+            model.opset_import.remove(opset)
+    model.ir_version = max(model.ir_version, 10)  # the first with metadata on nodes
+
+
+def _check(model: ModelProto, expected: list[Site], values: Values) -> None:
+    """Raises GraphError unless the graph has every quantizer that ran, and its quantizers do what the network's do."""
+    constants = Constants(model)
+    known = {site.name: site for site in expected}
+    nodes: dict[str, list[NodeProto]] = defaultdict(list)
+    for node in (node for node in model.graph.node if node.op_type in QUANT_OPS):
+        nodes[first_run(site_name(node))].append(node)
+    for name, calls in values.items():
+        if len(nodes[name]) != len(calls):
+            raise GraphError(
+                f"the quantizer {name!r} runs {len(calls)} times but the graph has {len(nodes[name])} nodes of it"
+            )
+        for node, value in zip(nodes[name], calls, strict=True):
+            _check_format(node, known[name], constants)
+            _check_rounding(node, name)
+            _check_parameter(node, value, constants)
+
+
+def _check_format(node: NodeProto, site: Site, constants: Constants) -> None:
+    """Raises GraphError if the node has other integers than the quantizer: Brevitas writes all of 1 bit as bipolar."""
+    try:
+        grid = grid_of(node, constants)
+    except NoGridError as obstacle:
+        raise GraphError(f"the node {node.name!r} (site {site.name!r}) cannot be a site: {obstacle}") from None
+    batched = constants.shape(node.input[0]) is None
+    pairs = ((site.bit_width, site.signed, site.batched), (grid.bit_width, grid.signed, batched))
+    mine, theirs = ((width, "signed" if signed else "unsigned", batch) for width, signed, batch in pairs)
+    if mine != theirs:
+        raise GraphError(
+            f"Brevitas exports the quantizer {site.name!r} with (bit width, sign, batched) = {theirs} where the "
+            f"network has {mine}; QONNX cannot express it"
+        )
+
+
+def _check_rounding(node: NodeProto, name: str) -> None:
+    """Writes the rounding as qonnx spells it; raises GraphError for one that qonnx does not have."""
+    for entry in (entry for entry in node.attribute if entry.name == "rounding_mode"):
+        mode = entry.s.decode().upper()
+        mode = _SAME_ROUNDING.get(mode, mode)
+        if mode not in _ROUNDINGS:
+            raise GraphError(
+                f"the quantizer {name!r} rounds by {mode}, which QONNX does not have; it has {', '.join(_ROUNDINGS)}"
+            )
+        entry.s = mode.encode()
+
+
+def _check_parameter(node: NodeProto, value: NDArray[np.float32], constants: Constants) -> None:
+    """Stamps a parameter's quantizer with its words' hash; raises GraphError if its values are not the network's."""
+    given = constants.get(node.input[0])
+    if given is None:
+        return
+    context = {name: constants.get(name) for name in node.input} | {node.output[0]: value}
+    getCustomOp(node).execute_node(context, None)
+    differing = int(np.count_nonzero(context[node.output[0]] != value))
+    if differing:
+        raise GraphError(
+            f"the quantizer {node.name!r} yields other values in the graph than in the network ({differing} of "
+            f"{value.size}): Brevitas exports weights and biases as rounded by ROUND, with one scale for all runs of a "
+            "quantizer. Use that rounding, or quantize the values before the export"
+        )
+    set_metadata(node, {WORDS: words_sha256(given)})

@@ -1,0 +1,1 @@
+"""Reading ONNX and QONNX graphs: their sites, grids, shapes and layouts."""

@@ -1,0 +1,212 @@
+"""Which integers the tensors of a graph hold: their scale, zero point, width and sign, read off what makes them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from hwfault.codes import CodeFormat, decode, encode
+from hwfault.errors import GraphError
+from hwfault.graph.read.qonnxgraph import QUANT_OPS, Constants, attribute
+
+Array = NDArray[Any]
+
+GRID_OPS = (*QUANT_OPS, "MultiThreshold", "Trunc")
+"""The ops whose outputs are integers on a grid that the node tells."""
+
+
+_FLOAT_BITS, _SURE_BITS = 24, 20
+"""Integers of so many bits are float32 numbers; those of the second come back from their values with any scale."""
+
+
+class NoGridError(Exception):
+    """Why a tensor holds no integers that can be struck, on its way to whoever lists or plans sites."""
+
+
+class Grid(NamedTuple):
+    """What a tensor's integers are worth: value = (integer - zero_point) * scale.
+
+    `names` are the graph's tensors that hold scale and zero point as they are, where it has them.
+    """
+
+    scale: Array
+    zero_point: Array
+    bit_width: int
+    signed: bool
+    names: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def largest(self) -> int:
+        """The largest magnitude of an integer, zero point taken off, that the width allows."""
+        return 1 << (self.bit_width - 1) if self.signed and not self.zero_point.any() else (1 << self.bit_width) - 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether all zero points are integers, and so what layers add up."""
+        return bool((self.zero_point == np.rint(self.zero_point)).all())
+
+    @property
+    def needs_stream(self) -> bool:
+        """Whether codes are those of version 1.1 of the fault stream: of fractional zero points, and of wide words."""
+        return not self.whole or not self.comes_back()
+
+    def comes_back(self) -> bool:
+        """Whether every code, as a float32 value, is read as itself again: what steps one behind the other need."""
+        highest = (1 << (self.bit_width - int(self.signed))) + float(np.abs(self.zero_point).max(initial=0))
+        if highest <= 1 << _SURE_BITS:
+            return True
+        powers_of_two = bool((np.frexp(np.asarray(self.scale, np.float32))[0] == 0.5).all())
+        return highest <= 1 << _FLOAT_BITS and powers_of_two and self.whole
+
+    def holds(self, values: Array) -> bool:
+        """Whether values lie on the grid, to the bit."""
+        codes = CodeFormat(self.bit_width, self.signed)
+        again = decode(encode(values, self.scale, self.zero_point, codes), self.scale, self.zero_point, codes)
+        return np.array_equal(again, values)
+
+
+def check_steps(site: str, grid: Grid, steps: int) -> None:
+    """Raises GraphError where several nodes strike words whose codes their values do not hold between them."""
+    if steps > 1 and not grid.comes_back():
+        raise GraphError(
+            f"{steps} kinds of faults strike the site {site!r}, one node each, and float32 values do not hold its "
+            f"codes of {grid.bit_width} bits from one node to the next; expected one kind of faults, or fewer bits"
+        )
+
+
+def grid_of(node: NodeProto, constants: Constants, *, signed_input: bool | None = None) -> Grid:
+    """The grid of what a node of GRID_OPS makes; raises NoGridError where it is not known before the graph runs.
+
+    `signed_input`: the sign of the integers that it reads, which version 1 of Trunc takes on, if they are known.
+    """
+    if node.op_type == "MultiThreshold":
+        return _of_thresholds(node, constants)
+    if node.op_type == "Trunc":
+        return _of_truncation(node, constants, signed_input)
+    bipolar = node.op_type == "BipolarQuant"
+    values = _read(node, constants, ("scale",) if bipolar else ("scale", "zero point", "bit width"))
+    if bipolar:
+        return Grid(values[0], np.zeros((), np.float32), 1, True, (node.input[1], None))
+    signed = bool(attribute(node, "signed", 1))
+    return Grid(values[0], values[1], _width(values[2]), signed, (node.input[1], node.input[2]))
+
+
+def _read(node: NodeProto, constants: Constants, labels: tuple[str, ...]) -> list[Array]:
+    """The constants behind the first input, one for each label."""
+    if len(node.input) <= len(labels) or not node.output:
+        raise NoGridError(
+            f"it has {len(node.input)} inputs and {len(node.output)} outputs, expected {len(labels) + 1} and 1"
+        )
+    return [_constant(label, name, constants) for label, name in zip(labels, node.input[1:], strict=False)]
+
+
+def _constant(label: str, name: str, constants: Constants) -> Array:
+    values = constants.get(name)
+    if values is None:
+        raise NoGridError(f"its {label} {name!r} is computed by the graph, expected a constant")
+    if values.dtype.kind not in "fiu":
+        raise NoGridError(f"its {label} holds {values.dtype}, expected numbers")
+    if "scale" in label and not (np.isfinite(values) & (values != 0)).all():
+        raise NoGridError(f"its {label} is 0 or not finite")
+    if sum(extent != 1 for extent in values.shape) > 1:
+        raise NoGridError(
+            f"its {label} has shape {list(values.shape)}, expected one value for the tensor or for each channel"
+        )
+    return values
+
+
+def _width(values: Array) -> int:
+    width = float(values.item()) if values.size == 1 else float("nan")
+    if width not in range(1, 33):
+        raise NoGridError(f"its bit width is {width}, expected an integer from 1 to 32")
+    return int(width)
+
+
+def _of_truncation(node: NodeProto, constants: Constants, signed_input: bool | None) -> Grid:
+    """Version 1 keeps the scale; version 2 has one of its own, and divides the zero point by the ratio of both."""
+    if len(node.input) < 6:
+        scale, zero_point, _, width = _read(node, constants, ("scale", "zero point", "input width", "bit width"))
+        if signed_input is None:
+            raise NoGridError("the sign of its integers is not known: no quantizer lies before it")
+        return Grid(scale, zero_point, _width(width), signed_input, (node.input[1], node.input[2]))
+    labels = ("scale", "zero point", "input width", "output scale", "bit width")
+    scale, zero_point, _, after, width = _read(node, constants, labels)
+    with np.errstate(all="ignore"):
+        ratio = np.exp2(np.round(np.log2(after / scale)))
+        moved = np.asarray(zero_point / ratio, np.float32)
+    if (moved != np.round(moved)).any():
+        raise NoGridError("its zero point is no integer on the scale of its output")
+    kept = node.input[2] if np.array_equal(moved, zero_point) else None
+    return Grid(after, moved, _width(width), bool(attribute(node, "signed", 1)), (node.input[4], kept))
+
+
+def _of_thresholds(node: NodeProto, constants: Constants) -> Grid:
+    """Counts of thresholds reached, times out_scale, plus out_bias; out_dtype says how they are stored."""
+    scale, bias = (
+        np.float32(attribute(node, key, default)) for key, default in (("out_scale", 1.0), ("out_bias", 0.0))
+    )
+    name = attribute(node, "out_dtype", b"").decode(errors="replace")
+    thresholds = constants.shape(node.input[1]) if len(node.input) > 1 else None
+    if not thresholds or not node.output:
+        raise NoGridError("its thresholds are computed by the graph, expected a constant")
+    if not np.isfinite([scale, bias]).all():
+        raise NoGridError(f"its out_scale is {scale:g} and its out_bias {bias:g}, expected finite numbers")
+    if name == "BIPOLAR":
+        if scale != -2 * bias or thresholds[-1] != 1:
+            raise NoGridError(
+                f"its out_dtype is BIPOLAR, but it has {thresholds[-1]} thresholds, out_scale {scale:g} and out_bias "
+                f"{bias:g}; expected one threshold and an out_bias of half the out_scale, negative"
+            )
+        return Grid(np.abs(bias), np.zeros((), np.float32), 1, True)
+    width, signed, _ = annotated(name)
+    first = bias / scale if scale > 0 else np.float32(np.nan)
+    if first != np.round(first):
+        raise NoGridError(f"its out_bias {bias:g} is no multiple of its out_scale {scale:g}, expected whole steps")
+    lowest, highest = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if signed else (0, (1 << width) - 1)
+    if first < lowest or first + thresholds[-1] > highest:
+        raise NoGridError(
+            f"its integers {first:g} to {first + thresholds[-1]:g} are not those of its out_dtype {name}, expected "
+            f"{lowest} to {highest}"
+        )
+    return Grid(np.asarray(scale), np.zeros((), np.float32), width, signed)
+
+
+def annotated(name: str) -> tuple[int, bool, float]:
+    """Width, sign and scale of qonnx's integer and fixed point datatypes; raises NoGridError for others."""
+    from qonnx.core.datatype import DataType
+
+    try:
+        kind = DataType[name]
+    except (KeyError, ValueError, AssertionError, IndexError):
+        raise NoGridError(f"its datatype is {name!r}, which qonnx does not have") from None
+    fixed = kind.is_fixed_point()
+    if (
+        name != "BIPOLAR"
+        and not fixed
+        and not (kind.is_integer() and name.startswith(("INT", "UINT", "BINARY", "TERNARY")))
+    ):
+        raise NoGridError(f"its datatype is {name}, expected integers or fixed point")
+    if not 1 <= kind.bitwidth() <= 32 or (kind.bitwidth() == 1 and kind.signed() and name != "BIPOLAR"):
+        raise NoGridError(f"its datatype is {name}, expected 1 to 32 bits, signed ones 2 or BIPOLAR")
+    return kind.bitwidth(), kind.signed(), float(kind.scale_factor()) if fixed else 1.0
+
+
+def annotations(model: ModelProto) -> dict[str, str]:
+    """qonnx's datatypes of tensors, by the tensors' names."""
+    found = {}
+    for entry in model.graph.quantization_annotation:
+        kinds = [pair.value for pair in entry.quant_parameter_tensor_names if pair.key == "finn_datatype"]
+        if kinds:
+            found[entry.tensor_name] = kinds[0]
+    return found
+
+
+def grid_of_initializer(name: str, datatype: str, constants: Constants) -> Grid:
+    """The grid of weights that are integers already; raises NoGridError unless all of them are what is annotated."""
+    width, signed, scale = annotated(datatype)
+    grid = Grid(np.asarray(scale, np.float32), np.zeros((), np.float32), width, signed)
+    values = constants.get(name)
+    if values is None or values.dtype != np.float32 or not grid.holds(values):
+        raise NoGridError(f"its values are not the float32 integers that its datatype {datatype} promises")
+    return grid

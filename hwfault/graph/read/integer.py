@@ -1,0 +1,112 @@
+"""Graphs that compute in integer arithmetic (see docs/exactness.md): how they say so, and what of them is not exact."""
+
+from collections.abc import Mapping
+
+from onnx import ModelProto, NodeProto
+
+from hwfault.errors import GraphError
+from hwfault.graph.read.nodes import AFFINE
+from hwfault.graph.read.qonnxgraph import DOMAIN, QUANT_OPS, metadata, set_metadata, site_name
+from hwfault.program.names import first_run
+
+ARITHMETIC = f"{DOMAIN}.arithmetic"
+"""Metadata key of a graph: "integer" where its layers add up integers; without it they add up what Brevitas does."""
+INTEGERS = f"{DOMAIN}.integers"
+"""Metadata key of a node that adds up integers, all sums of which float32 holds exactly."""
+
+LEFT = f"{DOMAIN}.left"
+"""Metadata key of a node: why its layer is left as it is."""
+
+_MOVES = "Cast Concat Constant ConstantOfShape Expand Flatten Gather Identity Pad Reshape Shape Slice Split Tile"
+_PICKS = "And Clip Equal GlobalMaxPool Greater Less Max MaxPool Min Not Or Relu Sign Squeeze Transpose Unsqueeze Where"
+_ROUNDS_ONCE = "Abs Add Ceil Div Floor LeakyRelu Mul Neg PRelu Round Sqrt Sub"
+_EXACT_OPS = {*_MOVES.split(), *_PICKS.split(), *_ROUNDS_ONCE.split(), *QUANT_OPS}
+
+
+MOVES = ("Cast", "Gather", "Slice", "Transpose")
+"""What lies between integers and a layer that reads a part of them."""
+
+
+def is_integer(model: ModelProto) -> bool:
+    """Whether a graph says that it computes in integer arithmetic."""
+    return metadata(model).get(ARITHMETIC) == "integer"
+
+
+def adds_integers(node: NodeProto) -> bool:
+    """Whether a node adds up integers in a graph of integer arithmetic: a layer, a part of one, or a mean."""
+    return INTEGERS in metadata(node)
+
+
+def left(model: ModelProto) -> dict[str, str]:
+    """What of a graph may differ from engine to engine, and why, by layer or else by node; empty where all is exact."""
+    found = [node for node in model.graph.node if _is_left(node)]
+    return {
+        _layer(node): metadata(node).get(LEFT) or f"{node.op_type} is rounded in each engine's way" for node in found
+    }
+
+
+def _is_left(node: NodeProto) -> bool:
+    exact = node.op_type in _EXACT_OPS or node.domain == DOMAIN or adds_integers(node)
+    return not exact
+
+
+def _layer(node: NodeProto) -> str:
+    return first_run(site_name(node)).removesuffix(".accumulator")
+
+
+def mark_integer(model: ModelProto, reasons: Mapping[str, str]) -> None:
+    """Notes in a graph that it computes in integer arithmetic, and by layer why one is left as it is.
+
+    Raises GraphError if all of them are.
+    """
+    if not any(map(adds_integers, model.graph.node)):
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "it has no quantized layer"
+        raise GraphError(
+            f"no layer of the network computes on integers, so that integer arithmetic is not possible ({told}); "
+            "quantize what goes into its layers, or export it with the arithmetic 'float'"
+        )
+    set_metadata(model, {ARITHMETIC: "integer"})
+    for node in model.graph.node:
+        if _is_left(node) and _layer(node) in reasons:
+            set_metadata(node, {LEFT: reasons[_layer(node)]})
+
+
+def worths(model: ModelProto, layer: NodeProto) -> list[NodeProto]:
+    """The nodes that say what a layer's integer sums are worth; the sums are the first input of each."""
+    found, at = [], [layer.output[0]]
+    for name in at:
+        for node in (node for node in model.graph.node if name in node.input):
+            if node.op_type == AFFINE and node.input[0] == name:
+                found.append(node)
+            elif node.op_type in ("Cast", "Add"):  # parts of layers
+                at += [made for made in node.output[:1] if made not in at]
+    return found
+
+
+def summed(makers: Mapping[str, NodeProto], sums: str) -> NodeProto | None:
+    """The node that adds up the products (of the first part) behind integer sums."""
+    node = makers.get(_before(makers, sums, ("Cast", "Add", "Transpose")))
+    return node if node is not None and adds_integers(node) else None
+
+
+def whole(makers: Mapping[str, NodeProto], part: str) -> str:
+    """The integers, in float32, of which what a layer reads are some channels, in their order or transposed."""
+    return _before(makers, part, MOVES)
+
+
+def _before(makers: Mapping[str, NodeProto], name: str, ops: tuple[str, ...]) -> str:
+    """What a tensor was before such ops; a graph from outside may go in circles."""
+    seen: set[str] = set()
+    while name not in seen and (node := makers.get(name)) is not None and node.op_type in ops and node.input:
+        seen.add(name)
+        name = node.input[0]
+    return name
+
+
+def in_double(makers: Mapping[str, NodeProto], sums: str) -> bool:
+    """Whether integer sums are float64: cast to it, added up from parts, or those of inputs that are."""
+    node = makers.get(sums)
+    inputs = [] if node is None else [makers.get(name) for name in node.input]
+    if node is None or node.op_type in ("Cast", "Add"):
+        return node is not None
+    return any(maker is not None and maker.op_type == "Cast" for maker in inputs)

@@ -1,0 +1,145 @@
+"""How tensors lie in a graph against the order in which their words are numbered.
+
+A layout is the permutation that a Transpose would need to make the tensor of the one whose words are numbered:
+tensor.shape[i] = numbered.shape[layout[i]]. The empty one says that both are the same.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from hwfault.errors import GraphError
+from hwfault.graph.read.nodes import AFFINE
+from hwfault.graph.read.qonnxgraph import CHANNELS_LAST, attribute
+from hwfault.graph.read.shapes import Shape, Tensors, is_fault
+
+Layout = tuple[int, ...]
+Array = NDArray[Any]
+
+_ELEMENTWISE = (
+    *("Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold", "Identity", "Cast", "Clip", "Relu"),
+    AFFINE,
+    *("LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Exp", "Log", "Sqrt"),
+    *("Erf", "Floor", "Ceil", "Round", "Sign", "Neg", "Abs", "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min"),
+)
+_CHANNELS_FIRST = (
+    *("Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "LRN", "DepthToSpace", "SpaceToDepth"),
+    *(f"{scope}{kind}Pool" for scope in ("", "Global") for kind in ("Average", "Max", "Lp")),
+)
+_FLAT = ("Flatten", "Reshape", "Squeeze")
+
+
+def channels_last(rank: int) -> Layout:
+    """The channels behind the positions; nothing to be done below three axes."""
+    return (0, *range(2, rank), 1) if rank > 2 else ()
+
+
+def then(layout: Layout, permutation: Sequence[int]) -> Layout:
+    """The layout of a tensor that is transposed; empty where it is back in order."""
+    before = layout or tuple(range(len(permutation)))
+    after = tuple(before[axis] for axis in permutation)
+    return () if after == tuple(range(len(after))) else after
+
+
+def inverse(permutation: Sequence[int]) -> Layout:
+    """The permutation that undoes one."""
+    return tuple(int(axis) for axis in np.argsort(permutation))
+
+
+def permutation_of(node: NodeProto, rank: int) -> Layout:
+    """What a Transpose does to a tensor of so many axes; raises GraphError for what is no permutation of them."""
+    permutation = tuple(attribute(node, "perm", range(rank)[::-1]))
+    if sorted(permutation) != list(range(len(permutation))) or rank not in (0, len(permutation)):
+        raise GraphError(
+            f"the node {node.name!r} transposes {rank} axes by {list(permutation)}, expected each axis once"
+        )
+    return permutation
+
+
+def numbered_shape(shape: Shape | None, layout: Layout) -> Shape | None:
+    """The shape of the tensor whose words are numbered; None where the layout is not one of the shape."""
+    if shape is None or not layout:
+        return shape
+    return tuple(shape[axis] for axis in inverse(layout)) if len(shape) == len(layout) else None
+
+
+def numbered(values: Array, layout: Layout) -> Array:
+    """A tensor in the order in which its words are numbered."""
+    return values.transpose(inverse(layout)) if layout else values
+
+
+def aligned(small: Array, layout: Layout) -> Array:
+    """A scale or zero point, which lies along a tensor's last axes, as it lies along the numbered tensor's."""
+    if not layout or small.size == 1:
+        return small
+    return numbered(small.reshape((1,) * (len(layout) - small.ndim) + small.shape), layout)
+
+
+def laid_out(small: Array, layout: Layout) -> Array:
+    """The other way round: one along the numbered tensor, as it lies along the tensor."""
+    return aligned(small, inverse(layout)) if layout else small
+
+
+def spread_layouts(model: ModelProto, tensors: Tensors) -> tuple[dict[str, Layout], set[str]]:
+    """The layouts of activations where any has its channels last, and the tensors flattened out of such.
+
+    They begin at the ops that want channels last or first, and reach through transpositions and all that works element
+    by element.
+    """
+    ranks = {name: len(shape) for name, shape in tensors.shapes.items() if len(shape) > 2}
+    last = [name for node in model.graph.node for name in _wanted_last(node)]
+    if not last:
+        return {}, set()
+    first = [name for node in model.graph.node if _wants_first(node) for name in (*node.input[:1], *node.output[:1])]
+    front: list[tuple[str, Layout]] = [(name, ()) for name in first if name in ranks]
+    front += [(name, channels_last(ranks[name])) for name in last if name in ranks]
+    layouts: dict[str, Layout] = {}
+    while front:
+        name, layout = front.pop()
+        if name in layouts or name in tensors.constants:
+            continue
+        layouts[name] = layout
+        around = [*tensors.readers[name], *([tensors.makers[name]] if name in tensors.makers else [])]
+        for node in around:
+            front += _next_to(node, name, layout, ranks)
+    return layouts, _flattened(model, tensors, layouts)
+
+
+def _next_to(node: NodeProto, name: str, layout: Layout, ranks: dict[str, int]) -> Iterator[tuple[str, Layout]]:
+    """The layouts of a node's other tensors, where that of one tells them."""
+    if node.op_type == "Transpose" and node.input and node.output:
+        permutation = permutation_of(node, ranks[name])
+        forwards = name == node.input[0]
+        other = node.output[0] if forwards else node.input[0]
+        yield other, then(layout, permutation if forwards else inverse(permutation))
+    if is_fault(node) or node.op_type in _ELEMENTWISE:
+        yield from ((other, layout) for other in (*node.input, *node.output) if ranks.get(other) == ranks[name])
+
+
+def _wants_first(node: NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx") and node.op_type in _CHANNELS_FIRST
+
+
+def _wanted_last(node: NodeProto) -> Iterable[str]:
+    """The inputs and outputs of a node whose channels lie last."""
+    thresholds = node.op_type == "MultiThreshold" and attribute(node, "data_layout", b"") in (b"NHWC", b"NWC")
+    pooled = node.op_type == "MaxPoolNHWC" or attribute(node, "data_layout", b"") == b"NHWC"
+    if node.domain == CHANNELS_LAST or thresholds or pooled:
+        return (*node.input[:1], *node.output[:1])
+    return node.input[:1] if node.op_type == "Im2Col" else ()
+
+
+def _flattened(model: ModelProto, tensors: Tensors, layouts: dict[str, Layout]) -> set[str]:
+    """What is flattened of tensors that are not in order, where more than one axis is longer than 1."""
+    found: set[str] = set()
+    for node in model.graph.node:
+        name = node.input[0] if node.input else ""
+        long = sum(extent != 1 for extent in (tensors.shapes.get(name) or ())[1:])
+        if (node.op_type in _FLAT and layouts.get(name) and long > 1) or (
+            (is_fault(node) or node.op_type in (*_ELEMENTWISE, *_FLAT)) and any(other in found for other in node.input)
+        ):
+            found.update(node.output)
+    return found

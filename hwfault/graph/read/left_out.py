@@ -1,0 +1,152 @@
+"""What of a graph holds integers and is no site, and why: nothing of the kind is passed over without a word."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+
+from hwfault.graph.read.external import graphs
+from hwfault.graph.read.grids import GRID_OPS, NoGridError, annotated
+from hwfault.graph.read.names import SUFFIX
+from hwfault.graph.read.qonnxgraph import LAYER_OPS, site_name
+from hwfault.graph.read.shapes import Tensors, is_fault
+
+_TO_QUANT = "write it as Quant first (qonnx.transformation.qcdq_to_qonnx.QCDQToQuant)"
+_INTEGER_OPS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QGemm", "QAttention")
+_FLOATS = "FloatQuant", "MXQuant"
+
+
+class _Found(NamedTuple):
+    """Something that is no site: the name that it would have, and why it is none."""
+
+    name: str
+    why: str
+
+
+def left_out(
+    model: ModelProto, tensors: Tensors, annotations: Mapping[str, str], taken: Collection[str]
+) -> dict[str, str]:
+    """Why other integers of a graph are no sites, by the names that they would have.
+
+    These are quantizers that write small floats or ONNX' own integers, annotated constants that are no weights of a
+    layer that can be struck, and whatever lies in the bodies of control flow and in model functions. `taken` are the
+    names of sites and of those that are none already.
+    """
+    found: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for name, why in (*_nodes(model, tensors), *_constants(model, annotations, taken), *_inside(model)):
+        own = name
+        while own in found or own in taken:  # nodes in bodies and functions may well have the names of others
+            seen[name] += 1
+            own = f"{name} ({seen[name] + 1})"
+        found[own] = why
+    return found
+
+
+def _nodes(model: ModelProto, tensors: Tensors) -> Iterator[_Found]:
+    """The nodes of the main level that make other numbers than QONNX' integers, or keep them for themselves."""
+    for node in model.graph.node:
+        if is_fault(node):
+            continue
+        if (why := _why_none(node, tensors)) is not None:
+            yield _Found(site_name(node), f"the node {node.name!r} ({node.op_type}) cannot be a site: {why}")
+
+
+def _why_none(node: NodeProto, tensors: Tensors) -> str | None:
+    """Why a node that makes or reads quantized numbers is no site; None for one that does neither."""
+    if node.op_type in _FLOATS:
+        return "it rounds to small floating-point numbers, and hwfault strikes integers on one scale"
+    if node.op_type == "QuantizeLinear":
+        return f"its integers are ONNX' own, of 8 bits and more; {_TO_QUANT}"
+    if node.op_type == "DequantizeLinear":
+        # behind a quantizer it is the other half of the pair
+        way = tensors.before(node.input[0] if node.input else "", lambda n: n.op_type == "Clip")
+        *_, first = way
+        maker = tensors.makers.get(first)
+        paired = maker is not None and maker.op_type == "QuantizeLinear"
+        return None if paired else f"its integers are ONNX' own, written down in the graph or given to it; {_TO_QUANT}"
+    if node.op_type in _INTEGER_OPS or node.op_type.startswith("QLinear"):
+        return "it computes on ONNX' own integers; expected QONNX, in which Quant nodes say which integers there are"
+    return None
+
+
+def _constants(model: ModelProto, annotations: Mapping[str, str], taken: Collection[str]) -> Iterator[_Found]:
+    """Integers among the initializers, by qonnx's annotations, that no layer reads as weights that can be struck."""
+    sizes = {tensor.name: max(tensor.dims, default=1) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            if sizes.get(name, 0) < 2 or name in taken or (i and node.op_type in GRID_OPS) or is_fault(node):
+                continue
+            weights = node.op_type == "XnorPopcountMatMul" and i == 1
+            if weights or _holds_integers(annotations.get(name)):
+                sizes.pop(name)
+                role = "weights" if weights else f"constants ({annotations[name]})"
+                yield _Found(
+                    name,
+                    f"the {role} {name!r} cannot be a site: {node.op_type} {node.name!r} reads them, and hwfault "
+                    "strikes weights of Conv, ConvTranspose, Gemm and MatMul; put faults in before they are converted",
+                )
+
+
+def _holds_integers(datatype: str | None) -> bool:
+    if datatype is None:
+        return False
+    try:
+        annotated(datatype)
+    except NoGridError:
+        return False
+    return True
+
+
+def _inside(model: ModelProto) -> Iterator[_Found]:
+    """The quantizers and layers in bodies of control flow and in model functions."""
+    yield from _in_bodies(model.graph.node)
+    called = Counter((node.domain, node.op_type) for node in _all_nodes(model))
+    for function in model.functions:
+        if times := called[function.domain, function.name]:
+            where = f"the model function {function.domain}::{function.name}, which {times} nodes call"
+            advice = "inline it first (onnx.inliner.inline_local_functions)"
+            yield from _quantized(function.node, where, advice)
+            for node in function.node:
+                for body in _bodies(node):
+                    yield from _quantized((n for graph in graphs(body) for n in graph.node), where, advice)
+
+
+def _in_bodies(nodes: Iterable[NodeProto]) -> Iterator[_Found]:
+    for node in nodes:
+        for attribute in node.attribute:
+            for body in _graphs_of(attribute):
+                where = f"the {attribute.name} of the {node.op_type} {node.name or ', '.join(node.output)!r}"
+                advice = "a body may run any number of times or never, so its runs have no numbers"
+                yield from _quantized((n for graph in graphs(body) for n in graph.node), where, advice)
+
+
+def _quantized(nodes: Iterable[NodeProto], where: str, advice: str) -> Iterator[_Found]:
+    """The quantizers and layers among nodes that hwfault does not look into."""
+    for node in nodes:
+        quantizes = node.op_type in (*GRID_OPS, *_FLOATS, *_INTEGER_OPS, "QuantizeLinear", "DequantizeLinear")
+        if quantizes or node.op_type in LAYER_OPS or node.op_type.startswith("QLinear"):
+            name = site_name(node) + ("" if quantizes or node.op_type not in LAYER_OPS else SUFFIX)
+            yield _Found(name, f"the node {site_name(node)!r} ({node.op_type}) lies in {where}: {advice}")
+
+
+def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Every node of the main level, of bodies and of functions."""
+    for graph in graphs(model.graph):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node
+        for node in function.node:
+            yield from (n for body in _bodies(node) for graph in graphs(body) for n in graph.node)
+
+
+def _bodies(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        yield from _graphs_of(attribute)
+
+
+def _graphs_of(attribute: AttributeProto) -> Iterator[GraphProto]:
+    if attribute.type == AttributeProto.GRAPH:
+        yield attribute.g
+    yield from attribute.graphs

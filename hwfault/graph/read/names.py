@@ -1,0 +1,147 @@
+"""What each quantizer and layer of a graph is called: the path of its module, wherever the graph tells it.
+
+A name comes, in this order, from the node's metadata `hwfault.site`, from the scopes that PyTorch's dynamo export notes
+there, from the TorchScript scope in the node's name, or else is the node's name, or its output's.
+
+A TorchScript scope holds only the modules that were *called* on the way: where a network calls the members of its
+blocks one by one, `blocks.2.conv` is `conv`, as is every other block's. The names of parameters are whole paths
+(`blocks.2.conv.weight`), and tell those of their own quantizers and of all that lies in a module with theirs. Where
+they do not, quantizers that share a scope are named after their outputs: no two of them share their faults.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from onnx import ModelProto, NodeProto
+
+from hwfault.graph.read.grids import GRID_OPS
+from hwfault.graph.read.qonnxgraph import SITE, called_path, dynamo_path, metadata, site_name
+from hwfault.graph.read.shapes import Tensors
+
+SUFFIX = ".accumulator"
+"""What the name of a layer's accumulator ends with."""
+_RUN = re.compile(r"_\d+$")
+
+
+class _Scope(NamedTuple):
+    """A scope in a TorchScript node's name, and the module's whole path where the graph tells it."""
+
+    called: str
+    path: str | None
+
+
+class Names:
+    """The names of a graph's quantizers and layers, before those that share one by accident are told apart."""
+
+    def __init__(self, model: ModelProto, tensors: Tensors) -> None:
+        self._tensors = tensors
+        self._parameters = {tensor.name for tensor in model.graph.initializer}
+        quantizers = [node for node in model.graph.node if node.op_type in GRID_OPS and node.output]
+        self._scopes = {_output(node): self._scope(node) for node in quantizers if _has_scope(node)}
+        self._modules = _modules(self._scopes.values())
+        self._cut = any(scope.path not in (None, scope.called) for scope in self._scopes.values())
+        self._names = {_output(node): self._told(node) for node in quantizers}
+        self._name_after_outputs(quantizers)
+
+    def of(self, node: NodeProto) -> str:
+        """The name of a quantizer."""
+        return self._names.get(_output(node)) or site_name(node)
+
+    def of_layer(self, node: NodeProto) -> str:
+        """The name of a layer's accumulator."""
+        own = metadata(node).get(SITE)
+        if own is not None:
+            return own
+        name = site_name(node)
+        called = called_path(node) if _has_scope(node) else None
+        if called is not None:
+            name = self._layer_of_weights(node, called) or name
+        return name + SUFFIX
+
+    def _scope(self, node: NodeProto) -> _Scope:
+        """The scope of a quantizer; that of a parameter's with its path."""
+        called = called_path(node) or ""
+        parent, _, quantizer = called.rpartition(".")
+        source = node.input[0] if node.input else ""
+        path = _path(parent, source) if source in self._parameters else None
+        return _Scope(called, None if path is None else f"{path}.{quantizer}")
+
+    def _told(self, node: NodeProto) -> str:
+        """The name of a quantizer by its own scope, or by that of parameters in the same module."""
+        scope = self._scopes.get(_output(node))
+        if scope is None or SITE in metadata(node):
+            return site_name(node)
+        if scope.path is not None:
+            return scope.path
+        around, paths = self._around(scope.called)
+        return f"{next(iter(paths))}{scope.called[len(around) :]}" if len(paths) == 1 else scope.called
+
+    def _around(self, called: str) -> tuple[str, set[str]]:
+        """The innermost module of a scope that has parameters in it, and which paths such a module has."""
+        parts = called.split(".")
+        for count in range(len(parts) - 1, 0, -1):
+            around = ".".join(parts[:count])
+            if around in self._modules:
+                return around, self._modules[around]
+        return "", set()
+
+    def _name_after_outputs(self, quantizers: list[NodeProto]) -> None:
+        """Gives activations of one scope their outputs' names unless they must be runs of one quantizer."""
+        groups: dict[str, list[NodeProto]] = defaultdict(list)
+        for node in quantizers:
+            scope = self._scopes.get(_output(node))
+            if scope is not None and scope.path is None:
+                groups[scope.called].append(node)
+        for called, nodes in groups.items():
+            around, paths = self._around(called)
+            several = len(paths) > 1 and (len(nodes) > 1 or around in paths)
+            unknown = len(nodes) > 1 and not paths and self._cut
+            constants = {tuple(node.input[1:]) for node in nodes}
+            if several or unknown or len(constants) > 1:
+                self._names.update({_output(node): _output(node) for node in nodes if SITE not in metadata(node)})
+
+    def _layer_of_weights(self, node: NodeProto, called: str) -> str | None:
+        """The path of a layer, which its weights tell where their quantizer lies in its scope."""
+        if len(node.input) < 2:
+            return None
+        *_, first = self._tensors.before(node.input[1], lambda n: n.op_type not in GRID_OPS)
+        scope = self._scopes.get(first)
+        if scope is None or scope.path is None:
+            return None
+        layer = scope.called.rpartition(".")[0]
+        # a layer's scope is numbered where it runs again, or where another one has the same
+        return scope.path.rpartition(".")[0] if layer in (called, _RUN.sub("", called)) else None
+
+
+def _modules(scopes: Iterable[_Scope]) -> dict[str, set[str]]:
+    """The whole paths of the modules that parameters lie in, by the paths that scopes have of them."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for called, path in scopes:
+        if path is None:
+            continue
+        parts = called.split(".")[:-1]
+        for count in range(1, len(parts) + 1):
+            inner = called[len(".".join(parts[:count])) :]
+            found[".".join(parts[:count])].add(path.removesuffix(inner))
+    return found
+
+
+def _path(called: str, parameter: str) -> str | None:
+    """The path of the module that a scope calls `called`, by the name of a parameter in it."""
+    if not called:
+        return None
+    if parameter.startswith(f"{called}."):
+        return called
+    found = parameter.rfind(f".{called}.")
+    return None if found < 0 else parameter[: found + 1 + len(called)]
+
+
+def _has_scope(node: NodeProto) -> bool:
+    """Whether a node's name is a TorchScript scope, and no dynamo export tells more."""
+    return dynamo_path(node) is None and called_path(node) is not None
+
+
+def _output(node: NodeProto) -> str:
+    return node.output[0] if node.output else ""

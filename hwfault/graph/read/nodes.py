@@ -1,0 +1,101 @@
+"""The steps of a fault plan as nodes of an ONNX graph."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+
+from hwfault.codes import REPRESENTATIONS
+from hwfault.errors import GraphError
+from hwfault.graph.read.qonnxgraph import DOMAIN, SITE, set_metadata
+from hwfault.program.processes import MapStep, ProtectedStep, Site, Step, StreamStep
+
+SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
+"""Graph inputs, int64 scalars: the bits of the unsigned seed, and the sample number of the batch's first element."""
+
+FAULT_OPS = {"TransientFaults": ("seed", "first_sample"), "FaultMap": ("word", "and_mask", "xor_mask")}
+FAULT_OPS["IntermittentFaults"] = (*FAULT_OPS["FaultMap"], *FAULT_OPS["TransientFaults"])
+FAULT_OPS["ProtectedFaults"] = (*FAULT_OPS["IntermittentFaults"], "number", "cells")
+"""The fault ops and their inputs after the values, the scale and the zero point."""
+
+ARRAY_OP = "ArrayFaults"
+"""The op that adds up a layer on an array of processing elements, before the site's fault ops."""
+
+AFFINE = "Affine"
+"""The op that says what integer sums are worth, which is no fault (see hwfault.graph.read.integer)."""
+
+_REFRESH = {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
+
+Made = tuple[NodeProto, list[TensorProto]]
+
+
+def fault_node(
+    site: Site, step: Step, inputs: tuple[str, str, str], output: str, name: str, layout: Sequence[int] = ()
+) -> Made:
+    """The node of a step behind `inputs` (values, scale, zero point), and the constants that it reads.
+
+    `layout` is how the values lie (see hwfault.graph.read.layouts).
+    """
+    op, own, numbers, constants = _MAKERS[type(step)](step)
+    given = {key: f"{output}.{key}" for key in constants}  # outputs have names of their own, nodes may have none
+    tensors = [numpy_helper.from_array(values, given[key]) for key, values in constants.items()]
+    given |= {"seed": SEED, "first_sample": FIRST_SAMPLE}
+    own_inputs = [*inputs, *(given[key] for key in FAULT_OPS[op])]
+    node = helper.make_node(op, own_inputs, [output], name=name, domain=DOMAIN)
+    numbers |= {"bit_width": site.bit_width, "signed": int(site.signed), "batched": int(site.batched)}
+    if step.representation != REPRESENTATIONS[0]:
+        numbers["representation"] = REPRESENTATIONS.index(step.representation)
+    if layout:
+        numbers["layout"] = list(layout)
+    node.attribute.extend([*own, *(helper.make_attribute(key, value) for key, value in numbers.items())])
+    set_metadata(node, {SITE: site.name})
+    return node, tensors
+
+
+_Parts = tuple[str, list[AttributeProto], dict[str, Any], dict[str, Any]]
+
+
+def _transient(step: StreamStep) -> _Parts:
+    return "TransientFaults", [helper.make_attribute("program", step.program, attr_type=AttributeProto.INTS)], {}, {}
+
+
+def _map(step: MapStep) -> _Parts:
+    process, rows = step.process, step.process.map
+    constants = {key: getattr(rows, key).astype(np.int64) for key in FAULT_OPS["FaultMap"]}
+    if process.permanent:
+        return "FaultMap", [], {}, constants
+    numbers = {"threshold": process.threshold, "site": process.site_number, "refresh": _REFRESH[process.refresh]}
+    return "IntermittentFaults", [], numbers, constants
+
+
+def _protected(step: ProtectedStep) -> _Parts:
+    process, rows = step.process, step.process.rows
+    constants = {key: getattr(rows, key).astype(np.int64) for key in FAULT_OPS["FaultMap"]}
+    constants["number"] = np.array(process.number, np.int64)
+    constants["cells"] = np.array(process.cells, np.int64).reshape(-1, process.protection.data_bits)
+    memory = process.memory
+    numbers: dict[str, Any] = {"protection": memory.kind, "data_bits": memory.data_bits, "slot": memory.slot}
+    numbers |= {"on_detected": process.protection.on_detected, "threshold": process.threshold}
+    numbers |= {"site": process.site_number, "refresh": _REFRESH[process.refresh]}
+    program = helper.make_attribute("program", step.program, attr_type=AttributeProto.INTS)
+    return "ProtectedFaults", [program], numbers, constants
+
+
+_MAKERS: dict[type, Callable[..., _Parts]] = {StreamStep: _transient, MapStep: _map, ProtectedStep: _protected}
+
+
+def check_inputs(node: NodeProto) -> None:
+    """Raises GraphError unless a fault node has as many inputs and outputs as its op."""
+    expected = 3 + len(FAULT_OPS[node.op_type])
+    given = len(node.input) - (node.op_type == "FaultMap" and len(node.input) > expected)  # the last one is optional
+    if (given, len(node.output)) != (expected, 1):
+        raise GraphError(
+            f"the fault node {node.name!r} has {len(node.input)} inputs, expected {expected}, and 1 output"
+        )
+
+
+def drawn_inputs(node: NodeProto) -> dict[str, str]:
+    """The names of a fault node's seed and first sample number, where its op has them."""
+    own = dict(zip(FAULT_OPS[node.op_type], node.input[3:], strict=False))
+    return {key: own[key] for key in ("seed", "first_sample") if key in own}

@@ -1,0 +1,321 @@
+"""Where a QONNX graph holds integers that faults can strike: quantizers, thresholds, truncations, integer weights.
+
+A weight's words are numbered in the order (outputs, inputs, kernel), and those of a convolution's activations in the
+order (channels, positions), however the graph lets them lie: qonnx's passes transpose both.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from onnx import ModelProto, NodeProto
+
+from hwfault.errors import GraphError
+from hwfault.graph.read.batch_axes import moved_samples
+from hwfault.graph.read.grids import GRID_OPS, Grid, NoGridError, annotations, grid_of, grid_of_initializer
+from hwfault.graph.read.layouts import Layout, channels_last, numbered_shape, spread_layouts
+from hwfault.graph.read.left_out import left_out
+from hwfault.graph.read.names import Names
+from hwfault.graph.read.qonnxgraph import (
+    CHANNELS_LAST,
+    LAYER_OPS,
+    SITE,
+    WORDS,
+    Constants,
+    attribute,
+    metadata,
+    site_name,
+)
+from hwfault.graph.read.shapes import Shape, Tensors, is_fault
+from hwfault.program.names import first_run, run_name
+from hwfault.program.processes import Site
+from hwfault.program.selectors import SiteKind
+
+WEIGHTED = (*LAYER_OPS, "ConvTranspose")
+KEEPS_GRID = (
+    *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Tile", "Slice", "Split", "Gather", "Pad"),
+    *("Relu", "MaxPool", "GlobalMaxPool", "Identity", "DepthToSpace", "SpaceToDepth", "Im2Col", "MaxPoolNHWC"),
+)
+"""Ops whose outputs hold integers of their first input, or zeros."""
+_KEEPS_SIGN = (*KEEPS_GRID, "AveragePool", "GlobalAveragePool", "QuantAvgPool2d")
+_SUFFIX_KINDS: dict[str, SiteKind] = {"weight_quant": "weight", "bias_quant": "bias", "input_quant": "input"}
+
+
+class Place(NamedTuple):
+    """A site of a graph: its tensor, what makes that (None: it is an initializer), and how the words lie in it.
+
+    `own` is the name that it would have if no other layer read the same words.
+    """
+
+    site: Site
+    grid: Grid
+    tensor: str
+    node: NodeProto | None
+    layout: Layout = ()
+    own: str = ""
+
+
+class Places:
+    """The places of a graph in its order, and why other quantizers are none.
+
+    A name that several nodes have without metadata, and with other integers, is none: they are named after their
+    outputs. Raises GraphError if the graph has nothing of the kind at all. One that `carries_faults` may have lost it,
+    and its fault nodes tell how words lie. `batch_axis` is that of the inputs (see `moved_samples`).
+    """
+
+    def __init__(self, model: ModelProto, *, carries_faults: bool = False, batch_axis: int | None = None) -> None:
+        self._carries_faults = carries_faults
+        self.tensors, self.constants = Tensors(model), Constants(model)
+        self.names = Names(model, self.tensors)
+        self.found: list[Place] = []
+        self.obstacles: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
+        self._annotations = annotations(model)
+        self._layouts, self._scrambled = spread_layouts(model, self.tensors)
+        # what carries faults was checked when they were put in
+        self._moved = {} if carries_faults else moved_samples(model, self.tensors, batch_axis)
+        for node, tensor in self._candidates(model):
+            self._add(node, tensor)
+        self._tell_apart()
+        self._leave_mixed_out()
+        self._number_runs()
+        self.found = [place._replace(own=place.site.name) for place in self.found]
+        self._tie()
+        taken = {*(place.own for place in self.found), *(place.tensor for place in self.found), *self.obstacles}
+        self.obstacles |= left_out(model, self.tensors, self._annotations, taken)
+        if not carries_faults and not self.found and not self.obstacles:
+            raise GraphError(
+                f"the graph has none of the nodes {', '.join(GRID_OPS)}, nor weights annotated as integers, so it "
+                "holds no quantized integers to strike; expected a QONNX graph, as Brevitas' export writes it"
+            )
+        self.by_tensor = {place.tensor: place for place in self.found}
+
+    def _candidates(self, model: ModelProto) -> Iterator[tuple[NodeProto | None, str]]:
+        """Nodes that make integers, and initializers that are some: weights, each before the layer that reads it."""
+        seen: set[str] = set()
+        initializers = {tensor.name for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type in GRID_OPS:
+                yield node, node.output[0] if node.output else ""
+            if node.op_type in WEIGHTED and len(node.input) > 1:
+                name = self._constant_source(node.input[1])
+                if name in initializers and name in self._annotations and name not in seen:
+                    seen.add(name)
+                    yield None, name
+
+    def _constant_source(self, name: str) -> str:
+        """The tensor that a layer's weights are, before fault nodes and transpositions."""
+        *_, first = self.tensors.before(name, lambda node: node.op_type not in GRID_OPS)
+        return first if name in self.tensors.constants or any(map(is_fault, self.tensors.readers[first])) else name
+
+    def _add(self, node: NodeProto | None, tensor: str) -> None:
+        name = tensor if node is None else self.names.of(node)
+        try:
+            if node is None:
+                grid = grid_of_initializer(tensor, self._annotations[tensor], self.constants)
+            else:
+                grid = grid_of(node, self.constants, signed_input=self._signed_input(node))
+            if tensor in self._scrambled and not self._carries_faults:
+                raise NoGridError("its words lie in another order than before the layout of the graph was changed")
+            fixed = node is None or (bool(node.input) and node.input[0] in self.tensors.constants)
+            layout = self._layout(tensor, fixed)
+            if not fixed and tensor in self._moved:
+                raise NoGridError(self._moved[tensor])
+        except NoGridError as obstacle:
+            what = f"weights {tensor!r}" if node is None else f"node {node.name!r}"
+            told = f"the {what} (site {name!r}) cannot be a site: {obstacle}{self._offset(node)}"
+            self.obstacles[tensor if name in self.obstacles else name] = told
+            return
+        shape = numbered_shape(self.tensors.shapes.get(tensor), layout)
+        site = Site(
+            name=name,
+            kind=_kind(tensor if node is None else site_name(node), shape if fixed else None, fixed),
+            bit_width=grid.bit_width,
+            signed=grid.signed,
+            layer=self._layer(node, tensor, fixed),
+            shape=_known(shape if fixed or shape is None else shape[1:]),
+        )
+        self.found.append(Place(site, grid, tensor, node, layout))
+
+    def _offset(self, node: NodeProto | None) -> str:
+        """Where the offset of signed thresholds stands, if it is not with them."""
+        named = node is not None and node.op_type == "MultiThreshold" and bool(node.output)
+        readers = self.tensors.readers[node.output[0]] if node is not None and named else []
+        if len(readers) != 1 or readers[0].op_type not in ("Add", "Sub"):
+            return ""
+        others = [name for name in readers[0].input if name in self.tensors.constants]
+        if not others:
+            return ""
+        return (
+            f"; its offset stands in the {readers[0].op_type} {readers[0].name!r} behind it: write it as the node's "
+            "out_bias (finn.transformation.streamline.absorb.AbsorbSignBiasIntoMultiThreshold)"
+        )
+
+    def _layer(self, node: NodeProto | None, tensor: str, fixed: bool) -> str:
+        """The op that a site belongs to: the layer of a parameter, the quantizer of an activation."""
+        reading = [n.op_type for n in self._readers(tensor) if n.op_type in (*WEIGHTED, "Add")] if fixed else []
+        return reading[0] if reading else "" if node is None else node.op_type
+
+    def _readers(self, tensor: str) -> Iterator[NodeProto]:
+        """What reads a constant tensor, transposed or not."""
+        for node, _ in self.tensors.behind(tensor, lambda node: is_fault(node) or node.op_type == "Transpose"):
+            yield node
+
+    def _layout(self, tensor: str, fixed: bool) -> Layout:
+        rank = len(self.tensors.shapes.get(tensor) or ())
+        if not fixed:
+            if self._layouts and rank > 2 and tensor not in self._layouts and not self._carries_faults:
+                raise NoGridError("the channels of other tensors lie last, and whether its own do is not known")
+            return self._layouts.get(tensor, ())
+        wanted = {_weight_layout(node, name, rank) for node, name in self.tensors.behind(tensor)} - {None}
+        return wanted.pop() or () if len(wanted) == 1 else ()
+
+    def _signed_input(self, node: NodeProto) -> bool | None:
+        """The sign of the integers that a truncation reads."""
+        if node.op_type != "Trunc" or not node.input:
+            return None
+        signs = {place.tensor: place.grid.signed for place in self.found}
+        *way, first = self.tensors.before(node.input[0], lambda n: n.op_type in _KEEPS_SIGN or is_fault(n))
+        maker = self.tensors.makers.get(first)
+        known = next((signs[name] for name in (*way, first) if name in signs), None)
+        return True if known is None and maker is not None and maker.op_type in LAYER_OPS else known
+
+    def source(self, name: str) -> Place | None:
+        """The activation whose integers a tensor holds, moved, padded with 0 or rectified; None if there is none."""
+        way = self.tensors.before(name, lambda node: _keeps_grid(node, self.constants))
+        place = next((self.by_tensor[tensor] for tensor in way if tensor in self.by_tensor), None)
+        return place if place is not None and place.site.batched else None
+
+    def moved_behind(self, node: NodeProto) -> str | None:
+        """Why the samples of what a node makes do not lie along axis 0; None where they do."""
+        return self._moved.get(node.output[0])
+
+    def unmoved(self, name: str) -> str:
+        """The tensor that first holds the integers of one: before they were moved, padded with 0, or cast."""
+        *_, first = self.tensors.before(name, lambda n: n.op_type == "Cast" or _keeps_grid(n, self.constants))
+        return first
+
+    def weights(self, name: str) -> Place | None:
+        """The parameter that a tensor is, faults aside; None if it is none."""
+        way = self.tensors.before(name, is_fault)
+        place = next((self.by_tensor[tensor] for tensor in way if tensor in self.by_tensor), None)
+        return place if place is not None and not place.site.batched else None
+
+    def _tell_apart(self) -> None:
+        """Names nodes after their outputs that share one by accident."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, place in enumerate(self.found):
+            groups[place.site.name].append(i)
+        for members in groups.values():
+            if len({_identity(self.found[i]) for i in members}) > 1:
+                for i in members:
+                    place = self.found[i]
+                    if place.node is not None and SITE not in metadata(place.node):
+                        renamed = place.site.model_copy(update={"name": place.tensor})
+                        self.found[i] = place._replace(site=renamed)
+
+    def _leave_mixed_out(self) -> None:
+        """Leaves parameters out that an export of hwfault 0.4.0 said to be one site, although their words differ."""
+        words: dict[str, set[str]] = defaultdict(set)
+        for place in self.found:
+            told = {} if place.node is None or place.site.batched else metadata(place.node)
+            if SITE in told and WORDS in told:
+                words[place.site.name].add(told[WORDS])
+        # what carries faults has them, and a replay finds that they are not the network's
+        mixed = [name for name, stamps in words.items() if len(stamps) > 1 and not self._carries_faults]
+        for name in mixed:
+            self.obstacles[name] = (
+                f"the graph says that different parameters, of layers that share a quantizer, are one site {name!r}; "
+                "export it anew: each is a site with a name of its own"
+            )
+        self.found = [place for place in self.found if place.site.name not in mixed]
+
+    def _number_runs(self) -> None:
+        """Makes each run of an activation's quantizer a site of its own, in the graph's order: `q`, `q#1`, ..."""
+        runs: dict[str, list[int]] = defaultdict(list)
+        for i, place in enumerate(self.found):
+            if place.site.batched:
+                runs[first_run(place.site.name)].append(i)
+        for members in (members for members in runs.values() if len(members) > 1):
+            # where an export says which run a node is, its word counts
+            names = {self.found[i].site.name for i in members}
+            said = len(names) == len(members)
+            for run, i in enumerate(members):
+                site = self.found[i].site
+                name = site.name if said else run_name(first_run(site.name), run)
+                found = site.model_copy(update={"name": name, "runs": len(members)})
+                self.found[i] = self.found[i]._replace(site=found)
+
+    def _tie(self) -> None:
+        """Makes one site of the quantizers that read one initializer as the same integers: it is one memory."""
+        readers: dict[str, list[int]] = defaultdict(list)
+        for i, place in enumerate(self.found):
+            # what an export says of its own network counts more than what constants the exporter shared
+            if place.node is not None and not place.site.batched and SITE not in metadata(place.node):
+                readers[place.node.input[0]].append(i)
+        for parameter, members in readers.items():
+            memories: dict[object, list[int]] = defaultdict(list)
+            for i in members:
+                memories[_memory(self.found[i])].append(i)
+            for same in memories.values():
+                self._name_once(same)
+            if len(memories) > 1:
+                names = [self.found[same[0]].site.name for same in memories.values()]
+                told = f"the parameter {parameter!r} is read as other integers by {', '.join(map(repr, names))}"
+                self.notes |= dict.fromkeys(names, f"{told}: each is a memory with faults of its own")
+
+    def _name_once(self, members: list[int]) -> None:
+        """Gives places that are one memory the name of the first, with the others' as aliases."""
+        first = self.found[members[0]].site
+        others = dict.fromkeys(self.found[i].own for i in members)
+        others.pop(first.name)
+        if others:
+            site = first.model_copy(update={"aliases": tuple(others)})
+            for i in members:
+                self.found[i] = self.found[i]._replace(site=site)
+
+
+def _memory(place: Place) -> object:
+    """What quantizers that read one parameter have in common if they make the same integers of it."""
+    grid, site = place.grid, place.site
+    return site.bit_width, site.signed, *((v.shape, v.tobytes()) for v in (grid.scale, grid.zero_point)), site.kind
+
+
+def _identity(place: Place) -> object:
+    """What two nodes of one quantizer have in common; weights of one are the same initializer, or said to be one."""
+    site, node = place.site, place.node
+    own = "" if node is None or site.batched or SITE in metadata(node) else node.input[0]
+    return site.kind, site.bit_width, site.signed, own
+
+
+def _kind(name: str, shape: Shape | None, fixed: bool) -> SiteKind:
+    kind = _SUFFIX_KINDS.get(name.rpartition(".")[2])
+    if not fixed:
+        return "input" if kind == "input" else "activation"
+    return kind if kind in ("weight", "bias") else "bias" if shape is not None and len(shape) <= 1 else "weight"
+
+
+def _known(shape: Shape | None) -> tuple[int, ...] | None:
+    if shape is None or any(extent is None for extent in shape):
+        return None
+    return tuple(extent for extent in shape if extent is not None)
+
+
+def _weight_layout(node: NodeProto, name: str, rank: int) -> Layout | None:
+    """How a layer has its weights lie; None where it does not read them as such."""
+    if node.op_type not in WEIGHTED or len(node.input) < 2 or node.input[1] != name:
+        return None
+    if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
+        return (1, 0) if rank == 2 else ()
+    return channels_last(rank) if node.domain == CHANNELS_LAST else ()
+
+
+def _keeps_grid(node: NodeProto, constants: Constants) -> bool:
+    """Whether what a node makes are integers of its first input, or 0."""
+    if node.op_type not in KEEPS_GRID:
+        return is_fault(node)
+    if node.op_type != "Pad" or attribute(node, "mode", b"constant") != b"constant":
+        return True
+    value = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
+    return value is not None and not value.any()

@@ -1,0 +1,153 @@
+"""Reading a QONNX graph: its constants, its metadata, and the names of its sites."""
+
+import re
+from collections.abc import Collection, Iterable
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from hwfault.errors import GraphError
+
+DOMAIN = "hwfault"
+"""Domain of the fault ops, and prefix of every metadata key that hwfault writes."""
+SITE = f"{DOMAIN}.site"
+"""Metadata key of a node: the name of its site."""
+PLAN, PLAN_SHA256 = f"{DOMAIN}.plan", f"{DOMAIN}.plan_sha256"
+"""Metadata keys of a graph: the plan it carries, and the hash of that text."""
+WORDS = f"{DOMAIN}.words_sha256"
+"""Metadata key of a parameter's quantizer: hash of its values in the order of the site's words."""
+QUANT_DOMAIN = "qonnx.custom_op.general"
+CHANNELS_LAST = "qonnx.custom_op.channels_last"
+QUANT_OPS = ("Quant", "IntQuant", "BipolarQuant")
+LAYER_OPS = ("Conv", "Gemm", "MatMul")
+"""The ops that add up products; site_name's scope of such a node is its layer's."""
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Metadata key of a node: the modules around it, a list in Python's notation, as the dynamo export writes it."""
+
+_QUOTED = re.compile(r"'([^'\\]*)'")
+_HANDLER = "export_handler"
+_LONGEST_SCOPE = 4096
+_ATTRIBUTE_TYPES = {
+    int: AttributeProto.INT,
+    float: AttributeProto.FLOAT,
+    bytes: AttributeProto.STRING,
+    list: AttributeProto.INTS,
+    tuple: AttributeProto.INTS,
+    range: AttributeProto.INTS,
+}
+
+
+class Constants:
+    """The constants of a graph by name: initializers and the outputs of Constant nodes, decoded when asked for."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "Constant" and node.output and node.attribute and node.attribute[0].name == "value":
+                self._tensors[node.output[0]] = node.attribute[0].t
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._tensors.keys()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def get(self, name: str) -> NDArray[Any] | None:
+        if name not in self._tensors:
+            return None
+        try:
+            return numpy_helper.to_array(self._tensors[name])
+        except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+            raise GraphError(f"the tensor {name!r} of the graph cannot be read: {error}") from None
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        return tuple(self._tensors[name].dims) if name in self._tensors else None
+
+
+def site_name(node: NodeProto) -> str:
+    """The name that a node tells by itself; see hwfault.graph.read.names for what the graph tells beside it.
+
+    The node's metadata `hwfault.site`, else the module that PyTorch's dynamo export notes in its metadata, else what
+    the TorchScript scope in its name says (`/features/features.0/weight_quant/export_handler/Quant` is
+    `features.0.weight_quant`), else its name, or that of its output.
+    """
+    own = metadata(node).get(SITE) or dynamo_path(node) or called_path(node) or node.name
+    return own or (node.output[0] if node.output else "")
+
+
+def dynamo_path(node: NodeProto) -> str | None:
+    """The path of the module in which the dynamo export says that a node lies; None where it says none."""
+    text = metadata(node).get(SCOPES, "")
+    scopes = _QUOTED.findall(text) if len(text) <= _LONGEST_SCOPE else []
+    path: str = scopes[-2] if len(scopes) > 1 else ""  # the last one is the op itself
+    return path.removesuffix(f".{_HANDLER}") or None
+
+
+def called_path(node: NodeProto) -> str | None:
+    """The modules that were called on the way to a node named after a TorchScript scope; None for another name.
+
+    Scopes of nested Sequentials repeat their parent's.
+    """
+    if not node.name.startswith("/") or len(node.name) > _LONGEST_SCOPE:
+        return None
+    path: list[str] = []
+    for segment in node.name.split("/")[1:-1]:
+        if segment.startswith(_HANDLER):
+            continue
+        if path and segment.startswith(path[-1] + "."):
+            path.pop()
+        path.append(segment)
+    return ".".join(path) or None
+
+
+def standard_opset(model: ModelProto) -> int:
+    """The version of ONNX' own ops that a graph is written in."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+
+
+def metadata(record: ModelProto | NodeProto) -> dict[str, str]:
+    """The metadata of a node or model."""
+    return {entry.key: entry.value for entry in record.metadata_props}
+
+
+def set_metadata(record: ModelProto | NodeProto, values: dict[str, str]) -> None:
+    """Writes metadata entries, in place of those with the same keys."""
+    kept = [entry for entry in record.metadata_props if entry.key not in values]
+    del record.metadata_props[:]
+    record.metadata_props.extend(kept)
+    for key, value in values.items():
+        record.metadata_props.add(key=key, value=value)
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """An attribute's value, or the default; raises GraphError if its type is not that of a default other than None."""
+    found = next((a for a in node.attribute if a.name == name), None)
+    if found is None:
+        return default
+    if found.ref_attr_name:
+        raise GraphError(f"the attribute {name!r} of the node {node.name!r} refers to a function's, expected a value")
+    expected = _ATTRIBUTE_TYPES.get(type(default), found.type)
+    if found.type != expected or found.type not in AttributeProto.AttributeType.values():
+        types = AttributeProto.AttributeType
+        given, wanted = (types.Name(t) if t in types.values() else str(t) for t in (found.type, expected))
+        raise GraphError(
+            f"the attribute {name!r} of the node {node.name!r} ({node.op_type}) is of type {given}, expected {wanted}"
+        )
+    return helper.get_attribute_value(found)
+
+
+def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
+    """Gives the graph another list of nodes."""
+    nodes = list(nodes)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def words_sha256(values: NDArray[np.float32]) -> str:
+    """Hash of a parameter's values in C order."""
+    return sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

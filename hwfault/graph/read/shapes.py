@@ -1,0 +1,134 @@
+"""Shapes of a graph's tensors, which of them are constant, and what reads and makes them."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from onnx import ModelProto, NodeProto, TensorShapeProto, ValueInfoProto, shape_inference
+
+from hwfault.graph.read.nodes import AFFINE
+from hwfault.graph.read.qonnxgraph import CHANNELS_LAST, DOMAIN
+
+Shape = tuple[int | None, ...]
+
+_OWN_SHAPE = ("Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold")
+
+
+def is_fault(node: NodeProto) -> bool:
+    """Whether a node is one of hwfault's that make faults; Affine makes none."""
+    return node.domain == DOMAIN and node.op_type != AFFINE
+
+
+class Tensors:
+    """The tensors of a graph's main level by name."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.makers: dict[str, NodeProto] = {name: node for node in model.graph.node for name in node.output}
+        self.readers: defaultdict[str, list[NodeProto]] = defaultdict(list)
+        for node in model.graph.node:
+            for name in dict.fromkeys(node.input):
+                self.readers[name].append(node)
+        self.shapes = _shapes(model)
+        self.constants = {tensor.name for tensor in model.graph.initializer}
+        for node in model.graph.node:  # in the order in which they run
+            if all(name in self.constants for name in node.input if name):
+                self.constants.update(node.output)
+
+    def behind(self, name: str, through: Callable[[NodeProto], bool] = is_fault) -> Iterator[tuple[NodeProto, str]]:
+        """What reads a tensor, or what nodes behind it make of it, and under which name."""
+        seen, front = {name}, [name]
+        while front:
+            name = front.pop(0)
+            for node in self.readers[name]:
+                if not through(node) or name != node.input[0] or not node.output:
+                    yield node, name
+                elif node.output[0] not in seen:
+                    seen.add(node.output[0])
+                    front.append(node.output[0])
+
+    def before(self, name: str, through: Callable[[NodeProto], bool]) -> Iterator[str]:
+        """A tensor, and what it was made of, as long as the nodes on the way are such to be passed through."""
+        seen: set[str] = set()
+        while name not in seen:
+            yield name
+            seen.add(name)
+            maker = self.makers.get(name)
+            if maker is not None and maker.input and through(maker):
+                name = maker.input[0]
+
+
+def _shapes(model: ModelProto) -> dict[str, Shape]:
+    """The shapes that ONNX can infer, with ops of other domains taken for what they do to shapes; None: not known.
+
+    What the graph says of its tensors in between counts only where nothing can be inferred: a transformation may have
+    left it behind.
+    """
+    said = _read((*model.graph.value_info, *model.graph.output))
+    stand_in = _without_shapes(model)
+    found = _inferred(stand_in)
+    if left := said.keys() - found.keys():
+        stand_in.graph.value_info.extend(info for info in model.graph.value_info if info.name in left)
+        found = _inferred(stand_in)
+    return {name: _more_exact(found.get(name), said.get(name)) for name in said.keys() | found.keys()} | {
+        tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer
+    }
+
+
+def _without_shapes(model: ModelProto) -> ModelProto:
+    """The graph of stand-ins for ops of other domains, which says the shapes of its inputs only."""
+    stand_in = ModelProto()
+    stand_in.CopyFrom(model)
+    del stand_in.graph.value_info[:]
+    for info in stand_in.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    for node in stand_in.graph.node:
+        if node.op_type in _OWN_SHAPE or node.domain == DOMAIN:
+            _replace(node, "Identity", node.input[:1])
+        elif node.domain not in ("", "ai.onnx"):
+            _stand_in(node)
+    stand_in.ir_version = max(stand_in.ir_version, 4)
+    return stand_in
+
+
+def _inferred(model: ModelProto) -> dict[str, Shape]:
+    try:
+        graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    except Exception:  # what the graph says itself is then all that is known
+        graph = model.graph
+    return _read((*graph.input, *graph.value_info, *graph.output))
+
+
+def _read(infos: Iterable[ValueInfoProto]) -> dict[str, Shape]:
+    """The shapes that entries of a graph say, by the tensors' names."""
+    return {info.name: _shape(info.type.tensor_type.shape) for info in infos if info.type.tensor_type.HasField("shape")}
+
+
+def _more_exact(inferred: Shape | None, said: Shape | None) -> Shape:
+    """What was inferred, with the extents that it leaves open as the graph says them, where both have as many axes."""
+    if inferred is None or said is None or len(inferred) != len(said):
+        return said or () if inferred is None else inferred
+    return tuple(known if known is not None else other for known, other in zip(inferred, said, strict=True))
+
+
+def _shape(shape: TensorShapeProto) -> Shape:
+    return tuple(extent.dim_value if extent.HasField("dim_value") else None for extent in shape.dim)
+
+
+def _replace(node: NodeProto, op: str, inputs: list[str]) -> None:
+    node.op_type, node.domain = op, ""
+    node.input[:] = inputs
+    del node.attribute[:], node.output[1:]
+
+
+def _stand_in(node: NodeProto) -> None:
+    """Puts qonnx's own stand-in for shape inference in a node's place, where that needs no shapes known before."""
+    if node.domain == CHANNELS_LAST and node.op_type == "BatchNormalization":
+        _replace(node, "Identity", node.input[:1])
+        return
+    from qonnx.custom_op.registry import getCustomOp
+
+    try:
+        other = getCustomOp(node).make_shape_compatible_op(None)
+    except Exception:
+        return
+    if set(other.input) <= set(node.input):
+        node.CopyFrom(other)

@@ -1,0 +1,62 @@
+"""The fault nodes of a graph, and whether any were lost."""
+
+import json
+from typing import NamedTuple
+
+from onnx import ModelProto, NodeProto
+
+from hwfault.errors import GraphError
+from hwfault.graph.read.nodes import ARRAY_OP, FAULT_OPS, check_inputs
+from hwfault.graph.read.qonnxgraph import DOMAIN, PLAN, metadata, site_name
+from hwfault.graph.read.shapes import is_fault
+
+
+def check_kept(model: ModelProto) -> None:
+    """Raises GraphError if a site of the plan that a graph carries has no fault nodes any more; see also `plan_of`."""
+    try:  # a plan may be large, and names are enough here
+        planned = [str(entry["site"]["name"]) for entry in json.loads(metadata(model)[PLAN])["sites"]]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return
+    struck = {site_name(node) for node in model.graph.node if is_fault(node)}
+    lost = [name for name in planned if name not in struck]
+    if lost:
+        raise GraphError(
+            f"the graph's plan strikes {lost[0]!r}{f' and {len(lost) - 1} other sites' if lost[1:] else ''}, but the "
+            "fault nodes there are gone: a transformation removed or folded them; put the faults into the transformed "
+            "graph, or leave that transformation out"
+        )
+
+
+class FaultNode(NamedTuple):
+    """The fault nodes behind one quantizer or layer of a graph: the site, and the tensors before and after them.
+
+    An accumulator that only its array strikes has none; before and after are the same then.
+    """
+
+    site: str
+    before: str
+    after: str
+    nodes: tuple[NodeProto, ...]
+
+    @property
+    def node(self) -> NodeProto:
+        """The first of them."""
+        return self.nodes[0]
+
+
+def fault_nodes(model: ModelProto) -> list[FaultNode]:
+    """The fault nodes of a graph, in its order; a quantizer or layer that runs twice has two entries of one site."""
+    chains: dict[str, FaultNode] = {}
+    for node in (node for node in model.graph.node if node.domain == DOMAIN):
+        if node.op_type == ARRAY_OP:
+            chains[node.output[0]] = FaultNode(site_name(node), node.output[0], node.output[0], ())
+        if node.op_type in FAULT_OPS:
+            check_inputs(node)
+            name, before = site_name(node), node.input[0]
+            entry = chains.get(before)
+            if entry is None or entry.site != name:  # the first step of a site
+                entry = FaultNode(name, before, before, ())
+            else:
+                del chains[before]
+            chains[node.output[0]] = entry._replace(after=node.output[0], nodes=(*entry.nodes, node))
+    return list(chains.values())

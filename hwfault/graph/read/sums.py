@@ -1,0 +1,196 @@
+"""The accumulators of a graph: which layers add up integers, how wide their sums are, whose integers feed them."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from hwfault.graph.read.grids import NoGridError
+from hwfault.graph.read.integer import MOVES, adds_integers
+from hwfault.graph.read.layouts import Layout, aligned, permutation_of, then
+from hwfault.graph.read.names import SUFFIX
+from hwfault.graph.read.places import Place, Places
+from hwfault.graph.read.qonnxgraph import CHANNELS_LAST, LAYER_OPS, SITE, attribute, metadata
+from hwfault.program.names import first_run, run_name
+from hwfault.program.processes import Site
+
+_WIDEST_WORD, _WIDEST_INPUT = 32, 24
+
+
+class Sums(NamedTuple):
+    """A layer that adds up integers: its site, its node, and the integers that it reads."""
+
+    site: Site
+    node: NodeProto
+    weights: Place
+    source: Place
+    read: str
+    """The tensor of the weights, faults included, before the layer's own transposition."""
+    transposed: Layout
+    """That transposition; empty for none."""
+
+
+def layers(model: ModelProto) -> list[NodeProto]:
+    """The nodes that add up a layer's products; in integer arithmetic some add up further parts of one, or means."""
+    nodes = [node for node in model.graph.node if node.op_type in LAYER_OPS and node.output]
+    return [node for node in nodes if not adds_integers(node) or SITE in metadata(node)]
+
+
+def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, str]]:
+    """The accumulators of a graph in its order, each run of a layer, and why the other layers have none."""
+    found: dict[str, list[Sums]] = defaultdict(list)
+    obstacles: dict[str, str] = {}
+    for node in layers(model):
+        name = places.names.of_layer(node)
+        try:
+            found[name].append(_sums(name, node, places))
+        except NoGridError as obstacle:
+            obstacles[name] = str(obstacle)
+    for name, runs in list(found.items()):
+        if len({run.weights.site.name for run in runs}) > 1 and SITE not in metadata(runs[0].node):
+            for run in found.pop(name):  # layers that share a scope by accident
+                own = run.node.output[0] + SUFFIX
+                found[own] = [run._replace(site=run.site.model_copy(update={"name": own}))]
+        elif len(runs) > 1:  # of one layer, each of which adds up sums of its own
+            del found[name]
+            for i, run in enumerate(runs):
+                own = run_name(name, i)
+                found[own] = [run._replace(site=run.site.model_copy(update={"name": own}))]
+    return [_with_runs(run, found) for name, runs in found.items() if name not in obstacles for run in runs], obstacles
+
+
+def _with_runs(run: Sums, found: Mapping[str, object]) -> Sums:
+    """A run of a layer that says how many there are."""
+    runs = sum(first_run(name) == first_run(run.site.name) for name in found)
+    return run._replace(site=run.site.model_copy(update={"runs": runs})) if runs > 1 else run
+
+
+def _sums(name: str, node: NodeProto, places: Places) -> Sums:
+    _check_node(node)
+    inputs, read, transposed = (_on_integers if adds_integers(node) else _read)(node, places)
+    weights, source = places.weights(read), places.source(inputs)
+    if weights is None:
+        raise NoGridError("its weights are not quantized there")
+    if source is None:
+        raise NoGridError("its inputs are on the grid of no single quantizer")
+    _check_order(node, weights, transposed)
+    _check_scales(weights, source)
+    for what, place in (("inputs", source), ("weights", weights)):
+        if not place.grid.whole:
+            raise NoGridError(f"its {what} have a zero point that is no integer, so that its sums are none either")
+    bits = _bits(weights, source)
+    site = Site(
+        name=name,
+        kind="accumulator",
+        bit_width=bits,
+        signed=True,
+        layer=node.op_type,
+        shape=_shape(node, places),
+        source=source.site.name,
+        weights=weights.site.shape,
+        worst_case=bits,
+    )
+    return Sums(site, node, weights, source, read, transposed)
+
+
+def _read(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
+    """The inputs and weights of a layer, and how it transposes the latter."""
+    read = node.input[1]
+    maker = places.tensors.makers.get(read)
+    if maker is None or maker.op_type != "Transpose" or not maker.input:
+        return node.input[0], read, ()
+    return node.input[0], maker.input[0], permutation_of(maker, len(places.tensors.shapes.get(maker.input[0]) or ()))
+
+
+def _on_integers(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
+    """The same before a layer that reads their integers, or parts of these, divided them by their scales."""
+    makers, transposed = places.tensors.makers, Layout()
+    way = list(places.tensors.before(node.input[1], lambda n: n.op_type in MOVES))
+    for name in way[-2::-1]:
+        if makers[name].op_type == "Transpose":
+            permutation = permutation_of(makers[name], len(places.tensors.shapes.get(makers[name].input[0]) or ()))
+            if len(transposed) not in (0, len(permutation)):
+                raise NoGridError("it transposes its weights by permutations of different lengths")
+            transposed = then(transposed, permutation)
+    pairs = [divided(places, places.unmoved(node.input[0])), divided(places, way[-1])]
+    (inputs, x_scale), (read, w_scale) = (pair or ("", None) for pair in pairs)
+    weights, source = places.weights(read), places.source(inputs)
+    for place, scale in ((source, x_scale), (weights, w_scale)):
+        if place is not None and (scale is None or not np.array_equal(scale.ravel(), place.grid.scale.ravel())):
+            raise NoGridError(f"it divides the integers of {place.site.name!r} by another scale than theirs")
+    return inputs, read, transposed
+
+
+def origin(places: Places, tensor: str, *ops: str) -> str:
+    """What a tensor was before transpositions, and other such ops."""
+    *_, first = places.tensors.before(tensor, lambda node: node.op_type in ("Transpose", *ops))
+    return first
+
+
+def divided(places: Places, integers: str) -> tuple[str, NDArray[Any]] | None:
+    """The tensor and the scale of Round(Div(tensor, scale)); None for anything else."""
+    makers = places.tensors.makers
+    rounding = makers.get(integers)
+    quotient = (
+        makers.get(origin(places, rounding.input[0])) if rounding is not None and rounding.op_type == "Round" else None
+    )
+    if quotient is None or quotient.op_type != "Div":
+        return None
+    scale = places.constants.get(quotient.input[1])
+    return None if scale is None else (quotient.input[0], scale)
+
+
+def _check_node(node: NodeProto) -> None:
+    if node.domain == CHANNELS_LAST:
+        raise NoGridError("its channels lie last; put the faults into the graph before that")
+    if len(node.input) < 2:
+        raise NoGridError(f"it has {len(node.input)} inputs, expected 2")
+    if attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        raise NoGridError("its padding (auto_pad) depends on the input's shape, expected pads")
+    plain = node.op_type != "Gemm" or (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)) == (1.0, 1.0)
+    if not plain or attribute(node, "transA", 0):
+        raise NoGridError("it scales what it adds up (alpha, beta) or transposes its inputs (transA)")
+
+
+def _check_order(node: NodeProto, weights: Place, transposed: Layout) -> None:
+    natural = node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0) == 1)
+    fits = not weights.layout or len(transposed) in (0, len(weights.layout))
+    lies = then(weights.layout, transposed) if transposed and fits else weights.layout
+    if not fits or lies != (() if natural else (1, 0)):
+        raise NoGridError(
+            "it reads its weights in another order than (outputs, inputs, kernel) or, a matrix product, its transpose"
+        )
+
+
+def _check_scales(weights: Place, source: Place) -> None:
+    if source.grid.scale.size != 1:
+        raise NoGridError("its inputs have a scale for each channel, so that sums of their integers mean nothing")
+    shape = weights.site.shape
+    if shape is None or len(shape) < 2:
+        raise NoGridError("the shape of its weights is not known before the graph runs")
+    scale = aligned(weights.grid.scale, weights.layout)
+    full = (1,) * (len(shape) - scale.ndim) + scale.shape
+    if scale.size != 1 and full != (shape[0], *(1 for _ in shape[1:])):
+        raise NoGridError(
+            f"its weights have a scale of shape {list(scale.shape)}, expected one value for all, or for each output"
+        )
+
+
+def _bits(weights: Place, source: Place) -> int:
+    """The bits that the largest sum needs; all codes count, also those that only a fault makes."""
+    products = math.prod((weights.site.shape or ())[1:])
+    bits = max((products * source.grid.largest * weights.grid.largest).bit_length() + 1, 2)
+    if bits > _WIDEST_WORD or source.grid.largest >= 1 << _WIDEST_INPUT:
+        raise NoGridError(f"its largest sum needs {bits} bits, expected at most {_WIDEST_WORD}")
+    return bits
+
+
+def _shape(node: NodeProto, places: Places) -> tuple[int, ...] | None:
+    shape = places.tensors.shapes.get(node.output[0])
+    if shape is None or None in shape[1:]:
+        return None
+    return tuple(extent for extent in shape[1:] if extent is not None)

@@ -1,0 +1,1 @@
+"""Graphs in onnxruntime, and in qonnx where it is the oracle."""

@@ -1,0 +1,89 @@
+"""The forward hook of one quantizer: what it returns is struck by the injection that the hook belongs to."""
+
+from typing import Any, Protocol
+
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor, nn
+
+from hwfault.arithmetic.integer_layer import computes_on_integers
+from hwfault.injection.clock import Clock
+from hwfault.network.exporting import refuse_export
+from hwfault.network.grids import Grid, grid_of
+from hwfault.network.hooks import NeverCopied
+from hwfault.network.readers import Reads
+from hwfault.network.sites import unwrap
+from hwfault.network.widths import Width
+from hwfault.torch_ops.eager import traced
+from hwfault.torch_ops.unheld import output_is_unheld
+
+
+class Striking(Protocol):
+    """What a hook asks of the injection that it belongs to."""
+
+    @property
+    def clock(self) -> Clock: ...
+    def run(self, first: str) -> str: ...
+    def saw(self, name: str, value: Tensor) -> None: ...
+    def check_tied(self, name: str, parameter: Tensor, grid: Grid) -> None: ...
+    def active(self, name: str) -> bool: ...
+    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = ...) -> Tensor: ...
+
+
+class SiteHook(NeverCopied):
+    """The forward hook of one quantizer proxy, for one of its sites.
+
+    `own` is its name there, `name` that of the memory, which `tied` says that others may read, too. `reads` tells which
+    of its sites a quantizer reads that layers share.
+    """
+
+    def __init__(
+        self,
+        injection: Striking,
+        name: str,
+        own: str,
+        batched: bool,
+        width: Width,
+        tied: bool = False,
+        reads: Reads | None = None,
+    ) -> None:
+        self.injection, self._name, self._batched, self._width = injection, name, batched, width
+        self._own, self._tied, self._reads = own, tied, reads
+
+    def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        unheld = output_is_unheld(output)  # before anything else here holds it
+        if traced():
+            refuse_export()
+        if not proxy.is_quant_enabled:  # switched off meanwhile, as by Brevitas' calibration: no integers, no faults
+            return None
+        is_quant_tensor = isinstance(output, IntQuantTensor)
+        value = output.value if is_quant_tensor else output
+        if value.dim() == 0:  # Brevitas probes quantizers with a scalar to learn their scale
+            return None
+        if self._reads is not None and self._reads.name(args[0]) != self._own:  # another layer's parameter
+            return None
+        name = self._name
+        self.injection.clock.check_thread(name)
+        if self._batched:
+            name = self.injection.run(name)
+            self.injection.saw(name, value)
+        if self._tied:
+            self.injection.check_tied(self._own, args[0], grid_of(proxy, output))
+        if not self.injection.active(name):
+            return None
+        scale, zero_point = grid_of(proxy, output)
+        held = self._width.checked(output.bit_width if is_quant_tensor else None, scale)
+        faulty = self.injection.strike(name, value, held, zero_point, unheld)
+        if faulty is value:  # without faults, or struck in place
+            return None
+        if not is_quant_tensor:
+            return faulty
+        # not output.set(): a named tuple's _replace does not survive torch.compile
+        rest = (output.scale, output.zero_point, output.bit_width, output.signed_t, output.training_t)
+        return IntQuantTensor(faulty, *rest)
+
+
+def attached(model: nn.Module) -> bool:
+    """Whether any injection is attached to the model."""
+    modules = list(unwrap(model).modules())
+    hooks = (hook for module in modules for hook in module._forward_hooks.values())
+    return any(isinstance(hook, SiteHook) for hook in hooks) or any(map(computes_on_integers, modules))

@@ -1,0 +1,267 @@
+"""The faults of one site of a network, ready to be applied at each forward."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hwfault.codes import REPRESENTATIONS, CodeFormat
+from hwfault.errors import PlanError
+from hwfault.injection.clock import Clock
+from hwfault.plan.fault_plan import FaultPlan
+from hwfault.program.processes import KINDS, MapStep, ProtectedStep, Site, SitePlan, StreamStep, kinds
+from hwfault.stream.native import check_program
+from hwfault.stream.reference import processes
+from hwfault.torch_ops.arranged import arrange_on_grid, has_names, named_as, restore, samples_of, unnamed
+from hwfault.torch_ops.codec import (
+    check_codes_known,
+    code_words,
+    comes_back,
+    integers,
+    may_be_unknown,
+    replaced,
+    values,
+)
+from hwfault.torch_ops.eager import Faults, struck, traced
+from hwfault.torch_ops.map_op import MAP
+from hwfault.torch_ops.ops import STREAM
+from hwfault.torch_ops.protection_op import protected
+
+_LATE = KINDS.index("late")
+
+Grid = tuple[Tensor, Tensor]
+"""Scale and zero point."""
+
+
+class Forward:
+    """What a strike needs to know of the present forward: seed, clock, and the batch (None for parameters)."""
+
+    def __init__(self, clock: Clock, seed: Tensor, batch: int | None, straight_through: bool) -> None:
+        self.clock, self.seed, self.batch, self.straight_through = clock, seed, batch, straight_through
+
+    @property
+    def samples(self) -> Tensor:
+        return self.clock.of_parameters() if self.batch is None else self.clock.of_batch(self.batch)
+
+
+class Observed(NamedTuple):
+    """What one strike did: the values after, and the code words (int64, two's complement) before and after."""
+
+    values: Tensor
+    before: Tensor
+    after: Tensor
+
+
+class Strike:
+    """The faults of one site: its steps, one after the other.
+
+    Where every code comes back from its value, and where there is but one step, the steps strike values, which touches
+    only the words that are hit. Otherwise the words are read as integers once, all steps strike these, and what they
+    changed becomes values once.
+    """
+
+    def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
+        self._name, self._batched, self._batch = entry.site.name, entry.site.batched, entry.site.batch
+        self._format = CodeFormat(entry.site.bit_width, entry.site.signed)
+        self._exact = entry.site.kind == "accumulator"  # whole numbers, which a plan keeps within what the type holds
+        self._steps = [_STEPS[type(step)](entry.site, step, device) for step in plan.steps(entry.site.name)]
+        self._may_be_unknown = bool(self._steps) and not self._exact and may_be_unknown(self._format.bit_width)
+
+    @property
+    def counts(self) -> list[Tensor]:
+        """(corrected, detected, miscorrected) memory words so far, (3,) for each protected memory of the site."""
+        return [step.counts for step in self._steps if isinstance(step, _Protected)]
+
+    def __call__(
+        self,
+        value: Tensor,
+        clock: Clock,
+        seed: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        straight_through: bool,
+        unheld: bool = False,
+    ) -> Tensor:
+        """The value with faults; the value itself, overwritten, only if it is `unheld` by anyone but the caller.
+
+        The gradient is zero at words whose code is another after all steps, unless `straight_through`. Raises PlanError
+        for values that do not tell their codes.
+        """
+        forward = self._begin(value, clock, seed, scale, zero_point, straight_through)
+        if self._batch is None:
+            return self._struck(value, forward, (scale, zero_point), unheld)
+        arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
+        faulty = self._struck(arranged.values, forward, (arranged.scale, arranged.zero_point), False)
+        return value if faulty is arranged.values else restore(faulty, value, self._batch)
+
+    def observed(
+        self, value: Tensor, clock: Clock, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
+    ) -> Observed:
+        """The same, with the codes before and after."""
+        if self._comes_back(value):
+            faulty = self(value, clock, seed, scale, zero_point, straight_through)
+            return Observed(faulty, *(self.codes(t, scale, zero_point) for t in (value, faulty)))
+        forward = self._begin(value, clock, seed, scale, zero_point, straight_through)
+        if self._batch is None:
+            return self._by_integers(value, forward, (scale, zero_point))
+        arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
+        seen = self._by_integers(arranged.values, forward, (arranged.scale, arranged.zero_point))
+        return Observed(*(restore(t, value, self._batch) for t in seen))
+
+    def codes(self, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        """The code words (int64, two's complement) of values that no fault struck, or that tell their codes."""
+        return code_words(integers(unnamed(value), scale, zero_point, self._format), self._format)
+
+    def _begin(
+        self, value: Tensor, clock: Clock, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
+    ) -> Forward:
+        """Checks values and their batch, and answers with what the steps need to know."""
+        samples = samples_of(value, self._batch, self._name) if self._batched else None
+        if samples is not None and samples != clock.batch:
+            clock.check(samples, value.shape, self._batch, self._name)
+        if self._may_be_unknown:
+            check_codes_known(self._name, value, scale, zero_point, self._format)
+        return Forward(clock, seed, samples, straight_through)
+
+    def _comes_back(self, value: Tensor) -> bool:
+        """Whether every code of the site comes back from its value."""
+        exact = self._exact and value.dtype in (torch.float32, torch.float64)
+        return exact or comes_back(value.dtype, self._format.bit_width)
+
+    def _struck(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        """The value, samples in front, after all steps."""
+        if len(self._steps) == 1:  # the common case, which is to cost nothing beside its one step
+            return self._steps[0](value, forward, grid, unheld)
+        if not self._comes_back(value) and self._steps:
+            return self._by_integers(value, forward, grid).values
+        if forward.straight_through or not _differentiable(value):
+            return self._one_by_one(value, forward, grid, unheld)
+        with torch.no_grad():
+            faulty = self._one_by_one(value.detach(), forward, grid, False)
+        return replaced(value, faulty, self.codes(value, *grid) != self.codes(faulty, *grid), False)
+
+    def _one_by_one(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        """Each step on the values that the one before left."""
+        for step in self._steps:
+            before, value = value, step(value, forward, grid, unheld)
+            unheld = unheld or value is not before  # nobody has seen what a step returned
+        return value
+
+    def _by_integers(self, value: Tensor, forward: Forward, grid: Grid) -> Observed:
+        """All steps on the integers; a word that some step changed has the value of its last integer."""
+        plain = unnamed(value)
+        with torch.no_grad():
+            before = now = integers(plain, *grid, self._format)
+            one = torch.ones((), dtype=now.dtype, device=now.device)
+            whole = (one, torch.zeros_like(one))
+            touched = torch.zeros_like(now, dtype=torch.bool)
+            for step in self._steps:
+                left, now = now, step(now, forward, whole, False)
+                touched |= now != left
+            touched &= plain.isfinite()
+            faulty = torch.where(touched, values(now, *grid, plain.dtype), plain.detach())
+            codes = [code_words(q, self._format) for q in (before, now)]
+        out = replaced(plain, faulty, touched & (codes[0] != codes[1]), forward.straight_through)
+        named: Any = value
+        return Observed(named_as(out, named.names) if has_names(value) else out, *codes)
+
+
+def _differentiable(value: Tensor) -> bool:
+    return traced() or (value.requires_grad and torch.is_grad_enabled())
+
+
+class _Stream:
+    """Processes that the stream draws."""
+
+    def __init__(self, site: Site, step: StreamStep, device: torch.device) -> None:
+        self._numbers = (site.bit_width, site.signed, REPRESENTATIONS.index(step.representation))
+        self._reads = (step.reads_stored, _LATE in kinds(step.program))
+        check_program(step.program, site.bit_width)  # here, once: kernels on a device cannot refuse
+        self._name = site.name
+        self._layers = [(body[3], body[4]) for kind, _, body in processes(step.program) if kind == _LATE]
+        self._program = kept(step.program, device)
+
+    def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        for layer in self._layers:
+            _check_layer(value, forward.batch, self._name, *layer)
+        tensors = (forward.samples, forward.seed, self._program, *grid)
+        return struck(value, Faults(STREAM, tensors, self._numbers, *self._reads), forward.straight_through, unheld)
+
+
+def _check_layer(value: Tensor, batch: int | None, name: str, channels: int, inner: int) -> None:
+    """Raises PlanError unless the values are whole samples of a layer with late bits."""
+    words = value.numel() if batch is None else value.shape[1:].numel()
+    if words % (channels * inner):
+        raise PlanError(
+            f"the late bits of {name!r} are those of {channels} channels of {inner} words, but the values have the "
+            f"shape {tuple(value.shape)}; resolve the faults against this network"
+        )
+
+
+class _Map:
+    """A fault map."""
+
+    def __init__(self, site: Site, step: MapStep, device: torch.device) -> None:
+        process, rows = step.process, step.process.map
+        self._name, self._words, self._refresh = site.name, rows.words, process.refresh
+        masks = np.stack([rows.and_mask, rows.xor_mask]).view(np.int32)
+        with torch.inference_mode(False):
+            self._word, self._masks = (torch.from_numpy(rows).to(device) for rows in (rows.word.copy(), masks))
+        representation = REPRESENTATIONS.index(step.representation)
+        self._numbers = (site.bit_width, site.signed, representation, process.threshold, process.site_number)
+        self._reads_stored = process.reads_stored
+
+    def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        self._check(value, 1 if forward.batch is None else max(forward.batch, 1))
+        period = forward.clock.of_periods(forward.batch, self._refresh)
+        tensors = (period, forward.seed, self._word, self._masks, *grid)
+        return struck(value, Faults(MAP, tensors, self._numbers, self._reads_stored), forward.straight_through, unheld)
+
+    def _check(self, value: Tensor, batch: int) -> None:
+        if value.numel() not in (0, self._words * batch):
+            raise PlanError(
+                f"the fault map of {self._name!r} has {self._words} words, but the values have the shape "
+                f"{tuple(value.shape)}; expected a map of the same tensor: resolve the faults against this network"
+            )
+
+
+class _Protected:
+    """A protected memory; `counts` are (corrected, detected, miscorrected) memory words so far."""
+
+    def __init__(self, site: Site, step: ProtectedStep, device: torch.device) -> None:
+        process = step.process
+        self._refresh, self._program = process.refresh, kept(step.program, device)
+        rows, layout, memory = process.rows, process.layout, process.memory
+        masks = np.stack([rows.and_mask, rows.xor_mask]).view(np.int32)
+        with torch.inference_mode(False):
+            self._rows = torch.from_numpy(rows.word.copy()).to(device), torch.from_numpy(masks).to(device)
+            self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+        cells = process.cells if layout is not None else torch.zeros(0, memory.data_bits)
+        self._table = kept(process.number, device), torch.as_tensor(cells, dtype=torch.int64, device=device)
+        representation = REPRESENTATIONS.index(step.representation)
+        kinds = (memory.kind, memory.data_bits, memory.slot, memory.due)
+        self._numbers = (site.bit_width, site.signed, representation, *kinds, process.threshold, process.site_number)
+
+    def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+        period = forward.clock.of_periods(forward.batch, self._refresh)
+        when = (forward.samples, period, forward.seed)
+        tensors = (value, *when, self._program, *self._rows, *self._table, *grid)
+        out: Tensor
+        out, counts = protected(*tensors, *self._numbers, forward.straight_through)
+        self.counts += counts
+        return out
+
+
+_STEPS: dict[type, Callable[..., Callable[[Tensor, Forward, Grid, bool], Tensor]]] = {
+    StreamStep: _Stream,
+    MapStep: _Map,
+    ProtectedStep: _Protected,
+}
+
+
+def kept(numbers: int | Sequence[int], device: torch.device) -> Tensor:
+    """Numbers as a tensor that autograd may keep, also if it is made in inference mode."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=torch.int64, device=device)

@@ -1,0 +1,1 @@
+"""Fault models: what each says, and the processes that it becomes at a site."""

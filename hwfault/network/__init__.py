@@ -1,0 +1,1 @@
+"""Reading a Brevitas network: its quantizers, sites, batch axes and accumulators."""

@@ -1,0 +1,126 @@
+"""What a bundle recorded, parsed: the codes of each run of each site, and the outputs."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwfault.codes import CodeFormat, Codes, decode
+from hwfault.errors import FileError, PlanError
+from hwfault.graph.read.versions import OLD
+from hwfault.graph.run.watched import Side
+from hwfault.program.processes import Site
+from hwfault.proof.manifest import CLEAN, INPUTS, NO_NUMBERS, Manifest, seed_file, tensor
+from hwfault.proof.storage import Bundle, Tensors, array
+
+Array = NDArray[Any]
+
+
+class Inputs:
+    """The samples of a bundle and their labels, where it has some."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        where, n = f"{bundle.path}: {INPUTS}", bundle.manifest.samples
+        tensors = bundle.tensors(INPUTS)
+        self.values = array(tensors, "input", where, "f")
+        self.labels = array(tensors, "label", where, "iu") if "label" in tensors else None
+        shapes = [values.shape for values in (self.values, self.labels) if values is not None]
+        if any(shape[:1] != (n,) for shape in shapes) or self.values.dtype != np.float32:
+            raise FileError(f"{where}: tensors of the shapes {shapes}, expected {n} samples of float32")
+
+
+class Expected:
+    """The record of one run, clean or under a seed; every tensor is checked against the manifest when it is taken.
+
+    Codes are (rows, words): a row is a sample of a batched site, a batch for a parameter.
+    """
+
+    def __init__(self, bundle: Bundle, clean: Tensors, seed: int | None) -> None:
+        self.manifest: Manifest = bundle.manifest
+        self._file = CLEAN if seed is None else seed_file(seed)
+        self.where = f"{bundle.path}: {self._file}"
+        self._clean = clean
+        self._own = clean if seed is None else bundle.tensors(self._file)
+        self.output = array(self._own, "output", self.where, "f")
+        self.prediction = array(self._own, "prediction", self.where)
+        n = self.manifest.samples
+        if self.output.shape[:1] != (n,) or self.prediction.shape[:1] != (n,):
+            raise FileError(f"{self.where}: outputs of the shape {self.output.shape}, expected {n} samples")
+
+    def grid(self, site: Site, call: int) -> tuple[Array, Array]:
+        """Scale and zero point."""
+        scale, zero_point = (self._either(tensor(site.name, call, kind), "f") for kind in ("scale", "zero_point"))
+        if not (np.isfinite(scale).all() and np.isfinite(zero_point).all()):
+            raise FileError(f"{self.where}: scale or zero point of {site.name!r} are not finite")
+        if self.manifest.spec == OLD and (zero_point != np.rint(zero_point)).any():
+            raise FileError(
+                f"{self.where}: {site.name!r} has a zero point that is no integer, for which {OLD!r}, as the manifest "
+                "says, has no codes; export the bundle anew"
+            )
+        return scale, zero_point
+
+    def codes(self, site: Site, call: int) -> tuple[Codes, Codes]:
+        """The codes before and after the faults."""
+        own = tensor(site.name, call, "before")
+        name = own if own in self._own else tensor(site.name, call, "codes")
+        before = self._checked(site, self._either(name, "u"), name)
+        rows = self.manifest.samples if site.batched else -(-self.manifest.samples // self.manifest.batch_size)
+        if len(before) not in (rows, rows if site.batched else 1):
+            raise FileError(f"{self.where}: the tensor {name!r} has {len(before)} rows, expected {rows}")
+        before = np.broadcast_to(before, (rows, before.shape[1]))
+        if self._own is self._clean:
+            return before, before
+        at, codes = (array(self._own, tensor(site.name, call, what), self.where, "u") for what in ("at", "after"))
+        if at.ndim != 1 or codes.shape != at.shape or (at.size and at.max() >= before.size):
+            raise FileError(f"{self.where}: the faults of {site.name!r} are not at words of the site")
+        after = before.copy()
+        after.ravel()[at] = self._checked(site, codes[None], name)[0]
+        return before, after
+
+    def side(self, site: Site, call: int, rows: slice, shape: tuple[int, ...]) -> Side:
+        """What was recorded for some rows as one side of a comparison with values of the shape; raises PlanError."""
+        scale, zero_point = self.grid(site, call)
+        fmt = CodeFormat(site.bit_width, site.signed)
+        kind = np.float64 if scale.dtype == np.float64 else np.float32
+        both = [codes[rows] for codes in self.codes(site, call)]
+        if both[0].size != math.prod(shape) or (site.batched and shape[:1] != (len(both[0]),)):
+            raise PlanError(
+                f"the site {site.name!r} has values of the shape {list(shape)} in the graph, but {both[0].shape[1]} "
+                f"words of {len(both[0])} samples were recorded; expected the graph of the bundle's network"
+            )
+        try:
+            values = [decode(codes.reshape(shape), scale, zero_point, fmt, kind) for codes in both]
+            for side in values:
+                self._put_no_numbers(site, call, rows, side.reshape(both[0].shape))
+        except ValueError:
+            raise FileError(f"{self.where}: scale or zero point of {site.name!r} do not fit its codes") from None
+        return Side(site, [*values, scale, zero_point], (both[0].reshape(shape), both[1].reshape(shape)))
+
+    def numbers(self, site: Site, call: int, rows: slice, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Which words (rows, words) held a number; of all others no fault strikes one."""
+        values = np.zeros(shape)
+        self._put_no_numbers(site, call, rows, values)
+        return np.isfinite(values)
+
+    def _put_no_numbers(self, site: Site, call: int, rows: slice, values: Array) -> None:
+        """Writes into values (rows, words) what was recorded of words that held no number."""
+        places, found = (tensor(site.name, call, NO_NUMBERS + suffix) for suffix in ("_at", ""))
+        held = self._own if site.batched or places in self._own else self._clean
+        if places not in held:
+            return
+        at, numbers = array(held, places, self.where, "u"), array(held, found, self.where, "f")
+        if at.ndim != 1 or numbers.shape != at.shape or np.isfinite(numbers).any():
+            raise FileError(f"{self.where}: {places!r} and {found!r} are not places and values that are not finite")
+        row, word = np.divmod(at.astype(np.int64), values.shape[1])
+        here = (row >= (rows.start or 0)) & (row < (rows.start or 0) + len(values))
+        values[row[here] - (rows.start or 0), word[here]] = numbers[here]
+
+    def _checked(self, site: Site, codes: Array, name: str) -> Codes:
+        wide = codes.astype(np.uint32)
+        if codes.ndim != 2 or codes.dtype.itemsize > 4 or (codes.size and int(wide.max()) >> site.bit_width):
+            raise FileError(f"{self.where}: {name!r} holds no codes of {site.bit_width} bits, (samples, words)")
+        return wide
+
+    def _either(self, name: str, kinds: str) -> Array:
+        return array(self._own if name in self._own else self._clean, name, self.where, kinds)

@@ -1,0 +1,84 @@
+"""The outputs and predictions of one run beside those that were recorded."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwfault.errors import PlanError
+from hwfault.graph.run.watched import bits_of, predictions
+from hwfault.proof.answer import OUTPUT, PREDICTION
+from hwfault.proof.expected import Expected
+from hwfault.proof.report import Difference
+
+Array = NDArray[Any]
+
+
+class Outputs:
+    """Counts what differs; `to_the_bit` tells 0 from -0, which engines that compute on integers cannot."""
+
+    def __init__(self, expected: Expected, labels: Array | None, *, to_the_bit: bool) -> None:
+        self._expected, self._labels, self._to_the_bit = expected, labels, to_the_bit
+        self._counts: Counter[str] = Counter()
+        self._max_difference = 0.0
+        self._classified = labels is not None and expected.prediction.dtype.kind in "iu"
+        self.first: Difference | None = None
+
+    def add(self, output: Array, batch: slice) -> None:
+        """Compares the outputs of a batch; raises PlanError for another shape than the recorded."""
+        recorded = self._expected.output[batch]
+        if output.shape != recorded.shape:
+            raise PlanError(
+                f"the output has the shape {list(output.shape)}, recorded was {list(recorded.shape)}; expected the "
+                "graph of the bundle's network, and answers for every sample of a batch"
+            )
+        found = output.astype(np.float32)
+        if self._to_the_bit:
+            differ = bits_of(found) != bits_of(recorded)
+        else:
+            differ = (found != recorded) & ~(np.isnan(found) & np.isnan(recorded))
+        self._counts.update(outputs=differ.size, outputs_differ=int(np.count_nonzero(differ)))
+        with np.errstate(invalid="ignore"):
+            difference = np.nan_to_num(np.abs(found.astype(np.float64) - recorded), nan=0.0).max(initial=0.0)
+        self._max_difference = max(self._max_difference, float(difference))
+        self._note(OUTPUT, differ.reshape(len(differ), -1), recorded, found, batch)
+        self._predicted(predictions(found), batch)
+
+    def add_answer(self, answer: dict[str, Array], batch: slice) -> None:
+        """The same for what a runner answered: outputs, predictions, or both."""
+        if OUTPUT in answer:
+            self.add(answer[OUTPUT], batch)
+        elif PREDICTION in answer:
+            self._predicted(answer[PREDICTION], batch)
+
+    def observed(self, plain: Array, output: Array) -> None:
+        """Counts the numbers of the output that change when the sites are looked at."""
+        self._counts["outputs_changed_by_observation"] += int(np.count_nonzero(bits_of(plain) != bits_of(output)))
+
+    def _predicted(self, found: Array, batch: slice) -> None:
+        recorded = self._expected.prediction[batch]
+        if found.shape != recorded.shape:
+            raise PlanError(f"predictions of the shape {list(found.shape)}, recorded were {list(recorded.shape)}")
+        differ = found != recorded
+        self._counts.update(predictions=differ.size, predictions_differ=int(np.count_nonzero(differ)))
+        self._note(PREDICTION, differ.reshape(len(differ), -1), recorded, found, batch)
+        if self._classified and found.ndim == 1:
+            assert self._labels is not None
+            label = self._labels[batch]
+            self._counts["correct_recorded"] += int(np.count_nonzero(recorded == label))
+            self._counts["correct_found"] += int(np.count_nonzero(found == label))
+
+    def _note(self, kind: Any, differ: Array, recorded: Array, found: Array, batch: slice) -> None:
+        if self.first is None and differ.any():
+            element, word = divmod(int(differ.argmax()), differ.shape[1])
+            values = (float(side.reshape(differ.shape)[element, word]) for side in (recorded, found))
+            numbers = dict(zip(("recorded", "found"), values, strict=True))
+            self.first = Difference(kind=kind, site="", sample=batch.start + element, word=word, **numbers)
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """The numbers of a RunRecord."""
+        keys = ("predictions", "predictions_differ", "outputs", "outputs_differ", "outputs_changed_by_observation")
+        labelled = {key: self._counts[key] for key in ("correct_recorded", "correct_found") if self._classified}
+        return {key: self._counts[key] for key in keys} | labelled | {"outputs_max_difference": self._max_difference}

@@ -1,0 +1,131 @@
+"""Counting what differs at one site of one run, and where it first does."""
+
+from collections import Counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwfault.graph.run.watched import Differing, Mask
+from hwfault.plan.fault_plan import FaultPlan
+from hwfault.plan.listing import Fault, faults_at
+from hwfault.program.processes import MapProcess, ProtectedProcess, Site
+from hwfault.proof.report import BINS, Codes, Difference, Kind, SiteRecord
+
+Array = NDArray[Any]
+
+
+class Pair(Protocol):
+    """The codes (rows, words) of a site in one engine."""
+
+    @property
+    def before(self) -> NDArray[np.uint32]: ...
+
+    @property
+    def after(self) -> NDArray[np.uint32]: ...
+
+
+AROUND = 4
+"""How many words on either side of the first difference are its neighbours."""
+
+
+class Tally:
+    """The counts of one site in one run; `sees_before` is False where only the codes after the faults were found."""
+
+    def __init__(self, site: Site, *, sees_before: bool = True) -> None:
+        self.site, self._sees_before = site, sees_before
+        self._counts: Counter[str] = Counter()
+        self._first: Difference | None = None
+        self._strips: dict[str, Array] = {}
+        self.width = 0
+        """The words of a sample."""
+        self.first_sample = 0
+        """The number of the first sample of the batch that differed first."""
+
+    def add(self, found: Differing, ours: Pair, theirs: Pair, call: int, row: int, first_sample: int) -> None:
+        """Counts a batch of one run of the site, whose first row is number `row` and whose samples begin as said."""
+        self.width = found.codes.shape[1]
+        self._counts.update(
+            words=found.codes.size,
+            faults_expected=int(np.count_nonzero(found.expected)),
+            faults_seen=int(np.count_nonzero(found.seen)),
+            faults_differ=int(np.count_nonzero(found.faults)),
+            codes_differ=int(np.count_nonzero(found.codes)),
+        )
+        differ = found.codes | found.faults
+        self._draw("differ_at", differ)
+        self._draw("faults_at", found.expected | found.seen)
+        if self._first is None and differ.any():
+            self._first, self.first_sample = self._difference(found, ours, theirs, call, row), first_sample
+
+    def _draw(self, name: str, mask: Mask) -> None:
+        words = mask.shape[1]
+        if words:
+            edges = np.unique(np.arange(min(BINS, words)) * words // min(BINS, words))
+            strip = np.add.reduceat(mask.sum(axis=0, dtype=np.int64), edges)
+            self._strips[name] = self._strips.get(name, 0) + strip
+
+    def _difference(self, found: Differing, ours: Pair, theirs: Pair, call: int, row: int) -> Difference:
+        element, word = divmod(int((found.codes | found.faults).argmax()), found.codes.shape[1])
+        first, last = max(0, word - AROUND), min(found.codes.shape[1], word + AROUND + 1)
+        words = tuple(
+            Codes(
+                word=w,
+                recorded_before=int(ours.before[element, w]),
+                recorded_after=int(ours.after[element, w]),
+                found_before=int(theirs.before[element, w]) if self._sees_before else None,
+                found_after=int(theirs.after[element, w]),
+            )
+            for w in range(first, last)
+        )
+        kind: Kind = "site" if not self._sees_before else "faults" if found.faults[element, word] else "codes"
+        at, when = words[word - first], "before" if kind == "codes" else "after"
+        return Difference(
+            kind=kind,
+            site=self.site.name,
+            sample=row + element if self.site.batched else 0,
+            word=word,
+            call=call,
+            recorded=getattr(at, f"recorded_{when}"),
+            found=getattr(at, f"found_{when}"),
+            words=words,
+        )
+
+    def record(self) -> SiteRecord:
+        """What was counted."""
+        strips = {name: tuple(strip.tolist()) for name, strip in self._strips.items()}
+        counts = {"words": 0, **self._counts}
+        return SiteRecord(name=self.site.name, kind=self.site.kind, first=self._first, **counts, **strips)
+
+
+def with_faults(found: Difference, plan: FaultPlan, seed: int, first_sample: int, words: int) -> Difference:
+    """A difference with the faults that the stream draws on its word and the neighbours.
+
+    `first_sample` is the number of the first sample of its batch, by which cells of a `batch` refresh are drawn.
+    """
+    processes = plan.at(found.site).processes
+    by_batch = {p.fault for p in processes if isinstance(p, MapProcess) and p.refresh == "batch"}
+    if not plan.at(found.site).site.batched:
+        by_batch |= {p.fault for p in processes if isinstance(p, MapProcess) and p.refresh == "inference"}
+    protected = {p.fault: p for p in processes if isinstance(p, ProtectedProcess)}
+    near = {codes.word for codes in found.words}
+    kept = [
+        fault
+        for sample in dict.fromkeys((found.sample, first_sample))
+        for fault in faults_at(plan, found.site, seed=seed, sample=sample, words=words)
+        if (first_sample if fault.process in by_batch else found.sample) == sample
+        and _words(fault, protected.get(fault.process)) & near
+    ]
+    return found.model_copy(update={"faults": tuple(kept)})
+
+
+def _words(fault: Fault, memory: ProtectedProcess | None) -> set[int]:
+    """The words of a site that a fault lies in; a protected memory's word holds parts of several."""
+    if memory is None:
+        return {fault.word}
+    if memory.number:
+        at = np.flatnonzero(np.array(memory.number) == fault.word)
+        cells = [cell for row in at.tolist() for cell in memory.cells[row] if cell >= 0]
+        return {cell // 32 for cell in cells}
+    data = memory.protection.data_bits
+    return {(fault.word * data + bit) // memory.slot for bit in range(data)}
