@@ -11,7 +11,7 @@ from hwfault.campaigns.picture import draw_accuracy
 from hwfault.campaigns.trials import Trials
 from hwfault.errors import FileError
 from hwfault.files import output_folder, write_atomically
-from hwfault.graph.export.export import export
+from hwfault.graph.export.of_network import export
 from hwfault.laws.models import bit_errors
 from hwfault.locks import locked_folder
 from hwfault.network.sites import sites

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hwfault.errors import PlanError
-from hwfault.laws.models import FaultModel
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.plan.fault_plan import resolve as resolve_at
+from hwfault.plan.given import GivenFaults, read_faults
 from hwfault.program.processes import Site
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def resolve(
     sites: "Sequence[Site] | nn.Module",
-    faults: Sequence[FaultModel],
+    faults: GivenFaults,
     *,
     example: "Example | None" = None,
     batch_axis: "Axes" = 0,
@@ -40,4 +40,4 @@ def resolve(
             "resolve was given sites, and an example or batch_axis beside them, which belong to a network; expected "
             "resolve(model, faults, example=..., batch_axis=...), or resolve(sites(model, example, batch_axis), faults)"
         )
-    return resolve_at(listed, faults, factors=factors, device=device)
+    return resolve_at(listed, read_faults(faults), factors=factors, device=device)

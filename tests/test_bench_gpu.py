@@ -16,7 +16,7 @@ pytest.importorskip("triton", minversion=OLDEST, reason="the benchmark measures 
 from hwfault.train import networks
 from tests.benchmarks import gpu, gpu_bandwidth, gpu_equality, gpu_networks
 from tests.benchmarks.gpu import Report
-from tests.inject.replay import WAITS, Recorded
+from tests.injection.replay import WAITS, Recorded
 from tests.process import own_words
 from tests.slowly import thinned
 from tests.stream.triton_calls import INTERPRETED, fast_or

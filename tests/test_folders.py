@@ -9,8 +9,7 @@ import pytest
 from hwfault import folders
 from hwfault.errors import FileError
 from hwfault.folders import recover, replace_folder_atomically
-
-from .test_files import names
+from tests.test_files import names
 
 OLD, NEW = {"a": b"old", "below/b": b"old"}, {"a": b"new", "below/b": b"new", "c": b"new"}
 

@@ -13,8 +13,7 @@ import pytest
 
 from hwfault.errors import FileError
 from hwfault.files import check_suffix, leftovers, replace_atomically, write_atomically
-
-from .test_files import names
+from tests.test_files import names
 
 
 @pytest.fixture

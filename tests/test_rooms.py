@@ -12,6 +12,7 @@ import hwfault
 
 PACKAGE = Path(hwfault.__file__).parent
 ROOMS = (
+    "moved",
     "errors",
     "notices",
     "terminal",

@@ -3,17 +3,19 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from hwfault.campaigns.campaign import Campaign
 from hwfault.campaigns.points import Point
+from hwfault.campaigns.store import Store, question
 from hwfault.campaigns.trials import Trials
 from hwfault.errors import HwfaultError
 from hwfault.files import write_atomically
 from hwfault.laws.models import FaultModel, bit_errors
-from hwfault.plan.fault_plan import FaultPlan
+from hwfault.plan.given import GivenPlan, read_plan
 from hwfault.train.data import MemorySplit, Split
 
 
@@ -21,7 +23,7 @@ def evaluate(
     model: nn.Module,
     inputs: Tensor | Split,
     labels: Tensor | None = None,
-    plan: FaultPlan | Sequence[FaultModel] = (),
+    plan: GivenPlan = (),
     *,
     seeds: Iterable[int],
     device: int | None = None,
@@ -40,7 +42,37 @@ def evaluate(
     seeds = tuple(seeds)
     samples = _samples(inputs, labels, len(seeds), batch_size)
     rest = {"indices": indices, "device": device, "batch_size": batch_size, "statistics": statistics}
-    return Campaign(model, samples, **rest).run(Point.of(plan), seeds)  # type: ignore[arg-type]
+    return Campaign(model, samples, **rest).run(Point.of(read_plan(plan)), seeds)  # type: ignore[arg-type]
+
+
+def campaign(
+    model: nn.Module,
+    inputs: Tensor | Split,
+    labels: Tensor | None = None,
+    faults: Mapping[str, GivenPlan] | None = None,
+    *,
+    seeds: Iterable[int],
+    device: int | None = None,
+    batch_size: int = 512,
+    indices: Sequence[int] | Tensor | None = None,
+    statistics: bool = False,
+    store: Path | str | None = None,
+) -> dict[str, Trials]:
+    """`evaluate` under several faults by name, with the same seeds, on the same samples.
+
+    Finished trials are kept in the file `store`: the same call goes on where it was stopped, and more seeds add
+    trials. Raises HwfaultError without faults, FileError for a file that holds the trials of another question, and
+    else what `evaluate` raises.
+    """
+    if not faults:
+        raise HwfaultError("given no faults, expected a mapping from names to faults or plans: {'ber 1e-3': ...}")
+    seeds = tuple(seeds)
+    samples = _samples(inputs, labels, len(seeds), batch_size)
+    rest = {"indices": indices, "device": device, "batch_size": batch_size, "statistics": statistics}
+    many = Campaign(model, samples, **rest)  # type: ignore[arg-type]
+    points = {name: Point.of(read_plan(given), labels={"faults": name}) for name, given in faults.items()}
+    with nullcontext() if store is None else Store(store, question(many, [*points.values()])) as keeper:
+        return {name: many.run(point, seeds, keeper=keeper) for name, point in points.items()}
 
 
 def sweep(

@@ -15,7 +15,7 @@ from hwfault.cli.paths import OutputFile
 if TYPE_CHECKING:
     from torch import nn
 
-    from hwfault.graph.export.export import Arithmetic
+    from hwfault.graph.export.of_network import Arithmetic
     from hwfault.plan.fault_plan import FaultPlan
     from hwfault.proof.answer import Runner
     from hwfault.proof.manifest import Manifest

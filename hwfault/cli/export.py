@@ -13,7 +13,7 @@ from hwfault.cli.paths import Command, OutputFolder
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
-    from hwfault.graph.export.export import Arithmetic
+    from hwfault.graph.export.of_network import Arithmetic
 
 
 @click.command("export", cls=Command)
@@ -43,7 +43,7 @@ def command(
     at every site, clean and under seeds. `hwfault replay BUNDLE` checks it, anywhere, without PyTorch.
     """
     from hwfault.files import write_atomically
-    from hwfault.graph.export.export import export
+    from hwfault.graph.export.of_network import export
     from hwfault.graph.read.integer import left
     from hwfault.network.sites import sites
     from hwfault.plan.expected import expected_faults

@@ -27,6 +27,7 @@ from hwfault.network.sites import check_known, known_quantizers, quantizers, rea
 from hwfault.network.tied import StillTied, check_tied, tied
 from hwfault.network.widths import Width
 from hwfault.plan.fault_plan import FaultPlan
+from hwfault.plan.given import GivenPlan, read_plan
 from hwfault.program.names import first_run, fits, run_name, split_run
 from hwfault.program.processes import Site, SiteList
 from hwfault.program.selectors import names_of
@@ -40,9 +41,9 @@ _KEPT_PLANS = 32
 
 def inject(
     model: nn.Module,
-    plan: FaultPlan | Sequence[FaultModel],
+    plan: GivenPlan,
     *,
-    seed: int,
+    seed: int = 0,
     device: int | None = None,
     gradient: Gradient = "zero",
     observe: Observer | None = None,
@@ -51,6 +52,7 @@ def inject(
 ) -> "Injection":
     """Attaches a plan (or faults, resolved against the model) to the model's quantizers until the block is left.
 
+    `plan` is a FaultPlan, its JSON file, a fault model, or several, also as mappings like those of YAML or a YAML file.
     Use it as `with inject(model, plan, seed=1):`, or call `.remove()` on what it returns. Parameters, scales and
     `state_dict` stay untouched; several injections may be active, the later one acts on what the earlier left.
     Faults that belong to a device are drawn for `device`, or the seed's number; a plan has its own. Copies of the model
@@ -63,12 +65,14 @@ def inject(
     lie is found, and a plan that says otherwise is refused. Without one a plan's own word is taken, which is axis 0
     where it says nothing, and an error if the first forward moves or folds that axis before a struck site (what is
     compiled is judged by the shapes of its sites alone: give an example there).
-    Raises PlanError if the plan was made for other sites, HwfaultError for a seed that is not 64 bit, and while another
-    thread has faults attached to the model or a part of it: use a copy for each thread.
+    Raises PlanError if the plan was made for other sites, ModelError for what is neither a plan nor faults,
+    HwfaultError for what is no network, a seed that is not 64 bit, and while another thread has faults attached to the
+    model or a part of it: use a copy for each thread.
     """
+    given = read_plan(plan)
     known = None if example is None else sites(model, example, batch_axis)
     rules = {"seed": seed, "device": device, "gradient": gradient, "observe": observe, "batch_axis": batch_axis}
-    return Injection(model, plan, known=known, **rules)  # type: ignore[arg-type]
+    return Injection(model, given, known=known, **rules)  # type: ignore[arg-type]
 
 
 def inject_at(model: nn.Module, plan: FaultPlan, known: SiteList | None, **rules: Any) -> "Injection":

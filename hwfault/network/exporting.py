@@ -13,5 +13,5 @@ def refuse_export() -> None:
         raise GraphError(
             "the model has faults attached while it is exported; leave the `with inject(...)` block (or call .remove() "
             "on it, or take the injecting layer out), then put them into the graph with "
-            "hwfault.graph.export.export.export(model, example, plan=plan)"
+            "hwfault.graph.export.of_network.export(model, example, plan=plan)"
         )

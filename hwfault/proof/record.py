@@ -18,7 +18,7 @@ from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
 from hwfault.codes import Codes
 from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.edit.insert import insert_faults
-from hwfault.graph.export.export import Arithmetic, export
+from hwfault.graph.export.of_network import Arithmetic, export
 from hwfault.graph.read.batch_axes import check_axis_0
 from hwfault.graph.read.grids import Grid
 from hwfault.graph.read.qonnxgraph import metadata

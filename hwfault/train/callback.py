@@ -1,6 +1,6 @@
 """Faults in a Lightning Trainer of one's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -9,13 +9,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, nearest
-from hwfault.laws.models import FaultModel
 from hwfault.network.inputs import Axes, Example
 from hwfault.network.sites import quantizers
 from hwfault.stream.check import check_seed
 from hwfault.torch_ops.gradient import Gradient, passes_straight_through
 from hwfault.train.driver import FaultDriver, evaluation_seed
-from hwfault.train.schedule import ScheduledFault, scheduled
+from hwfault.train.schedule import GivenSchedules, scheduled
 
 if TYPE_CHECKING:
     from hwfault.injection.statistics import Statistics
@@ -44,7 +43,7 @@ class FaultInjection(Callback):
 
     def __init__(
         self,
-        faults: Sequence[FaultModel | ScheduledFault],
+        faults: GivenSchedules,
         *,
         seed: int = 0,
         eval_seed: int | None = None,

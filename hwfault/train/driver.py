@@ -10,13 +10,12 @@ from torch import nn
 from hwfault.errors import HwfaultError, ModelError
 from hwfault.injection.attach import Injection, inject_at
 from hwfault.injection.observer import Observer
-from hwfault.laws.models import FaultModel
 from hwfault.network.inputs import Axes, Example
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.stream.check import check_seed
 from hwfault.torch_ops.gradient import Gradient
-from hwfault.train.schedule import ScheduledFault, last_epoch, scheduled
+from hwfault.train.schedule import GivenSchedules, last_epoch, scheduled
 
 _KEPT_PLANS = 64
 _OTHER_SEED = 0x9E3779B97F4A7C15
@@ -59,7 +58,7 @@ class FaultDriver:
     def __init__(
         self,
         network: nn.Module,
-        faults: Sequence[FaultModel | ScheduledFault],
+        faults: GivenSchedules,
         *,
         seed: int,
         eval_seed: int | None = None,

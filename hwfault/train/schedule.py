@@ -10,6 +10,7 @@ from pydantic import Field, StrictInt, model_validator
 
 from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, StuckElement
 from hwfault.laws.models import FaultModel
+from hwfault.plan.given import GivenFaults, OneFault, read_faults
 from hwfault.program.selectors import OnSites
 from hwfault.records import Record
 
@@ -119,9 +120,26 @@ class ScheduledFault(Record):
         return self
 
 
-def scheduled(faults: Iterable[FaultModel | ScheduledFault]) -> tuple[ScheduledFault, ...]:
-    """Faults with their schedules; those without one strike always, in training and evaluation."""
-    return tuple(f if isinstance(f, ScheduledFault) else ScheduledFault(fault=f) for f in faults)
+GivenSchedules = ScheduledFault | GivenFaults | Iterable[ScheduledFault | OneFault]
+"""Faults as `hwfault.plan.given` takes them, and those that have schedules."""
+
+
+def scheduled(faults: GivenSchedules) -> tuple[ScheduledFault, ...]:
+    """Faults with their schedules; those without one strike always, in training and evaluation.
+
+    Raises ModelError for what is no fault, FileError for a file of faults that cannot be read.
+    """
+    if isinstance(faults, ScheduledFault):
+        return (faults,)
+    if not isinstance(faults, list | tuple):
+        return tuple(ScheduledFault(fault=fault) for fault in read_faults(faults))  # type: ignore[arg-type]
+    found: list[ScheduledFault] = []
+    for given in faults:
+        if isinstance(given, ScheduledFault):
+            found.append(given)
+        else:
+            found += [ScheduledFault(fault=fault) for fault in read_faults(given)]
+    return tuple(found)
 
 
 def last_epoch(faults: Sequence[ScheduledFault]) -> int:

@@ -15,7 +15,7 @@ from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.util.cleanup import cleanup_model
 from torch import Tensor, nn
 
-from hwfault.graph.export.export import export
+from hwfault.graph.export.of_network import export
 from hwfault.graph.run.session import run, session
 from hwfault.laws.models import BitFlips
 from hwfault.network.sites import sites

@@ -13,7 +13,7 @@ from hwfault.stream import cuda, native
 from hwfault.torch_ops import map_op, ops
 from hwfault.train import networks
 from tests.benchmarks.gpu import Report, device
-from tests.inject.networks import batch, build
+from tests.injection.networks import batch, build
 from tests.stream.cases import Draw
 from tests.stream.programs import VECTORS, vector_process
 from tests.stream.triton_calls import (

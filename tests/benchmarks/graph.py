@@ -8,7 +8,7 @@ from qonnx.core.onnx_exec import execute_onnx
 from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.util.cleanup import cleanup_model
 
-from hwfault.graph.export.export import export
+from hwfault.graph.export.of_network import export
 from hwfault.graph.run.session import run, session
 from hwfault.laws.models import BitFlips
 from hwfault.network.sites import sites

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
-from hwfault.graph.export.export import export
+from hwfault.graph.export.of_network import export
 from hwfault.graph.run.session import run, session
 from tests.benchmarks.cnv import batch, cnv
 from tests.benchmarks.side_by_side import ratios, show

@@ -12,8 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.train import TrainConfig, build, checkpoint
-
-from .conftest import good, hwfault, refused
+from tests.cli.conftest import good, hwfault, refused
 
 
 def save_other(path, network, config):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from .conftest import files, good, hwfault, refused
+from tests.cli.conftest import files, good, hwfault, refused
 
 TOO_LARGE = str(2**64)
 RATES = ["1.5", "-0.1", "nan", "inf", "3"]

@@ -13,9 +13,8 @@ from hwfault.injection.attach import inject
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.batch_axes import BatchAxis
-from tests.graph.test_batch_axes import SWAP, graph
-
-from .conftest import good, refused
+from tests.cli.conftest import good, refused
+from tests.graph.read.test_batch_axes import SWAP, graph
 
 NETWORK = "tests.cli.test_batch_axes:tokens_first"
 BOTH = "tests.cli.test_batch_axes:with_mask"

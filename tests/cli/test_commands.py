@@ -20,8 +20,7 @@ from hwfault.stream.tables import site_number
 from hwfault.train import Epoch, TrainConfig, checkpoint
 from hwfault.train.data import digits
 from hwfault.train.schedule import Schedule, ScheduledFault, scheduled
-
-from .conftest import good, hwfault
+from tests.cli.conftest import good, hwfault
 
 ACCUMULATORS = [f"{layer}.accumulator" for layer in ("features.0", "features.2", "features.4", "classifier")]
 SITES = [

@@ -11,8 +11,7 @@ from hwfault.campaigns.trials import paired
 from hwfault.laws.models import bit_errors
 from hwfault.train import TrainConfig, build, checkpoint
 from hwfault.train.data import digits
-
-from .conftest import files, good, refused
+from tests.cli.conftest import files, good, refused
 
 ARGUMENTS = ["--rates", "0,0.03", "--seeds", "0-3"]
 

@@ -8,8 +8,7 @@ import pytest
 from hwfault import demo
 from hwfault.graph.run import session
 from hwfault.train import TrainConfig
-
-from .conftest import hwfault
+from tests.cli.conftest import hwfault
 
 
 @pytest.fixture(autouse=True)

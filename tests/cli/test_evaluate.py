@@ -18,9 +18,8 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
+from tests.cli.conftest import files, good, hwfault, refused
 from tests.slowly import slow
-
-from .conftest import files, good, hwfault, refused
 
 KC705, VC707 = "bram28-kintex7-kc705b-undervolt", "bram28-virtex7-vc707-undervolt"
 SEEDS = ["--seeds", "0-2"]

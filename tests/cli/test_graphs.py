@@ -6,9 +6,8 @@ import pytest
 from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.run.session import load_model
 from hwfault.plan.fault_plan import FaultPlan
+from tests.cli.conftest import good, hwfault
 from tests.graph.foreign import graph
-
-from .conftest import good, hwfault
 
 
 @pytest.fixture

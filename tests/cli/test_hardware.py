@@ -18,8 +18,7 @@ from hwfault.stream.fault_map import FaultMap
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
 from hwfault.train.schedule import scheduled
-
-from .conftest import files, good, hwfault, refused
+from tests.cli.conftest import files, good, hwfault, refused
 
 KC705 = "bram28-kintex7-kc705b-undervolt"
 UNDERVOLT, SRAM = f"{KC705}@voltage_v=0.53", "sram14-ibm-7points@operating_point=0"

@@ -12,9 +12,8 @@ from hwfault.proof.manifest import FAULTED_GRAPH
 from hwfault.proof.storage import Bundle
 from hwfault.train import TrainConfig, build, checkpoint
 from hwfault.train.data import digits
+from tests.cli.conftest import good, hwfault, refused
 from tests.train.small import half_quantized, not_quantized
-
-from .conftest import good, hwfault, refused
 
 
 def saved(folder, function):

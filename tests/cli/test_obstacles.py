@@ -11,9 +11,8 @@ from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.run.session import load_model
 from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.processes import Site, SiteList
-from tests.graph.test_left_out import CASES, graph
-
-from .conftest import good, hwfault, refused
+from tests.cli.conftest import good, hwfault, refused
+from tests.graph.read.test_left_out import CASES, graph
 
 
 def obstructed():

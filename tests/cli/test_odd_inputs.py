@@ -13,8 +13,7 @@ from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site
 from hwfault.train.float_weights import load_float
 from hwfault.train.networks import build
-
-from .conftest import hwfault, refused
+from tests.cli.conftest import hwfault, refused
 
 PROFILE = "bram28-kintex7-kc705b-undervolt@voltage_v=0.53"
 

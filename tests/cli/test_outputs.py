@@ -15,8 +15,7 @@ from hwfault.cli import paths
 from hwfault.profiles.library import profile_path
 from hwfault.stream.fault_map import FaultMap
 from hwfault.train import folder as names_of_runs
-
-from .conftest import files, good, hwfault, refused
+from tests.cli.conftest import files, good, hwfault, refused
 
 INPUT = "is an input of this command as well, and would be destroyed; choose another place"
 PART = "and would be destroyed; choose another place"

@@ -4,9 +4,8 @@ import shutil
 
 import pytest
 
+from tests.cli.conftest import good, hwfault, refused
 from tests.train import files
-
-from .conftest import good, hwfault, refused
 
 BROKEN = "tests.train.small:broken"
 SAID = [f"{BROKEN}' raised Broken: on purpose (", "small.py, line ", "mend that code, or name another"]

@@ -11,10 +11,9 @@ import pytest
 
 import hwfault
 from hwfault.graph.run import session as session_module
+from tests.cli.conftest import good
+from tests.cli.conftest import hwfault as in_process
 from tests.process import own_words
-
-from .conftest import good
-from .conftest import hwfault as in_process
 
 PACKAGE = Path(hwfault.__file__).parent
 

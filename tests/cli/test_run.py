@@ -12,10 +12,9 @@ from onnx import TensorProto, helper
 
 import hwfault as package
 from hwfault.graph.run.session import run, session
-from tests.graph.test_fast import faulted
-from tests.graph.test_qonnx_graphs import X, by_executor, small
-
-from .conftest import good, refused
+from tests.cli.conftest import good, refused
+from tests.graph.edit.test_fast import faulted
+from tests.graph.run.test_qonnx_graphs import X, by_executor, small
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import shutil
 
 import pytest
 
+from tests.cli.conftest import good, hwfault, refused
 from tests.train import files
-
-from .conftest import good, hwfault, refused
 
 TRANSFORM = "tests.train.test_data_folder:to_bytes"
 

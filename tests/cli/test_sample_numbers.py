@@ -5,8 +5,7 @@ import pytest
 
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.plan.listing import faults_at
-
-from .conftest import good, refused
+from tests.cli.conftest import good, refused
 
 LAST = 2**32 - 1
 SITE = "features.1.act_quant"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwfault.graph.export.export import Arithmetic, export
+from hwfault.graph.export.of_network import Arithmetic, export
 from hwfault.laws.models import bit_errors
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve

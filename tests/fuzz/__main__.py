@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .worker import LIBRARY
+from tests.fuzz.worker import LIBRARY
 
 _HANGS = 60.0  # seconds that a case may take, on a machine with other work
 _TOO_MUCH = re.compile(

@@ -14,9 +14,8 @@ from hwfault.stream import native
 from hwfault.stream.array import _Array, _Layer
 from hwfault.stream.native_protection import Protection
 from hwfault.stream.protection import KINDS, Memory
+from tests.fuzz.graphs import LATE
 from tests.stream.programs import ALL, Bit, Cluster, Mask, Random, program
-
-from .graphs import LATE
 
 T = TypeVar("T")
 HUGE = (1 << 63) - 1

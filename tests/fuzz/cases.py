@@ -15,10 +15,9 @@ from hwfault.graph.read.sites import sites
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import load_model, run, session
 from hwfault.stream.native import onnxruntime_library
-
-from .calls import CALLS, Rng
-from .graphs import GRAPHS
-from .mutate import hostile
+from tests.fuzz.calls import CALLS, Rng
+from tests.fuzz.graphs import GRAPHS
+from tests.fuzz.mutate import hostile
 
 _KINDS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 _MOST = 1 << 14  # values of an input

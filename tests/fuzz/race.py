@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from hwfault.stream import native
+from tests.fuzz.cases import plain_session
+from tests.fuzz.graphs import BITS, BURSTS, HWFAULT, MIXED, NUMBERS, QUANT, ROWS, STRIKE, Constants, graph, node
+from tests.fuzz.worker import use_given_library
 from tests.stream.programs import ALL, Bit, program
-
-from .cases import plain_session
-from .graphs import BITS, BURSTS, HWFAULT, MIXED, NUMBERS, QUANT, ROWS, STRIKE, Constants, graph, node
-from .worker import use_given_library
 
 SESSIONS, THREADS, RUNS = 8, 4, 2
 SHAPE = (2, 64, 64)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .calls import CALLS
-from .cases import plain_session
-from .graphs import GRAPHS, fitting
-from .mutate import hostile
-from .race import everything, inputs
+from tests.fuzz.calls import CALLS
+from tests.fuzz.cases import plain_session
+from tests.fuzz.graphs import GRAPHS, fitting
+from tests.fuzz.mutate import hostile
+from tests.fuzz.race import everything, inputs
 
 ROOT = Path(__file__).parents[2]
 

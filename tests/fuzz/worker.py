@@ -9,8 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from hwfault.stream import native
-
-from .cases import run_case
+from tests.fuzz.cases import run_case
 
 LIBRARY = "HWFAULT_FUZZ_LIBRARY"
 """Environment variable: the build of the library to test in place of the installed one."""

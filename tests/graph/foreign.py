@@ -6,7 +6,7 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.infer_shapes import InferShapes
 
-from .ops import QONNX
+from tests.graph.ops import QONNX
 
 RANDOM = np.random.default_rng(7)
 WEIGHTS = {

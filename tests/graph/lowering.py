@@ -3,7 +3,7 @@
 from onnx import ModelProto, NodeProto, helper
 from qonnx.custom_op.channels_last.base_wrapped_op import to_channels_first_args, to_channels_last_args
 
-from .running import copied
+from tests.graph.running import copied
 
 WRAPPED = "qonnx.custom_op.channels_last"
 

@@ -12,12 +12,11 @@ from qonnx.util.cleanup import cleanup_model
 from torch import Tensor, nn
 
 from hwfault.graph.edit.insert import insert_faults
-from hwfault.graph.export.export import export
+from hwfault.graph.export.of_network import export
 from hwfault.graph.run.session import run, session
 from hwfault.injection.attach import inject
 from hwfault.stream.check import signed64
-
-from .networks import batch, network, plan
+from tests.graph.networks import batch, network, plan
 
 
 def copied(graph: ModelProto) -> ModelProto:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hwfault import BitFlips, resolve
 from hwfault.errors import HwfaultError
-from hwfault.graph.export.export import export
+from hwfault.graph.export.of_network import export
 from hwfault.injection.attach import inject
 from hwfault.network.sites import sites
 from hwfault.program.processes import Site, SiteList

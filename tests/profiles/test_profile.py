@@ -6,8 +6,7 @@ import pytest
 
 from hwfault.errors import FileError, ModelError
 from hwfault.profiles.profile import Effect, Profile
-
-from .profiles import BASE, GUESS, LAB, REMOVED, changed, curve, profile, rates
+from tests.profiles.profiles import BASE, GUESS, LAB, REMOVED, changed, curve, profile, rates
 
 POINT = BASE["rate"]["points"][0]
 

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.stream.array import Array, Axis, Layer
-
-from .accumulator_oracle import layer_sums
+from tests.stream.accumulator_oracle import layer_sums
 
 PLAIN = Array(width=32)
 

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.stream import native
-
-from .values import Grid
+from tests.stream.values import Grid
 
 Pointer = ctypes.c_void_p
 I32, I64, U32, U64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint32, ctypes.c_uint64

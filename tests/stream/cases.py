@@ -6,9 +6,8 @@ from functools import cache
 import numpy as np
 
 from hwfault.codes import Codes
-
-from . import programs
-from .programs import Bit, Cluster, Mask, Process, Random
+from tests.stream import programs
+from tests.stream.programs import Bit, Cluster, Mask, Process, Random
 
 RATES = (0.0, 1e-12, 3e-9, 1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1)
 HIGH_RATES = (0.3, 0.5, 0.9, 0.999, 1.0)

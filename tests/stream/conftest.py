@@ -2,7 +2,7 @@
 
 import pytest
 
-from .engines import ENGINES, Engine
+from tests.stream.engines import ENGINES, Engine
 
 
 @pytest.fixture(params=ENGINES)

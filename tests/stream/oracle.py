@@ -11,7 +11,7 @@ from itertools import count, takewhile
 
 from mpmath import mp, mpf
 
-from .programs import Bit, Cluster, Mask, Process, Random
+from tests.stream.programs import Bit, Cluster, Mask, Process, Random
 
 WORDS = 63
 M32 = 0xFFFFFFFF

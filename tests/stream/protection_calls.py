@@ -6,10 +6,9 @@ from numpy.typing import NDArray
 from hwfault.codes import CodeFormat
 from hwfault.stream import native, native_protection
 from hwfault.stream.protection import MapRows, Memory
-
-from .capi import pointer
-from .protection_cases import Case, by_reference
-from .values import DTYPES, Grid
+from tests.stream.capi import pointer
+from tests.stream.protection_cases import Case, by_reference
+from tests.stream.values import DTYPES, Grid
 
 MAP, DRAW, FORMAT, PROTECTION = range(4)
 

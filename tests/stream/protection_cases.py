@@ -17,11 +17,10 @@ from hwfault.stream import native_protection
 from hwfault.stream.check import signed64
 from hwfault.stream.protection import KINDS, NO_MAP, Layout, MapRows, Memory, protect_codes
 from hwfault.stream.tables import ACCEPT_ALL, ALWAYS, accepts
-
-from . import protection_oracle as oracle
-from .cases import SEEDS, Draw
-from .engines import session
-from .programs import Bit, Process, program
+from tests.stream import protection_oracle as oracle
+from tests.stream.cases import SEEDS, Draw
+from tests.stream.engines import session
+from tests.stream.programs import Bit, Process, program
 
 VECTORS = json.loads(Path(__file__).with_name("protection.json").read_text(encoding="utf-8"))
 Counts = list[int]

@@ -6,8 +6,8 @@ Nothing of hwfault is used here; the stream's hits come from the other oracle. B
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from . import oracle
-from .programs import Process
+from tests.stream import oracle
+from tests.stream.programs import Process
 
 ALWAYS = 2**32
 

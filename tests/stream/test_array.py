@@ -9,8 +9,7 @@ import pytest
 from hwfault.errors import HwfaultError
 from hwfault.stream.array import Array, Axis, Layer, accumulate_arrays
 from hwfault.stream.array_reference import accumulate
-
-from .accumulator_cases import case
+from tests.stream.accumulator_cases import case
 
 KNOWN = json.loads((Path(__file__).parent / "accumulators.json").read_text())
 LINEAR = Layer(1, 4, 1, 6, (Axis(1, 1),), True)

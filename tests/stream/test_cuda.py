@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .triton_here import OLDEST
+from tests.stream.triton_here import OLDEST
 
 pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
@@ -22,13 +22,12 @@ from hwfault.stream.cuda import launch
 from hwfault.stream.cuda.draw import philox
 from hwfault.torch_ops import ops
 from tests.slowly import thinned
-
-from .cases import SEEDS, WORDS, Draw
-from .engines import by_native, by_reference
-from .programs import VECTORS, Bit, Cluster, Mask, Random, program, symmetric, vector_process
-from .test_known_answers import PHILOX
-from .test_late import draws as late_draws
-from .triton_calls import (
+from tests.stream.cases import SEEDS, WORDS, Draw
+from tests.stream.engines import by_native, by_reference
+from tests.stream.programs import VECTORS, Bit, Cluster, Mask, Random, program, symmetric, vector_process
+from tests.stream.test_known_answers import PHILOX
+from tests.stream.test_late import draws as late_draws
+from tests.stream.triton_calls import (
     DTYPES,
     INTERPRETED,
     by_triton,

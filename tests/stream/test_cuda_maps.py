@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .triton_here import OLDEST
+from tests.stream.triton_here import OLDEST
 
 pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
@@ -22,10 +22,9 @@ from hwfault.stream.cuda.map import first_row
 from hwfault.stream.tables import ALWAYS
 from hwfault.torch_ops import map_op
 from tests.slowly import thinned
-
-from .cases import SAMPLES, SEEDS, SITES, Draw
-from .intermittent import case_of, known
-from .triton_calls import DTYPES, INTERPRETED, fast_or, on_device, rows_of, same_bits, tensors
+from tests.stream.cases import SAMPLES, SEEDS, SITES, Draw
+from tests.stream.intermittent import case_of, known
+from tests.stream.triton_calls import DTYPES, INTERPRETED, fast_or, on_device, rows_of, same_bits, tensors
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,16 +7,15 @@ import sys
 import pytest
 import torch
 
-from .triton_here import OLDEST
+from tests.stream.triton_here import OLDEST
 
 pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
 from hwfault.errors import PlanError
 from hwfault.stream import cuda
 from tests.slowly import thinned
-
-from .programs import symmetric
-from .triton_calls import on_device
+from tests.stream.programs import symmetric
+from tests.stream.triton_calls import on_device
 
 
 def arguments(**changed):

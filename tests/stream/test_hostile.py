@@ -12,8 +12,7 @@ import pytest
 
 from hwfault.errors import HwfaultError
 from hwfault.stream import native
-
-from .capi import Arguments, RefusedError, call
+from tests.stream.capi import Arguments, RefusedError, call
 
 HUGE = 2**63 - 1
 

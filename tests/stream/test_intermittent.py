@@ -10,10 +10,9 @@ import torch
 from hwfault.program.processes import MapStep
 from hwfault.stream import native, reference
 from hwfault.stream.fault_map import FaultMap
-
-from .capi import RefusedError, call
-from .cases import SITES, Draw
-from .intermittent import (
+from tests.stream.capi import RefusedError, call
+from tests.stream.cases import SITES, Draw
+from tests.stream.intermittent import (
     ALWAYS,
     ENGINES,
     EXTREME_PERIODS,
@@ -29,8 +28,8 @@ from .intermittent import (
     struck,
     threshold,
 )
-from .test_native import assert_same_bits
-from .values import DTYPES, Batch, grid, numbers
+from tests.stream.test_native import assert_same_bits
+from tests.stream.values import DTYPES, Batch, grid, numbers
 
 SITE, SEED = 0xC0FFEE, 2**63 + 12345
 FLOATS = {"float32": np.float32, "float64": np.float64}

@@ -12,10 +12,9 @@ from hwfault.errors import ModelError
 from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
 from hwfault.torch_ops.map_op import fault_map
-
-from .capi import call
-from .cases import Draw
-from .intermittent import (
+from tests.stream.capi import call
+from tests.stream.cases import Draw
+from tests.stream.intermittent import (
     ALWAYS,
     Case,
     MapArguments,
@@ -26,9 +25,9 @@ from .intermittent import (
     run_node,
     threshold,
 )
-from .test_intermittent import FLOATS, SEED, SITE, after_periods, flips, random_case, values
-from .test_native import assert_same_bits
-from .values import Grid
+from tests.stream.test_intermittent import FLOATS, SEED, SITE, after_periods, flips, random_case, values
+from tests.stream.test_native import assert_same_bits
+from tests.stream.values import Grid
 
 REFRESHES = ("inference", "batch", "held")
 

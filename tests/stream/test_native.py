@@ -7,12 +7,11 @@ import pytest
 
 from hwfault.codes import CodeFormat
 from hwfault.stream import native
-
-from . import oracle
-from .capi import Arguments, Map, RefusedError, call, pointer
-from .cases import Case, Draw
-from .programs import Bit, Cluster, Mask, Random, program, symmetric
-from .values import BITS, DTYPES, STORED, Batch, Grid, batch, grid, numbers
+from tests.stream import oracle
+from tests.stream.capi import Arguments, Map, RefusedError, call, pointer
+from tests.stream.cases import Case, Draw
+from tests.stream.programs import Bit, Cluster, Mask, Random, program, symmetric
+from tests.stream.values import BITS, DTYPES, STORED, Batch, Grid, batch, grid, numbers
 
 COUNT, PARTS = 2000, 10
 

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 from hwfault.codes import CodeFormat
 from hwfault.errors import HwfaultError
 from hwfault.stream.protection import KINDS, MapRows, Memory
-
-from .capi import pointer
-from .cases import Draw
-from .protection_calls import Call, plain, struck
-from .protection_cases import Case, cases, flips
-from .test_hostile import in_a_process_of_its_own
-from .values import BITS, DTYPES, STORED, Grid, grid, numbers, widen
+from tests.stream.capi import pointer
+from tests.stream.cases import Draw
+from tests.stream.protection_calls import Call, plain, struck
+from tests.stream.protection_cases import Case, cases, flips
+from tests.stream.test_hostile import in_a_process_of_its_own
+from tests.stream.values import BITS, DTYPES, STORED, Grid, grid, numbers, widen
 
 KEPT = 2**32 - 1
 

@@ -7,12 +7,11 @@ from hwfault.stream.reference import plane_hits, previous_words
 from hwfault.stream.tables import encode_table
 from hwfault.stream.touched import touched
 from tests.process import peak_memory
-
-from .cases import cases
-from .engines import by_native
-from .programs import ALL, Bit, Cluster, Mask, Random, program
-from .test_late import draws as late_draws
-from .test_late import late
+from tests.stream.cases import cases
+from tests.stream.engines import by_native
+from tests.stream.programs import ALL, Bit, Cluster, Mask, Random, program
+from tests.stream.test_late import draws as late_draws
+from tests.stream.test_late import late
 
 
 def found(faults, seed, sample, words, bits, batch=1):

@@ -11,10 +11,9 @@ from onnx import TensorProto, helper
 from hwfault.codes import CodeFormat, encode, faulty_values
 from hwfault.torch_ops import codec, ops
 from tests.slowly import thinned
-
-from .engines import fault_node, session
-from .make_vectors_1_1 import cases
-from .triton_here import OLDEST
+from tests.stream.engines import fault_node, session
+from tests.stream.make_vectors_1_1 import cases
+from tests.stream.triton_here import OLDEST
 
 WRITTEN = json.loads(Path(__file__).with_name("vectors_1_1.json").read_text(encoding="utf-8"))["cases"]
 NUMBERED = range(len(WRITTEN))
@@ -88,8 +87,7 @@ def test_the_native_library(index):
 def test_triton(index):
     pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
     from hwfault.stream import cuda
-
-    from .triton_calls import on_device
+    from tests.stream.triton_calls import on_device
 
     case = Case(index)
     with np.errstate(all="ignore"):

@@ -18,9 +18,8 @@ from hwfault.stream import cuda
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda.strike import either
 from hwfault.torch_ops import ops
-
-from .cases import Draw
-from .programs import Bit, Cluster, Process, program
+from tests.stream.cases import Draw
+from tests.stream.programs import Bit, Cluster, Process, program
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64, torch.float16: torch.int16, torch.bfloat16: torch.int16}

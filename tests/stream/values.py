@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwfault.codes import CodeFormat, Codes, decode, encode, integers
-
-from .cases import Case, Draw
-from .engines import by_reference
+from tests.stream.cases import Case, Draw
+from tests.stream.engines import by_reference
 
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 STORED = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": np.uint16}

@@ -6,8 +6,8 @@ from torch.nn import functional
 from hwfault.laws.models import WordFaults
 from hwfault.train.driver import FaultDriver
 from hwfault.train.schedule import Schedule, ScheduledFault
-from tests.inject.networks import batch, build
-from tests.inject.oracle import Seen
+from tests.injection.networks import batch, build
+from tests.injection.oracle import Seen
 
 ACTS = WordFaults(probability=0.2, effect="msb", sites="*act*")
 WEIGHTS = WordFaults(probability=0.2, effect="msb", sites="*weight*")

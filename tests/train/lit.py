@@ -8,8 +8,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from hwfault.injection.observer import Watcher
-from tests.inject.networks import batch, build
-from tests.inject.oracle import Seen
+from tests.injection.networks import batch, build
+from tests.injection.oracle import Seen
 
 FIRST, LAST = "0.act_quant", "5.weight_quant"
 

@@ -20,12 +20,11 @@ from hwfault.plan.fault_plan import FaultPlan
 from hwfault.train.callback import FaultInjection, network_of
 from hwfault.train.driver import evaluation_seed
 from hwfault.train.schedule import Schedule, ScheduledFault
-from tests.inject.networks import batch, build
-from tests.inject.oracle import Call, Seen, faulty, same_bits
-from tests.inject.snapshot import snapshot
+from tests.injection.networks import batch, build
+from tests.injection.oracle import Call, Seen, faulty, same_bits
+from tests.injection.snapshot import snapshot
 from tests.slowly import slow
-
-from .lit import NAMES, Being, Float, Holding, Resumable, Settled, Two, Watch, loader, trainer
+from tests.train.lit import NAMES, Being, Float, Holding, Resumable, Settled, Two, Watch, loader, trainer
 
 FAULTS = [WordFaults(probability=0.2, effect="msb")]
 ROOT = Path(__file__).parents[2]

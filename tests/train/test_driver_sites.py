@@ -7,11 +7,10 @@ from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.laws.datapath import AccumulatorFormat, LateBits
 from hwfault.laws.models import BitFlips, MapFaults
 from hwfault.train.driver import FaultDriver
-from tests.inject.networks import batch, build
-from tests.inject.oracle import same_bits
-from tests.inject.snapshot import snapshot
-
-from .driven import ACTS, WEIGHTS, Loop, at, masks
+from tests.injection.networks import batch, build
+from tests.injection.oracle import same_bits
+from tests.injection.snapshot import snapshot
+from tests.train.driven import ACTS, WEIGHTS, Loop, at, masks
 
 ADDED = {"kind": "accumulator"}
 

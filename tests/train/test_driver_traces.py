@@ -9,11 +9,10 @@ from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.train import driver as driver_module
 from hwfault.train.driver import FaultDriver
-from tests.inject.networks import batch, build
-from tests.inject.oracle import same_bits
-from tests.inject.snapshot import snapshot
-
-from .driven import ACT, ACTS, WEIGHTS, Loop, at, masks
+from tests.injection.networks import batch, build
+from tests.injection.oracle import same_bits
+from tests.injection.snapshot import snapshot
+from tests.train.driven import ACT, ACTS, WEIGHTS, Loop, at, masks
 
 
 def test_clean_forwards_have_no_faults_and_do_not_count():

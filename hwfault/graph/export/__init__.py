@@ -1,1 +1,5 @@
 """A network written as a graph."""
+
+from hwfault.moved import moved_names
+
+__getattr__ = moved_names("hwfault.graph.export")

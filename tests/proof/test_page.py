@@ -1,0 +1,140 @@
+"""The page: complete in itself, whatever the names in a bundle are."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from hwfault.errors import FileError
+from hwfault.plan.listing import Fault
+from hwfault.proof.check import check
+from hwfault.proof.page import page, write_page
+from hwfault.proof.report import BundleReport, Codes, Difference, RunRecord, SiteRecord
+from tests.proof.bundles import opened
+
+EVIL = "<script>alert(1)</script>&\"'"
+
+
+class Tags(HTMLParser):
+    """The tags of a page with their attributes, its text, and whether every tag is closed."""
+
+    VOID = ("meta",)
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.open = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def evil_report():
+    site = SiteRecord(
+        name=EVIL, kind="weight", words=10, codes_differ=2, faults_seen=1, differ_at=(2, 0), faults_at=(0, 1)
+    )
+    words = (Codes(word=3, recorded_before=1, recorded_after=2, found_before=None, found_after=4),)
+    faults = (Fault(process=0, word=3, bit=None, effect=EVIL),)
+    first = Difference(kind="site", site=EVIL, sample=0, word=3, recorded=2, found=4, words=words, faults=faults)
+    run = RunRecord(
+        seed=5,
+        sites=(site.model_copy(update={"first": first}),),
+        predictions=4,
+        predictions_differ=1,
+        outputs=0,
+        outputs_differ=0,
+        outputs_max_difference=0,
+        correct_recorded=4,
+        correct_found=3,
+        first=first,
+    )
+    return BundleReport(
+        bundle_sha256="0" * 64,
+        plan_sha256=None,
+        engine=EVIL,
+        versions={EVIL: EVIL},
+        recorded_with={"torch": EVIL},
+        samples=4,
+        runs=(run,),
+    )
+
+
+@pytest.fixture(scope="module")
+def passed(whole):
+    return check(opened(whole))
+
+
+@pytest.mark.parametrize("kind", ["pass", "evil"])
+def test_it_holds_no_script_and_loads_nothing(passed, kind):
+    found = Tags(page(passed if kind == "pass" else evil_report()))
+    assert found.open == []
+    names = {tag for tag, _ in found.tags}
+    assert names.isdisjoint({"script", "link", "img", "iframe", "object", "a"})
+    assert all(key not in ("src", "href") and not key.startswith("on") for _, own in found.tags for key in own)
+    policies = [own["content"] for tag, own in found.tags if own.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+
+def test_names_appear_as_text():
+    text = Tags(page(evil_report())).text
+    assert EVIL in text
+    assert "Accuracy 100.0 % as recorded, 75.0 % as found" in text
+    assert "First difference: the site" in text
+
+
+def test_a_site_is_drawn_as_a_band(passed):
+    found = Tags(page(passed))
+    bands = [tag for tag, _ in found.tags if tag == "svg"]
+    assert len(bands) == sum(len(run.sites) for run in passed.runs)
+    struck = sum(bool(count) for run in passed.runs for site in run.sites for count in site.faults_at)
+    colours = [own["fill"] for tag, own in found.tags if tag == "rect"]
+    assert len(colours) == len(bands) + struck
+    assert "#d55e00" not in colours
+    assert "#d55e00" in [own["fill"] for tag, own in Tags(page(evil_report())).tags if tag == "rect"]
+
+
+def test_the_bands_cover_every_word(passed):
+    for run in passed.runs:
+        for site in run.sites:
+            words = site.words // (6 if site.kind == "activation" else 1)
+            assert len(site.faults_at) == len(site.differ_at) == min(64, words)
+            assert sum(site.faults_at) == site.faults_seen
+
+
+def test_a_page_that_cannot_be_written(passed, tmp_path):
+    write_page(tmp_path / "p.html", passed)
+    assert (tmp_path / "p.html").read_text(encoding="utf-8") == page(passed)
+    with pytest.raises(FileError, match="cannot be written"):
+        write_page(tmp_path / "no" / "p.html", passed)
+
+
+def test_a_report_goes_to_json_and_back(passed, tmp_path):
+    passed.save(tmp_path / "r.json")
+    data = json.loads((tmp_path / "r.json").read_text())
+    assert data.pop("verdict") == "pass"
+    assert BundleReport.parse(data, "r") == passed
+
+
+def test_notes_of_the_plan_are_on_the_page():
+    report = BundleReport(
+        bundle_sha256="0", plan_sha256="1", engine="e", versions={}, recorded_with={}, samples=1, runs=(), notes=(EVIL,)
+    )
+    tags = Tags(page(report))
+    assert f"Note on the faults: {EVIL}" in "".join(tags.words)
+    assert json.loads(report.model_dump_json())["notes"] == [EVIL]
