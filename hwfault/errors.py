@@ -28,6 +28,21 @@ class NativeLibraryError(HwfaultError, ImportError):
     """The native library was never built or cannot be loaded."""
 
 
+def expect_kind(given: object, kinds: type | tuple[type, ...], what: str, expected: str) -> None:
+    """Raises HwfaultError unless an argument is of one of the kinds; `what` and `expected` are words of its text."""
+    if not isinstance(given, kinds):
+        raise HwfaultError(f"{what} is {describe_kind(given)}, expected {expected}")
+
+
+def describe_kind(given: object) -> str:
+    """What something is, for a sentence about a wrong argument: short values as they are, of others their type."""
+    if given is None or isinstance(given, bool | int | float | str):
+        return repr(given) if len(repr(given)) <= 80 else f"a long {type(given).__name__!r}"
+    if isinstance(given, type):
+        return f"the class {given.__name__!r} itself"
+    return f"an object of the type {type(given).__name__!r}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest known name (or all of them, if none is near) for an unknown one."""
     known = list(known)

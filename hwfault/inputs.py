@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import IO
 
-from hwfault.errors import FileError
+from hwfault.errors import FileError, expect_kind
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -35,6 +35,7 @@ def open_regular(path: Path | str) -> IO[bytes]:
 
 def check_regular(path: Path | str) -> int:
     """The size of a regular file, for those who let a library open it by its name; raises as `open_regular` does."""
+    expect_kind(path, (str, os.PathLike), "a file", "a path")
     if "\0" in str(path):
         raise FileError(f"{str(path)!r} cannot be the name of a file")
     status = os.stat(path)

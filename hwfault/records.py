@@ -116,7 +116,6 @@ def explain(error: ValidationError, what: str) -> str:
 
 def read_yaml(path: Path | str) -> Any:
     """The content of a YAML file of at most 1 MiB; raises FileError if unreadable, ModelError if it is not YAML."""
-    path = Path(path)
     content = read_regular(path, _LARGEST_YAML, "a YAML file")
     try:
         return load_yaml(content.decode())

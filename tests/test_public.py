@@ -12,9 +12,7 @@ from tests.test_rooms import MODULES
 
 def fresh(code):
     """What a fresh process prints, as JSON."""
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 

@@ -56,8 +56,9 @@ def integer_arithmetic(model: nn.Module) -> "IntegerArithmetic":
     Use it as `with integer_arithmetic(model):`, alone or together with `inject`, or call `.remove()` on what it
     returns. It is the arithmetic of a graph from `export(model, example, arithmetic="integer")`, bit for bit. Nothing
     of the model is written; normalisations are computed so in evaluation mode only. Raises HwfaultError if it is
-    attached already.
+    attached already, or the model is none.
     """
+    unwrap(model)
     return IntegerArithmetic(model)
 
 

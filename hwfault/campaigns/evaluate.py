@@ -12,7 +12,7 @@ from hwfault.campaigns.campaign import Campaign
 from hwfault.campaigns.points import Point
 from hwfault.campaigns.store import Store, question
 from hwfault.campaigns.trials import Trials
-from hwfault.errors import HwfaultError
+from hwfault.errors import HwfaultError, expect_kind
 from hwfault.files import write_atomically
 from hwfault.laws.models import FaultModel, bit_errors
 from hwfault.plan.given import GivenPlan, read_plan
@@ -39,6 +39,7 @@ def evaluate(
     Sample i of the stream is inputs[i], whatever the batch size and order. The model runs in evaluation mode and is
     left as it was. Raises HwfaultError if there is no seed or no sample, PlanError for a plan that does not fit.
     """
+    expect_kind(seeds, Iterable, "seeds", "fault seeds, a trial each: range(20)")
     seeds = tuple(seeds)
     samples = _samples(inputs, labels, len(seeds), batch_size)
     rest = {"indices": indices, "device": device, "batch_size": batch_size, "statistics": statistics}
@@ -64,8 +65,11 @@ def campaign(
     trials. Raises HwfaultError without faults, FileError for a file that holds the trials of another question, and
     else what `evaluate` raises.
     """
+    expected = "a mapping from names to faults or plans: {'ber 1e-3': BitFlips(probability=1e-3)}"
+    expect_kind(faults, Mapping, "faults", expected)
     if not faults:
-        raise HwfaultError("given no faults, expected a mapping from names to faults or plans: {'ber 1e-3': ...}")
+        raise HwfaultError(f"given no faults, expected {expected}")
+    expect_kind(seeds, Iterable, "seeds", "fault seeds, a trial each: range(20)")
     seeds = tuple(seeds)
     samples = _samples(inputs, labels, len(seeds), batch_size)
     rest = {"indices": indices, "device": device, "batch_size": batch_size, "statistics": statistics}
@@ -117,7 +121,11 @@ def write_table(path: Path | str, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def _samples(inputs: Tensor | Split, labels: Tensor | None, seeds: int, batch_size: int) -> Split:
-    """The samples; raises HwfaultError where there is nothing to do."""
+    """The samples; raises HwfaultError where there is nothing to do, or what is given is no tensor."""
+    expected = "a tensor (n, ...), or the split of a data set (hwfault.train.data)"
+    expect_kind(inputs, (Tensor, Split), "the inputs", expected)
+    if labels is not None or isinstance(inputs, Tensor):
+        expect_kind(labels, Tensor, "the labels", "an int64 tensor (n,), one label for each input")
     given = inputs.labels if labels is None and not isinstance(inputs, Tensor) else labels
     count = 0 if given is None else len(given)
     if not seeds or len(inputs) == 0 or len(inputs) != count or batch_size < 1:

@@ -22,7 +22,7 @@ from hwfault.laws.models import FaultModel
 from hwfault.network.accumulators import accumulator_layers, accumulator_site
 from hwfault.network.grids import known_scale
 from hwfault.network.hooks import OwnHook, notice_hooks
-from hwfault.network.inputs import Axes, Example
+from hwfault.network.inputs import Axes, Example, check_axes
 from hwfault.network.sites import check_known, known_quantizers, quantizers, reads_of, sites, unwrap
 from hwfault.network.tied import StillTied, check_tied, tied
 from hwfault.network.widths import Width
@@ -127,6 +127,7 @@ class Injection:
         self._enabled, self._disabled = True, frozenset[str]()
         self._live: dict[str, Strike | None] = {}
         self.clock = Clock(self._device)
+        check_axes(batch_axis)
         self.clock.batch_axis = batch_axis
         self.seed = seed
         self._known = known

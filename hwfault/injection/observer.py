@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from hwfault.errors import HwfaultError, describe_kind
 from hwfault.injection.clock import Clock
 from hwfault.injection.strike import Observed, Strike
 
@@ -16,9 +17,12 @@ Rules = tuple[Clock, Tensor, Tensor, Tensor, bool]
 
 
 class Watcher:
-    """Strikes a site and shows its observer what became of it."""
+    """Strikes a site and shows its observer what became of it; raises HwfaultError for one that cannot be called."""
 
     def __init__(self, observe: Observer) -> None:
+        if not callable(observe):
+            expected = "a function (site name, before, after, scale, zero point)"
+            raise HwfaultError(f"the observer is {describe_kind(observe)}, expected {expected}")
         self._observe, self._shows_codes = observe, takes_codes(observe)
 
     def __call__(self, name: str, value: Tensor, strike: Strike | None, idle: Strike, rules: Rules) -> Tensor:

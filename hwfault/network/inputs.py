@@ -7,12 +7,23 @@ import torch
 from brevitas.quant_tensor import QuantTensor
 from torch import Tensor, nn
 
-from hwfault.errors import PlanError
+from hwfault.errors import PlanError, describe_kind
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 """Inputs of a network: a tensor, positional arguments as a tuple, or keyword arguments as a dict."""
 Axes = int | None | Sequence[int | None]
 """The batch axis of all input tensors, or of each in its turn (None: it holds no batch)."""
+
+
+def check_axes(axes: Axes) -> None:
+    """Raises PlanError for a batch axis that is neither an integer nor a list of them and of None."""
+    several = axes if isinstance(axes, list | tuple) else [axes]
+    wrong = [axis for axis in several if not (axis is None or (isinstance(axis, int) and not isinstance(axis, bool)))]
+    if wrong:
+        raise PlanError(
+            f"the batch axis is {describe_kind(wrong[0])}, expected an integer, or one for each input tensor (None: it "
+            "holds no batch)"
+        )
 
 
 def tensors_in(given: Any) -> Iterator[Tensor]:
@@ -73,6 +84,7 @@ class Inputs(NamedTuple):
         With one axis for all, tensors that have another extent along it than the first hold no batch. Raises PlanError
         where no tensor has a batch, or `axes` does not fit the tensors.
         """
+        check_axes(axes)
         args = (
             () if isinstance(example, Mapping) else tuple(example) if isinstance(example, tuple | list) else (example,)
         )

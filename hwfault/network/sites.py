@@ -19,7 +19,7 @@ from brevitas.proxy.runtime_quant import (
 )
 from torch import Tensor, nn
 
-from hwfault.errors import HwfaultError, PlanError
+from hwfault.errors import HwfaultError, PlanError, expect_kind
 from hwfault.network.accumulators import Quantizer, accumulator_layers, accumulators, bare, watched
 from hwfault.network.batch_axes import batch_axes
 from hwfault.network.inputs import Axes, Example, Inputs
@@ -60,8 +60,8 @@ def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0
     Obstacles are, too, quantizers that are no integer quantizers with one scale a tensor or channel known beforehand,
     truncations, and all that a recurrent layer has. Raises PlanError for a module whose path holds "#".
     """
-    found = known_quantizers(model)
     network = unwrap(model)
+    found = known_quantizers(model)
     if example is None:
         shared = tied(network, found)
         return SiteList(_memories(found, shared), left_out(model), shared.notes)
@@ -256,7 +256,11 @@ def _why_none(name: str, proxy: Any, has_reader: bool) -> str | None:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside what torch.compile or data parallelism wrapped around it."""
+    """The user's own module inside what torch.compile or data parallelism wrapped around it.
+
+    Raises HwfaultError for what is no module.
+    """
+    expect_kind(model, nn.Module, "the network", "a torch.nn.Module with Brevitas quantizers")
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):

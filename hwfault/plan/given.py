@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hwfault.errors import ModelError
+from hwfault.errors import ModelError, describe_kind
 from hwfault.laws.models import FaultList, FaultModel, named_faults
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.records import Record
@@ -29,7 +29,7 @@ def read_faults(given: GivenFaults) -> tuple[FaultModel, ...]:
     if isinstance(given, str | Path | Mapping | Record):
         return _read_one(given)
     if not isinstance(given, Iterable):
-        raise ModelError(f"{_told(given)} was given as faults; {_EXPECTED}")
+        raise ModelError(f"{describe_kind(given)} was given as faults; {_EXPECTED}")
     return tuple(fault for one in given for fault in _read_one(one))
 
 
@@ -48,14 +48,10 @@ def _read_one(given: Any) -> tuple[FaultModel, ...]:
     if isinstance(given, Mapping):
         return FaultList.parse({"faults": [dict(given)]}, "the faults").faults
     if not _is_fault(given):
-        raise ModelError(f"{_told(given)} was given as a fault; {_EXPECTED}")
+        raise ModelError(f"{describe_kind(given)} was given as a fault; {_EXPECTED}")
     return (given,)
 
 
 def _is_fault(given: Any) -> bool:
     """Whether it is a record of one of the fault models."""
     return isinstance(given, Record) and "model" in type(given).model_fields
-
-
-def _told(given: Any) -> str:
-    return f"an object of the type {type(given).__name__!r}"

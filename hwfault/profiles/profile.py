@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from hwfault.errors import ModelError, nearest
+from hwfault.errors import ModelError, expect_kind, nearest
 from hwfault.profiles.curve import check_names, look_up
 from hwfault.profiles.library import profile_path
 from hwfault.profiles.numbers import Number, Probability, Share
@@ -172,6 +172,7 @@ class Profile(Record):
     @classmethod
     def load(cls, name: Path | str) -> Self:
         """The library's profile of this name, or that of a YAML file anywhere; raises FileError or ModelError."""
+        expect_kind(name, (str, Path), "a profile", "the name of one in the library, or the path of a YAML file")
         path = profile_path(name)
         return cls.parse(read_yaml(path), str(path))
 

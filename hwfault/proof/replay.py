@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwfault import __version__
 from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
-from hwfault.errors import GraphError, HwfaultError, PlanError
+from hwfault.errors import GraphError, HwfaultError, PlanError, expect_kind
 from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.read.grids import GRID_OPS
 from hwfault.graph.read.integer import is_integer
@@ -60,6 +60,11 @@ def replay(
     Raises GraphError for a graph without a plan or with other weights, PlanError if `plan` is not the graph's or the
     model is another one.
     """
+    expect_kind(model, nn.Module, "the network", "a torch.nn.Module with Brevitas quantizers")
+    expect_kind(graph, (ModelProto, str, Path), "the graph", "an ONNX ModelProto (as export returns), or a file's path")
+    expect_kind(seeds, Sequence, "seeds", "a list of fault seeds")
+    if isinstance(batches, Tensor):
+        raise HwfaultError("the batches are one tensor, which would be taken apart; expected a list: [inputs]")
     proto = graph if isinstance(graph, ModelProto) else load_model(graph)
     carried = plan_of(proto)
     if plan is not None and plan.digest != carried.digest:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from hwfault.errors import FileError, ModelError, PlanError
+from hwfault.errors import FileError, ModelError, PlanError, expect_kind
 from hwfault.files import write_atomically
 from hwfault.inputs import check_regular, open_regular
 from hwfault.network.sites import sites
@@ -22,7 +22,12 @@ _CONFIG, _FORMATS = "hwfault.config", "hwfault.formats"
 
 
 def save(path: Path | str, network: nn.Module, config: TrainConfig) -> None:
-    """Writes the network's state and the configuration that made it, atomically; raises FileError."""
+    """Writes the network's state and the configuration that made it, atomically.
+
+    Raises FileError where it cannot be written, HwfaultError for what is no network or configuration.
+    """
+    expect_kind(network, nn.Module, "the network", "a torch.nn.Module")
+    expect_kind(config, TrainConfig, "the configuration", "a hwfault.train.TrainConfig, which tells how to build it")
     # copies, because safetensors refuses tensors that share memory, as a quantizer used twice does
     state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in network.state_dict().items()}
     metadata = {_CONFIG: config.to_json(), _FORMATS: json.dumps(_formats(network))}

@@ -15,7 +15,7 @@ from qonnx.custom_op.registry import getCustomOp
 from torch import Tensor, nn
 
 from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic, integer_arithmetic, uses_integer_arithmetic
-from hwfault.errors import GraphError
+from hwfault.errors import GraphError, expect_kind
 from hwfault.graph.edit.accumulators import summing_node
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.batch_axes import along_axis_0
@@ -39,7 +39,8 @@ from hwfault.network.accumulators import LAYERS, accumulator_layers
 from hwfault.network.inputs import Inputs
 from hwfault.network.sites import known_quantizers, quantizers, reads_of, sites, unwrap
 from hwfault.network.tied import tied
-from hwfault.plan.fault_plan import FaultPlan
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.plan.given import GivenPlan, read_plan
 from hwfault.program.names import first_run, run_name
 from hwfault.program.processes import Site
 
@@ -55,18 +56,21 @@ Arithmetic = Literal["float", "integer"]
 
 
 def export(
-    model: nn.Module, example: Tensor, *, plan: FaultPlan | None = None, arithmetic: Arithmetic = "float"
+    model: nn.Module, example: Tensor, *, plan: GivenPlan | None = None, arithmetic: Arithmetic = "float"
 ) -> ModelProto:
     """The network as a QONNX graph from `input` to `output`, axis 0 of both a batch of any size.
 
     `example` is a float32 batch that the network accepts. Every quantizer node is named after its site (`NAME#1`,
     `NAME#2` where a quantizer runs again) and carries the name as metadata `hwfault.site`, which outlives qonnx's
-    cleanup. With a `plan` the graph carries its faults. The model itself is left as it is. With integer `arithmetic`
-    the graph computes what the model does under `integer_arithmetic`, bit for bit; what cannot is left as it is, and
-    `hwfault.graph.read.integer.left` tells it.
+    cleanup. With a `plan` (or its file, or faults, resolved against the model) the graph carries its faults. The model
+    itself is left as it is. With integer `arithmetic` the graph computes what the model does under
+    `integer_arithmetic`, bit for bit; what cannot is left as it is, and `hwfault.graph.read.integer.left` tells it.
     Raises GraphError while faults are attached and for a network that QONNX cannot express, PlanError for a plan that
     does not fit.
     """
+    expect_kind(model, nn.Module, "the network", "a torch.nn.Module with Brevitas quantizers")
+    expect_kind(example, Tensor, "the example", "a float32 tensor, a batch that the network accepts")
+    given = None if plan is None else read_plan(plan)
     if attached(model):
         raise GraphError(
             "the model has faults attached, which a traced graph would lose; leave the `with inject(...)` block (or "
@@ -90,7 +94,9 @@ def export(
         mark_integer(graph, exact.left)
     _check(graph, sites(network), values)
     write_sites(graph, along_axis_0(listed))
-    return graph if plan is None else insert_faults(graph, plan)
+    if given is None:
+        return graph
+    return insert_faults(graph, given if isinstance(given, FaultPlan) else resolve(listed, given))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import onnxruntime  # which hwfault/__init__ told to report nothing to its maker
 from numpy.typing import ArrayLike, NDArray
 from onnx import AttributeProto, ModelProto
 
-from hwfault.errors import GraphError, HwfaultError, NativeLibraryError
+from hwfault.errors import GraphError, HwfaultError, NativeLibraryError, expect_kind
 from hwfault.graph.edit.fast import FOR_SEED, only_to_run
 from hwfault.graph.edit.upgrade import OLD_DOMAINS, upgrade
 from hwfault.graph.read.external import check_files, external_tensors, graphs
@@ -131,6 +131,7 @@ def session(
     options = _options(threads, graph_optimization, spin)
     if seed is not None and not fast:
         raise GraphError(f"the session is to be for seed {seed} only, which takes fast=True; expected both or none")
+    expect_kind(model, (ModelProto, str, Path), "the graph", "an ONNX ModelProto (as export returns), or a file's path")
     given = _in_memory(model) if isinstance(model, ModelProto) else _read_model(Path(model))
     _check_attributes(given.graph)
     check_kept(given.graph)
@@ -209,6 +210,7 @@ def run(
     graph does not take and for sample numbers that pass 2^32 - 1, HwfaultError for a seed that is not 64 bit and a
     first sample number that is not from 0 to 2^32 - 1.
     """
+    expect_kind(session, onnxruntime.InferenceSession, "the session", "what hwfault.session(graph) returned")
     only, names, own = _known(session)
     if only not in (None, str(seed)):
         raise GraphError(f"the session was made for the faults of seed {only}, but is to run under seed {seed}")
