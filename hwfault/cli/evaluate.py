@@ -22,11 +22,15 @@ from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic
     from hwfault.campaigns.campaign import Campaign
     from hwfault.campaigns.points import Faults, Point
     from hwfault.campaigns.trials import Trials
     from hwfault.laws.models import FaultModel
     from hwfault.plan.expected import Range
+    from hwfault.train.data import Split
 
 _ROWS = 12
 """Of how many rows the expected faults are printed."""
@@ -157,42 +161,80 @@ def command(
     they cost is told against the golden run, which has none. With --out finished trials are kept: the same command
     goes on where it was stopped, and more --seeds add trials.
     """
-    from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
-    from hwfault.campaigns import report
-    from hwfault.campaigns.campaign import Campaign
-    from hwfault.campaigns.store import question
-
-    folder = how.folder()
     asked = _Asked(given, plans, rates, sweep, by_site, by_bit)
+    folder = how.folder()
     asked.check()
     lists = asked.lists()
+
+    # the network and its samples, and the points at which it is measured
     model, config, data = trusted.load(run)
-    exact = integer_arithmetic(model) if arithmetic == "integer" else None
+    exact = _use_arithmetic(model, arithmetic)
     on = how.split_of(data, config)
     first = None if samples is None else range(min(samples, len(on)))
-    rest = {"device": given.device, "batch_size": how.batch_size, "workers": how.workers, "statistics": statistics}
-    campaign = Campaign(model, on, indices=first, **rest)  # type: ignore[arg-type]
+    campaign = _campaign(model, on, first, given.device, how, statistics)
     points = asked.points(campaign, lists)
     for point in points:
         campaign.whole_plan(point, how.seeds[0])  # what does not fit is told before the first trial
-    names = {"network": trusted.network or config.network, "data": trusted.data or config.data}
-    told = {**names, "split": how.split} | ({} if exact is None else {"arithmetic": arithmetic})
-    why = {} if folder is None else question(campaign, points, **told)
+
+    # the trials
+    told = {"network": trusted.network or config.network, "data": trusted.data or config.data, "split": how.split}
+    told |= {} if arithmetic == "float" else {"arithmetic": arithmetic}
+    why = {} if folder is None else _question(campaign, points, told)
     kept = None if folder is None else folder / "trials.jsonl"
     with progress() as begin:
         results = measured(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept, question=why)
     tell_left(exact.left if exact is not None else {})
+
+    # what is kept of them, and printed
     expected = {id(p): _expected(campaign, point, how.seeds[0], p) for point, p in zip(points, results, strict=True)}
     if by_site is not None:
         results.sort(key=lambda point: point.mean)
     if folder is not None:
-        report.write(folder, str(run), results, why)
-        _draw(folder / "accuracy.png", results, asked, str(run), config.network)
+        _write(folder, results, asked, str(run), config.network, why)
     if as_json:
         print_json([p.to_data() | {"expected_faults": list(expected[id(p)])} for p in results])
     else:
         _print(results, asked, [str(expected[id(p)]) for p in results])
     warn_of_one_seed(how.seeds)
+
+
+def _use_arithmetic(model: "nn.Module", arithmetic: str) -> "IntegerArithmetic | None":
+    """Has the network compute in the arithmetic; None for its own, in floating point."""
+    from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
+
+    return integer_arithmetic(model) if arithmetic == "integer" else None
+
+
+def _campaign(
+    model: "nn.Module", split: "Split", first: range | None, device: int | None, how: Measuring, statistics: bool
+) -> "Campaign":
+    from hwfault.campaigns.campaign import Campaign
+
+    return Campaign(
+        model,
+        split,
+        indices=first,
+        device=device,
+        batch_size=how.batch_size,
+        workers=how.workers,
+        statistics=statistics,
+    )
+
+
+def _question(campaign: "Campaign", points: "Sequence[Point]", told: Mapping[str, Any]) -> dict[str, Any]:
+    from hwfault.campaigns.store import question
+
+    return question(campaign, points, **told)
+
+
+def _write(
+    folder: Path, results: "Sequence[Trials]", asked: _Asked, run: str, network: str, why: Mapping[str, Any]
+) -> None:
+    """Leaves the results in a folder, with the picture that suits the question."""
+    from hwfault.campaigns import report
+
+    report.write(folder, run, results, why)
+    _draw(folder / "accuracy.png", results, asked, run, network)
 
 
 def _draw(path: Path, results: "Sequence[Trials]", asked: _Asked, run: str, network: str) -> None:
