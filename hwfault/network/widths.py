@@ -59,7 +59,7 @@ class Width:
             return held(carried.detach(), self._now(width), *self._range) if self._can_move else carried
         if not self._can_move:  # most are constants, which cost next to nothing here
             unchanged = width is None and self._source is width_of(self._proxy)
-            if unchanged or (width is not None and width.is_cpu and width.item() == self.bits):
+            if unchanged or (width is not None and not asserts(width) and width.item() == self.bits):
                 return carried
         now = self._now(width)
         if asserts(now):

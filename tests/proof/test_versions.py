@@ -54,7 +54,10 @@ def test_codes_of_fractional_zero_points_need_the_new_one_struck_or_not(select, 
     assert said(recorded(tmp_path / "whole", network(act_quant=ShiftedUint8ActPerTensorFloat), select=select)) == OLD
     new = recorded(tmp_path / "new", network(ShiftedUint8WeightPerTensorFloatHQO), select=select)
     assert said(new) == NEW
-    assert check(opened(new)).verdict == "pass"
+    # the outputs behind them are sums of floats, whose last bits differ from engine to engine on some processors
+    sites = [site for run in check(opened(new)).runs for site in run.sites]
+    assert len(sites) >= 2
+    assert not any(site.codes_differ or site.faults_differ for site in sites)
 
 
 def test_so_do_values_that_are_no_numbers(tmp_path):
