@@ -1,7 +1,6 @@
 """Samples that do not lie along axis 0: where they lie is found, and what is struck depends on the sample alone."""
 
 import re
-from copy import deepcopy
 
 import pytest
 import torch
@@ -16,66 +15,9 @@ from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.batch_axes import BatchAxis
-from tests.injection.networks import Chain, build
+from tests.injection.networks import Chain
 from tests.injection.oracle import Seen, faulty, same_bits
-
-FLIPS = [BitFlips(probability=0.05)]
-
-
-def quant(bits=4, **rest):
-    return qnn.QuantIdentity(bit_width=bits, **rest)
-
-
-class Does(nn.Module):
-    """A quantizer before and one behind what a function does."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.a, self.b, self.function = quant(), quant(), function
-
-    def forward(self, *args, **kwargs):
-        return self.b(self.function(self.a, *args, **kwargs))
-
-
-def trained(model, *args, **kwargs):
-    torch.manual_seed(0)
-    model.train()
-    with torch.no_grad():
-        for _ in range(2):
-            model(*args, **kwargs)
-    return model.eval()
-
-
-def rows(x, parts):
-    return x.reshape(len(x) * parts, -1)
-
-
-MOVES = {  # what is done to (B, 4, 6), and where the samples lie behind it
-    "frames": (lambda q, x: q(x).flatten(0, 1), BatchAxis(inner=4, rows=4)),
-    "tokens first": (lambda q, x: q(x).transpose(0, 1), BatchAxis(axis=1)),
-    "last": (lambda q, x: q(x).permute(1, 2, 0), BatchAxis(axis=2)),
-    "time and batch": (lambda q, x: q(x).transpose(0, 1).reshape(4 * len(x), 6), BatchAxis(inner=1, rows=4)),
-    "T x B x heads": (
-        lambda q, x: q(x).transpose(0, 1).reshape(4, len(x), 2, 3).reshape(8 * len(x), 3),
-        BatchAxis(inner=2, rows=8),
-    ),
-    "windows": (
-        lambda q, x: q(x).reshape(len(x), 2, 2, 2, 3).permute(0, 1, 3, 2, 4).reshape(4 * len(x), 6),
-        BatchAxis(inner=4, rows=4),
-    ),
-    "heads": (lambda q, x: q(x).transpose(0, 1).reshape(4, 2 * len(x), 3).transpose(0, 1), BatchAxis(inner=2, rows=2)),
-    "axis 1 with rows": (
-        lambda q, x: q(x).transpose(0, 1).reshape(4, 2 * len(x), 3),
-        BatchAxis(axis=1, inner=2, rows=2),
-    ),
-    "a token of its own": (
-        lambda q, x: torch.cat([torch.zeros(1, len(x), 6), q(x).transpose(0, 1)]).reshape(5 * len(x), 6),
-        BatchAxis(inner=1, rows=5),
-    ),
-    "maximum": (lambda q, x: torch.where(q(x) > 0, 1.0, -1.0).flatten(0, 1), BatchAxis(inner=4, rows=4)),
-    "back again": (lambda q, x: q(x).transpose(0, 1).relu().transpose(0, 1), None),
-    "flat": (lambda q, x: q(x).flatten(1), None),
-}
+from tests.network.moving import FLIPS, MOVES, Does, quant, trained
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -283,52 +225,6 @@ def test_a_shape_that_contradicts_the_axis_is_an_error():
             model(torch.randn(3, 8, 6))
 
 
-@pytest.mark.parametrize("name", ["frames", "tokens first", "time and batch", "heads"])
-def test_a_first_forward_without_an_example_is_watched(name):
-    function, _ = MOVES[name]
-    model = trained(Does(function), torch.randn(16, 4, 6))
-    with inject(model, FLIPS, seed=1), pytest.raises(PlanError, match=r"'b.act_quant'.*give an example"):
-        model(torch.randn(4, 4, 6))  # as many samples as tokens, so that shapes tell nothing of these
-    with inject(model, FLIPS, seed=1, example=torch.randn(4, 4, 6)):
-        model(torch.randn(4, 4, 6))
-
-
-UNSAID = {  # what is done to (4, 4, 4, 4), whose shape tells nothing
-    "transposed in place": lambda q, x: q(x).clone().transpose_(0, 1),
-    "turned in place": lambda q, x: q(x).clone().swapaxes_(0, 2),
-    "an equation": lambda q, x: torch.einsum("bhqd->hbqd", q(x)),
-    "scores of heads": lambda q, x: torch.einsum("bhqd,bhkd->hbqk", q(x), q(x)),
-    "operands in a list": lambda q, x: torch.einsum("bhqd,hdk->hbqk", [q(x), torch.ones(4, 4, 4)]),
-    "sorted": lambda q, x: q(x).sort(0).values,
-    "sorted by name": lambda q, x: torch.sort(q(x), dim=-4).values,
-    "the largest": lambda q, x: torch.topk(q(x), 4, 0).values,
-    "sorted samples": lambda q, x: torch.msort(q(x)),
-    "strides": lambda q, x: q(x).as_strided((4, 4, 4, 4), (16, 64, 4, 1)),
-}
-SAID = {
-    "an equation": lambda q, x: torch.einsum("bhqd->bqhd", q(x)),
-    "scores of heads": lambda q, x: torch.einsum("bhqd,bhkd->bhqk", q(x), q(x)),
-    "dots": lambda q, x: torch.einsum("...ij,jk->...ik", q(x), torch.ones(4, 4)),
-    "sorted within a sample": lambda q, x: q(x).sort().values,
-    "the largest of a sample": lambda q, x: torch.topk(q(x), 4, dim=1).values,
-    "there and back in place": lambda q, x: q(x).clone().transpose_(0, 1).transpose_(0, 1),
-}
-
-
-@pytest.mark.parametrize("name", UNSAID)
-def test_functions_that_put_samples_elsewhere_ask_for_an_example(name):
-    model, x = trained(Does(UNSAID[name]), torch.randn(16, 4, 4, 4)[:4]), torch.randn(4, 4, 4, 4)
-    with inject(model, FLIPS, seed=1), pytest.raises(PlanError, match=r"'b.act_quant'.*give an example"):
-        model(x)
-
-
-@pytest.mark.parametrize("name", SAID)
-def test_functions_that_keep_samples_in_front_do_not(name):
-    model, x = trained(Does(SAID[name]), torch.randn(4, 4, 4, 4)), torch.randn(4, 4, 4, 4)
-    with inject(model, FLIPS, seed=1):
-        model(x)
-
-
 def test_an_example_may_be_integers_on_their_scale():
     first = quant(return_quant_tensor=True)
     model = trained(
@@ -338,31 +234,6 @@ def test_an_example_may_be_integers_on_their_scale():
     listed = {site.name: site for site in sites(model, (x, torch.ones(2, 4, 1)))}
     assert listed["b.act_quant"].batch == BatchAxis(inner=4, rows=4)
     assert listed["a.act_quant"].batch is None
-
-
-@pytest.mark.parametrize("name", ["cnn", "mlp", "twice", "binary"])
-def test_ordinary_networks_need_no_example(name):
-    from tests.injection.networks import batch
-
-    model = build(name)
-    with inject(model, FLIPS, seed=1), torch.no_grad():
-        first = model(batch(4))
-        hooks = len(model._forward_hooks)
-        model(batch(4))
-    assert hooks == 1
-    assert all(site.batch is None for site in sites(model, batch(2)))
-    with inject(model, FLIPS, seed=1, example=batch(2)), torch.no_grad():
-        assert torch.equal(model(batch(4)), first)
-
-
-def test_heads_behind_axis_0_need_no_example():
-    def function(q, x):
-        heads = q(x).reshape(len(x), 4, 3, 2, 1).permute(2, 0, 3, 1, 4)
-        return nn.functional.scaled_dot_product_attention(*heads.unbind(0)).transpose(1, 2).flatten(2)
-
-    model = trained(Does(function), torch.randn(16, 4, 6))
-    with inject(model, FLIPS, seed=1), torch.no_grad():
-        model(torch.randn(4, 4, 6))
 
 
 def test_sums_of_tokens_along_axis_0_are_those_of_each_sample():
@@ -398,12 +269,3 @@ def test_sites_are_found_while_faults_are_attached():
         assert injection.first_sample == 4
         injection.first_sample = 0
         assert torch.equal(model(x), first)
-
-
-def test_a_copy_made_before_the_first_forward_is_not_watched():
-    model = trained(Does(MOVES["frames"][0]), torch.randn(16, 4, 6))
-    with inject(model, FLIPS, seed=1):
-        copied = deepcopy(model)
-    copied(torch.randn(4, 4, 6))
-    assert not copied._forward_hooks
-    assert not copied._forward_pre_hooks

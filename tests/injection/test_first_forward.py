@@ -1,0 +1,93 @@
+"""A first forward without an example: whether it puts the samples of a struck site elsewhere than along axis 0."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from hwfault.errors import PlanError
+from hwfault.injection.attach import inject
+from hwfault.network.sites import sites
+from tests.injection.networks import build
+from tests.network.moving import FLIPS, MOVES, Does, trained
+
+
+@pytest.mark.parametrize("name", ["frames", "tokens first", "time and batch", "heads"])
+def test_a_first_forward_without_an_example_is_watched(name):
+    function, _ = MOVES[name]
+    model = trained(Does(function), torch.randn(16, 4, 6))
+    with inject(model, FLIPS, seed=1), pytest.raises(PlanError, match=r"'b.act_quant'.*give an example"):
+        model(torch.randn(4, 4, 6))  # as many samples as tokens, so that shapes tell nothing of these
+    with inject(model, FLIPS, seed=1, example=torch.randn(4, 4, 6)):
+        model(torch.randn(4, 4, 6))
+
+
+UNSAID = {  # what is done to (4, 4, 4, 4), whose shape tells nothing
+    "transposed in place": lambda q, x: q(x).clone().transpose_(0, 1),
+    "turned in place": lambda q, x: q(x).clone().swapaxes_(0, 2),
+    "an equation": lambda q, x: torch.einsum("bhqd->hbqd", q(x)),
+    "scores of heads": lambda q, x: torch.einsum("bhqd,bhkd->hbqk", q(x), q(x)),
+    "operands in a list": lambda q, x: torch.einsum("bhqd,hdk->hbqk", [q(x), torch.ones(4, 4, 4)]),
+    "sorted": lambda q, x: q(x).sort(0).values,
+    "sorted by name": lambda q, x: torch.sort(q(x), dim=-4).values,
+    "the largest": lambda q, x: torch.topk(q(x), 4, 0).values,
+    "sorted samples": lambda q, x: torch.msort(q(x)),
+    "strides": lambda q, x: q(x).as_strided((4, 4, 4, 4), (16, 64, 4, 1)),
+}
+SAID = {
+    "an equation": lambda q, x: torch.einsum("bhqd->bqhd", q(x)),
+    "scores of heads": lambda q, x: torch.einsum("bhqd,bhkd->bhqk", q(x), q(x)),
+    "dots": lambda q, x: torch.einsum("...ij,jk->...ik", q(x), torch.ones(4, 4)),
+    "sorted within a sample": lambda q, x: q(x).sort().values,
+    "the largest of a sample": lambda q, x: torch.topk(q(x), 4, dim=1).values,
+    "there and back in place": lambda q, x: q(x).clone().transpose_(0, 1).transpose_(0, 1),
+}
+
+
+@pytest.mark.parametrize("name", UNSAID)
+def test_functions_that_put_samples_elsewhere_ask_for_an_example(name):
+    model, x = trained(Does(UNSAID[name]), torch.randn(16, 4, 4, 4)[:4]), torch.randn(4, 4, 4, 4)
+    with inject(model, FLIPS, seed=1), pytest.raises(PlanError, match=r"'b.act_quant'.*give an example"):
+        model(x)
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_functions_that_keep_samples_in_front_do_not(name):
+    model, x = trained(Does(SAID[name]), torch.randn(4, 4, 4, 4)), torch.randn(4, 4, 4, 4)
+    with inject(model, FLIPS, seed=1):
+        model(x)
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "twice", "binary"])
+def test_ordinary_networks_need_no_example(name):
+    from tests.injection.networks import batch
+
+    model = build(name)
+    with inject(model, FLIPS, seed=1), torch.no_grad():
+        first = model(batch(4))
+        hooks = len(model._forward_hooks)
+        model(batch(4))
+    assert hooks == 1
+    assert all(site.batch is None for site in sites(model, batch(2)))
+    with inject(model, FLIPS, seed=1, example=batch(2)), torch.no_grad():
+        assert torch.equal(model(batch(4)), first)
+
+
+def test_heads_behind_axis_0_need_no_example():
+    def function(q, x):
+        heads = q(x).reshape(len(x), 4, 3, 2, 1).permute(2, 0, 3, 1, 4)
+        return nn.functional.scaled_dot_product_attention(*heads.unbind(0)).transpose(1, 2).flatten(2)
+
+    model = trained(Does(function), torch.randn(16, 4, 6))
+    with inject(model, FLIPS, seed=1), torch.no_grad():
+        model(torch.randn(4, 4, 6))
+
+
+def test_a_copy_made_before_the_first_forward_is_not_watched():
+    model = trained(Does(MOVES["frames"][0]), torch.randn(16, 4, 6))
+    with inject(model, FLIPS, seed=1):
+        copied = deepcopy(model)
+    copied(torch.randn(4, 4, 6))
+    assert not copied._forward_hooks
+    assert not copied._forward_pre_hooks

@@ -1,0 +1,66 @@
+"""Networks that move their samples away from axis 0 between two quantizers."""
+
+import torch
+from brevitas import nn as qnn
+from torch import nn
+
+from hwfault.laws.models import BitFlips
+from hwfault.program.batch_axes import BatchAxis
+
+FLIPS = [BitFlips(probability=0.05)]
+
+
+def quant(bits=4, **rest):
+    return qnn.QuantIdentity(bit_width=bits, **rest)
+
+
+class Does(nn.Module):
+    """A quantizer before and one behind what a function does."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.b, self.function = quant(), quant(), function
+
+    def forward(self, *args, **kwargs):
+        return self.b(self.function(self.a, *args, **kwargs))
+
+
+def trained(model, *args, **kwargs):
+    torch.manual_seed(0)
+    model.train()
+    with torch.no_grad():
+        for _ in range(2):
+            model(*args, **kwargs)
+    return model.eval()
+
+
+def rows(x, parts):
+    return x.reshape(len(x) * parts, -1)
+
+
+MOVES = {  # what is done to (B, 4, 6), and where the samples lie behind it
+    "frames": (lambda q, x: q(x).flatten(0, 1), BatchAxis(inner=4, rows=4)),
+    "tokens first": (lambda q, x: q(x).transpose(0, 1), BatchAxis(axis=1)),
+    "last": (lambda q, x: q(x).permute(1, 2, 0), BatchAxis(axis=2)),
+    "time and batch": (lambda q, x: q(x).transpose(0, 1).reshape(4 * len(x), 6), BatchAxis(inner=1, rows=4)),
+    "T x B x heads": (
+        lambda q, x: q(x).transpose(0, 1).reshape(4, len(x), 2, 3).reshape(8 * len(x), 3),
+        BatchAxis(inner=2, rows=8),
+    ),
+    "windows": (
+        lambda q, x: q(x).reshape(len(x), 2, 2, 2, 3).permute(0, 1, 3, 2, 4).reshape(4 * len(x), 6),
+        BatchAxis(inner=4, rows=4),
+    ),
+    "heads": (lambda q, x: q(x).transpose(0, 1).reshape(4, 2 * len(x), 3).transpose(0, 1), BatchAxis(inner=2, rows=2)),
+    "axis 1 with rows": (
+        lambda q, x: q(x).transpose(0, 1).reshape(4, 2 * len(x), 3),
+        BatchAxis(axis=1, inner=2, rows=2),
+    ),
+    "a token of its own": (
+        lambda q, x: torch.cat([torch.zeros(1, len(x), 6), q(x).transpose(0, 1)]).reshape(5 * len(x), 6),
+        BatchAxis(inner=1, rows=5),
+    ),
+    "maximum": (lambda q, x: torch.where(q(x) > 0, 1.0, -1.0).flatten(0, 1), BatchAxis(inner=4, rows=4)),
+    "back again": (lambda q, x: q(x).transpose(0, 1).relu().transpose(0, 1), None),
+    "flat": (lambda q, x: q(x).flatten(1), None),
+}
