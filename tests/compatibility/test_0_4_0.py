@@ -1,0 +1,307 @@
+"""Files that hwfault 0.4.0 wrote (make_0_4_0.py): they load, with the same faults, or are refused with the reason."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import hwfault as hf
+from hwfault.cli import main
+from hwfault.errors import GraphError, PlanError
+from hwfault.graph.edit import carried
+from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.edit.strip import strip_faults
+from hwfault.graph.run.session import load_model
+from hwfault.plan.listing import faults_at
+
+from . import cases, networks, seen
+
+FOLDER = Path(__file__).parent / "0.4.0"
+EXPECTED = json.loads((FOLDER / "expected.json").read_text())
+PLANS, GRAPHS, REFUSED = EXPECTED["plans"], EXPECTED["graphs"], EXPECTED["refused"]
+DEVICES = {name: device for name, (_, device) in cases.DEVICES.items()}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return networks.network("chain")
+
+
+def plan_of(name):
+    return hf.FaultPlan.load(FOLDER / "plans" / f"{name}.json")
+
+
+def command(*arguments):
+    """The exit code and what was printed."""
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return done.exit_code, done.output
+
+
+# plans
+
+
+def test_every_plan_is_tested():
+    assert {path.stem for path in (FOLDER / "plans").iterdir()} == {*PLANS, "trained", "integer"}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_strikes_the_same_words(name, network):
+    plan = plan_of(name)
+    for run in PLANS[name]["runs"]:
+        again = seen.injected(
+            hf.inject, network, plan, networks.example("chain"), seed=run["seed"], first_sample=run["first_sample"]
+        )
+        assert again == run
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_is_written_as_it_was_read(name):
+    """Its digest stands in graphs and bundles."""
+    plan = plan_of(name)
+    assert plan.to_json() == (FOLDER / "plans" / f"{name}.json").read_text()
+    assert plan.digest == PLANS[name]["digest"]
+
+
+@pytest.mark.parametrize("name", [name for name in PLANS if name != "without_shapes"])
+def test_its_faults_make_the_same_plan_again(name, network, monkeypatch):
+    monkeypatch.chdir(FOLDER)  # where the profiles and the map lie
+    plan = plan_of(name)
+    listed = hf.sites(network, networks.example("chain"))
+    again = hf.resolve(listed, plan.faults, device=DEVICES.get(name, 0), factors=plan.factors)
+    assert without_provenance(again) == without_provenance(plan)
+
+
+def without_provenance(plan):
+    """What a plan says of sites and tables; where a map comes from may be told in other words."""
+    told = json.loads(plan.to_json())
+    for process in (process for entry in told["sites"] for process in entry["processes"]):
+        if "map" in process:
+            del process["map"]["provenance"]
+    return {key: told.get(key) for key in ("sites", "tables", "device", "factors")}
+
+
+@pytest.mark.parametrize("name", [name for name in PLANS if "listed" in PLANS[name]])
+def test_a_plan_lists_the_same_faults(name):
+    plan, found = plan_of(name), {}
+    for entry in plan.sites:
+        faults = faults_at(plan, entry.site.name, seed=1, sample=2 if entry.site.batched else 0)
+        rows = [[f.process, f.word, -1 if f.bit is None else f.bit] for f in faults]
+        found[entry.site.name] = {"faults": len(rows), "rows": seen.digest(np.array(rows)), "first": rows[: seen.FIRST]}
+    assert found == PLANS[name]["listed"]
+
+
+@pytest.mark.parametrize("name", cases.LATE_BEYOND)
+def test_late_bits_that_took_a_wrong_word_are_refused(name):
+    with pytest.raises(PlanError, match=r"in several passes; .* took another word, resolve it again"):
+        hf.FaultPlan.load(FOLDER / "refused" / f"{name}.json")
+
+
+# training and arithmetic
+
+
+@pytest.mark.parametrize("gradient", ["zero", "straight_through"])
+def test_steps_of_training_have_the_same_faults_and_gradients(gradient):
+    expected = EXPECTED["network"]["trained"][gradient]
+    fresh, inputs = networks.network("chain"), networks.example("chain")
+    again = seen.trained(hf.inject, fresh, plan_of("trained"), inputs, seed=expected["seed"], gradient=gradient)
+    assert again == expected
+
+
+def test_integer_arithmetic_gives_the_same_outputs(network):
+    with torch.no_grad(), hf.integer_arithmetic(network), hf.inject(network, plan_of("integer"), seed=1):
+        assert seen.digest(network(networks.example("chain")).numpy()) == EXPECTED["network"]["integer_arithmetic"]
+
+
+# networks that mean more today than 0.4.0 knew
+
+AXIS = r"the plan takes the samples of 'chain.input.act_quant' to lie otherwise .* resolve the faults again"
+RUNS = r"'act.act_quant' runs at least 2 times in one forward, .* resolve the faults again"
+READERS = (
+    r"do not agree on who reads the memory of 'first.weight_quant': .* resolve the faults against this network again"
+)
+
+
+def inject_old(name, **rules):
+    network, inputs = networks.network(name), networks.example(name)
+    plan = hf.FaultPlan.load(FOLDER / "refused" / f"{name}.json")
+    run = REFUSED[name]["runs"][0]
+    return seen.injected(hf.inject, network, plan, inputs, seed=run["seed"], **rules), run
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("frames", AXIS), ("twice", RUNS), ("tied", READERS)])
+def test_a_plan_whose_axis_runs_or_readers_were_wrong_is_refused(name, sentence):
+    with pytest.raises(PlanError, match=sentence):
+        inject_old(name, example=networks.example(name), batch_axis=0)
+
+
+def test_without_an_example_the_first_forward_refuses_a_wrong_axis():
+    with pytest.raises(PlanError, match=r"holds 8 samples .*, but the inputs hold 4; give an example of the inputs"):
+        inject_old("frames")
+
+
+def test_of_layers_that_share_a_quantizer_the_first_alone_is_struck():
+    again, before = inject_old("shared")
+    (first, _) = before["sites"]["first.weight_quant"]
+    assert again["sites"] == {"first.weight_quant": [first]}
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "sentence"),
+    [
+        ("frames", PlanError, AXIS),
+        (
+            "twice",
+            GraphError,
+            r"the same faults at 2 runs of the site 'act.act_quant', .* put them into the graph anew",
+        ),
+        ("shared", GraphError, r"the words of the site 'first.weight_quant' lie in another order .* export it anew"),
+        ("tied", PlanError, READERS),
+    ],
+)
+def test_a_graph_of_such_a_network_is_not_replayed(name, error, sentence):
+    with pytest.raises(error, match=sentence):
+        hf.replay(
+            networks.network(name),
+            load_model(FOLDER / "refused" / f"{name}.onnx"),
+            [networks.example(name)],
+            seeds=(1,),
+        )
+
+
+def test_sites_says_of_a_graph_with_a_shared_quantizer_to_export_it_anew():
+    code, printed = command("sites", FOLDER / "refused" / "shared.onnx")
+    assert code == 0
+    assert "of layers that share a quantizer, are one site 'first.weight_quant'; export it anew" in printed
+
+
+# graphs
+
+
+def graph_of(name):
+    return load_model(FOLDER / "graphs" / f"{name}.onnx")
+
+
+FAULTED = [name for name in cases.GRAPHS if name in GRAPHS]
+"""Graphs of float arithmetic, as they were exported."""
+
+
+def plan_in(name):
+    return carried.plan_of(graph_of(name))
+
+
+def test_there_is_a_graph_of_every_op():
+    found = {node.op_type for name in GRAPHS for node in graph_of(name).graph.node if node.domain == "hwfault"}
+    assert found == {
+        "TransientFaults", "FaultMap", "IntermittentFaults", "ProtectedFaults", "ArrayFaults", "Affine"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_gives_the_same_codes(name):
+    check_graph(name, graph_of(name))
+
+
+def check_graph(name, graph):
+    for run in GRAPHS[name]["runs"]:
+        inputs, seed = networks.example("chain"), run["seed"]
+        assert seen.ran(hf.session, hf.run, graph, inputs, seed=seed, first_sample=run["first_sample"]) == run
+
+
+@pytest.mark.parametrize("name", [name for name in GRAPHS if name != "clean"])
+def test_the_plan_of_a_graph_is_its_own(name):
+    graph = graph_of(name)
+    digest = next(entry.value for entry in graph.metadata_props if entry.key == "hwfault.plan_sha256")
+    assert carried.plan_of(graph).digest == digest
+
+
+@pytest.mark.parametrize("name", FAULTED)
+def test_faults_are_taken_out_and_put_in_again(name):
+    clean = strip_faults(graph_of(name))
+    assert clean.SerializeToString(deterministic=True) == (FOLDER / "graphs" / "clean.onnx").read_bytes()
+    check_graph(name, insert_faults(clean, plan_in(name)))
+
+
+@pytest.mark.parametrize("name", FAULTED)
+def test_graph_and_network_agree(name, network):
+    report = hf.replay(network, graph_of(name), [networks.example("chain")], seeds=(1, 2))
+    assert report.verdict == "exact"
+
+
+# bundles, runs, and what is beside them
+
+
+def test_a_bundle_replays():
+    code, printed = command("replay", FOLDER / "bundle")
+    assert (code, "Replay: pass. 4 samples, 3 runs, 4 sites" in printed) == (0, True)
+
+
+def test_a_bundle_in_a_zip_file_with_arrays_and_protected_memories_replays():
+    code, printed = command("replay", FOLDER / "bundle.zip")
+    assert (code, "Replay: pass. 4 samples, 3 runs, 11 sites" in printed) == (0, True)
+
+
+def test_the_graph_of_a_run_replays_beside_it():
+    code, printed = command("replay", FOLDER / "run.onnx", FOLDER / "run", "--seeds", "0-1")
+    assert (code, "Replay: exact." in printed) == (0, True)
+
+
+def test_a_checkpoint_holds_the_same_network():
+    network, config = hf.load(FOLDER / "chain.safetensors", network="tests.compatibility.networks:Chain")
+    assert config.network == "tests.compatibility.networks:Chain"
+    with torch.no_grad():
+        assert seen.digest(network(networks.example("chain")).numpy()) == EXPECTED["network"]["clean"]
+
+
+def test_the_checkpoint_of_a_run_gives_the_same_outputs():
+    network, config = hf.load(FOLDER / "run" / "checkpoint.safetensors")
+    assert (config.epochs, config.device, len(config.faults)) == (2, 3, 1)
+    with torch.no_grad(), hf.integer_arithmetic(network):
+        output = network(networks.images(16))
+    assert output.argmax(1).tolist() == EXPECTED["run"]["predictions"]
+    assert seen.digest(output.numpy()) == EXPECTED["run"]["output"]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
+    shutil.copytree(FOLDER / "stopped", tmp_path / "run")
+    code, _ = command("train", "--out", tmp_path / "run", "--resume")
+    assert code == 0
+    (again, _), (before, _) = (hf.load(folder / "run" / "checkpoint.safetensors") for folder in (tmp_path, FOLDER))
+    for key, weights in before.state_dict().items():  # a processor of another kind may round otherwise
+        torch.testing.assert_close(again.state_dict()[key], weights, rtol=1e-3, atol=1e-3)
+
+
+def test_kept_trials_are_not_gone_on_with(tmp_path):
+    shutil.copytree(FOLDER / "store", tmp_path / "store")
+    code, printed = command("evaluate", FOLDER / "run", *SWEEP, "--out", tmp_path / "store")
+    assert code == 1
+    assert "holds the trials of another question" in printed
+    assert "fault stream: - there, fault-stream v1.1 now\nchoose another folder" in printed
+
+
+def test_measured_anew_the_trials_are_the_same(tmp_path):
+    code, _ = command("evaluate", FOLDER / "run", *SWEEP, "--out", tmp_path)
+    assert code == 0
+    again = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines()[1:]]
+    assert again == EXPECTED["run"]["trials"]
+
+
+SWEEP = ("--rates", "0,0.02", "--seeds", "0-2")
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "profiles").iterdir()), ids=lambda path: path.stem)
+def test_a_profile_is_one(path):
+    assert hf.Profile.load(path).name == f"compatibility-{path.stem}"
+
+
+def test_a_fault_map_is_read_and_drawn_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(FOLDER)
+    read = hf.FaultMap.load(cases.MAP)
+    assert (read.bit_width, read.words, len(read)) == (32, 512, 436)
+    drawn = ("profiles/permanent.yaml@p=0.05", "--device", 5, "--rows", 512)
+    assert command("profiles", "draw", *drawn, "-o", tmp_path / "again.safetensors")[0] == 0
+    again = hf.FaultMap.load(tmp_path / "again.safetensors")
+    assert all(np.array_equal(getattr(again, key), getattr(read, key)) for key in ("word", "and_mask", "xor_mask"))
