@@ -23,10 +23,10 @@ _WHOLE = {
     "graph": {
         "graph.edit": "accumulators array_node carried channels_last fast insert strip upgrade",
         "graph.read": "external grids integer layouts nodes places qonnxgraph shapes sites struck sums",
-        "graph.run": "feeds qonnx_array qonnx_ops session watched",
+        "graph.run": "feeds qonnx_array qonnx_ops session",
         "proof": "replay",
     },
-    "bundle": {"proof": "answer check engine expected manifest outputs page record report runners storage tally"},
+    "bundle": {"proof": "answer check engine expected manifest outputs page record runners storage tally"},
     "campaign": {"campaigns": "campaign compare evaluate picture points report samples store trials"},
     "profiles": {
         "devices": "clustering crowding device draw draw_blocks dump_tables dump_text dumps events fit fit_report "
@@ -41,7 +41,9 @@ _WHOLE = {
 
 _RENAMED = {
     "arrays": ("npz",),
+    "bundle.report": ("proof.report", "proof.sentences"),
     "graph.report": ("proof.replay_report",),
+    "graph.watched": ("graph.run.watched", "proof.sides"),
     "listing": ("plan.listing",),
     "plan.datapath": ("laws.lower_datapath", "program.processes"),
     "profiles.arrays": ("stream.layout_arrays",),

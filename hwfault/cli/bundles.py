@@ -170,7 +170,7 @@ def replay_bundle(
     from hwfault.graph.run.session import load_model
     from hwfault.proof.check import Which, check, runs_of
     from hwfault.proof.page import write_page
-    from hwfault.proof.report import sentence
+    from hwfault.proof.sentences import sentence
     from hwfault.proof.storage import Bundle
 
     runner, engine = checking.runner()
@@ -197,6 +197,7 @@ def replay_bundle(
 
 def _print(report: "BundleReport") -> None:
     from hwfault.proof.report import run_name
+    from hwfault.proof.sentences import code_cells
 
     runs = [
         [run_name(run.seed).removeprefix("the "), run.predictions, run.predictions_differ, run.outputs_differ]
@@ -216,10 +217,7 @@ def _print(report: "BundleReport") -> None:
         print_table(["site", "words", "faults recorded", "found", "differ", "other codes differ"], rows)
     if first.words:
         click.echo(f"\ncodes around word {first.word} of {first.site}, sample {first.sample}:")
-        codes = [
-            [c.word, c.recorded_before, c.recorded_after, _known(c.found_before), _known(c.found_after)]
-            for c in first.words
-        ]
+        codes = [code_cells(around) for around in first.words]
         print_table(["word", "recorded before", "after", "found before", "after"], codes)
     if first.faults:
         click.echo("\nfaults drawn on these words:")

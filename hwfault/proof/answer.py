@@ -8,9 +8,13 @@ with one array, the outputs, or with arrays by name:
     prediction   integers, the class of each sample, where the outputs are not to be had
     NAME         the values of the site NAME after its faults, integers (as stored) or floating-point
     NAME#1       the same of its second run in one forward, and so on
+
+What stands for no code of a site's word (an integer beyond it, a value off its grid, NaN where there was a number) is
+told from the codes, and differs from every one.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +26,7 @@ from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
 from hwfault.own_code import errors_of
 from hwfault.program.processes import Site
 from hwfault.proof.expected import Expected
+from hwfault.proof.sides import Mask, strange_values
 from hwfault.stream.check import signed64
 
 Array = NDArray[Any]
@@ -63,10 +68,24 @@ def _parsed(answer: Any) -> dict[str, Array]:
     return out
 
 
-def site_answers(
-    answer: dict[str, Array], expected: Expected, batch: slice, number: int
-) -> Iterator[tuple[Site, int, CodePair, CodePair]]:
-    """(site, run, recorded, found) of each site that an answer tells of; raises HwfaultError for unknown names."""
+@dataclass
+class Answered:
+    """What a runner told of one run of a site in one batch, beside what was recorded; all of it (rows, words)."""
+
+    site: Site
+    call: int
+    recorded: CodePair
+    found: CodePair
+    """Before the faults what was recorded: a runner does not tell of it."""
+    strange: Mask
+    """Where what it told stands for no code."""
+    differs: Mask
+    values: Array
+    """What it told."""
+
+
+def site_answers(answer: dict[str, Array], expected: Expected, batch: slice, number: int) -> Iterator[Answered]:
+    """What an answer tells of sites; raises HwfaultError for unknown names, and for what a site has no room for."""
     known = {entry.site.name: entry for entry in expected.manifest.sites}
     for name in (name for name in answer if name not in (OUTPUT, PREDICTION)):
         base, call = (name, 0) if name in known else _numbered(name)
@@ -77,7 +96,7 @@ def site_answers(
             )
         site = known[base].site
         rows = batch if site.batched else slice(number, number + 1)
-        yield site, call, *_sides(site, call, answer[name], expected, rows)
+        yield _answered(site, call, answer[name], expected, rows)
 
 
 def _numbered(name: str) -> tuple[str, int]:
@@ -85,29 +104,67 @@ def _numbered(name: str) -> tuple[str, int]:
     return (base, int(number)) if number.isascii() and number.isdecimal() and len(number) < 6 else (name, 0)
 
 
-def _sides(site: Site, call: int, found: Array, expected: Expected, rows: slice) -> tuple[CodePair, CodePair]:
+def _answered(site: Site, call: int, values: Array, expected: Expected, rows: slice) -> Answered:
     before, after = (codes[rows] for codes in expected.codes(site, call))
-    if found.size != after.size:
+    if values.size != after.size:
         raise HwfaultError(
-            f"the runner answered {site.name!r} with the shape {list(found.shape)}, expected {after.size} values: "
+            f"the runner answered {site.name!r} with the shape {list(values.shape)}, expected {after.size} values: "
             f"{after.shape[1]} words of {len(after)} samples"
         )
     fmt = CodeFormat(site.bit_width, site.signed)
-    if found.dtype.kind != "f":  # integers as they are stored, which a scale of one turns into codes
-        codes = encode(found.astype(np.float64), np.ones(()), np.zeros(()), fmt)
+    if values.dtype.kind == "f":
+        grid, none = expected.grid(site, call), expected.no_numbers(site, call, rows, after.shape)
+        codes, strange = _codes_of_values(values, after, (*grid, none), site.name, fmt)
+        # a number where none was recorded has a code, but not the recorded "none"
+        differs = (codes != after) | strange | (np.isfinite(values.reshape(after.shape)) & ~np.isfinite(none))
     else:
-        grid = expected.grid(site, call)
-        if max(values.size for values in grid) > 1 and any(values.ndim > found.ndim for values in grid):
-            raise HwfaultError(
-                f"the runner answered {site.name!r} with the shape {list(found.shape)}, but its channels have scales "
-                "of their own; expected the graph's shape, or integers"
-            )
-        codes = encode(found, *grid, fmt).reshape(after.shape)
-        # a wide word's value may be that of several codes: the recorded one is as good as the one read
-        with np.errstate(all="ignore"):
-            worth = decode(after.reshape(found.shape), *grid, fmt, found.dtype.type)
-        codes = np.where((worth == found).reshape(after.shape), after, codes)
-        # what should be a number and is none must not pass for the integer 0
-        lost = ~np.isfinite(found).reshape(after.shape) & expected.numbers(site, call, rows, after.shape)
-        codes = np.where(lost, np.uint32(fmt.mask) - after, codes)
-    return CodePair(before, after), CodePair(before, codes.reshape(after.shape))
+        codes, strange = codes_of_integers(values.reshape(after.shape), fmt)
+        differs = (codes != after) | strange
+    recorded, found = CodePair(before, after), CodePair(before, codes)
+    return Answered(site, call, recorded, found, strange, differs, values.reshape(after.shape))
+
+
+def codes_of_integers(values: Array, fmt: CodeFormat) -> tuple[Codes, Mask]:
+    """The codes of a site's integers, and which of them stand for none (their codes are 0).
+
+    They are signed integers where any is negative, else integers or code words, which are the same up to the largest
+    integer: one answer is read in one way.
+    """
+    signed = values.dtype.kind == "i" and bool((values < 0).any())
+    low, high = (fmt.low, fmt.high) if signed else (0, fmt.mask)
+    fits = (values >= low) & (values <= high)
+    if fmt.bipolar and signed:
+        fits &= values != 0
+    whole = np.where(fits, values, 0).astype(np.int64)
+    if fmt.bipolar:
+        whole = (whole > 0).astype(np.int64)
+    return (whole & fmt.mask).astype(np.uint32), ~fits
+
+
+def _codes_of_values(
+    values: Array, after: Codes, grid: tuple[Array, Array, Array], name: str, fmt: CodeFormat
+) -> tuple[Codes, Mask]:
+    """The codes (rows, words) of floating-point values, and which of them stand for none.
+
+    `after` are the recorded ones, `grid` scale, zero point and, where a word held no number, what it held.
+    """
+    scale, zero_point, none = grid
+    shapes = [part.shape for part in (scale, zero_point) if part.size > 1]
+    try:
+        fits = np.broadcast_shapes(values.shape, *shapes) == values.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise HwfaultError(
+            f"the runner answered {name!r} with the shape {list(values.shape)}, but its channels have scales of their "
+            "own; expected the graph's shape, or integers"
+        )
+    scale, zero_point = (part if part.size > 1 else part.reshape(()) for part in (scale, zero_point))
+    with np.errstate(all="ignore"):
+        worth = decode(after.reshape(values.shape), scale, zero_point, fmt, values.dtype.type)
+    lost = ~np.isfinite(none).reshape(values.shape)
+    worth[lost] = none.reshape(values.shape)[lost]
+    strange = strange_values(values, worth, scale, zero_point, fmt)
+    # a wide word's value may be that of several codes: the recorded one is as good as the one read
+    codes = np.where(values == worth, after.reshape(values.shape), encode(values, scale, zero_point, fmt))
+    return codes.reshape(after.shape), strange.reshape(after.shape)

@@ -1,7 +1,7 @@
 """Checking a bundle: its graphs in onnxruntime, or another engine, against what PyTorch recorded; without PyTorch."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +17,14 @@ from hwfault.graph.read.layouts import numbered
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.read.versions import NEW, OLD, check_version
 from hwfault.graph.run.session import load_model
-from hwfault.graph.run.watched import Differing, Side, differing
 from hwfault.plan.fault_plan import FaultPlan, spec_of
 from hwfault.proof.answer import Runner, ask, site_answers
 from hwfault.proof.engine import Engine, Place, engine_name, places
 from hwfault.proof.expected import Expected, Inputs
 from hwfault.proof.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, MANIFEST, PLAN, Manifest
 from hwfault.proof.outputs import Outputs
-from hwfault.proof.report import BundleReport, RunRecord
+from hwfault.proof.report import BundleReport, RunRecord, SiteRecord
+from hwfault.proof.sides import Differing, Side, differing, unstruck_differing
 from hwfault.proof.storage import Bundle
 from hwfault.proof.tally import Tally, with_faults
 
@@ -159,7 +159,7 @@ def _by_graph(
             tallies[place.site.name].add(differ, ours, theirs, place.call, rows.start, batch.start)
         outputs.add(output, batch)
         outputs.observed(output, observed)
-    return _finished(list(tallies.values()), outputs, seed, plan)
+    return _finished([tally.record() for tally in tallies.values()], tallies, outputs, expected, plan)
 
 
 def _at_place(
@@ -176,8 +176,7 @@ def _at_place(
             )
     if place.watched is None:
         theirs = Side(place.site, [values, values, *expected.grid(place.site, place.call)])
-        nothing = np.zeros(theirs.before.shape, bool)
-        return ours, theirs, Differing(theirs.before != ours.before, nothing, nothing, nothing)
+        return ours, theirs, unstruck_differing(ours, theirs)
     theirs = Side(place.site, [*place.watched.values(tensors), *place.grid])
     return ours, theirs, differing(place.watched, ours, theirs, tensors, seed, first_sample)
 
@@ -188,24 +187,39 @@ def _by_runner(
     """One run of another engine: its outputs, and the sites that it tells of."""
     tallies: dict[str, Tally] = {}
     outputs = Outputs(expected, inputs.labels, to_the_bit=False)
-    for number, batch in enumerate(_batches(expected.manifest)):
+    batches = _batches(expected.manifest)
+    for number, batch in enumerate(batches):
         answer = ask(runner, inputs.values[batch], seed, batch.start)
-        for site, call, ours, theirs in site_answers(answer, expected, batch, number):
-            nothing = np.zeros(ours.after.shape, bool)
-            struck = ours.before != ours.after
-            differ = Differing(ours.after != theirs.after, nothing, struck, struck)
-            tally = tallies.setdefault(site.name, Tally(site, sees_before=False))
-            tally.add(differ, ours, theirs, call, batch.start if site.batched else number, batch.start)
+        for told in site_answers(answer, expected, batch, number):
+            nothing = np.zeros(told.differs.shape, bool)
+            struck = told.recorded.before != told.recorded.after
+            differ = Differing(told.differs, nothing, struck, struck, told.strange, told.values)
+            tally = tallies.setdefault(told.site.name, Tally(told.site, sees_before=False))
+            row = batch.start if told.site.batched else number
+            tally.add(differ, told.recorded, told.found, told.call, row, batch.start)
         outputs.add_answer(answer, batch)
-    order = [entry.site.name for entry in expected.manifest.sites]
-    return _finished(sorted(tallies.values(), key=lambda tally: order.index(tally.site.name)), outputs, seed, plan)
+    order = {entry.site.name: i for i, entry in enumerate(expected.manifest.sites)}
+    calls = {entry.site.name: entry.calls for entry in expected.manifest.sites}
+    rows = {True: expected.manifest.samples, False: len(batches)}
+    records = [
+        tally.record(calls[name] * rows[tally.site.batched] * tally.width)
+        for name, tally in sorted(tallies.items(), key=lambda entry: order[entry[0]])
+    ]
+    return _finished(records, tallies, outputs, expected, plan)
 
 
-def _finished(tallies: list[Tally], outputs: Outputs, seed: int | None, plan: FaultPlan | None) -> RunRecord:
+def _finished(
+    sites: Sequence[SiteRecord],
+    tallies: Mapping[str, Tally],
+    outputs: Outputs,
+    expected: Expected,
+    plan: FaultPlan | None,
+) -> RunRecord:
     """The record of a run; the first difference at a struck site has the faults around it."""
-    sites = tuple(tally.record() for tally in tallies)
+    seed = expected.seed
     first = next((site.first for site in sites if site.first is not None), outputs.first)
     if plan is not None and seed is not None and first is not None and first.site in plan.names:
-        tally = next(tally for tally in tallies if tally.site.name == first.site)
+        tally = tallies[first.site]
         first = with_faults(first, plan, seed, tally.first_sample, tally.width)
-    return RunRecord(seed=seed, sites=sites, first=first, **outputs.counts)
+    recorded = len(expected.sites)
+    return RunRecord(seed=seed, sites=tuple(sites), sites_recorded=recorded, first=first, **outputs.counts)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from hwfault.codes import CodeFormat, Codes, decode
 from hwfault.errors import FileError, PlanError
 from hwfault.graph.read.versions import OLD
-from hwfault.graph.run.watched import Side
 from hwfault.program.processes import Site
-from hwfault.proof.manifest import CLEAN, INPUTS, NO_NUMBERS, Manifest, seed_file, tensor
+from hwfault.proof.manifest import CLEAN, INPUTS, NO_NUMBERS, Manifest, RecordedSite, seed_file, tensor
+from hwfault.proof.sides import Side
 from hwfault.proof.storage import Bundle, Tensors, array
 
 Array = NDArray[Any]
@@ -38,6 +38,7 @@ class Expected:
 
     def __init__(self, bundle: Bundle, clean: Tensors, seed: int | None) -> None:
         self.manifest: Manifest = bundle.manifest
+        self.seed = seed
         self._file = CLEAN if seed is None else seed_file(seed)
         self.where = f"{bundle.path}: {self._file}"
         self._clean = clean
@@ -47,6 +48,11 @@ class Expected:
         n = self.manifest.samples
         if self.output.shape[:1] != (n,) or self.prediction.shape[:1] != (n,):
             raise FileError(f"{self.where}: outputs of the shape {self.output.shape}, expected {n} samples")
+
+    @property
+    def sites(self) -> list[RecordedSite]:
+        """The sites that the run recorded: accumulators under faults only."""
+        return [entry for entry in self.manifest.sites if self.seed is not None or entry.site.kind != "accumulator"]
 
     def grid(self, site: Site, call: int) -> tuple[Array, Array]:
         """Scale and zero point."""
@@ -97,11 +103,11 @@ class Expected:
             raise FileError(f"{self.where}: scale or zero point of {site.name!r} do not fit its codes") from None
         return Side(site, [*values, scale, zero_point], (both[0].reshape(shape), both[1].reshape(shape)))
 
-    def numbers(self, site: Site, call: int, rows: slice, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Which words (rows, words) held a number; of all others no fault strikes one."""
+    def no_numbers(self, site: Site, call: int, rows: slice, shape: tuple[int, ...]) -> Array:
+        """What words (rows, words) held that held no number, and 0 in all others; no fault strikes one."""
         values = np.zeros(shape)
         self._put_no_numbers(site, call, rows, values)
-        return np.isfinite(values)
+        return values
 
     def _put_no_numbers(self, site: Site, call: int, rows: slice, values: Array) -> None:
         """Writes into values (rows, words) what was recorded of words that held no number."""

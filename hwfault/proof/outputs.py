@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.errors import PlanError
-from hwfault.graph.run.watched import bits_of, predictions
 from hwfault.proof.answer import OUTPUT, PREDICTION
 from hwfault.proof.expected import Expected
 from hwfault.proof.report import Difference
+from hwfault.proof.sides import bits_of, predictions
 
 Array = NDArray[Any]
 
@@ -25,31 +25,28 @@ class Outputs:
         self._classified = labels is not None and expected.prediction.dtype.kind in "iu"
         self.first: Difference | None = None
 
-    def add(self, output: Array, batch: slice) -> None:
-        """Compares the outputs of a batch; raises PlanError for another shape than the recorded."""
+    def add(self, output: Array, batch: slice, *, with_prediction: bool = True) -> None:
+        """Compares the outputs of a batch, and what they predict; raises PlanError for another shape than recorded."""
         recorded = self._expected.output[batch]
         if output.shape != recorded.shape:
             raise PlanError(
                 f"the output has the shape {list(output.shape)}, recorded was {list(recorded.shape)}; expected the "
                 "graph of the bundle's network, and answers for every sample of a batch"
             )
-        found = output.astype(np.float32)
-        if self._to_the_bit:
-            differ = bits_of(found) != bits_of(recorded)
-        else:
-            differ = (found != recorded) & ~(np.isnan(found) & np.isnan(recorded))
+        with np.errstate(over="ignore"):
+            found = output.astype(np.float32)
+        differ = _differing(found, recorded, self._to_the_bit)
         self._counts.update(outputs=differ.size, outputs_differ=int(np.count_nonzero(differ)))
-        with np.errstate(invalid="ignore"):
-            difference = np.nan_to_num(np.abs(found.astype(np.float64) - recorded), nan=0.0).max(initial=0.0)
-        self._max_difference = max(self._max_difference, float(difference))
+        self._max_difference = max(self._max_difference, _largest_difference(found, recorded))
         self._note(OUTPUT, differ.reshape(len(differ), -1), recorded, found, batch)
-        self._predicted(predictions(found), batch)
+        if with_prediction:
+            self._predicted(predictions(found), batch)
 
     def add_answer(self, answer: dict[str, Array], batch: slice) -> None:
-        """The same for what a runner answered: outputs, predictions, or both."""
+        """The same for what a runner answered: outputs, predictions, or both, which may say different things."""
         if OUTPUT in answer:
-            self.add(answer[OUTPUT], batch)
-        elif PREDICTION in answer:
+            self.add(answer[OUTPUT], batch, with_prediction=PREDICTION not in answer)
+        if PREDICTION in answer:
             self._predicted(answer[PREDICTION], batch)
 
     def observed(self, plain: Array, output: Array) -> None:
@@ -60,7 +57,7 @@ class Outputs:
         recorded = self._expected.prediction[batch]
         if found.shape != recorded.shape:
             raise PlanError(f"predictions of the shape {list(found.shape)}, recorded were {list(recorded.shape)}")
-        differ = found != recorded
+        differ = _differing(found, recorded, to_the_bit=False)
         self._counts.update(predictions=differ.size, predictions_differ=int(np.count_nonzero(differ)))
         self._note(PREDICTION, differ.reshape(len(differ), -1), recorded, found, batch)
         if self._classified and found.ndim == 1:
@@ -81,4 +78,25 @@ class Outputs:
         """The numbers of a RunRecord."""
         keys = ("predictions", "predictions_differ", "outputs", "outputs_differ", "outputs_changed_by_observation")
         labelled = {key: self._counts[key] for key in ("correct_recorded", "correct_found") if self._classified}
-        return {key: self._counts[key] for key in keys} | labelled | {"outputs_max_difference": self._max_difference}
+        recorded = {
+            "outputs_recorded": self._expected.output.size,
+            "predictions_recorded": self._expected.prediction.size,
+        }
+        counted = {key: self._counts[key] for key in keys} | labelled
+        return counted | recorded | {"outputs_max_difference": self._max_difference}
+
+
+def _differing(found: Array, recorded: Array, to_the_bit: bool) -> NDArray[np.bool_]:
+    """Where numbers differ; NaN, of whatever bits, is the recorded one where NaN was recorded, and nowhere else."""
+    numbers = found.dtype.kind == "f" and recorded.dtype.kind == "f"
+    differ = bits_of(found) != bits_of(recorded) if to_the_bit and numbers else found != recorded
+    both = np.isnan(found) & np.isnan(recorded) if numbers else False
+    return np.asarray(differ & ~np.asarray(both))
+
+
+def _largest_difference(found: Array, recorded: Array) -> float:
+    """The largest difference; infinite where one of two numbers is not finite and the other another one."""
+    with np.errstate(invalid="ignore"):
+        differences = np.abs(found.astype(np.float64) - recorded)
+    differences[~_differing(found, recorded, to_the_bit=False)] = 0.0  # two equal infinities have none
+    return float(np.where(np.isnan(differences), np.inf, differences).max(initial=0.0))

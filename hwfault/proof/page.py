@@ -11,10 +11,9 @@ from hwfault.proof.report import (
     Difference,
     RunRecord,
     SiteRecord,
-    place,
     run_name,
-    sentence,
 )
+from hwfault.proof.sentences import code_cells, place, sentence
 from hwfault.terminal import shown
 
 _WIDTH, _HEIGHT = 448, 14
@@ -116,15 +115,12 @@ def _strip(site: SiteRecord) -> str:
 def _around(first: Difference) -> Iterable[str]:
     if first.words:
         columns = ["word", "recorded before", "after the faults", "found before", "after the faults"]
-        rows = [
-            [w.word, w.recorded_before, w.recorded_after, _known(w.found_before), _known(w.found_after)]
-            for w in first.words
-        ]
+        rows = [code_cells(codes) for codes in first.words]
         mark = next((i for i, codes in enumerate(first.words) if codes.word == first.word), None)
         yield _table(columns, rows, caption="Codes around it", mark=mark)
     if first.faults:
-        rows = [[f.process, f.word, _known(f.bit), _known(f.aux), f.effect] for f in first.faults]
-        yield _table(["fault", "word", "bit", "aux", "effect"], rows, caption="Faults drawn on these words")
+        faults = [[f.process, f.word, _known(f.bit), _known(f.aux), f.effect] for f in first.faults]
+        yield _table(["fault", "word", "bit", "aux", "effect"], faults, caption="Faults drawn on these words")
 
 
 def _known(value: int | None) -> object:

@@ -23,7 +23,6 @@ from hwfault.graph.read.batch_axes import check_axis_0
 from hwfault.graph.read.grids import Grid
 from hwfault.graph.read.qonnxgraph import metadata
 from hwfault.graph.read.versions import NEW, SPEC
-from hwfault.graph.run.watched import predictions
 from hwfault.injection.attach import inject_at
 from hwfault.laws.models import ProfileFaults
 from hwfault.network.mode import evaluation
@@ -43,6 +42,7 @@ from hwfault.proof.manifest import (
     seed_file,
     tensor,
 )
+from hwfault.proof.sides import predictions
 from hwfault.proof.storage import Tensors, described, write
 from hwfault.stream.check import check_seed
 

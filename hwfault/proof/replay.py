@@ -21,17 +21,7 @@ from hwfault.graph.read.grids import GRID_OPS
 from hwfault.graph.read.integer import is_integer
 from hwfault.graph.read.qonnxgraph import WORDS, metadata, site_name, words_sha256
 from hwfault.graph.run.session import load_model, run, session
-from hwfault.graph.run.watched import (
-    Array,
-    Mask,
-    Side,
-    Watched,
-    bits_of,
-    differing,
-    predictions,
-    watched_sites,
-    with_outputs,
-)
+from hwfault.graph.run.watched import Watched, watched_sites, with_outputs
 from hwfault.injection.attach import inject
 from hwfault.network.mode import evaluation
 from hwfault.network.sites import known_quantizers, sites
@@ -39,6 +29,7 @@ from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.notes import note_on
 from hwfault.program.processes import Site
 from hwfault.proof.replay_report import Place, ReplayReport, SiteReport
+from hwfault.proof.sides import Array, Mask, Side, bits_of, differing, predictions
 
 Progress = Callable[[int, int | None], object]
 

@@ -1,9 +1,10 @@
 """The report on a bundle: where a graph in onnxruntime, or another engine, first differs from what PyTorch recorded."""
 
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import computed_field
+from pydantic import PlainSerializer, computed_field
 
 from hwfault.files import write_atomically
 from hwfault.plan.listing import Fault
@@ -12,18 +13,30 @@ from hwfault.records import Record
 Verdict = Literal["pass", "outputs differ", "codes differ", "faults differ"]
 Kind = Literal["codes", "faults", "site", "output", "prediction"]
 
+Number = Annotated[float, PlainSerializer(lambda value: _finite_or_text(value), when_used="json")]
+"""A number that JSON has, or the texts nan, inf and -inf, which it has not."""
+
+
+def _finite_or_text(value: float) -> Any:
+    return value if math.isfinite(value) else str(value)
+
+
 BINS = 64
 """Into how many parts the words of a site are drawn."""
 
 
 class Codes(Record):
-    """The codes of one word of a sample as recorded and as found, before and after the faults."""
+    """The codes of one word of a sample as recorded and as found, before and after the faults.
+
+    Where what was found stands for no code there is none, but the `found_value`.
+    """
 
     word: int
     recorded_before: int
     recorded_after: int
     found_before: int | None = None
     found_after: int | None = None
+    found_value: Number | None = None
 
 
 class Difference(Record):
@@ -31,7 +44,8 @@ class Difference(Record):
 
     `kind` says what: codes before the faults (another arithmetic), faults, a site's codes of which only those after the
     faults were found, an output or a prediction. `words` are the codes of the word and its neighbours, `faults` what
-    the stream draws on these.
+    the stream draws on these. `recorded` is a code at a site, and so is `found`, unless it is `strange`: a value that
+    stands for no code.
     """
 
     kind: Kind
@@ -39,8 +53,9 @@ class Difference(Record):
     sample: int
     word: int
     call: int = 0
-    recorded: float
-    found: float
+    recorded: Number
+    found: Number
+    strange: bool = False
     words: tuple[Codes, ...] = ()
     faults: tuple[Fault, ...] = ()
 
@@ -48,18 +63,21 @@ class Difference(Record):
 class SiteRecord(Record):
     """A site in one run, in words; parameters are counted once a batch.
 
-    `faults_expected` and `faults_seen`: words that the faults changed, as recorded and as found. `faults_differ` and
-    `codes_differ` as in the report of a replay (hwfault.proof.replay_report). The two last count the words that differ,
-    and those that the faults changed, in each of up to 64 equal parts of the site.
+    `words` were compared, of `words_recorded`. `faults_expected` and `faults_seen`: words that the faults changed, as
+    recorded and as found. `faults_differ` and `codes_differ` as in the report of a replay
+    (hwfault.proof.replay_report); `strange` of these stand for no code. The two last count the words that differ, and
+    those that the faults changed, in each of up to 64 equal parts of the site.
     """
 
     name: str
     kind: str
     words: int
+    words_recorded: int = 0
     faults_expected: int = 0
     faults_seen: int = 0
     faults_differ: int = 0
     codes_differ: int = 0
+    strange: int = 0
     first: Difference | None = None
     differ_at: tuple[int, ...] = ()
     faults_at: tuple[int, ...] = ()
@@ -68,17 +86,22 @@ class SiteRecord(Record):
 class RunRecord(Record):
     """One run of all samples, clean (`seed` is None) or under a seed: its sites in the graph's order, its outputs.
 
-    `correct_recorded` and `correct_found` count right predictions, where the bundle has labels.
-    `outputs_changed_by_observation` counts numbers that change when the sites are looked at.
+    `sites`, `predictions` and `outputs` are those that were compared; so many more were recorded as `sites_recorded`,
+    `predictions_recorded` and `outputs_recorded` say. `correct_recorded` and `correct_found` count right predictions,
+    where the bundle has labels. `outputs_changed_by_observation` counts numbers that change when the sites are looked
+    at.
     """
 
     seed: int | None
     sites: tuple[SiteRecord, ...]
+    sites_recorded: int = 0
     predictions: int
+    predictions_recorded: int = 0
     predictions_differ: int
     outputs: int
+    outputs_recorded: int = 0
     outputs_differ: int
-    outputs_max_difference: float
+    outputs_max_difference: Number
     outputs_changed_by_observation: int = 0
     correct_recorded: int | None = None
     correct_found: int | None = None
@@ -128,29 +151,3 @@ class BundleReport(Record):
 def run_name(seed: int | None) -> str:
     """What a run is called."""
     return "the clean run" if seed is None else f"the run under seed {seed}"
-
-
-def sentence(report: BundleReport) -> str:
-    """A report in plain words: the verdict, and where the first difference is."""
-    sites = max((len(run.sites) for run in report.runs), default=0)
-    wrong, all_of = (sum(getattr(r, key) for r in report.runs) for key in ("predictions_differ", "predictions"))
-    scope = f"{report.samples} samples, {len(report.runs)} runs, {sites} sites, {report.engine}"
-    if report.first is None:
-        return f"Replay: pass. {scope}: every code, output and prediction is the recorded one."
-    run, first = report.first
-    more = f"; {wrong:,} of {all_of:,} predictions differ"
-    return f"Replay: {report.verdict}. {scope}. First difference, in {run_name(run.seed)}: {place(run, first)}{more}."
-
-
-def place(run: RunRecord, first: Difference) -> str:
-    """Where a difference is, and what was recorded and found there."""
-    values = f"recorded {first.recorded:.9g}, found {first.found:.9g}"
-    if first.kind in ("output", "prediction"):
-        number = f", number {first.word}" if first.kind == "output" else ""
-        return f"the {first.kind} of sample {first.sample}{number}: {values}"
-    names = [site.name for site in run.sites]
-    again = f", its run {first.call + 1}" if first.call else ""
-    return (
-        f"the site {first.site} ({names.index(first.site) + 1} of {len(names)}{again}), sample {first.sample}, word "
-        f"{first.word}: code {'before' if first.kind == 'codes' else 'after'} the faults {values}"
-    )

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.graph.run.watched import Differing, Mask
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.plan.listing import Fault, faults_at
 from hwfault.program.processes import MapProcess, ProtectedProcess, Site
 from hwfault.proof.report import BINS, Codes, Difference, Kind, SiteRecord
+from hwfault.proof.sides import Differing, Mask
 
 Array = NDArray[Any]
 
@@ -51,6 +51,7 @@ class Tally:
             faults_seen=int(np.count_nonzero(found.seen)),
             faults_differ=int(np.count_nonzero(found.faults)),
             codes_differ=int(np.count_nonzero(found.codes)),
+            strange=int(np.count_nonzero(found.strange)),
         )
         differ = found.codes | found.faults
         self._draw("differ_at", differ)
@@ -67,35 +68,45 @@ class Tally:
 
     def _difference(self, found: Differing, ours: Pair, theirs: Pair, call: int, row: int) -> Difference:
         element, word = divmod(int((found.codes | found.faults).argmax()), found.codes.shape[1])
-        first, last = max(0, word - AROUND), min(found.codes.shape[1], word + AROUND + 1)
-        words = tuple(
-            Codes(
-                word=w,
-                recorded_before=int(ours.before[element, w]),
-                recorded_after=int(ours.after[element, w]),
-                found_before=int(theirs.before[element, w]) if self._sees_before else None,
-                found_after=int(theirs.after[element, w]),
-            )
-            for w in range(first, last)
-        )
+        near = range(max(0, word - AROUND), min(found.codes.shape[1], word + AROUND + 1))
+        words = tuple(self._codes(found, ours, theirs, element, w) for w in near)
+        at, strange = words[word - near.start], bool(found.strange[element, word])
         kind: Kind = "site" if not self._sees_before else "faults" if found.faults[element, word] else "codes"
-        at, when = words[word - first], "before" if kind == "codes" else "after"
+        before = kind == "codes" or (strange and self._sees_before)
+        recorded, code = (at.recorded_before, at.found_before) if before else (at.recorded_after, at.found_after)
         return Difference(
             kind=kind,
             site=self.site.name,
             sample=row + element if self.site.batched else 0,
             word=word,
             call=call,
-            recorded=getattr(at, f"recorded_{when}"),
-            found=getattr(at, f"found_{when}"),
+            recorded=recorded,
+            found=float(found.values[element, word]) if code is None else code,
+            strange=strange,
             words=words,
         )
 
-    def record(self) -> SiteRecord:
-        """What was counted."""
+    def _codes(self, found: Differing, ours: Pair, theirs: Pair, element: int, word: int) -> Codes:
+        """The codes of one word; where a value stands for none, which is seen before the faults if these are, none."""
+        strange = bool(found.strange[element, word])
+        after = int(theirs.after[element, word])
+        before = int(theirs.before[element, word]) if self._sees_before else None
+        return Codes(
+            word=word,
+            recorded_before=int(ours.before[element, word]),
+            recorded_after=int(ours.after[element, word]),
+            found_before=None if strange else before,
+            found_after=None if strange and not self._sees_before else after,
+            found_value=float(found.values[element, word]) if strange else None,
+        )
+
+    def record(self, words_recorded: int | None = None) -> SiteRecord:
+        """What was counted, of so many words that were recorded (None: these)."""
         strips = {name: tuple(strip.tolist()) for name, strip in self._strips.items()}
         counts = {"words": 0, **self._counts}
-        return SiteRecord(name=self.site.name, kind=self.site.kind, first=self._first, **counts, **strips)
+        recorded = counts["words"] if words_recorded is None else words_recorded
+        own = {"name": self.site.name, "kind": self.site.kind, "first": self._first, "words_recorded": recorded}
+        return SiteRecord(**own, **counts, **strips)
 
 
 def with_faults(found: Difference, plan: FaultPlan, seed: int, first_sample: int, words: int) -> Difference:

@@ -100,7 +100,7 @@ def test_rounding_that_differs_can_be_accepted(bundle, tmp_path):
 
 
 def test_a_runner_in_onnxruntimes_place(bundle):
-    script = ROOT / "tests" / "bundle" / "engines.py"
+    script = ROOT / "tests" / "proof" / "engines.py"
     command = f"{sys.executable} {script} right {bundle}"
     done = good("replay", bundle, "--runner-command", command)
     assert f"runner {command}" in done.stdout

@@ -16,7 +16,7 @@ from hwfault.plan.listing import faults_at
 from hwfault.proof.check import check
 from hwfault.proof.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, INPUTS, seed_file
 from hwfault.proof.replay import replay
-from hwfault.proof.report import sentence
+from hwfault.proof.sentences import sentence
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.protection_scheme import Protection
 from tests.graph.networks import ALL, batch, network, plan

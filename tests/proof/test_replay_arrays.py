@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from hwfault.graph.export.of_network import export
-from hwfault.graph.run import watched as room
 from hwfault.injection.attach import inject
 from hwfault.laws.datapath import AccumulatorFormat, StuckElement
 from hwfault.laws.models import BitFlips
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
+from hwfault.proof import sides as room
 from hwfault.proof.replay import replay
 from hwfault.stream.mapping import WeightStationary
 from tests.graph.networks import batch, network

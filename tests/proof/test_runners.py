@@ -13,7 +13,7 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof import runners
 from hwfault.proof.check import check
-from hwfault.proof.report import sentence
+from hwfault.proof.sentences import sentence
 from hwfault.stream.fault_map import FaultMap, Kind
 from tests.graph.networks import batch, network
 from tests.proof import engines

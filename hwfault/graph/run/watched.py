@@ -1,27 +1,24 @@
-"""The sites of a faulted graph as they are looked at while it runs, and where two engines differ at one of them."""
+"""The sites of a faulted graph as they are looked at while it runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.errors import GraphError
-from hwfault.graph.edit.array_node import added_up
 from hwfault.graph.edit.carried import layout_of
 from hwfault.graph.read.integer import in_double
 from hwfault.graph.read.layouts import Layout, aligned, numbered
 from hwfault.graph.read.nodes import ARRAY_OP
-from hwfault.graph.read.qonnxgraph import Constants, attribute
+from hwfault.graph.read.qonnxgraph import Constants
 from hwfault.graph.read.struck import FaultNode, fault_nodes
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.program.processes import Site, SitePlan, Step, strike_values
+from hwfault.program.processes import Site, SitePlan, Step
 
 Array = NDArray[Any]
-Mask = NDArray[np.bool_]
 
 
 @dataclass
@@ -95,103 +92,3 @@ def with_outputs(graph: ModelProto, watched: Iterable[Watched], others: Iterable
         if name not in present:
             out.graph.output.append(helper.make_tensor_value_info(name, kind, None))
     return out
-
-
-_SURE_BITS = 20
-"""Wider codes need not come back from float32 values."""
-
-
-class Side:
-    """The values of one run of a site in one engine, and their codes as (samples, words).
-
-    `codes` before and after, where the engine tells them; otherwise they are read off the values, those of wide words
-    after a fault as the nearest that the word has.
-    """
-
-    def __init__(self, site: Site, values: Sequence[Array], codes: tuple[Array, Array] | None = None) -> None:
-        self.batched = site.batched
-        self._format = CodeFormat(site.bit_width, site.signed)
-        self._before, self._after, self._scale, self._zero_point = values
-        self.wide = site.bit_width > _SURE_BITS and self._after.dtype != np.float64
-        before, after = codes or (self._codes(self._before, False), self._codes(self._after, self.wide))
-        self.before, self.after = (self._rows(c.astype(np.uint32)) for c in (before, after))
-        self.numbers: Mask = self._rows(np.isfinite(self._before))
-        """Which words hold a number: what is not finite is never struck."""
-
-    def _codes(self, values: Array, nearest: bool) -> Codes:
-        return encode(values, self._scale, self._zero_point, self._format, half=nearest)
-
-    def _rows(self, words: Array) -> Array:
-        return words.reshape(len(words) if self.batched else 1, -1)
-
-    def differs_after(self, other: "Side") -> Mask:
-        """Which words differ after the faults: in their codes, or where values do not tell them in their values."""
-        differs: Mask = self.after != other.after
-        if self.wide:
-            differs &= self._rows(bits_of(self._after) != bits_of(other._after))
-        return differs
-
-    @property
-    def changed(self) -> Mask:
-        """Which words (samples, words) the faults changed, to the bit."""
-        changed: Mask = bits_of(self._before) != bits_of(self._after)
-        return changed.reshape(self.before.shape)
-
-    def strays(self, watched: Watched, seed: int, first_sample: int) -> Mask:
-        """Where the values after the faults are not, to the bit, what the stream makes of those before."""
-        values, samples = self._before, np.arange(len(self.before)) + first_sample
-        grid = (self._scale, self._zero_point, self._format)
-        for step in watched.steps:
-            values = strike_values(step, values, *grid, seed=seed, samples=samples, batched=self.batched)
-        differs: Mask = bits_of(values) != bits_of(self._after)
-        return differs.reshape(self.before.shape)
-
-
-class Differing(NamedTuple):
-    """Words (samples, words) of one run of a site in one batch: those that differ, and those that faults changed."""
-
-    codes: Mask
-    faults: Mask
-    expected: Mask
-    seen: Mask
-
-
-def differing(
-    watched: Watched, ours: Side, theirs: Side, tensors: Mapping[str, Array], seed: int, first_sample: int
-) -> Differing:
-    """Where two engines differ; `theirs` is the graph's side, whose `tensors` by name tell of an array.
-
-    Codes differ before the faults. Faults differ where either side is not what the stream says, or where the codes
-    before are equal and those after are not.
-    """
-    codes_differ = (ours.before != theirs.before) | (ours.numbers != theirs.numbers)
-    array_changed, array_strays = _added_up(watched, tensors, theirs.before.shape)
-    faults_differ = (
-        theirs.strays(watched, seed, first_sample) | (~codes_differ & ours.differs_after(theirs)) | array_strays
-    )
-    if codes_differ.any():  # where none does, one side has what the other has, which is what the stream says
-        faults_differ |= ours.strays(watched, seed, first_sample)
-    return Differing(codes_differ, faults_differ, ours.changed | array_changed, theirs.changed | array_changed)
-
-
-def _added_up(watched: Watched, tensors: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Mask, Mask]:
-    """Which sums (of `shape`) the array changed in the graph, and which are not what it makes of its inputs."""
-    if watched.array is None:
-        return np.zeros(shape, bool), np.zeros(shape, bool)
-    sums, x, w = (tensors[name] for name in watched.array.input)
-    expected, found = added_up(watched.array, sums, x, w), tensors[watched.node.before]
-    # where the array adds everything up anew, its sums are no others
-    changed = (found != (expected if attribute(watched.array, "recompute", 0) else sums)) & ~np.isnan(found)
-    return changed.reshape(shape), (bits_of(expected) != bits_of(found)).reshape(shape)
-
-
-def predictions(logits: Array) -> Array:
-    """The index of each sample's largest logit, or the logits themselves where a sample has one."""
-    return logits.argmax(axis=1) if logits.ndim > 1 else logits
-
-
-def bits_of(values: Array) -> NDArray[np.integer[Any]]:
-    """The bits of float32 or, for sums in that arithmetic, float64 numbers."""
-    kind = np.int64 if values.dtype == np.float64 else np.int32
-    numbers = np.ascontiguousarray(values, dtype=np.float64 if kind is np.int64 else np.float32)
-    return numbers.view(kind)

@@ -1,0 +1,76 @@
+"""A report in plain words: the verdict, what was compared, and where the first difference is."""
+
+from hwfault.proof.report import BundleReport, Codes, Difference, RunRecord, run_name
+
+
+def sentence(report: BundleReport) -> str:
+    """A report in plain words: the verdict, what was compared, and where the first difference is."""
+    whole, _, recorded = _count_sites(report)
+    sites = f"{whole:,} sites" if whole == recorded else f"{whole:,} of {recorded:,} sites"
+    scope = f"{report.samples} samples, {len(report.runs)} runs, {sites}, {report.engine}"
+    complete = whole == recorded and _has_all_outputs(report)
+    told = "" if complete else f" {compared(report)}; of the rest nothing is known."
+    if report.first is None:
+        what = "every code, output and prediction" if complete else "what was compared"
+        return f"Replay: pass. {scope}: {what} is {'the recorded one' if complete else 'as recorded'}.{told}"
+    run, first = report.first
+    wrong, all_of = (sum(getattr(r, key) for r in report.runs) for key in ("predictions_differ", "predictions"))
+    where = f"First difference, in {run_name(run.seed)}: {place(run, first)}"
+    return f"Replay: {report.verdict}. {scope}. {where}; {wrong:,} of {all_of:,} predictions differ.{told}"
+
+
+def compared(report: BundleReport) -> str:
+    """How much was compared of what was recorded: sites, and the outputs and predictions of all runs."""
+    whole, in_part, recorded = _count_sites(report)
+    sites = f"{whole:,} of {recorded:,} sites" + (f" (and {in_part:,} in part)" if in_part else "")
+    outputs, predictions = (
+        f"{sum(getattr(run, key) for run in report.runs):,} of "
+        f"{sum(getattr(run, f'{key}_recorded') for run in report.runs):,} {key}"
+        for key in ("outputs", "predictions")
+    )
+    return f"{sites}, {outputs} and {predictions} were compared"
+
+
+def _count_sites(report: BundleReport) -> tuple[int, int, int]:
+    """How many sites were compared as a whole, how many in part, and of how many."""
+    names = {site.name for run in report.runs for site in run.sites}
+    whole = sum(all(_is_whole(name, run) for run in report.runs) for name in names)
+    return whole, len(names) - whole, max((run.sites_recorded for run in report.runs), default=0)
+
+
+def _is_whole(name: str, run: RunRecord) -> bool:
+    """Whether all that a run recorded of a site was compared."""
+    site = next((site for site in run.sites if site.name == name), None)
+    if site is None:  # where all others were compared this one is not recorded: an accumulator without faults
+        return len(run.sites) == run.sites_recorded
+    return site.words == site.words_recorded
+
+
+def _has_all_outputs(report: BundleReport) -> bool:
+    """Whether all outputs and predictions were compared."""
+    runs = report.runs
+    return all(run.outputs == run.outputs_recorded and run.predictions == run.predictions_recorded for run in runs)
+
+
+def place(run: RunRecord, first: Difference) -> str:
+    """Where a difference is, and what was recorded and found there."""
+    values = f"recorded {first.recorded:.9g}, found {first.found:.9g}"
+    if first.kind in ("output", "prediction"):
+        number = f", number {first.word}" if first.kind == "output" else ""
+        return f"the {first.kind} of sample {first.sample}{number}: {values}"
+    names = [site.name for site in run.sites]
+    again = f", its run {first.call + 1}" if first.call else ""
+    strange = ", which stands for no code" if first.strange else ""
+    return (
+        f"the site {first.site} ({names.index(first.site) + 1} of {len(names)}{again}), sample {first.sample}, word "
+        f"{first.word}: code {'before' if first.kind == 'codes' else 'after'} the faults {values}{strange}"
+    )
+
+
+def code_cells(codes: Codes) -> list[str]:
+    """A word's number and its codes for a table: recorded before and after the faults, found before and after."""
+    recorded = [str(number) for number in (codes.word, codes.recorded_before, codes.recorded_after)]
+    found = ["-" if code is None else str(code) for code in (codes.found_before, codes.found_after)]
+    if codes.found_value is not None:  # in the place of the code that is missing: a runner's has none before the faults
+        found[1 if codes.found_after is None else 0] = f"{codes.found_value:.9g}, no code"
+    return recorded + found

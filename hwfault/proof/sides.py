@@ -1,0 +1,178 @@
+"""One run of a site in two engines: what each has before and after the faults, and where the two differ."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwfault.codes import CodeFormat, Codes, encode
+from hwfault.graph.edit.array_node import added_up
+from hwfault.graph.read.qonnxgraph import attribute
+from hwfault.graph.run.watched import Watched
+from hwfault.program.processes import Site, strike_values
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+_SURE_BITS = 20
+"""Wider codes need not come back from float32 values."""
+
+
+class Side:
+    """The values of one run of a site in one engine, and their codes as (samples, words).
+
+    `codes` before and after, where the engine tells them; otherwise they are read off the values, those of wide words
+    after a fault as the nearest that the word has.
+    """
+
+    def __init__(self, site: Site, values: Sequence[Array], codes: tuple[Array, Array] | None = None) -> None:
+        self.batched = site.batched
+        self._format = CodeFormat(site.bit_width, site.signed)
+        self._before, self._after, self._scale, self._zero_point = values
+        self.wide = site.bit_width > _SURE_BITS and self._after.dtype != np.float64
+        before, after = codes or (self._codes(self._before, False), self._codes(self._after, self.wide))
+        self.before, self.after = (self._rows(c.astype(np.uint32)) for c in (before, after))
+
+    def _codes(self, values: Array, nearest: bool) -> Codes:
+        return encode(values, self._scale, self._zero_point, self._format, half=nearest)
+
+    def _rows(self, words: Array) -> Array:
+        return words.reshape(len(words) if self.batched else 1, -1)
+
+    @property
+    def values(self) -> Array:
+        """The values (samples, words) before the faults."""
+        return self._rows(self._before)
+
+    @property
+    def numbers(self) -> Mask:
+        """Which words hold a number: what is not finite is never struck."""
+        numbers: Mask = np.isfinite(self.values)
+        return numbers
+
+    def strange(self, recorded: "Side") -> Mask:
+        """Which words (samples, words) hold before the faults what no code of the word stands for.
+
+        Values that are no numbers are strange as well, but where the same one is `recorded`.
+        """
+        return strange_values(self._before, recorded._before, self._scale, self._zero_point, self._format).reshape(
+            self.before.shape
+        )
+
+    def differs_after(self, other: "Side") -> Mask:
+        """Which words differ after the faults: in their codes, or where values do not tell them in their values."""
+        differs: Mask = self.after != other.after
+        if self.wide:
+            differs &= self._rows(bits_of(self._after) != bits_of(other._after))
+        return differs
+
+    @property
+    def changed(self) -> Mask:
+        """Which words (samples, words) the faults changed, to the bit."""
+        changed: Mask = bits_of(self._before) != bits_of(self._after)
+        return changed.reshape(self.before.shape)
+
+    def strays(self, watched: Watched, seed: int, first_sample: int) -> Mask:
+        """Where the values after the faults are not, to the bit, what the stream makes of those before."""
+        values, samples = self._before, np.arange(len(self.before)) + first_sample
+        grid = (self._scale, self._zero_point, self._format)
+        for step in watched.steps:
+            values = strike_values(step, values, *grid, seed=seed, samples=samples, batched=self.batched)
+        differs: Mask = bits_of(values) != bits_of(self._after)
+        return differs.reshape(self.before.shape)
+
+
+def strange_values(found: Array, recorded: Array, scale: Array, zero_point: Array, fmt: CodeFormat) -> Mask:
+    """Which values of a site stand for no code of its words, and are not the very ones that were `recorded`.
+
+    `recorded` has the shape of `found`; NaN is the recorded one only where NaN was recorded, of whatever bits.
+    """
+    other: Mask = (found != recorded) & ~(np.isnan(found) & np.isnan(recorded))
+    if other.any():  # mostly none is, and nothing has to be divided
+        along = [np.broadcast_to(part, found.shape)[other] for part in (scale, zero_point)]
+        other[other] = ~stands_for_code(found[other], along[0], along[1], fmt)
+    return other
+
+
+def stands_for_code(values: Array, scale: Array, zero_point: Array, fmt: CodeFormat) -> Mask:
+    """Which values are those of a code word, (code - zero point) * scale as far as their type can say it.
+
+    The type of values that engines hand over may be another than the one that they compute in: float64 numbers need
+    be no more exact than float32. Scale and zero point broadcast to the values.
+    """
+    eps = float(np.finfo(values.dtype if values.dtype.itemsize < 4 else np.float32).eps)
+    zero_point = np.asarray(zero_point, np.float64)
+    with np.errstate(all="ignore"):
+        integers = values.astype(np.float64) / np.asarray(scale, np.float64) + zero_point
+        whole = np.rint(integers)
+        room = eps * (np.abs(whole) + np.abs(zero_point) + 1)
+        stands = (np.abs(integers - whole) <= room) & (whole >= fmt.low - room) & (whole <= fmt.high + room)
+    if fmt.bipolar:
+        stands &= whole != 0
+    return np.asarray(stands)
+
+
+class Differing(NamedTuple):
+    """Words (samples, words) of one run of a site in one batch: those that differ, and those that faults changed.
+
+    `strange` are those whose values stand for no code, which are among those that differ; `values` what was found.
+    """
+
+    codes: Mask
+    faults: Mask
+    expected: Mask
+    seen: Mask
+    strange: Mask
+    values: Array
+
+
+def differing(
+    watched: Watched, ours: Side, theirs: Side, tensors: Mapping[str, Array], seed: int, first_sample: int
+) -> Differing:
+    """Where two engines differ; `theirs` is the graph's side, whose `tensors` by name tell of an array.
+
+    Codes differ before the faults. Faults differ where either side is not what the stream says, or where the codes
+    before are equal and those after are not.
+    """
+    strange = theirs.strange(ours)
+    codes_differ = (ours.before != theirs.before) | (ours.numbers != theirs.numbers) | strange
+    array_changed, array_strays = _added_up(watched, tensors, theirs.before.shape)
+    faults_differ = (
+        theirs.strays(watched, seed, first_sample) | (~codes_differ & ours.differs_after(theirs)) | array_strays
+    )
+    if codes_differ.any():  # where none does, one side has what the other has, which is what the stream says
+        faults_differ |= ours.strays(watched, seed, first_sample)
+    expected, seen = ours.changed | array_changed, theirs.changed | array_changed
+    return Differing(codes_differ, faults_differ, expected, seen, strange, theirs.values)
+
+
+def unstruck_differing(ours: Side, theirs: Side) -> Differing:
+    """The same at a site that no fault strikes."""
+    strange = theirs.strange(ours)
+    nothing = np.zeros(theirs.before.shape, bool)
+    codes_differ = (ours.before != theirs.before) | (ours.numbers != theirs.numbers) | strange
+    return Differing(codes_differ, nothing, nothing, nothing, strange, theirs.values)
+
+
+def _added_up(watched: Watched, tensors: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Mask, Mask]:
+    """Which sums (of `shape`) the array changed in the graph, and which are not what it makes of its inputs."""
+    if watched.array is None:
+        return np.zeros(shape, bool), np.zeros(shape, bool)
+    sums, x, w = (tensors[name] for name in watched.array.input)
+    expected, found = added_up(watched.array, sums, x, w), tensors[watched.node.before]
+    # where the array adds everything up anew, its sums are no others
+    changed = (found != (expected if attribute(watched.array, "recompute", 0) else sums)) & ~np.isnan(found)
+    return changed.reshape(shape), (bits_of(expected) != bits_of(found)).reshape(shape)
+
+
+def predictions(logits: Array) -> Array:
+    """The index of each sample's largest logit, or the logits themselves where a sample has one."""
+    return logits.argmax(axis=1) if logits.ndim > 1 else logits
+
+
+def bits_of(values: Array) -> NDArray[np.integer[Any]]:
+    """The bits of float32 or, for sums in that arithmetic, float64 numbers."""
+    kind = np.int64 if values.dtype == np.float64 else np.int32
+    numbers = np.ascontiguousarray(values, dtype=np.float64 if kind is np.int64 else np.float32)
+    return numbers.view(kind)
