@@ -125,7 +125,7 @@ std::vector<int64_t> checked_order(const int64_t* order, int64_t products) {
 
 }  // namespace
 
-Accumulation::Accumulation(const hwfault_layer& layer, const hwfault_array& array) : layer_(layer) {
+Accumulation::Accumulation(const hwfault_layer& layer, const hwfault_array& array, int64_t run) : layer_(layer) {
   check_layer(layer);
   if (layer.rank) axes_.assign(layer.axes, layer.axes + 6 * layer.rank);
   for (int32_t a = 0; a < layer.rank; ++a) {
@@ -134,6 +134,7 @@ Accumulation::Accumulation(const hwfault_layer& layer, const hwfault_array& arra
     kernel_size_ *= axes_[6 * a + 2];
   }
   products_ = layer.depth * kernel_size_;
+  run_ = run;
   expect(array.width >= 2 && array.width <= 32, "the width of an accumulator", array.width, "2 to 32");
   expect(array.step >= 1, "the products of a step", array.step, "1 or more");
   expect(array.pass_steps >= 0 && array.pass_steps <= kMostPassSteps, "the steps of a pass", array.pass_steps,
@@ -192,7 +193,8 @@ int64_t Accumulation::items_per_part() const {
 }
 
 int64_t Accumulation::word_of(int64_t item, int64_t channel) const {
-  if (layer_.channels_last) return item * layer_.channels + channel;
+  if (layer_.channels_last)
+    return row_of(item / positions_, item % positions_, positions_) * layer_.channels + channel;
   return (item / positions_ * layer_.channels + channel) * positions_ + item % positions_;
 }
 
@@ -229,8 +231,9 @@ struct Accumulation::Part {
         const int64_t channel = group * depth + c;
         for (int64_t i = 0; i < items; ++i) {
           const int64_t element = (first_ + i) / a_.positions_;
-          const int64_t at = a_.layer_.channels_last ? (element * a_.input_size_ + index_[i]) * all + channel
-                                                     : (element * all + channel) * a_.input_size_ + index_[i];
+          const int64_t at = a_.layer_.channels_last
+                                 ? a_.row_of(element, index_[i], a_.input_size_) * all + channel
+                                 : (element * all + channel) * a_.input_size_ + index_[i];
           to[i] = index_[i] < 0 ? 0 : integer_of(x[at]);
         }
       }

@@ -19,8 +19,9 @@ struct ArrayEvent {
 
 class Accumulation {
  public:
-  // Throws Error for a layer or array with impossible numbers.
-  Accumulation(const hwfault_layer& layer, const hwfault_array& array);
+  // Throws Error for a layer or array with impossible numbers. The elements of a linear layer's batch take turns, `run`
+  // positions of each at a time; 0: all of them.
+  Accumulation(const hwfault_layer& layer, const hwfault_array& array, int64_t run = 0);
 
   int64_t words() const { return layer_.batch * layer_.channels * positions_; }
   int64_t x_size() const { return layer_.batch * layer_.groups * layer_.depth * input_size_; }
@@ -55,12 +56,17 @@ class Accumulation {
   template <class A>
   A within(A value) const;
   bool stops_at(int64_t channel, int64_t step) const;
+  // where in a linear layer's tensors, of so many positions, the row of an element's position lies
+  int64_t row_of(int64_t element, int64_t position, int64_t positions) const {
+    if (run_ == 0) return element * positions + position;
+    return (position / run_ * layer_.batch + element) * run_ + position % run_;
+  }
   int64_t word_of(int64_t item, int64_t channel) const;
 
   hwfault_layer layer_;
   std::vector<int64_t> axes_, order_;
   std::vector<ArrayEvent> events_;
-  int64_t step_, steps_, passes_, products_, kernel_size_ = 1, input_size_ = 1, positions_ = 1;
+  int64_t step_, steps_, passes_, products_, kernel_size_ = 1, input_size_ = 1, positions_ = 1, run_ = 0;
   uint32_t mask_, sign_;
   bool saturate_, recompute_, narrow_ = false;
   std::vector<int64_t> chosen_;

@@ -74,15 +74,32 @@ struct InOrder {
   }
 };
 
-// The same for a tensor whose axes lie in another order than the words are numbered in. It has to be copied as a whole
-// before any of it is struck, as a block's words lie all over it.
+// The same where the samples take turns: `run` words of the first, as many of the next, and so on until it is the
+// first one's turn again. Such a tensor has to be copied as a whole before any of it is struck, as a block's words lie
+// all over it.
+class InTurns {
+ public:
+  InTurns(const Units& units, int64_t run) : words_(units.words), run_(run), round_(units.batch * run) {}
+  int64_t operator()(int64_t at, int64_t word) const {
+    return word / run_ * round_ + (at - word) / words_ * run_ + word % run_;
+  }
+  template <class T>
+  Copy<T> copy(const T*, T* to) const {
+    return {to, to};
+  }
+
+ private:
+  int64_t words_, run_, round_;
+};
+
+// The same where the axes lie in another order than the words are numbered in.
 class Permuted {
  public:
-  // lengths of a sample's axes in the order of the numbers, and how far apart the indices of each lie
-  Permuted(std::vector<int64_t> lengths, std::vector<int64_t> strides)
-      : lengths_(std::move(lengths)), strides_(std::move(strides)) {}
+  // lengths of a sample's axes in the order of the numbers, how far apart the indices of each lie, and the samples
+  Permuted(std::vector<int64_t> lengths, std::vector<int64_t> strides, const Units& units, int64_t step)
+      : lengths_(std::move(lengths)), strides_(std::move(strides)), words_(units.words), step_(step) {}
   int64_t operator()(int64_t at, int64_t word) const {
-    int64_t place = at - word;
+    int64_t place = (at - word) / words_ * step_;
     for (size_t axis = lengths_.size(); axis-- > 0; word /= lengths_[axis])
       place += word % lengths_[axis] * strides_[axis];
     return place;
@@ -94,6 +111,7 @@ class Permuted {
 
  private:
   std::vector<int64_t> lengths_, strides_;
+  int64_t words_, step_;
 };
 
 // Strikes units [first, last) in their order: for each calls copy(unit), then change(word of the tensor, word of the
@@ -115,7 +133,7 @@ void strike_units(const Program& program, const hwfault_draw& draw, const Units&
   }
 }
 
-// The same for a program that Flips can draw, in any order; ask(word of the tensor) fetches a word into the cache.
+// The same for a program that Flips can draw, in any order; ask(both words) fetches a word into the cache.
 template <class Ask, class Prepare, class Encode, class Change>
 void flip_units(const Program& program, const hwfault_draw& draw, const Units& units, int64_t first, int64_t last,
                 Ask ask, Prepare copy, Encode encode, Change change) {
@@ -131,7 +149,10 @@ void flip_units(const Program& program, const hwfault_draw& draw, const Units& u
       size[lane] = unit[lane].size;
     }
     flips.draw(sample, block, size, n);
-    for (const Flips::Hit& hit : flips) ask(unit[Flips::lane_of(hit.cell)].offset + Flips::word_of(hit.cell));
+    for (const Flips::Hit& hit : flips) {
+      const Unit& struck = unit[Flips::lane_of(hit.cell)];
+      ask(struck.offset + Flips::word_of(hit.cell), struck.first_word + Flips::word_of(hit.cell));
+    }
     for (int lane = 0; lane < n; ++lane) copy(unit[lane]);
     flips.strike(
         [&](int lane, uint32_t w) { return encode(unit[lane].offset + w, unit[lane].first_word + w); },
@@ -143,13 +164,14 @@ void flip_units(const Program& program, const hwfault_draw& draw, const Units& u
 
 // Strikes units of a tensor that is copied on the way, with whichever of the two can; x is read as well unless it is
 // null.
-template <class T, class Encode, class Change>
+template <class T, class Encode, class Change, class Where = InOrder>
 void strike_copy(const Program& program, const hwfault_draw& draw, const Units& units, int64_t first, int64_t last,
-                 Copy<T> copy, const T* x, Encode encode, Change change) {
+                 Copy<T> copy, const T* x, Encode encode, Change change, const Where& where = {}) {
   if (!Flips::can_draw(program)) return strike_units(program, draw, units, first, last, copy, encode, change);
-  const auto ask = [=](int64_t at) {
-    if (copy.from == copy.to) HWFAULT_PREFETCH(copy.to + at, 1);  // a copy touches it anyway
-    if (x && x != copy.from) HWFAULT_PREFETCH(x + at, 0);
+  const auto ask = [&, copy, x](int64_t at, int64_t word) {
+    const int64_t place = where(at, word);
+    if (copy.from == copy.to) HWFAULT_PREFETCH(copy.to + place, 1);  // a copy touches it anyway
+    if (x && x != copy.from) HWFAULT_PREFETCH(x + place, 0);
   };
   flip_units(program, draw, units, first, last, ask, copy, encode, change);
 }
@@ -180,7 +202,8 @@ Changes inject_units(const T* x, T* out, const Program& program, const hwfault_d
         }
         codec.decode(after, w, out + place);
         ++found.changed;
-      });
+      },
+      where);
   return found;
 }
 

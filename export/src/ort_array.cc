@@ -21,14 +21,15 @@ struct Geometry {
 
 Shape shape_in(const Shape& shape, size_t first, size_t last) { return Shape(shape.begin() + first, shape.begin() + last); }
 
-Geometry linear(const Shape& acc, const Shape& x, const Shape& w, int64_t groups) {
+Geometry linear(const Shape& acc, const Shape& x, const Shape& w, int64_t groups, const BatchAxis& batch) {
   const bool fits = w.size() == 2 && groups == 1 && acc.size() >= 2 && acc.size() == x.size() && acc.back() == w[0] &&
                     x.back() == w[1] && shape_in(acc, 0, acc.size() - 1) == shape_in(x, 0, x.size() - 1);
   if (!fits)
     throw Error("accumulators of shape " + text_of(acc) + " for inputs " + text_of(x) + " and weights " + text_of(w) +
                 ", expected those of a linear layer: (..., n), (..., k) and (n, k)");
-  const int64_t positions = element_count(shape_in(acc, 1, acc.size() - 1));
-  return {{acc[0], w[0], 1, w[1], nullptr, 1, 1}, {positions, positions, 1, 1, 0, 1}};
+  const Shape rows = shape_in(acc, 0, acc.size() - 1);
+  const int64_t positions = element_count(batch.sample_shape(rows));
+  return {{batch.samples_in(rows), w[0], 1, w[1], nullptr, 1, 1}, {positions, positions, 1, 1, 0, 1}};
 }
 
 }  // namespace
@@ -46,7 +47,11 @@ ArrayFaults<T>::ArrayFaults(const NodeInfo& node)
       width_(static_cast<int32_t>(std::clamp<int64_t>(node.integer("width"), -1, 64))),
       saturate_(saturates(node.text("overflow", "wrap"))),
       recompute_(node.integer("recompute", 0) != 0),
-      channels_last_(node.integer("channels_last", 0) != 0) {
+      channels_last_(node.integer("channels_last", 0) != 0),
+      batch_(node) {
+  if (!channels_last_ && !batch_.plain())
+    throw Error("the attributes axis, rows and inner say " + batch_.text() +
+                ", but each row of a convolution is added up on its own; expected none of them");
   if (events_.size() % 8)
     throw Error("the attribute events has " + std::to_string(events_.size()) + " integers, expected 8 for each event");
   if (strides_.size() != dilations_.size() || pads_.size() != 2 * strides_.size())
@@ -62,7 +67,7 @@ void ArrayFaults<T>::compute(const Context& context) const {
   const auto x = context.input<float>(1), w = context.input<float>(2);
   Geometry g;
   if (channels_last_) {
-    g = linear(acc.shape, x.shape, w.shape, groups_);
+    g = linear(acc.shape, x.shape, w.shape, groups_, batch_);
   } else {
     const size_t rank = strides_.size();
     const bool fits = acc.shape.size() == rank + 2 && x.shape.size() == rank + 2 && w.shape.size() == rank + 2 &&
@@ -83,7 +88,8 @@ void ArrayFaults<T>::compute(const Context& context) const {
     throw Error("the attribute order has " + std::to_string(order_.size()) + " integers, expected one for each of " +
                 std::to_string(products) + " products, or none");
   Accumulation sums(g.layer, {order_.empty() ? nullptr : order_.data(), step_, pass_steps_, events_.data(),
-                              static_cast<int64_t>(events_.size()) / 8, width_, saturate_, recompute_});
+                              static_cast<int64_t>(events_.size()) / 8, width_, saturate_, recompute_},
+                    channels_last_ ? batch_.run(shape_in(acc.shape, 0, acc.shape.size() - 1)) : 0);
   sums.choose(x.data, w.data);
   T* y = context.output<T>(acc.shape);
   context.share_out(sums.words(), kWordsPerPart,

@@ -4,7 +4,7 @@
 #include <array>
 #include <type_traits>
 
-#include "ort_op.h"
+#include "ort_axes.h"
 
 namespace hwfault::ort {
 
@@ -21,6 +21,7 @@ class ArrayFaults {
   int64_t groups_, step_, pass_steps_;
   int32_t width_, saturate_, recompute_;
   bool channels_last_;
+  BatchAxis batch_;  // of a linear layer
 };
 
 }  // namespace hwfault::ort

@@ -8,31 +8,26 @@ namespace hwfault::ort {
 
 template <class T>
 Axis along_axis(const Tensor<const T>& small, const Shape& x, const Target& target, const char* what) {
-  const bool batched = target.batched;
+  const Order& order = target.order;
   Axis axis{Few<double>(static_cast<size_t>(small.size())), 1};
   std::copy(small.data, small.data + small.size(), axis.values.data());
   if (axis.values.size() == 1) return axis;
-  const Shape numbered = numbered_shape(target, x);
+  const Shape numbered = order.numbered(x);
+  const char* where = !order.batched ? "" : order.batch.plain() ? " after the batch" : " that holds no samples";
   const auto refuse = [&] {
     throw Error(std::string("the ") + what + " has shape " + text_of(small.shape) + " for values of shape " + text_of(x) +
-                ", expected one value, or one for each index of one axis" + (batched ? " after the batch" : ""));
+                ", expected one value, or one for each index of one axis" + where);
   };
   if (axis.values.size() == 0 || small.shape.size() > x.size()) refuse();
   const size_t shift = x.size() - small.shape.size();
   for (size_t i = 0; i < small.shape.size(); ++i) {
     if (small.shape[i] == 1) continue;
-    if (small.shape[i] != small.size() || small.shape[i] != x[i + shift] || (batched && i + shift == 0)) refuse();
-    const auto own = static_cast<size_t>(target.layout.empty() ? i + shift : target.layout[i + shift]);
-    axis.inner = element_count(Shape(numbered.begin() + own + 1, numbered.end()));
+    const size_t own = order.axis_of(i + shift);
+    const bool of_samples = order.batched && own == static_cast<size_t>(order.batch.axis);
+    if (small.shape[i] != small.size() || small.shape[i] != x[i + shift] || of_samples) refuse();
+    axis.inner = order.words_behind(numbered, own);
   }
-  axis.inner = std::max<int64_t>(axis.inner, 1);
   return axis;
-}
-
-Units units_of(const Shape& x, bool batched) {
-  if (batched && x.empty()) throw Error("the values have no batch axis, but the attribute batched is 1");
-  const int64_t batch = batched ? x[0] : 1;
-  return {batch, element_count(batched ? Shape(x.begin() + 1, x.end()) : x)};
 }
 
 hwfault_format format_of(const Target& target, const Axis& scale, const Axis& zero_point) {
@@ -100,35 +95,9 @@ Target::Target(const NodeInfo& node)
       is_signed(node.integer("signed") != 0),
       representation(static_cast<int32_t>(
           in_range(node.integer("representation", HWFAULT_TWOS_COMPLEMENT), "representation", HWFAULT_SIGN_MAGNITUDE))),
-      batched(node.integer("batched") != 0),
-      layout(node.integers("layout", false)) {
-  Shape sorted = layout;
-  std::sort(sorted.begin(), sorted.end());
-  for (size_t i = 0; i < sorted.size(); ++i)
-    if (sorted[i] != static_cast<int64_t>(i) || (batched && layout[0] != 0))
-      throw Error("the attribute layout is " + text_of(layout) + ", expected each axis once" +
-                  (batched ? ", the batch in front" : ""));
+      order(node) {
   if (bit_width < 1 || bit_width > 32)
     throw Error("bit_width is " + std::to_string(node.integer("bit_width")) + ", expected 1 to 32");
-}
-
-Shape numbered_shape(const Target& target, const Shape& x) {
-  if (target.layout.empty()) return x;
-  if (target.layout.size() != x.size())
-    throw Error("the attribute layout is " + text_of(target.layout) + " for values of shape " + text_of(x) +
-                ", expected one integer for each axis");
-  Shape numbered(x.size());
-  for (size_t i = 0; i < x.size(); ++i) numbered[target.layout[i]] = x[i];
-  return numbered;
-}
-
-Permuted permuted(const Target& target, const Shape& x) {
-  const size_t batch = target.batched ? 1 : 0;
-  Shape lengths = numbered_shape(target, x), strides(x.size());
-  int64_t stride = 1;
-  for (size_t i = x.size(); i-- > 0; stride *= x[i]) strides[target.layout[i]] = stride;
-  lengths.erase(lengths.begin(), lengths.begin() + batch), strides.erase(strides.begin(), strides.begin() + batch);
-  return {std::move(lengths), std::move(strides)};
 }
 
 template <class T>
@@ -145,9 +114,10 @@ void TransientFaults<T>::compute(const Context& context) const {
   const auto seed = static_cast<uint64_t>(context.scalar<int64_t>(3, "the seed"));
   const auto first_sample = context.scalar<int64_t>(4, "the first sample number");
   T* y = context.output<T>(x.shape);
-  const Units units = units_of(x.shape, target_.batched);
+  const Units units = target_.order.units(x.shape);
   program_.check_words(units.words);
-  const auto samples = numbers_of(units, target_.batched, first_sample, target_.batched ? Refresh::inference : Refresh::held);
+  const bool batched = target_.order.batched;
+  const auto samples = numbers_of(units, batched, first_sample, batched ? Refresh::inference : Refresh::held);
   const hwfault_draw draw{seed, samples.data(), units.batch, units.words, nullptr, 0};
   const hwfault_format format = format_of(target_, scale, zero_point);
   const Codec<T> codec(format);
@@ -155,7 +125,7 @@ void TransientFaults<T>::compute(const Context& context) const {
   const bool keep = y == x.data && program_.reads_others();
   const std::vector<T> kept(x.data, x.data + (keep ? x.size() : 0));
   const T* from = keep ? kept.data() : x.data;
-  in_layout(context, target_, x, y, [&](const auto& where) {
+  in_order(context, target_.order, units, x, y, [&](const auto& where) {
     check_codes_known(x, units, format, where);
     context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
       inject_units(from, y, program_, draw, codec, units, first, last, where);
@@ -168,13 +138,13 @@ void FaultMap<T>::compute(const Context& context) const {
   const auto x = context.input<T>(0);
   const Axis scale = along_axis(context.input<T>(1), x.shape, target_, "scale");
   const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_, "zero point");
-  const Units units = units_of(x.shape, target_.batched);
+  const Units units = target_.order.units(x.shape);
   const Rows rows(context, units);
   check_map(rows.map, target_.bit_width);
   T* y = context.output<T>(x.shape);
   const hwfault_format format = format_of(target_, scale, zero_point);
   const Codec<T> codec(format);
-  in_layout(context, target_, x, y, [&](const auto& where) {
+  in_order(context, target_.order, units, x, y, [&](const auto& where) {
     check_codes_known(x, units, format, where);
     context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
       apply_map_units(x.data, y, rows.map, codec, units, first, last, where);
@@ -194,11 +164,11 @@ void IntermittentFaults<T>::compute(const Context& context) const {
   const auto x = context.input<T>(0);
   const Axis scale = along_axis(context.input<T>(1), x.shape, target_, "scale");
   const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_, "zero point");
-  const Units units = units_of(x.shape, target_.batched);
+  const Units units = target_.order.units(x.shape);
   Rows rows(context, units);
   check_map(rows.map, target_.bit_width);
   const auto first_sample = context.scalar<int64_t>(7, "the first sample number");
-  const auto periods = numbers_of(units, target_.batched, first_sample, refresh_);
+  const auto periods = numbers_of(units, target_.order.batched, first_sample, refresh_);
   rows.map.threshold = threshold_;
   rows.map.seed = static_cast<uint64_t>(context.scalar<int64_t>(6, "the seed"));
   rows.map.site = site_;
@@ -206,7 +176,7 @@ void IntermittentFaults<T>::compute(const Context& context) const {
   T* y = context.output<T>(x.shape);
   const hwfault_format format = format_of(target_, scale, zero_point);
   const Codec<T> codec(format);
-  in_layout(context, target_, x, y, [&](const auto& where) {
+  in_order(context, target_.order, units, x, y, [&](const auto& where) {
     check_codes_known(x, units, format, where);
     context.share_out(units.count(), kUnitsPerPart, [&](int64_t first, int64_t last) {
       apply_map_units(x.data, y, rows.map, codec, units, first, last, where);

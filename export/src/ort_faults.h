@@ -3,8 +3,7 @@
 
 #include <array>
 
-#include "inject.h"
-#include "ort_op.h"
+#include "ort_axes.h"
 
 namespace hwfault::ort {
 
@@ -14,23 +13,8 @@ constexpr int64_t kUnitsPerPart = 64;
 struct Target {
   explicit Target(const NodeInfo& node);
   int32_t bit_width, is_signed, representation;
-  bool batched;
-  Shape layout;  // X's axes as axes of the tensor whose words are numbered; empty if that is X
+  Order order;
 };
-
-// The shape of the tensor whose words are numbered. Throws Error if the layout is not one of X.
-Shape numbered_shape(const Target& target, const Shape& x);
-Permuted permuted(const Target& target, const Shape& x);
-
-// Calls strike(where) with where the words lie in X, and Y a copy of X if that is not in their order.
-template <class T, class F>
-void in_layout(const Context& context, const Target& target, const Tensor<const T>& x, T* y, F strike) {
-  if (target.layout.empty()) return strike(InOrder{});
-  if (y != x.data)
-    context.share_out(x.size(), kUnitsPerPart * kBlock,
-                      [&](int64_t first, int64_t last) { std::copy(x.data + first, x.data + last, y + first); });
-  strike(permuted(target, x.shape));
-}
 
 // Throws Error if a word is so wide that the values do not tell its codes: some value is that of two codes.
 template <class T, class Where>
@@ -71,7 +55,6 @@ struct Axis {
 };
 template <class T>
 Axis along_axis(const Tensor<const T>& small, const Shape& x, const Target& target, const char* what);
-Units units_of(const Shape& x, bool batched);
 hwfault_format format_of(const Target& target, const Axis& scale, const Axis& zero_point);
 
 // When the activity of intermittent faults is drawn anew.

@@ -60,13 +60,13 @@ void ProtectedFaults<T>::compute(const Context& context) const {
   const auto x = context.input<T>(0);
   const Axis scale = along_axis(context.input<T>(1), x.shape, target_, "scale");
   const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_, "zero point");
-  const Units units = units_of(x.shape, target_.batched);
+  const Units units = target_.order.units(x.shape);
   Rows rows(context, units);
   const auto seed = static_cast<uint64_t>(context.scalar<int64_t>(6, "the seed"));
   const auto first_sample = context.scalar<int64_t>(7, "the first sample number");
-  const auto samples =
-      numbers_of(units, target_.batched, first_sample, target_.batched ? Refresh::inference : Refresh::held);
-  const auto periods = numbers_of(units, target_.batched, first_sample, refresh_);
+  const bool batched = target_.order.batched;
+  const auto samples = numbers_of(units, batched, first_sample, batched ? Refresh::inference : Refresh::held);
+  const auto periods = numbers_of(units, batched, first_sample, refresh_);
   rows.map.threshold = threshold_, rows.map.site = site_, rows.map.period = periods.data();
   const hwfault_draw draw{seed, samples.data(), units.batch, units.words, program_.data(),
                           static_cast<int64_t>(program_.size())};
@@ -76,7 +76,7 @@ void ProtectedFaults<T>::compute(const Context& context) const {
   T* y = context.output<T>(x.shape);
   const Codec<T> codec(format);
   Counts counts;
-  in_layout(context, target_, x, y, [&](const auto& where) {
+  in_order(context, target_.order, units, x, y, [&](const auto& where) {
     check_codes_known(x, units, format, where);
     const auto work = [&](int64_t first, int64_t last) {
       protect_parts(x.data, y, memory, codec, first, last, counts, where);

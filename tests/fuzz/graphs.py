@@ -195,6 +195,20 @@ def affine() -> ModelProto:
     return graph([node("Affine", "x gain shift", "y", HWFAULT)], IMAGE, constants)
 
 
+def elsewhere(make: Callable[[], ModelProto], shape: Shape, **lying: int) -> Callable[[], ModelProto]:
+    """The same graph of an x of another shape, whose samples do not lie along axis 0."""
+
+    def made() -> ModelProto:
+        model = make()
+        model.graph.input[0].CopyFrom(value("x", shape, model.graph.input[0].type.tensor_type.elem_type))
+        for struck in model.graph.node:
+            if struck.domain == HWFAULT:
+                struck.attribute.extend(helper.make_attribute(name, given) for name, given in lying.items())
+        return model
+
+    return made
+
+
 GRAPHS: dict[str, Callable[[], ModelProto]] = {
     "quant": quant,
     "int_quant": int_quant,
@@ -219,6 +233,13 @@ GRAPHS: dict[str, Callable[[], ModelProto]] = {
     "saturating": array(True),
     "linear_array": linear_array,
     "affine": affine,
+    "bits, tokens first": elsewhere(transient(program(BITS)), (4, "N", 5), axis=1),
+    "mixed, heads": elsewhere(transient(program(MIXED)), (8, 2, 5), axis=0, rows=4, inner=2),
+    "late, samples last": elsewhere(transient(LATE), (20, "N"), axis=1),
+    "fault_map, tokens first": elsewhere(fault_map, (4, "N", 5), axis=1, rows=1, inner=1),
+    "intermittent, windows": elsewhere(intermittent, (12, 5), axis=0, rows=4, inner=2),
+    "table, samples last": elsewhere(protected(True), (20, "N"), axis=1),
+    "linear_array, tokens": elsewhere(linear_array, (12, 5), axis=0, rows=4, inner=2),
 }
 
 

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from hwfault.graph.read.batch_axes import batch_axis_of
 from hwfault.graph.read.qonnxgraph import attribute
+from hwfault.program.batch_axes import arrange, restore
 from hwfault.stream.array import Array, Axis, Layer, accumulate_arrays
 
 Values = NDArray[Any]
@@ -31,11 +33,13 @@ def added_up(node: NodeProto, sums: Values, x: Values, w: Values) -> Values:
         recompute=bool(get["recompute"]),
     )
     if get["channels_last"]:
-        positions = math.prod(sums.shape[1:-1])
-        layer = Layer(sums.shape[0], w.shape[0], 1, w.shape[1], (Axis(positions, positions),), True)
-    else:
-        walk = [lists[key] for key in ("strides", "pads", "dilations")]
-        lengths = zip(x.shape[2:], sums.shape[2:], w.shape[2:], *walk, strict=False)
-        axes = tuple(Axis(*map(int, axis)) for axis in lengths)
-        layer = Layer(sums.shape[0], w.shape[0], get["group"], w.shape[1], axes)
+        batch = batch_axis_of(node)
+        sums_of, x_of = arrange(sums, batch), arrange(x, batch)
+        positions = math.prod(sums_of.shape[1:-1])
+        layer = Layer(len(sums_of), w.shape[0], 1, w.shape[1], (Axis(positions, positions),), True)
+        return restore(accumulate_arrays(sums_of, x_of, w, layer, array), sums.shape, batch)
+    walk = [lists[key] for key in ("strides", "pads", "dilations")]
+    lengths = zip(x.shape[2:], sums.shape[2:], w.shape[2:], *walk, strict=False)
+    axes = tuple(Axis(*map(int, axis)) for axis in lengths)
+    layer = Layer(sums.shape[0], w.shape[0], get["group"], w.shape[1], axes)
     return accumulate_arrays(sums, x, w, layer, array)

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping
 
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from hwfault.errors import GraphError
+from hwfault.errors import GraphError, ModelError
+from hwfault.graph.read.nodes import BATCH_AXIS
 from hwfault.graph.read.qonnxgraph import Constants, attribute
 from hwfault.graph.read.shapes import Shape, Tensors
+from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.processes import Site, SiteList
 
 _REDUCES = (
@@ -28,6 +30,15 @@ _BATCH = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
 
 Lying = int | str
 """The axis of the samples, or what was done to them."""
+
+
+def batch_axis_of(node: NodeProto) -> BatchAxis:
+    """Where a fault node says that the samples lie; raises GraphError for numbers that say no such thing."""
+    given = {key: attribute(node, key, None) for key in BATCH_AXIS}
+    try:
+        return BatchAxis(**{key: value for key, value in given.items() if value is not None})
+    except ModelError as error:
+        raise GraphError(f"the node {node.name!r} does not say where its samples lie: {error}") from None
 
 
 def check_axis_0(sites: Iterable[Site]) -> None:

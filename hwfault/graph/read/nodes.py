@@ -19,6 +19,9 @@ FAULT_OPS["IntermittentFaults"] = (*FAULT_OPS["FaultMap"], *FAULT_OPS["Transient
 FAULT_OPS["ProtectedFaults"] = (*FAULT_OPS["IntermittentFaults"], "number", "cells")
 """The fault ops and their inputs after the values, the scale and the zero point."""
 
+BATCH_AXIS = ("axis", "rows", "inner")
+"""The attributes that say where the samples lie; without them it is along axis 0, one row for each."""
+
 ARRAY_OP = "ArrayFaults"
 """The op that adds up a layer on an array of processing elements, before the site's fault ops."""
 
@@ -48,6 +51,8 @@ def fault_node(
         numbers["representation"] = REPRESENTATIONS.index(step.representation)
     if layout:
         numbers["layout"] = list(layout)
+    if site.batch is not None:
+        numbers |= {key: getattr(site.batch, key) for key in BATCH_AXIS}
     node.attribute.extend([*own, *(helper.make_attribute(key, value) for key, value in numbers.items())])
     set_metadata(node, {SITE: site.name})
     return node, tensors

@@ -9,6 +9,9 @@ from qonnx.custom_op.base import CustomOp
 
 from hwfault.graph.edit.array_node import LISTS, NUMBERS, added_up
 
+BATCH_TYPES = {"axis": ("i", False, 0), "rows": ("i", False, 1), "inner": ("i", False, 1)}
+"""The attributes that say where the samples of a batch lie, as qonnx wants them told."""
+
 
 class SameShape(CustomOp):  # type: ignore[misc]
     """An op that keeps the type and shape of its first input."""
@@ -30,7 +33,7 @@ class ArrayFaults(SameShape):
     def get_nodeattr_types(self) -> dict[str, Any]:
         lists: dict[str, Any] = dict.fromkeys(LISTS, ("ints", True, []))
         numbers = {key: ("i", False, value) for key, value in NUMBERS.items()}
-        return lists | numbers | {"overflow": ("s", False, "wrap")}
+        return lists | numbers | {"overflow": ("s", False, "wrap"), **BATCH_TYPES}
 
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
         context[self.onnx_node.output[0]] = added_up(self.onnx_node, *(context[name] for name in self.onnx_node.input))

@@ -13,8 +13,10 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, encode, faulty_values
+from hwfault.graph.read.batch_axes import batch_axis_of
 from hwfault.graph.read.layouts import aligned, numbered
-from hwfault.graph.run.qonnx_array import ArrayFaults, SameShape
+from hwfault.graph.run.qonnx_array import BATCH_TYPES, ArrayFaults, SameShape
+from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
 from hwfault.stream.check import check_number
 from hwfault.stream.tables import ALWAYS
 
@@ -24,7 +26,8 @@ class _FaultOp(SameShape):
 
     def get_nodeattr_types(self) -> dict[str, Any]:
         required = dict.fromkeys(("bit_width", "signed", "batched"), ("i", True, 0))
-        return required | {"representation": ("i", False, 0), "layout": ("ints", False, [])}
+        lying = {"layout": ("ints", False, []), **BATCH_TYPES}
+        return required | {"representation": ("i", False, 0)} | lying
 
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
         given, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input if name)
@@ -32,9 +35,15 @@ class _FaultOp(SameShape):
         x, scale, zero_point = numbered(given, layout), aligned(scale, layout), aligned(zero_point, layout)
         representation = REPRESENTATIONS[self.get_nodeattr("representation")]
         fmt = CodeFormat(self.get_nodeattr("bit_width"), bool(self.get_nodeattr("signed")), representation)
-        batch, one = (x.shape[:1], x.shape[1:]) if self.get_nodeattr("batched") else ((1,), x.shape)
         codes = encode(x, scale, zero_point, fmt)
-        struck = self.struck(codes.reshape(*batch, math.prod(one)), *rest).reshape(x.shape)
+        batch = batch_axis_of(self.onnx_node)
+        if self.get_nodeattr("batched"):
+            _check_grid(x, batch, scale=scale, zero_point=zero_point)
+            samples = arrange(codes, batch)
+            words = samples.reshape(len(samples), math.prod(samples.shape[1:]))
+            struck = restore(self.struck(words, *rest), x.shape, batch)
+        else:
+            struck = self.struck(codes.reshape(1, -1), *rest).reshape(x.shape)
         faulty = faulty_values(x, codes, struck, scale, zero_point, fmt)
         context[self.onnx_node.output[0]] = np.ascontiguousarray(faulty.transpose(layout) if layout else faulty)
 
@@ -48,6 +57,13 @@ class _FaultOp(SameShape):
         check_number(first_sample, "first sample number")
         check_number(first_sample + last, "last sample's number")
         return first_sample + np.arange(batch)
+
+
+def _check_grid(x: NDArray[Any], batch: BatchAxis, **grid: NDArray[Any]) -> None:
+    """Raises PlanError for a scale or zero point that lies along the axis of the samples."""
+    for what, values in grid.items():
+        if values.size > 1:
+            grid_shape(values.shape, x.shape, batch, what.replace("_", " "))
 
 
 class TransientFaults(_FaultOp):
