@@ -21,8 +21,8 @@ _WHOLE = {
         "torch_ops": "array_op by_cpu cuda_ops eager map_op ops protection_op unheld",
     },
     "graph": {
-        "graph.edit": "accumulators array_node carried channels_last fast insert strip upgrade",
-        "graph.read": "external grids integer layouts nodes places qonnxgraph shapes sites struck sums",
+        "graph.edit": "accumulators array_node carried channels_last fast insert strip",
+        "graph.read": "external integer layouts places shapes sites struck sums",
         "graph.run": "feeds qonnx_array qonnx_ops session",
         "proof": "replay",
     },
@@ -42,7 +42,11 @@ _WHOLE = {
 _RENAMED = {
     "arrays": ("npz",),
     "bundle.report": ("proof.report", "proof.sentences"),
+    "graph.grids": ("graph.read.grids", "graph.ops"),
+    "graph.nodes": ("graph.read.nodes", "graph.ops"),
+    "graph.qonnxgraph": ("graph.read.qonnxgraph", "graph.ops"),
     "graph.report": ("proof.replay_report",),
+    "graph.upgrade": ("graph.edit.upgrade", "graph.ops"),
     "graph.watched": ("graph.run.watched", "proof.sides"),
     "listing": ("plan.listing",),
     "plan.datapath": ("laws.lower_datapath", "program.processes"),

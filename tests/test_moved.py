@@ -13,6 +13,8 @@ HELD = {
     "hwfault.plan": "FaultPlan Site SitePlan Process resolve",
     "hwfault.campaign": "Campaign Point Store Trial Trials evaluate sweep write_results",
     "hwfault.graph.export": "export",
+    "hwfault.graph.qonnxgraph": "Constants attribute site_name",
+    "hwfault.graph.upgrade": "upgrade",
     "hwfault.profiles.models": "BitFlips WordFaults Clusters ProfileFaults MapFaults Select load_faults named_faults",
 }
 STILL_THERE = ("hwfault.plan", "hwfault.graph.export")
@@ -51,6 +53,12 @@ def test_what_is_found_on_the_old_way_is_the_very_same(forgotten):
         assert importlib.import_module("hwfault.plan").FaultPlan is FaultPlan
     with pytest.warns(DeprecationWarning, match="BitFlips is hwfault.laws"):
         assert models.BitFlips is BitFlips
+
+
+def test_names_of_domains_are_found_where_the_ops_are():
+    held = importlib.import_module("hwfault.graph.qonnxgraph")
+    with pytest.warns(DeprecationWarning, match="hwfault.graph.qonnxgraph.QUANT_DOMAIN is hwfault.graph.ops"):
+        assert held.QUANT_DOMAIN == "qonnx.custom_op.general"
 
 
 def test_what_never_was_there_is_not():

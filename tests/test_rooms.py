@@ -37,6 +37,7 @@ ROOMS = (
     "arithmetic",
     "injection",
     "resolving",
+    "graph.ops",
     "graph.read",
     "graph.edit",
     "graph.run",
@@ -176,6 +177,7 @@ def modules_after(statement):
         "import hwfault.stream.mapping, hwfault.devices.systolic",
         "import hwfault.profiles.profile, hwfault.devices.draw, hwfault.stream.fault_map",
         "import hwfault.plan, hwfault.laws.hardware, hwfault.program.processes, hwfault.plan.listing",
+        "import hwfault.graph.ops",
     ],
 )
 def test_light_imports_stay_light(statement):

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError, PlanError
+from hwfault.graph import ops
+from hwfault.graph.ops import AFFINE, ARRAY_OP, DOMAIN
 from hwfault.graph.read.integer import adds_integers, in_double, summed, whole, worths
 from hwfault.graph.read.layouts import Layout, inverse
-from hwfault.graph.read.nodes import AFFINE, ARRAY_OP, fault_node
+from hwfault.graph.read.nodes import fault_node
 from hwfault.graph.read.places import Places
 from hwfault.graph.read.qonnxgraph import (
-    DOMAIN,
-    LAYER_OPS,
     SITE,
     attribute,
     replace_nodes,
@@ -45,8 +45,8 @@ def summing_node(node: NodeProto, makers: dict[str, NodeProto]) -> NodeProto | N
     """The node that adds up the products of a layer whose output `node` makes; a bias may be added behind it."""
     if node.op_type == "Add":
         before = [makers[name] for name in node.input if name in makers]
-        return next((maker for maker in before if maker.op_type in LAYER_OPS), None)
-    return node if node.op_type in LAYER_OPS else None
+        return next((maker for maker in before if ops.of(maker.op_type).accumulates), None)
+    return node if ops.of(node.op_type).accumulates else None
 
 
 def planned_sums(found: GraphSites, plan: FaultPlan) -> list[Sums]:
@@ -260,8 +260,8 @@ def check_accumulator(places: Places, entry: SitePlan, before: str, after: str) 
     tensors = places.tensors
     node = tensors.makers[before]
     double, exact = _asks_for_double(entry), summed(tensors.makers, node.input[0])
-    layer = exact or tensors.makers.get(origin(places, node.input[0], "Cast" if double else ""))
-    if layer is None or layer.op_type not in LAYER_OPS or len(layer.input) != 2:
+    layer = exact or tensors.makers.get(origin(places, node.input[0], casts=double))
+    if layer is None or not ops.of(layer.op_type).accumulates or len(layer.input) != 2:
         return False
     scales = _integers_of(places, node, layer)
     if scales is None or not _same_attributes(node, array_node(entry, layer, ("", "", ""), "")):

@@ -10,11 +10,12 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from hwfault.errors import GraphError
 from hwfault.graph.edit.accumulators import check_accumulator
-from hwfault.graph.read.grids import GRID_OPS, Grid, check_steps
+from hwfault.graph.ops import AFFINE, ARRAY_OP, DOMAIN, FAULT_OPS, GRID_OPS
+from hwfault.graph.read.grids import Grid, check_steps
 from hwfault.graph.read.layouts import Layout, numbered, numbered_shape
-from hwfault.graph.read.nodes import AFFINE, ARRAY_OP, FAULT_OPS, drawn_inputs, fault_node
+from hwfault.graph.read.nodes import drawn_inputs, fault_node
 from hwfault.graph.read.places import Place, Places
-from hwfault.graph.read.qonnxgraph import DOMAIN, PLAN, PLAN_SHA256, WORDS, attribute, metadata, words_sha256
+from hwfault.graph.read.qonnxgraph import PLAN, PLAN_SHA256, WORDS, attribute, metadata, words_sha256
 from hwfault.graph.read.struck import FaultNode, fault_nodes
 from hwfault.graph.read.sums import layers
 from hwfault.graph.read.versions import NEW, OLD, check_version

@@ -11,9 +11,9 @@ from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
 from qonnx.transformation.infer_shapes import InferShapes
 
 from hwfault.errors import GraphError
+from hwfault.graph.ops import ARRAY_OP, DOMAIN, FAULT_OPS
 from hwfault.graph.read.layouts import channels_last, inverse, laid_out, then
-from hwfault.graph.read.nodes import ARRAY_OP, FAULT_OPS
-from hwfault.graph.read.qonnxgraph import DOMAIN, attribute
+from hwfault.graph.read.qonnxgraph import attribute
 
 
 def to_channels_last(model: ModelProto, *, make_input_channels_last: bool = False) -> ModelProto:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from hwfault.graph.edit.upgrade import OLD_DOMAINS
-from hwfault.graph.read.nodes import FAULT_OPS, FIRST_SAMPLE, SEED
-from hwfault.graph.read.qonnxgraph import DOMAIN, QUANT_DOMAIN, Constants, attribute, replace_nodes, set_metadata
+from hwfault.graph import ops
+from hwfault.graph.ops import DOMAIN, FAULT_OPS
+from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
+from hwfault.graph.read.qonnxgraph import Constants, attribute, replace_nodes, set_metadata
 from hwfault.stream.check import signed64
 
 Array = NDArray[Any]
@@ -84,7 +85,7 @@ def _compute_constants(model: ModelProto, compute: Compute, seed: int | None) ->
 def _foldable(node: NodeProto) -> bool:
     if node.domain == DOMAIN:
         return node.op_type in FAULT_OPS and not attribute(node, "batched", 1)
-    return node.op_type == "Identity" or node.domain in (QUANT_DOMAIN, *OLD_DOMAINS)
+    return ops.of(node.op_type).foldable
 
 
 def _computed(

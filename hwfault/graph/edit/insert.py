@@ -9,13 +9,13 @@ from hwfault import __version__
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.edit.accumulators import planned_sums, rewrite_layers
 from hwfault.graph.edit.strip import UNDO, how_to_undo
+from hwfault.graph.ops import DOMAIN
 from hwfault.graph.read.batch_axes import check_axis_0
 from hwfault.graph.read.grids import check_steps
 from hwfault.graph.read.layouts import numbered
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, fault_node
 from hwfault.graph.read.places import Place
 from hwfault.graph.read.qonnxgraph import (
-    DOMAIN,
     PLAN,
     PLAN_SHA256,
     SITE,

@@ -9,7 +9,8 @@ from typing import Any
 from onnx import ModelProto, NodeProto
 
 from hwfault.errors import GraphError
-from hwfault.graph.read.qonnxgraph import DOMAIN, metadata, replace_nodes
+from hwfault.graph.ops import DOMAIN
+from hwfault.graph.read.qonnxgraph import metadata, replace_nodes
 
 UNDO = f"{DOMAIN}.undo"
 """Metadata key of a faulted graph: what the graph before was, where it is not what the faulted one has."""

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from hwfault.errors import GraphError
+from hwfault.graph.ops import CHANNELS_LAST, DOMAIN, OLD_DOMAINS, QUANT_DOMAIN, STANDARD_DOMAINS
 from hwfault.graph.read.external import graphs
-from hwfault.graph.read.qonnxgraph import DOMAIN, QUANT_DOMAIN, attribute
-
-CHANNELS_LAST = "qonnx.custom_op.channels_last"
-OLD_DOMAINS = ("onnx.brevitas", "finn.custom_op.general", "finn")
-"""Older names of the domain qonnx.custom_op.general, which the library registers as well."""
+from hwfault.graph.read.qonnxgraph import attribute
 
 _STANDARD_OPSET = 11
 """qonnx's choice where a graph says nothing."""
@@ -43,7 +40,7 @@ def upgrade(model: ModelProto) -> tuple[ModelProto, list[str]]:
 def _domains_left_out(model: ModelProto) -> list[str]:
     used = {node.domain for graph in graphs(model.graph) for node in graph.node}
     known = {entry.domain for entry in (*model.opset_import, *model.functions)}
-    standard = {"", "ai.onnx"}  # two names of one domain
+    standard = set(STANDARD_DOMAINS)
     return sorted(used - known - (standard if standard & known else {"ai.onnx"}))
 
 

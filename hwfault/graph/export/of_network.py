@@ -16,18 +16,19 @@ from torch import Tensor, nn
 
 from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic, integer_arithmetic, uses_integer_arithmetic
 from hwfault.errors import GraphError, expect_kind
+from hwfault.graph import ops
 from hwfault.graph.edit.accumulators import summing_node
 from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.ops import DOMAIN
 from hwfault.graph.read.batch_axes import along_axis_0
 from hwfault.graph.read.grids import NoGridError, grid_of
 from hwfault.graph.read.integer import INTEGERS, mark_integer
 from hwfault.graph.read.qonnxgraph import (
-    DOMAIN,
-    QUANT_OPS,
     SITE,
     WORDS,
     Constants,
     attribute,
+    metadata,
     replace_nodes,
     set_metadata,
     site_name,
@@ -273,7 +274,7 @@ def _name_sites(model: ModelProto, batched: set[str]) -> None:
             _name_sums(run_name(site, calls[site]), quantizer, producers)
             calls[site] += 1
             continue
-        if quantizer is None or quantizer.op_type not in QUANT_OPS or SITE in {m.key for m in quantizer.metadata_props}:
+        if quantizer is None or not ops.of(quantizer.op_type).quantizer or SITE in metadata(quantizer):
             raise GraphError(
                 f"the export has no quantizer node of its own for the site {site!r}; please report this network"
             )
@@ -319,7 +320,7 @@ def _check(model: ModelProto, expected: list[Site], values: Values) -> None:
     constants = Constants(model)
     known = {site.name: site for site in expected}
     nodes: dict[str, list[NodeProto]] = defaultdict(list)
-    for node in (node for node in model.graph.node if node.op_type in QUANT_OPS):
+    for node in (node for node in model.graph.node if ops.of(node.op_type).quantizer):
         nodes[first_run(site_name(node))].append(node)
     for name, calls in values.items():
         if len(nodes[name]) != len(calls):

@@ -11,20 +11,13 @@ from collections.abc import Iterable, Mapping
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from hwfault.errors import GraphError, ModelError
+from hwfault.graph import ops
 from hwfault.graph.read.nodes import BATCH_AXIS
 from hwfault.graph.read.qonnxgraph import Constants, attribute
 from hwfault.graph.read.shapes import Shape, Tensors
 from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.processes import Site, SiteList
 
-_REDUCES = (
-    *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"),
-    *("ReduceLogSum", "ReduceLogSumExp", "ArgMax", "ArgMin"),
-)
-_RECURRENT = ("LSTM", "GRU", "RNN")
-_ROWS_OF_THEIR_OWN = ("RoiAlign", "NonMaxSuppression", "Unique")
-"""Ops whose outputs have as many rows as the data say."""
-_BROADCASTS = ("Add", "Sub", "Mul", "Div", "Pow", "Where", "Max", "Min", "Mean", "Sum", "PRelu", "Mod")
 _BATCH = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
 """Names of the axis of the samples."""
 
@@ -97,58 +90,68 @@ class _Following:
 
     def follow(self, node: NodeProto) -> None:
         """Notes where the samples lie in a node's outputs."""
-        if node.op_type in ("Shape", "Size", "NonZero"):  # numbers of axes, and no samples
-            return
         known = [name for name in node.input if name in self.lying]
-        if not known:
+        if not known or ops.of(node.op_type).samples == "no samples":
             return
+        lying = self._behind(node, known)
+        recurs = ops.of(node.op_type).samples == "recur"
+        for i, output in enumerate(node.output):
+            if output:
+                self.lying[output] = _of_recurrence(node, i, lying) if recurs else lying
+
+    def _behind(self, node: NodeProto, known: list[str]) -> Lying:
+        """Where the samples lie behind a node, of whose inputs those that are `known` have some."""
         # those with most axes carry the others along, as in a sum with a bias that was computed
         rank = max(len(self._shape(name) or ()) for name in known)
         full = [name for name in known if len(self._shape(name) or ()) == rank]
         name = next((name for name in full if isinstance(self.lying[name], int)), full[0])
         lying = self.lying[name]
         axes = {self.lying[name] for name in full if isinstance(self.lying[name], int)}
-        if len(axes) > 1 and node.op_type not in ("Gather", "GatherElements", "Reshape"):
-            lying = f"the node {node.name!r} ({node.op_type}) joins tensors that have them along axes {_listed(axes)}"
-        elif isinstance(lying, int):
-            try:
-                lying = self._after(node, name, lying)
-            except (IndexError, TypeError, ValueError, ArithmeticError):  # axes that the tensor does not have
-                lying = f"the node {node.name!r} ({node.op_type}) has axes that its input does not have"
-        for i, output in enumerate(node.output):
-            if output:
-                self.lying[output] = _of_recurrence(node, i, lying) if node.op_type in _RECURRENT else lying
+        if len(axes) > 1 and not ops.of(node.op_type).beside:
+            return f"the node {node.name!r} ({node.op_type}) joins tensors that have them along axes {_listed(axes)}"
+        if isinstance(lying, str):
+            return lying
+        try:
+            return self._after(node, name, lying)
+        except (IndexError, TypeError, ValueError, ArithmeticError):  # axes that the tensor does not have
+            return f"the node {node.name!r} ({node.op_type}) has axes that its input does not have"
 
     def _shape(self, name: str) -> Shape | None:
         return self._tensors.shapes.get(name)
 
     def _after(self, node: NodeProto, name: str, axis: int) -> Lying:
-        """The axis of the samples behind a node whose input has them along `axis`."""
-        op, rank = node.op_type, len(self._shape(name) or ())
-        if op == "Transpose":
-            order = list(attribute(node, "perm", ())) or list(range(rank))[::-1]
-            return order.index(axis) if axis in order else axis
-        if op in ("Reshape", "Flatten") and name == node.input[0]:
-            return self._reshaped(node, axis)
-        if op in ("Squeeze", "Unsqueeze"):
-            return self._squeezed(node, axis, rank)
-        if op in ("Concat", "Split", "Slice", "Gather", "GatherElements", "Compress", "Tile", "Expand"):
-            return self._picked(node, name, axis, rank)
-        if op in _REDUCES:
-            return self._reduced(node, axis, rank)
-        if op == "Gemm" and rank == 2:
-            turned = attribute(node, "transA" if name == node.input[0] else "transB", 0)
-            return 1 - axis if turned else axis
-        if op == "Einsum":
-            return _summed(node, list(node.input).index(name), axis)
-        if op in _ROWS_OF_THEIR_OWN:
-            return f"the node {node.name!r} ({op}) makes as many rows as the data say"
-        if op == "TopK" and attribute(node, "axis", -1) in (axis, axis - rank):
-            return f"the node {node.name!r} ({op}) sorts along their axis"
-        if op in _BROADCASTS:  # axes are added in front of those of a smaller rank
+        """The axis of the samples behind a node whose input `name` has them along `axis`."""
+        own, rank = ops.of(node.op_type), len(self._shape(name) or ())
+        first = name == node.input[0]
+        match own.samples:
+            case "permute":
+                order = list(attribute(node, "perm", ())) or list(range(rank))[::-1]
+                return order.index(axis) if axis in order else axis
+            case "fold" if first:
+                return self._reshaped(node, axis)
+            case "squeeze":
+                return self._squeezed(node, axis, rank)
+            case "repeat":
+                return self._repeated(node, name, axis)
+            case "pick" if own.beside and not first:  # an embedding of integers
+                return axis
+            case "join" | "pick" | "slice":
+                return self._picked(node, axis, rank)
+            case "reduce" | "reduce one":
+                return self._reduced(node, axis, rank)
+            case "turn" if rank == 2:
+                turned = attribute(node, "transA" if first else "transB", 0)
+                return 1 - axis if turned else axis
+            case "sum":
+                return _summed(node, list(node.input).index(name), axis)
+            case "rows of their own":
+                return f"the node {node.name!r} ({own.name}) makes as many rows as the data say"
+            case "sort" if attribute(node, "axis", -1) in (axis, axis - rank):
+                return f"the node {node.name!r} ({own.name}) sorts along their axis"
+            case "pick behind" if attribute(node, "batch_dims", 0) <= axis:
+                return _picks(node)
+        if own.shape == "broadcast" and rank:  # axes are added in front of those of a smaller rank
             return axis + max(len(self._shape(node.output[0]) or ()) - rank, 0)
-        if op == "GatherND" and attribute(node, "batch_dims", 0) <= axis:
-            return f"the node {node.name!r} ({op}) joins, picks or repeats along their axis"
         return axis
 
     def _numbers(self, node: NodeProto, own: str, position: int) -> list[int] | None:
@@ -199,22 +202,21 @@ class _Following:
         maker = self._tensors.makers.get(node.input[1]) if len(node.input) > 1 else None
         if maker is None or maker.op_type != "Concat" or maker.input[0] in self._tensors.constants:
             return False
-        *_, first = self._tensors.before(maker.input[0], lambda node: node.op_type in ("Unsqueeze", "Cast", "Squeeze"))
+        *_, first = self._tensors.before(maker.input[0], lambda node: ops.of(node.op_type).extent == "passes")
         worked = self._tensors.makers.get(first)
         after = self._shape(node.output[0])
         unknown = after is None or None in after
-        return unknown and worked is not None and worked.op_type in ("Mul", "Div", "Add", "Sub")
+        return unknown and worked is not None and ops.of(worked.op_type).extent == "computes"
 
     def _is_extent(self, name: str) -> bool:
         """Whether a tensor is the first number of a Shape, as traced networks write `x.shape[0]`."""
-        *_, first = self._tensors.before(name, lambda node: node.op_type in ("Unsqueeze", "Cast", "Gather", "Slice"))
+        *way, first = self._tensors.before(name, lambda node: ops.of(node.op_type).extent in ("passes", "picks"))
         maker = self._tensors.makers.get(first)
-        gathers = [
-            self._tensors.makers.get(n) for n in self._tensors.before(name, lambda node: node.op_type != "Shape")
-        ]
-        picks = [node for node in gathers if node is not None and node.op_type == "Gather"]
-        zero = all(not self._numbers(node, "", 1) or self._numbers(node, "", 1) == [0] for node in picks)
-        return maker is not None and maker.op_type == "Shape" and zero
+        if maker is None or maker.op_type != "Shape" or attribute(maker, "start", 0) != 0:
+            return False
+        passed = [self._tensors.makers[tensor] for tensor in way]
+        picks = [node for node in passed if ops.of(node.op_type).extent == "picks"]
+        return all(self._numbers(node, "starts", 1) in (None, [], [0]) for node in picks)
 
     def _squeezed(self, node: NodeProto, axis: int, rank: int) -> Lying:
         axes = self._numbers(node, "axes", 1)
@@ -228,29 +230,28 @@ class _Following:
         new = {a % out for a in axes}
         return [i for i in range(out) if i not in new][axis]
 
-    def _picked(self, node: NodeProto, name: str, axis: int, rank: int) -> Lying:
-        """Nodes that join, pick or repeat along an axis, which may be that of the samples."""
-        op = node.op_type
-        done = f"the node {node.name!r} ({op}) joins, picks or repeats along their axis"
-        if op in ("Gather", "GatherElements") and name != node.input[0]:  # an embedding of integers
+    def _repeated(self, node: NodeProto, name: str, axis: int) -> Lying:
+        """Nodes that repeat along some axes, of which that of the samples may be one."""
+        if node.op_type == "Tile" and (repeats := self._numbers(node, "repeats", 1)):
+            return axis if repeats[axis] == 1 else _picks(node)
+        before, after = self._shape(name), self._shape(node.output[0])
+        if before is None or after is None or len(before) > len(after):
             return axis
-        if op == "Tile" and (repeats := self._numbers(node, "repeats", 1)):
-            return axis if repeats[axis] == 1 else done
-        if op in ("Tile", "Expand"):
-            before, after = self._shape(name), self._shape(node.output[0])
-            if before is None or after is None or len(before) > len(after):
-                return axis
-            moved = axis + len(after) - len(before)
-            return moved if _alike(after[moved], before[axis]) else done
-        axes = self._numbers(node, "axes", 3) if op == "Slice" else [attribute(node, "axis", 0)]
-        if op == "Slice" and axes == []:
+        moved = axis + len(after) - len(before)
+        return moved if _alike(after[moved], before[axis]) else _picks(node)
+
+    def _picked(self, node: NodeProto, axis: int, rank: int) -> Lying:
+        """Nodes that join or pick along axes, of which that of the samples may be one."""
+        slices = node.op_type == "Slice"
+        axes = self._numbers(node, "axes", 3) if slices else [attribute(node, "axis", 0)]
+        if slices and axes == []:
             axes = list(range(len(self._numbers(node, "starts", 1) or ())))
         if axes is None or not rank:
             return axis
         if axis not in [a % rank for a in axes]:
-            scalar = op == "Gather" and self._shape(node.input[1]) == ()
+            scalar = node.op_type == "Gather" and self._shape(node.input[1]) == ()
             return axis - (1 if scalar and axes[0] % rank < axis else 0)
-        return axis if op == "Slice" and self._whole(node, axes, axis, rank) else done
+        return axis if slices and self._whole(node, axes, axis, rank) else _picks(node)
 
     def _whole(self, node: NodeProto, axes: list[int], axis: int, rank: int) -> bool:
         """Whether a slice takes all of an axis."""
@@ -260,7 +261,7 @@ class _Following:
         return bool(starts and ends and starts[i] == 0 and ends[i] >= 1 << 30 and (not steps or steps[i] == 1))
 
     def _reduced(self, node: NodeProto, axis: int, rank: int) -> Lying:
-        one = node.op_type in ("ArgMax", "ArgMin")
+        one = ops.of(node.op_type).samples == "reduce one"
         axes = [attribute(node, "axis", 0)] if one else self._numbers(node, "axes", 1)
         if axes is None or not rank:
             return axis
@@ -268,6 +269,10 @@ class _Following:
         if axis in gone:
             return f"the node {node.name!r} adds them up"
         return axis if attribute(node, "keepdims", 1) else axis - sum(a < axis for a in gone)
+
+
+def _picks(node: NodeProto) -> str:
+    return f"the node {node.name!r} ({node.op_type}) joins, picks or repeats along their axis"
 
 
 def _of_input(info: ValueInfoProto, shape: Shape | None) -> int:

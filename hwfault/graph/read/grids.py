@@ -8,13 +8,10 @@ from onnx import ModelProto, NodeProto
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import GraphError
-from hwfault.graph.read.qonnxgraph import QUANT_OPS, Constants, attribute
+from hwfault.graph.ops import GRID_OPS as GRID_OPS
+from hwfault.graph.read.qonnxgraph import Constants, attribute
 
 Array = NDArray[Any]
-
-GRID_OPS = (*QUANT_OPS, "MultiThreshold", "Trunc")
-"""The ops whose outputs are integers on a grid that the node tells."""
-
 
 _FLOAT_BITS, _SURE_BITS = 24, 20
 """Integers of so many bits are float32 numbers; those of the second come back from their values with any scale."""

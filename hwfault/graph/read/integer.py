@@ -1,12 +1,13 @@
 """Graphs that compute in integer arithmetic (see docs/exactness.md): how they say so, and what of them is not exact."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from onnx import ModelProto, NodeProto
 
 from hwfault.errors import GraphError
-from hwfault.graph.read.nodes import AFFINE
-from hwfault.graph.read.qonnxgraph import DOMAIN, QUANT_OPS, metadata, set_metadata, site_name
+from hwfault.graph import ops
+from hwfault.graph.ops import AFFINE, DOMAIN
+from hwfault.graph.read.qonnxgraph import metadata, set_metadata, site_name
 from hwfault.program.names import first_run
 
 ARITHMETIC = f"{DOMAIN}.arithmetic"
@@ -16,15 +17,6 @@ INTEGERS = f"{DOMAIN}.integers"
 
 LEFT = f"{DOMAIN}.left"
 """Metadata key of a node: why its layer is left as it is."""
-
-_MOVES = "Cast Concat Constant ConstantOfShape Expand Flatten Gather Identity Pad Reshape Shape Slice Split Tile"
-_PICKS = "And Clip Equal GlobalMaxPool Greater Less Max MaxPool Min Not Or Relu Sign Squeeze Transpose Unsqueeze Where"
-_ROUNDS_ONCE = "Abs Add Ceil Div Floor LeakyRelu Mul Neg PRelu Round Sqrt Sub"
-_EXACT_OPS = {*_MOVES.split(), *_PICKS.split(), *_ROUNDS_ONCE.split(), *QUANT_OPS}
-
-
-MOVES = ("Cast", "Gather", "Slice", "Transpose")
-"""What lies between integers and a layer that reads a part of them."""
 
 
 def is_integer(model: ModelProto) -> bool:
@@ -46,8 +38,7 @@ def left(model: ModelProto) -> dict[str, str]:
 
 
 def _is_left(node: NodeProto) -> bool:
-    exact = node.op_type in _EXACT_OPS or node.domain == DOMAIN or adds_integers(node)
-    return not exact
+    return not ops.of(node.op_type).exact and not adds_integers(node)
 
 
 def _layer(node: NodeProto) -> str:
@@ -78,26 +69,36 @@ def worths(model: ModelProto, layer: NodeProto) -> list[NodeProto]:
         for node in (node for node in model.graph.node if name in node.input):
             if node.op_type == AFFINE and node.input[0] == name:
                 found.append(node)
-            elif node.op_type in ("Cast", "Add"):  # parts of layers
+            elif ops.of(node.op_type).joins_parts:
                 at += [made for made in node.output[:1] if made not in at]
     return found
 
 
 def summed(makers: Mapping[str, NodeProto], sums: str) -> NodeProto | None:
     """The node that adds up the products (of the first part) behind integer sums."""
-    node = makers.get(_before(makers, sums, ("Cast", "Add", "Transpose")))
+    node = makers.get(_before(makers, sums, _is_behind_sums))
     return node if node is not None and adds_integers(node) else None
 
 
 def whole(makers: Mapping[str, NodeProto], part: str) -> str:
     """The integers, in float32, of which what a layer reads are some channels, in their order or transposed."""
-    return _before(makers, part, MOVES)
+    return _before(makers, part, takes_part)
 
 
-def _before(makers: Mapping[str, NodeProto], name: str, ops: tuple[str, ...]) -> str:
-    """What a tensor was before such ops; a graph from outside may go in circles."""
+def takes_part(node: NodeProto) -> bool:
+    """Whether a node may lie between integers and a layer that reads a part of them."""
+    return ops.of(node.op_type).takes_part
+
+
+def _is_behind_sums(node: NodeProto) -> bool:
+    """Whether a node may lie between sums, or those of parts, and what says what they are worth."""
+    return ops.of(node.op_type).joins_parts or node.op_type == "Transpose"
+
+
+def _before(makers: Mapping[str, NodeProto], name: str, through: Callable[[NodeProto], bool]) -> str:
+    """What a tensor was before such nodes; a graph from outside may go in circles."""
     seen: set[str] = set()
-    while name not in seen and (node := makers.get(name)) is not None and node.op_type in ops and node.input:
+    while name not in seen and (node := makers.get(name)) is not None and through(node) and node.input:
         seen.add(name)
         name = node.input[0]
     return name
@@ -107,6 +108,6 @@ def in_double(makers: Mapping[str, NodeProto], sums: str) -> bool:
     """Whether integer sums are float64: cast to it, added up from parts, or those of inputs that are."""
     node = makers.get(sums)
     inputs = [] if node is None else [makers.get(name) for name in node.input]
-    if node is None or node.op_type in ("Cast", "Add"):
+    if node is None or ops.of(node.op_type).joins_parts:
         return node is not None
     return any(maker is not None and maker.op_type == "Cast" for maker in inputs)

@@ -12,24 +12,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from hwfault.errors import GraphError
-from hwfault.graph.read.nodes import AFFINE
-from hwfault.graph.read.qonnxgraph import CHANNELS_LAST, attribute
-from hwfault.graph.read.shapes import Shape, Tensors, is_fault
+from hwfault.graph import ops
+from hwfault.graph.ops import CHANNELS_LAST, STANDARD_DOMAINS
+from hwfault.graph.read.qonnxgraph import attribute
+from hwfault.graph.read.shapes import Shape, Tensors
 
 Layout = tuple[int, ...]
 Array = NDArray[Any]
-
-_ELEMENTWISE = (
-    *("Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold", "Identity", "Cast", "Clip", "Relu"),
-    AFFINE,
-    *("LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Exp", "Log", "Sqrt"),
-    *("Erf", "Floor", "Ceil", "Round", "Sign", "Neg", "Abs", "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min"),
-)
-_CHANNELS_FIRST = (
-    *("Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "LRN", "DepthToSpace", "SpaceToDepth"),
-    *(f"{scope}{kind}Pool" for scope in ("", "Global") for kind in ("Average", "Max", "Lp")),
-)
-_FLAT = ("Flatten", "Reshape", "Squeeze")
 
 
 def channels_last(rank: int) -> Layout:
@@ -115,31 +104,32 @@ def _next_to(node: NodeProto, name: str, layout: Layout, ranks: dict[str, int]) 
         forwards = name == node.input[0]
         other = node.output[0] if forwards else node.input[0]
         yield other, then(layout, permutation if forwards else inverse(permutation))
-    if is_fault(node) or node.op_type in _ELEMENTWISE:
+    if ops.of(node.op_type).elementwise:
         yield from ((other, layout) for other in (*node.input, *node.output) if ranks.get(other) == ranks[name])
 
 
 def _wants_first(node: NodeProto) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in _CHANNELS_FIRST
+    return node.domain in STANDARD_DOMAINS and ops.of(node.op_type).channels == "first"
 
 
 def _wanted_last(node: NodeProto) -> Iterable[str]:
     """The inputs and outputs of a node whose channels lie last."""
-    thresholds = node.op_type == "MultiThreshold" and attribute(node, "data_layout", b"") in (b"NHWC", b"NWC")
-    pooled = node.op_type == "MaxPoolNHWC" or attribute(node, "data_layout", b"") == b"NHWC"
-    if node.domain == CHANNELS_LAST or thresholds or pooled:
+    channels, says = ops.of(node.op_type).channels, attribute(node, "data_layout", b"")
+    thresholds = node.op_type == "MultiThreshold" and says == b"NWC"
+    if node.domain == CHANNELS_LAST or channels == "last" or thresholds or says == b"NHWC":
         return (*node.input[:1], *node.output[:1])
-    return node.input[:1] if node.op_type == "Im2Col" else ()
+    return node.input[:1] if channels == "last before" else ()
 
 
 def _flattened(model: ModelProto, tensors: Tensors, layouts: dict[str, Layout]) -> set[str]:
     """What is flattened of tensors that are not in order, where more than one axis is longer than 1."""
     found: set[str] = set()
     for node in model.graph.node:
+        own = ops.of(node.op_type)
         name = node.input[0] if node.input else ""
         long = sum(extent != 1 for extent in (tensors.shapes.get(name) or ())[1:])
-        if (node.op_type in _FLAT and layouts.get(name) and long > 1) or (
-            (is_fault(node) or node.op_type in (*_ELEMENTWISE, *_FLAT)) and any(other in found for other in node.input)
-        ):
+        scrambles = own.flattens and layouts.get(name) and long > 1
+        passes_on = (own.elementwise or own.flattens) and any(other in found for other in node.input)
+        if scrambles or passes_on:
             found.update(node.output)
     return found

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
+from hwfault.graph import ops
+from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.external import graphs
-from hwfault.graph.read.grids import GRID_OPS, NoGridError, annotated
+from hwfault.graph.read.grids import NoGridError, annotated
 from hwfault.graph.read.names import SUFFIX
-from hwfault.graph.read.qonnxgraph import LAYER_OPS, site_name
+from hwfault.graph.read.qonnxgraph import site_name
 from hwfault.graph.read.shapes import Tensors, is_fault
 
 _TO_QUANT = "write it as Quant first (qonnx.transformation.qcdq_to_qonnx.QCDQToQuant)"
-_INTEGER_OPS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QGemm", "QAttention")
-_FLOATS = "FloatQuant", "MXQuant"
 
 
 class _Found(NamedTuple):
@@ -55,7 +55,8 @@ def _nodes(model: ModelProto, tensors: Tensors) -> Iterator[_Found]:
 
 def _why_none(node: NodeProto, tensors: Tensors) -> str | None:
     """Why a node that makes or reads quantized numbers is no site; None for one that does neither."""
-    if node.op_type in _FLOATS:
+    own = ops.of(node.op_type)
+    if own.floats:
         return "it rounds to small floating-point numbers, and hwfault strikes integers on one scale"
     if node.op_type == "QuantizeLinear":
         return f"its integers are ONNX' own, of 8 bits and more; {_TO_QUANT}"
@@ -66,26 +67,28 @@ def _why_none(node: NodeProto, tensors: Tensors) -> str | None:
         maker = tensors.makers.get(first)
         paired = maker is not None and maker.op_type == "QuantizeLinear"
         return None if paired else f"its integers are ONNX' own, written down in the graph or given to it; {_TO_QUANT}"
-    if node.op_type in _INTEGER_OPS or node.op_type.startswith("QLinear"):
+    if own.own_integers:
         return "it computes on ONNX' own integers; expected QONNX, in which Quant nodes say which integers there are"
     return None
 
 
 def _constants(model: ModelProto, annotations: Mapping[str, str], taken: Collection[str]) -> Iterator[_Found]:
     """Integers among the initializers, by qonnx's annotations, that no layer reads as weights that can be struck."""
+    *first, last = ops.names(lambda row: row.weighted)
     sizes = {tensor.name: max(tensor.dims, default=1) for tensor in model.graph.initializer}
     for node in model.graph.node:
         for i, name in enumerate(node.input):
             if sizes.get(name, 0) < 2 or name in taken or (i and node.op_type in GRID_OPS) or is_fault(node):
                 continue
-            weights = node.op_type == "XnorPopcountMatMul" and i == 1
+            layer = ops.of(node.op_type).layer
+            weights = layer is not None and not layer.struck and i == layer.weights
             if weights or _holds_integers(annotations.get(name)):
                 sizes.pop(name)
                 role = "weights" if weights else f"constants ({annotations[name]})"
                 yield _Found(
                     name,
                     f"the {role} {name!r} cannot be a site: {node.op_type} {node.name!r} reads them, and hwfault "
-                    "strikes weights of Conv, ConvTranspose, Gemm and MatMul; put faults in before they are converted",
+                    f"strikes weights of {', '.join(first)} and {last}; put faults in before they are converted",
                 )
 
 
@@ -125,9 +128,9 @@ def _in_bodies(nodes: Iterable[NodeProto]) -> Iterator[_Found]:
 def _quantized(nodes: Iterable[NodeProto], where: str, advice: str) -> Iterator[_Found]:
     """The quantizers and layers among nodes that hwfault does not look into."""
     for node in nodes:
-        quantizes = node.op_type in (*GRID_OPS, *_FLOATS, *_INTEGER_OPS, "QuantizeLinear", "DequantizeLinear")
-        if quantizes or node.op_type in LAYER_OPS or node.op_type.startswith("QLinear"):
-            name = site_name(node) + ("" if quantizes or node.op_type not in LAYER_OPS else SUFFIX)
+        own = ops.of(node.op_type)
+        if own.grid == "makes" or own.floats or own.own_integers or own.accumulates:
+            name = site_name(node) + (SUFFIX if own.accumulates else "")
             yield _Found(name, f"the node {site_name(node)!r} ({node.op_type}) lies in {where}: {advice}")
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from onnx import ModelProto, NodeProto
 
-from hwfault.graph.read.grids import GRID_OPS
+from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.qonnxgraph import SITE, called_path, dynamo_path, metadata, site_name
 from hwfault.graph.read.shapes import Tensors
 

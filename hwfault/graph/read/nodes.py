@@ -8,25 +8,15 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.codes import REPRESENTATIONS
 from hwfault.errors import GraphError
-from hwfault.graph.read.qonnxgraph import DOMAIN, SITE, set_metadata
+from hwfault.graph.ops import DOMAIN, FAULT_OPS
+from hwfault.graph.read.qonnxgraph import SITE, set_metadata
 from hwfault.program.processes import MapStep, ProtectedStep, Site, Step, StreamStep
 
 SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 """Graph inputs, int64 scalars: the bits of the unsigned seed, and the sample number of the batch's first element."""
 
-FAULT_OPS = {"TransientFaults": ("seed", "first_sample"), "FaultMap": ("word", "and_mask", "xor_mask")}
-FAULT_OPS["IntermittentFaults"] = (*FAULT_OPS["FaultMap"], *FAULT_OPS["TransientFaults"])
-FAULT_OPS["ProtectedFaults"] = (*FAULT_OPS["IntermittentFaults"], "number", "cells")
-"""The fault ops and their inputs after the values, the scale and the zero point."""
-
 BATCH_AXIS = ("axis", "rows", "inner")
 """The attributes that say where the samples lie; without them it is along axis 0, one row for each."""
-
-ARRAY_OP = "ArrayFaults"
-"""The op that adds up a layer on an array of processing elements, before the site's fault ops."""
-
-AFFINE = "Affine"
-"""The op that says what integer sums are worth, which is no fault (see hwfault.graph.read.integer)."""
 
 _REFRESH = {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
 

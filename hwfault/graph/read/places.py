@@ -12,14 +12,14 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 
 from hwfault.errors import GraphError
+from hwfault.graph import ops
+from hwfault.graph.ops import CHANNELS_LAST, GRID_OPS
 from hwfault.graph.read.batch_axes import moved_samples
-from hwfault.graph.read.grids import GRID_OPS, Grid, NoGridError, annotations, grid_of, grid_of_initializer
+from hwfault.graph.read.grids import Grid, NoGridError, annotations, grid_of, grid_of_initializer
 from hwfault.graph.read.layouts import Layout, channels_last, numbered_shape, spread_layouts
 from hwfault.graph.read.left_out import left_out
 from hwfault.graph.read.names import Names
 from hwfault.graph.read.qonnxgraph import (
-    CHANNELS_LAST,
-    LAYER_OPS,
     SITE,
     WORDS,
     Constants,
@@ -32,13 +32,6 @@ from hwfault.program.names import first_run, run_name
 from hwfault.program.processes import Site
 from hwfault.program.selectors import SiteKind
 
-WEIGHTED = (*LAYER_OPS, "ConvTranspose")
-KEEPS_GRID = (
-    *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Tile", "Slice", "Split", "Gather", "Pad"),
-    *("Relu", "MaxPool", "GlobalMaxPool", "Identity", "DepthToSpace", "SpaceToDepth", "Im2Col", "MaxPoolNHWC"),
-)
-"""Ops whose outputs hold integers of their first input, or zeros."""
-_KEEPS_SIGN = (*KEEPS_GRID, "AveragePool", "GlobalAveragePool", "QuantAvgPool2d")
 _SUFFIX_KINDS: dict[str, SiteKind] = {"weight_quant": "weight", "bias_quant": "bias", "input_quant": "input"}
 
 
@@ -98,7 +91,7 @@ class Places:
         for node in model.graph.node:
             if node.op_type in GRID_OPS:
                 yield node, node.output[0] if node.output else ""
-            if node.op_type in WEIGHTED and len(node.input) > 1:
+            if ops.of(node.op_type).weighted and len(node.input) > 1:
                 name = self._constant_source(node.input[1])
                 if name in initializers and name in self._annotations and name not in seen:
                     seen.add(name)
@@ -142,7 +135,7 @@ class Places:
         """Where the offset of signed thresholds stands, if it is not with them."""
         named = node is not None and node.op_type == "MultiThreshold" and bool(node.output)
         readers = self.tensors.readers[node.output[0]] if node is not None and named else []
-        if len(readers) != 1 or readers[0].op_type not in ("Add", "Sub"):
+        if len(readers) != 1 or not ops.of(readers[0].op_type).adds:
             return ""
         others = [name for name in readers[0].input if name in self.tensors.constants]
         if not others:
@@ -154,7 +147,7 @@ class Places:
 
     def _layer(self, node: NodeProto | None, tensor: str, fixed: bool) -> str:
         """The op that a site belongs to: the layer of a parameter, the quantizer of an activation."""
-        reading = [n.op_type for n in self._readers(tensor) if n.op_type in (*WEIGHTED, "Add")] if fixed else []
+        reading = [n.op_type for n in self._readers(tensor) if _reads_parameters(n)] if fixed else []
         return reading[0] if reading else "" if node is None else node.op_type
 
     def _readers(self, tensor: str) -> Iterator[NodeProto]:
@@ -176,10 +169,10 @@ class Places:
         if node.op_type != "Trunc" or not node.input:
             return None
         signs = {place.tensor: place.grid.signed for place in self.found}
-        *way, first = self.tensors.before(node.input[0], lambda n: n.op_type in _KEEPS_SIGN or is_fault(n))
+        *way, first = self.tensors.before(node.input[0], _keeps_sign)
         maker = self.tensors.makers.get(first)
         known = next((signs[name] for name in (*way, first) if name in signs), None)
-        return True if known is None and maker is not None and maker.op_type in LAYER_OPS else known
+        return True if known is None and maker is not None and ops.of(maker.op_type).accumulates else known
 
     def source(self, name: str) -> Place | None:
         """The activation whose integers a tensor holds, moved, padded with 0 or rectified; None if there is none."""
@@ -304,17 +297,28 @@ def _known(shape: Shape | None) -> tuple[int, ...] | None:
 
 def _weight_layout(node: NodeProto, name: str, rank: int) -> Layout | None:
     """How a layer has its weights lie; None where it does not read them as such."""
-    if node.op_type not in WEIGHTED or len(node.input) < 2 or node.input[1] != name:
+    if not ops.of(node.op_type).weighted or len(node.input) < 2 or node.input[1] != name:
         return None
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
         return (1, 0) if rank == 2 else ()
     return channels_last(rank) if node.domain == CHANNELS_LAST else ()
 
 
+def _reads_parameters(node: NodeProto) -> bool:
+    """Whether a node is a layer, or adds a bias."""
+    return ops.of(node.op_type).weighted or node.op_type == "Add"
+
+
+def _keeps_sign(node: NodeProto) -> bool:
+    return ops.of(node.op_type).grid in ("keeps", "keeps sign") or is_fault(node)
+
+
 def _keeps_grid(node: NodeProto, constants: Constants) -> bool:
     """Whether what a node makes are integers of its first input, or 0."""
-    if node.op_type not in KEEPS_GRID:
+    if ops.of(node.op_type).grid != "keeps":
         return is_fault(node)
+    if node.op_type == "Im2Col":
+        return not attribute(node, "pad_value", 0)
     if node.op_type != "Pad" or attribute(node, "mode", b"constant") != b"constant":
         return True
     value = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())

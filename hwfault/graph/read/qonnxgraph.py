@@ -10,20 +10,14 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError
+from hwfault.graph.ops import DOMAIN
 
-DOMAIN = "hwfault"
-"""Domain of the fault ops, and prefix of every metadata key that hwfault writes."""
 SITE = f"{DOMAIN}.site"
 """Metadata key of a node: the name of its site."""
 PLAN, PLAN_SHA256 = f"{DOMAIN}.plan", f"{DOMAIN}.plan_sha256"
 """Metadata keys of a graph: the plan it carries, and the hash of that text."""
 WORDS = f"{DOMAIN}.words_sha256"
 """Metadata key of a parameter's quantizer: hash of its values in the order of the site's words."""
-QUANT_DOMAIN = "qonnx.custom_op.general"
-CHANNELS_LAST = "qonnx.custom_op.channels_last"
-QUANT_OPS = ("Quant", "IntQuant", "BipolarQuant")
-LAYER_OPS = ("Conv", "Gemm", "MatMul")
-"""The ops that add up products; site_name's scope of such a node is its layer's."""
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Metadata key of a node: the modules around it, a list in Python's notation, as the dynamo export writes it."""

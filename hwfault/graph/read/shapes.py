@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from onnx import ModelProto, NodeProto, TensorShapeProto, ValueInfoProto, shape_inference
 
-from hwfault.graph.read.nodes import AFFINE
-from hwfault.graph.read.qonnxgraph import CHANNELS_LAST, DOMAIN
+from hwfault.graph import ops
+from hwfault.graph.ops import AFFINE, CHANNELS_LAST, DOMAIN, STANDARD_DOMAINS
 
 Shape = tuple[int | None, ...]
-
-_OWN_SHAPE = ("Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold")
 
 
 def is_fault(node: NodeProto) -> bool:
@@ -81,9 +79,10 @@ def _without_shapes(model: ModelProto) -> ModelProto:
     for info in stand_in.graph.output:
         info.type.tensor_type.ClearField("shape")
     for node in stand_in.graph.node:
-        if node.op_type in _OWN_SHAPE or node.domain == DOMAIN:
+        own = ops.of(node.op_type)
+        if (own.home == "qonnx" and own.shape == "same") or node.domain == DOMAIN:
             _replace(node, "Identity", node.input[:1])
-        elif node.domain not in ("", "ai.onnx"):
+        elif node.domain not in STANDARD_DOMAINS:
             _stand_in(node)
     stand_in.ir_version = max(stand_in.ir_version, 4)
     return stand_in

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from onnx import ModelProto
 
 from hwfault.errors import GraphError, ModelError
-from hwfault.graph.read.nodes import ARRAY_OP
+from hwfault.graph.ops import ARRAY_OP, DOMAIN
 from hwfault.graph.read.places import Place, Places
-from hwfault.graph.read.qonnxgraph import DOMAIN, PLAN, metadata, set_metadata, site_name
+from hwfault.graph.read.qonnxgraph import PLAN, metadata, set_metadata, site_name
 from hwfault.graph.read.sums import Sums, find_sums
 from hwfault.graph.read.versions import check_version
 from hwfault.plan.fault_plan import FaultPlan

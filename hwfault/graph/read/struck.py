@@ -6,8 +6,9 @@ from typing import NamedTuple
 from onnx import ModelProto, NodeProto
 
 from hwfault.errors import GraphError
-from hwfault.graph.read.nodes import ARRAY_OP, FAULT_OPS, check_inputs
-from hwfault.graph.read.qonnxgraph import DOMAIN, PLAN, metadata, site_name
+from hwfault.graph.ops import ARRAY_OP, DOMAIN, FAULT_OPS
+from hwfault.graph.read.nodes import check_inputs
+from hwfault.graph.read.qonnxgraph import PLAN, metadata, site_name
 from hwfault.graph.read.shapes import is_fault
 
 

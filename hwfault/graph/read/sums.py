@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
+from hwfault.graph import ops
+from hwfault.graph.ops import CHANNELS_LAST
 from hwfault.graph.read.grids import NoGridError
-from hwfault.graph.read.integer import MOVES, adds_integers
+from hwfault.graph.read.integer import adds_integers, takes_part
 from hwfault.graph.read.layouts import Layout, aligned, permutation_of, then
 from hwfault.graph.read.names import SUFFIX
 from hwfault.graph.read.places import Place, Places
-from hwfault.graph.read.qonnxgraph import CHANNELS_LAST, LAYER_OPS, SITE, attribute, metadata
+from hwfault.graph.read.qonnxgraph import SITE, attribute, metadata
 from hwfault.program.names import first_run, run_name
 from hwfault.program.processes import Site
 
@@ -36,7 +38,7 @@ class Sums(NamedTuple):
 
 def layers(model: ModelProto) -> list[NodeProto]:
     """The nodes that add up a layer's products; in integer arithmetic some add up further parts of one, or means."""
-    nodes = [node for node in model.graph.node if node.op_type in LAYER_OPS and node.output]
+    nodes = [node for node in model.graph.node if ops.of(node.op_type).accumulates and node.output]
     return [node for node in nodes if not adds_integers(node) or SITE in metadata(node)]
 
 
@@ -109,7 +111,7 @@ def _read(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
 def _on_integers(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
     """The same before a layer that reads their integers, or parts of these, divided them by their scales."""
     makers, transposed = places.tensors.makers, Layout()
-    way = list(places.tensors.before(node.input[1], lambda n: n.op_type in MOVES))
+    way = list(places.tensors.before(node.input[1], takes_part))
     for name in way[-2::-1]:
         if makers[name].op_type == "Transpose":
             permutation = permutation_of(makers[name], len(places.tensors.shapes.get(makers[name].input[0]) or ()))
@@ -125,9 +127,11 @@ def _on_integers(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
     return inputs, read, transposed
 
 
-def origin(places: Places, tensor: str, *ops: str) -> str:
-    """What a tensor was before transpositions, and other such ops."""
-    *_, first = places.tensors.before(tensor, lambda node: node.op_type in ("Transpose", *ops))
+def origin(places: Places, tensor: str, *, casts: bool = False) -> str:
+    """What a tensor was before transpositions, and before casts where these are asked for."""
+    *_, first = places.tensors.before(
+        tensor, lambda node: node.op_type == "Transpose" or (casts and node.op_type == "Cast")
+    )
     return first
 
 

@@ -3,7 +3,8 @@
 from onnx import ModelProto
 
 from hwfault.errors import GraphError
-from hwfault.graph.read.qonnxgraph import DOMAIN, metadata
+from hwfault.graph.ops import DOMAIN
+from hwfault.graph.read.qonnxgraph import metadata
 from hwfault.plan.fault_plan import spec_of
 
 SPEC = f"{DOMAIN}.spec"

@@ -14,11 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import AttributeProto, ModelProto
 
 from hwfault.errors import GraphError, HwfaultError, NativeLibraryError, expect_kind
+from hwfault.graph import ops
 from hwfault.graph.edit.fast import FOR_SEED, only_to_run
-from hwfault.graph.edit.upgrade import OLD_DOMAINS, upgrade
+from hwfault.graph.edit.upgrade import upgrade
+from hwfault.graph.ops import DOMAIN, OLD_DOMAINS, QUANT_DOMAIN
 from hwfault.graph.read.external import check_files, external_tensors, graphs
-from hwfault.graph.read.nodes import AFFINE, ARRAY_OP, FAULT_OPS, FIRST_SAMPLE, SEED, drawn_inputs
-from hwfault.graph.read.qonnxgraph import DOMAIN, QUANT_DOMAIN, QUANT_OPS
+from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.read.struck import check_kept, fault_nodes
 from hwfault.graph.read.versions import check_version
 from hwfault.inputs import check_regular
@@ -33,7 +34,6 @@ onnxruntime.disable_telemetry_events()
 _LOG = logging.getLogger("hwfault")
 _LARGEST_GRAPH = 1 << 31
 _ATTRIBUTE_TYPES = [AttributeProto.AttributeType.Value(name) for name in ("INT", "FLOAT", "STRING", "INTS", "FLOATS")]
-_LAYER_OPS = ("Trunc", "FloatQuant", "MultiThreshold", "Im2Col", "XnorPopcountMatMul", "QuantAvgPool2d", "MaxPoolNHWC")
 _LEVELS = {
     "none": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -276,8 +276,9 @@ def _reason(model: ModelProto, error: Exception) -> str:
         return str(error)
     domain, op = unknown.groups()
     node = next((node.name for node in model.graph.node if (node.domain, node.op_type) == (domain, op)), "")
+    of_qonnx = ops.names(lambda row: row.native and row.home == "qonnx")
+    of_hwfault = ops.names(lambda row: row.native and row.home == "hwfault")
     return (
         f"nobody registered the op {op!r} of domain {domain!r}, which the node {node!r} needs; hwfault registers "
-        f"{', '.join([*QUANT_OPS, *_LAYER_OPS])} ({', '.join([QUANT_DOMAIN, *OLD_DOMAINS])}), "
-        f"{', '.join([*FAULT_OPS, ARRAY_OP, AFFINE])} ({DOMAIN})"
+        f"{', '.join(of_qonnx)} ({', '.join([QUANT_DOMAIN, *OLD_DOMAINS])}), {', '.join(of_hwfault)} ({DOMAIN})"
     )

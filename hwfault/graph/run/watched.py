@@ -10,9 +10,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from hwfault.errors import GraphError
 from hwfault.graph.edit.carried import layout_of
+from hwfault.graph.ops import ARRAY_OP
 from hwfault.graph.read.integer import in_double
 from hwfault.graph.read.layouts import Layout, aligned, numbered
-from hwfault.graph.read.nodes import ARRAY_OP
 from hwfault.graph.read.qonnxgraph import Constants
 from hwfault.graph.read.struck import FaultNode, fault_nodes
 from hwfault.plan.fault_plan import FaultPlan

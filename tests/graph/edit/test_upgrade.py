@@ -11,7 +11,8 @@ from qonnx.custom_op.registry import getCustomOp
 
 import hwfault
 from hwfault.errors import GraphError
-from hwfault.graph.edit.upgrade import CHANNELS_LAST, OLD_DOMAINS, upgrade
+from hwfault.graph.edit.upgrade import upgrade
+from hwfault.graph.ops import CHANNELS_LAST, OLD_DOMAINS
 from hwfault.graph.run.session import run, session
 from tests.graph.ops import FLOAT, QONNX, assert_same, by_qonnx, load, model, quant_node
 from tests.graph.run.test_quant import SAMPLE

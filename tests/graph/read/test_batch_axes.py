@@ -90,6 +90,11 @@ MOVED = {  # what is done to (B, 4, 6), and what is said of it
     "an axis of numbers in front": ([node("Add", (np.ones((3, 1, 1, 1), np.float32),))], "along axis 1"),
     "only what there is once": ([node("Unique", axis=1)], r"'move0' \(Unique\) makes as many rows as the data say"),
     "a new axis": ([node("Unsqueeze", ([0],))], "along axis 1"),
+    "compared with numbers of more axes": ([node("Greater", (np.ones((3, 1, 1, 1), np.float32),))], "along axis 1"),
+    "chosen among numbers of more axes": (
+        [node("Cast", to=TensorProto.BOOL), node("Where", (np.ones((3, 1, 1, 1), np.float32), np.float32(0)))],
+        "along axis 1",
+    ),
 }
 KEPT = {
     "flat": [node("Flatten")],
@@ -254,6 +259,49 @@ def reshaped_by(axis, times):  # times 1: it is not multiplied
 def test_shapes_that_the_graph_computes(axis, times):
     obstacles = graph_sites(reshaped_by(axis, times)).obstacles
     assert ("last" in obstacles) == ((axis, times) != (0, 1)), obstacles
+
+
+PICKED = {  # how a traced network may take one extent of a shape, and whether it is the first
+    "a slice": ([helper.make_node("Slice", ["shape", "zero", "one"], ["front"])], True),
+    "the second, by a slice": ([helper.make_node("Slice", ["shape", "one", "two"], ["front"])], False),
+    "a slice, as a number": (
+        [
+            helper.make_node("Slice", ["shape", "zero", "one"], ["some"]),
+            helper.make_node("Squeeze", ["some", "zero"], ["number"]),
+            helper.make_node("Unsqueeze", ["number", "zero"], ["front"]),
+        ],
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("how", PICKED)
+def test_the_first_extent_of_a_shape(how, start):
+    """Where nothing else tells which axis of (B, 4, 6) comes first; Shape may leave the first ones out itself."""
+    nodes, first = PICKED[how]
+    made = graph(["batch", 4, 6], node("Reshape", ("target",)))
+    held = {"zero": [0], "one": [1], "two": [2], "rest": [-1]}
+    made.graph.initializer.extend(numpy_helper.from_array(np.array(value), name) for name, value in held.items())
+    shape = helper.make_node("Shape", ["t0"], ["shape"], **({"start": start} if start else {}))
+    target = helper.make_node("Concat", ["front", "rest"], ["target"], axis=0)
+    every = [made.graph.node[0], shape, *nodes, target, *made.graph.node[1:]]
+    content = [entry.SerializeToString() for entry in every]
+    del made.graph.node[:]
+    for text in content:
+        made.graph.node.add().ParseFromString(text)
+    obstacles = graph_sites(made).obstacles
+    assert ("last" in obstacles) == (not first or start > 0), obstacles
+
+
+def test_what_is_added_to_a_tensor_of_unknown_shape_keeps_its_axis():
+    """The graph says the shape of the sum, but not of what goes into it, which nothing can infer."""
+    made = graph(["batch", 4, 6], node("Add", (np.float32(1),)))
+    made.graph.node[0].input[0] = "nobody knows"
+    made.graph.node.insert(0, helper.make_node("Sparkle", ["x"], ["nobody knows"], domain="elsewhere"))
+    info = helper.make_tensor_value_info("t1", TensorProto.FLOAT, ["batch", 4, 6])
+    made.graph.value_info.append(info)
+    assert graph_sites(made).obstacles == {}
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from hwfault.proof.replay import replay
 from hwfault.stream.native import onnxruntime_library
 from tests.graph.edit.test_accumulators import FAULTS, planned
 from tests.graph.export.test_zoo import others
-from tests.graph.networks import ALL, Chain, network
+from tests.graph.networks import ACTS, ALL, WEIGHTS, Chain, network, signed
 from tests.graph.networks import batch as small_batch
 from tests.graph.ops import DOUBLE, FLOAT, assert_same, load
 from tests.graph.ops import by_qonnx as by_qonnx_node
@@ -308,6 +308,45 @@ def test_what_is_left_is_told():
         "/2/Erf": "Erf is rounded in each engine's way",
         "3": "AveragePool is rounded in each engine's way",
     } or (set(told.values()) == {"Erf is rounded in each engine's way", "AveragePool is rounded in each engine's way"})
+
+
+class Shuffled(nn.Module):
+    """Channels into positions, and back again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = signed(6)
+        self.inner = qnn.QuantConv2d(2, 8, 1, bias=False, **WEIGHTS)
+        self.relu = qnn.QuantReLU(**ACTS)
+        self.outer = qnn.QuantConv2d(2, 5, 3, bias=False, **WEIGHTS)
+
+    def forward(self, x):
+        x = nn.functional.pixel_unshuffle(self.start(x).value, 2)
+        x = self.relu(self.inner(nn.functional.pixel_shuffle(x, 2)))
+        return self.outer(nn.functional.pixel_shuffle(x.value, 2)).flatten(1)
+
+
+def test_what_moves_or_picks_is_not_left():
+    torch.manual_seed(3)
+    model, x = Shuffled().eval(), small_batch("biased")
+    graph = export(model, x, arithmetic="integer")
+    assert "DepthToSpace" in {node.op_type for node in graph.graph.node}
+    assert left(graph) == {}
+    listed = sites(model, x)
+    assert {site.name for site in listed if site.kind == "accumulator"} == {"inner.accumulator", "outer.accumulator"}
+    plan = resolve(listed, [BitFlips(probability=0.02)])
+    assert replay(model, insert_faults(graph, plan), [x], seeds=[1]).verdict == "exact"
+
+
+@pytest.mark.parametrize(
+    "op", ["Im2Col", "MaxPoolNHWC", "DepthToSpace", "SpaceToDepth", "GatherND", "GatherElements", "Compress", "ArgMax"]
+)
+def test_ops_that_round_nothing_are_not_left(op):
+    graph = copied(export(network("biased"), small_batch("biased"), arithmetic="integer"))
+    graph.graph.node.add(op_type=op, name="new")
+    assert left(graph) == {}
+    graph.graph.node.add(op_type="Softplus", name="newer")
+    assert left(graph) == {"newer": "Softplus is rounded in each engine's way"}
 
 
 def test_a_network_without_integers_is_refused():

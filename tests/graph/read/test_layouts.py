@@ -32,7 +32,7 @@ from hwfault.stream.mapping import Linear, WeightStationary
 from hwfault.stream.protection_scheme import Protection
 from tests.graph.lowering import lowered
 from tests.graph.networks import WEIGHTS, Chain, batch, network, plan, signed
-from tests.graph.ops import assert_same
+from tests.graph.ops import QONNX, assert_same
 from tests.graph.running import by_onnxruntime, by_qonnx, clean, copied, faulted, tidied
 from tests.train.zoo import batch as zoo_batch
 from tests.train.zoo import lived_in
@@ -278,3 +278,35 @@ def test_a_layout_that_was_lost_or_changed_is_told(layout):
     text = "of the site 'features.0.weight_quant'.* lie in another order than its fault node"
     with pytest.raises(GraphError, match=text):
         plan_of(changed_layout(moved, layout))
+
+
+JOINED = {
+    "chosen": [
+        helper.make_node("Greater", ["p", "half"], ["larger"]),
+        helper.make_node("Where", ["larger", "p", "half"], ["j"]),
+    ],
+    "added up": [helper.make_node("Sum", ["p", "p", "half"], ["j"])],
+    "averaged": [helper.make_node("Mean", ["p", "p"], ["j"])],
+    "added": [helper.make_node("Add", ["p", "p"], ["j"])],
+}
+
+
+@pytest.mark.parametrize("how", JOINED)
+def test_channels_stay_last_in_what_works_element_by_element(how):
+    """Behind a pooling of (samples, positions, channels): words are numbered with the channels in front."""
+    quant = {"domain": QONNX, "signed": 1, "narrow": 0}
+    nodes = [
+        helper.make_node("Quant", ["x", "half", "zero", "bits"], ["q"], name="first", **quant),
+        helper.make_node("MaxPoolNHWC", ["q"], ["p"], domain=QONNX, kernel_shape=[1, 1], strides=[1, 1]),
+        *JOINED[how],
+        helper.make_node("Quant", ["j", "half", "zero", "bits"], ["y"], name="last", **quant),
+    ]
+    held = {"half": 0.5, "zero": 0.0, "bits": 4.0}
+    constants = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in held.items()]
+    x, y = (helper.make_tensor_value_info(name, 1, [2, 3, 4, 5]) for name in "xy")
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(QONNX, 1)]
+    pooled = helper.make_tensor_value_info("p", 1, [2, 3, 4, 5])
+    made = helper.make_graph(nodes, "last", [x], [y], constants, value_info=[pooled])
+    found = sites_of_graph(helper.make_model(made, opset_imports=opsets, ir_version=8))
+    assert found.obstacles == {}
+    assert [site.shape for site in found] == [(5, 3, 4), (5, 3, 4)]

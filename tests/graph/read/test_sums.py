@@ -129,3 +129,54 @@ def test_a_layer_behind_padding(value, mode, integers):
     model.graph.node.insert(2, quant("w6 w_scale zero bits", "w6q"))
     found = why_not(model)
     assert found is None if integers else found == "its inputs are on the grid of no single quantizer"
+
+
+UNSQUEEZED = helper.make_node("Unsqueeze", ["xq", "two"], ["x3"])
+MOVED = {
+    "elements": [helper.make_node("GatherElements", ["xq", "row"], ["xm"], axis=1)],
+    "elements of all axes": [helper.make_node("GatherND", ["xq", "columns"], ["xm"], batch_dims=1)],
+    "some elements": [helper.make_node("Compress", ["xq", "which"], ["xm"], axis=1)],
+    "the largest": [UNSQUEEZED, helper.make_node("ReduceMax", ["x3"], ["xm"], axes=[2], keepdims=0)],
+    "the smallest": [UNSQUEEZED, helper.make_node("ReduceMin", ["x3"], ["xm"], axes=[2], keepdims=0)],
+    "a marked tensor": [helper.make_node("DebugMarker", ["xq"], ["xm"], domain=QONNX, export_debug_name="here")],
+}
+
+
+@pytest.mark.parametrize("how", MOVED)
+def test_a_layer_behind_what_moves_or_picks_integers(how):
+    model = graph(*MOVED[how], layer(inputs="xm wq"))
+    held = {"row": [[3, 2, 1, 0]], "columns": [[[0], [1], [2], [3]]], "which": [True] * 4, "two": [2]}
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(values), name) for name, values in held.items())
+    assert runs(model) == {SUMS: ("xq", (4,))}
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_layer_on_windows_that_are_padded(value):
+    """Im2Col pads with a number of its node's; of a grid only 0 is sure to be a code."""
+    attributes = {"stride": [1, 1], "kernel_size": [1, 1], "input_shape": "", "pad_amount": [0, 1, 0, 1]}
+    nodes = [
+        helper.make_node("Reshape", ["xq", "image"], ["x4"]),
+        helper.make_node("Im2Col", ["x4"], ["xm"], domain=QONNX, pad_value=value, **attributes),
+        layer(inputs="xm wq"),
+    ]
+    model = graph(*nodes)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 1, 1, 4]), "image"))
+    assert why_not(model) == ("its inputs are on the grid of no single quantizer" if value else None)
+
+
+SIGNED_AS_BEFORE = {
+    "mean": helper.make_node("ReduceMean", ["xq"], ["xm"], axes=[1]),
+    "sum": helper.make_node("ReduceSum", ["xq", "columns"], ["xm"]),
+    "rectified": helper.make_node("Relu", ["xq"], ["xm"]),
+}
+
+
+@pytest.mark.parametrize("how", SIGNED_AS_BEFORE)
+@pytest.mark.parametrize("signed", [0, 1])
+def test_a_truncation_has_the_sign_of_what_was_added_up_before_it(how, signed):
+    """In version 1, which does not say it."""
+    truncated = helper.make_node("Trunc", ["xm", "x_scale", "zero", "eight", "bits"], ["y"], name="y", domain=QONNX)
+    model = graph(SIGNED_AS_BEFORE[how], truncated, eight=8.0)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "columns"))
+    next(a for a in model.graph.node[0].attribute if a.name == "signed").i = signed
+    assert {site.name: site.signed for site in sites(model)}["y"] == bool(signed)
