@@ -1,5 +1,7 @@
-"""What faults do to a network and to a graph, in few numbers; by nothing of hwfault but what the caller hands in, so
-that two versions are asked the same questions."""
+"""What faults do to a network and to a graph, in few numbers.
+
+Of hwfault it uses what the caller hands in, so that two versions are asked the same questions.
+"""
 
 from hashlib import sha256
 
@@ -7,6 +9,8 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, helper
 
+DRAWS = ((1, 0), (2**63 + 7, 3))
+"""The seeds, and the numbers of the first samples, under which plans and graphs are looked at."""
 FIRST = 3
 """How many changed words are written out, beside the digest of all."""
 
@@ -25,9 +29,12 @@ def codes_of(values, scale, zero_point, bits):
     return (integers & (1 << bits) - 1).numpy()
 
 
-def injected(inject, network, plan, inputs, *, seed, first_sample=0, **rules):
-    """What a plan does in one forward: for each run of a site its codes after the faults and what was changed, and the
-    outputs, with an observer and without."""
+def injected(inject, network, plan, inputs, draws, **rules):
+    """What a plan does in a forward under each of `draws` (seed, first sample).
+
+    For each run of a site that is its codes after the faults and what was changed; and the outputs, which are asked for
+    once more without an observer.
+    """
     sites = {}
 
     def observe(name, before, after, scale, zero_point):
@@ -35,13 +42,17 @@ def injected(inject, network, plan, inputs, *, seed, first_sample=0, **rules):
         before, after = (codes_of(values, scale, zero_point, bits) for values in (before, after))
         sites.setdefault(name, []).append(changed(before, after))
 
-    outputs = []
-    for observer in (observe, None):
-        with torch.no_grad(), inject(network, plan, seed=seed, observe=observer, **rules) as injection:
-            injection.first_sample = first_sample
-            outputs.append(digest(network(inputs).numpy()))
-    assert outputs[0] == outputs[1], "an observer changes the outputs"
-    return {"seed": seed, "first_sample": first_sample, "output": outputs[0], "sites": sites}
+    found = []
+    with torch.no_grad():
+        with inject(network, plan, seed=0, observe=observe, **rules) as injection:
+            for injection.seed, injection.first_sample in draws:
+                sites.clear()
+                output = digest(network(inputs).numpy())
+                found.append({"output": output, "sites": dict(sites)})
+        with inject(network, plan, seed=0, **rules) as injection:
+            for (injection.seed, injection.first_sample), seen in zip(draws, found, strict=True):
+                assert digest(network(inputs).numpy()) == seen["output"], "an observer changes the outputs"
+    return found
 
 
 def changed(before, after):
@@ -95,13 +106,20 @@ def kind_of(graph, node):
     return to[0] if maker is not None and maker.op_type == "Cast" and to else TensorProto.FLOAT
 
 
-def ran(session, run, graph, inputs, *, seed, first_sample=0):
-    """What a graph's fault nodes and its outputs give, the outputs also where nobody looks at the nodes."""
+def ran(session, run, graph, inputs, draws):
+    """What a graph's fault nodes and its outputs give under each of `draws` (seed, first sample).
+
+    The outputs are asked for once more where nobody looks at the nodes.
+    """
     watched, names = watching(graph)
     watched, plain = session(watched), session(graph)
-    values = run(watched, inputs.numpy(), seed=seed, first_sample=first_sample)
-    outputs = [digest(value) for value in run(plain, inputs.numpy(), seed=seed, first_sample=first_sample)]
-    told = [output.name for output in watched.get_outputs()]
-    found = {names.get(name, name): digest(value) for name, value in zip(told, values, strict=True)}
-    assert outputs == [found[names.get(output.name, output.name)] for output in plain.get_outputs()]
-    return {"seed": seed, "first_sample": first_sample, "tensors": found}
+    told = [names.get(output.name, output.name) for output in watched.get_outputs()]
+    outputs = [names.get(output.name, output.name) for output in plain.get_outputs()]
+    found = []
+    for seed, first_sample in draws:
+        values = run(watched, inputs.numpy(), seed=seed, first_sample=first_sample)
+        tensors = dict(zip(told, map(digest, values), strict=True))
+        alone = run(plain, inputs.numpy(), seed=seed, first_sample=first_sample)
+        assert [tensors[name] for name in outputs] == list(map(digest, alone)), "who looks changes the outputs"
+        found.append(tensors)
+    return found

@@ -31,6 +31,11 @@ def network():
     return networks.network("chain")
 
 
+@pytest.fixture(scope="module")
+def listed(network):
+    return hf.sites(network, networks.example("chain"))
+
+
 def plan_of(name):
     return hf.FaultPlan.load(FOLDER / "plans" / f"{name}.json")
 
@@ -50,12 +55,8 @@ def test_every_plan_is_tested():
 
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_strikes_the_same_words(name, network):
-    plan = plan_of(name)
-    for run in PLANS[name]["runs"]:
-        again = seen.injected(
-            hf.inject, network, plan, networks.example("chain"), seed=run["seed"], first_sample=run["first_sample"]
-        )
-        assert again == run
+    again = seen.injected(hf.inject, network, plan_of(name), networks.example("chain"), seen.DRAWS)
+    assert again == PLANS[name]["runs"]
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -67,10 +68,9 @@ def test_a_plan_is_written_as_it_was_read(name):
 
 
 @pytest.mark.parametrize("name", [name for name in PLANS if name != "without_shapes"])
-def test_its_faults_make_the_same_plan_again(name, network, monkeypatch):
+def test_its_faults_make_the_same_plan_again(name, listed, monkeypatch):
     monkeypatch.chdir(FOLDER)  # where the profiles and the map lie
     plan = plan_of(name)
-    listed = hf.sites(network, networks.example("chain"))
     again = hf.resolve(listed, plan.faults, device=DEVICES.get(name, 0), factors=plan.factors)
     assert without_provenance(again) == without_provenance(plan)
 
@@ -128,8 +128,7 @@ READERS = (
 def inject_old(name, **rules):
     network, inputs = networks.network(name), networks.example(name)
     plan = hf.FaultPlan.load(FOLDER / "refused" / f"{name}.json")
-    run = REFUSED[name]["runs"][0]
-    return seen.injected(hf.inject, network, plan, inputs, seed=run["seed"], **rules), run
+    return seen.injected(hf.inject, network, plan, inputs, seen.DRAWS, **rules)
 
 
 @pytest.mark.parametrize(("name", "sentence"), [("frames", AXIS), ("twice", RUNS), ("tied", READERS)])
@@ -144,9 +143,9 @@ def test_without_an_example_the_first_forward_refuses_a_wrong_axis():
 
 
 def test_of_layers_that_share_a_quantizer_the_first_alone_is_struck():
-    again, before = inject_old("shared")
-    (first, _) = before["sites"]["first.weight_quant"]
-    assert again["sites"] == {"first.weight_quant": [first]}
+    for again, before in zip(inject_old("shared"), REFUSED["shared"]["runs"], strict=True):
+        first, _of_the_second_layer = before["sites"]["first.weight_quant"]
+        assert again["sites"] == {"first.weight_quant": [first]}
 
 
 @pytest.mark.parametrize(
@@ -206,9 +205,7 @@ def test_a_graph_gives_the_same_codes(name):
 
 
 def check_graph(name, graph):
-    for run in GRAPHS[name]["runs"]:
-        inputs, seed = networks.example("chain"), run["seed"]
-        assert seen.ran(hf.session, hf.run, graph, inputs, seed=seed, first_sample=run["first_sample"]) == run
+    assert seen.ran(hf.session, hf.run, graph, networks.example("chain"), seen.DRAWS) == GRAPHS[name]
 
 
 @pytest.mark.parametrize("name", [name for name in GRAPHS if name != "clean"])
