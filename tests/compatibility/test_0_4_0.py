@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.core.onnx_exec import execute_onnx
+from qonnx.util.cleanup import cleanup_model
 
 import hwfault as hf
 from hwfault.cli import main
@@ -206,6 +209,24 @@ def test_a_graph_gives_the_same_codes(name):
 
 def check_graph(name, graph):
     assert seen.ran(hf.session, hf.run, graph, networks.example("chain"), seen.DRAWS) == GRAPHS[name]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_qonnx_and_a_session_of_one_seed_give_the_same_outputs(name):
+    inputs = networks.example("chain").numpy()
+    tidy = ModelWrapper(graph_of(name))
+    if name != "channels_last":  # which is made of a graph that was tidied
+        tidy = cleanup_model(tidy, override_inpsize=len(inputs))
+    (output,) = {"output", "global_out"} & GRAPHS[name][0].keys()
+    for (seed, first_sample), expected in zip(seen.DRAWS, GRAPHS[name], strict=True):
+        given = (inputs, np.array(seed).astype(np.int64), np.array(first_sample))
+        feeds = dict(zip([info.name for info in tidy.graph.input], given, strict=False))
+        (value,) = execute_onnx(tidy, feeds).values()
+        assert seen.digest(value) == expected[output]
+    seed, first_sample = seen.DRAWS[0]
+    of_one_seed = hf.session(graph_of(name), fast=True, seed=seed)
+    (value,) = hf.run(of_one_seed, inputs, seed=seed, first_sample=first_sample)
+    assert seen.digest(value) == GRAPHS[name][0][output]
 
 
 @pytest.mark.parametrize("name", [name for name in GRAPHS if name != "clean"])
