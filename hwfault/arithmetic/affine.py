@@ -9,15 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def traced() -> bool:
-    """Whether torch traces the operators that are called, for an export."""
-    return torch._C._get_tracing_state() is not None
+from hwfault.torch_ops.inside_torch import traced_for_onnx
 
 
 def affine(x: Tensor, multiplier: Tensor, addend: Tensor) -> Tensor:
     """float32(x * multiplier + addend), which broadcast to the shape of x (float32, or float64 for wider integers)."""
-    if traced():
+    if traced_for_onnx():
         y: Tensor = _Traced.apply(x, multiplier, addend)  # type: ignore[no-untyped-call]
         return y if x.dtype == torch.float32 else y.float()
     return (x.double() * multiplier.double()).add_(addend.double()).float()

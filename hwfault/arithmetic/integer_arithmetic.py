@@ -17,7 +17,7 @@ from brevitas.function.ops_ste import round_ste
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
-from hwfault.arithmetic.affine import affine, traced
+from hwfault.arithmetic.affine import affine
 from hwfault.arithmetic.integer_layer import IntegerLayer
 from hwfault.arithmetic.integer_parts import EXACT, Parts, parts_of
 from hwfault.arithmetic.integer_pools import MEANS, POOLS, Pool, Window, pool_of
@@ -40,6 +40,7 @@ from hwfault.network.accumulators import (
 from hwfault.network.grids import known_scale
 from hwfault.network.override import Override
 from hwfault.network.sites import known_quantizers, unwrap
+from hwfault.torch_ops.inside_torch import BatchNorm, forward_hooks, traced_for_onnx
 
 _NO_GRID = (
     "its inputs are on no known grid: no quantizer with one scale lies right before it, or something between the two "
@@ -149,7 +150,7 @@ class IntegerArithmetic:
             else:
                 self._handles.append(_OnLayer(IntegerLayer.of(name, layer, self._known_scale), self))
         for module in self._model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, BatchNorm):
                 self._handles.append(Override(module, functools.partial(self._normalised, module)))
         self._handles.append(Override(self._model, self._forward))
 
@@ -167,7 +168,7 @@ class IntegerArithmetic:
 
     def _forward(self, plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A forward of the whole model, in which grids are followed."""
-        followed = traced() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+        followed = traced_for_onnx() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
         if followed and not self._tape.frozen:
             raise GraphError(
                 "the model is compiled or exported while it computes in integer arithmetic; leave the block (or call "
@@ -177,7 +178,7 @@ class IntegerArithmetic:
         if not self._tape.frozen:
             self.left = dict(self._never)
         for proxy, handle in self._hooks:  # behind the hooks of injections, which come later
-            proxy._forward_hooks.move_to_end(handle.id)
+            forward_hooks(proxy).move_to_end(handle.id)
         with torch.backends.nnpack.flags(enabled=False), self._grids:  # it has fast convolutions that are not exact
             return plain(*args, **kwargs)
 
@@ -328,7 +329,7 @@ def _along(bias: Tensor, channels: tuple[int, ...]) -> Tensor:
 
 
 def _rounded(x: Tensor) -> Tensor:
-    rounded: Tensor = round_ste(x) if x.requires_grad and not traced() else torch.round(x)
+    rounded: Tensor = round_ste(x) if x.requires_grad and not traced_for_onnx() else torch.round(x)
     return rounded
 
 

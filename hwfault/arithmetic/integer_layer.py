@@ -5,7 +5,6 @@ y = faults(acc) * (s_x * s_w) + bias
 """
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -25,6 +24,7 @@ from hwfault.program.names import first_run
 from hwfault.program.processes import ArrayPlan, Site
 from hwfault.torch_ops.arranged import arrange, restore, unnamed
 from hwfault.torch_ops.array_op import accumulate
+from hwfault.torch_ops.inside_torch import Moment, compiler, moment, padding_of
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
@@ -66,7 +66,7 @@ class Striker(Protocol):
     `run` counts the runs of a layer, and tells the name of the site that the present one is.
     """
 
-    def run(self, first: str) -> str: ...
+    def run(self, first: str, now: Moment) -> str: ...
     def active(self, name: str) -> bool: ...
     def adds(self, name: str) -> Adds: ...
     def add_up(self, name: str, acc: Tensor, x: Tensor, w: Tensor, walk: list[int], groups: int) -> Tensor: ...
@@ -164,7 +164,8 @@ class IntegerLayer(NeverCopied):
             refuse_copy()
 
     def __call__(self, x: Any, weight: Any, bias: Any = None) -> Any:
-        runs = {id(entry.striker): entry.striker.run(self.name) for entry in self._each_striker()}
+        now = moment()
+        runs = {id(entry.striker): entry.striker.run(self.name, now) for entry in self._each_striker()}
         self._present = [entry for entry in self.strikers if runs[id(entry.striker)] == entry.name]
         switched_off = not all(
             scale.proxy.is_quant_enabled for scale in self._scales()
@@ -344,7 +345,7 @@ def _padded(layer: Any, x: Tensor, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
         return x, tuple(layer.padding)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    return functional.pad(x, list(layer._reversed_padding_repeated_twice), mode=mode), (0,) * rank
+    return functional.pad(x, padding_of(layer), mode=mode), (0,) * rank
 
 
 class Attached:
@@ -390,5 +391,5 @@ def computes_on_integers(module: nn.Module) -> bool:
 
 def _forget_compiled() -> None:
     """Graphs compiled before do not look whether a layer's method was replaced."""
-    if "torch._dynamo" in sys.modules:
+    if compiler() is not None:
         torch.compiler.reset()

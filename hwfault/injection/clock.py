@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.injection.owners import refuse_two_forwards
-from hwfault.injection.runs import Runs, in_backward
+from hwfault.injection.runs import Runs
 from hwfault.network.inputs import Axes, samples_in
 from hwfault.program.batch_axes import PLAIN, BatchAxis
 from hwfault.program.processes import Refresh
 from hwfault.stream.check import check_number
 from hwfault.torch_ops.held import TOO_FAR, TOO_LONG, ascending
+from hwfault.torch_ops.inside_torch import Moment, in_backward, keep_address
 
 
 class Clock:
@@ -96,13 +97,13 @@ class Clock:
             )
         )
 
-    def check_thread(self, site: str) -> None:
+    def check_thread(self, site: str, now: Moment) -> None:
         """Raises HwfaultError where a site runs in another thread than the forward that the numbers are those of.
 
         Two forwards at once would share one row of numbers. What a backward pass recomputes, in autograd's own
         threads, keeps the numbers of its forward; a compiled forward does not say where it runs.
         """
-        if torch.compiler.is_compiling() or self._thread in (None, get_ident()) or self._paused or in_backward():
+        if now.compiling or self._thread in (None, get_ident()) or self._paused or now.recomputing:
             return
         refuse_two_forwards(f"the site {site!r} runs")
 
@@ -236,6 +237,5 @@ def _counter(device: torch.device) -> Tensor:
     """A zero that stays where it is, to be written in place; a graph may keep it also if made in inference mode."""
     with torch.inference_mode(False):
         counter = torch.zeros((), dtype=torch.int64, device=device)
-    # what torch._dynamo.mark_static_address sets: compilers may capture a graph that writes to it
-    counter._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
+    keep_address(counter)
     return counter

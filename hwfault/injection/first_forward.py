@@ -25,7 +25,7 @@ from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.batch_axes import PLAIN, BatchAxis
 from hwfault.program.names import first_run
 from hwfault.torch_ops.arranged import unnamed
-from hwfault.torch_ops.eager import traced
+from hwfault.torch_ops.inside_torch import compiled, traced
 
 _MOVES = {
     *("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "adjoint", "flatten"),
@@ -100,7 +100,7 @@ class FirstForward:
         samples = samples_in((args, kwargs), self._clock.batch_axis)
         if samples is None or samples < 2 or self._clock.is_paused or traced():
             return  # at once: a network that is given one sample at a time comes here in every forward
-        if any(hasattr(module, "_orig_mod") for module in model.modules()):
+        if any(compiled(module) is not None for module in model.modules()):
             return
         following = _Following(samples)
         following.note_inputs((args, kwargs), self._clock.batch_axis)

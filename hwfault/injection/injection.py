@@ -34,6 +34,7 @@ from hwfault.stream.check import SAMPLES, check_seed, signed64
 from hwfault.torch_ops.arranged import samples_of
 from hwfault.torch_ops.gradient import Gradient, passes_straight_through
 from hwfault.torch_ops.held import NOT_THERE, check
+from hwfault.torch_ops.inside_torch import Moment, moment
 
 _KEPT_PLANS = 32
 
@@ -261,12 +262,12 @@ class Injection:
         """Whether the present plan acts on a site, and the site is not disabled."""
         return name in self._live
 
-    def run(self, first: str) -> str:
+    def run(self, first: str, now: Moment) -> str:
         """The name of the site that the present run of a quantizer or layer is; `first` is that of the first run.
 
         Raises PlanError for a run that was not known when the faults were resolved.
         """
-        run = self.clock.runs.number(first, first in self._several)
+        run = self.clock.runs.number(first, first in self._several, now)
         if run == 0:
             return first
         name = run_name(first, run)
@@ -304,13 +305,15 @@ class Injection:
         self._ready = self._prepared[id(plan)] = ready._replace(plan=plan, idle=idle)
         self._go_live()
 
-    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = False) -> Tensor:
+    def strike(
+        self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, now: Moment, unheld: bool = False
+    ) -> Tensor:
         """The values of an active site with this forward's faults.
 
         That is the very same tensor where there can be none, or, overwritten, where `unheld` says that only the caller
         holds it.
         """
-        self.clock.runs.check_recomputed(name)
+        self.clock.runs.check_recomputed(name, now)
         strike = self._live[name]
         rules = (self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
         if self._watcher is not None:
@@ -343,7 +346,7 @@ class Injection:
         """The accumulators of a layer with this forward's faults: the array's, then those of the site's processes."""
         acc = self._ready.adds[name](acc, x, w, walk, groups, self._straight_through)
         one = torch.ones((), dtype=acc.dtype, device=acc.device)
-        return self.strike(name, acc, one, torch.zeros_like(one))
+        return self.strike(name, acc, one, torch.zeros_like(one), moment())
 
     def remove(self) -> None:
         """Takes every hook away again; the model is as it was. Harmless when called twice."""

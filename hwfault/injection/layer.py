@@ -16,9 +16,9 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.processes import Site
 from hwfault.stream.check import check_seed, signed64
-from hwfault.torch_ops.eager import traced
 from hwfault.torch_ops.gradient import Gradient, passes_straight_through
 from hwfault.torch_ops.held import check, held
+from hwfault.torch_ops.inside_torch import traced
 
 _CHANGED = (
     "the {0} of the inputs of the layer {1!r} is {{now}}, but was {2} at its first one, which devices keep; use a "

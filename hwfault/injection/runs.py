@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from hwfault.errors import PlanError
+from hwfault.torch_ops.inside_torch import Moment, backward_pass
 
 _CHECKPOINT = torch.utils.checkpoint.__file__
 
@@ -83,22 +84,22 @@ class Runs:
     def _notice(self, forward: int, _gradients: Any) -> None:
         self._gone_back, self._went_back = forward, True
 
-    def number(self, name: str, several: bool) -> int:
+    def number(self, name: str, several: bool, now: Moment) -> int:
         """The number of the present run of a site, from 0; `several` says that it is known to have more than one.
 
         Raises PlanError in a backward pass if it recomputes a run that cannot be told.
         """
-        if torch.compiler.is_compiling():
+        if now.compiling:
             if several and not self._inside:
                 raise _cannot_tell(name)
-        elif in_backward():
+        elif now.recomputing:
             if several:
-                self.check_recomputed(name)  # of another forward no run is known
+                self.check_recomputed(name, now)  # of another forward no run is known
                 return self._segments.again(name)
             return 0
         run = self._counts.get(name, 0)
         self._counts[name] = run + 1
-        if several and not torch.compiler.is_compiling():
+        if several and not now.compiling:
             self._segments.ran(name, run)
         return run
 
@@ -106,9 +107,9 @@ class Runs:
         """Earlier runs of a site in this forward were not noted, so that what recomputes them cannot be told."""
         self._segments.lost.add(name)
 
-    def check_recomputed(self, name: str) -> None:
+    def check_recomputed(self, name: str, now: Moment) -> None:
         """Raises PlanError where a backward pass recomputes anything but the last forward, the only one since."""
-        if not in_backward():
+        if not now.recomputing:
             return
         self._went_back = True
         forwards = self._open + self._counting  # one that has not ended may go back over a part of itself
@@ -165,7 +166,7 @@ class _Segments:
     def again(self, name: str) -> int:
         """The number of a run that is recomputed."""
         new: list[Any] = []
-        task = torch._C._current_graph_task_id()
+        task = backward_pass()
         for segment in _segments():  # from the innermost: an outer one may be running because of it
             passes = [self._passes[held] for held in segment if held in self._passes]
             # one that this very backward pass makes is in its first pass still
@@ -181,7 +182,7 @@ class _Segments:
     @staticmethod
     def _next(found: _Pass, name: str) -> int:
         # a segment is recomputed at most once by a backward pass; it may stop early, and so never come to its end
-        task = torch._C._current_graph_task_id()
+        task = backward_pass()
         if found.task != task:
             found.task, found.done = task, {}
         done = found.done.get(name, 0)
@@ -230,8 +231,3 @@ def _tensors(output: Any) -> Iterator[Tensor]:
         yield from (tensor for value in output.values() for tensor in _tensors(value))
     elif isinstance(output, tuple | list):
         yield from (tensor for value in output for tensor in _tensors(value))
-
-
-def in_backward() -> bool:
-    """Whether autograd is running a backward pass in this thread, as it is while a checkpoint is recomputed."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -13,7 +13,7 @@ from hwfault.network.hooks import NeverCopied
 from hwfault.network.readers import Reads
 from hwfault.network.sites import unwrap
 from hwfault.network.widths import Width
-from hwfault.torch_ops.eager import traced
+from hwfault.torch_ops.inside_torch import Moment, forward_hooks, moment
 from hwfault.torch_ops.unheld import output_is_unheld
 
 
@@ -22,11 +22,13 @@ class Striking(Protocol):
 
     @property
     def clock(self) -> Clock: ...
-    def run(self, first: str) -> str: ...
+    def run(self, first: str, now: Moment) -> str: ...
     def saw(self, name: str, value: Tensor) -> None: ...
     def check_tied(self, name: str, parameter: Tensor, grid: Grid) -> None: ...
     def active(self, name: str) -> bool: ...
-    def strike(self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = ...) -> Tensor: ...
+    def strike(
+        self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, now: Moment, unheld: bool = ...
+    ) -> Tensor: ...
 
 
 class SiteHook(NeverCopied):
@@ -50,8 +52,9 @@ class SiteHook(NeverCopied):
         self._own, self._tied, self._reads = own, tied, reads
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        unheld = output_is_unheld(output)  # before anything else here holds it
-        if traced():
+        now = moment()
+        unheld = not now.followed and output_is_unheld(output)  # before anything else here holds it
+        if now.followed:
             refuse_export()
         if not proxy.is_quant_enabled:  # switched off meanwhile, as by Brevitas' calibration: no integers, no faults
             return None
@@ -62,17 +65,17 @@ class SiteHook(NeverCopied):
         if self._reads is not None and self._reads.name(args[0]) != self._own:  # another layer's parameter
             return None
         name = self._name
-        self.injection.clock.check_thread(name)
+        self.injection.clock.check_thread(name, now)
         if self._batched:
-            name = self.injection.run(name)
+            name = self.injection.run(name, now)
             self.injection.saw(name, value)
         if self._tied:
             self.injection.check_tied(self._own, args[0], grid_of(proxy, output))
         if not self.injection.active(name):
             return None
         scale, zero_point = grid_of(proxy, output)
-        held = self._width.checked(output.bit_width if is_quant_tensor else None, scale)
-        faulty = self.injection.strike(name, value, held, zero_point, unheld)
+        held = self._width.checked(output.bit_width if is_quant_tensor else None, scale, now)
+        faulty = self.injection.strike(name, value, held, zero_point, now, unheld)
         if faulty is value:  # without faults, or struck in place
             return None
         if not is_quant_tensor:
@@ -85,5 +88,5 @@ class SiteHook(NeverCopied):
 def attached(model: nn.Module) -> bool:
     """Whether any injection is attached to the model."""
     modules = list(unwrap(model).modules())
-    hooks = (hook for module in modules for hook in module._forward_hooks.values())
+    hooks = (hook for module in modules for hook in forward_hooks(module).values())
     return any(isinstance(hook, SiteHook) for hook in hooks) or any(map(computes_on_integers, modules))

@@ -24,7 +24,8 @@ from hwfault.torch_ops.codec import (
     replaced,
     values,
 )
-from hwfault.torch_ops.eager import Faults, struck, traced
+from hwfault.torch_ops.eager import Faults, struck
+from hwfault.torch_ops.inside_torch import is_plain, traced
 from hwfault.torch_ops.map_op import MAP
 from hwfault.torch_ops.ops import STREAM
 from hwfault.torch_ops.protection_op import protected
@@ -144,9 +145,10 @@ class Strike:
 
     def _one_by_one(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
         """Each step on the values that the one before left."""
+        own = unheld or not (traced() or not is_plain(value))
         for step in self._steps:
             before, value = value, step(value, forward, grid, unheld)
-            unheld = unheld or value is not before  # nobody has seen what a step returned
+            unheld = unheld or (own and value is not before)  # nobody has seen what a step returned
         return value
 
     def _by_integers(self, value: Tensor, forward: Forward, grid: Grid) -> Observed:

@@ -22,6 +22,7 @@ from hwfault.network.mode import evaluation
 from hwfault.network.readers import parameter_of
 from hwfault.program.names import first_run, run_name
 from hwfault.program.processes import Site
+from hwfault.torch_ops.inside_torch import written
 
 LAYERS = (qnn.QuantConv1d, qnn.QuantConv2d, qnn.QuantConv3d, qnn.QuantLinear)
 _WIDEST_WORD, _WIDEST_INPUT = 32, 24
@@ -238,7 +239,7 @@ class Notes(Generic[T]):
 
 def _version(tensor: Tensor) -> int:
     """How often a tensor was written to; those made in inference mode do not say."""
-    return 0 if tensor.is_inference() else tensor._version
+    return 0 if tensor.is_inference() else written(tensor)
 
 
 class Grids(TorchFunctionMode, Generic[T]):

@@ -7,7 +7,6 @@ and a module with a stand-in what its state is, without that. What copies in som
 """
 
 import copy
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from hwfault.errors import HwfaultError
+from hwfault.torch_ops.inside_torch import compiler
 
 
 class OwnHook:
@@ -132,7 +132,7 @@ class NeverCopied:
 
 def notice_hooks() -> None:
     """Makes compiled graphs look for hooks: by default those compiled before would run on as if none were attached."""
-    dynamo = sys.modules.get("torch._dynamo")  # nothing is compiled as long as it is not there
+    dynamo = compiler()  # nothing is compiled as long as it is not there
     if dynamo is not None and dynamo.config.skip_nnmodule_hook_guards:
         dynamo.config.skip_nnmodule_hook_guards = False
         torch.compiler.reset()

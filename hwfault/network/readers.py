@@ -13,6 +13,7 @@ from brevitas.proxy.parameter_quant import BiasQuantProxyFromInjectorBase, Weigh
 from torch import Tensor, nn
 
 from hwfault.errors import PlanError
+from hwfault.torch_ops.inside_torch import named_children, registered, viewed
 
 
 def paths(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module | None]]:
@@ -30,7 +31,7 @@ def _below(
     if id(module) in seen:
         return
     seen.add(id(module))
-    for name, child in module._modules.items():
+    for name, child in named_children(module).items():
         if child is not None:
             yield from _below(f"{path}.{name}" if path else name, child, module, seen)
 
@@ -58,7 +59,8 @@ def readers(model: nn.Module) -> dict[str, nn.Module]:
         if path.rpartition(".")[2] != f"{kind}_quant" or not isinstance(getattr(layer, kind, None), Tensor):
             continue
         # one that is computed anew each time it is asked for is known by its layer
-        key = id(layer._parameters.get(kind, layer))
+        held = registered(layer, kind)
+        key = id(layer if held is None else held)
         known = read.setdefault(id(proxy), set())
         if key not in known:
             found[path if known else own] = layer
@@ -158,7 +160,7 @@ def _is(given: Tensor, parameter: Any) -> bool:
     alike = given.shape == parameter.shape and given.dtype == parameter.dtype and given.device == parameter.device
     if not alike or given.stride() != parameter.stride():
         return False
-    if given._base is not None and given._base is parameter:
+    if viewed(given) is parameter:
         return True
     if given.device.type == "meta" or not given.numel():
         return False

@@ -34,6 +34,7 @@ from hwfault.program.memories import Memories
 from hwfault.program.names import MARK, run_name, split_run
 from hwfault.program.processes import Site, SiteList
 from hwfault.program.selectors import SiteKind
+from hwfault.torch_ops.inside_torch import compiled
 
 _PROXIES = (
     WeightQuantProxyFromInjectorBase,
@@ -262,7 +263,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     """
     expect_kind(model, nn.Module, "the network", "a torch.nn.Module with Brevitas quantizers")
     while True:
-        inner = getattr(model, "_orig_mod", None)
+        inner = compiled(model)
         if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
         if not isinstance(inner, nn.Module):

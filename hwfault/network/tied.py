@@ -14,6 +14,7 @@ from hwfault.network.inputs import Inputs
 from hwfault.network.mode import evaluation
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.memories import Memories, Reading, memories
+from hwfault.torch_ops.inside_torch import assert_there
 
 
 def tied(model: nn.Module, quantizers: Quantizers, inputs: Inputs | None = None) -> Memories:
@@ -156,7 +157,7 @@ def _equal_there(one: Grid, other: Grid) -> Tensor:
 def _check_equal(name: str, other: str, one: Grid, its: Grid) -> None:
     """Raises PlanError, or fails an assertion on the device, unless two grids are equal."""
     if one[0].device.type != "cpu" and _shaped_alike(one, its):
-        torch._assert_async(_equal_there(one, its))
+        assert_there(_equal_there(one, its))
     elif not _equal(one, its):
         raise PlanError(
             f"the scales of {name!r} and {other!r}, which read one parameter as one memory, are no longer equal, so "
@@ -170,7 +171,7 @@ def _check_apart(name: str, other: str, one: Grid, its: Grid) -> None:
     if not _shaped_alike(one, its):
         return
     if one[0].device.type != "cpu":
-        torch._assert_async(~_equal_there(one, its))
+        assert_there(~_equal_there(one, its))
     elif _equal(one, its):
         raise PlanError(
             f"{name!r} and {other!r} read one parameter with one scale, so that they are one memory, which was not "

@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from hwfault.torch_ops.inside_torch import forward_hooks
+
 
 @runtime_checkable
 class Pausable(Protocol):
@@ -34,7 +36,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 def _injections(module: nn.Module) -> Iterator[Any]:
     """The injections that strike a quantizer, or the sums of a layer."""
-    for hook in module._forward_hooks.values():
+    for hook in forward_hooks(module).values():
         if (injection := getattr(hook, "injection", None)) is not None:
             yield injection
     for striker, _ in getattr(vars(module).get("inner_forward_impl"), "strikers", ()):

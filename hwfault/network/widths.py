@@ -12,8 +12,8 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError
-from hwfault.torch_ops.eager import traced
 from hwfault.torch_ops.held import asserts, check, held
+from hwfault.torch_ops.inside_torch import Moment, traced, written
 
 
 def width_of(proxy: Any) -> nn.Module | None:
@@ -48,26 +48,27 @@ class Width:
         source = width_of(proxy)
         return None if source is None else cls(name, proxy, int(source()))
 
-    def checked(self, width: Tensor | None, carried: Tensor) -> Tensor:
+    def checked(self, width: Tensor | None, carried: Tensor, now: Moment | None = None) -> Tensor:
         """`carried`, a tensor that the site is struck with: what is compiled cannot run without the check.
 
         `width` is that of the quantizer's output; None, where it gave bare values, stands for the quantizer's own.
+        A caller that knows what goes on `now` spares the question.
         Raises HwfaultError at the forward that sees another width on the CPU, and at the capture of a CUDA graph if the
         width was written after the last forward; a GPU stops by an assertion.
         """
-        if traced():
+        if traced() if now is None else now.followed:
             return held(carried.detach(), self._now(width), *self._range) if self._can_move else carried
         if not self._can_move:  # most are constants, which cost next to nothing here
             unchanged = width is None and self._source is width_of(self._proxy)
             if unchanged or (width is not None and not asserts(width) and width.item() == self.bits):
                 return carried
-        now = self._now(width)
-        if asserts(now):
+        found = self._now(width)
+        if asserts(found):
             if self._can_move:
                 self._check_capture()
-                check(now, *self._range)
-        elif int(now) != self.bits:
-            check(now, *self._range)
+                check(found, *self._range)
+        elif int(found) != self.bits:
+            check(found, *self._range)
         return carried
 
     @property
@@ -95,7 +96,7 @@ class Width:
         if self._source is None:
             return ()
         tensors = [*self._source.parameters(), *self._source.buffers()]
-        return tuple((id(t), -1 if t.is_inference() else t._version) for t in tensors)
+        return tuple((id(t), -1 if t.is_inference() else written(t)) for t in tensors)
 
 
 class InputWidth:

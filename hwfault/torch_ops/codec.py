@@ -12,7 +12,7 @@ from torch import Tensor
 from hwfault.codes import CodeFormat
 from hwfault.errors import PlanError
 from hwfault.torch_ops.arranged import unnamed
-from hwfault.torch_ops.eager import traced
+from hwfault.torch_ops.inside_torch import assert_there, traced
 
 _HALVES = (torch.float16, torch.bfloat16)
 _BEYOND = 2.0**62
@@ -100,7 +100,7 @@ def check_codes_known(name: str, value: Tensor, scale: Tensor, zero_point: Tenso
         "them; expected smaller integers (a larger scale, fewer bits) or a type with more digits, or leave the site out"
     )
     if not waits:
-        torch._assert_async(known.all(), told)
+        assert_there(known.all(), told)
     elif not known.all():
         raise PlanError(told)
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from hwfault.torch_ops.unheld import gradient_is_unheld, is_plain, unheld_gradients
+from hwfault.torch_ops.inside_torch import has_gradient_hooks, is_plain, traced
+from hwfault.torch_ops.unheld import gradient_is_unheld, unheld_gradients
 
 
 class Kernel(NamedTuple):
@@ -43,9 +43,10 @@ class Faults(NamedTuple):
 def struck(x: Tensor, faults: Faults, straight_through: bool, unheld: bool) -> Tensor:
     """x with faults, the same bits and gradients as from the functional operator.
 
-    Where `unheld` says that only the caller holds x, the result may be x itself, overwritten.
+    Where `unheld` says that only the caller holds x, a plain tensor that nobody follows, the result may be x itself,
+    overwritten.
     """
-    if traced() or not is_plain(x):
+    if not unheld and (traced() or not is_plain(x)):
         return faults.kernel.strike(x, *faults.tensors, *faults.numbers, straight_through, faults.reads_stored)
     differentiable = x.requires_grad and torch.is_grad_enabled()
     keeps_x = differentiable and faults.reads_stored and not straight_through
@@ -61,18 +62,7 @@ def struck(x: Tensor, faults: Faults, straight_through: bool, unheld: bool) -> T
 def _writable(x: Tensor, differentiable: bool) -> bool:
     """Whether x keeps its meaning for autograd when it is overwritten: no leaf, and nobody waits for its gradient."""
     history = x.grad_fn is not None if differentiable else not x.requires_grad
-    return history and x.is_contiguous() and x._backward_hooks is None and not x.retains_grad
-
-
-def traced() -> bool:
-    """Whether somebody follows the operators that are called, or computes more than their values."""
-    return bool(
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-        or forward_ad._current_level >= 0
-    )
+    return history and x.is_contiguous() and not has_gradient_hooks(x) and not x.retains_grad
 
 
 def _written(x: Tensor, faults: Faults, in_place: bool) -> tuple[Tensor, int]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from hwfault.errors import HwfaultError
+from hwfault.torch_ops.inside_torch import in_forward_mode
 
 _USUAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -44,7 +44,7 @@ class FaultInjectionFunction(torch.autograd.Function):
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """As of torch.autograd.Function."""
         # a `jvp` is there only where one is asked for: compilers take no class that has one
-        forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+        forward_mode = not torch.compiler.is_compiling() and in_forward_mode()
         function = _WithTangents if forward_mode and cls is FaultInjectionFunction else cls
         return super(FaultInjectionFunction, function).apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 

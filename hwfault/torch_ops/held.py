@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hwfault.errors import HwfaultError
 from hwfault.stream.check import SAMPLES
-from hwfault.torch_ops.eager import traced
+from hwfault.torch_ops.inside_torch import assert_there, traced
 
 _RANGE = "but the fault stream has only those from 0 to 2^32 - 1"
 TOO_FAR = f"the samples of a batch have numbers up to {{now}}, {_RANGE}; set first_sample to a smaller one"
@@ -25,7 +25,7 @@ def check(number: Tensor, low: int, high: int, sentence: str) -> None:
     `sentence` says what to do; the first number out of the range takes the place of `{now}` in it.
     """
     if asserts(number):
-        torch._assert_async(((number >= low) & (number <= high)).all(), sentence.replace("{now}", "another"))
+        assert_there(((number >= low) & (number <= high)).all(), sentence.replace("{now}", "another"))
         return
     if number.numel() == 1 and low <= number.item() <= high:
         return

@@ -21,25 +21,24 @@ import numpy as np
 import torch
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
-from torch.nn.modules import module
+
+from hwfault.torch_ops import inside_torch
+from hwfault.torch_ops.inside_torch import is_plain
 
 Counts = tuple[int, ...]
 
 _RUNS = 16
 """How often the counts of an unheld tensor are measured; the least of them are taken."""
 
-_COUNTED = (
-    hasattr(torch._C, "_storage_Use_Count")
-    and hasattr(Tensor, "_use_count")
-    and getattr(sys, "_is_gil_enabled", lambda: True)()
-)
+_COUNTED = inside_torch.COUNTS_USES and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def output_is_unheld(output: Any, unheld: Container[Counts] | None = None) -> bool:
-    """Whether a quantizer's output may be overwritten; to be asked first thing by its forward hook."""
-    if torch.compiler.is_compiling() or not _COUNTED:
-        return False
-    return _of_output(output) in (_unheld_outputs() if unheld is None else unheld)
+    """Whether a quantizer's output may be overwritten.
+
+    To be asked by its forward hook itself, before that holds it by another name, and not where a compiler follows.
+    """
+    return _COUNTED and _of_output(output) in (_unheld_outputs() if unheld is None else unheld)
 
 
 def gradient_is_unheld(gradient: Tensor | None, unheld: Container[Counts] | None = None) -> bool:
@@ -49,36 +48,16 @@ def gradient_is_unheld(gradient: Tensor | None, unheld: Container[Counts] | None
     return _of_gradient(gradient) in (unheld_gradients() if unheld is None else unheld)
 
 
-def is_plain(x: Any) -> bool:
-    """Whether x is a tensor on the CPU of which only its memory counts: no subclass, wrapper or lazy negation."""
-    return type(x) is Tensor and torch._C._dispatch_keys(x).raw_repr() in _plain_keys()
-
-
-@cache
-def _plain_keys() -> frozenset[int]:
-    made = []
-    for inference in (False, True):
-        with torch.inference_mode(inference):
-            made.append(torch.empty(0, device="cpu"))
-    return frozenset(torch._C._dispatch_keys(x).raw_repr() for x in made)
-
-
 def _of_output(output: Any) -> Counts:
     wrapped = type(output) is IntQuantTensor
     value = output[0] if wrapped else output
     if not is_plain(value):
         return ()
-    return (wrapped, sys.getrefcount(output), sys.getrefcount(value), *_of_tensor(value))
+    return (wrapped, sys.getrefcount(output), sys.getrefcount(value), *inside_torch.uses(value))
 
 
 def _of_gradient(gradient: Tensor | None) -> Counts:
-    return (sys.getrefcount(gradient), *_of_tensor(gradient)) if is_plain(gradient) else ()
-
-
-def _of_tensor(x: Any) -> Counts:
-    """How often the tensor is used, how often its memory is, and whether that is torch's and this process' own."""
-    storage = x.untyped_storage()
-    return x._use_count(), torch._C._storage_Use_Count(storage._cdata), storage.resizable() and not storage.is_shared()
+    return (sys.getrefcount(gradient), *inside_torch.uses(gradient)) if is_plain(gradient) else ()
 
 
 @cache
@@ -93,7 +72,7 @@ def _on_a_fresh_thread(measure: Callable[[], frozenset[Counts]]) -> frozenset[Co
 
 def _unheld_outputs() -> frozenset[Counts]:
     # global hooks would see the modules of the measurement, and might keep what these return
-    if module._has_any_global_hook():  # type: ignore[no-untyped-call]
+    if inside_torch.has_global_hooks():
         return frozenset()
     return _on_a_fresh_thread(_measure_outputs)
 

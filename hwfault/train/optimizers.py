@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from hwfault.errors import ModelError, nearest
+from hwfault.torch_ops.inside_torch import clamp_all
 from hwfault.train.config import TrainConfig
 
 
@@ -26,8 +27,7 @@ def clip_weights(network: nn.Module, limit: float) -> None:
     """Clips what layers multiply with (parameters of two dimensions or more, not frozen) to +-limit, in place."""
     weights: list[Tensor] = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
     with torch.no_grad():
-        torch._foreach_clamp_max_(weights, limit)
-        torch._foreach_clamp_min_(weights, -limit)
+        clamp_all(weights, limit)
 
 
 def frozen_parameters(network: nn.Module, globs: Sequence[str]) -> list[str]:

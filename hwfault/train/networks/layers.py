@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from hwfault.records import Record
+from hwfault.torch_ops.inside_torch import BatchNorm
 from hwfault.train.networks.quantizers import SameGrid, activation, weights
 
 
@@ -112,7 +113,7 @@ class Means(nn.Module):
         return self.quantizer(adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-class _Affine(nn.modules.batchnorm._BatchNorm):
+class _Affine(BatchNorm):
     """A batch normalisation that is one multiplication and one addition in evaluation, rounded one by one.
 
     So it is in the exported graph, and so both give the same bits: fused, engines round it as they like.

@@ -1,0 +1,174 @@
+"""What torch has no public name for: all of its private names that the package uses stand here.
+
+Those that count references are missing where a build of torch does not have them; whoever counts asks first.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+from torch.nn.modules import batchnorm
+from torch.nn.modules import module as modules
+
+# looked up once: torch._C is a large table, and every site of a forward asks for these
+_operators_watched = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._functorch.peek_interpreter_stack
+_tracing_state = torch._C._get_tracing_state
+_backward_pass = torch._C._current_graph_task_id
+_keys = torch._C._dispatch_keys
+_NO_PASS = -1
+
+COUNTS_USES = hasattr(torch._C, "_storage_Use_Count") and hasattr(Tensor, "_use_count")
+"""Whether tensors and their memory tell how often they are held."""
+
+BatchNorm = batchnorm._BatchNorm
+"""What all batch normalisations are."""
+
+
+class Moment(NamedTuple):
+    """What goes on while a hook runs."""
+
+    followed: bool
+    """Whether somebody follows the operators that are called; see `traced`."""
+    compiling: bool
+    """Whether that is a compiler."""
+    recomputing: bool
+    """Whether autograd runs a backward pass in this thread."""
+
+
+_PLAIN, _RECOMPUTING = Moment(False, False, False), Moment(False, False, True)
+
+
+def moment() -> Moment:
+    """What goes on now; to be asked once by each hook."""
+    if traced():
+        return Moment(True, is_compiling(), in_backward())
+    return _PLAIN if _backward_pass() == _NO_PASS else _RECOMPUTING
+
+
+def traced() -> bool:
+    """Whether somebody follows the operators that are called, or computes more than their values."""
+    return bool(
+        is_compiling()
+        or _operators_watched()
+        or _transforms() is not None
+        or _tracing_state() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def traced_for_onnx() -> bool:
+    """Whether torch traces the operators that are called, for an export."""
+    return _tracing_state() is not None
+
+
+def in_forward_mode() -> bool:
+    """Whether derivatives are computed along with the values."""
+    return forward_ad._current_level >= 0
+
+
+def in_backward() -> bool:
+    """Whether autograd is running a backward pass in this thread, as it is while a checkpoint is recomputed."""
+    return not is_compiling() and _backward_pass() != _NO_PASS
+
+
+def backward_pass() -> int:
+    """The number of the backward pass that runs in this thread, -1 for none."""
+    return _backward_pass()
+
+
+def is_plain(x: Any) -> bool:
+    """Whether x is a tensor on the CPU of which only its memory counts: no subclass, wrapper or lazy negation."""
+    return type(x) is Tensor and _keys(x).raw_repr() in _plain_keys()
+
+
+@cache
+def _plain_keys() -> frozenset[int]:
+    """Which implementations of an operator plain tensors take, as bits."""
+    made = []
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            made.append(torch.empty(0, device="cpu"))
+    return frozenset(_keys(x).raw_repr() for x in made)
+
+
+def uses(x: Any) -> tuple[int, int, bool]:
+    """How often the tensor is used, how often its memory is, and whether that is torch's and this process' own.
+
+    Only where COUNTS_USES.
+    """
+    storage = x.untyped_storage()
+    return x._use_count(), torch._C._storage_Use_Count(storage._cdata), storage.resizable() and not storage.is_shared()
+
+
+def has_gradient_hooks(x: Tensor) -> bool:
+    """Whether somebody is to be shown the gradient of a tensor."""
+    return x._backward_hooks is not None
+
+
+def written(x: Tensor) -> int:
+    """How often a tensor was written to; one that was made in inference mode does not say."""
+    return x._version
+
+
+def viewed(x: Tensor) -> Tensor | None:
+    """The tensor that this one is a view of, as autograd knows it."""
+    return x._base
+
+
+def assert_there(condition: Tensor, sentence: str = "") -> None:
+    """Stops what runs next on a device unless the condition, one bool there, holds."""
+    torch._assert_async(condition, sentence)
+
+
+def keep_address(counter: Tensor) -> None:
+    """What torch._dynamo.mark_static_address does: compilers may capture a graph that writes to the tensor."""
+    counter._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
+
+
+def compiler() -> ModuleType | None:
+    """torch._dynamo, None as long as it is not loaded, and so nothing is compiled."""
+    return sys.modules.get("torch._dynamo")
+
+
+def compiled(module: nn.Module) -> nn.Module | None:
+    """The module that torch.compile made this one of, None for any other."""
+    return getattr(module, "_orig_mod", None)
+
+
+def forward_hooks(module: nn.Module) -> Any:
+    """The forward hooks of a module in their order, by the id of their handle: an OrderedDict, which may be sorted."""
+    return module._forward_hooks
+
+
+def has_global_hooks() -> bool:
+    """Whether there are hooks that are called for every module."""
+    return bool(modules._has_any_global_hook())  # type: ignore[no-untyped-call]
+
+
+def named_children(module: nn.Module) -> Mapping[str, nn.Module | None]:
+    """The modules below a module by the names that it has them under, several names of one included."""
+    return module._modules
+
+
+def registered(module: nn.Module, name: str) -> Tensor | None:
+    """The parameter that is registered under a name, None where it is computed, or not there."""
+    return module._parameters.get(name)
+
+
+def padding_of(layer: Any) -> list[int]:
+    """How many zeros a convolution puts in front and behind, from its last axis to the first, as functional.pad has
+    it."""
+    return list(layer._reversed_padding_repeated_twice)
+
+
+def clamp_all(tensors: Sequence[Tensor], limit: float) -> None:
+    """Clips tensors to +-limit in place."""
+    torch._foreach_clamp_max_(list(tensors), limit)
+    torch._foreach_clamp_min_(list(tensors), -limit)
