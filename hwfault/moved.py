@@ -57,6 +57,8 @@ _RENAMED = {
     "profiles.pictures": ("report.profile_pictures",),
     "profiles.protection": ("stream.protection_scheme",),
     "profiles.records": ("records",),
+    "stream.array": ("stream.native",),
+    "stream.native_protection": ("stream.native",),
     # the rooms themselves, for what they held by name
     "bundle": (),
     "campaign": tuple(f"campaigns.{held}" for held in ["campaign", "evaluate", "picture", "points", "store", "trials"]),

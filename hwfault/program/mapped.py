@@ -9,7 +9,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from hwfault.codes import Codes, Representation
 from hwfault.records import Record
-from hwfault.stream import native_protection
+from hwfault.stream import native
 from hwfault.stream.fault_map import ALL_ONES, FaultMap
 from hwfault.stream.protection import NO_MAP, Layout, MapRows, Memory
 from hwfault.stream.protection_scheme import Protection
@@ -201,7 +201,7 @@ class ProtectedStep(NamedTuple):
 
     def struck(self, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
         """The codes (samples, words) after the step."""
-        struck, _ = native_protection.protect_codes(
+        struck, _ = native.protect_codes(
             codes,
             self.process.memory,
             bit_width=self.bit_width,

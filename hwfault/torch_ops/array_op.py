@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hwfault.errors import PlanError
-from hwfault.stream import array as native
+from hwfault.stream import native
 from hwfault.stream.array import Array, Axis, Layer
 
 _DTYPES = {torch.float32: 0, torch.float64: 1}

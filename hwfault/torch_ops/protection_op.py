@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from hwfault.errors import PlanError
-from hwfault.stream import native, native_protection
+from hwfault.stream import native
 from hwfault.stream.protection import Memory
 from hwfault.torch_ops.ops import Grid, dtype_number
 
@@ -66,7 +66,7 @@ def protected(
     grid = Grid(x, samples, scale, zero_point, bit_width, signed, representation)
     call = _Call(grid, memory, (samples, period, program, word, masks, number, cells), seed, threshold, site)
     pointers = (x.data_ptr(), out.data_ptr(), *call.structs)
-    native_protection.protected(dtype_number(x), *pointers, counts.data_ptr(), torch.get_num_threads())
+    native.protected(dtype_number(x), *pointers, counts.data_ptr(), torch.get_num_threads())
     return out, counts
 
 
@@ -105,7 +105,7 @@ def zero_protected(
     grid = Grid(x, samples, scale, zero_point, bit_width, signed, representation)
     call = _Call(grid, memory, (samples, period, program, word, masks, number, cells), seed, threshold, site)
     pointers = (gradient.data_ptr(), out.data_ptr(), x.data_ptr(), *call.structs)
-    native_protection.zero_protected(dtype_number(gradient), *pointers, torch.get_num_threads())
+    native.zero_protected(dtype_number(gradient), *pointers, torch.get_num_threads())
     return out
 
 
@@ -165,7 +165,7 @@ class _Call:
         draw = native.draw(key, samples.data_ptr(), grid.batch, grid.words, program.data_ptr(), program.numel())
         rows = (word.data_ptr(), masks.data_ptr(), masks.data_ptr() + 4 * word.numel(), word.numel())
         map = native.Map(grid.batch, grid.words, *rows, threshold, key, site, period.data_ptr())
-        kept = native_protection.protection(memory, number.data_ptr(), cells.data_ptr(), number.numel())
+        kept = native.protection(memory, number.data_ptr(), cells.data_ptr(), number.numel())
         self.structs = (draw, map, grid.format, kept)
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.stream import native
-from hwfault.stream.array import _Array, _Layer
-from hwfault.stream.native_protection import Protection
+from hwfault.stream.native.header import Array, Layer, Protection
 from hwfault.stream.protection import KINDS, Memory
 from tests.fuzz.graphs import LATE
 from tests.stream.programs import ALL, Bit, Cluster, Mask, Random, program
@@ -263,11 +262,11 @@ def _accumulate(rng: Rng) -> str:
         for i in (3, 4, 5):
             axis[i] = _or(rng, axis[i], 0, -1, 1 << 31, 1 << 40, HUGE, share=0.03)
     counts = [_or(rng, k, -1, -HUGE, share=0.01) for k in (batch, channels, groups, depth)]
-    layer = _Layer(*counts, n.array([k for axis in axes for k in axis]), rank, last)
+    layer = Layer(*counts, n.array([k for axis in axes for k in axis]), rank, last)
     step, passes = _or(rng, rng.randint(1, 4), 0, -1, HUGE), _or(rng, rng.randrange(4), -1, HUGE, 1 << 40, 300)
     used, number = _or(rng, n.array(order), None, share=0.3), _or(rng, len(events) // 8, -1)
     width, own = _or(rng, rng.randint(2, 32), 0, 1, 33), (rng.randrange(2), rng.randrange(2))
-    array = _Array(used, step, passes, n.array(events), number, width, *own)
+    array = Array(used, step, passes, n.array(events), number, width, *own)
     dtype = c_int32(_or(rng, int(wide), -1, 2, 9))
     return _call("accumulate", dtype, acc, x, w, np.empty_like(acc), byref(layer), byref(array), n.threads)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from hwfault.stream import native
+from hwfault.stream.native import loading
 from tests.fuzz.cases import run_case
 
 LIBRARY = "HWFAULT_FUZZ_LIBRARY"
@@ -18,7 +19,7 @@ LIBRARY = "HWFAULT_FUZZ_LIBRARY"
 def use_given_library() -> None:
     """Takes the library that the environment names."""
     if path := os.environ.get(LIBRARY):
-        native.library_path = lambda: Path(path)
+        native.library_path = loading.library_path = lambda: Path(path)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.codes import CodeFormat
-from hwfault.stream import native, native_protection
+from hwfault.stream import native
 from hwfault.stream.protection import MapRows, Memory
 from tests.stream.capi import pointer
 from tests.stream.protection_cases import Case, by_reference
@@ -34,7 +34,7 @@ class Call:
         table = (0, 0, 0)
         if case.layout is not None:
             table = pointer(case.layout.number), pointer(case.layout.cells), len(case.layout.number)
-        self.protection = native_protection.protection(case.memory, *table)
+        self.protection = native.protection(case.memory, *table)
 
     @property
     def structs(self):
@@ -43,7 +43,7 @@ class Call:
     def protected(self, threads: int = 1, out: NDArray | None = None) -> tuple[NDArray, int]:
         """The values after, written to `out`, and the number of words changed."""
         out = np.empty_like(self.x) if out is None else out
-        changed = native_protection.protected(
+        changed = native.protected(
             self.dtype, pointer(self.x), pointer(out), *self.structs, pointer(self.counts), threads
         )
         return out, changed
@@ -52,7 +52,7 @@ class Call:
         """The gradient with zeros at the words changed, and their number."""
         out = np.empty_like(gradient)
         pointers = (pointer(gradient), pointer(out), pointer(self.x))
-        return out, native_protection.zero_protected(self.dtype, *pointers, *self.structs, threads)
+        return out, native.zero_protected(self.dtype, *pointers, *self.structs, threads)
 
 
 def struck(codes: NDArray, case: Case, samples: NDArray, periods: NDArray) -> tuple[NDArray, NDArray]:

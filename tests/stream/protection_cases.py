@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from hwfault.codes import Codes
-from hwfault.stream import native_protection
+from hwfault.stream import native
 from hwfault.stream.check import signed64
 from hwfault.stream.protection import KINDS, NO_MAP, Layout, MapRows, Memory, protect_codes
 from hwfault.stream.tables import ACCEPT_ALL, ALWAYS, accepts
@@ -71,7 +71,7 @@ def by_reference(c: Case) -> tuple[Codes, Counts]:
 
 
 def by_native(c: Case) -> tuple[Codes, Counts]:
-    after, counts = native_protection.protect_codes(
+    after, counts = native.protect_codes(
         c.codes[None],
         c.memory,
         bit_width=c.bits,

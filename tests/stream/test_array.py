@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hwfault.errors import HwfaultError
-from hwfault.stream.array import Array, Axis, Layer, accumulate_arrays
+from hwfault.stream import native
+from hwfault.stream.array import Array, Axis, Layer
 from hwfault.stream.array_reference import accumulate
 from tests.stream.accumulator_cases import case
 
@@ -20,14 +21,14 @@ ONES = 0xFFFFFFFF
 
 
 def sums(array, **changes):
-    return accumulate_arrays(EXACT, X, W, LINEAR, Array(**{"width": 16, **array, **changes})).ravel().tolist()
+    return native.accumulate_arrays(EXACT, X, W, LINEAR, Array(**{"width": 16, **array, **changes})).ravel().tolist()
 
 
 def both(c, dtype=np.float32):
     acc = c.exact.astype(dtype)
-    native = accumulate_arrays(acc, c.x, c.w, c.layer, c.array, threads=3)
-    assert native.dtype == dtype
-    return native.reshape(acc.shape), accumulate(c.x, c.w, c.layer, c.array).reshape(acc.shape)
+    found = native.accumulate_arrays(acc, c.x, c.w, c.layer, c.array, threads=3)
+    assert found.dtype == dtype
+    return found.reshape(acc.shape), accumulate(c.x, c.w, c.layer, c.array).reshape(acc.shape)
 
 
 @pytest.mark.parametrize("known", KNOWN["array"], ids=lambda known: known["name"])
@@ -41,7 +42,7 @@ def test_known_answers(known):
     acc = accumulate(x, w, layer, Array(width=32)).astype(np.float64)
     np.testing.assert_array_equal(acc, known["exact"])
     np.testing.assert_array_equal(accumulate(x, w, layer, array), expected)
-    np.testing.assert_array_equal(accumulate_arrays(acc, x, w, layer, array), expected)
+    np.testing.assert_array_equal(native.accumulate_arrays(acc, x, w, layer, array), expected)
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -69,7 +70,7 @@ def test_a_layer_of_many_parts_and_threads(saturate):
     array = Array(10, saturate, step=4, pass_steps=9, events=events)
     expected = accumulate(x, w, layer, array)
     for threads in (1, 2, 7):
-        np.testing.assert_array_equal(accumulate_arrays(acc, x, w, layer, array, threads), expected)
+        np.testing.assert_array_equal(native.accumulate_arrays(acc, x, w, layer, array, threads), expected)
     assert (expected != acc).mean() > 0.1
 
 
@@ -82,7 +83,7 @@ def test_wrapping_is_the_exact_sum_modulo_the_width_however_it_is_added_up():
 
 
 def test_wrapping_alone_reads_neither_inputs_nor_weights():
-    out = accumulate_arrays(EXACT * 100, X * 0, W * 0, LINEAR, Array(width=8))
+    out = native.accumulate_arrays(EXACT * 100, X * 0, W * 0, LINEAR, Array(width=8))
     np.testing.assert_array_equal(out, (EXACT * 100 + 128) % 256 - 128)
 
 
@@ -103,7 +104,7 @@ def test_saturation_depends_on_the_order():
 
 def test_only_channels_that_can_overflow_are_added_up_anew():
     acc = np.full_like(EXACT, 5)  # not the sums: what is not added up anew stays
-    out = accumulate_arrays(acc, X, W, LINEAR, Array(width=8, saturate=True)).ravel().tolist()
+    out = native.accumulate_arrays(acc, X, W, LINEAR, Array(width=8, saturate=True)).ravel().tolist()
     assert out == [5, 73, -69, 5], "9 * (2 + 1 + 8 + 8) passes 127, -9 * 18 passes -128, the others stay within"
 
 
@@ -130,9 +131,7 @@ def test_no_events_and_a_wide_accumulator_change_nothing():
 
 def test_in_place():
     acc = (EXACT * 100).copy()
-    from hwfault.stream.array import accumulate as raw
-
-    raw(0, acc.ctypes.data, X.ctypes.data, W.ctypes.data, acc.ctypes.data, LINEAR, Array(width=8), 1)
+    native.accumulate(0, acc.ctypes.data, X.ctypes.data, W.ctypes.data, acc.ctypes.data, LINEAR, Array(width=8), 1)
     np.testing.assert_array_equal(acc, (EXACT * 100 + 128) % 256 - 128)
 
 
@@ -169,13 +168,11 @@ BAD_LAYERS = {
 
 @pytest.mark.parametrize("text", BAD_LAYERS)
 def test_impossible_layers_are_refused(text):
-    from hwfault.stream.array import accumulate as raw
-
     pointers = [part.ctypes.data for part in (EXACT, X, W, EXACT.copy())]
     with pytest.raises(HwfaultError, match=text):
-        raw(0, *pointers, BAD_LAYERS[text], Array(width=8), 1)
+        native.accumulate(0, *pointers, BAD_LAYERS[text], Array(width=8), 1)
 
 
 def test_tensors_of_other_sizes_are_refused():
     with pytest.raises(HwfaultError, match=r"4 accumulators, 5 inputs and 24 weights, expected \(4, 6, 24\)"):
-        accumulate_arrays(EXACT, X[..., :5], W, LINEAR, Array(width=8))
+        native.accumulate_arrays(EXACT, X[..., :5], W, LINEAR, Array(width=8))

@@ -17,7 +17,7 @@ from hwfault.stream import native
 def source(tmp_path):
     """The package as a folder without its library."""
     shutil.copytree(
-        Path(native.__file__).parents[1], tmp_path / "hwfault", ignore=shutil.ignore_patterns("_native", "__pycache__")
+        Path(native.__file__).parents[2], tmp_path / "hwfault", ignore=shutil.ignore_patterns("_native", "__pycache__")
     )
     return tmp_path
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 
 from hwfault.errors import HwfaultError, ModelError
-from hwfault.stream import native_protection
+from hwfault.stream import native
 from hwfault.stream.protection import KINDS, Layout, MapRows, Memory, linear_layout, protect_codes, read, store
 from hwfault.stream.tables import site_number
 from tests.stream import protection_oracle as oracle
@@ -229,12 +229,10 @@ def test_a_batch_is_its_samples_one_by_one(kind):
     rows = MapRows(np.arange(0, 100, 3), np.full(34, 2**32 - 5), np.full(34, 1), 2**31, 9)
     given_numbers = {"bit_width": bits, "program": flips(5, memory, 0.004).program(), "seed": 3, "rows": rows}
     numbers = np.arange(64) + 2**32 - 30
-    together, counts = native_protection.protect_codes(codes, memory, samples=numbers, periods=numbers, **given_numbers)
+    together, counts = native.protect_codes(codes, memory, samples=numbers, periods=numbers, **given_numbers)
     total = np.zeros(3, np.int64)
     for row, number, struck in zip(codes, numbers, together, strict=True):
-        alone, more = native_protection.protect_codes(
-            row[None], memory, samples=[number], periods=[number], **given_numbers
-        )
+        alone, more = native.protect_codes(row[None], memory, samples=[number], periods=[number], **given_numbers)
         np.testing.assert_array_equal(alone[0], struck)
         total += more
     assert counts.tolist() == total.tolist()
@@ -303,6 +301,6 @@ def test_arrays_that_do_not_fit():
         Layout([1, 2], [[1, 2]])
     codes, memory = np.zeros((2, 9), np.uint32), Memory("parity", 8, 8)
     with pytest.raises(ModelError, match="a layout of 3 bits for memory words of 8 data bits"):
-        native_protection.protect_codes(codes, memory, bit_width=8, samples=[0, 1], layout=Layout([1], [[1, 2, 3]]))
+        native.protect_codes(codes, memory, bit_width=8, samples=[0, 1], layout=Layout([1], [[1, 2, 3]]))
     with pytest.raises(HwfaultError, match="expected one a row"):
-        native_protection.protect_codes(codes, memory, bit_width=8, samples=[0])
+        native.protect_codes(codes, memory, bit_width=8, samples=[0])

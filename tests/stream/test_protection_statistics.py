@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hwfault.stream.native_protection import protect_codes
+from hwfault.stream.native import protect_codes
 from hwfault.stream.protection import MapRows, Memory
 from hwfault.stream.protection_scheme import Protection, majority_error
 from hwfault.stream.tables import ALWAYS

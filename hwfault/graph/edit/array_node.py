@@ -10,7 +10,8 @@ from onnx import NodeProto
 from hwfault.graph.read.batch_axes import batch_axis_of
 from hwfault.graph.read.qonnxgraph import attribute
 from hwfault.program.batch_axes import arrange, restore
-from hwfault.stream.array import Array, Axis, Layer, accumulate_arrays
+from hwfault.stream import native
+from hwfault.stream.array import Array, Axis, Layer
 
 Values = NDArray[Any]
 
@@ -37,9 +38,9 @@ def added_up(node: NodeProto, sums: Values, x: Values, w: Values) -> Values:
         sums_of, x_of = arrange(sums, batch), arrange(x, batch)
         positions = math.prod(sums_of.shape[1:-1])
         layer = Layer(len(sums_of), w.shape[0], 1, w.shape[1], (Axis(positions, positions),), True)
-        return restore(accumulate_arrays(sums_of, x_of, w, layer, array), sums.shape, batch)
+        return restore(native.accumulate_arrays(sums_of, x_of, w, layer, array), sums.shape, batch)
     walk = [lists[key] for key in ("strides", "pads", "dilations")]
     lengths = zip(x.shape[2:], sums.shape[2:], w.shape[2:], *walk, strict=False)
     axes = tuple(Axis(*map(int, axis)) for axis in lengths)
     layer = Layer(sums.shape[0], w.shape[0], get["group"], w.shape[1], axes)
-    return accumulate_arrays(sums, x, w, layer, array)
+    return native.accumulate_arrays(sums, x, w, layer, array)

@@ -129,7 +129,7 @@ class ProtectedFaults(_FaultOp):
         )
 
     def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
-        from hwfault.stream import native_protection, protection
+        from hwfault.stream import native, protection
 
         seed, first_sample = (int(value) for value in inputs[3:5])
         (word, and_mask, xor_mask), (number, cells) = inputs[:3], inputs[5:]
@@ -142,7 +142,7 @@ class ProtectedFaults(_FaultOp):
         held = self.get_nodeattr("refresh") == "held"
         moving = batched and self.get_nodeattr("refresh") == "inference"
         samples = self.numbered(first_sample, len(codes))
-        out, _ = native_protection.protect_codes(
+        out, _ = native.protect_codes(
             codes,
             memory,
             bit_width=self.get_nodeattr("bit_width"),

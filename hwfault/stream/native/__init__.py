@@ -1,0 +1,56 @@
+"""The C functions of the native library (export/include/hwfault.h), for raw addresses and for NumPy arrays."""
+
+from hwfault.stream.native.arrays import (
+    accumulate_arrays,
+    check_program,
+    faulty_words,
+    hits,
+    inject_codes,
+    philox,
+    plane_hits,
+    protect_codes,
+)
+from hwfault.stream.native.header import Draw, Format, Map, Protection
+from hwfault.stream.native.loading import library, library_path, onnxruntime_library
+from hwfault.stream.native.pointers import (
+    Changes,
+    accumulate,
+    apply_map,
+    draw,
+    format,
+    inject,
+    protected,
+    protection,
+    zero_faulty,
+    zero_map,
+    zero_protected,
+)
+
+__all__ = [
+    "Changes",
+    "Draw",
+    "Format",
+    "Map",
+    "Protection",
+    "accumulate",
+    "accumulate_arrays",
+    "apply_map",
+    "check_program",
+    "draw",
+    "faulty_words",
+    "format",
+    "hits",
+    "inject",
+    "inject_codes",
+    "library",
+    "library_path",
+    "onnxruntime_library",
+    "philox",
+    "plane_hits",
+    "protect_codes",
+    "protected",
+    "protection",
+    "zero_faulty",
+    "zero_map",
+    "zero_protected",
+]

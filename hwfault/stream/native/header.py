@@ -1,0 +1,129 @@
+"""What export/include/hwfault.h declares, for ctypes: its structs and the arguments of its functions, in its order."""
+
+from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from typing import Any
+
+
+class Format(Structure):
+    """How values stand for codes: scale and zero point (float64, each with how many words share one), bits, sign."""
+
+    _fields_ = (
+        ("scale", c_void_p),
+        ("n_scale", c_int64),
+        ("scale_inner", c_int64),
+        ("zero_point", c_void_p),
+        ("n_zero_point", c_int64),
+        ("zero_point_inner", c_int64),
+        ("bit_width", c_int32),
+        ("is_signed", c_int32),
+        ("representation", c_int32),
+    )
+    values: object = None
+    """What holds the numbers that the pointers point to, if that is to live as long as the struct."""
+
+
+class Draw(Structure):
+    """Which faults strike: the seed, the samples' numbers, how many words each has, the site's program."""
+
+    _fields_ = (
+        ("seed", c_uint64),
+        ("sample", c_void_p),
+        ("batch", c_int64),
+        ("words", c_int64),
+        ("program", c_void_p),
+        ("program_length", c_int64),
+    )
+
+
+class Map(Structure):
+    """A fault map's rows, and for intermittent faults what their activity is drawn for."""
+
+    _fields_ = (
+        ("batch", c_int64),
+        ("words", c_int64),
+        ("word", c_void_p),
+        ("and_mask", c_void_p),
+        ("xor_mask", c_void_p),
+        ("rows", c_int64),
+        ("threshold", c_int64),
+        ("seed", c_uint64),
+        ("site", c_uint32),
+        ("period", c_void_p),
+    )
+
+
+class Protection(Structure):
+    """A protected memory, and the table of its layout if that is not linear."""
+
+    _fields_ = (
+        ("kind", c_int32),
+        ("data_bits", c_int32),
+        ("slot", c_int32),
+        ("on_detected", c_int32),
+        ("number", c_void_p),
+        ("cells", c_void_p),
+        ("rows", c_int64),
+    )
+
+
+class Layer(Structure):
+    """The shape of a layer's sums."""
+
+    _fields_ = (
+        ("batch", c_int64),
+        ("channels", c_int64),
+        ("groups", c_int64),
+        ("depth", c_int64),
+        ("axes", c_void_p),
+        ("rank", c_int32),
+        ("channels_last", c_int32),
+    )
+
+
+class Array(Structure):
+    """How an array of processing elements adds a layer up."""
+
+    _fields_ = (
+        ("order", c_void_p),
+        ("step", c_int64),
+        ("pass_steps", c_int64),
+        ("events", c_void_p),
+        ("n_events", c_int64),
+        ("width", c_int32),
+        ("saturate", c_int32),
+        ("recompute", c_int32),
+    )
+
+
+STRUCTS = {
+    "hwfault_format": Format,
+    "hwfault_draw": Draw,
+    "hwfault_map": Map,
+    "hwfault_protection": Protection,
+    "hwfault_layer": Layer,
+    "hwfault_array": Array,
+}
+
+_DRAW, _FORMAT, _MAP, _PROTECTION = POINTER(Draw), POINTER(Format), POINTER(Map), POINTER(Protection)
+_MEMORY = (_DRAW, _MAP, _FORMAT, _PROTECTION)
+_HITS = (c_uint64, c_uint32, c_uint32, c_int64, c_int32, c_void_p, c_int64, c_int64, c_void_p, c_void_p)
+
+SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "hwfault_abi_version": (c_int64, ()),
+    "hwfault_error_text": (c_char_p, (c_int64,)),
+    "hwfault_philox": (None, (c_void_p, c_uint64, c_void_p)),
+    "hwfault_hits": (c_int64, _HITS),
+    "hwfault_inject": (c_int64, (c_int32, c_void_p, c_void_p, _DRAW, _FORMAT, c_int32, POINTER(c_int64))),
+    "hwfault_zero_faulty": (c_int64, (c_int32, c_void_p, c_void_p, c_void_p, _DRAW, _FORMAT, c_int32)),
+    "hwfault_faulty_words": (c_int64, (c_int32, c_void_p, _DRAW, _FORMAT, c_int64, c_void_p, c_void_p, c_void_p)),
+    "hwfault_inject_codes": (c_int64, (c_void_p, _DRAW, c_int32)),
+    "hwfault_apply_map": (c_int64, (c_int32, c_void_p, c_void_p, _MAP, _FORMAT, c_int32, POINTER(c_int64))),
+    "hwfault_zero_map": (c_int64, (c_int32, c_void_p, c_void_p, c_void_p, _MAP, _FORMAT, c_int32)),
+    "hwfault_protected": (c_int64, (c_int32, c_void_p, c_void_p, *_MEMORY, c_void_p, c_int32)),
+    "hwfault_zero_protected": (c_int64, (c_int32, c_void_p, c_void_p, c_void_p, *_MEMORY, c_int32)),
+    "hwfault_accumulate": (
+        c_int64,
+        (c_int32, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(Layer), POINTER(Array), c_int32),
+    ),
+}
+"""Result and arguments of each function; pointers to memory are plain addresses, those to structs have their type."""

@@ -1,0 +1,140 @@
+"""The C functions that strike values in memory, which is given as raw addresses.
+
+`dtype` is the number of the values' type in the header, `x` and `out` may be one, and `threads` is how many share the
+work. All raise HwfaultError for numbers that are impossible.
+"""
+
+from ctypes import byref, c_int64
+from typing import NamedTuple
+
+import numpy as np
+
+from hwfault.errors import HwfaultError
+from hwfault.stream import array as sums
+from hwfault.stream.native import header
+from hwfault.stream.native.header import Draw, Format, Map, Protection
+from hwfault.stream.native.loading import library
+from hwfault.stream.protection import KINDS, Memory
+
+
+class Changes(NamedTuple):
+    """How many words a call changed, and how many of those that were struck hold no number and stay what they are."""
+
+    changed: int
+    no_numbers: int
+
+
+def draw(seed: int, sample: int, batch: int, words: int, program: int, program_length: int) -> Draw:
+    """A draw from the addresses of int64 sample numbers and program; the seed's 64 bits may come signed."""
+    return Draw(seed & 0xFFFFFFFFFFFFFFFF, sample, batch, words, program, program_length)
+
+
+def format(
+    scale: int,
+    n_scale: int,
+    scale_inner: int,
+    zero: int,
+    n_zero: int,
+    zero_inner: int,
+    bit_width: int,
+    signed: bool,
+    representation: int = 0,
+) -> Format:
+    """A format from the addresses of float64 scales and zero points; `representation` indexes REPRESENTATIONS."""
+    return Format(scale, n_scale, scale_inner, zero, n_zero, zero_inner, bit_width, signed, representation)
+
+
+def protection(memory: Memory, number: int, cells: int, rows: int) -> Protection:
+    """A protection from the addresses of the int64 numbers and cells of a table; no rows: the linear layout."""
+    return Protection(KINDS.index(memory.kind) + 1, memory.data_bits, memory.slot, memory.due, number, cells, rows)
+
+
+def inject(dtype: int, x: int, out: int, draw: Draw, format: Format, threads: int) -> Changes:
+    """Writes x with its faults to out, which must be another under late bits."""
+    left = c_int64(0)
+    changed = library().hwfault_inject(dtype, x, out, byref(draw), byref(format), threads, byref(left))
+    return Changes(changed, left.value)
+
+
+def zero_faulty(dtype: int, gradient: int, out: int, x: int | None, draw: Draw, format: Format, threads: int) -> int:
+    """Writes the gradient with zeros at faulty words to out; returns the number of faulty words."""
+    found: int = library().hwfault_zero_faulty(dtype, gradient, out, x, byref(draw), byref(format), threads)
+    return found
+
+
+def apply_map(dtype: int, x: int, out: int, map: Map, format: Format, threads: int) -> Changes:
+    """Writes x with a fault map's faults to out."""
+    left = c_int64(0)
+    changed = library().hwfault_apply_map(dtype, x, out, byref(map), byref(format), threads, byref(left))
+    return Changes(changed, left.value)
+
+
+def zero_map(dtype: int, gradient: int, out: int, x: int | None, map: Map, format: Format, threads: int) -> int:
+    """Writes the gradient with zeros at the words that a map changes to out; returns the number of those."""
+    found: int = library().hwfault_zero_map(dtype, gradient, out, x, byref(map), byref(format), threads)
+    return found
+
+
+def protected(
+    dtype: int,
+    x: int,
+    out: int,
+    draw: Draw,
+    map: Map,
+    format: Format,
+    protection: Protection,
+    counts: int,
+    threads: int,
+) -> int:
+    """Writes x with what the decoder lets through to out, and 3 int64 counts; returns the number of words changed."""
+    structs = (byref(draw), byref(map), byref(format), byref(protection))
+    found: int = library().hwfault_protected(dtype, x, out, *structs, counts, threads)
+    return found
+
+
+def zero_protected(
+    dtype: int,
+    gradient: int,
+    out: int,
+    x: int,
+    draw: Draw,
+    map: Map,
+    format: Format,
+    protection: Protection,
+    threads: int,
+) -> int:
+    """Writes the gradient with zeros at the words that `protected` changes to out; returns the number of those."""
+    structs = (byref(draw), byref(map), byref(format), byref(protection))
+    found: int = library().hwfault_zero_protected(dtype, gradient, out, x, *structs, threads)
+    return found
+
+
+def accumulate(
+    dtype: int, acc: int, x: int, w: int, out: int, layer: sums.Layer, array: sums.Array, threads: int
+) -> None:
+    """Writes the accumulators acc as the array leaves them to out; acc and out are float32 (0) or float64 (1), the
+    integers x and w float32."""
+    order, events = np.ascontiguousarray(array.order, np.int64), np.ascontiguousarray(array.events, np.int64)
+    if order.size not in (0, layer.products):
+        raise HwfaultError(f"the order names {order.size} products of {layer.products}, expected each of them once")
+    axes = np.array([tuple(vars(axis).values()) for axis in layer.axes], np.int64)
+    shape = header.Layer(
+        batch=layer.batch,
+        channels=layer.channels,
+        groups=layer.groups,
+        depth=layer.depth,
+        axes=axes.ctypes.data,
+        rank=len(layer.axes),
+        channels_last=layer.channels_last,
+    )
+    how = header.Array(
+        order=order.ctypes.data if order.size else None,
+        step=array.step,
+        pass_steps=array.pass_steps,
+        events=events.ctypes.data,
+        n_events=len(array.events),
+        width=array.width,
+        saturate=array.saturate,
+        recompute=array.recompute,
+    )
+    library().hwfault_accumulate(dtype, acc, x, w, out, byref(shape), byref(how), threads)
