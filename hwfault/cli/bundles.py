@@ -1,5 +1,6 @@
 """The options that go with bundles: what to write into one, and how to check one."""
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from hwfault.graph.export.of_network import Arithmetic
     from hwfault.plan.fault_plan import FaultPlan
+    from hwfault.proof.accept import Accept
     from hwfault.proof.answer import Runner
     from hwfault.proof.manifest import Manifest
     from hwfault.proof.report import BundleReport
@@ -31,6 +33,32 @@ class _Seconds(click.FloatRange):
         if found != found:
             self.fail(f"{value!r} is no length of time, expected seconds", param, ctx)
         return found
+
+
+class _Accepts(click.ParamType[Any]):
+    """What is accepted beside a pass: `outputs`, `outputs=1e-4` or `codes`."""
+
+    name = "outputs[=BOUND]|codes"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Literal["outputs", "codes"], float | None]:
+        kind, separator, bound = str(value).partition("=")
+        if kind == "codes" and not separator:
+            return "codes", None
+        try:
+            number = float(bound) if separator else None
+        except ValueError:
+            number = math.nan
+        # a bound of 1 would accept zeros in the place of all outputs
+        if kind != "outputs" or not (number is None or 0 <= number < 1):
+            self.fail(
+                f"{value!r} cannot be accepted, expected outputs, codes, or outputs=BOUND with a bound from 0 to "
+                "less than 1, as in outputs=1e-4",
+                param,
+                ctx,
+            )
+        return "outputs", number
 
 
 _CHECKING = (
@@ -51,8 +79,11 @@ _CHECKING = (
     ),
     click.option(
         "--accept",
-        type=click.Choice(["outputs", "codes"]),
-        help="Of a bundle: exit code 0 also if outputs, or codes before faults as well, differ by rounding.",
+        "accepts",
+        type=_Accepts(),
+        multiple=True,
+        help="Of a bundle: exit code 0 also if outputs differ, by 1e-5 of the largest at most (outputs=BOUND: another "
+        "bound), or codes that no fault strikes as well, by one grid step at 1 % of a site's words (codes).",
     ),
     click.option("--only", type=click.Choice(["clean", "faulty"]), help="Of a bundle: these runs only."),
 )
@@ -128,8 +159,18 @@ class Checking:
     command_line: str | None = None
     url: str | None = None
     timeout: float | None = None
-    accept: Literal["outputs", "codes"] | None = None
+    accepts: tuple[tuple[Literal["outputs", "codes"], float | None], ...] = ()
     only: Literal["clean", "faulty"] | None = None
+
+    @property
+    def accept(self) -> "Accept | None":
+        """What is accepted beside a pass; None: nothing."""
+        from hwfault.proof.accept import BOUND, Accept
+
+        if not self.accepts:
+            return None
+        bounds = [bound for _, bound in self.accepts if bound is not None]
+        return Accept(outputs=bounds[-1] if bounds else BOUND, codes=any(kind == "codes" for kind, _ in self.accepts))
 
     def runner(self) -> "tuple[Runner, str] | tuple[None, None]":
         """The runner that the options name and what it is called; raises UsageError for several."""
@@ -168,9 +209,10 @@ def replay_bundle(
 ) -> None:
     """Checks a bundle, prints and writes what was found, and ends the process: exit code 0, or 3 where it differs."""
     from hwfault.graph.run.session import load_model
+    from hwfault.proof.accept import refusals
     from hwfault.proof.check import Which, check, runs_of
     from hwfault.proof.page import write_page
-    from hwfault.proof.sentences import sentence
+    from hwfault.proof.sentences import judgement, sentence
     from hwfault.proof.storage import Bundle
 
     runner, engine = checking.runner()
@@ -189,10 +231,11 @@ def replay_bundle(
     else:
         _print(report)
         click.echo(sentence(report))
-    accepted = {"outputs": ("outputs differ",), "codes": ("outputs differ", "codes differ")}.get(
-        checking.accept or "", ()
-    )
-    sys.exit(0 if report.verdict in accepted else report.exit_code)
+    accept = checking.accept
+    if accept is None or report.exit_code == 0:
+        sys.exit(report.exit_code)
+    click.echo(judgement(report, accept), err=as_json)
+    sys.exit(report.exit_code if refusals(report, accept) else 0)
 
 
 def _print(report: "BundleReport") -> None:

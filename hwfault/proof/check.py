@@ -18,15 +18,16 @@ from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.read.versions import NEW, OLD, check_version
 from hwfault.graph.run.session import load_model
 from hwfault.plan.fault_plan import FaultPlan, spec_of
+from hwfault.program.processes import Site
 from hwfault.proof.answer import Runner, ask, site_answers
 from hwfault.proof.engine import Engine, Place, engine_name, places
 from hwfault.proof.expected import Expected, Inputs
 from hwfault.proof.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, MANIFEST, PLAN, Manifest
 from hwfault.proof.outputs import Outputs
 from hwfault.proof.report import BundleReport, RunRecord, SiteRecord
-from hwfault.proof.sides import Differing, Side, differing, unstruck_differing
+from hwfault.proof.sides import Differing, Excuses, Mask, Side, differing, unstruck_differing
 from hwfault.proof.storage import Bundle
-from hwfault.proof.tally import Tally, with_faults
+from hwfault.proof.tally import NO_WORDS, Tally, held_words, with_faults
 
 Array = NDArray[Any]
 Which = Literal["clean", "faulty", "both"]
@@ -149,23 +150,34 @@ def _by_graph(
     engine: Engine, found: list[Place], inputs: Inputs, expected: Expected, seed: int | None, plan: FaultPlan | None
 ) -> RunRecord:
     """One run in onnxruntime."""
-    tallies = {place.site.name: Tally(place.site) for place in found}
+    tallies = {place.site.name: _tally(place.site, plan) for place in found}
     outputs = Outputs(expected, inputs.labels, to_the_bit=True)
     for number, batch in enumerate(_batches(expected.manifest)):
         output, observed, tensors = engine.run(inputs.values[batch], seed, batch.start)
+        excuses = Excuses()
         for place in found:
             rows = batch if place.site.batched else slice(number, number + 1)
-            ours, theirs, differ = _at_place(place, expected, tensors, rows, seed or 0, batch.start)
+            excused = excuses.of(place.site, batch.stop - batch.start)
+            ours, theirs, differ = _at_place(place, expected, tensors, rows, (seed or 0, batch.start), excused)
+            excuses.note(place.site, differ)
             tallies[place.site.name].add(differ, ours, theirs, place.call, rows.start, batch.start)
-        outputs.add(output, batch)
+        outputs.add(output, batch, excuses.everywhere(batch.stop - batch.start))
         outputs.observed(output, observed)
     return _finished([tally.record() for tally in tallies.values()], tallies, outputs, expected, plan)
 
 
 def _at_place(
-    place: Place, expected: Expected, tensors: dict[str, Array], rows: slice, seed: int, first_sample: int
+    place: Place,
+    expected: Expected,
+    tensors: dict[str, Array],
+    rows: slice,
+    draw: tuple[int, int],
+    excused: Mask,
 ) -> tuple[Side, Side, Differing]:
-    """What was recorded and what was found at one run of a site in one batch, and where they differ."""
+    """What was recorded and what was found at one run of a site in one batch, and where they differ.
+
+    `draw` is the seed and the number of the batch's first sample; `excused` as for `differing`.
+    """
     values = numbered(tensors[place.tensor], place.layout)
     ours = expected.side(place.site, place.call, rows, values.shape)
     for mine, recorded in zip(place.grid, expected.grid(place.site, place.call), strict=True):
@@ -178,7 +190,7 @@ def _at_place(
         theirs = Side(place.site, [values, values, *expected.grid(place.site, place.call)])
         return ours, theirs, unstruck_differing(ours, theirs)
     theirs = Side(place.site, [*place.watched.values(tensors), *place.grid])
-    return ours, theirs, differing(place.watched, ours, theirs, tensors, seed, first_sample)
+    return ours, theirs, differing(place.watched, ours, theirs, tensors, *draw, excused)
 
 
 def _by_runner(
@@ -189,15 +201,18 @@ def _by_runner(
     outputs = Outputs(expected, inputs.labels, to_the_bit=False)
     batches = _batches(expected.manifest)
     for number, batch in enumerate(batches):
-        answer = ask(runner, inputs.values[batch], seed, batch.start)
+        answer, excuses = ask(runner, inputs.values[batch], seed, batch.start), Excuses()
         for told in site_answers(answer, expected, batch, number):
             nothing = np.zeros(told.differs.shape, bool)
             struck = told.recorded.before != told.recorded.after
             differ = Differing(told.differs, nothing, struck, struck, told.strange, told.values)
-            tally = tallies.setdefault(told.site.name, Tally(told.site, sees_before=False))
+            excuses.note(told.site, differ)
+            if told.site.name not in tallies:
+                tallies[told.site.name] = _tally(told.site, plan, sees_before=False)
+            tally = tallies[told.site.name]
             row = batch.start if told.site.batched else number
             tally.add(differ, told.recorded, told.found, told.call, row, batch.start)
-        outputs.add_answer(answer, batch)
+        outputs.add_answer(answer, batch, excuses.everywhere(batch.stop - batch.start))
     order = {entry.site.name: i for i, entry in enumerate(expected.manifest.sites)}
     calls = {entry.site.name: entry.calls for entry in expected.manifest.sites}
     rows = {True: expected.manifest.samples, False: len(batches)}
@@ -206,6 +221,12 @@ def _by_runner(
         for name, tally in sorted(tallies.items(), key=lambda entry: order[entry[0]])
     ]
     return _finished(records, tallies, outputs, expected, plan)
+
+
+def _tally(site: Site, plan: FaultPlan | None, *, sees_before: bool = True) -> Tally:
+    """The empty tally of a site."""
+    held = held_words(plan, site.name) if plan is not None and site.name in plan.names else NO_WORDS
+    return Tally(site, held, sees_before=sees_before)
 
 
 def _finished(

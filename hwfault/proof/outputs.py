@@ -10,7 +10,7 @@ from hwfault.errors import PlanError
 from hwfault.proof.answer import OUTPUT, PREDICTION
 from hwfault.proof.expected import Expected
 from hwfault.proof.report import Difference
-from hwfault.proof.sides import bits_of, predictions
+from hwfault.proof.sides import Mask, bits_of, predictions
 
 Array = NDArray[Any]
 
@@ -21,12 +21,15 @@ class Outputs:
     def __init__(self, expected: Expected, labels: Array | None, *, to_the_bit: bool) -> None:
         self._expected, self._labels, self._to_the_bit = expected, labels, to_the_bit
         self._counts: Counter[str] = Counter()
-        self._max_difference = 0.0
+        self._max_difference = self._max_rounding = 0.0
         self._classified = labels is not None and expected.prediction.dtype.kind in "iu"
         self.first: Difference | None = None
 
-    def add(self, output: Array, batch: slice, *, with_prediction: bool = True) -> None:
-        """Compares the outputs of a batch, and what they predict; raises PlanError for another shape than recorded."""
+    def add(self, output: Array, batch: slice, excused: Mask, *, with_prediction: bool = True) -> None:
+        """Compares the outputs of a batch, and what they predict; raises PlanError for another shape than recorded.
+
+        `excused` (samples,) are the samples in which codes differ, so that no rounding alone accounts for the outputs.
+        """
         recorded = self._expected.output[batch]
         if output.shape != recorded.shape:
             raise PlanError(
@@ -37,15 +40,18 @@ class Outputs:
             found = output.astype(np.float32)
         differ = _differing(found, recorded, self._to_the_bit)
         self._counts.update(outputs=differ.size, outputs_differ=int(np.count_nonzero(differ)))
-        self._max_difference = max(self._max_difference, _largest_difference(found, recorded))
+        differences = _largest_differences(found, recorded)
+        self._max_difference = max(self._max_difference, float(differences.max(initial=0.0)))
+        rounding = np.where(excused, 0.0, differences)
+        self._max_rounding = max(self._max_rounding, float(rounding.max(initial=0.0)))
         self._note(OUTPUT, differ.reshape(len(differ), -1), recorded, found, batch)
         if with_prediction:
             self._predicted(predictions(found), batch)
 
-    def add_answer(self, answer: dict[str, Array], batch: slice) -> None:
+    def add_answer(self, answer: dict[str, Array], batch: slice, excused: Mask) -> None:
         """The same for what a runner answered: outputs, predictions, or both, which may say different things."""
         if OUTPUT in answer:
-            self.add(answer[OUTPUT], batch, with_prediction=PREDICTION not in answer)
+            self.add(answer[OUTPUT], batch, excused, with_prediction=PREDICTION not in answer)
         if PREDICTION in answer:
             self._predicted(answer[PREDICTION], batch)
 
@@ -83,7 +89,13 @@ class Outputs:
             "predictions_recorded": self._expected.prediction.size,
         }
         counted = {key: self._counts[key] for key in keys} | labelled
-        return counted | recorded | {"outputs_max_difference": self._max_difference}
+        output = np.abs(self._expected.output[np.isfinite(self._expected.output)])
+        largest = {
+            "outputs_max_difference": self._max_difference,
+            "outputs_max_rounding": self._max_rounding,
+            "outputs_largest": float(output.max(initial=0.0)),
+        }
+        return counted | recorded | largest
 
 
 def _differing(found: Array, recorded: Array, to_the_bit: bool) -> NDArray[np.bool_]:
@@ -94,9 +106,11 @@ def _differing(found: Array, recorded: Array, to_the_bit: bool) -> NDArray[np.bo
     return np.asarray(differ & ~np.asarray(both))
 
 
-def _largest_difference(found: Array, recorded: Array) -> float:
-    """The largest difference; infinite where one of two numbers is not finite and the other another one."""
+def _largest_differences(found: Array, recorded: Array) -> NDArray[np.float64]:
+    """The largest difference of each sample; infinite where one of two numbers is not finite and not the other one."""
     with np.errstate(invalid="ignore"):
         differences = np.abs(found.astype(np.float64) - recorded)
     differences[~_differing(found, recorded, to_the_bit=False)] = 0.0  # two equal infinities have none
-    return float(np.where(np.isnan(differences), np.inf, differences).max(initial=0.0))
+    differences[np.isnan(differences)] = np.inf
+    largest: NDArray[np.float64] = differences.reshape(len(differences), -1).max(axis=1, initial=0.0)
+    return largest

@@ -65,8 +65,10 @@ class SiteRecord(Record):
 
     `words` were compared, of `words_recorded`. `faults_expected` and `faults_seen`: words that the faults changed, as
     recorded and as found. `faults_differ` and `codes_differ` as in the report of a replay
-    (hwfault.proof.replay_report); `strange` of these stand for no code. The two last count the words that differ, and
-    those that the faults changed, in each of up to 64 equal parts of the site.
+    (hwfault.proof.replay_report); `strange` of these stand for no code. `unstruck` words are neither changed by faults
+    nor held by a fault map; those of them whose codes differ do so by at most `largest_step` grid steps, and
+    `struck_differ` others do. The two last count the words that differ, and those that the faults changed, in each of
+    up to 64 equal parts of the site.
     """
 
     name: str
@@ -78,6 +80,9 @@ class SiteRecord(Record):
     faults_differ: int = 0
     codes_differ: int = 0
     strange: int = 0
+    unstruck: int = 0
+    struck_differ: int = 0
+    largest_step: int = 0
     first: Difference | None = None
     differ_at: tuple[int, ...] = ()
     faults_at: tuple[int, ...] = ()
@@ -88,8 +93,9 @@ class RunRecord(Record):
 
     `sites`, `predictions` and `outputs` are those that were compared; so many more were recorded as `sites_recorded`,
     `predictions_recorded` and `outputs_recorded` say. `correct_recorded` and `correct_found` count right predictions,
-    where the bundle has labels. `outputs_changed_by_observation` counts numbers that change when the sites are looked
-    at.
+    where the bundle has labels. `outputs_largest` is the largest recorded magnitude, `outputs_max_difference` the
+    largest difference, and `outputs_max_rounding` that in samples in which no code differs.
+    `outputs_changed_by_observation` counts numbers that change when the sites are looked at.
     """
 
     seed: int | None
@@ -102,6 +108,8 @@ class RunRecord(Record):
     outputs_recorded: int = 0
     outputs_differ: int
     outputs_max_difference: Number
+    outputs_max_rounding: Number = 0.0
+    outputs_largest: Number = 0.0
     outputs_changed_by_observation: int = 0
     correct_recorded: int | None = None
     correct_found: int | None = None

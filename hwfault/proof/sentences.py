@@ -1,6 +1,9 @@
 """A report in plain words: the verdict, what was compared, and where the first difference is."""
 
+from hwfault.proof.accept import BOUND, Accept, refusals, rounded_share
 from hwfault.proof.report import BundleReport, Codes, Difference, RunRecord, run_name
+
+_MOST_REASONS = 3
 
 
 def sentence(report: BundleReport) -> str:
@@ -16,7 +19,50 @@ def sentence(report: BundleReport) -> str:
     run, first = report.first
     wrong, all_of = (sum(getattr(r, key) for r in report.runs) for key in ("predictions_differ", "predictions"))
     where = f"First difference, in {run_name(run.seed)}: {place(run, first)}"
-    return f"Replay: {report.verdict}. {scope}. {where}; {wrong:,} of {all_of:,} predictions differ.{told}"
+    found = f"Replay: {report.verdict}. {scope}. {where}; {wrong:,} of {all_of:,} predictions differ.{told}"
+    return found + _rounding(report) + _behind_the_last_site(report, wrong)
+
+
+def _rounding(report: BundleReport) -> str:
+    """By how much codes differ before faults strike, the most at a site; empty where none does."""
+    sites = [(site, run) for run in report.runs for site in run.sites if site.codes_differ]
+    if not sites:
+        return ""
+    steps = max(site.largest_step for site, _ in sites)
+    site, run = max(sites, key=lambda entry: rounded_share(entry[0]))
+    return (
+        f" Codes of unstruck words differ by at most {steps:,} grid step{'s' * (steps != 1)}, at most at "
+        f"{rounded_share(site):.3%} of a site's ({site.name}, in {run_name(run.seed)})."
+    )
+
+
+def _behind_the_last_site(report: BundleReport, predictions_differ: int) -> str:
+    """What it means that outputs differ where all codes and predictions are equal; empty where they are not."""
+    whole, _, recorded = _count_sites(report)
+    if report.verdict != "outputs differ" or predictions_differ or whole < recorded:
+        return ""
+    share = max(run.outputs_max_difference / (run.outputs_largest or 1.0) for run in report.runs)
+    found = f"by at most {share:.2g} of the largest output"
+    equal = " Every code and prediction is the recorded one: the outputs differ"
+    if share > BOUND:
+        return (
+            f"{equal} behind the last site, {found}. Floating-point rounding makes {BOUND:g} of it at most, as a rule: "
+            "look for what else is computed there."
+        )
+    return (
+        f"{equal} {found}, by floating-point rounding behind the last site, where engines add up in another order. "
+        "Either export with --arithmetic integer, which all engines compute alike, or accept it with --accept outputs."
+    )
+
+
+def judgement(report: BundleReport, accept: Accept) -> str:
+    """Whether a report that does not pass is accepted, and what it is that is or is not."""
+    reasons = refusals(report, accept)
+    if reasons:
+        more = f", and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
+        return f"Not accepted: {'; '.join(reasons[:_MOST_REASONS])}{more}."
+    codes = "codes one grid step beside the recorded ones, " if accept.codes else ""
+    return f"Accepted: {codes}outputs within {accept.outputs:g} of the largest recorded one, and equal predictions."
 
 
 def compared(report: BundleReport) -> str:

@@ -128,12 +128,19 @@ class Differing(NamedTuple):
 
 
 def differing(
-    watched: Watched, ours: Side, theirs: Side, tensors: Mapping[str, Array], seed: int, first_sample: int
+    watched: Watched,
+    ours: Side,
+    theirs: Side,
+    tensors: Mapping[str, Array],
+    seed: int,
+    first_sample: int,
+    excused: Mask | None = None,
 ) -> Differing:
     """Where two engines differ; `theirs` is the graph's side, whose `tensors` by name tell of an array.
 
     Codes differ before the faults. Faults differ where either side is not what the stream says, or where the codes
-    before are equal and those after are not.
+    before are equal and those after are not. Sums of integers are exact, so that those which differ are the faults of
+    an array, but in the samples that are `excused` (samples,) (None: all), whose integers differed before.
     """
     strange = theirs.strange(ours)
     codes_differ = (ours.before != theirs.before) | (ours.numbers != theirs.numbers) | strange
@@ -143,8 +150,44 @@ def differing(
     )
     if codes_differ.any():  # where none does, one side has what the other has, which is what the stream says
         faults_differ |= ours.strays(watched, seed, first_sample)
+    if watched.array is not None and excused is not None:
+        faults_differ |= codes_differ & ~excused[:, None]
+        codes_differ &= excused[:, None]
     expected, seen = ours.changed | array_changed, theirs.changed | array_changed
     return Differing(codes_differ, faults_differ, expected, seen, strange, theirs.values)
+
+
+class Excuses:
+    """Which samples of a batch have differed so far, by the site: sums of other integers are others."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, Mask] = {}
+        self._parameters = False
+
+    def note(self, site: Site, found: Differing) -> None:
+        """Notes where a site differs, before its faults or after them."""
+        samples: Mask = np.asarray((found.codes | found.faults).any(axis=1))
+        if not site.batched:
+            self._parameters |= bool(samples.any())
+        elif site.name in self._samples:
+            self._samples[site.name] |= samples
+        else:
+            self._samples[site.name] = samples
+
+    def everywhere(self, samples: int) -> Mask:
+        """The samples of a batch, of so many, in which any site differs; a parameter does in all of them."""
+        found: Mask = np.full(samples, self._parameters)
+        for own in self._samples.values():
+            found |= own
+        return found
+
+    def of(self, site: Site, samples: int) -> Mask:
+        """The samples of a batch in which the integers that a layer adds up may differ, as far as sites tell.
+
+        Inputs that come from no site are the same in all engines.
+        """
+        found: Mask = np.full(samples, self._parameters)
+        return found | self._samples[site.source] if site.source in self._samples else found
 
 
 def unstruck_differing(ours: Side, theirs: Side) -> Differing:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hwfault.codes import CodeFormat, integers
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.plan.listing import Fault, faults_at
 from hwfault.program.processes import MapProcess, ProtectedProcess, Site
@@ -13,6 +14,8 @@ from hwfault.proof.report import BINS, Codes, Difference, Kind, SiteRecord
 from hwfault.proof.sides import Differing, Mask
 
 Array = NDArray[Any]
+Words = NDArray[np.int64]
+NO_WORDS: Words = np.zeros(0, np.int64)
 
 
 class Pair(Protocol):
@@ -30,13 +33,18 @@ AROUND = 4
 
 
 class Tally:
-    """The counts of one site in one run; `sees_before` is False where only the codes after the faults were found."""
+    """The counts of one site in one run; `sees_before` is False where only the codes after the faults were found.
 
-    def __init__(self, site: Site, *, sees_before: bool = True) -> None:
-        self.site, self._sees_before = site, sees_before
+    `held` are the words that fault maps hold, which count as struck whether or not they changed (None: all of them).
+    """
+
+    def __init__(self, site: Site, held: Words | None = NO_WORDS, *, sees_before: bool = True) -> None:
+        self.site, self._held, self._sees_before = site, held, sees_before
+        self._format = CodeFormat(site.bit_width, site.signed)
         self._counts: Counter[str] = Counter()
         self._first: Difference | None = None
         self._strips: dict[str, Array] = {}
+        self._largest_step = 0
         self.width = 0
         """The words of a sample."""
         self.first_sample = 0
@@ -53,11 +61,26 @@ class Tally:
             codes_differ=int(np.count_nonzero(found.codes)),
             strange=int(np.count_nonzero(found.strange)),
         )
+        self._count_rounding(found, ours, theirs)
         differ = found.codes | found.faults
         self._draw("differ_at", differ)
         self._draw("faults_at", found.expected | found.seen)
         if self._first is None and differ.any():
             self._first, self.first_sample = self._difference(found, ours, theirs, call, row), first_sample
+
+    def _count_rounding(self, found: Differing, ours: Pair, theirs: Pair) -> None:
+        """Counts struck words among those whose codes differ, and by how many grid steps the others differ at most."""
+        struck = found.expected | found.seen
+        words = struck.shape[1]
+        struck[:, slice(None) if self._held is None else self._held[self._held < words]] = True
+        self._counts["unstruck"] += int(np.count_nonzero(~struck))
+        if not found.codes.any():
+            return
+        self._counts["struck_differ"] += int(np.count_nonzero(found.codes & struck))
+        rounded = found.codes & ~struck & ~found.strange
+        recorded, other = (ours.before, theirs.before) if self._sees_before else (ours.after, theirs.after)
+        steps = np.abs(integers(recorded[rounded], self._format) - integers(other[rounded], self._format))
+        self._largest_step = max(self._largest_step, int(steps.max(initial=0)))
 
     def _draw(self, name: str, mask: Mask) -> None:
         words = mask.shape[1]
@@ -103,10 +126,19 @@ class Tally:
     def record(self, words_recorded: int | None = None) -> SiteRecord:
         """What was counted, of so many words that were recorded (None: these)."""
         strips = {name: tuple(strip.tolist()) for name, strip in self._strips.items()}
-        counts = {"words": 0, **self._counts}
+        counts = {"words": 0, **self._counts, "largest_step": self._largest_step}
         recorded = counts["words"] if words_recorded is None else words_recorded
         own = {"name": self.site.name, "kind": self.site.kind, "first": self._first, "words_recorded": recorded}
         return SiteRecord(**own, **counts, **strips)
+
+
+def held_words(plan: FaultPlan, name: str) -> Words | None:
+    """The words of a site that the fault maps of a plan hold; None: all, whose protected memory holds parts of each."""
+    maps = [(process, getattr(process, "map", None)) for process in plan.at(name).processes]
+    given = [(process, rows) for process, rows in maps if rows is not None]
+    if any(getattr(process, "protection", None) is not None for process, _ in given):
+        return None
+    return np.concatenate([NO_WORDS, *(rows.word.astype(np.int64) for _, rows in given)])
 
 
 def with_faults(found: Difference, plan: FaultPlan, seed: int, first_sample: int, words: int) -> Difference:

@@ -89,14 +89,39 @@ def test_rounding_that_differs_can_be_accepted(bundle, tmp_path):
 
     mine = copied(bundle, tmp_path / "mine")
     tensors = load_file(mine / "clean.safetensors")
-    for key, accepted in (("output", ["outputs", "codes"]), ("features.1.act_quant#0.codes", ["codes"])):
-        tensors[key][3, 4] += 1
+    output, codes = tensors["output"], tensors["features.1.act_quant#0.codes"]
+    largest = np.abs(output).max()
+
+    def ended(*accepted):
         rewritten(mine, "clean.safetensors", save(tensors))
-        codes = {
-            name: hwfault("replay", mine, "--only", "clean", "--accept", name).code for name in ("outputs", "codes")
-        }
-        assert codes == {name: 0 if name in accepted else 3 for name in codes}
-        assert hwfault("replay", mine, "--only", "clean").code == 3
+        options = [word for name in accepted for word in ("--accept", name)]
+        return hwfault("replay", mine, "--only", "clean", *options)
+
+    output[3, 4] += 5e-6 * largest
+    assert ended().code == 3
+    assert [ended(name).code for name in ("outputs", "outputs=1e-6", "codes", "outputs=1e-4")] == [0, 3, 0, 0]
+    told = ended("outputs").stdout
+    assert "Accepted: outputs within 1e-05 of the largest recorded one, and equal predictions." in told
+    assert "--arithmetic integer" in told
+    assert "--accept outputs" in told
+    output[3, 4] += 5e-5 * largest
+    assert [ended(name).code for name in ("outputs", "codes", "outputs=1e-4")] == [3, 3, 0]
+    assert ended("codes", "outputs=1e-4").code == 0
+    assert "Not accepted: outputs differ by up to" in ended("outputs").stdout
+    output[3, 4] -= 5.5e-5 * largest
+    codes[3, 4] ^= 1
+    assert [ended(name).code for name in ("outputs", "codes")] == [3, 0]
+    told = ended("codes").stdout.replace("\n", " ")
+    share = f"{1 / codes.size:.3%}"
+    assert f"Codes of unstruck words differ by at most 1 grid step, at most at {share} of a site's" in told
+    assert ended().code == 3
+
+
+@pytest.mark.parametrize(
+    "value", ["words", "outputs=", "outputs=x", "outputs=nan", "outputs=1", "outputs=-1e-5", "codes=1"]
+)
+def test_what_cannot_be_accepted(bundle, value):
+    refused("replay", bundle, "--accept", value, words="cannot be accepted, expected outputs, codes, or", code=2)
 
 
 def test_a_runner_in_onnxruntimes_place(bundle):
