@@ -27,16 +27,16 @@ if _typing.TYPE_CHECKING:  # what type checkers see; all is imported on first us
     from hwfault.graph.run.session import run as run
     from hwfault.graph.run.session import session as session
     from hwfault.injection.attach import inject as inject
-    from hwfault.laws.datapath import AccumulatorFormat as AccumulatorFormat
-    from hwfault.laws.datapath import BypassedElements as BypassedElements
-    from hwfault.laws.datapath import LateBits as LateBits
-    from hwfault.laws.datapath import StuckElement as StuckElement
-    from hwfault.laws.models import BitFlips as BitFlips
-    from hwfault.laws.models import Clusters as Clusters
-    from hwfault.laws.models import MapFaults as MapFaults
-    from hwfault.laws.models import ProfileFaults as ProfileFaults
-    from hwfault.laws.models import WordFaults as WordFaults
+    from hwfault.laws.accumulator import AccumulatorFormat as AccumulatorFormat
+    from hwfault.laws.bit_flips import BitFlips as BitFlips
+    from hwfault.laws.bypassed import BypassedElements as BypassedElements
+    from hwfault.laws.cluster import Clusters as Clusters
+    from hwfault.laws.late import LateBits as LateBits
+    from hwfault.laws.map import MapFaults as MapFaults
     from hwfault.laws.models import load_faults as load_faults
+    from hwfault.laws.profile import ProfileFaults as ProfileFaults
+    from hwfault.laws.stuck_element import StuckElement as StuckElement
+    from hwfault.laws.word import WordFaults as WordFaults
     from hwfault.network.sites import sites as sites
     from hwfault.plan.fault_plan import FaultPlan as FaultPlan
     from hwfault.profiles.profile import Profile as Profile
@@ -52,23 +52,23 @@ if _typing.TYPE_CHECKING:  # what type checkers see; all is imported on first us
     from hwfault.train.driver import FaultDriver as FaultDriver
 
 _PUBLIC = {
-    "AccumulatorFormat": "hwfault.laws.datapath",
-    "BitFlips": "hwfault.laws.models",
-    "BypassedElements": "hwfault.laws.datapath",
-    "Clusters": "hwfault.laws.models",
+    "AccumulatorFormat": "hwfault.laws.accumulator",
+    "BitFlips": "hwfault.laws.bit_flips",
+    "BypassedElements": "hwfault.laws.bypassed",
+    "Clusters": "hwfault.laws.cluster",
     "FaultDriver": "hwfault.train.driver",
     "FaultInjection": "hwfault.train.callback",
     "FaultMap": "hwfault.stream.fault_map",
     "FaultPlan": "hwfault.plan.fault_plan",
     "HwfaultError": "hwfault.errors",
-    "LateBits": "hwfault.laws.datapath",
-    "MapFaults": "hwfault.laws.models",
+    "LateBits": "hwfault.laws.late",
+    "MapFaults": "hwfault.laws.map",
     "Profile": "hwfault.profiles.profile",
-    "ProfileFaults": "hwfault.laws.models",
+    "ProfileFaults": "hwfault.laws.profile",
     "Select": "hwfault.program.selectors",
     "Site": "hwfault.program.processes",
-    "StuckElement": "hwfault.laws.datapath",
-    "WordFaults": "hwfault.laws.models",
+    "StuckElement": "hwfault.laws.stuck_element",
+    "WordFaults": "hwfault.laws.word",
     "campaign": "hwfault.campaigns.evaluate",
     "evaluate": "hwfault.campaigns.evaluate",
     "export": "hwfault.graph.export.of_network",

@@ -33,9 +33,8 @@ _WHOLE = {
         "synthetic systolic",
         "report": "map_picture map_pictures",
         "stream": "layouts linear mapping",
-        "program": "selectors",
     },
-    "plan": {"program": "mapped processes", "laws": "hardware protected"},
+    "plan": {"program": "mapped processes", "laws": "protected"},
 }
 """Room of 0.4.0 -> room now -> modules that kept their names."""
 
@@ -49,14 +48,22 @@ _RENAMED = {
     "graph.upgrade": ("graph.edit.upgrade", "graph.ops"),
     "graph.watched": ("graph.run.watched", "proof.sides"),
     "listing": ("plan.listing",),
-    "plan.datapath": ("laws.lower_datapath", "program.processes"),
+    "plan.datapath": ("laws.accumulation", "program.processes"),
+    "plan.hardware": ("laws.memory", "laws.profile", "laws.map"),
     "profiles.arrays": ("stream.layout_arrays",),
-    "profiles.datapath": ("laws.datapath",),
+    "profiles.datapath": (
+        "laws.accumulator",
+        "laws.stuck_element",
+        "laws.bypassed",
+        "laws.late",
+        "laws.datapath",
+    ),
     "profiles.faultmap": ("stream.fault_map",),
-    "profiles.models": ("laws.models", "program.selectors"),
+    "profiles.models": ("laws.models", "laws.on_sites", "program.selectors"),
     "profiles.pictures": ("report.profile_pictures",),
     "profiles.protection": ("stream.protection_scheme",),
     "profiles.records": ("records",),
+    "profiles.selectors": ("program.selectors", "laws.on_sites"),
     "stream.array": ("stream.native",),
     "stream.native_protection": ("stream.native",),
     # the rooms themselves, for what they held by name

@@ -14,7 +14,7 @@ from hwfault.errors import ModelError, nearest
 from hwfault.inputs import read_regular
 from hwfault.yaml12 import load_yaml
 
-_LARGEST_YAML = 1 << 20
+LARGEST_YAML = 1 << 20
 _MOST_PROBLEMS = 8
 _LONGEST_LINE = 600
 _FEW_PARTS = 20_000
@@ -116,8 +116,12 @@ def explain(error: ValidationError, what: str) -> str:
 
 def read_yaml(path: Path | str) -> Any:
     """The content of a YAML file of at most 1 MiB; raises FileError if unreadable, ModelError if it is not YAML."""
-    content = read_regular(path, _LARGEST_YAML, "a YAML file")
+    return parse_yaml(read_regular(path, LARGEST_YAML, "a YAML file"), str(path))
+
+
+def parse_yaml(content: bytes, source: str) -> Any:
+    """What the bytes of a YAML file say; raises ModelError, which names the source, for what is no YAML."""
     try:
         return load_yaml(content.decode())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not a YAML file: {error}") from None
+        raise ModelError(f"{source}: not a YAML file: {error}") from None

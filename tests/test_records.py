@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from hwfault.errors import FileError, ModelError
-from hwfault.laws.models import BitFlips, Clusters, Select, WordFaults, load_faults
+from hwfault.laws.models import BitFlips, Clusters, WordFaults, load_faults
+from hwfault.program.selectors import Select
 from hwfault.records import Record, read_yaml
 
 GOOD = """

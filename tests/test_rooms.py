@@ -176,7 +176,7 @@ def modules_after(statement):
         "import hwfault.profiles, hwfault.laws.models",
         "import hwfault.stream.mapping, hwfault.devices.systolic",
         "import hwfault.profiles.profile, hwfault.devices.draw, hwfault.stream.fault_map",
-        "import hwfault.plan, hwfault.laws.hardware, hwfault.program.processes, hwfault.plan.listing",
+        "import hwfault.plan, hwfault.laws.memory, hwfault.program.processes, hwfault.plan.listing",
         "import hwfault.graph.ops",
     ],
 )

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from hwfault.campaigns.points import Point
-from hwfault.campaigns.same import draws_devices, varies
+from hwfault.campaigns.same import varies
 from hwfault.campaigns.samples import batches, digest, order_of
 from hwfault.campaigns.trials import Trial, Trials
 from hwfault.errors import HwfaultError
 from hwfault.injection.attach import Injection, inject_at
 from hwfault.injection.ready import ProtectionCounts
 from hwfault.injection.statistics import Statistics
-from hwfault.laws.hardware import depends_on_device
+from hwfault.laws.files import Files
+from hwfault.laws.models import bind
+from hwfault.laws.profile import differs_by_specimen
 from hwfault.network.mode import evaluation
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
@@ -39,9 +41,9 @@ class Campaign:
 
     Sample i of the fault stream is the split's i-th, whatever the batch size, and also where `indices` name some of
     them, in any order. Faults that belong to a device are those of `device`, or with None of another one for each seed:
-    its number. `workers` read samples that do not lie in memory. With `statistics` it is kept what the faults do at
-    each site. The network runs in evaluation mode, on its own device, and is left as it was. Raises HwfaultError where
-    there is no sample.
+    its number. The profiles and maps that faults name are read once, or taken as `files` has read them. `workers` read
+    samples that do not lie in memory. With `statistics` it is kept what the faults do at each site. The network runs in
+    evaluation mode, on its own device, and is left as it was. Raises HwfaultError where there is no sample.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class Campaign:
         batch_size: int = 512,
         workers: int = 0,
         statistics: bool = False,
+        files: Files | None = None,
     ) -> None:
         self.model, self.device, self.batch_size, self.statistics = model, device, batch_size, statistics
         self._split, self._workers = split, workers
+        self._files = Files() if files is None else files
         self._on = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._plans: dict[tuple[str, int], FaultPlan] = {}
         self._order = order_of(split, indices)
@@ -102,14 +106,17 @@ class Campaign:
         """The plan of all faults of a point, also where it wants a part of them."""
         if point.plan is not None:
             return point.plan
-        own = self.device is None and depends_on_device(point.faults)
-        number = seed if own else self.device or 0
+        number = seed if self._by_seed(point) else self.device or 0
         key = "".join(fault.model_dump_json() for fault in point.faults), number
         if key not in self._plans:
             if len(self._plans) >= _KEPT_PLANS:
                 del self._plans[next(iter(self._plans))]
-            self._plans[key] = resolve(self.sites, point.faults, device=number)
+            self._plans[key] = resolve(self.sites, point.faults, device=number, files=self._files)
         return self._plans[key]
+
+    def _by_seed(self, point: Point) -> bool:
+        """Whether each seed has a specimen of its own, and so another plan."""
+        return self.device is None and any(one.by_specimen for one in bind(point.faults, self._files))
 
     def run(
         self,
@@ -146,8 +153,9 @@ class Campaign:
         """Whether every seed has the same faults under a point."""
         if point.silent:
             return True
-        own = self.device is None and point.plan is None and draws_devices(point.faults)
-        return not own and not varies(self.plan(point, seed))
+        if self.device is None and any(map(differs_by_specimen, bind(point.faults, self._files))):
+            return False
+        return not varies(self.plan(point, seed))
 
     def _run(self, point: Point, seeds: Sequence[int], done: Callable[[Trial], None]) -> None:
         if point.silent:
@@ -156,14 +164,14 @@ class Campaign:
             return
         if not seeds:
             return
-        plan, varies = self.plan(point, seeds[0]), self.device is None and depends_on_device(point.faults)
+        plan, by_seed = self.plan(point, seeds[0]), self._by_seed(point)
         statistics = Statistics(plan) if self.statistics else None
         with (
             _evaluating(self.model),
             inject_at(self.model, plan, self._known_sites(), seed=seeds[0], observe=statistics) as injection,
         ):
             for seed in seeds:
-                if varies and seed != seeds[0]:
+                if by_seed and seed != seeds[0]:
                     injection.plan = self.plan(point, seed)
                 injection.seed = seed
                 done(self._trial(injection, statistics))

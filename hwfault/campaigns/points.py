@@ -9,9 +9,10 @@ from pydantic import Field
 
 from hwfault.campaigns.trials import Label
 from hwfault.errors import HwfaultError, ModelError, PlanError, nearest
-from hwfault.laws.models import FaultModel, ProfileFaults, bit_errors
+from hwfault.laws.bound import Bound
+from hwfault.laws.files import Files
+from hwfault.laws.models import FaultModel, bind, bit_errors
 from hwfault.plan.fault_plan import FaultPlan, needs_stream
-from hwfault.profiles.profile import Profile
 from hwfault.program.names import fits
 from hwfault.program.processes import AnyProcess, MapProcess, Process, SitePlan
 from hwfault.program.selectors import names_of
@@ -55,38 +56,43 @@ def at_rates(rates: Iterable[float], sites: Any = "*") -> list[Point]:
     return [Point(ber=rate, faults=bit_errors(rate, sites)) for rate in rates]
 
 
-def at_operating_points(lists: Mapping[str, Faults], axis: str, values: Sequence[float]) -> list[Point]:
+def at_operating_points(
+    lists: Mapping[str, Faults], axis: str, values: Sequence[float], files: Files | None = None
+) -> list[Point]:
     """Each list of faults with the axis of its profiles at each of the values, which take the place of one given.
 
-    Raises HwfaultError where no profile of a list has such an axis, ModelError for a value outside its range.
+    The profiles are taken as `files` has read them. Raises HwfaultError where no profile of a list has such an axis,
+    ModelError for a value outside its range.
     """
-    points = []
+    files, points = files or Files(), []
     for name, faults in lists.items():
-        profiles = [] if isinstance(faults, FaultPlan) else [f for f in faults if isinstance(f, ProfileFaults)]
-        _check_axis(name, profiles, axis)
+        bound = () if isinstance(faults, FaultPlan) else bind(faults, files)
+        _check_axis(name, bound, axis)
         for value in values:
-            moved = [_moved(fault, axis, value) for fault in faults] if not isinstance(faults, FaultPlan) else ()
             labels = {"faults": name} if len(lists) > 1 else {}
-            points.append(Point(labels=labels | {axis: value}, faults=tuple(moved)))
+            moved = tuple(_moved(one, axis, value) for one in bound)
+            points.append(Point(labels=labels | {axis: value}, faults=moved))
     return points
 
 
-def _check_axis(name: str, profiles: Sequence[ProfileFaults], axis: str) -> None:
+def _check_axis(name: str, faults: Sequence[Bound[Any]], axis: str) -> None:
+    profiles = [one.profile for one in faults if one.profile is not None]
     if not profiles:
         raise HwfaultError(
             f"{name}: has no operating point to sweep; expected the faults of a profile (hwfault profiles list)"
         )
-    known = {key: None for fault in profiles for key in Profile.load(fault.profile).rate.names}
+    known = dict.fromkeys(key for profile in profiles for key in profile.rate.names)
     if axis not in known:
         raise HwfaultError(f"{name}: no profile has the axis {axis!r}: {nearest(axis, known)}")
 
 
-def _moved(fault: FaultModel, axis: str, value: float) -> FaultModel:
+def _moved(bound: Bound[Any], axis: str, value: float) -> FaultModel:
     """The fault with its operating point moved along the axis; checked, so that a sweep does not stop half way."""
-    if not isinstance(fault, ProfileFaults) or axis not in (profile := Profile.load(fault.profile)).rate.names:
+    fault: FaultModel = bound.fault
+    if bound.profile is None or axis not in bound.profile.rate.names:
         return fault
-    at = fault.at | {axis: value}
-    profile.resolve_rate(at, strict_sources=fault.strict_sources)
+    at = bound.fault.at | {axis: value}
+    bound.profile.resolve_rate(at, strict_sources=bound.fault.strict_sources)
     return fault.model_copy(update={"at": at})
 
 

@@ -2,21 +2,9 @@
 
 from collections.abc import Sequence
 
-from hwfault.laws.models import FaultModel, ProfileFaults
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.profiles.profile import Profile
 from hwfault.program.processes import AnyProcess, MapProcess, ProtectedProcess
 from hwfault.stream.tables import ALWAYS, Table
-
-
-def draws_devices(faults: Sequence[FaultModel]) -> bool:
-    """Whether devices differ under the faults: some have faults of a device at a rate above 0."""
-    return any(_differs(fault) for fault in faults if isinstance(fault, ProfileFaults))
-
-
-def _differs(fault: ProfileFaults) -> bool:
-    profile = Profile.load(fault.profile)
-    return profile.persistence.kind != "transient" and profile.resolve_rate(fault.at).cells * fault.share > 0
 
 
 def varies(plan: FaultPlan) -> bool:

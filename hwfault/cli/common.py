@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwfault.cli.door import escaped_streams, unescaped
+from hwfault.cli.fault_options import Given
 from hwfault.errors import HwfaultError
-from hwfault.laws.models import FaultModel
 from hwfault.stream.check import SAMPLES, check_seed
 from hwfault.terminal import shown
 
@@ -74,30 +74,30 @@ def batch_size_option(default: int) -> Callable[..., Any]:
     return click.option("--batch-size", type=click.IntRange(min=1), default=default, show_default=True)
 
 
-def given_plan(
-    sites: "Sequence[Site]", plan_file: Path | None, faults: Sequence[FaultModel], device: int = 0
-) -> "FaultPlan | None":
-    """The plan of --plan, or of the faults of a device resolved against the sites; None if neither is given."""
+def given_plan(sites: "Sequence[Site]", plan_file: Path | None, given: Given, device: int = 0) -> "FaultPlan | None":
+    """The plan of --plan, or of the faults given, of a device, resolved against the sites; None if neither is given."""
     from hwfault.plan.fault_plan import FaultPlan, resolve
 
+    faults = given.faults
     if plan_file is not None and faults:
         raise click.UsageError("a plan and faults were both given, expected one of them")
     if plan_file is not None:
         return FaultPlan.load(plan_file)
-    return resolve(sites, faults, device=device) if faults else None
+    return resolve(sites, faults, device=device, files=given.files) if faults else None
 
 
-def check_obstacles(sites: "Sequence[Site]", faults: Sequence[FaultModel], *, allowed: bool) -> None:
+def check_obstacles(sites: "Sequence[Site]", given: Given, *, allowed: bool) -> None:
     """Raises HwfaultError where some of what the faults select are no sites, unless that is allowed.
 
     Where all of it is none, nothing is raised here: resolving the faults tells why.
     """
-    from hwfault.laws.hardware import selectors
+    from hwfault.laws.models import bind
     from hwfault.laws.obstacles import selected_obstacles, told
     from hwfault.program.selectors import chosen
 
-    obstacles = selected_obstacles(sites, faults)
-    if not allowed and obstacles and any(chosen(sites, selectors(fault)) for fault in faults):
+    bound = bind(given.faults, given.files)
+    obstacles = selected_obstacles(sites, bound)
+    if not allowed and obstacles and any(chosen(sites, one.selectors) for one in bound):
         raise HwfaultError(
             f"{len(obstacles)} of what the faults select are no sites: {told(obstacles)}. Strike the others only with "
             "--allow-obstacles, or select what you mean (--select)"

@@ -1,6 +1,6 @@
 """`hwfault evaluate`: accuracy of trained networks under faults."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from hwfault.campaigns.campaign import Campaign
     from hwfault.campaigns.points import Faults, Point
     from hwfault.campaigns.trials import Trials
-    from hwfault.laws.models import FaultModel
     from hwfault.plan.expected import Range
     from hwfault.train.data import Split
 
@@ -107,7 +106,7 @@ class _Asked:
         if self.rates is not None:
             return at_rates(self.rates, self.given.selected)
         if self.sweep is not None:
-            return at_operating_points(lists, *self.sweep)
+            return at_operating_points(lists, *self.sweep, files=self.given.files)
         if self.by_site is None and not self.by_bit:
             named = lists or {"no faults": ()}
             return [Point.of(faults, labels={"faults": name}) for name, faults in named.items()]
@@ -171,7 +170,7 @@ def command(
     exact = _use_arithmetic(model, arithmetic)
     on = how.split_of(data, config)
     first = None if samples is None else range(min(samples, len(on)))
-    campaign = _campaign(model, on, first, given.device, how, statistics)
+    campaign = _campaign(model, on, first, given, how, statistics)
     points = asked.points(campaign, lists)
     for point in points:
         campaign.whole_plan(point, how.seeds[0])  # what does not fit is told before the first trial
@@ -206,7 +205,7 @@ def _use_arithmetic(model: "nn.Module", arithmetic: str) -> "IntegerArithmetic |
 
 
 def _campaign(
-    model: "nn.Module", split: "Split", first: range | None, device: int | None, how: Measuring, statistics: bool
+    model: "nn.Module", split: "Split", first: range | None, given: Given, how: Measuring, statistics: bool
 ) -> "Campaign":
     from hwfault.campaigns.campaign import Campaign
 
@@ -214,10 +213,11 @@ def _campaign(
         model,
         split,
         indices=first,
-        device=device,
+        device=given.device,
         batch_size=how.batch_size,
         workers=how.workers,
         statistics=statistics,
+        files=given.files,
     )
 
 
@@ -248,18 +248,20 @@ def _draw(path: Path, results: "Sequence[Trials]", asked: _Asked, run: str, netw
         curves: dict[str, list[Trials]] = {}
         for point in results:
             curves.setdefault(str(point.labels.get("faults", run)), []).append(point)
-        draw_accuracy(path, curves, title=network, axis=axis, axis_label=_axis_label(axis, asked.given.lists.values()))
+        draw_accuracy(path, curves, title=network, axis=axis, axis_label=_axis_label(axis, asked.given))
     elif len(results) > 1:
         draw_losses(path, {_name(point): point for point in results}, title=f"{network}, {_told(asked)}")
 
 
-def _axis_label(axis: str, lists: "Iterable[Sequence[FaultModel]]") -> str:
+def _axis_label(axis: str, given: Given) -> str:
     """The axis and its unit."""
-    from hwfault.laws.models import ProfileFaults
-    from hwfault.profiles.profile import Profile
+    from hwfault.laws.models import bind
 
-    profiles = [Profile.load(f.profile) for faults in lists for f in faults if isinstance(f, ProfileFaults)]
-    units = {known.unit for profile in profiles for known in profile.rate.axes if known.name == axis and known.unit}
+    units: set[str] = set()
+    for faults in given.lists.values():
+        profiles = [bound.profile for bound in bind(faults, given.files) if bound.profile is not None]
+        units.update(known.unit for profile in profiles for known in profile.rate.axes if known.name == axis)
+    units.discard("")
     return f"{axis} in {units.pop()}" if len(units) == 1 else axis
 
 

@@ -48,10 +48,9 @@ def command(
     from hwfault.network.sites import sites
     from hwfault.plan.expected import expected_faults
 
-    faults = given.faults
     model, _, held_out = trusted.load(run)
     example = held_out.example
-    plan = given_plan(sites(model, example), plan_file, faults, given.device or 0)
+    plan = given_plan(sites(model, example), plan_file, given, given.device or 0)
     if recording.bundle:
         written(out, recording.write(out, model, held_out.test, plan, arithmetic), as_json)
         return

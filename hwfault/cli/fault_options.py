@@ -1,14 +1,16 @@
 """The options that name faults, the same on every command."""
 
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
 from typing import Any
 
 import click
 
-from hwfault.laws.models import FaultModel, MapFaults, ProfileFaults, bit_errors, named_faults
+from hwfault.laws.files import Files
+from hwfault.laws.models import LAWS, FaultModel, bit_errors, named_faults
 from hwfault.program.selectors import Select
 
 
@@ -22,6 +24,8 @@ class Given:
     select: str | None
     device: int | None
     strict_sources: bool
+    files: Files = field(default_factory=Files)
+    """What a command reads of the files that the faults name."""
 
     @property
     def anything(self) -> bool:
@@ -33,14 +37,15 @@ class Given:
         """The faults that the options name; empty if none does."""
         return next(iter(self.lists.values()), ())
 
-    @property
+    @cached_property
     def lists(self) -> dict[str, tuple[FaultModel, ...]]:
         """Each list of faults that the options name, by a name of its own; none if no option does."""
         if self.named and self.ber is not None:
             raise click.UsageError("--faults and --ber were both given, expected one of them")
         self.check_strict()
         if self.named:
-            return {name: tuple(map(self._completed, named_faults(spec))) for name, spec in self.named.items()}
+            found = {name: named_faults(spec, self.files) for name, spec in self.named.items()}
+            return {name: tuple(self._completed(fault) for fault in faults) for name, faults in found.items()}
         if self.ber is None and self.select is not None:
             raise click.UsageError("--select goes with --ber, or with a profile or map in --faults")
         return {} if self.ber is None else {f"BER {self.ber:g}": bit_errors(self.ber, self.selected)}
@@ -57,10 +62,11 @@ class Given:
 
     def _completed(self, fault: FaultModel) -> FaultModel:
         listed = "; in a YAML file each fault has its `sites:`"
-        if self.select is not None and not isinstance(fault, ProfileFaults | MapFaults):
+        if self.select is not None and not fault.named_on_command_line:
             raise click.UsageError(f"--select goes with --ber, or with a profile or map in --faults{listed}")
         chosen = {} if self.select is None else {"sites": (Select(name=self.select),)}
-        strict = {"strict_sources": True} if self.strict_sources and isinstance(fault, ProfileFaults) else {}
+        has_sources = "strict_sources" in type(fault).model_fields
+        strict = {"strict_sources": True} if self.strict_sources and has_sources else {}
         return fault.model_copy(update=chosen | strict)
 
 
@@ -79,6 +85,17 @@ def by_name(given: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
+def _list_models(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    """Prints each fault model with an example, and ends the command."""
+    if not asked or ctx.resilient_parsing:
+        return
+    click.echo("faults:")
+    for law in LAWS.values():
+        click.echo(f"  - {law.example}")
+        click.echo(textwrap.indent(textwrap.fill(law.help, 100), "      # "))
+    ctx.exit()
+
+
 _FAULTS = "A profile at an operating point (NAME@axis=value,...), a device's map (map:FILE), or a YAML file."
 _ONE = click.option("--faults", "named", help=_FAULTS)
 _MANY = click.option("--faults", "named", multiple=True, help=f"{_FAULTS} Several are compared; LABEL=... names one.")
@@ -91,6 +108,14 @@ _OPTIONS = (
         help="The device whose permanent faults strike.  [default: the seed's number; 0 for a graph]",
     ),
     click.option("--strict-sources", is_flag=True, help="Refuse profiles that rest on an assumption."),
+    click.option(
+        "--models",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_list_models,
+        help="Print what a YAML file of faults may hold, an example of each fault model, and exit.",
+    ),
 )
 
 

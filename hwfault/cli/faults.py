@@ -53,13 +53,12 @@ def command(
     from hwfault.plan.fault_plan import FaultPlan
     from hwfault.plan.listing import faults_at, with_addresses
 
-    faults = given.faults
     plan: FaultPlan | None
     if source.endswith(".json"):
         trusted.check_unused(source)
         shown.check_unused(source)
-        plan = given_plan([], Path(source), faults)
-    elif source.endswith(".onnx") and not faults:
+        plan = given_plan([], Path(source), given)
+    elif source.endswith(".onnx") and not given.faults:
         from hwfault.graph.edit.carried import plan_of
         from hwfault.graph.run.session import load_model
 
@@ -67,7 +66,7 @@ def command(
         shown.check_unused(source)
         plan = plan_of(load_model(source))
     else:
-        plan = given_plan(trusted.sites(source, shown), None, faults, seed if given.device is None else given.device)
+        plan = given_plan(trusted.sites(source, shown), None, given, seed if given.device is None else given.device)
     if plan is None:
         raise HwfaultError("no faults were named; give --faults FILE, --ber RATE, a plan (.json) or a faulted graph")
     found = [] if name is None else faults_at(plan, name, seed=seed, sample=sample, words=words)

@@ -40,11 +40,11 @@ def command(
     from hwfault.graph.run.session import load_model
     from hwfault.plan.expected import expected_faults
 
-    faults, model = given.faults, load_model(graph)
+    model = load_model(graph)
     listed = sites(model, batch_axis)
     if plan_file is None:
-        check_obstacles(listed, faults, allowed=allow_obstacles)
-    plan = given_plan(listed, plan_file, faults, given.device or 0)
+        check_obstacles(listed, given, allowed=allow_obstacles)
+    plan = given_plan(listed, plan_file, given, given.device or 0)
     if plan is None:
         raise click.UsageError("no faults were given, expected --faults, --ber or --plan")
     write_atomically(out, insert_faults(model, plan, batch_axis=batch_axis).SerializeToString())

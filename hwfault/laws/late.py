@@ -1,16 +1,56 @@
-"""Late bits: which word an element produced before, and the arrays for which that is not known."""
+"""The law `late_bits`: results that come too late, so that a part of the one before is taken."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field, StrictInt
 
 from hwfault.devices.systolic import array_of
 from hwfault.errors import ModelError, PlanError
-from hwfault.laws.datapath import LateBits
-from hwfault.laws.models import FaultModel
+from hwfault.laws.accumulation import pass_obstacle
+from hwfault.laws.bound import AccumulationPart, Bound, Lowered, Target
+from hwfault.laws.datapath import OnLayers, PEArray
+from hwfault.laws.on_sites import OnSites
 from hwfault.program.processes import Process, Site, SitePlan
 from hwfault.stream.mapping import WeightStationary
+
+EXAMPLE = "{model: late_bits, probability: 0.001, bits: 4}"
+
+
+class LateBits(OnLayers):
+    """Timing errors: with `probability` a result keeps its highest `bits` from what its element produced before.
+
+    What is late is the register that takes finished sums. The `mapping` says which element produces what; without one
+    each output channel has its own. A weight-stationary array must hold all weights of a layer in one tile: one of
+    several passes keeps bits of a pass's sum, which is refused when the faults are resolved.
+    """
+
+    model: Literal["late_bits"] = "late_bits"
+    probability: float
+    bits: Annotated[StrictInt, Field(ge=1, le=32)]
+    mapping: PEArray | None = None
+
+
+def lower(bound: Bound[LateBits], target: Target) -> Lowered:
+    """A process at each accumulator; the layer is not added up otherwise, but its array must be this one.
+
+    Raises ModelError for more bits than a word has, PlanError where a layer's shapes are not known.
+    """
+    part = AccumulationPart(bound.fault.mapping, adds_up=False)
+    processes = [_process(bound.fault, site, target) for site in target.sites]
+    return Lowered(processes, [part] * len(processes))
+
+
+def _process(fault: LateBits, site: Site, target: Target) -> Process:
+    if fault.bits > site.bit_width:
+        raise ModelError(
+            f"fault {target.number} at site {site.name!r}: {fault.bits} late bits in a word of {site.bit_width}, "
+            "expected at most all of them"
+        )
+    tables = (target.tables.number(fault.probability),)
+    mask = ((1 << fault.bits) - 1) << (site.bit_width - fault.bits)
+    return Process(**target.key(site), kind="late", tables=tables, mask=mask, elements=late_elements(fault, site))
 
 
 def late_elements(fault: LateBits, site: Site) -> tuple[int, int, int, int]:
@@ -34,44 +74,10 @@ def late_elements(fault: LateBits, site: Site) -> tuple[int, int, int, int]:
     return columns, rows if fault.mapping.kind == "output_stationary" else 1, channels, inner
 
 
-def pass_obstacle(mapping: Any, site: Site) -> str | None:
-    """Why late bits of a layer on an array cannot be told; None where they can.
-
-    A weight-stationary array streams all positions of one tile before it takes the next: the word before (n, m) is
-    (n, m - 1) of the same pass, and the register holds that pass's sum. Only where a single tile holds all weights is
-    this the layer's output of the position before.
-    """
-    if not isinstance(mapping, WeightStationary):
-        return None
-    shape = site.weights or ()
-    channels, products = (shape[0], int(np.prod(shape[1:], dtype=np.int64))) if shape else (0, 0)
-    if 0 < channels <= mapping.columns and products <= mapping.rows:
-        return None
-    size = f"{channels} output channels of {products} products" if shape else "weights of a shape that is not known"
-    return (
-        f"late bits of {site.name!r}: a weight-stationary array of {mapping.rows} x {mapping.columns} adds up {size} "
-        "in several passes; a late bit there keeps that of the position before in the same pass, of a partial sum that "
-        "is not modelled. Expected at most as many channels as columns and as many products as rows, or another mapping"
-    )
-
-
-def check_one_array(site: Site, late: Sequence[LateBits], mappings: Iterable[Any]) -> None:
-    """Raises ModelError where late bits and what else strikes a layer's elements (`mappings`) do not go together."""
-    for fault in late:
-        for mapping in mappings:
-            if fault.mapping is not None and mapping != fault.mapping:
-                raise ModelError(
-                    f"the layer of {site.name!r} is said to run on two arrays, {mapping} and, for its late bits, "
-                    f"{fault.mapping}; expected one"
-                )
-            if reason := pass_obstacle(mapping, site):
-                raise ModelError(reason)
-
-
-def check_late(entry: SitePlan, faults: Sequence[FaultModel]) -> None:
+def check_late(entry: SitePlan, faults: Sequence[OnSites]) -> None:
     """Raises ValueError for late bits of a plan that hwfault 0.4.0 resolved where it took a wrong word before."""
     for process in entry.processes:
-        if not isinstance(process, Process) or process.kind != "late" or process.fault >= len(faults):
+        if process.kind != "late" or process.fault >= len(faults):
             continue
         reason = pass_obstacle(getattr(faults[process.fault], "mapping", None), entry.site)
         if reason is None and entry.array is not None and entry.array.pass_steps:

@@ -1,146 +1,60 @@
-"""Fault models: the laws by which bits of a site's words are corrupted, and the selectors that place them."""
+"""The fault models: one union of their records, and one table of what stands behind each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import Field
 
 from hwfault.errors import ModelError
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
+from hwfault.laws import (
+    accumulator,
+    bit_flips,
+    bypassed,
+    cluster,
+    late,
+    profile,
+    stuck_element,
+    word,
+)
+from hwfault.laws import map as map_
+from hwfault.laws.accumulator import AccumulatorFormat
+from hwfault.laws.bit_flips import BitFlips
+from hwfault.laws.bound import Bound, Lowered, Target
+from hwfault.laws.bypassed import BypassedElements
+from hwfault.laws.cluster import Clusters
+from hwfault.laws.files import Files, changed_sentence
+from hwfault.laws.late import LateBits
+from hwfault.laws.map import MapFaults
+from hwfault.laws.on_sites import OnSites
+from hwfault.laws.profile import ProfileFaults
+from hwfault.laws.stuck_element import StuckElement
+from hwfault.laws.word import WordFaults
+from hwfault.notices import tell_once
 from hwfault.profiles.library import is_path, parse_operating_point
-from hwfault.profiles.spatial import Spatial
-from hwfault.program.selectors import OnSites, Probability, Select
-from hwfault.records import Record, read_yaml
-from hwfault.stream.mapping import Mapping
-from hwfault.stream.protection_scheme import Protection
-from hwfault.stream.tables import check_probability, size_table
+from hwfault.records import Record
 
-
-def per_bit(p: Probability, bit_width: int) -> tuple[float, ...]:
-    """One probability for each bit, lowest first; raises ModelError if a list has another length than the word."""
-    if not isinstance(p, tuple):
-        return (p,) * bit_width
-    if len(p) != bit_width:
-        raise ModelError(f"{len(p)} probabilities were given for words of {bit_width} bits, expected one for each bit")
-    return p
-
-
-class BitFlips(OnSites):
-    """Independent bit errors: `probability` for both directions, or `p01` (0 reads 1) and `p10` (1 reads 0).
-
-    Each is one number for all bits, or a list with one for each bit, lowest first. A direction left out is 0. With
-    equal probabilities, or one direction alone, a higher rate only adds faults; with two that differ only hits.
-    """
-
-    model: Literal["bit_flips"] = "bit_flips"
-    probability: Probability | None = None
-    p01: Probability | None = None
-    p10: Probability | None = None
-
-    @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> Self:
-        directed = self.p01 is not None or self.p10 is not None
-        if directed == (self.probability is not None):
-            raise ValueError("expected either `probability`, or `p01` and `p10`")
-        return self
-
-    def directions(self, bit_width: int) -> list[tuple[float, float]]:
-        """(p01, p10) of each bit, lowest first."""
-        both = (self.p01, self.p10) if self.probability is None else (self.probability, self.probability)
-        p01, p10 = (0.0 if p is None else p for p in both)
-        return list(zip(per_bit(p01, bit_width), per_bit(p10, bit_width), strict=True))
-
-
-class WordFaults(OnSites):
-    """Whole words replaced with `probability`: by another code, uniformly ("random"), or XORed with a constant.
-
-    The constant is the lowest bit ("lsb"), the highest ("msb"), all bits ("full"), or an integer mask. A higher rate
-    only adds faulty words; under "random" one that was faulty before may hold another code.
-    """
-
-    model: Literal["word"] = "word"
-    probability: float
-    effect: Literal["random", "lsb", "msb", "full"] | StrictInt = "random"
-
-    def mask(self, bit_width: int) -> int | None:
-        """The constant for words of `bit_width` bits (None for "random"); raises ModelError if wider than the word."""
-        full = (1 << bit_width) - 1
-        named = {"random": None, "lsb": 1, "msb": 1 << (bit_width - 1), "full": full}
-        if isinstance(self.effect, str):
-            return named[self.effect]
-        if not 0 < self.effect <= full:
-            raise ModelError(
-                f"the mask {self.effect:#x} does not fit words of {bit_width} bits, expected 1 to {full:#x}"
-            )
-        return self.effect
-
-
-class Clusters(OnSites):
-    """Multi-cell upsets: an event with `probability` for each cell flips 1, 2, ... neighbours.
-
-    `sizes` are the probabilities of 1, 2, ... of them. Neighbours lie along the `axis`: "bit" (higher bits of the
-    same word) or "word" (the same bit of the next words).
-    """
-
-    model: Literal["cluster"] = "cluster"
-    probability: Probability
-    sizes: tuple[float, ...] = (1.0,)
-    axis: Literal["bit", "word"] = "bit"
-
-    @field_validator("sizes")
-    @classmethod
-    def _sum_to_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        size_table(value)
-        return value
-
-
-class ProfileFaults(OnSites):
-    """The faults of a fault profile at an operating point `at` (a value for each axis or free parameter).
-
-    `profile` is the name of one of the library's or a path. `sites` are, unless given, those of the profile's
-    component. `mapping`, `spatial` and `protection` take the place of the profile's; `share` (0 to 1) is that of its
-    rate. With `strict_sources` what rests on an assumption is refused.
-    """
-
-    _chooses_by_itself: ClassVar[bool] = True
-    _probabilities: ClassVar[tuple[str, ...]] = ("share",)
-
-    model: Literal["profile"] = "profile"
-    profile: str
-    at: dict[str, float] = Field(default_factory=dict)
-    sites: tuple[Select, ...] = ()
-    share: Annotated[float, Field(ge=0, le=1)] = 1.0
-    spatial: Spatial | None = None
-    mapping: Mapping | None = None
-    protection: Protection | None = None
-    strict_sources: bool = False
-
-
-class MapFaults(OnSites):
-    """The faulty cells of one device, from a fault map's file, laid over the sites (all weights unless given).
-
-    `mapping` says where in the device's memory the words lie (one behind the other in rows as wide as the map's words
-    unless given), and `first_row` where the first of them begins. The faults are permanent, or show with probability
-    `p_active` in each `refresh` period. A device has its cells: what `scaled` scales is `p_active`.
-    """
-
-    _probabilities: ClassVar[tuple[str, ...]] = ("p_active",)
-
-    model: Literal["map"] = "map"
-    file: str
-    sites: tuple[Select, ...] = (Select(kind="weight"),)
-    mapping: Mapping | None = None
-    protection: Protection | None = None
-    first_row: Annotated[int, Field(ge=0)] = 0
-    p_active: float = 1.0
-    refresh: Literal["inference", "batch", "epoch", "power_cycle"] = "inference"
-
-    @field_validator("p_active")
-    @classmethod
-    def _a_probability(cls, value: float) -> float:
-        return check_probability(value, "p_active")
-
+__all__ = [
+    "LAWS",
+    "AccumulatorFormat",
+    "BitFlips",
+    "BypassedElements",
+    "Clusters",
+    "FaultList",
+    "FaultModel",
+    "LateBits",
+    "Law",
+    "MapFaults",
+    "ProfileFaults",
+    "StuckElement",
+    "WordFaults",
+    "bind",
+    "bit_errors",
+    "is_fault",
+    "load_faults",
+    "lower",
+    "named_faults",
+]
 
 FaultModel = Annotated[
     BitFlips
@@ -156,18 +70,79 @@ FaultModel = Annotated[
 ]
 
 
+def _bind_alone(fault: Any, files: Files) -> Bound[Any]:
+    """A fault that names no file."""
+    return Bound(fault, fault.sites)
+
+
+class Law(NamedTuple):
+    """What stands behind one fault model.
+
+    `lower` makes processes of it, `bind` reads what it names, `example` is how it is written in a file of faults.
+    """
+
+    record: type[OnSites]
+    lower: Callable[[Bound[Any], Target], Lowered]
+    example: str
+    bind: Callable[[Any, Files], Bound[Any]] = _bind_alone
+
+    @property
+    def help(self) -> str:
+        """What the faults are, in one sentence."""
+        return " ".join((self.record.__doc__ or "").partition("\n\n")[0].split())
+
+
+LAWS: Mapping[str, Law] = {
+    "bit_flips": Law(BitFlips, bit_flips.lower, bit_flips.EXAMPLE),
+    "word": Law(WordFaults, word.lower, word.EXAMPLE),
+    "cluster": Law(Clusters, cluster.lower, cluster.EXAMPLE),
+    "profile": Law(ProfileFaults, profile.lower, profile.EXAMPLE, profile.bind),
+    "map": Law(MapFaults, map_.lower, map_.EXAMPLE, map_.bind),
+    "accumulator": Law(AccumulatorFormat, accumulator.lower, accumulator.EXAMPLE, accumulator.bind),
+    "stuck_element": Law(StuckElement, stuck_element.lower, stuck_element.EXAMPLE),
+    "bypassed": Law(BypassedElements, bypassed.lower, bypassed.EXAMPLE),
+    "late_bits": Law(LateBits, late.lower, late.EXAMPLE),
+}
+"""Every law by the name of its fault model."""
+
+
+def bind(faults: Iterable[FaultModel], files: Files | None = None) -> tuple[Bound[Any], ...]:
+    """The faults with the contents of the files that they name, each of which is read once.
+
+    A fault that says of which content a plan was made of it, where the file has another by now, is told in the log.
+    Raises FileError or ModelError for a file that is none of what was expected.
+    """
+    files = Files() if files is None else files
+    bound = tuple(LAWS[fault.model].bind(fault, files) for fault in faults)
+    for one in bound:
+        named = one.fault.named_file()
+        if named is not None and named.digest not in (None, one.digest):
+            tell_once([changed_sentence(named, one.digest) + "; its faults are those of the file as it is"])
+    return bound
+
+
+def lower(bound: Bound[Any], target: Target) -> Lowered:
+    """What a fault becomes at its sites; raises ModelError or PlanError where it cannot be had there."""
+    return LAWS[bound.fault.model].lower(bound, target)
+
+
+def is_fault(value: object) -> bool:
+    """Whether something is the record of a fault model."""
+    return isinstance(value, OnSites)
+
+
 class FaultList(Record):
     """A YAML file of faults: one key `faults`, a list."""
 
     faults: tuple[FaultModel, ...]
 
 
-def load_faults(path: Path | str) -> tuple[FaultModel, ...]:
+def load_faults(path: Path | str, files: Files | None = None) -> tuple[FaultModel, ...]:
     """The fault models of a YAML file: its `faults:` list, or the profile that it is.
 
     Raises FileError or ModelError.
     """
-    content = read_yaml(path)
+    content, _ = (Files() if files is None else files).yaml(path)
     if isinstance(content, dict) and "schema_version" in content:
         return (ProfileFaults(profile=str(path)),)
     faults = FaultList.parse(content, str(path)).faults
@@ -176,7 +151,7 @@ def load_faults(path: Path | str) -> tuple[FaultModel, ...]:
     return faults
 
 
-def named_faults(text: str) -> tuple[FaultModel, ...]:
+def named_faults(text: str, files: Files | None = None) -> tuple[FaultModel, ...]:
     """What `--faults` names: `map:FILE`, a profile (`NAME@axis=value,...`), or a YAML file.
 
     Raises FileError or ModelError.
@@ -186,7 +161,7 @@ def named_faults(text: str) -> tuple[FaultModel, ...]:
     name, at = parse_operating_point(text)
     if at or not is_path(name):
         return (ProfileFaults(profile=name, at=at),)
-    return load_faults(name)
+    return load_faults(name, files)
 
 
 def bit_errors(rate: float, sites: str | Sequence[Any] = "*") -> tuple[FaultModel, ...]:

@@ -1,9 +1,9 @@
 """What faults select and is no site: it stays without faults, and that is told."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from hwfault.laws.hardware import selectors
-from hwfault.laws.models import FaultModel
+from hwfault.laws.bound import Bound
 from hwfault.notices import tell_once
 from hwfault.program.names import first_run
 from hwfault.program.processes import Site
@@ -11,13 +11,13 @@ from hwfault.program.processes import Site
 _TOLD, _LONGEST = 3, 2000
 
 
-def selected_obstacles(sites: Sequence[Site], faults: Iterable[FaultModel]) -> dict[str, str]:
+def selected_obstacles(sites: Sequence[Site], faults: Iterable[Bound[Any]]) -> dict[str, str]:
     """Why some of what the faults select are no sites, by the names that they would have; {} for a plain list.
 
     Accumulators are among them only where they were asked for.
     """
     obstacles: Mapping[str, str] = getattr(sites, "obstacles", {})
-    wanted = [selector for fault in faults for selector in selectors(fault)] if obstacles else []
+    wanted = [selector for fault in faults for selector in fault.selectors]
     return {name: why for name, why in obstacles.items() if any(s.could_mean(name) for s in wanted)}
 
 

@@ -10,37 +10,25 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hwfault.devices.holding import pattern_note
 from hwfault.errors import ModelError, PlanError, nearest
 from hwfault.files import write_atomically
 from hwfault.inputs import read_regular
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.laws.hardware import (
-    depends_on_device,
-    law_of,
-    map_processes,
-    protected_process,
-    protection_of,
-    selectors,
-)
+from hwfault.laws.accumulation import accumulation_of, check_exact, with_widths
+from hwfault.laws.bound import AccumulationPart, Bound, CountTables, Target
+from hwfault.laws.files import Files, changed_files
 from hwfault.laws.late import check_late
-from hwfault.laws.lower_datapath import array_plans, check_exact, datapath_process, strikes_elements, with_formats
-from hwfault.laws.models import BitFlips, Clusters, FaultModel, MapFaults, ProfileFaults, WordFaults, per_bit
+from hwfault.laws.models import FaultModel, bind, lower
 from hwfault.laws.obstacles import selected_obstacles, tell_obstacles
+from hwfault.laws.selection import places_of
 from hwfault.notices import tell_once
 from hwfault.plan.expected import expected_faults
-from hwfault.profiles.profile import Profile
-from hwfault.program.names import fits
-from hwfault.program.processes import AnyProcess, MapProcess, Process, Site, SitePlan, Step, StreamStep
-from hwfault.program.selectors import Select, chosen, names_accumulators, names_of
+from hwfault.program.processes import AnyProcess, MapProcess, Site, SitePlan, Step, StreamStep
+from hwfault.program.selectors import names_of
 from hwfault.records import Record
 from hwfault.stream.check import check_seed
-from hwfault.stream.tables import Table, accepts, check_probability, encode_table, site_number, size_table
+from hwfault.stream.tables import check_probability, site_number
 
 _LARGEST_PLAN = 1 << 28
-
-Law = BitFlips | WordFaults | Clusters
-"""What the stream draws."""
 
 
 class FaultPlan(Record):
@@ -147,6 +135,8 @@ class FaultPlan(Record):
         except (ValueError, RecursionError) as error:
             raise PlanError(f"{source}: not a fault plan: {error}") from None
         tell_once(plan.notes or ())
+        named = [fault.named_file() for fault in plan.faults]
+        tell_once(changed_files(file for file in named if file is not None))
         return plan
 
     def save(self, path: Path | str) -> None:
@@ -167,7 +157,7 @@ class FaultPlan(Record):
         lines = [f"fault plan {self.digest[:12]}: {len(self.sites)} sites, {len(self.faults)} faults"]
         factors = self.factors or (1.0,) * len(self.faults)
         times = ["" if factor == 1 else f", {factor:g} times its probability" for factor in factors]
-        lines += [f"  fault {k}: {_describe(fault)}{times[k]}" for k, fault in enumerate(self.faults)]
+        lines += [f"  fault {k}: {fault.describe()}{times[k]}" for k, fault in enumerate(self.faults)]
         lines += [f"  note: {note}" for note in self.notes or ()]
         width = max((len(name) for name in self.names), default=0)
         for entry in self.sites:
@@ -186,6 +176,7 @@ def resolve(
     *,
     device: int = 0,
     factors: Sequence[float] | None = None,
+    files: Files | None = None,
 ) -> FaultPlan:
     """The plan of `faults` on those of `sites` that they select, in the sites' order.
 
@@ -195,49 +186,78 @@ def resolve(
     (0 to 1, one for each fault) scale the faults' probabilities. A fault at 0 is left out, also one that has no
     probability, and with it the sites that nothing else strikes; the others keep their numbers, and so their draws.
     What the faults select among the list's `obstacles` stays without faults, which a note and the logger "hwfault" say.
+    The profiles and maps that the faults name are read once, or taken as `files` has read them.
 
     Raises ModelError for a selector that matches no site, a process wider than a word, a probability that cannot be
-    drawn, or a factor between 0 and 1 on a fault without a probability, and PlanError when two processes hash to one
-    number.
+    drawn, or a factor between 0 and 1 on a fault without a probability, PlanError when two processes hash to one
+    number, and FileError for a file that cannot be read.
     """
     check_seed(device)
-    for fault in faults:
-        _selected(sites, fault)
-    active = dict(_scaled(faults, factors))
+    # every fault is read and finds its sites, also one that its factor leaves out
+    bound = bind(faults, files)
+    places = [places_of(one, sites) for one in bound]
+    active = dict(_scaled(bound, factors))
     without = selected_obstacles(sites, active.values())
-    sites = with_formats(sites, [*active.values()])
-    arrays = array_plans(sites, [*active.values()], device)
-    tables: dict[Table, int] = {}
-    found: dict[str, list[AnyProcess]] = {site.name: [] for site in sites}
-    for k, fault in active.items():
-        for process in _processes(_selected(sites, fault), k, fault, device, tables):
-            found[process[0]].append(process[1])
-    planned = [
-        SitePlan(site=site, processes=tuple(found[site.name]), array=arrays.get(site.name))
-        for site in sites
-        if found[site.name] or site.name in arrays
-    ]
-    for entry in planned:
-        check_exact(entry.site, entry.array)
-    said: dict[str, Any] = {"faults": tuple(faults), "device": device if depends_on_device(faults) else None}
-    patterns = _notes([*active.values()])
-    tell_once(patterns)
-    if notes := (*patterns, *tell_obstacles(without)):
+
+    # accumulators first get the width that the faults declare, which others then strike
+    wide = with_widths(sites, [(one, places[k]) for k, one in active.items()])
+    draft = _Draft(wide, device)
+    for k, one in active.items():
+        draft.add(k, one, places[k])
+
+    tell_once(draft.notes)
+    said: dict[str, Any] = {"faults": tuple(one.named for one in bound)}
+    if any(one.by_specimen for one in bound):
+        said["device"] = device
+    if notes := (*draft.notes, *tell_obstacles(without)):
         said["notes"] = notes
     if factors is not None and any(factor != 1 for factor in factors):
         said["factors"] = tuple(factors)
-    said |= {"stream": needs_stream(entry.site for entry in planned)}
+    planned = draft.planned()
+    said["stream"] = needs_stream(entry.site for entry in planned)
     try:
-        return FaultPlan(sites=tuple(planned), tables=tuple(tables), **said)
+        return FaultPlan(sites=planned, tables=draft.tables.tables, **said)
     except ModelError as error:
         raise PlanError(f"the faults make no plan: {error}") from None
 
 
-def _notes(faults: Sequence[FaultModel]) -> tuple[str, ...]:
-    """What must be said of the faults' patterns, each note once."""
-    profiles = [fault for fault in faults if isinstance(fault, ProfileFaults)]
-    found = [pattern_note(Profile.load(f.profile), f.at, spatial=f.spatial, share=f.share) for f in profiles]
-    return tuple(dict.fromkeys(note for note in found if note is not None))
+class _Draft:
+    """A plan to which one fault after the other adds what it becomes."""
+
+    def __init__(self, sites: Sequence[Site], specimen: int) -> None:
+        self.tables = CountTables()
+        self._sites, self._specimen = sites, specimen
+        self._processes: list[list[AnyProcess]] = [[] for _ in sites]
+        self._parts: list[list[AccumulationPart]] = [[] for _ in sites]
+        self._notes: dict[str, None] = {}
+
+    def add(self, number: int, bound: Bound[Any], places: Sequence[int]) -> None:
+        """Adds a fault at the sites of these places in the list."""
+        target = Target(number, [self._sites[place] for place in places], self._specimen, self.tables)
+        lowered = lower(bound, target)
+        # of each sort there is one for every site, or none at all
+        if lowered.processes:
+            for place, process in zip(places, lowered.processes, strict=True):
+                self._processes[place].append(process)
+        if lowered.parts:
+            for place, part in zip(places, lowered.parts, strict=True):
+                self._parts[place].append(part)
+        self._notes |= dict.fromkeys(lowered.notes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be said of the faults, each note once."""
+        return tuple(self._notes)
+
+    def planned(self) -> tuple[SitePlan, ...]:
+        """The sites that anything strikes; raises ModelError where faults do not go together at one of them."""
+        found = []
+        for site, processes, parts in zip(self._sites, self._processes, self._parts, strict=True):
+            array = accumulation_of(site, parts)
+            if processes or array is not None:
+                check_exact(site, array)
+                found.append(SitePlan(site=site, processes=tuple(processes), array=array))
+        return tuple(found)
 
 
 def needs_stream(sites: Iterable[Site]) -> Literal["1.1"] | None:
@@ -251,96 +271,22 @@ def spec_of(stream: Literal["1.1"] | None) -> Literal["fault-stream v1", "fault-
     return "fault-stream v1" if stream is None else "fault-stream v1.1"
 
 
-def _scaled(faults: Sequence[FaultModel], factors: Sequence[float] | None) -> Iterator[tuple[int, FaultModel]]:
+def _scaled(bound: Sequence[Bound[Any]], factors: Sequence[float] | None) -> Iterator[tuple[int, Bound[Any]]]:
     """(number, fault at its factor) of each fault that is not left out."""
     if factors is None:
-        yield from enumerate(faults)
+        yield from enumerate(bound)
         return
-    if len(factors) != len(faults):
-        raise ModelError(f"{len(factors)} factors for {len(faults)} faults, expected one for each")
-    for k, (fault, factor) in enumerate(zip(faults, factors, strict=True)):
+    if len(factors) != len(bound):
+        raise ModelError(f"{len(factors)} factors for {len(bound)} faults, expected one for each")
+    for k, (one, factor) in enumerate(zip(bound, factors, strict=True)):
         check_probability(factor, f"the factor of fault {k}")
-        if 0 < factor < 1 and not fault.scalable:
+        if 0 < factor < 1 and not one.fault.scalable:
             raise ModelError(
-                f"the factor {factor:g} on fault {k}, a {fault.model!r} without a probability to scale; expected 0 or 1"
+                f"the factor {factor:g} on fault {k}, a {one.fault.model!r} without a probability to scale; expected 0 "
+                "or 1"
             )
         if factor > 0:
-            yield k, fault.scaled(factor) if factor < 1 else fault
-
-
-def _processes(
-    sites: Sequence[Site], k: int, fault: FaultModel, device: int, tables: dict[Table, int]
-) -> Iterator[tuple[str, AnyProcess]]:
-    """(site name, process) of a fault on each of its sites."""
-    if isinstance(fault, AccumulatorFormat | StuckElement) or strikes_elements(fault):
-        return  # these say how layers are added up: see array_plans
-    if isinstance(fault, BypassedElements | LateBits):
-        yield from ((site.name, datapath_process(fault, k, site, tables)) for site in sites)
-        return
-    law, representation = law_of(fault) if isinstance(fault, ProfileFaults) else (fault, None)
-    if isinstance(law, ProfileFaults | MapFaults):
-        maps = map_processes(law, k, sites, device)
-        yield from ((site.name, process) for site, process in zip(sites, maps, strict=True))
-        return
-    protected = isinstance(fault, ProfileFaults) and protection_of(fault) is not None
-    for site in sites:
-        if protected and isinstance(fault, ProfileFaults):
-            yield site.name, protected_process(fault, k, site, lambda h: _index(tables, h))
-        else:
-            yield site.name, _process(site, k, law, tables).model_copy(update={"representation": representation})
-
-
-def _selected(sites: Sequence[Site], fault: FaultModel) -> list[Site]:
-    """The sites that a fault strikes; raises ModelError for a selector that matches none."""
-    wanted = selectors(fault)
-    for selector in wanted:
-        if fault.sites and not selector.places(sites):
-            raise ModelError(f"no site matches the selector {str(selector)!r}: {_why_none(sites, selector)}")
-    if not (found := chosen(sites, wanted)):
-        raise ModelError(f"no site matches any of {', '.join(map(repr, map(str, wanted)))}, which the profile strikes")
-    return found
-
-
-def _process(site: Site, k: int, fault: Law, tables: dict[Table, int]) -> Process:
-    try:
-        numbers = _integers(site.bit_width, fault)
-        indices = tuple(_index(tables, h) for h in numbers.pop("rates"))
-    except ModelError as error:
-        raise ModelError(f"fault {k} at site {site.name!r}: {error}") from None
-    return Process(fault=k, site_number=site_number(site.name, k), tables=indices, **numbers)
-
-
-def _index(tables: dict[Table, int], h: float) -> int:
-    """The number of a hit probability's count table, which is added if it is new."""
-    return tables.setdefault(encode_table(h), len(tables))
-
-
-def _integers(bits: int, fault: Law) -> dict[str, Any]:
-    if isinstance(fault, BitFlips):
-        planes = [accepts(p01, p10) for p01, p10 in fault.directions(bits)]
-        rates, accept01, accept10 = zip(*planes, strict=True)
-        return {"kind": "bit", "rates": rates, "accept01": accept01, "accept10": accept10}
-    if isinstance(fault, Clusters):
-        rates = per_bit(fault.probability, bits)
-        return {"kind": "cluster", "rates": rates, "axis": fault.axis, "sizes": size_table(fault.sizes)}
-    mask = fault.mask(bits)
-    return {"kind": "random" if mask is None else "mask", "rates": (fault.probability,), "mask": mask}
-
-
-def _why_none(sites: Sequence[Site], selector: Select) -> str:
-    """What a selector that matches nothing may have meant."""
-    obstacles = getattr(sites, "obstacles", {})
-    if none := [f"{name}: {text}" for name, text in obstacles.items() if selector.could_mean(name)]:
-        return "; ".join(none)
-    meant = selector.kind == "accumulator" or names_accumulators(selector.name)
-    if not meant or any(site.kind == "accumulator" and fits(selector.name, site.name) for site in sites):
-        return nearest(selector.name, [site.name for site in sites])
-    if any(site.kind == "accumulator" for site in sites):
-        return nearest(selector.name, [site.name for site in sites if site.kind == "accumulator"])
-    return (
-        "accumulators are known once an example batch has run; list the sites with one, "
-        "as resolve(sites(model, example), faults) does"
-    )
+            yield k, one.scaled(factor) if factor < 1 else one
 
 
 def _check_numbers(sites: Sequence[SitePlan]) -> None:
@@ -377,12 +323,6 @@ def _check_site(site: Site, found: dict[str, Site], where: str) -> None:
             f"the plan was made for {site.name!r} with (bit width, signed, batched) = {mine}, but {where} has "
             f"{theirs} there; resolve the faults against this one again"
         )
-
-
-def _describe(fault: FaultModel) -> str:
-    fields = fault.model_dump(exclude={"sites", "model"}, exclude_none=True)
-    where = ", ".join(map(str, fault.sites)) or "the sites of its component"
-    return f"{fault.model} " + " ".join(f"{k}={v}" for k, v in fields.items()) + f" on {where}"
 
 
 def _json_block(value: Any) -> str:

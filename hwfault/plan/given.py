@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hwfault.errors import ModelError, describe_kind
-from hwfault.laws.models import FaultList, FaultModel, named_faults
+from hwfault.laws.models import FaultList, FaultModel, is_fault, named_faults
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.records import Record
 
@@ -47,11 +47,6 @@ def _read_one(given: Any) -> tuple[FaultModel, ...]:
         return named_faults(str(given))
     if isinstance(given, Mapping):
         return FaultList.parse({"faults": [dict(given)]}, "the faults").faults
-    if not _is_fault(given):
+    if not is_fault(given):
         raise ModelError(f"{describe_kind(given)} was given as a fault; {_EXPECTED}")
     return (given,)
-
-
-def _is_fault(given: Any) -> bool:
-    """Whether it is a record of one of the fault models."""
-    return isinstance(given, Record) and "model" in type(given).model_fields

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from hwfault.errors import HwfaultError
-from hwfault.laws.datapath import BypassedElements
-from hwfault.laws.hardware import layout_of
-from hwfault.laws.models import MapFaults, ProfileFaults
+from hwfault.laws.memory import addresses
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import AnyProcess, MapProcess, MapStep, Process, ProtectedProcess, Site
 from hwfault.records import Record
@@ -58,7 +56,7 @@ def _size(site: Site) -> int:
 
 def with_addresses(plan: FaultPlan, name: str, faults: Sequence[Fault]) -> list[Fault]:
     """The faults of a site, those that a map holds with the physical place of their cell."""
-    places: dict[tuple[int, int, int], str] = {}
+    places: dict[tuple[int, int, int], str | None] = {}
     entry = plan.at(name)  # by an alias, too
     for process in entry.processes:
         if isinstance(process, MapProcess):
@@ -69,13 +67,9 @@ def with_addresses(plan: FaultPlan, name: str, faults: Sequence[Fault]) -> list[
     return [f.model_copy(update={"address": places.get(key)}) for f, key in zip(faults, keys, strict=True)]
 
 
-def _addresses(plan: FaultPlan, k: int, name: str, word: Words, bit: Words) -> list[str]:
-    fault = plan.faults[k]
-    assert isinstance(fault, ProfileFaults | MapFaults | BypassedElements)
+def _addresses(plan: FaultPlan, k: int, name: str, word: Words, bit: Words) -> list[str | None]:
     struck = [e.site for e in plan.sites if any(isinstance(p, MapProcess) and p.fault == k for p in e.processes)]
-    layout = layout_of(fault, struck)
-    shifted = f" from row {fault.first_row} of the map on" if isinstance(fault, MapFaults) and fault.first_row else ""
-    return [layout.address(cell) + shifted for cell in layout.cells(name, word, bit).tolist()]
+    return addresses(plan.faults[k], struck, name, word, bit)
 
 
 def _cells(process: MapProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:

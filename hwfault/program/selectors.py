@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import StrictInt, field_validator
 
 from hwfault.errors import ModelError
 from hwfault.program.names import first_run, fits
 from hwfault.records import Record
-from hwfault.stream.tables import check_probability
 
 SiteKind = Literal["activation", "input", "weight", "bias", "accumulator"]
-Probability = float | tuple[float, ...]
 
 _KINDS: dict[str, SiteKind] = {
     **{"weight_quant": "weight", "bias_quant": "bias", "input_quant": "input"},
@@ -121,56 +119,3 @@ def chosen(sites: Sequence[AnySite], selectors: Iterable[Select]) -> list[AnySit
     """The sites that any of the selectors chooses, in their order; raises ModelError for an index out of range."""
     places = {place for selector in selectors for place in selector.places(sites)}
     return [sites[place] for place in sorted(places)]
-
-
-class OnSites(Record):
-    """A fault model with sites that it strikes; probabilities among its fields are checked."""
-
-    _chooses_by_itself: ClassVar[bool] = False
-    """Whether no selector at all has a meaning."""
-    _probabilities: ClassVar[tuple[str, ...]] = ("probability", "p01", "p10")
-    """The fields that `scaled` scales."""
-
-    sites: tuple[Select, ...] = (Select(),)
-    """Where the faults strike: a glob on names, a mapping (name, kind, layer, index), or a list (any may match)."""
-
-    @field_validator("sites", mode="before")
-    @classmethod
-    def _as_selectors(cls, value: Any) -> Any:
-        items = value if isinstance(value, list | tuple) else [value]
-        if not items and not cls._chooses_by_itself:
-            raise ValueError("an empty list selects no site; leave `sites` out to select all")
-        return tuple({"name": item} if isinstance(item, str) else item for item in items)
-
-    @field_validator("probability", "p01", "p10", mode="before", check_fields=False)
-    @classmethod
-    def _no_yes_or_no(cls, value: Any) -> Any:
-        given = list(value) if isinstance(value, list | tuple) else [value]
-        if not given or any(isinstance(p, bool) for p in given):
-            raise ValueError(f"{value!r} is not a probability, expected a number in [0, 1]")
-        return value
-
-    @field_validator("probability", "p01", "p10", check_fields=False)
-    @classmethod
-    def _in_range(cls, value: Probability | None) -> Probability | None:
-        for p in value if isinstance(value, tuple) else () if value is None else (value,):
-            check_probability(p)
-        return value
-
-    @property
-    def scalable(self) -> bool:
-        """Whether there is a probability to scale; without one the faults are on or off."""
-        return bool(self._rates())
-
-    def scaled(self, factor: float) -> Self:
-        """The same faults at `factor` (0 to 1) times their probability; unchanged where they have none."""
-        check_probability(factor, "the factor")
-        return self.model_copy(update={key: _times(getattr(self, key), factor) for key in self._rates()})
-
-    def _rates(self) -> list[str]:
-        """The names of the fields that hold a probability."""
-        return [key for key in self._probabilities if getattr(self, key, None) is not None]
-
-
-def _times(p: Probability, factor: float) -> Probability:
-    return tuple(x * factor for x in p) if isinstance(p, tuple) else p * factor

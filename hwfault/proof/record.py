@@ -24,7 +24,6 @@ from hwfault.graph.read.grids import Grid
 from hwfault.graph.read.qonnxgraph import metadata
 from hwfault.graph.read.versions import NEW, SPEC
 from hwfault.injection.attach import inject_at
-from hwfault.laws.models import ProfileFaults
 from hwfault.network.mode import evaluation
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, needs_stream, spec_of
@@ -119,10 +118,11 @@ def _profiles(plan: FaultPlan | None) -> dict[str, tuple[str, bytes]]:
     """The file in the bundle and the content of each profile that a plan was made from."""
     found: dict[str, tuple[str, bytes]] = {}
     for fault in () if plan is None else plan.faults:
-        if isinstance(fault, ProfileFaults) and fault.profile not in found:
-            path = profile_path(fault.profile)
+        name = fault.profile_name
+        if name is not None and name not in found:
+            path = profile_path(name)
             try:
-                found[fault.profile] = f"profiles/{len(found)}-{_plain(path.stem)}.yaml", path.read_bytes()
+                found[name] = f"profiles/{len(found)}-{_plain(path.stem)}.yaml", path.read_bytes()
             except OSError as error:
                 raise FileError(f"{path}: cannot be read ({error.strerror}); expected the plan's profile") from None
     return found

@@ -10,16 +10,19 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load as to_tensors
 from safetensors.numpy import save as to_bytes
 
 from hwfault.codes import Codes
 from hwfault.errors import FileError, ModelError
 from hwfault.files import write_atomically
-from hwfault.inputs import check_regular
+from hwfault.inputs import read_regular
 
 FORMAT = "hwfault-map/1"
 ALL_ONES = np.uint32(0xFFFFFFFF)
+LARGEST_MAP = 1 << 32
+"""The bytes of the largest file that is taken for a fault map."""
 _MOST_WORDS = 1 << 36  # the words that 26 bits of block number reach
 
 Words = NDArray[np.int64]
@@ -139,35 +142,43 @@ class FaultMap:
 
         Of a file without a digest, as hwfault 0.4.0 wrote them, only what no map can have is noticed.
         """
+        return cls.from_bytes(read_regular(path, LARGEST_MAP, "a fault map"), str(path))
+
+    @classmethod
+    def from_bytes(cls, content: bytes, source: str) -> Self:
+        """The map in the content of a file that `save` wrote; raises as `load` does, and names the source."""
         try:
-            check_regular(path)
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise FileError(
-                        f"{path}: a safetensors file, but no fault map (format {metadata.get('format')!r}, expected "
-                        f"{FORMAT!r})"
-                    )
-                word, and_mask, xor_mask = (_tensor(file, name) for name in ("word", "and_mask", "xor_mask"))
+            tensors, metadata = to_tensors(content), _metadata(content)
+            if metadata.get("format") != FORMAT:
+                raise FileError(
+                    f"{source}: a safetensors file, but no fault map (format {metadata.get('format')!r}, expected "
+                    f"{FORMAT!r})"
+                )
+            word, and_mask, xor_mask = (_column(tensors, name) for name in ("word", "and_mask", "xor_mask"))
             provenance = {str(k): str(v) for k, v in dict(json.loads(metadata["provenance"])).items()}
             size = _decimal(metadata["bit_width"]), _decimal(metadata["words"])
             loaded = cls(*size, word, and_mask, xor_mask, provenance)
             if metadata.get("sha256", _digest(loaded)) != _digest(loaded):
                 raise FileError(
-                    f"{path}: this fault map was damaged or edited, its content has not the SHA-256 that it names; get "
-                    "it again"
+                    f"{source}: this fault map was damaged or edited, its content has not the SHA-256 that it names; "
+                    "get it again"
                 )
             return loaded
-        except OSError as error:
-            raise FileError(f"{path}: cannot be read ({error.strerror or error}); expected a fault map") from None
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             if isinstance(error, FileError):
                 raise
-            raise FileError(f"{path}: not a fault map ({error}); expected a file as hwfault writes it") from None
+            raise FileError(f"{source}: not a fault map ({error}); expected a file as hwfault writes it") from None
 
 
-def _tensor(file: object, name: str) -> NDArray[Any]:
-    values: NDArray[Any] = file.get_tensor(name)  # type: ignore[attr-defined]
+def _metadata(content: bytes) -> dict[str, str]:
+    """The texts in the header of a safetensors file, which the library has read before and found whole."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    found: dict[str, str] = json.loads(content[8:end]).get("__metadata__") or {}
+    return found
+
+
+def _column(tensors: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    values = tensors[name]
     expected = np.int64 if name == "word" else np.uint32
     if values.dtype != expected or values.ndim != 1:
         raise ValueError(f"{name} is {values.dtype} of {values.ndim} axes, expected {np.dtype(expected)} of one")

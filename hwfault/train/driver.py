@@ -10,6 +10,7 @@ from torch import nn
 from hwfault.errors import HwfaultError, ModelError
 from hwfault.injection.attach import Injection, inject_at
 from hwfault.injection.observer import Observer
+from hwfault.laws.files import Files
 from hwfault.network.inputs import Axes, Example
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
@@ -79,6 +80,7 @@ class FaultDriver:
         self._device = seed if device is None else device
         self._sites = sites(network, example, batch_axis)
         known = None if example is None else self._sites
+        self._files = Files()  # so that all plans are of the same profiles and maps, whatever happens to the files
         self._plans: OrderedDict[tuple[float, ...], FaultPlan] = OrderedDict()
         self.plan = self._planned((1.0,) * len(self.faults))
         self._injections: dict[int | None, Injection] = {}
@@ -171,7 +173,7 @@ class FaultDriver:
         """The plan of the faults at their factors; resolving takes time, so the latest are kept."""
         if factors not in self._plans:
             faults = [fault.fault for fault in self.faults]
-            self._plans[factors] = resolve(self._sites, faults, device=self._device, factors=factors)
+            self._plans[factors] = resolve(self._sites, faults, device=self._device, factors=factors, files=self._files)
         self._plans.move_to_end(factors)
         if len(self._plans) > _KEPT_PLANS:
             self._plans.popitem(last=False)

@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictInt, model_validator
 
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, StuckElement
-from hwfault.laws.models import FaultModel
+from hwfault.laws.models import FaultModel, is_fault
 from hwfault.plan.given import GivenFaults, OneFault, read_faults
-from hwfault.program.selectors import OnSites
 from hwfault.records import Record
 
 Count = Annotated[StrictInt, Field(ge=1)]
@@ -97,7 +95,7 @@ class ScheduledFault(Record):
     @model_validator(mode="before")
     @classmethod
     def _flat_or_bare(cls, value: Any) -> Any:
-        if isinstance(value, OnSites):
+        if is_fault(value):
             return {"fault": value}
         if not isinstance(value, dict) or "fault" in value:
             return value
@@ -111,8 +109,7 @@ class ScheduledFault(Record):
                 f"a ramp on a fault of the model {self.fault.model!r}, which has no probability to scale; leave the "
                 "ramp out, or begin later with from_epoch"
             )
-        fixed = isinstance(self.fault, AccumulatorFormat | StuckElement | BypassedElements)
-        if self.schedule.refresh_epochs is not None and fixed:
+        if self.schedule.refresh_epochs is not None and not self.fault.drawn:
             raise ValueError(
                 f"refresh_epochs for a fault of the model {self.fault.model!r}, about which nothing is drawn; leave it "
                 "out"

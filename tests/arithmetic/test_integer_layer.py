@@ -11,8 +11,7 @@ from torch import nn
 from hwfault.errors import PlanError
 from hwfault.injection.attach import inject
 from hwfault.injection.site_hook import attached
-from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, LateBits, StuckElement, WordFaults
 from hwfault.network.accumulators import accumulator_layers, watched
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve

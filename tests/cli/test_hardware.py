@@ -10,10 +10,11 @@ from onnx import numpy_helper
 from hwfault.campaigns.evaluate import evaluate
 from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.read.struck import fault_nodes
-from hwfault.laws.models import MapFaults, ProfileFaults, Select
+from hwfault.laws.models import MapFaults, ProfileFaults
 from hwfault.network.sites import sites as sites_of
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import MapProcess
+from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import FaultMap
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits

@@ -8,8 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from hwfault.campaigns.evaluate import evaluate
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, StuckElement
-from hwfault.laws.models import FaultModel
+from hwfault.laws.models import AccumulatorFormat, BypassedElements, FaultModel, StuckElement
 from hwfault.stream.mapping import WeightStationary
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits

@@ -9,8 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.injection import ready
 from hwfault.injection.attach import inject
-from hwfault.laws.datapath import AccumulatorFormat, LateBits
-from hwfault.laws.models import BitFlips, MapFaults, WordFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, LateBits, MapFaults, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.fault_map import FaultMap

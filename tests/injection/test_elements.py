@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from hwfault.campaigns.evaluate import evaluate
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.laws.models import BitFlips
+from hwfault.laws.models import AccumulatorFormat, BitFlips, BypassedElements, LateBits, StuckElement
 from hwfault.stream.mapping import WeightStationary
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits

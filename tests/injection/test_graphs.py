@@ -11,8 +11,7 @@ from hwfault.injection.attach import inject
 from hwfault.injection.clock import Clock
 from hwfault.injection.layer import QuantFaultInjectionLayer
 from hwfault.injection.strike import Strike
-from hwfault.laws.datapath import LateBits
-from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.laws.models import BitFlips, LateBits, WordFaults
 from hwfault.network.grids import known_scale
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve

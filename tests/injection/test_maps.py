@@ -10,10 +10,11 @@ import torch
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.injection.attach import inject
-from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults, Select
+from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import MapProcess
+from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.tables import site_number
 from tests.injection.networks import NETWORKS, batch, build

@@ -14,9 +14,10 @@ from hwfault.codes import CodeFormat
 from hwfault.errors import ModelError, PlanError
 from hwfault.injection.attach import inject
 from hwfault.injection.statistics import Statistics
-from hwfault.laws.models import BitFlips, Select, WordFaults
+from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.selectors import Select
 from hwfault.stream.reference import hits
 from tests.injection.networks import batch, build
 from tests.injection.oracle import Seen, same_bits

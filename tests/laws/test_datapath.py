@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hwfault.errors import ModelError
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement, bypass_map
-from hwfault.laws.models import FaultList, load_faults
+from hwfault.laws.bypassed import bypass_map
+from hwfault.laws.models import AccumulatorFormat, BypassedElements, FaultList, LateBits, StuckElement, load_faults
 from hwfault.program.selectors import Select
 from hwfault.stream.mapping import FinnMvau, OutputStationary, WeightStationary
 

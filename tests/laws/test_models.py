@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import ModelError
-from hwfault.laws.models import BitFlips, Clusters, Select, WordFaults, bit_errors, per_bit
+from hwfault.laws.models import BitFlips, Clusters, WordFaults, bit_errors
+from hwfault.laws.on_sites import per_bit
+from hwfault.program.selectors import Select
 
 P = st.floats(0, 1)
 

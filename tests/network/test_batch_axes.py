@@ -10,8 +10,7 @@ from torch import nn
 
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.injection.attach import inject
-from hwfault.laws.datapath import AccumulatorFormat
-from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.batch_axes import BatchAxis

@@ -11,7 +11,7 @@ from torch import nn
 
 from hwfault.errors import ModelError, PlanError
 from hwfault.injection.attach import inject
-from hwfault.laws.models import BitFlips
+from hwfault.laws.models import BitFlips, bind
 from hwfault.laws.obstacles import selected_obstacles
 from hwfault.network.sites import sites
 from hwfault.notices import spoken
@@ -160,5 +160,6 @@ def test_a_plan_that_names_one_is_refused_with_the_reason():
 def test_what_a_selector_means_of_what_is_no_site(selector, meant):
     none = dict.fromkeys(["a.weight_quant", "a.act_quant", "a.accumulator", "lost"], "why")
     listed = SiteList([], none)
-    assert selected_obstacles(listed, [BitFlips(probability=0.1, sites=Select(**selector))]).keys() == meant
-    assert selected_obstacles([], [BitFlips(probability=0.1)]) == {}
+    faults = bind([BitFlips(probability=0.1, sites=Select(**selector))])
+    assert selected_obstacles(listed, faults).keys() == meant
+    assert selected_obstacles([], faults) == {}

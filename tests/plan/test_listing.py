@@ -112,7 +112,7 @@ def test_a_site_that_is_not_planned():
 
 
 def test_late_bits_and_bypassed_elements():
-    from hwfault.laws.datapath import BypassedElements, LateBits
+    from hwfault.laws.models import BypassedElements, LateBits
     from hwfault.plan.listing import with_addresses
     from hwfault.stream.mapping import WeightStationary
 

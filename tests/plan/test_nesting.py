@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwfault.laws.datapath import LateBits
-from hwfault.laws.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
+from hwfault.laws.models import BitFlips, Clusters, LateBits, MapFaults, ProfileFaults, WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
 from hwfault.stream import native

@@ -3,8 +3,17 @@
 import pytest
 
 from hwfault.errors import ModelError
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.laws.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
+from hwfault.laws.models import (
+    AccumulatorFormat,
+    BitFlips,
+    BypassedElements,
+    Clusters,
+    LateBits,
+    MapFaults,
+    ProfileFaults,
+    StuckElement,
+    WordFaults,
+)
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site
 from hwfault.program.selectors import Select, chosen

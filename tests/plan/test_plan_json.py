@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, PlanError
-from hwfault.laws.models import BitFlips, Clusters, Select, WordFaults
+from hwfault.laws.models import BitFlips, Clusters, WordFaults
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site
+from hwfault.program.selectors import Select
 from hwfault.stream.reference import processes
 from tests.plan.test_fault_plan import ALL, SITES, mixed_plan
 

@@ -8,8 +8,7 @@ from onnx import numpy_helper
 from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
 from hwfault.errors import FileError, GraphError, HwfaultError, PlanError
 from hwfault.injection.attach import inject
-from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, LateBits, MapFaults, ProfileFaults, StuckElement
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.plan.listing import faults_at

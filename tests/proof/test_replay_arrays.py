@@ -6,8 +6,7 @@ import torch
 
 from hwfault.graph.export.of_network import export
 from hwfault.injection.attach import inject
-from hwfault.laws.datapath import AccumulatorFormat, StuckElement
-from hwfault.laws.models import BitFlips
+from hwfault.laws.models import AccumulatorFormat, BitFlips, StuckElement
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof import sides as room

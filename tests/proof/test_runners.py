@@ -7,8 +7,7 @@ import pytest
 
 from hwfault.codes import CodeFormat, integers
 from hwfault.errors import HwfaultError, PlanError
-from hwfault.laws.datapath import AccumulatorFormat
-from hwfault.laws.models import BitFlips, MapFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, MapFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof import runners

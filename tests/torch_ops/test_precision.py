@@ -21,8 +21,7 @@ from torch import nn
 
 from hwfault.codes import CodeFormat, decode, integers
 from hwfault.injection.attach import inject
-from hwfault.laws.datapath import LateBits
-from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.laws.models import BitFlips, LateBits, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.reference import inject_codes

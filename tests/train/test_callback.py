@@ -14,8 +14,7 @@ from torch import nn
 
 from hwfault.errors import HwfaultError, ModelError
 from hwfault.injection.site_hook import attached
-from hwfault.laws.datapath import AccumulatorFormat
-from hwfault.laws.models import BitFlips, WordFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, WordFaults
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.train.callback import FaultInjection, network_of
 from hwfault.train.driver import evaluation_seed

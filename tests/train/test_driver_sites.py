@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from hwfault.errors import HwfaultError, ModelError, PlanError
-from hwfault.laws.datapath import AccumulatorFormat, LateBits
-from hwfault.laws.models import BitFlips, MapFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, LateBits, MapFaults
+from hwfault.stream.fault_map import FaultMap
 from hwfault.train.driver import FaultDriver
 from tests.injection.networks import batch, build
 from tests.injection.oracle import same_bits
@@ -56,7 +56,9 @@ def test_held_faults_beside_an_accumulators_format():
         ([MapFaults(file="x.safetensors", sites=ADDED)], {}, ModelError, "no site matches|accumulators are known"),
     ],
 )
-def test_drivers_that_are_refused_leave_the_network_alone(faults, options, error, words):
+def test_drivers_that_are_refused_leave_the_network_alone(tmp_path, monkeypatch, faults, options, error, words):
+    monkeypatch.chdir(tmp_path)
+    FaultMap.from_cells(100, 32, [], [], []).save("x.safetensors")
     model = build("cnn")
     before = snapshot(model)
     with pytest.raises(error, match=words):

@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chi2
 
 from hwfault.errors import ModelError
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.laws.models import BitFlips, Clusters, MapFaults, ProfileFaults, WordFaults
+from hwfault.laws.models import (
+    AccumulatorFormat,
+    BitFlips,
+    BypassedElements,
+    Clusters,
+    LateBits,
+    MapFaults,
+    ProfileFaults,
+    StuckElement,
+    WordFaults,
+)
 from hwfault.records import Record
 from hwfault.train.schedule import FaultModel, Schedule, ScheduledFault, last_epoch, scheduled
 

@@ -17,8 +17,7 @@ from hwfault.graph.read.qonnxgraph import SITE, metadata
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import run, session
 from hwfault.injection.attach import inject
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.laws.models import BitFlips
+from hwfault.laws.models import AccumulatorFormat, BitFlips, BypassedElements, LateBits, StuckElement
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof.replay import replay

@@ -22,8 +22,7 @@ from hwfault.graph.edit.channels_last import to_channels_last
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import run, session
-from hwfault.laws.datapath import LateBits
-from hwfault.laws.models import BitFlips, ProfileFaults
+from hwfault.laws.models import BitFlips, LateBits, ProfileFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from tests.graph.lowering import lowered

@@ -15,8 +15,7 @@ from hwfault.graph.edit.strip import strip_faults
 from hwfault.graph.export.of_network import export
 from hwfault.graph.read.qonnxgraph import metadata, set_metadata
 from hwfault.graph.read.sites import sites
-from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.laws.models import BitFlips, ProfileFaults, WordFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, LateBits, ProfileFaults, StuckElement, WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.mapping import WeightStationary
 from hwfault.stream.protection_scheme import Protection

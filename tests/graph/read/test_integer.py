@@ -24,8 +24,7 @@ from hwfault.graph.read.sites import SITES
 from hwfault.graph.read.sites import sites as graph_sites
 from hwfault.graph.run.session import run, session
 from hwfault.injection.attach import inject
-from hwfault.laws.datapath import AccumulatorFormat
-from hwfault.laws.models import BitFlips, bit_errors
+from hwfault.laws.models import AccumulatorFormat, BitFlips, bit_errors
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof.replay import replay

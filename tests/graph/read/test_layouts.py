@@ -22,8 +22,7 @@ from hwfault.graph.read.nodes import fault_node
 from hwfault.graph.read.sites import sites as sites_of_graph
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import run, session
-from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.laws.models import BitFlips, Clusters, ProfileFaults, WordFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, Clusters, LateBits, ProfileFaults, StuckElement, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import MapStep, Site

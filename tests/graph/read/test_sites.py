@@ -9,8 +9,7 @@ from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.of_network import export
 from hwfault.graph.read.qonnxgraph import metadata, set_metadata
 from hwfault.graph.read.sites import sites as sites_of_graph
-from hwfault.laws.datapath import AccumulatorFormat, LateBits, StuckElement
-from hwfault.laws.models import BitFlips, ProfileFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, LateBits, ProfileFaults, StuckElement
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.mapping import OutputStationary, WeightStationary

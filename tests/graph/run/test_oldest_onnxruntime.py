@@ -16,8 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hwfault.graph.edit.upgrade import upgrade
 from hwfault.graph.export.of_network import export
 from hwfault.graph.run.session import run, session
-from hwfault.laws.datapath import AccumulatorFormat, LateBits
-from hwfault.laws.models import BitFlips, Clusters, ProfileFaults, WordFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, Clusters, LateBits, ProfileFaults, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.native import onnxruntime_library

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from hwfault.errors import ModelError, PlanError
-from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults, Select, load_faults, named_faults
+from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults, load_faults, named_faults
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.plan.listing import faults_at
 from hwfault.profiles.profile import Profile
 from hwfault.program.processes import Site
+from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.protection_scheme import Protection
-from tests.laws.test_hardware import KC705, SITES, SRAM, WEIGHTS, at_voltage, cells, map_of, saved, sram, written
+from tests.laws.test_profile import KC705, SITES, SRAM, WEIGHTS, at_voltage, cells, map_of, saved, sram, written
 
 
 @cache

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, HwfaultError, ModelError, PlanError
-from hwfault.laws.hardware import depends_on_device
-from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults
+from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults, bind
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.profiles.library import library
 from hwfault.profiles.profile import Profile
@@ -278,7 +277,7 @@ def test_every_profile_of_the_library_makes_a_plan(name):
     fault = ProfileFaults(profile=name, at=EXAMPLES[name])
     plan = resolve(SITES, [fault], device=1)
     assert plan.names == WEIGHTS
-    assert (plan.device == 1) == (Profile.load(name).persistence.kind != "transient") == depends_on_device([fault])
+    assert (plan.device == 1) == (Profile.load(name).persistence.kind != "transient") == bind([fault])[0].by_specimen
     assert FaultPlan.from_json(plan.to_json()) == plan
 
 
@@ -296,10 +295,11 @@ def test_devices_differ_and_are_repeatable():
 
 
 def test_a_plan_without_a_device_says_nothing_of_one(tmp_path):
-    plan = resolve(SITES, [BitFlips(probability=0.1), MapFaults(file=saved(tmp_path, 10**5, 32, []))], device=7)
+    faults = [BitFlips(probability=0.1), MapFaults(file=saved(tmp_path, 10**5, 32, []))]
+    plan = resolve(SITES, faults, device=7)
     assert plan.device is None
     assert '"device"' not in plan.to_json()
-    assert not depends_on_device([MapFaults(file="nowhere")])
+    assert not any(one.by_specimen for one in bind(faults))
 
 
 def test_two_faults_of_one_kind_are_one_step_and_two_processes(tmp_path):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from hwfault.errors import ModelError, PlanError
-from hwfault.laws.datapath import AccumulatorFormat, BypassedElements, LateBits, StuckElement
-from hwfault.laws.models import BitFlips, ProfileFaults
+from hwfault.laws.models import AccumulatorFormat, BitFlips, BypassedElements, LateBits, ProfileFaults, StuckElement
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site, SiteList
 from hwfault.stream.fault_map import ALL_ONES

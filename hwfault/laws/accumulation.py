@@ -1,0 +1,132 @@
+"""How a layer is added up under the faults that strike its sums: width, array, faulty elements."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hwfault.devices.systolic import array_of, schedule
+from hwfault.errors import ModelError
+from hwfault.laws.bound import AccumulationPart, Bound, Event
+from hwfault.program.processes import ArrayPlan, Site
+from hwfault.stream.mapping import WeightStationary
+
+EXACT_BITS = 25
+"""The widest two's complement words that float32 holds exactly, -2^24 to 2^24 - 1."""
+
+
+def with_widths(sites: Sequence[Site], struck: Iterable[tuple[Bound[Any], Sequence[int]]]) -> list[Site]:
+    """The sites, accumulators as wide as the faults declare them; `struck` are faults and the places of their sites.
+
+    On an array of processing elements, whose registers have one width, it is the widest of the layers' where none is
+    declared. Raises ModelError for two formats of one site.
+    """
+    struck, wide = list(struck), list(sites)
+    formatted: set[int] = set()
+    declared: set[int] = set()
+    for bound, places in struck:
+        for place in places if bound.declares else ():
+            if place in formatted:
+                raise ModelError(
+                    f"two accumulator formats for the site {wide[place].name!r}, expected one for each site"
+                )
+            formatted.add(place)
+            if bound.width is not None:
+                wide[place] = _as_wide(wide[place], bound.width)
+                declared.add(place)
+    for bound, places in struck:
+        if bound.one_register:
+            common = max((wide[place].bit_width for place in places), default=0)
+            for place in set(places) - declared:
+                wide[place] = _as_wide(wide[place], common)
+    return wide
+
+
+def accumulation_of(site: Site, parts: Sequence[AccumulationPart]) -> ArrayPlan | None:
+    """How a layer is added up of which several faults say something; None where it is added up as it is.
+
+    Raises ModelError for arrays that do not fit the layer or each other.
+    """
+    adding = [part for part in parts if part.adds_up]
+    mapping = None
+    for part in adding:
+        if None not in (mapping, part.mapping) and part.mapping != mapping:
+            raise ModelError(
+                f"the layer of {site.name!r} is said to run on two arrays, {mapping} and {part.mapping}; expected one"
+            )
+        mapping = mapping or part.mapping
+    for part in parts:
+        if not part.adds_up and mapping is not None:
+            _check_results(site, part.mapping, mapping)
+    if not adding:
+        return None
+    events = tuple(event for part in adding for event in part.events)
+    overflow = next((part.overflow for part in adding if part.overflow is not None), "wrap")
+    arithmetic = next((part.arithmetic for part in adding if part.arithmetic is not None), "float32")
+    # sums that wrap and meet no faulty element are the same in any order, which then need not be said
+    ordered = mapping is not None and (events or overflow == "saturate")
+    order = _order(mapping, site) if ordered else {}
+    return ArrayPlan(arithmetic=arithmetic, overflow=overflow, events=events, **order)
+
+
+def check_exact(site: Site, array: ArrayPlan | None) -> None:
+    """Raises ModelError for an accumulator that float32 does not hold exactly, unless float64 was asked for."""
+    bits = max(site.bit_width, site.worst_case or 0)
+    if site.kind == "accumulator" and bits > EXACT_BITS and (array is None or array.arithmetic == "float32"):
+        raise ModelError(
+            f"the sums of {site.name!r} need {bits} bits, and float32 is exact to {EXACT_BITS} only (below 2^24); ask "
+            f"for the other arithmetic: {{model: accumulator, arithmetic: float64, sites: {site.name}}}"
+        )
+
+
+def element_event(mapping: Any, element: tuple[int, int], and_mask: int, xor_mask: int) -> Event:
+    """What a faulty element (row, column) strikes: channels of its column; steps, or positions, of its row."""
+    rows, columns = array_of(mapping)
+    row, column = element
+    steps = (rows, row) if mapping.kind == "weight_stationary" else (1, 0)
+    positions = (rows, row) if mapping.kind == "output_stationary" else (1, 0)
+    return (columns, column, *positions, *steps, and_mask, xor_mask)
+
+
+def pass_obstacle(mapping: Any, site: Site) -> str | None:
+    """Why late bits of a layer on an array cannot be told; None where they can.
+
+    A weight-stationary array streams all positions of one tile before it takes the next: the word before (n, m) is
+    (n, m - 1) of the same pass, and the register holds that pass's sum. Only where a single tile holds all weights is
+    this the layer's output of the position before.
+    """
+    if not isinstance(mapping, WeightStationary):
+        return None
+    shape = site.weights or ()
+    channels, products = (shape[0], int(np.prod(shape[1:], dtype=np.int64))) if shape else (0, 0)
+    if 0 < channels <= mapping.columns and products <= mapping.rows:
+        return None
+    size = f"{channels} output channels of {products} products" if shape else "weights of a shape that is not known"
+    return (
+        f"late bits of {site.name!r}: a weight-stationary array of {mapping.rows} x {mapping.columns} adds up {size} "
+        "in several passes; a late bit there keeps that of the position before in the same pass, of a partial sum that "
+        "is not modelled. Expected at most as many channels as columns and as many products as rows, or another mapping"
+    )
+
+
+def _check_results(site: Site, results: Any, mapping: Any) -> None:
+    """Raises ModelError where late results (of the array `results`) do not go with the array that adds up the layer."""
+    if results is not None and mapping != results:
+        raise ModelError(
+            f"the layer of {site.name!r} is said to run on two arrays, {mapping} and, for its late bits, {results}; "
+            "expected one"
+        )
+    if reason := pass_obstacle(mapping, site):
+        raise ModelError(reason)
+
+
+def _order(mapping: Any, site: Site) -> dict[str, Any]:
+    """In which steps and passes an array adds up a layer; the natural order of products is not written down."""
+    plan = schedule(mapping, site.weights or (), name=site.name)
+    natural = np.array_equal(plan.order, np.arange(len(plan.order)))
+    order = () if natural else tuple(plan.order.tolist())
+    return {"step": plan.step, "pass_steps": plan.pass_steps, "order": order}
+
+
+def _as_wide(site: Site, bit_width: int) -> Site:
+    return site.model_copy(update={"bit_width": bit_width})
