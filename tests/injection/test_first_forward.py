@@ -10,7 +10,7 @@ from hwfault.errors import PlanError
 from hwfault.injection.attach import inject
 from hwfault.network.sites import sites
 from tests.injection.networks import build
-from tests.network.moving import FLIPS, MOVES, Does, trained
+from tests.network.moving import FLIPS, MOVES, UNSAID, Does, trained
 
 
 @pytest.mark.parametrize("name", ["frames", "tokens first", "time and batch", "heads"])
@@ -23,18 +23,6 @@ def test_a_first_forward_without_an_example_is_watched(name):
         model(torch.randn(4, 4, 6))
 
 
-UNSAID = {  # what is done to (4, 4, 4, 4), whose shape tells nothing
-    "transposed in place": lambda q, x: q(x).clone().transpose_(0, 1),
-    "turned in place": lambda q, x: q(x).clone().swapaxes_(0, 2),
-    "an equation": lambda q, x: torch.einsum("bhqd->hbqd", q(x)),
-    "scores of heads": lambda q, x: torch.einsum("bhqd,bhkd->hbqk", q(x), q(x)),
-    "operands in a list": lambda q, x: torch.einsum("bhqd,hdk->hbqk", [q(x), torch.ones(4, 4, 4)]),
-    "sorted": lambda q, x: q(x).sort(0).values,
-    "sorted by name": lambda q, x: torch.sort(q(x), dim=-4).values,
-    "the largest": lambda q, x: torch.topk(q(x), 4, 0).values,
-    "sorted samples": lambda q, x: torch.msort(q(x)),
-    "strides": lambda q, x: q(x).as_strided((4, 4, 4, 4), (16, 64, 4, 1)),
-}
 SAID = {
     "an equation": lambda q, x: torch.einsum("bhqd->bqhd", q(x)),
     "scores of heads": lambda q, x: torch.einsum("bhqd,bhkd->bhqk", q(x), q(x)),

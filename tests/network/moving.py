@@ -64,3 +64,16 @@ MOVES = {  # what is done to (B, 4, 6), and where the samples lie behind it
     "back again": (lambda q, x: q(x).transpose(0, 1).relu().transpose(0, 1), None),
     "flat": (lambda q, x: q(x).flatten(1), None),
 }
+
+UNSAID = {  # what is done to (4, 4, 4, 4), whose shape tells nothing
+    "transposed in place": lambda q, x: q(x).clone().transpose_(0, 1),
+    "turned in place": lambda q, x: q(x).clone().swapaxes_(0, 2),
+    "an equation": lambda q, x: torch.einsum("bhqd->hbqd", q(x)),
+    "scores of heads": lambda q, x: torch.einsum("bhqd,bhkd->hbqk", q(x), q(x)),
+    "operands in a list": lambda q, x: torch.einsum("bhqd,hdk->hbqk", [q(x), torch.ones(4, 4, 4)]),
+    "sorted": lambda q, x: q(x).sort(0).values,
+    "sorted by name": lambda q, x: torch.sort(q(x), dim=-4).values,
+    "the largest": lambda q, x: torch.topk(q(x), 4, 0).values,
+    "sorted samples": lambda q, x: torch.msort(q(x)),
+    "strides": lambda q, x: q(x).as_strided((4, 4, 4, 4), (16, 64, 4, 1)),
+}

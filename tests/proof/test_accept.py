@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from hwfault.laws.datapath import LateBits, StuckElement
-from hwfault.laws.models import MapFaults, ProfileFaults
+from hwfault.laws.models import LateBits, MapFaults, ProfileFaults, StuckElement
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof.accept import Accept, refusals
