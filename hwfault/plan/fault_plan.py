@@ -21,6 +21,7 @@ from hwfault.laws.models import FaultModel, bind, lower
 from hwfault.laws.obstacles import selected_obstacles, tell_obstacles
 from hwfault.laws.selection import places_of
 from hwfault.notices import tell_once
+from hwfault.plan.agreement import disagreements
 from hwfault.plan.expected import expected_faults
 from hwfault.program.processes import AnyProcess, MapProcess, Site, SitePlan, Step, StreamStep
 from hwfault.program.selectors import names_of
@@ -137,6 +138,7 @@ class FaultPlan(Record):
         tell_once(plan.notes or ())
         named = [fault.named_file() for fault in plan.faults]
         tell_once(changed_files(file for file in named if file is not None))
+        tell_once(disagreements(plan))
         return plan
 
     def save(self, path: Path | str) -> None:
