@@ -34,7 +34,7 @@ _WHOLE = {
         "report": "map_picture map_pictures",
         "stream": "layouts linear mapping",
     },
-    "plan": {"program": "mapped processes", "laws": "protected"},
+    "plan": {"laws": "protected"},
 }
 """Room of 0.4.0 -> room now -> modules that kept their names."""
 
@@ -48,6 +48,8 @@ _RENAMED = {
     "graph.upgrade": ("graph.edit.upgrade", "graph.ops"),
     "graph.watched": ("graph.run.watched", "proof.sides"),
     "listing": ("plan.listing",),
+    "plan.mapped": ("program.mapped", "program.steps"),
+    "plan.processes": ("program.processes", "graph.run.strike"),
     "plan.datapath": ("laws.accumulation", "program.processes"),
     "plan.hardware": ("laws.memory", "laws.profile", "laws.map"),
     "profiles.arrays": ("stream.layout_arrays",),

@@ -22,7 +22,7 @@ from hwfault.laws.profile import differs_by_specimen
 from hwfault.network.mode import evaluation
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
-from hwfault.program.processes import AnyProcess, ProtectedProcess, SiteList
+from hwfault.program.processes import SiteList
 from hwfault.stream.check import check_seed
 from hwfault.train.data import Split
 
@@ -215,10 +215,6 @@ def _decoded(injection: Injection) -> dict[str, Any]:
     injection.reset_protection_counts()
     if not found:
         return {}
-    due = [name for name in found if any(_counts_as_due(p) for p in injection.plan.at(name).processes)]
+    due = [name for name in found if any(p.counts_as_due for p in injection.plan.at(name).processes)]
     counts = ProtectionCounts(*map(sum, zip(*found.values(), strict=True)))
     return {"protection": counts, "due": any(found[name].detected for name in due)}
-
-
-def _counts_as_due(process: AnyProcess) -> bool:
-    return isinstance(process, ProtectedProcess) and process.protection.on_detected == "due"

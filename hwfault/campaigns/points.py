@@ -1,10 +1,8 @@
 """The points of a campaign: under which faults trials are run, and the parts of a plan that strike alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from hwfault.campaigns.trials import Label
@@ -14,10 +12,9 @@ from hwfault.laws.files import Files
 from hwfault.laws.models import FaultModel, bind, bit_errors
 from hwfault.plan.fault_plan import FaultPlan, needs_stream
 from hwfault.program.names import fits
-from hwfault.program.processes import AnyProcess, MapProcess, Process, SitePlan
+from hwfault.program.processes import AnyProcess, SitePlan
 from hwfault.program.selectors import names_of
 from hwfault.records import Record
-from hwfault.stream.fault_map import ALL_ONES, FaultMap
 
 Faults = FaultPlan | Sequence[FaultModel]
 
@@ -151,29 +148,12 @@ def _with_sites(plan: FaultPlan, sites: tuple[SitePlan, ...], tables: tuple[Any,
 
 def _only_bit(entry: SitePlan, process: AnyProcess, bit: int, tables: Sequence[Any]) -> AnyProcess | None:
     """The process in one plane; None where nothing of it is left."""
-    _check_splits(entry, process)
-    if isinstance(process, MapProcess):
-        return process.model_copy(update={"map": _plane(process.map, bit)})
-    assert isinstance(process, Process)
-    if process.mask is not None:
-        mask = process.mask & 1 << bit
-        return process.model_copy(update={"mask": mask}) if mask else None
-    never = tables.index((0,))
-    kept = tuple(table if plane == bit else never for plane, table in enumerate(process.tables))
-    return process.model_copy(update={"tables": kept})
-
-
-def _check_splits(entry: SitePlan, process: AnyProcess) -> None:
-    whole = isinstance(process, Process) and (process.kind == "random" or (process.axis == "bit" and process.sizes))
-    if entry.array is not None or whole or not isinstance(process, Process | MapProcess):
+    try:
+        if entry.array is not None:
+            raise PlanError("elements add up whole words")
+        return process.in_plane(bit, tables.index((0,)))
+    except PlanError:
         raise PlanError(
             f"fault {process.fault} at {entry.site.name!r} strikes several bits at once, so that one bit plane alone "
             "has no meaning; expected bit errors, words XORed with a mask, clusters along words, or cells of memories"
-        )
-
-
-def _plane(rows: FaultMap, bit: int) -> FaultMap:
-    plane = np.uint32(1 << bit) if bit < rows.bit_width else np.uint32(0)
-    and_mask, xor_mask = rows.and_mask | (ALL_ONES ^ plane), rows.xor_mask & plane
-    left = (and_mask != ALL_ONES) | (xor_mask != 0)
-    return replace(rows, word=rows.word[left], and_mask=and_mask[left], xor_mask=xor_mask[left])
+        ) from None

@@ -22,8 +22,7 @@ from hwfault.injection.statistics import SiteStatistics
 from hwfault.inputs import check_regular
 from hwfault.laws.models import FaultModel
 from hwfault.plan.fault_plan import spec_of
-from hwfault.program.processes import AnyProcess, Process, Site
-from hwfault.stream.tables import ALWAYS
+from hwfault.program.striking import changes_with
 
 _FORMAT = "hwfault-trials/1"
 _LARGEST = 1 << 32
@@ -192,7 +191,9 @@ def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[s
     """What the trials of a campaign's points depend on: `told` (names for people), network, samples, and faults."""
     plans = [campaign.whole_plan(point) for point in points]
     notes = list(dict.fromkeys(note for plan in plans for note in plan.notes or ()))
-    numbered = any(_counts_batches(p, e.site) for plan in plans for e in plan.sites for p in e.processes)
+    # where faults change with batches, they depend on where these begin
+    entries = [entry for plan in plans for entry in plan.sites]
+    changes = {changes_with(process, entry.site) for entry in entries for process in entry.processes}
     return {
         **told,
         # what a plan's faults do to a network has changed with the version, also where the plan has not
@@ -202,24 +203,12 @@ def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[s
         "samples digest": campaign.samples_digest,
         "device": campaign.device,
         "statistics": campaign.statistics,
-        **({"batch size": campaign.batch_size} if numbered else {}),
+        **({"batch size": campaign.batch_size} if "batch" in changes else {}),
         **({"notes": notes} if notes else {}),
         "points": [_key(point) for point in points],
         "faults": [[_fault(fault) for fault in plan.faults] for plan in {plan.digest: plan for plan in plans}.values()],
         "plans digest": sha256("".join(plan.digest for plan in plans).encode()).hexdigest()[:16],
     }
-
-
-def _counts_batches(process: AnyProcess, site: Site) -> bool:
-    """Whether a process has other faults in each batch, so that they depend on where batches begin.
-
-    A parameter's cells that come and go with inferences do so too: all samples of a batch share it.
-    """
-    if isinstance(process, Process):
-        return False
-    return process.refresh == "batch" or (
-        process.refresh == "inference" and process.threshold < ALWAYS and not site.batched
-    )
 
 
 def _fault(fault: FaultModel) -> dict[str, Any]:

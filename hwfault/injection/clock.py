@@ -13,7 +13,7 @@ from hwfault.injection.owners import refuse_two_forwards
 from hwfault.injection.runs import Runs
 from hwfault.network.inputs import Axes, samples_in
 from hwfault.program.batch_axes import PLAIN, BatchAxis
-from hwfault.program.processes import Refresh
+from hwfault.program.periods import Refresh, changes_of
 from hwfault.stream.check import check_number
 from hwfault.torch_ops.held import TOO_FAR, TOO_LONG, ascending
 from hwfault.torch_ops.inside_torch import Moment, in_backward, keep_address
@@ -180,21 +180,22 @@ class Clock:
         return self._numbers[None]
 
     def of_periods(self, batch: int | None, refresh: Refresh) -> Tensor:
-        """The refresh period (batch,) of each element of a batch; (1,) for parameters, whose batch is None.
-
-        The period of a batch is the number of its first sample; "inference" means the same to parameters, which all
-        of a batch shares.
-        """
-        if refresh == "inference" and batch is not None:
+        """The refresh period (batch,) of each element of a batch; (1,) for parameters, whose batch is None."""
+        changes = changes_of(refresh, batch is not None)
+        if changes == "sample":
+            assert batch is not None
             return self.of_batch(batch)
-        held = {"epoch": self._epoch, "power_cycle": self._zero}
-        if refresh in held or self._holds:
-            number = held.get(refresh, self._held)
-        elif self.samples is not None and len(self.samples):
-            number = self.samples[0]
-        else:
-            number = ascending(self._interleaved(self._first).reshape(1), TOO_FAR)[0]
+        held = {"epoch": self._epoch, "never": self._zero}
+        number = held[changes] if changes in held else self._first_of_batch()
         return number.clone().expand(1 if batch is None else batch)
+
+    def _first_of_batch(self) -> Tensor:
+        """The number of the first sample of this forward's batch."""
+        if self._holds:
+            return self._held
+        if self.samples is not None and len(self.samples):
+            return self.samples[0]
+        return ascending(self._interleaved(self._first).reshape(1), TOO_FAR)[0]
 
     @property
     def epoch(self) -> int:

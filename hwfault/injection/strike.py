@@ -11,9 +11,9 @@ from hwfault.codes import REPRESENTATIONS, CodeFormat
 from hwfault.errors import PlanError
 from hwfault.injection.clock import Clock
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.program.processes import KINDS, MapStep, ProtectedStep, Site, SitePlan, StreamStep, kinds
+from hwfault.program.kinds import Mechanism
+from hwfault.program.processes import MapStep, ProtectedStep, Site, SitePlan, StreamStep
 from hwfault.stream.native import check_program
-from hwfault.stream.reference import processes
 from hwfault.torch_ops.arranged import arrange_on_grid, has_names, named_as, restore, samples_of, unnamed
 from hwfault.torch_ops.codec import (
     check_codes_known,
@@ -29,8 +29,6 @@ from hwfault.torch_ops.inside_torch import is_plain, traced
 from hwfault.torch_ops.map_op import MAP
 from hwfault.torch_ops.ops import STREAM
 from hwfault.torch_ops.protection_op import protected
-
-_LATE = KINDS.index("late")
 
 Grid = tuple[Tensor, Tensor]
 """Scale and zero point."""
@@ -67,7 +65,7 @@ class Strike:
         self._name, self._batched, self._batch = entry.site.name, entry.site.batched, entry.site.batch
         self._format = CodeFormat(entry.site.bit_width, entry.site.signed)
         self._exact = entry.site.kind == "accumulator"  # whole numbers, which a plan keeps within what the type holds
-        self._steps = [_STEPS[type(step)](entry.site, step, device) for step in plan.steps(entry.site.name)]
+        self._steps = [_STEPS[step.mechanism](entry.site, step, device) for step in plan.steps(entry.site.name)]
         self._may_be_unknown = bool(self._steps) and not self._exact and may_be_unknown(self._format.bit_width)
 
     @property
@@ -179,10 +177,10 @@ class _Stream:
 
     def __init__(self, site: Site, step: StreamStep, device: torch.device) -> None:
         self._numbers = (site.bit_width, site.signed, REPRESENTATIONS.index(step.representation))
-        self._reads = (step.reads_stored, _LATE in kinds(step.program))
+        self._reads = (step.reads_stored, step.reads_others)
         check_program(step.program, site.bit_width)  # here, once: kernels on a device cannot refuse
         self._name = site.name
-        self._layers = [(body[3], body[4]) for kind, _, body in processes(step.program) if kind == _LATE]
+        self._layers = step.layers
         self._program = kept(step.program, device)
 
     def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
@@ -213,7 +211,7 @@ class _Map:
             self._word, self._masks = (torch.from_numpy(rows).to(device) for rows in (rows.word.copy(), masks))
         representation = REPRESENTATIONS.index(step.representation)
         self._numbers = (site.bit_width, site.signed, representation, process.threshold, process.site_number)
-        self._reads_stored = process.reads_stored
+        self._reads_stored = process.reads_stored()
 
     def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
         self._check(value, 1 if forward.batch is None else max(forward.batch, 1))
@@ -256,10 +254,10 @@ class _Protected:
         return out
 
 
-_STEPS: dict[type, Callable[..., Callable[[Tensor, Forward, Grid, bool], Tensor]]] = {
-    StreamStep: _Stream,
-    MapStep: _Map,
-    ProtectedStep: _Protected,
+_STEPS: dict[Mechanism, Callable[..., Callable[[Tensor, Forward, Grid, bool], Tensor]]] = {
+    "stream": _Stream,
+    "map": _Map,
+    "protected": _Protected,
 }
 
 

@@ -1,13 +1,14 @@
 """How many faults a plan is expected to make: from its tables, thresholds and maps, which engines use as they are."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from hwfault.program.mapped import MapProcess, ProtectedProcess
-from hwfault.program.processes import AnyProcess, Process, Site, SitePlan
-from hwfault.stream.fault_map import FaultMap
-from hwfault.stream.tables import ACCEPT_ALL, ALWAYS, BLOCK, Table
+from hwfault.program.means import Mean, added, exactly, hit_probability
+from hwfault.program.processes import SitePlan
+from hwfault.program.striking import changes_with
+from hwfault.stream.tables import Table
+
+__all__ = ["Expected", "Planned", "Range", "expected_faults", "hit_probability"]
 
 
 class Planned(Protocol):
@@ -76,85 +77,28 @@ class Expected(NamedTuple):
 
 def expected_faults(plan: Planned, site: str | None = None) -> Expected:
     """The faults that a plan makes on average, over all seeds, at all of its sites or at one."""
-    parts: dict[bool, list[Range]] = {True: [], False: []}
+    once: list[Mean] = []
+    each: list[Mean] = []
     unknown: list[str] = []
     entries = plan.sites if site is None else (plan.at(site),)
     for entry in entries:
         if entry.array is not None:
-            parts[True].append(_exactly(len(entry.array.events)))
+            once.append(exactly(len(entry.array.events)))
         for process in entry.processes:
-            found = _of_process(process, entry.site, plan.tables)
+            found = process.mean(entry.site, plan.tables)
             if found is None:
                 unknown.append(entry.site.name)
+            elif changes_with(process, entry.site) == "sample":
+                each.append(found)
             else:
-                parts[_happens_once(process, entry.site)].append(found)
+                once.append(found)
     idle = tuple(entry.site.name for entry in entries if _idle(plan, entry))
-    return Expected(_sum(parts[True]), _sum(parts[False]), tuple(dict.fromkeys(unknown)), idle, len(entries))
-
-
-def hit_probability(table: Table) -> float:
-    """The probability that a cell is hit, as a count table draws it.
-
-    A block of 1024 cells has N throws with P(N > i) = 1 - T[i] / 2^32, so that a cell stays free with
-    exp(-mean / 1024).
-    """
-    if table == (0,):
-        return 0.0
-    if table == (-1,):
-        return 1.0
-    mean = math.fsum(1 - threshold / (1 << 32) for threshold in table[1:])
-    return -math.expm1(-mean / BLOCK)
+    return Expected(_range(added(once)), _range(added(each)), tuple(dict.fromkeys(unknown)), idle, len(entries))
 
 
 def _idle(plan: Planned, entry: SitePlan) -> bool:
     return entry.array is None and plan.idle(entry.site.name)
 
 
-def _happens_once(process: AnyProcess, site: Site) -> bool:
-    """Whether the faults of a process are the same for all samples of a trial."""
-    if not site.batched:
-        return True
-    cells = isinstance(process, MapProcess) or (isinstance(process, ProtectedProcess) and process.map is not None)
-    assert not isinstance(process, Process) or not cells
-    return cells and (process.threshold == ALWAYS or process.refresh != "inference")  # type: ignore[union-attr]
-
-
-def _of_process(process: AnyProcess, site: Site, tables: Sequence[Table]) -> Range | None:
-    """The faults of a process in one sample; None where the number of words is needed and not known."""
-    if process.never(tables):
-        return _exactly(0)
-    if not isinstance(process, Process) and process.map is not None:
-        return _exactly(_cells(process.map) * process.threshold / ALWAYS)
-    if site.words is None:
-        return None
-    if isinstance(process, ProtectedProcess):
-        cells = process.memory.words(site.words) * process.memory.cells
-        return _accepted(cells, tables[process.tables[0]], process.accept01, process.accept10)
-    assert isinstance(process, Process)
-    planes = [tables[i] for i in process.tables]
-    if process.kind == "bit":
-        accepts = zip(planes, process.accept01, process.accept10, strict=True)
-        return _sum([_accepted(site.words, *plane) for plane in accepts])
-    hits = math.fsum(site.words * hit_probability(table) for table in planes)
-    # a late bit that was the same in the word before changes nothing
-    return Range(0 if process.kind == "late" else hits, hits)
-
-
-def _accepted(cells: int, table: Table, accept01: int, accept10: int) -> Range:
-    """The cells that are hit and change: a share of the throws does where 0 is stored, another where 1 is."""
-    free = 1 - hit_probability(table)
-    shares = sorted(accept / ACCEPT_ALL for accept in (accept01, accept10))
-    least, most = (cells * (1 - free**share) for share in shares)
-    return Range(least, most)
-
-
-def _cells(rows: FaultMap) -> int:
-    return len(rows.cells()[0])
-
-
-def _exactly(number: float) -> Range:
-    return Range(number, number)
-
-
-def _sum(ranges: Sequence[Range]) -> Range:
-    return Range(math.fsum(r.low for r in ranges), math.fsum(r.high for r in ranges))
+def _range(mean: Mean) -> Range:
+    return Range(mean.low, mean.high)

@@ -23,7 +23,7 @@ from hwfault.laws.selection import places_of
 from hwfault.notices import tell_once
 from hwfault.plan.agreement import disagreements
 from hwfault.plan.expected import expected_faults
-from hwfault.program.processes import AnyProcess, MapProcess, Site, SitePlan, Step, StreamStep
+from hwfault.program.processes import AnyProcess, Site, SitePlan, Step
 from hwfault.program.selectors import names_of
 from hwfault.records import Record
 from hwfault.stream.check import check_seed
@@ -59,7 +59,7 @@ class FaultPlan(Record):
         _check_numbers(self.sites)
         for entry in self.sites:
             check_late(entry, self.faults)
-        indices = {i for s in self.sites for p in s.processes if not isinstance(p, MapProcess) for i in p.tables}
+        indices = {i for entry in self.sites for process in entry.processes for i in process.used_tables}
         if absent := indices - set(range(len(self.tables))):
             raise ValueError(f"a process names table {min(absent)} of {len(self.tables)} (counted from 0)")
         if self.stream is None and needs_stream(entry.site for entry in self.sites) is not None:
@@ -97,7 +97,7 @@ class FaultPlan(Record):
 
     def program(self, name: str) -> tuple[int, ...]:
         """The fault program of all that the stream draws at a site (see hwfault.stream.reference)."""
-        return tuple(x for step in self.steps(name) if isinstance(step, StreamStep) for x in step.program)
+        return self.at(name).program(self.tables)
 
     def check_fits(self, sites: Iterable[Site], where: str) -> None:
         """Raises PlanError unless every planned site is among `sites` with the same width, signedness and kind."""

@@ -1,20 +1,28 @@
 """The faults of a plan at one site, spelled out one by one for people to look at."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwfault.codes import CodeFormat, Codes, represent, twos_complement
 from hwfault.errors import HwfaultError
 from hwfault.laws.memory import addresses
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.program.processes import AnyProcess, MapProcess, MapStep, Process, ProtectedProcess, Site
+from hwfault.program.draws import Draws, When, draws
+from hwfault.program.processes import AnyProcess, Site
+from hwfault.program.steps import in_steps
 from hwfault.records import Record
-from hwfault.stream.check import check_draw
-from hwfault.stream.fault_map import Kind, Words
-from hwfault.stream.reference import plane_hits
-from hwfault.stream.tables import ACCEPT_ALL, WORD_PLANE
+from hwfault.stream.check import check_draw, check_number
 
 
-class Fault(Record):
-    """One hit: where it falls and what it does to the code stored there (`bit` is None where it strikes the word)."""
+class Hit(Record):
+    """One drawn fault: where it falls and what it does to the code stored there.
+
+    `process` is the number of the fault; `bit` is None where it strikes the word as a whole, and `length` says how many
+    words from `word` on are struck alike. `changes`: whether it makes another code, None where what is stored decides.
+    """
 
     process: int
     word: int
@@ -22,27 +30,162 @@ class Fault(Record):
     aux: int | None = None
     effect: str
     address: str | None = None
+    length: int = 1
+    changes: bool | None = None
 
 
-def faults_at(plan: FaultPlan, name: str, *, seed: int, sample: int, words: int | None = None) -> list[Fault]:
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name != "Fault":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import warnings
+
+        warnings.warn(f"{__name__}.Fault is Hit now; the old name goes away in 1.0", DeprecationWarning, stacklevel=2)
+        return Hit
+
+
+def faults_at(
+    plan: FaultPlan,
+    name: str,
+    *,
+    seed: int,
+    sample: int = 0,
+    first_sample: int = 0,
+    step: int = 0,
+    epoch: int = 0,
+    words: int | None = None,
+    codes: ArrayLike | None = None,
+) -> list[Hit]:
     """The hits on one sample of a site, by process, plane and stream order, for every process of the plan.
 
+    Hits that can never change a code are left out. `first_sample` is the number of the first sample of the batch that
+    the sample is read in, which matters to faults that change with batches. A parameter has no samples: its transient
+    faults are those of a training `step` (0 in evaluation). `epoch` is the number of the training's epoch.
+
+    `codes` are those that the site holds before its faults: as many integers as it has words, of any shape, either code
+    words in two's complement or, where it is signed, what they stand for. With them the hits that change nothing are
+    left out, too; without them `changes` says of which hits they decide.
+
     `words` defaults to the size of the site's shape. Raises PlanError for an unknown site, HwfaultError where the
-    number of words is neither known nor given.
+    number of words is neither known nor given, for a sample of a parameter, a step of anything else, and for codes that
+    are not the site's.
     """
     entry = plan.at(name)
     words = _size(entry.site) if words is None else words
+    check_when(entry.site, sample=sample, step=step)
     check_draw(seed=seed, site=0, words=words, plane=0, sample=sample)
-    draw = (seed, sample, words)
-    return [fault for process in entry.processes for fault in _of_process(plan, entry.site, process, draw)]
+    check_number(first_sample, "number of the batch's first sample")
+    when = When(seed, np.array([sample]), first_sample, check_number(step, "step"), check_number(epoch, "epoch"))
+    chain = _Chain(plan, entry.site, None if codes is None else check_codes(codes, entry.site, words))
+    found: list[Hit] = []
+    for group in in_steps(entry.processes):
+        hits = [draws(process, entry.site, plan.tables, when, words) for process in group]
+        found += chain.listed(group, hits)
+    return found
 
 
-def _of_process(plan: FaultPlan, site: Site, process: AnyProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:
-    if isinstance(process, MapProcess):
-        return _cells(process, draw)
-    if isinstance(process, ProtectedProcess):
-        return _protected(plan, process, draw)
-    return _faults(plan, site, process, draw)
+def check_when(site: Site, *, sample: int = 0, step: int = 0) -> None:
+    """Raises HwfaultError for a sample of a parameter, the same for all of them, and for a step of anything else."""
+    if sample and not site.batched:
+        raise HwfaultError(
+            f"sample {sample} of the {site.kind} {site.name!r}, which is the same for all samples; expected a training "
+            "step, or nothing in evaluation"
+        )
+    if step and site.batched:
+        raise HwfaultError(f"step {step} of the {site.kind} {site.name!r}, whose faults are told by their sample alone")
+
+
+def check_codes(given: ArrayLike, site: Site, words: int) -> Codes:
+    """The code words (words,) of integers that a site holds; raises HwfaultError for any others."""
+    integers = np.asarray(given)
+    fmt = CodeFormat(site.bit_width, site.signed)
+    if integers.dtype.kind not in "iu" or integers.size != words:
+        raise HwfaultError(
+            f"codes of type {integers.dtype} and shape {integers.shape} for {site.name!r}, expected {words} integers"
+        )
+    least, most = (int(np.min(integers, initial=0)), int(np.max(integers, initial=0)))
+    if least < fmt.low or most > fmt.mask:
+        raise HwfaultError(
+            f"codes from {least} to {most} for {site.name!r}, expected code words of {site.bit_width} bits, 0 to "
+            f"{fmt.mask}" + (f", or integers from {fmt.low} on" if site.signed else "")
+        )
+    flat = integers.reshape(-1).astype(np.int64)
+    return (np.maximum(flat, 0) if fmt.bipolar else flat & fmt.mask).astype(np.uint32)
+
+
+class _Told(NamedTuple):
+    """Hits, which of them change a code (None: not known), and what is said of each beside its effect."""
+
+    hits: Draws
+    changes: NDArray[np.bool_] | None
+    verdicts: Sequence[str]
+
+
+class _Chain:
+    """The codes of a site, if they are given, as its processes find them one after the other."""
+
+    def __init__(self, plan: FaultPlan, site: Site, codes: Codes | None) -> None:
+        self._plan, self._site = plan, site
+        self._codes = None if codes is None else codes[np.newaxis]
+
+    def listed(self, group: Sequence[AnyProcess], hits: Sequence[Draws]) -> list[Hit]:
+        """The hits of processes that strike together, and then finds the codes as they leave them."""
+        if self._codes is None:
+            told = [_Told(of, None, [""] * len(of)) for of in hits]
+        else:
+            told = self._struck(self._codes, group, hits)
+        return [hit for p, of in zip(group, told, strict=True) for hit in _spelled_out(p, of, self._site.bit_width)]
+
+    def _struck(self, codes: Codes, group: Sequence[AnyProcess], hits: Sequence[Draws]) -> list[_Told]:
+        fmt = CodeFormat(self._site.bit_width, self._site.signed, group[0].stored_as)
+        found = now = represent(codes, fmt)
+        told = []
+        for process, of in zip(group, hits, strict=True):
+            after = process.strike(of, now, found, fmt.bit_width)
+            told.append(_Told(of, after.changes, after.verdicts))
+            now = after.codes
+        # codes that no fault changed stay what they are: two of them may be stored alike
+        self._codes = np.where(now != found, twos_complement(now, fmt), codes)
+        return told
+
+
+def _spelled_out(process: AnyProcess, told: _Told, bit_width: int) -> Iterator[Hit]:
+    """The hits that change a code, or may."""
+    hits, place = told.hits, process.row.place
+    kept = hits.stands if told.changes is None else told.changes
+    asks = hits.conditional
+    for i in np.flatnonzero(kept).tolist():
+        one = {name: int(column[i]) for name, column in vars(hits).items()}
+        where = ", ".join(part for part in (place, told.verdicts[i]) if part)
+        yield Hit(
+            process=process.fault,
+            word=one["word"],
+            bit=None if one["bit"] < 0 else one["bit"],
+            aux=None if one["aux"] < 0 else one["aux"],
+            effect=_effect(one, bit_width) + (f" ({where})" if where else ""),
+            length=one["length"],
+            changes=None if told.changes is None and asks[i] else True,
+        )
+
+
+def _effect(hit: dict[str, int], bit_width: int) -> str:
+    """What a hit does, in words."""
+    if hit["kept"]:
+        return f"keeps {hit['kept']:#x} of the word before"
+    if hit["added"]:
+        return f"+ {hit['added']} mod 2^{bit_width}"
+    if hit["bit"] < 0:
+        return f"xor {hit['zeros']:#x}"
+    if hit["length"] > 1:
+        return f"flips {hit['length']} along word"
+    if (hit["zeros"] & hit["ones"]).bit_count() > 1:
+        return f"flips {hit['zeros'].bit_count()} along bit"
+    if hit["zeros"] and hit["ones"]:
+        return "flip"
+    # a cell of a map, which the stream gives no number, is so for as long as it shows
+    to_one, to_zero = ("0 reads 1", "1 reads 0") if hit["aux"] >= 0 else ("stuck at 1", "stuck at 0")
+    return to_one if hit["zeros"] else to_zero
 
 
 def _size(site: Site) -> int:
@@ -54,81 +197,19 @@ def _size(site: Site) -> int:
     return site.words
 
 
-def with_addresses(plan: FaultPlan, name: str, faults: Sequence[Fault]) -> list[Fault]:
-    """The faults of a site, those that a map holds with the physical place of their cell."""
+def with_addresses(plan: FaultPlan, name: str, hits: Sequence[Hit]) -> list[Hit]:
+    """The hits at a site, those on cells that a map names with the physical place of the cell."""
     places: dict[tuple[int, int, int], str | None] = {}
     entry = plan.at(name)  # by an alias, too
     for process in entry.processes:
-        if isinstance(process, MapProcess):
-            word, bit, _ = process.map.cells()
-            names = _addresses(plan, process.fault, entry.site.name, word, bit)
+        if process.named_cells is not None:
+            word, bit = process.named_cells
+            names = _addresses(plan, process.fault, entry.site.name, process.named_cells)
             places |= {(process.fault, w, b): a for w, b, a in zip(word.tolist(), bit.tolist(), names, strict=True)}
-    keys = ((f.process, f.word, -1 if f.bit is None else f.bit) for f in faults)
-    return [f.model_copy(update={"address": places.get(key)}) for f, key in zip(faults, keys, strict=True)]
+    keys = ((hit.process, hit.word, -1 if hit.bit is None else hit.bit) for hit in hits)
+    return [hit.model_copy(update={"address": places.get(key)}) for hit, key in zip(hits, keys, strict=True)]
 
 
-def _addresses(plan: FaultPlan, k: int, name: str, word: Words, bit: Words) -> list[str | None]:
-    struck = [e.site for e in plan.sites if any(isinstance(p, MapProcess) and p.fault == k for p in e.processes)]
-    return addresses(plan.faults[k], struck, name, word, bit)
-
-
-def _cells(process: MapProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:
-    """The cells of a map; of an intermittent one, those active in the sample's refresh period."""
-    seed, sample, words = draw
-    period = sample if process.refresh in ("inference", "batch") else 0
-    rows = process.map if process.permanent else MapStep(process).active(seed, period)
-    for word, bit, kind in zip(*(column.tolist() for column in rows.cells()), strict=True):
-        if word < words:
-            yield Fault(process=process.fault, word=word, bit=bit, effect=_KINDS[Kind(kind)])
-
-
-def _protected(plan: FaultPlan, process: ProtectedProcess, draw: tuple[int, int, int]) -> Iterator[Fault]:
-    """Faulty cells of a protected memory before its decoder: `word` is a memory word there, `bit` one of its cells."""
-    seed, sample, words = draw
-    cells: list[tuple[int, int, int | None, str]] = []
-    if process.map is not None:
-        word, bit, kind = process.map.cells()
-        for w, b, k in zip(word.tolist(), bit.tolist(), kind.tolist(), strict=True):
-            cells.append((w, b, None, _KINDS[Kind(k)]))
-    else:
-        table, count = plan.tables[process.tables[0]], process.memory.words(words) * process.memory.sub_words
-        for plane in range(process.memory.sub_word_bits):
-            hits = plane_hits(seed, process.site_number, sample, count, plane, table)
-            for w, a in zip(*(column.tolist() for column in hits), strict=True):
-                cells.append((w, plane, a, _accepted(process.accept01, process.accept10, a)))
-    for w, b, aux, effect in cells:
-        memory_word, part = divmod(w, process.memory.sub_words)
-        if (cell := 32 * part + b) < process.memory.cells:
-            yield Fault(process=process.fault, word=memory_word, bit=cell, aux=aux, effect=f"{effect} (memory word)")
-
-
-_KINDS = {Kind.FLIP: "flip", Kind.STUCK_AT_0: "stuck at 0", Kind.STUCK_AT_1: "stuck at 1"}
-
-
-def _faults(plan: FaultPlan, site: Site, process: Process, draw: tuple[int, int, int]) -> Iterator[Fault]:
-    seed, sample, words = draw
-    on_bits = process.kind in ("bit", "cluster")
-    for i, table in enumerate(process.tables):
-        plane = i if on_bits else WORD_PLANE
-        word, aux = plane_hits(seed, process.site_number, sample, words, plane, plan.tables[table])
-        for w, a in zip(word.tolist(), aux.tolist(), strict=True):
-            effect = _effect(process, i, a, site.bit_width)
-            yield Fault(process=process.fault, word=w, bit=i if on_bits else None, aux=a, effect=effect)
-
-
-def _effect(process: Process, plane: int, aux: int, bits: int) -> str:
-    if process.kind == "bit":
-        return _accepted(process.accept01[plane], process.accept10[plane], aux)
-    if process.kind == "cluster":
-        size = 1 + sum(threshold <= aux for threshold in process.sizes)
-        return f"flips {size} along {process.axis}" if size > 1 else "flip"
-    if process.kind == "late":
-        return f"keeps {process.mask:#x} of the word before"
-    if process.mask is not None:
-        return f"xor {process.mask:#x}"
-    return f"+ {1 + (aux * ((1 << bits) - 1) >> 32)} mod 2^{bits}"
-
-
-def _accepted(accept01: int, accept10: int, aux: int) -> str:
-    up, down = aux < accept01, aux >= ACCEPT_ALL - accept10
-    return {(True, True): "flip", (True, False): "0 reads 1", (False, True): "1 reads 0"}.get((up, down), "none")
+def _addresses(plan: FaultPlan, k: int, name: str, cells: tuple[Any, Any]) -> list[str | None]:
+    named = [e.site for e in plan.sites if any(p.named_cells is not None and p.fault == k for p in e.processes)]
+    return addresses(plan.faults[k], named, name, *cells)

@@ -1,33 +1,31 @@
 """Fault maps in a plan: permanent and intermittent cells, and memories whose words are protected."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from hwfault.codes import Codes, Representation
-from hwfault.records import Record
-from hwfault.stream import native
+from hwfault.program.decoding import read_through
+from hwfault.program.drawing import Activity, Drawing, active_cells, draw_cells, draw_stream
+from hwfault.program.draws import Draws, Ints, PlaneHits, When
+from hwfault.program.kinds import BY_NAME
+from hwfault.program.means import Mean, exactly, mean_accepted
+from hwfault.program.periods import Changes, Refresh, Samples, changes_of
+from hwfault.program.sites import Site
+from hwfault.program.striking import StrikingProcess, Struck
 from hwfault.stream.fault_map import ALL_ONES, FaultMap
 from hwfault.stream.protection import NO_MAP, Layout, MapRows, Memory
 from hwfault.stream.protection_scheme import Protection
-from hwfault.stream.reference import activity
 from hwfault.stream.tables import ACCEPT_ALL, ALWAYS, Table
+
+__all__ = ["Accept", "MapProcess", "ProtectedProcess", "Refresh", "Samples", "Uint32"]
 
 Uint32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 Accept = Annotated[int, Field(ge=0, le=ACCEPT_ALL)]
 Threshold = Annotated[int, Field(ge=0, le=ALWAYS)]
-Refresh = Literal["inference", "batch", "epoch", "power_cycle"]
-Samples = NDArray[np.int64]
-
-
-def periods_of(refresh: Refresh, samples: Samples, batched: bool) -> Samples:
-    """The refresh period of each element of a batch; a parameter has one, under "inference" that of a batch."""
-    if refresh in ("epoch", "power_cycle"):
-        return np.zeros_like(samples)
-    return samples if refresh == "inference" and batched else np.repeat(samples[:1], len(samples))
 
 
 def _read_map(value: Any) -> FaultMap:
@@ -60,7 +58,7 @@ Rows = Annotated[FaultMap, PlainValidator(_read_map), PlainSerializer(_write_map
 """A fault map that is written as JSON lists."""
 
 
-class MapProcess(Record):
+class MapProcess(StrikingProcess):
     """Faulty cells of one site: permanent, or intermittent where `threshold` (of 2^32) is their activity.
 
     A cell's activity is drawn anew in each period: for each sample ("inference"), by the first sample of a batch
@@ -79,22 +77,73 @@ class MapProcess(Record):
     def permanent(self) -> bool:
         return self.threshold == ALWAYS
 
-    def never(self, tables: Sequence[Table]) -> bool:
-        """Whether there is no faulty cell, or none that ever shows."""
-        return self.threshold == 0 or len(self.map.word) == 0
+    @property
+    def joins(self) -> bool:
+        """Only permanent maps compose: of others each has an activity of its own."""
+        return self.permanent
 
     @property
-    def reads_stored(self) -> bool:
+    def named_cells(self) -> tuple[Ints, Ints] | None:
+        word, bit, _ = self.map.cells()
+        return word, bit
+
+    @property
+    def shown(self) -> Activity:
+        """When its cells show their fault."""
+        return Activity(self.threshold, self.refresh, self.site_number)
+
+    def active(self, seed: int, period: int) -> FaultMap:
+        """The cells that show their fault in a period, as a map."""
+        if self.permanent:
+            return self.map
+        cells = active_cells(self.map, self.shown, seed, period)
+        return FaultMap.from_cells(self.map.words, self.map.bit_width, *cells, self.map.provenance)
+
+    def draws(self, site: Site, tables: Sequence[Table], when: When, words: int, hits: PlaneHits) -> Draws:
+        found = draw_cells(self.map, self.shown, when, site.batched)
+        return found.those(found.word < words)
+
+    def never(self, tables: Sequence[Table]) -> bool:
+        return self.threshold == 0 or len(self.map) == 0
+
+    def varies(self, tables: Sequence[Table]) -> bool:
+        return not self.never(tables) and not self.permanent
+
+    def changes_with(self, batched: bool) -> Changes:
+        return "never" if self.permanent else changes_of(self.refresh, batched)
+
+    def reads_stored(self, tables: Sequence[Table] = ()) -> bool:
         """Whether a cell is stuck, so that the code stored decides."""
         return bool(np.any(self.map.and_mask | ~np.uint32((1 << self.map.bit_width) - 1) != ALL_ONES))
 
+    def mean(self, site: Site, tables: Sequence[Table]) -> Mean | None:
+        return exactly(0 if self.never(tables) else _mean_cells(self.map, self.threshold))
 
-class ProtectedProcess(Record):
+    def check(self, site: Site) -> None:
+        if self.map.bit_width != site.bit_width or site.words not in (None, self.map.words):
+            raise ValueError(
+                f"site {site.name!r}: a fault map of {self.map.words} words of {self.map.bit_width} bits for "
+                f"{site.words} words of {site.bit_width} bits"
+            )
+
+    def in_plane(self, bit: int, never: int) -> Self | None:
+        rows, plane = self.map, np.uint32(1 << bit) if bit < self.map.bit_width else np.uint32(0)
+        and_mask, xor_mask = rows.and_mask | (ALL_ONES ^ plane), rows.xor_mask & plane
+        left = (and_mask != ALL_ONES) | (xor_mask != 0)
+        kept = replace(rows, word=rows.word[left], and_mask=and_mask[left], xor_mask=xor_mask[left])
+        return self.model_copy(update={"map": kept})
+
+
+def _mean_cells(rows: FaultMap, threshold: int) -> float:
+    return len(rows.cells()[0]) * threshold / ALWAYS
+
+
+class ProtectedProcess(StrikingProcess):
     """Faults in a memory whose words a code protects; code words take `slot` bits, one behind the other.
 
     Either drawn by the stream (one table, and the accepts of both directions), or the rows of a `map` of sub-words.
-    `number` and `cells` say for the memory words that the map strikes which bits of the site they hold (32 word + bit,
-    -1 for none); both are empty where code words lie in the memory in their order.
+    `number` and `cells` say for the memory words that the map strikes which bits of the site they hold (32 word +
+    bit, -1 for none); both are empty where code words lie in the memory in their order.
     """
 
     fault: Annotated[int, Field(ge=0)]
@@ -122,10 +171,18 @@ class ProtectedProcess(Record):
             )
         return self
 
-    def never(self, tables: Sequence[Table]) -> bool:
-        """Whether nothing is ever drawn, and no faulty cell ever shows."""
-        drawn = any(tables[i] != (0,) for i in self.tables)
-        return not drawn and (self.map is None or self.threshold == 0 or len(self.map.word) == 0)
+    @property
+    def used_tables(self) -> tuple[int, ...]:
+        return self.tables
+
+    @property
+    def joins(self) -> bool:
+        """Each memory is decoded on its own."""
+        return False
+
+    @property
+    def counts_as_due(self) -> bool:
+        return self.protection.on_detected == "due"
 
     @property
     def memory(self) -> Memory:
@@ -147,69 +204,70 @@ class ProtectedProcess(Record):
         if not self.tables:
             return ()
         body = (self.accept01, self.accept10, *tables[self.tables[0]]) * self.memory.sub_word_bits
-        return (0, self.site_number, len(body), *body)
+        return (BY_NAME["bit"].number or 0, self.site_number, len(body), *body)
 
+    def draws(self, site: Site, tables: Sequence[Table], when: When, words: int, hits: PlaneHits) -> Draws:
+        """The cells of memory words that are hit: `word` is a memory word, `bit` one of its cells."""
+        found = self._in_sub_words(site, tables, when, words, hits)
+        each = self.memory.sub_words
+        word, cell = found.word // each, 32 * (found.word % each) + found.bit
+        there = cell < self.memory.cells
+        if not self.number:
+            there &= word < self.memory.words(words)
+        alone = {"zeros": np.minimum(found.zeros, 1), "ones": np.minimum(found.ones, 1)}
+        return Draws(found.row, word, cell, found.aux, **alone).those(there)
 
-class MapStep(NamedTuple):
-    """A fault map."""
+    def strike(self, hits: Draws, codes: Codes, faultless: Codes, bit_width: int) -> Struck:
+        """As any process; what is said of a hit is what the decoder made of its memory word."""
+        after, changes, verdicts = codes.copy(), np.zeros(len(hits), bool), np.full(len(hits), "", object)
+        for i, row in enumerate(codes):
+            mine = np.flatnonzero(hits.row == i)
+            read = read_through(hits.those(mine), self.memory, self.layout, row, bit_width)
+            after[i], changes[mine], verdicts[mine] = read.codes, read.changes, read.verdicts
+        return Struck(after, changes, verdicts.tolist())
 
-    process: MapProcess
+    def _in_sub_words(self, site: Site, tables: Sequence[Table], when: When, words: int, hits: PlaneHits) -> Draws:
+        if self.map is not None:
+            return draw_cells(self.map, Activity(self.threshold, self.refresh, self.site_number), when, site.batched)
+        planes = self.memory.sub_word_bits
+        accepts = {"accept01": (self.accept01,) * planes, "accept10": (self.accept10,) * planes}
+        sub_words = self.memory.words(words) * self.memory.sub_words
+        drawing = Drawing(BY_NAME["bit"], accepts, sub_words, planes)
+        own = [tables[self.tables[0]]] * planes
+        return draw_stream(drawing, self.site_number, own, when.rows(site.batched), when.seed, hits)
 
-    @property
-    def representation(self) -> Representation:
-        return self.process.representation or "twos_complement"
+    def never(self, tables: Sequence[Table]) -> bool:
+        drawn = any(tables[i] != (0,) for i in self.tables)
+        return not drawn and (self.map is None or self.threshold == 0 or len(self.map) == 0)
 
-    @property
-    def changes(self) -> bool:
-        """Whether a parameter's faults may differ from batch to batch of one seed."""
-        return self.process.threshold < ALWAYS and self.process.refresh in ("inference", "batch")
+    def varies(self, tables: Sequence[Table]) -> bool:
+        return not self.never(tables) and (bool(self.tables) or self.threshold < ALWAYS)
 
-    def struck(self, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
-        """The codes (samples, words) after the step; `samples[0]` is the period of a parameter and of a batch."""
-        if self.process.permanent:
-            return self.process.map.apply(codes)
-        periods = periods_of(self.process.refresh, samples, batched)[: len(codes)].tolist()
-        maps = {period: self.active(seed, period) for period in set(periods)}
-        rows = [maps[period].apply(row) for row, period in zip(codes, periods, strict=True)]
-        return np.stack(rows) if rows else codes
+    def changes_with(self, batched: bool) -> Changes:
+        if self.map is None:
+            return "sample" if batched else "step"
+        return "never" if self.threshold == ALWAYS else changes_of(self.refresh, batched)
 
-    def active(self, seed: int, period: int) -> FaultMap:
-        """The cells that show their fault in a period."""
-        word, bit, kind = self.process.map.cells()
-        drawn = activity(seed=seed, site=self.process.site_number, period=period, word=word, bit=bit)
-        on = drawn < self.process.threshold
-        return FaultMap.from_cells(
-            self.process.map.words, self.process.map.bit_width, word[on], bit[on], kind[on], self.process.map.provenance
-        )
+    def reads_stored(self, tables: Sequence[Table]) -> bool:
+        """A decoder reads whole memory words."""
+        return True
 
+    def mean(self, site: Site, tables: Sequence[Table]) -> Mean | None:
+        if self.never(tables):
+            return exactly(0)
+        if self.map is not None:
+            return exactly(_mean_cells(self.map, self.threshold))
+        if site.words is None:
+            return None
+        cells = self.memory.words(site.words) * self.memory.cells
+        return mean_accepted(cells, tables[self.tables[0]], self.accept01, self.accept10)
 
-class ProtectedStep(NamedTuple):
-    """Faults in a protected memory, and what its decoder lets through."""
-
-    process: ProtectedProcess
-    program: tuple[int, ...]
-    bit_width: int
-
-    @property
-    def representation(self) -> Representation:
-        return self.process.representation or "twos_complement"
-
-    @property
-    def changes(self) -> bool:
-        """Whether a parameter's faults may differ from batch to batch of one seed."""
-        return self.process.threshold < ALWAYS and self.process.refresh in ("inference", "batch")
-
-    def struck(self, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
-        """The codes (samples, words) after the step."""
-        struck, _ = native.protect_codes(
-            codes,
-            self.process.memory,
-            bit_width=self.bit_width,
-            program=self.program,
-            seed=seed,
-            samples=samples[: len(codes)] if batched else np.zeros(1, np.int64),
-            rows=self.process.rows,
-            periods=periods_of(self.process.refresh, samples, batched)[: len(codes)],
-            layout=self.process.layout,
-        )
-        return struck
+    def places_of(self, words: Collection[int]) -> set[int]:
+        """The memory words that hold bits of these words of the site."""
+        if self.number:
+            held = np.array(self.cells)
+            rows = (np.isin(held >> 5, list(words)) & (held >= 0)).any(axis=1)
+            return set(np.array(self.number)[rows].tolist())
+        data = self.protection.data_bits
+        slots = ((word * self.slot, (word + 1) * self.slot - 1) for word in words)
+        return {memory_word for first, last in slots for memory_word in range(first // data, last // data + 1)}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import PlainSerializer, computed_field
 
 from hwfault.files import write_atomically
-from hwfault.plan.listing import Fault
+from hwfault.plan.listing import Hit
 from hwfault.records import Record
 
 Verdict = Literal["pass", "outputs differ", "codes differ", "faults differ"]
@@ -57,7 +57,7 @@ class Difference(Record):
     found: Number
     strange: bool = False
     words: tuple[Codes, ...] = ()
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Hit, ...] = ()
 
 
 class SiteRecord(Record):

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from hwfault.codes import CodeFormat, integers
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.plan.listing import Fault, faults_at
-from hwfault.program.processes import MapProcess, ProtectedProcess, Site
+from hwfault.plan.listing import faults_at
+from hwfault.program.processes import Site
 from hwfault.proof.report import BINS, Codes, Difference, Kind, SiteRecord
 from hwfault.proof.sides import Differing, Mask
 
@@ -146,29 +146,10 @@ def with_faults(found: Difference, plan: FaultPlan, seed: int, first_sample: int
 
     `first_sample` is the number of the first sample of its batch, by which cells of a `batch` refresh are drawn.
     """
-    processes = plan.at(found.site).processes
-    by_batch = {p.fault for p in processes if isinstance(p, MapProcess) and p.refresh == "batch"}
-    if not plan.at(found.site).site.batched:
-        by_batch |= {p.fault for p in processes if isinstance(p, MapProcess) and p.refresh == "inference"}
-    protected = {p.fault: p for p in processes if isinstance(p, ProtectedProcess)}
+    entry = plan.at(found.site)
+    own = {"sample": found.sample} if entry.site.batched else {}
+    hits = faults_at(plan, found.site, seed=seed, first_sample=first_sample, words=words, **own)
     near = {codes.word for codes in found.words}
-    kept = [
-        fault
-        for sample in dict.fromkeys((found.sample, first_sample))
-        for fault in faults_at(plan, found.site, seed=seed, sample=sample, words=words)
-        if (first_sample if fault.process in by_batch else found.sample) == sample
-        and _words(fault, protected.get(fault.process)) & near
-    ]
+    places = {process.fault: process.places_of(near) for process in entry.processes}
+    kept = [hit for hit in hits if not places[hit.process].isdisjoint(range(hit.word, hit.word + hit.length))]
     return found.model_copy(update={"faults": tuple(kept)})
-
-
-def _words(fault: Fault, memory: ProtectedProcess | None) -> set[int]:
-    """The words of a site that a fault lies in; a protected memory's word holds parts of several."""
-    if memory is None:
-        return {fault.word}
-    if memory.number:
-        at = np.flatnonzero(np.array(memory.number) == fault.word)
-        cells = [cell for row in at.tolist() for cell in memory.cells[row] if cell >= 0]
-        return {cell // 32 for cell in cells}
-    data = memory.protection.data_bits
-    return {(fault.word * data + bit) // memory.slot for bit in range(data)}

@@ -227,6 +227,23 @@ def _strike_map(memory: Memory, sub_words: Codes, number: Words, rows: MapRows, 
     return np.where(rows.word[row] == name, (sub_words & and_mask[row]) ^ xor_mask[row], sub_words)
 
 
+def held_data(where: Layout, codes: Codes) -> Bits:
+    """The data bits (memory words, D) that codes (words,) fill."""
+    held, word, bit = where.cells >= 0, where.cells >> 5, (where.cells & 31).astype(np.uint32)
+    if not codes.size:
+        return np.zeros(where.cells.shape, np.uint8)
+    return (np.where(held, codes[np.where(held, word, 0)] >> bit, 0) & 1).astype(np.uint8)
+
+
+def inverted(where: Layout, codes: Codes, wrong: Bits) -> Codes:
+    """The codes (words,) with the data bits (memory words, D) inverted that are wrong."""
+    held = where.cells >= 0
+    bits = wrong[held].astype(np.uint32) << (where.cells[held] & 31).astype(np.uint32)
+    out = codes.copy()
+    np.bitwise_xor.at(out, where.cells[held] >> 5, bits)
+    return out
+
+
 def protect_codes(
     codes: Codes,
     memory: Memory,
@@ -244,9 +261,7 @@ def protect_codes(
     `program` has the width `memory.sub_word_bits`; `layout` is a table for a map alone, None the linear layout.
     """
     where = linear_layout(memory, codes.size, bit_width) if layout is None else layout
-    word, bit = where.cells >> 5, (where.cells & 31).astype(np.uint32)
-    held = where.cells >= 0
-    data = (np.where(held, codes[np.where(held, word, 0)] >> bit, 0) & 1 if codes.size else 0 * word).astype(np.uint8)
+    data = held_data(where, codes)
     sub_words = to_sub_words(memory, store(memory, data))
     draw = {"seed": seed, "sample": sample, "bit_width": memory.sub_word_bits}
     struck = reference.inject_codes(sub_words.ravel(), program=program, **draw).reshape(sub_words.shape)
@@ -254,10 +269,7 @@ def protect_codes(
     after, verdict = read(memory, from_sub_words(memory, struck))
     if not memory.due:
         after = np.where(verdict[:, None] == DETECTED, 0, after).astype(np.uint8)
-    delta = (data ^ after)[held].astype(np.uint32) << bit[held]
-    out = codes.copy()
-    np.bitwise_xor.at(out, word[held], delta)
-    return out, _counts(verdict, (data != after).any(axis=1))
+    return inverted(where, codes, data ^ after), _counts(verdict, (data != after).any(axis=1))
 
 
 def _counts(verdict: Bits, wrong: NDArray[np.bool_]) -> Words:

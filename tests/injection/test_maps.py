@@ -9,6 +9,7 @@ import torch
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import HwfaultError, ModelError, PlanError
+from hwfault.graph.run.strike import strike_codes
 from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults
 from hwfault.network.sites import sites
@@ -100,7 +101,7 @@ def by_steps(plan, call, seed, samples):
         codes = encode(values, *on, fmt)
         numbers = np.array(samples)
         rows = codes.reshape(len(samples) if site.batched else 1, -1)
-        after = step.struck(rows, seed, numbers, site.batched).reshape(codes.shape)
+        after = strike_codes(step, rows, seed, numbers, site.batched).reshape(codes.shape)
         values = np.where(after == codes, values, decode(after, *on, fmt))
     return torch.from_numpy(values)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hwfault.errors import ModelError, PlanError
+from hwfault.graph.run.strike import strike_codes
 from hwfault.laws.models import AccumulatorFormat, BitFlips, BypassedElements, LateBits, ProfileFaults, StuckElement
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site, SiteList
@@ -120,7 +121,7 @@ def test_late_bits_of_an_array_that_holds_a_layer_in_one_tile():
         plan = resolve(SITES, [late, AccumulatorFormat(mapping=array, sites="conv.*")])
         codes = np.random.default_rng(1).integers(0, 1 << 18, (1, 200)).astype(np.uint32)
         (step,) = plan.steps("conv.accumulator")
-        assert step.struck(codes, 3, np.array([0]), True).tolist() == [
+        assert strike_codes(step, codes, 3, np.array([0]), True).tolist() == [
             streamed(codes[0].tolist(), 8, 25, 0b11111 << 13)
         ]
 

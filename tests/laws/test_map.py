@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, HwfaultError, ModelError
+from hwfault.graph.run.strike import strike_codes
 from hwfault.laws.models import MapFaults, ProfileFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
@@ -81,7 +82,7 @@ def test_padded_words_of_a_protected_memory(bits, slot):
         assert process.map.words == 16 * 4, "16 memory words of 72 cells, in four sub-words each"
         memory = oracle.Memory("secded", 64, slot)
         expected, _ = oracle.protect(codes[0].tolist(), memory, bits, [], 0, 0, oracle.Map(rows))
-        assert step.struck(codes, 0, np.zeros(1, np.int64), False)[0].tolist() == expected
+        assert strike_codes(step, codes, 0, np.zeros(1, np.int64), False)[0].tolist() == expected
         changed += expected != codes[0].tolist()
     assert changed > 0, "several of a memory word's cells are faulty at once"
 

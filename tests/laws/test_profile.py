@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwfault.errors import FileError, HwfaultError, ModelError, PlanError
+from hwfault.graph.run.strike import strike_codes
 from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults, bind
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.profiles.library import library
@@ -232,7 +233,7 @@ def test_a_share_of_clusters_strikes_that_share_of_the_cells(share):
     site = Site(name="w", kind="weight", bit_width=4, signed=False, shape=(words,))
     fault = ProfileFaults(profile="mcu", at={"event_probability": h}, share=share)
     (step,) = resolve([site], [fault]).steps("w")
-    codes = step.struck(np.zeros((1, words), np.uint32), 5, np.zeros(1, np.int64), False)
+    codes = strike_codes(step, np.zeros((1, words), np.uint32), 5, np.zeros(1, np.int64), False)
     flips = sum(int((codes >> plane & 1).sum()) for plane in range(4))
     # flips of one event come together, so that their number varies more than that of independent ones: 1.37 on average
     assert abs(flips - 4 * words * p) < 5 * math.sqrt(4 * words * p * 2)

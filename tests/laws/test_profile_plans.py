@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hwfault.errors import ModelError, PlanError
+from hwfault.graph.run.strike import strike_codes
 from hwfault.laws.models import BitFlips, MapFaults, ProfileFaults, load_faults, named_faults
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.plan.listing import faults_at
@@ -131,7 +132,7 @@ def test_the_listing_of_an_intermittent_map_is_what_is_active(tmp_path):
     for refresh, period in (("inference", 5), ("batch", 5), ("epoch", 0), ("power_cycle", 0)):
         plan = resolve([site], [MapFaults(file=path, sites="a.act", p_active=0.3, refresh=refresh)])
         (step,) = plan.steps("a.act")
-        listed = {(f.word, f.bit, 0) for f in faults_at(plan, "a.act", seed=2, sample=5)}
+        listed = {(f.word, f.bit, 0) for f in faults_at(plan, "a.act", seed=2, sample=5, first_sample=5)}
         assert listed == cells(step.active(2, period))
         assert 0 < len(listed) < 3000
 
@@ -151,7 +152,7 @@ def test_protected_words_that_lie_across_memory_words_are_struck_to_the_last_bit
     fault = MapFaults(file=str(tmp_path / "m.safetensors"), protection=Protection(kind="parity", data_bits=8))
     site = Site(name="w", kind="weight", bit_width=6, signed=False, shape=(words,))
     (step,) = resolve([site], [fault]).steps("w")
-    struck = step.struck(np.zeros((1, words), np.uint32), 0, np.zeros(1, np.int64), False)[0]
+    struck = strike_codes(step, np.zeros((1, words), np.uint32), 0, np.zeros(1, np.int64), False)[0]
     ones = {8 * row + bit for row, bit in flips if 8 * row + bit < 6 * words}
     assert {6 * word + bit for word, code in enumerate(struck.tolist()) for bit in range(6) if code >> bit & 1} == ones
 

@@ -7,12 +7,12 @@ from brevitas import nn as qnn
 
 from hwfault.codes import CodeFormat
 from hwfault.errors import PlanError
+from hwfault.graph.run.strike import strike_values
 from hwfault.injection.attach import inject
 from hwfault.laws.models import MapFaults, ProfileFaults, StuckElement
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.batch_axes import BatchAxis, arrange, restore
-from hwfault.program.processes import strike_values
 from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.mapping import WeightStationary

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwfault.graph.run.strike import strike_codes
 from hwfault.laws.models import BitFlips, Clusters, LateBits, MapFaults, ProfileFaults, WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
@@ -32,7 +33,7 @@ def struck(faults, seed, site=WEIGHT, codes=None, device=0):
     stored = np.random.default_rng(3).integers(0, 1 << BITS, (1, WORDS)).astype(np.uint32) if codes is None else codes
     after = stored
     for step in resolve([site], faults, device=device).steps(site.name):
-        after = step.struck(after, seed, np.array([0]), site.batched)
+        after = strike_codes(step, after, seed, np.array([0]), site.batched)
     return stored[0], after[0]
 
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from hwfault.codes import CodeFormat
 from hwfault.errors import ModelError, PlanError
+from hwfault.graph.run.strike import strike_values
 from hwfault.laws.models import BitFlips
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
-from hwfault.program.processes import Site, strike_values
+from hwfault.program.processes import Site
 from hwfault.stream.reference import inject_codes
 from hwfault.torch_ops import arranged
 

@@ -22,6 +22,7 @@ from onnx import NodeProto, TensorProto, helper
 from qonnx.custom_op.registry import getCustomOp
 
 from hwfault.codes import CodeFormat, Codes
+from hwfault.graph.run.strike import strike_codes
 from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
 from hwfault.stream.fault_map import FaultMap
@@ -96,7 +97,7 @@ Engine = Callable[[Codes, Case], Codes]
 
 def by_reference(codes: Codes, case: Case) -> Codes:
     step = MapStep(case.process())
-    return step.struck(codes[None], case.seed, np.array([case.period]), True)[0]
+    return strike_codes(step, codes[None], case.seed, np.array([case.period]), True)[0]
 
 
 def by_c(codes: Codes, case: Case) -> Codes:

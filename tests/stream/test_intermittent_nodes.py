@@ -9,6 +9,7 @@ from onnx import helper
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import ModelError
+from hwfault.graph.run.strike import strike_codes
 from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
 from hwfault.torch_ops.map_op import fault_map
@@ -128,7 +129,7 @@ def batch_engines(case):
 
     def in_numpy(x):
         samples = np.arange(len(x)) + case.period
-        return MapStep(case.process()).struck(x.astype(np.uint32), case.seed, samples, True).astype(np.float64)
+        return strike_codes(MapStep(case.process()), x.astype(np.uint32), case.seed, samples, True).astype(np.float64)
 
     in_onnxruntime, in_qonnx = (lambda x, run=run: run(node(case), feeds(case, x)) for run in (run_node, run_in_qonnx))
     return {"C": in_c, "torch": in_torch, "reference": in_numpy, "onnxruntime": in_onnxruntime, "qonnx": in_qonnx}
@@ -150,14 +151,16 @@ def test_the_period_of_each_kind_of_refresh(refresh, batched, periods):
     step, rows = MapStep(case.process(refresh)), len(periods)
     codes = np.stack([case.codes(i) for i in range(rows)])
     samples = np.array([7, 9, 9])[:rows]
-    found = step.struck(codes, SEED, samples, batched)
+    found = strike_codes(step, codes, SEED, samples, batched)
     assert found.tolist() == [replace(case, period=t).after(row) for t, row in zip(periods, codes, strict=True)]
 
 
 def test_no_samples_at_all():
     case = flips()
     for refresh in ("inference", "batch", "epoch", "power_cycle"):
-        none = MapStep(case.process(refresh)).struck(np.zeros((0, 3000), np.uint32), SEED, np.zeros(0, np.int64), True)
+        none = strike_codes(
+            MapStep(case.process(refresh)), np.zeros((0, 3000), np.uint32), SEED, np.zeros(0, np.int64), True
+        )
         assert none.shape == (0, 3000)
     empty = np.zeros((0, 3000), np.float32)
     assert run_node(node(case), feeds(case, empty)).shape == (0, 3000)
@@ -177,9 +180,9 @@ def test_processes_that_are_none(numbers_of_process):
 @pytest.mark.parametrize(("p", "reads"), [(0, False), (1, True), (2, True)])
 def test_only_stuck_cells_depend_on_the_code(p, reads):
     case = Case(((3, 31, p),), 10, 32, SITE, SEED, 1, 5)
-    assert case.process().reads_stored is reads
-    assert replace(case, cells=((3, 0, p),), bit_width=1).process().reads_stored is reads
-    assert replace(case, cells=()).process().reads_stored is False
+    assert case.process().reads_stored() is reads
+    assert replace(case, cells=((3, 0, p),), bit_width=1).process().reads_stored() is reads
+    assert replace(case, cells=()).process().reads_stored() is False
 
 
 @pytest.mark.parametrize("representation", range(3))

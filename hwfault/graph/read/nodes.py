@@ -10,6 +10,8 @@ from hwfault.codes import REPRESENTATIONS
 from hwfault.errors import GraphError
 from hwfault.graph.ops import DOMAIN, FAULT_OPS
 from hwfault.graph.read.qonnxgraph import SITE, set_metadata
+from hwfault.program.kinds import Mechanism
+from hwfault.program.periods import refresh_in_graph
 from hwfault.program.processes import MapStep, ProtectedStep, Site, Step, StreamStep
 
 SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
@@ -17,8 +19,6 @@ SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 
 BATCH_AXIS = ("axis", "rows", "inner")
 """The attributes that say where the samples lie; without them it is along axis 0, one row for each."""
-
-_REFRESH = {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
 
 Made = tuple[NodeProto, list[TensorProto]]
 
@@ -30,7 +30,7 @@ def fault_node(
 
     `layout` is how the values lie (see hwfault.graph.read.layouts).
     """
-    op, own, numbers, constants = _MAKERS[type(step)](step)
+    op, own, numbers, constants = _MAKERS[step.mechanism](step)
     given = {key: f"{output}.{key}" for key in constants}  # outputs have names of their own, nodes may have none
     tensors = [numpy_helper.from_array(values, given[key]) for key, values in constants.items()]
     given |= {"seed": SEED, "first_sample": FIRST_SAMPLE}
@@ -60,7 +60,11 @@ def _map(step: MapStep) -> _Parts:
     constants = {key: getattr(rows, key).astype(np.int64) for key in FAULT_OPS["FaultMap"]}
     if process.permanent:
         return "FaultMap", [], {}, constants
-    numbers = {"threshold": process.threshold, "site": process.site_number, "refresh": _REFRESH[process.refresh]}
+    numbers = {
+        "threshold": process.threshold,
+        "site": process.site_number,
+        "refresh": refresh_in_graph(process.refresh),
+    }
     return "IntermittentFaults", [], numbers, constants
 
 
@@ -72,12 +76,12 @@ def _protected(step: ProtectedStep) -> _Parts:
     memory = process.memory
     numbers: dict[str, Any] = {"protection": memory.kind, "data_bits": memory.data_bits, "slot": memory.slot}
     numbers |= {"on_detected": process.protection.on_detected, "threshold": process.threshold}
-    numbers |= {"site": process.site_number, "refresh": _REFRESH[process.refresh]}
+    numbers |= {"site": process.site_number, "refresh": refresh_in_graph(process.refresh)}
     program = helper.make_attribute("program", step.program, attr_type=AttributeProto.INTS)
     return "ProtectedFaults", [program], numbers, constants
 
 
-_MAKERS: dict[type, Callable[..., _Parts]] = {StreamStep: _transient, MapStep: _map, ProtectedStep: _protected}
+_MAKERS: dict[Mechanism, Callable[..., _Parts]] = {"stream": _transient, "map": _map, "protected": _protected}
 
 
 def check_inputs(node: NodeProto) -> None:

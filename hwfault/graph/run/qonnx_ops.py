@@ -4,6 +4,7 @@ qonnx looks for the ops of the domain `hwfault` in the package of that name, whi
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,19 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, encode, faulty_values
+from hwfault.graph.ops import FAULT_OPS
 from hwfault.graph.read.batch_axes import batch_axis_of
 from hwfault.graph.read.layouts import aligned, numbered
 from hwfault.graph.run.qonnx_array import BATCH_TYPES, ArrayFaults, SameShape
+from hwfault.graph.run.strike import strike_codes
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
+from hwfault.program.mapped import MapProcess, ProtectedProcess
+from hwfault.program.periods import refresh_of_node
+from hwfault.program.steps import MapStep, ProtectedStep, Step, StreamStep
 from hwfault.stream.check import check_number
+from hwfault.stream.fault_map import MOST_WORDS
+from hwfault.stream.fault_map import FaultMap as Rows
+from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.tables import ALWAYS
 
 
@@ -41,22 +50,26 @@ class _FaultOp(SameShape):
             _check_grid(x, batch, scale=scale, zero_point=zero_point)
             samples = arrange(codes, batch)
             words = samples.reshape(len(samples), math.prod(samples.shape[1:]))
-            struck = restore(self.struck(words, *rest), x.shape, batch)
+            struck = restore(self._struck(words, *rest), x.shape, batch)
         else:
-            struck = self.struck(codes.reshape(1, -1), *rest).reshape(x.shape)
+            struck = self._struck(codes.reshape(1, -1), *rest).reshape(x.shape)
         faulty = faulty_values(x, codes, struck, scale, zero_point, fmt)
         context[self.onnx_node.output[0]] = np.ascontiguousarray(faulty.transpose(layout) if layout else faulty)
 
-    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
-        """Codes (samples, words) with the op's faults."""
-        raise NotImplementedError
+    def _struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
+        """Codes (samples, words) with the faults of the step that the node stands for."""
+        named = dict(zip(FAULT_OPS[type(self).__name__], inputs, strict=False))
+        seed, first = (int(named.get(name, 0)) for name in ("seed", "first_sample"))
+        batched = bool(self.get_nodeattr("batched"))
+        last = max(len(codes) - 1, 0) if batched else 0
+        check_number(first, "first sample number")
+        check_number(first + last, "last sample's number")
+        samples = first + np.arange(len(codes))
+        return strike_codes(self.step(named, codes.shape[1]), codes, seed % (1 << 64), samples, batched)
 
-    def numbered(self, first_sample: int, batch: int) -> NDArray[np.int64]:
-        """The numbers of a batch's samples; raises HwfaultError where the stream does not have them."""
-        last = max(batch - 1, 0) if self.get_nodeattr("batched") else 0
-        check_number(first_sample, "first sample number")
-        check_number(first_sample + last, "last sample's number")
-        return first_sample + np.arange(batch)
+    def step(self, inputs: Mapping[str, NDArray[Any]], words: int) -> Step:
+        """The step that the node stands for, on samples of so many words; `inputs` are those behind the zero point."""
+        raise NotImplementedError
 
 
 def _check_grid(x: NDArray[Any], batch: BatchAxis, **grid: NDArray[Any]) -> None:
@@ -72,46 +85,32 @@ class TransientFaults(_FaultOp):
     def get_nodeattr_types(self) -> dict[str, Any]:
         return super().get_nodeattr_types() | {"program": ("ints", True, [])}
 
-    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
-        from hwfault.stream import native
-
-        seed, first_sample = (int(value) for value in inputs)
-        samples = self.numbered(first_sample, len(codes)) if self.get_nodeattr("batched") else np.zeros(len(codes))
+    def step(self, inputs: Mapping[str, NDArray[Any]], words: int) -> Step:
         program = tuple(self.get_nodeattr("program"))
-        return native.inject_codes(
-            codes, program=program, seed=seed % (1 << 64), samples=samples, bit_width=self.get_nodeattr("bit_width")
-        )
+        return StreamStep(program, self.get_nodeattr("bit_width"), True, "twos_complement")
 
 
 class FaultMap(_FaultOp):
     """Permanent faults: X, scale, zeropt, word, and_mask, xor_mask -> Y; code' = (code & and_mask) ^ xor_mask."""
 
-    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
-        word, and_mask, xor_mask = inputs[:3]
-        out = codes.copy()
-        out[:, word] = (codes[:, word] & and_mask.astype(np.uint32)) ^ xor_mask.astype(np.uint32)
-        return out
+    def step(self, inputs: Mapping[str, NDArray[Any]], words: int) -> Step:
+        rows = _rows(inputs, words, self.get_nodeattr("bit_width"))
+        return MapStep(MapProcess(fault=0, map=rows, **self.shown()))
+
+    def shown(self) -> dict[str, Any]:
+        """When the cells show their fault, as a process says it."""
+        return {"site_number": 0}
 
 
-class IntermittentFaults(_FaultOp):
+class IntermittentFaults(FaultMap):
     """Faults that come and go: X, scale, zeropt, word, and_mask, xor_mask, seed, first_sample -> Y."""
 
     def get_nodeattr_types(self) -> dict[str, Any]:
         own = {"threshold": ("i", True, 0), "site": ("i", True, 0), "refresh": ("s", False, "inference")}
         return super().get_nodeattr_types() | own
 
-    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
-        from hwfault.program.processes import MapProcess, MapStep
-        from hwfault.stream.fault_map import FaultMap as Rows
-
-        word, and_mask, xor_mask = inputs[:3]
-        seed, first_sample = (int(value) for value in inputs[3:])
-        rows = Rows(self.get_nodeattr("bit_width"), codes.shape[1], word, and_mask, xor_mask)
-        refresh = {"held": "power_cycle"}.get(self.get_nodeattr("refresh"), self.get_nodeattr("refresh"))
-        numbers = {"threshold": self.get_nodeattr("threshold"), "site_number": self.get_nodeattr("site")}
-        step = MapStep(MapProcess(fault=0, map=rows, refresh=refresh, **numbers))
-        samples = self.numbered(first_sample, len(codes))
-        return step.struck(codes, seed % (1 << 64), samples, bool(self.get_nodeattr("batched")))
+    def shown(self) -> dict[str, Any]:
+        return _activity(self)
 
 
 class ProtectedFaults(_FaultOp):
@@ -128,32 +127,30 @@ class ProtectedFaults(_FaultOp):
             super().get_nodeattr_types() | memory | rules | {"threshold": ("i", False, ALWAYS), "site": ("i", False, 0)}
         )
 
-    def struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
-        from hwfault.stream import native, protection
-
-        seed, first_sample = (int(value) for value in inputs[3:5])
-        (word, and_mask, xor_mask), (number, cells) = inputs[:3], inputs[5:]
-        named = {key: self.get_nodeattr(key) for key in ("data_bits", "slot")}
-        due = self.get_nodeattr("on_detected") == "due"
-        memory = protection.Memory(self.get_nodeattr("protection"), **named, due=due)
-        activity = self.get_nodeattr("threshold"), self.get_nodeattr("site")
-        rows = protection.MapRows(word, and_mask, xor_mask, *activity)
-        batched = bool(self.get_nodeattr("batched"))
-        held = self.get_nodeattr("refresh") == "held"
-        moving = batched and self.get_nodeattr("refresh") == "inference"
-        samples = self.numbered(first_sample, len(codes))
-        out, _ = native.protect_codes(
-            codes,
-            memory,
-            bit_width=self.get_nodeattr("bit_width"),
-            program=tuple(self.get_nodeattr("program")),
-            seed=seed % (1 << 64),
-            samples=samples * batched,
-            rows=rows,
-            periods=samples if moving else np.full(len(codes), 0 if held else first_sample),
-            layout=protection.Layout(number, cells) if len(number) else None,
+    def step(self, inputs: Mapping[str, NDArray[Any]], words: int) -> Step:
+        named = {key: self.get_nodeattr(key) for key in ("data_bits", "on_detected")}
+        protection, slot = Protection(kind=self.get_nodeattr("protection"), **named), self.get_nodeattr("slot")
+        process = ProtectedProcess(
+            fault=0,
+            protection=protection,
+            slot=slot,
+            map=_rows(inputs, MOST_WORDS, protection.memory(slot).sub_word_bits),
+            number=tuple(inputs["number"].tolist()),
+            cells=tuple(map(tuple, inputs["cells"].tolist())),
+            **_activity(self),
         )
-        return out
+        return ProtectedStep(process, tuple(self.get_nodeattr("program")), self.get_nodeattr("bit_width"))
+
+
+def _rows(inputs: Mapping[str, NDArray[Any]], words: int, bit_width: int) -> Rows:
+    """The rows of a node's map, of words or of the sub-words of a memory."""
+    return Rows(bit_width, words, inputs["word"], inputs["and_mask"], inputs["xor_mask"])
+
+
+def _activity(op: _FaultOp) -> dict[str, Any]:
+    """When the cells of a node's map show their fault."""
+    numbers = {"threshold": op.get_nodeattr("threshold"), "site_number": op.get_nodeattr("site")}
+    return numbers | {"refresh": refresh_of_node(op.get_nodeattr("refresh"))}
 
 
 class Affine(SameShape):

@@ -33,6 +33,8 @@ class Watched:
     layout: Layout = ()
     array: NodeProto | None = None
     """What adds an accumulator up; the sums, and the integers of inputs and weights, are its inputs."""
+    changes: bool = True
+    """Whether its faults may differ from batch to batch of a seed."""
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -42,11 +44,6 @@ class Watched:
     def values(self, tensors: Mapping[str, Array]) -> list[Array]:
         """The values before and after the faults among the graph's tensors, in the order of the site's words."""
         return [numbered(tensors[name], self.layout) for name in (self.node.before, self.node.after)]
-
-    @property
-    def changes(self) -> bool:
-        """Whether its faults may differ from batch to batch of a seed."""
-        return self.site.batched or any(step.changes for step in self.steps)
 
 
 def watched_sites(graph: ModelProto, plan: FaultPlan) -> dict[str, list[Watched]]:
@@ -61,10 +58,11 @@ def watched_sites(graph: ModelProto, plan: FaultPlan) -> dict[str, list[Watched]
             scale = scale.astype(np.float64)
         if scale is None or zero_point is None:
             raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
-        site = plan.at(entry.site).site
+        planned = plan.at(entry.site)
         layout = layout_of(entry.node) if entry.nodes else ()
         scale, zero_point = aligned(scale, layout), aligned(zero_point, layout)
-        found[entry.site].append(Watched(site, entry, scale, zero_point, plan.steps(entry.site), layout, array))
+        told = (layout, array, planned.changes_with_batches)
+        found[entry.site].append(Watched(planned.site, entry, scale, zero_point, plan.steps(entry.site), *told))
     return found
 
 

@@ -13,6 +13,7 @@ from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.of_network import export
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import run, session
+from hwfault.graph.run.strike import strike_codes
 from hwfault.injection.attach import inject
 from hwfault.injection.ready import ProtectionCounts
 from hwfault.laws.models import BitFlips, ProfileFaults
@@ -206,7 +207,7 @@ def test_share_of_words_with_an_error(bits, p, share):
     site = Site(name="w", kind="weight", bit_width=bits, signed=False, shape=(words,))
     (step,) = resolve([site], [BitFlips(probability=p)]).steps("w")
     codes = np.zeros((1, words), np.uint32)
-    struck = np.count_nonzero(step.struck(codes, 11, np.zeros(1, np.int64), False))
+    struck = np.count_nonzero(strike_codes(step, codes, 11, np.zeros(1, np.int64), False))
     assert abs(struck - words * share) < 5 * math.sqrt(words * share * (1 - share))
 
 

@@ -26,9 +26,9 @@ from hwfault.graph.read.qonnxgraph import Constants
 from hwfault.graph.read.sites import sites
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import run, session
+from hwfault.graph.run.strike import strike_values
 from hwfault.laws.models import AccumulatorFormat, BitFlips, ProfileFaults, WordFaults
 from hwfault.plan.fault_plan import resolve
-from hwfault.program.processes import strike_values
 from hwfault.stream.protection_scheme import Protection
 from tests.graph.edit.test_insert import X, tiny
 from tests.graph.foreign import THRESHOLDS, WEIGHTS, graph, inputs

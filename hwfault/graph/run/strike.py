@@ -1,0 +1,98 @@
+"""A plan's steps in NumPy, on the native library: what every engine makes of codes and values, to the bit."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwfault.codes import CodeFormat, Codes, encode, faulty_values
+from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
+from hwfault.program.kinds import Mechanism
+from hwfault.program.periods import Samples, periods
+from hwfault.program.steps import MapStep, ProtectedStep, Step, StreamStep
+from hwfault.stream import native
+
+Values = NDArray[np.floating]
+
+
+def strike_codes(step: Step, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
+    """The codes (rows, words) after a step, in evaluation and in the step's representation; the input stays.
+
+    `samples` (rows,) are the numbers of the samples where these are `batched`. A parameter is sample 0, and has a
+    single number here, which says when: the first sample's of its batch.
+    """
+    return _STRIKES[step.mechanism](step, codes, seed, samples, batched)
+
+
+def _stream(step: StreamStep, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
+    numbers = samples if batched else np.zeros(1, np.int64)
+    return native.inject_codes(codes, program=step.program, seed=seed, samples=numbers, bit_width=step.bit_width)
+
+
+def _map(step: MapStep, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
+    if step.process.permanent:
+        return step.process.map.apply(codes)
+    when = periods(step.process.refresh, samples, batched)[: len(codes)].tolist()
+    maps = {period: step.active(seed, period) for period in set(when)}
+    rows = [maps[period].apply(row) for row, period in zip(codes, when, strict=True)]
+    return np.stack(rows) if rows else codes
+
+
+def _protected(step: ProtectedStep, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
+    struck, _ = native.protect_codes(
+        codes,
+        step.process.memory,
+        bit_width=step.bit_width,
+        program=step.program,
+        seed=seed,
+        samples=samples[: len(codes)] if batched else np.zeros(1, np.int64),
+        rows=step.process.rows,
+        periods=periods(step.process.refresh, samples, batched)[: len(codes)],
+        layout=step.process.layout,
+    )
+    return struck
+
+
+_STRIKES: dict[Mechanism, Callable[[Any, Codes, int, Samples, bool], Codes]] = {
+    "stream": _stream,
+    "map": _map,
+    "protected": _protected,
+}
+
+
+def strike_values(
+    step: Step,
+    values: Values,
+    scale: ArrayLike,
+    zero_point: ArrayLike,
+    fmt: CodeFormat,
+    *,
+    seed: int,
+    samples: Samples,
+    batched: bool,
+    batch: BatchAxis | None = None,
+) -> Values:
+    """The values after a step, in NumPy, as every engine computes them; words that it leaves alone keep their bits,
+    and so does what is not finite.
+
+    `fmt` says how integers are stored but for the step's own representation. `samples` (samples,) are the numbers of
+    the samples where these are `batched`, along axis 0 unless `batch` says otherwise; a parameter has a single one,
+    which says when.
+    """
+    if batch is not None:
+        arranged = arrange(values, batch)
+        scale, zero_point = (_along(t, values, batch, w) for t, w in ((scale, "scale"), (zero_point, "zero point")))
+        faulty = strike_values(step, arranged, scale, zero_point, fmt, seed=seed, samples=samples, batched=batched)
+        return restore(faulty, values.shape, batch)
+    fmt = replace(fmt, representation=step.representation)
+    codes = encode(values, scale, zero_point, fmt)
+    struck = strike_codes(step, codes.reshape(len(samples), -1), seed, samples, batched).reshape(codes.shape)
+    return faulty_values(values, codes, struck, scale, zero_point, fmt)
+
+
+def _along(given: ArrayLike, values: Values, batch: BatchAxis, what: str) -> ArrayLike:
+    """A scale or zero point along values whose samples are brought in front."""
+    numbers = np.asarray(given)
+    return numbers if numbers.size == 1 else numbers.reshape(grid_shape(numbers.shape, values.shape, batch, what))

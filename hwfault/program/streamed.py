@@ -1,0 +1,128 @@
+"""Processes that the fault stream draws, as the plan keeps them: in integers."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from hwfault.codes import Representation
+from hwfault.program.drawing import Drawing, draw_stream
+from hwfault.program.draws import Draws, PlaneHits, When
+from hwfault.program.kinds import Operand
+from hwfault.program.mapped import Accept, Uint32
+from hwfault.program.means import Mean, added, exactly, hit_probability, mean_accepted
+from hwfault.program.periods import Changes
+from hwfault.program.sites import Site
+from hwfault.program.striking import StrikingProcess
+from hwfault.stream.tables import ACCEPT_ALL, Table
+
+Length = Annotated[int, Field(ge=1, le=1 << 31)]
+ARRAY = ("columns", "rows", "channels", "inner")
+"""What `elements` of late bits are: the array's columns and rows, the layer's channels, and the words of one."""
+
+
+class Process(StrikingProcess):
+    """One process that the stream draws at one site, as integers; `tables` are indices into the plan's, one a plane."""
+
+    fault: Annotated[int, Field(ge=0)]
+    site_number: Uint32
+    kind: Literal["bit", "cluster", "mask", "random", "late"]
+    tables: tuple[int, ...]
+    accept01: tuple[Accept, ...] = ()
+    accept10: tuple[Accept, ...] = ()
+    axis: Literal["bit", "word"] | None = None
+    sizes: tuple[Accept, ...] = ()
+    mask: Uint32 | None = None
+    elements: tuple[Length, Length, Length, Length] | None = None
+    """For late bits: columns and rows of the array, the layer's channels, and the words of one of them."""
+    representation: Representation | None = None
+
+    @property
+    def used_tables(self) -> tuple[int, ...]:
+        return self.tables
+
+    def program(self, tables: Sequence[Table]) -> tuple[int, ...]:
+        """The process as a part of a fault program."""
+        body = [number for operand in self.row.per_process for number in self._wire(operand, 0, tables)]
+        for plane in range(len(self.tables)):
+            for operand in self.row.per_plane:
+                body += self._wire(operand, plane, tables)
+        assert self.row.number is not None
+        return (self.row.number, self.site_number, len(body), *body)
+
+    def _wire(self, operand: Operand, plane: int, tables: Sequence[Table]) -> Sequence[int]:
+        """An operand as integers."""
+        if operand.name == "table":
+            return tables[self.tables[plane]]
+        if operand.name == "axis":
+            return [int(self.axis == "word")]
+        if operand.name == "sizes":
+            return [len(self.sizes), *self.sizes]
+        if operand.name in ARRAY:
+            assert self.elements is not None
+            return [self.elements[ARRAY.index(operand.name)]]
+        value: Any = getattr(self, operand.name)
+        return [value[plane] if operand.per_plane else value]
+
+    def draws(self, site: Site, tables: Sequence[Table], when: When, words: int, hits: PlaneHits) -> Draws:
+        drawing = Drawing(self.row, dict(self), words, site.bit_width)
+        own = [tables[i] for i in self.tables]
+        return draw_stream(drawing, self.site_number, own, when.rows(site.batched), when.seed, hits)
+
+    def never(self, tables: Sequence[Table]) -> bool:
+        return all(tables[i] == (0,) for i in self.tables)
+
+    def varies(self, tables: Sequence[Table]) -> bool:
+        return not self.never(tables)
+
+    def changes_with(self, batched: bool) -> Changes:
+        return "sample" if batched else "step"
+
+    def reads_stored(self, tables: Sequence[Table]) -> bool:
+        """Whether the process does not accept every hit, or reads other words, so that the codes stored decide."""
+        if self.row.reads == "others":
+            return True
+        planes = zip(self.accept01, self.accept10, self.tables, strict=False)
+        return any(tables[i] != (0,) and {a01, a10} != {ACCEPT_ALL} for a01, a10, i in planes)
+
+    def mean(self, site: Site, tables: Sequence[Table]) -> Mean | None:
+        if self.never(tables):
+            return exactly(0)
+        if site.words is None:
+            return None
+        own = [tables[i] for i in self.tables]
+        if "accept01" in self.row.names:
+            planes = zip(own, self.accept01, self.accept10, strict=True)
+            return added(mean_accepted(site.words, *plane) for plane in planes)
+        hits = added(exactly(site.words * hit_probability(table)) for table in own)
+        # bits of another word that are the same as here change nothing
+        return Mean(0, hits.high) if self.row.reads == "others" else hits
+
+    def check(self, site: Site) -> None:
+        where = f"site {site.name!r}: a {self.kind} process"
+        planes = self.row.planes(site.bit_width)
+        accepted = planes if "accept01" in self.row.names else 0
+        lengths = (len(self.tables), len(self.accept01), len(self.accept10))
+        if lengths != (planes, accepted, accepted):
+            raise ValueError(
+                f"{where} on {site.bit_width} bits needs {planes} tables and {accepted} accepts each way, found "
+                f"{lengths}"
+            )
+        if self.sizes and "sizes" not in self.row.names:
+            raise ValueError(f"{where} has cluster sizes it should not")
+        given = {"axis": self.axis, "mask": self.mask, "columns": self.elements}
+        if any((value is not None) != (name in self.row.names) for name, value in given.items()):
+            raise ValueError(f"{where} lacks its axis or mask, or has one too many")
+        if self.mask is not None and not 0 < self.mask < 1 << site.bit_width:
+            raise ValueError(f"site {site.name!r}: mask {self.mask:#x} does not fit {site.bit_width} bits")
+        if list(self.sizes) != sorted(self.sizes):
+            raise ValueError(f"site {site.name!r}: the cluster sizes' thresholds do not ascend")
+
+    def in_plane(self, bit: int, never: int) -> Self | None:
+        if self.row.leads_back or (self.axis == "bit" and self.sizes):
+            return super().in_plane(bit, never)
+        if self.mask is not None:
+            mask = self.mask & 1 << bit
+            return self.model_copy(update={"mask": mask}) if mask else None
+        kept = tuple(table if plane == bit else never for plane, table in enumerate(self.tables))
+        return self.model_copy(update={"tables": kept})
