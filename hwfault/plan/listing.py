@@ -21,7 +21,7 @@ class Hit(Record):
     """One drawn fault: where it falls and what it does to the code stored there.
 
     `process` is the number of the fault; `bit` is None where it strikes the word as a whole, and `length` says how many
-    words from `word` on are struck alike. `changes`: whether it makes another code, None where what is stored decides.
+    words from `word` on are struck alike. `conditional`: what is stored decides whether it makes another code.
     """
 
     process: int
@@ -31,7 +31,7 @@ class Hit(Record):
     effect: str
     address: str | None = None
     length: int = 1
-    changes: bool | None = None
+    conditional: bool = False
 
 
 if not TYPE_CHECKING:
@@ -65,7 +65,7 @@ def faults_at(
 
     `codes` are those that the site holds before its faults: as many integers as it has words, of any shape, either code
     words in two's complement or, where it is signed, what they stand for. With them the hits that change nothing are
-    left out, too; without them `changes` says of which hits they decide.
+    left out, too; without them `conditional` says of which hits they decide.
 
     `words` defaults to the size of the site's shape. Raises PlanError for an unknown site, HwfaultError where the
     number of words is neither known nor given, for a sample of a parameter, a step of anything else, and for codes that
@@ -153,7 +153,7 @@ class _Chain:
 def _spelled_out(process: AnyProcess, told: _Told, bit_width: int) -> Iterator[Hit]:
     """The hits that change a code, or may."""
     hits, place = told.hits, process.row.place
-    kept = hits.stands if told.changes is None else told.changes
+    kept = hits.taken if told.changes is None else told.changes
     asks = hits.conditional
     for i in np.flatnonzero(kept).tolist():
         one = {name: int(column[i]) for name, column in vars(hits).items()}
@@ -165,7 +165,7 @@ def _spelled_out(process: AnyProcess, told: _Told, bit_width: int) -> Iterator[H
             aux=None if one["aux"] < 0 else one["aux"],
             effect=_effect(one, bit_width) + (f" ({where})" if where else ""),
             length=one["length"],
-            changes=None if told.changes is None and asks[i] else True,
+            conditional=told.changes is None and bool(asks[i]),
         )
 
 

@@ -85,13 +85,18 @@ class Draws:
         return Draws(**{name: column[chosen] for name, column in vars(self).items()})
 
     @property
+    def taken(self) -> NDArray[np.bool_]:
+        """Which hits do anything at all: not those that no direction takes."""
+        taken: NDArray[np.bool_] = (self.zeros | self.ones | self.added | self.kept) != 0
+        return taken
+
+    @property
     def stands(self) -> NDArray[np.bool_]:
-        """Which hits do anything at all: not those that no direction takes, nor words that a later hit replaces."""
-        takes = (self.zeros | self.ones | self.added | self.kept) != 0
+        """Of which hits something is left: not of those on a word that a later one replaces."""
         place = self.row * (1 + self.word.max(initial=0)) + self.word
         last = np.zeros(len(self), bool)
         last[len(self) - 1 - np.unique(place[::-1], return_index=True)[1]] = True
-        stands: NDArray[np.bool_] = takes & (last | (self.added == 0))
+        stands: NDArray[np.bool_] = self.taken & (last | (self.added == 0))
         return stands
 
     @property
