@@ -1,7 +1,5 @@
 """Whether all trials of a point have the very same faults, whatever their seeds."""
 
-from collections.abc import Sequence
-
 from hwfault.plan.fault_plan import FaultPlan
 
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from hwfault.codes import CodeFormat, Codes, encode
 from hwfault.graph.edit.array_node import added_up
 from hwfault.graph.read.qonnxgraph import attribute
+from hwfault.graph.run.strike import strike_values
 from hwfault.graph.run.watched import Watched
-from hwfault.program.processes import Site, strike_values
+from hwfault.program.processes import Site
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hwfault.errors import PlanError
+from hwfault.program.kinds import reads_other_words
 from hwfault.stream.check import batch_and_words
-from hwfault.stream.reference import processes
-from hwfault.stream.touched import LATE, Words, touched
+from hwfault.stream.touched import Words, touched
 from hwfault.torch_ops.eager import Kernel
 
 Found = tuple[Words, bool]
@@ -28,7 +28,7 @@ def program_words(source: Tensor, tensors: Sequence[Tensor], numbers: Sequence[A
     key, numbered = int(seed) & 0xFFFFFFFFFFFFFFFF, np.ascontiguousarray(samples)
     flat = program.tolist()
     found = touched(flat, seed=key, samples=numbered, words=words, bit_width=numbers[0])
-    return found, any(kind == LATE for kind, _, _ in processes(flat))
+    return found, reads_other_words(flat)
 
 
 def map_words(source: Tensor, tensors: Sequence[Tensor], _numbers: Sequence[Any]) -> Found:

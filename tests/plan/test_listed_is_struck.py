@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hwfault.codes import CodeFormat, represent, twos_complement
 from hwfault.errors import HwfaultError
 from hwfault.injection.attach import inject
-from hwfault.laws.datapath import BypassedElements, LateBits
-from hwfault.laws.models import BitFlips, Clusters, MapFaults, ProfileFaults, Select, WordFaults
+from hwfault.laws.models import BitFlips, BypassedElements, Clusters, LateBits, MapFaults, ProfileFaults, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.plan.listing import faults_at
 from hwfault.program.processes import Site
+from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.mapping import FinnMvau, Linear
 from hwfault.stream.protection import DETECTED, linear_layout, read, store
