@@ -25,6 +25,7 @@ from hwfault.plan.agreement import disagreements
 from hwfault.plan.expected import expected_faults
 from hwfault.program.processes import AnyProcess, Site, SitePlan, Step
 from hwfault.program.selectors import names_of
+from hwfault.program.telling import tell_all
 from hwfault.records import Record
 from hwfault.stream.check import check_seed
 from hwfault.stream.tables import check_probability, site_number
@@ -159,17 +160,31 @@ class FaultPlan(Record):
         lines = [f"fault plan {self.digest[:12]}: {len(self.sites)} sites, {len(self.faults)} faults"]
         factors = self.factors or (1.0,) * len(self.faults)
         times = ["" if factor == 1 else f", {factor:g} times its probability" for factor in factors]
-        lines += [f"  fault {k}: {fault.describe()}{times[k]}" for k, fault in enumerate(self.faults)]
+        lines += [f"  fault {k}: {_title(fault)}{times[k]}: {self._applied(k)}" for k, fault in enumerate(self.faults)]
         lines += [f"  note: {note}" for note in self.notes or ()]
         width = max((len(name) for name in self.names), default=0)
         for entry in self.sites:
             site = entry.site
             sign = "signed" if site.signed else "unsigned"
-            array = ["added up on an array"] if entry.array is not None else []
+            array = [entry.array.told] if entry.array is not None else []
             which = ", ".join([*(f"fault {p.fault} ({p.kind})" for p in entry.processes), *array])
             lines.append(f"  {site.name:<{width}}  {site.kind:<10}  {site.bit_width:>2} bit {sign:<8}  {which}")
         lines += [f"  {expected_faults(self)}"] if self.sites else []
         return "\n".join(lines)
+
+    def _applied(self, number: int) -> str:
+        """What a fault does, as its tables, masks and cells say, whatever its record does."""
+        own = [process for entry in self.sites for process in entry.processes if process.fault == number]
+        if own:
+            return tell_all((process.told(self.tables), process.cell_kinds) for process in own)
+        arrays = any(entry.array is not None for entry in self.sites)
+        return "no process of its own" + (", see how layers are added up" if arrays else "")
+
+
+def _title(fault: FaultModel) -> str:
+    """A fault's law, and the file that it names."""
+    named = {key: value for key in ("profile", "file") if (value := getattr(fault, key, None)) is not None}
+    return " ".join([fault.model, *(f"{key}={value}" for key, value in named.items())])
 
 
 def resolve(

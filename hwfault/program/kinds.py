@@ -43,7 +43,7 @@ class Kind:
     the order of the wire: those of the whole process, then those of each plane. `reads` says which codes decide beside
     the draw whether a hit changes a word: none, the one that is struck (where the process' accepts or masks do not take
     every hit), or others. `leads_back`: beside other processes a hit may make the first code again. `words` are for
-    people.
+    people, with the values of some operands.
     """
 
     name: str
@@ -99,19 +99,19 @@ KINDS = (
         1,
         "bits",
         (Operand("axis", "axis"), Operand("sizes", "sizes"), _TABLE),
-        "clusters of flipped bits",
+        "clusters of flips along {axis}s",
     ),
-    Kind("mask", "stream", 2, "words", (_MASK, _TABLE), "words XORed with a mask"),
+    Kind("mask", "stream", 2, "words", (_MASK, _TABLE), "words XORed with {mask:#x}"),
     Kind("random", "stream", 3, "words", (_TABLE,), "words replaced by another code", leads_back=True),
-    Kind("late", "stream", 4, "words", (_MASK, *_ARRAY, _TABLE), "late bits", reads="others"),
-    Kind("map", "map", None, "bits", (*_ROWS, *_ACTIVITY), "faulty cells of a fault map", reads="struck"),
+    Kind("late", "stream", 4, "words", (_MASK, *_ARRAY, _TABLE), "late bits {mask:#x}", reads="others"),
+    Kind("map", "map", None, "bits", (*_ROWS, *_ACTIVITY), "faulty cells", reads="struck"),
     Kind(
         "protected",
         "protected",
         None,
         "bits",
         (*_MEMORY, Operand("program", "program"), *_ROWS, *_ACTIVITY, *_LAYOUT),
-        "faults in a protected memory",
+        "in memory words that {protection} protects",
         place="memory word",
         reads="others",
     ),

@@ -16,7 +16,9 @@ from hwfault.program.means import Mean, exactly, mean_accepted
 from hwfault.program.periods import Changes, Refresh, Samples, changes_of
 from hwfault.program.sites import Site
 from hwfault.program.striking import StrikingProcess, Struck
+from hwfault.program.telling import Cells, tell_accepts, tell_probability
 from hwfault.stream.fault_map import ALL_ONES, FaultMap
+from hwfault.stream.fault_map import Kind as CellKind
 from hwfault.stream.protection import NO_MAP, Layout, MapRows, Memory
 from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.tables import ACCEPT_ALL, ALWAYS, Table
@@ -119,6 +121,13 @@ class MapProcess(StrikingProcess):
     def mean(self, site: Site, tables: Sequence[Table]) -> Mean | None:
         return exactly(0 if self.never(tables) else _mean_cells(self.map, self.threshold))
 
+    def told(self, tables: Sequence[Table]) -> str:
+        return self.row.words + _tell_activity(self.shown)
+
+    @property
+    def cell_kinds(self) -> Cells | None:
+        return _cell_kinds(self.map)
+
     def check(self, site: Site) -> None:
         if self.map.bit_width != site.bit_width or site.words not in (None, self.map.words):
             raise ValueError(
@@ -132,6 +141,30 @@ class MapProcess(StrikingProcess):
         left = (and_mask != ALL_ONES) | (xor_mask != 0)
         kept = replace(rows, word=rows.word[left], and_mask=and_mask[left], xor_mask=xor_mask[left])
         return self.model_copy(update={"map": kept})
+
+
+_EACH: dict[Refresh, str] = {
+    "inference": "inference",
+    "batch": "batch",
+    "epoch": "epoch",
+    "power_cycle": "power cycle",
+}
+
+
+_DETECTED = {"zero": "0 where an error is detected", "due": "as read where an error is detected"}
+
+
+def _tell_activity(shown: Activity) -> str:
+    """When cells show their fault, where they do not always."""
+    if shown.threshold == ALWAYS:
+        return ""
+    probability = tell_probability(shown.threshold / ALWAYS)
+    return f" that show with probability {probability} in each {_EACH[shown.refresh]}"
+
+
+def _cell_kinds(rows: FaultMap) -> Cells:
+    flip, stuck_at_0, stuck_at_1 = np.bincount(rows.cells()[2], minlength=len(CellKind)).tolist()
+    return flip, stuck_at_0, stuck_at_1
 
 
 def _mean_cells(rows: FaultMap, threshold: int) -> float:
@@ -261,6 +294,18 @@ class ProtectedProcess(StrikingProcess):
             return None
         cells = self.memory.words(site.words) * self.memory.cells
         return mean_accepted(cells, tables[self.tables[0]], self.accept01, self.accept10)
+
+    def told(self, tables: Sequence[Table]) -> str:
+        where = self.row.words.format(protection=self.protection.kind)
+        what = f"{where} ({self.protection.data_bits} data bits, {_DETECTED[self.protection.on_detected]})"
+        if self.map is not None:
+            return f"faulty cells {what}{_tell_activity(Activity(self.threshold, self.refresh, self.site_number))}"
+        own = [tables[i] for i in self.tables]
+        return f"bit errors {what} {tell_accepts(own, [self.accept01], [self.accept10])}"
+
+    @property
+    def cell_kinds(self) -> Cells | None:
+        return None if self.map is None else _cell_kinds(self.map)
 
     def places_of(self, words: Collection[int]) -> set[int]:
         """The memory words that hold bits of these words of the site."""

@@ -10,6 +10,7 @@ from hwfault.program.periods import Refresh
 from hwfault.program.sites import Site, SiteList
 from hwfault.program.steps import MapStep, ProtectedStep, Step, StreamStep, in_steps, step_of
 from hwfault.program.streamed import Process
+from hwfault.program.telling import tell_number
 from hwfault.records import Record
 from hwfault.stream.tables import Table
 
@@ -41,6 +42,12 @@ class ArrayPlan(Record):
     pass_steps: Annotated[int, Field(ge=0)] = 0
     order: tuple[Annotated[int, Field(ge=0)], ...] = ()
     events: tuple[tuple[int, int, int, int, int, int, int, int], ...] = ()
+
+    @property
+    def told(self) -> str:
+        """How it is added up, in words for people."""
+        stuck = f", {tell_number(len(self.events), 'faulty element')}" if self.events else ""
+        return f"added up on an array: {self.arithmetic}, sums {self.overflow}{stuck}"
 
 
 class SitePlan(Record):

@@ -14,6 +14,7 @@ from hwfault.program.means import Mean, added, exactly, hit_probability, mean_ac
 from hwfault.program.periods import Changes
 from hwfault.program.sites import Site
 from hwfault.program.striking import StrikingProcess
+from hwfault.program.telling import tell_accepts, tell_sizes, tell_tables
 from hwfault.stream.tables import ACCEPT_ALL, Table
 
 Length = Annotated[int, Field(ge=1, le=1 << 31)]
@@ -97,6 +98,14 @@ class Process(StrikingProcess):
         hits = added(exactly(site.words * hit_probability(table)) for table in own)
         # bits of another word that are the same as here change nothing
         return Mean(0, hits.high) if self.row.reads == "others" else hits
+
+    def told(self, tables: Sequence[Table]) -> str:
+        own = [tables[i] for i in self.tables]
+        what = self.row.words.format(mask=self.mask, axis=self.axis)
+        if "accept01" in self.row.names:
+            return f"{what} {tell_accepts(own, self.accept01, self.accept10)}"
+        sizes = f" ({tell_sizes(self.sizes)})" if "sizes" in self.row.names else ""
+        return f"{what}{sizes} {tell_tables(own)}"
 
     def check(self, site: Site) -> None:
         where = f"site {site.name!r}: a {self.kind} process"

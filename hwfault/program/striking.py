@@ -14,6 +14,7 @@ from hwfault.program.kinds import BY_NAME, Kind, Mechanism
 from hwfault.program.means import Mean
 from hwfault.program.periods import Changes
 from hwfault.program.sites import Site
+from hwfault.program.telling import Cells
 from hwfault.records import Record
 from hwfault.stream.tables import Table
 
@@ -95,6 +96,15 @@ class StrikingProcess(Record):
     @abstractmethod
     def reads_stored(self, tables: Sequence[Table]) -> bool:
         """Whether the codes that are stored decide which words become faulty."""
+
+    @abstractmethod
+    def told(self, tables: Sequence[Table]) -> str:
+        """What it does, in words for people, but for the number of its cells."""
+
+    @property
+    def cell_kinds(self) -> Cells | None:
+        """How many cells of a map it has; None where it has none."""
+        return None
 
     @abstractmethod
     def mean(self, site: Site, tables: Sequence[Table]) -> Mean | None:
