@@ -306,14 +306,20 @@ class Injection:
         self._go_live()
 
     def strike(
-        self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, now: Moment, unheld: bool = False
+        self,
+        name: str,
+        value: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        unheld: bool = False,
+        now: Moment | None = None,
     ) -> Tensor:
         """The values of an active site with this forward's faults.
 
         That is the very same tensor where there can be none, or, overwritten, where `unheld` says that only the caller
-        holds it.
+        holds it. A caller that knows what goes on `now` spares the question.
         """
-        self.clock.runs.check_recomputed(name, now)
+        self.clock.runs.check_recomputed(name, now or moment())
         strike = self._live[name]
         rules = (self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
         if self._watcher is not None:
@@ -346,7 +352,7 @@ class Injection:
         """The accumulators of a layer with this forward's faults: the array's, then those of the site's processes."""
         acc = self._ready.adds[name](acc, x, w, walk, groups, self._straight_through)
         one = torch.ones((), dtype=acc.dtype, device=acc.device)
-        return self.strike(name, acc, one, torch.zeros_like(one), moment())
+        return self.strike(name, acc, one, torch.zeros_like(one))
 
     def remove(self) -> None:
         """Takes every hook away again; the model is as it was. Harmless when called twice."""

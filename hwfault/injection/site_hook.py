@@ -27,7 +27,7 @@ class Striking(Protocol):
     def check_tied(self, name: str, parameter: Tensor, grid: Grid) -> None: ...
     def active(self, name: str) -> bool: ...
     def strike(
-        self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, now: Moment, unheld: bool = ...
+        self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = ..., now: Moment = ...
     ) -> Tensor: ...
 
 
@@ -75,7 +75,7 @@ class SiteHook(NeverCopied):
             return None
         scale, zero_point = grid_of(proxy, output)
         held = self._width.checked(output.bit_width if is_quant_tensor else None, scale, now)
-        faulty = self.injection.strike(name, value, held, zero_point, now, unheld)
+        faulty = self.injection.strike(name, value, held, zero_point, unheld, now)
         if faulty is value:  # without faults, or struck in place
             return None
         if not is_quant_tensor:
