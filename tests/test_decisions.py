@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 import hwfault
-from hwfault.laws.models import FaultModel
+from hwfault.laws.models import LAWS
 from hwfault.program.kinds import KINDS
 from hwfault.program.mapped import MapProcess, ProtectedProcess
 from hwfault.program.steps import MapStep, ProtectedStep, StreamStep
 from hwfault.program.streamed import Process
 
 PACKAGE = Path(hwfault.__file__).parent
-LAWS = {law.__name__ for law in FaultModel.__origin__.__args__}
+RECORDS = {law.record.__name__ for law in LAWS.values()} | {"OnSites", "OnLayers", "OnElements"}
+MODEL_NAMES = LAWS.keys()
 PROCESSES = {each.__name__ for each in (Process, MapProcess, ProtectedProcess, StreamStep, MapStep, ProtectedStep)}
 KIND_NAMES = {kind.name for kind in KINDS}
 OWN_ROOMS = ("laws", "program")
@@ -34,14 +35,17 @@ def decisions(source):
     """("laws" or "processes", line) of each place that asks which law or process one has."""
     tree = ast.parse(source)
     held = held_names(tree)
-    rooms = dict.fromkeys(LAWS, "laws") | dict.fromkeys(PROCESSES, "processes")
+    rooms = dict.fromkeys(RECORDS, "laws") | dict.fromkeys(PROCESSES, "processes")
     for node in ast.walk(tree):
         asked = set()
         if is_call(node, "isinstance", "issubclass"):
             asked = names_in(node.args[1])
-        elif isinstance(node, ast.Compare) and any(is_kind(side) for side in (node.left, *node.comparators)):
+        elif isinstance(node, ast.Compare) and any(is_named(side, "kind") for side in (node.left, *node.comparators)):
             if words_in(node) & KIND_NAMES:
                 yield "processes", node.lineno
+        elif isinstance(node, ast.Compare) and any(is_named(side, "model") for side in (node.left, *node.comparators)):
+            if words_in(node) & MODEL_NAMES:
+                yield "laws", node.lineno
         elif isinstance(node, ast.Compare) and any(is_call(side, "type") for side in (node.left, *node.comparators)):
             asked = names_in(node)
         elif isinstance(node, ast.Dict):  # of what is to be done, by class
@@ -60,8 +64,8 @@ def words_in(node):
     return {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
 
 
-def is_kind(node):
-    return "kind" in (getattr(node, "attr", None), getattr(node, "id", None))
+def is_named(node, name):
+    return name in (getattr(node, "attr", None), getattr(node, "id", None))
 
 
 def is_call(node, *names):
@@ -92,6 +96,8 @@ def test_nobody_else_asks_which_law_or_process_it_has(room):
         ("isinstance(fault, (int, BitFlips))", "laws"),
         ("type(fault) is BitFlips", "laws"),
         ("{BitFlips: 1}", "laws"),
+        ("fault.model == 'bit_flips'", "laws"),
+        ("model in ('map', 'profile')", "laws"),
         ("isinstance(process, MapProcess)", "processes"),
         ("{MapStep: 1}", "processes"),
         ("process.kind == 'late'", "processes"),
@@ -99,6 +105,7 @@ def test_nobody_else_asks_which_law_or_process_it_has(room):
         ("'map' != process.kind", "processes"),
         ("isinstance(fault, Clusters)", None),
         ("site.kind == 'accumulator'", None),
+        ("run.model == 'cnn'", None),
         ("BitFlips(probability=0.1)", None),
         ("{'bit': MapProcess}", None),
     ],

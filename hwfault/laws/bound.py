@@ -22,9 +22,10 @@ class Bound(Generic[Fault]):
     """A fault model with the content of the file that it names: after this nothing is read.
 
     `selectors` choose its sites: its own, or those of the profile's component. `profile`, `cells` and `digest` (of the
-    file) are what was read, `mapping` says how words lie in the memory that is struck. Of accumulators `declares` says
-    whether it is their format, which a site has once, `width` the bits of that, and `one_register` whether all that it
-    strikes are added up in registers of one width.
+    file) are what was read, `mapping` says how words lie in the memory that is struck. `by_specimen` says whether a
+    specimen of hardware is drawn for the fault, so that another one's number gives another plan. Of accumulators
+    `declares` says whether it is their format, which a site has once, `width` the bits of that, and `one_register`
+    whether all that it strikes are added up in registers of one width.
     """
 
     fault: Fault
@@ -33,14 +34,10 @@ class Bound(Generic[Fault]):
     cells: FaultMap | None = None
     mapping: AddressMapping | None = None
     digest: str | None = None
+    by_specimen: bool = False
     declares: bool = False
     width: int | None = None
     one_register: bool = False
-
-    @property
-    def by_specimen(self) -> bool:
-        """Whether a specimen is drawn for the fault, so that another one's number gives another plan."""
-        return self.profile is not None and self.profile.persistence.kind != "transient"
 
     @property
     def named(self) -> Fault:

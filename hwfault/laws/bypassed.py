@@ -76,9 +76,11 @@ def bypass_map(mapping: Any, elements: Sequence[int], shape: Sequence[int], bit_
     0 in two's complement drops the products of a signed weight without a zero point. Raises ModelError as the mapping
     does for weights that do not fit it.
     """
-    words = [affected_weights(mapping, shape, element) for element in elements]
-    word = np.unique(np.concatenate([np.empty(0, np.int64), *words]))
-    kept = ALL_ONES ^ np.uint32((1 << bit_width) - 1)
-    rows = (word, np.full(len(word), kept), np.zeros(len(word), np.uint32))
+    word = np.empty(0, np.int64)
+    for element in elements:
+        word = np.union1d(word, affected_weights(mapping, shape, element))
+    code = np.uint32((1 << bit_width) - 1)
+    and_mask, xor_mask = np.full(len(word), ALL_ONES ^ code), np.zeros(len(word), np.uint32)
     numbers = ",".join(map(str, elements))
-    return FaultMap(bit_width, int(np.prod(shape)), *rows, {"bypassed": f"{mapping.kind} elements {numbers}"})
+    origin = {"bypassed": f"{mapping.kind} elements {numbers}"}
+    return FaultMap(bit_width, int(np.prod(shape)), word, and_mask, xor_mask, origin)

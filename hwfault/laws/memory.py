@@ -1,6 +1,6 @@
 """A memory that holds the words of sites: where they lie in it, and what its faulty cells become in a plan."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hwfault.codes import Representation
@@ -8,17 +8,14 @@ from hwfault.errors import PlanError
 from hwfault.laws.bound import Target
 from hwfault.laws.files import Files
 from hwfault.laws.on_sites import OnSites
-from hwfault.laws.protected import ProtectedMemory
+from hwfault.laws.protected import Cells, ProtectedMemory
 from hwfault.program.mapped import MapProcess, ProtectedProcess
 from hwfault.program.processes import Site
-from hwfault.stream.fault_map import FaultMap, Words
+from hwfault.stream.fault_map import Words
 from hwfault.stream.layouts import Layout, Stored
 from hwfault.stream.mapping import Mapping as AddressMapping
 from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.tables import ALWAYS
-
-Cells = Callable[[int, int], FaultMap]
-"""(rows, bits of a row) -> the faulty cells of a memory of that size."""
 
 
 def cell_processes(
@@ -42,7 +39,7 @@ def cell_processes(
     }
     layout = layout_of(mapping, target.sites)
     if protection is not None:
-        return ProtectedMemory(protection, mapping, target.sites).processes(target.number, cells, known)
+        return ProtectedMemory(protection, mapping, target.sites).processes(target, cells, known)
     rows = layout.lay_over(cells(layout.rows, layout.row_bits))
     return [MapProcess(**target.key(site), map=rows[site.name], **known) for site in target.sites]
 

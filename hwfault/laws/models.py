@@ -72,7 +72,7 @@ FaultModel = Annotated[
 
 def _bind_alone(fault: Any, files: Files) -> Bound[Any]:
     """A fault that names no file."""
-    return Bound(fault, fault.sites)
+    return Bound(fault, fault.sites, by_specimen=fault.by_specimen)
 
 
 class Law(NamedTuple):

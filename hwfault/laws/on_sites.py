@@ -68,6 +68,11 @@ class OnSites(Record):
         return self.model_copy(update={key: _times(getattr(self, key), factor) for key in self._rates()})
 
     @property
+    def by_specimen(self) -> bool:
+        """Whether the faults are drawn once for a specimen of hardware, as far as the record alone can tell."""
+        return False
+
+    @property
     def profile_name(self) -> str | None:
         """The profile that the fault is one of, its name or path; None where it is one of none."""
         return None

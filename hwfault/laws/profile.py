@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping as MappingOf
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,7 +24,7 @@ from hwfault.laws.memory import cell_processes, representation_of
 from hwfault.laws.on_sites import Digest, OnSites
 from hwfault.laws.protected import ProtectedMemory
 from hwfault.profiles.library import profile_path
-from hwfault.profiles.profile import Component, Profile, Rate
+from hwfault.profiles.profile import Component, Rate
 from hwfault.profiles.spatial import Clusters as ClusterPattern
 from hwfault.profiles.spatial import Independent, ProcessingElements, Spatial
 from hwfault.program.mapped import ProtectedProcess
@@ -108,6 +109,7 @@ def bind(fault: ProfileFaults, files: Files) -> Bound[ProfileFaults]:
         profile=profile,
         mapping=fault.address_mapping(files),
         digest=digest,
+        by_specimen=profile.persistence.kind != "transient",
         one_register=isinstance(spatial, ProcessingElements),
     )
 
@@ -136,6 +138,8 @@ def lower(bound: Bound[ProfileFaults], target: Target) -> Lowered:
 
 def differs_by_specimen(bound: Bound[Any]) -> bool:
     """Whether specimens have different faults: some are drawn for one, at a rate above 0."""
+    if bound.profile is None:
+        return bound.by_specimen
     return bound.by_specimen and _At(bound).probability > 0
 
 
@@ -168,7 +172,18 @@ class _At:
 
 def _elements(at: _At, target: Target) -> Lowered:
     """The faulty elements of a specimen: one register for all of its layers, with a bit of each faulty one stuck."""
-    name, sites = at.profile.name, target.sites
+    rows, columns = array_of(at.mapping)
+    drawn = at.draw(rows * columns, _register_width(at, target.sites), target.specimen)
+    events = []
+    for element, and_mask, xor_mask in zip(drawn.word, drawn.and_mask, drawn.xor_mask, strict=True):
+        row, column = divmod(int(element), columns)
+        events.append(element_event(at.mapping, (row, column), int(and_mask), int(xor_mask)))
+    return Lowered(parts=[AccumulationPart(at.mapping, tuple(events))] * len(target.sites))
+
+
+def _register_width(at: _At, sites: Sequence[Site]) -> int:
+    """The bits of the one register that adds up all layers; raises ModelError where there is no such register."""
+    name = at.profile.name
     if other := next((site for site in sites if site.kind != "accumulator"), None):
         raise ModelError(
             f"faults of processing elements strike accumulators, not the {other.kind} {other.name!r}; select sites "
@@ -182,11 +197,7 @@ def _elements(at: _At, target: Target) -> Lowered:
             f"{name}: the layers have accumulators of {', '.join(map(str, sorted(widths)))} bits, but an array "
             f"has registers of one width; declare it, as in {{model: accumulator, width: {max(*widths, 24)}}}"
         )
-    rows, columns = array_of(at.mapping)
-    drawn = at.draw(rows * columns, widths.pop(), target.specimen)
-    cells = zip(drawn.word.tolist(), drawn.and_mask.tolist(), drawn.xor_mask.tolist(), strict=True)
-    events = [element_event(at.mapping, divmod(element, columns), *masks) for element, *masks in cells]
-    return Lowered(parts=[AccumulationPart(at.mapping, tuple(events))] * len(sites))
+    return widths.pop()
 
 
 def _cells(at: _At, target: Target) -> Lowered:
@@ -226,11 +237,14 @@ def _transient(at: _At, target: Target) -> Lowered:
 
 
 def _flips(at: _At) -> BitFlips:
-    weights = _weights(at.profile)
-    p01, p10 = (tuple(p * at.fault.share * w for w in weights) for p in (at.rate.p01, at.rate.p10))
-    if len(weights) == 1:
-        return BitFlips(p01=p01[0], p10=p10[0])
-    return BitFlips(p01=p01, p10=p10)
+    p01, p10 = at.rate.p01 * at.fault.share, at.rate.p10 * at.fault.share
+    weights = at.profile.bit_weights
+    if weights is None or len(weights) == 1:
+        return BitFlips(p01=p01, p10=p10)
+    # how likely each bit is struck beside the mean bit
+    mean = math.fsum(weights) / len(weights)
+    shares = [weight / mean for weight in weights]
+    return BitFlips(p01=tuple(p01 * share for share in shares), p10=tuple(p10 * share for share in shares))
 
 
 def _clusters(at: _At, pattern: ClusterPattern) -> Clusters:
@@ -241,13 +255,6 @@ def _clusters(at: _At, pattern: ClusterPattern) -> Clusters:
 
 def _alone(fault: Any) -> Bound[Any]:
     return Bound(fault, fault.sites)
-
-
-def _weights(profile: Profile) -> tuple[float, ...]:
-    """How likely each bit of a word is struck beside the mean bit, lowest first; one number for all alike."""
-    weights = profile.bit_weights or (1.0,)
-    mean = math.fsum(weights) / len(weights)
-    return tuple(weight / mean for weight in weights)
 
 
 def _protected(at: _At, site: Site, target: Target) -> ProtectedProcess:

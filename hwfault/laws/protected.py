@@ -1,10 +1,12 @@
 """Protected memories on the sites of a network: the faults of their words, check bits among them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from hwfault.errors import ModelError
+from hwfault.laws.bound import Target
 from hwfault.program.mapped import ProtectedProcess
 from hwfault.program.processes import Site
 from hwfault.stream.fault_map import FaultMap, Words
@@ -13,9 +15,8 @@ from hwfault.stream.mapping import Linear
 from hwfault.stream.mapping import Mapping as AddressMapping
 from hwfault.stream.protection import Memory
 from hwfault.stream.protection_scheme import Protection
-from hwfault.stream.tables import site_number
 
-Device = Callable[[int, int], FaultMap]
+Cells = Callable[[int, int], FaultMap]
 """(rows, bits of a row) -> the faulty cells of a memory of that size."""
 
 
@@ -29,6 +30,7 @@ class ProtectedMemory:
         self._protection, self._mapping, self._sites = protection, mapping, sites
         self.plain = isinstance(mapping, Linear) and mapping.bit_order == "lsb_first" and mapping.interleave == 1
         tensors = [Stored(site.name, site.shape or (1,), site.bit_width) for site in sites]
+        # the layout of data bits alone: check bits lie behind them in each row, and hold no words
         self._data: Layout = self._fresh().layout(tensors)
         if self._data.row_bits != protection.data_bits:
             raise ModelError(
@@ -61,46 +63,59 @@ class ProtectedMemory:
             return max(1, mapping.rows * mapping.row_bits // self._protection.data_bits)
         return self._data.rows
 
-    def processes(self, k: int, device: Device, activity: dict[str, object]) -> list[ProtectedProcess]:
-        """A process for each site, with what of the device's faults strikes it."""
-        whole = device(self._rows, self._protection.data_bits + self._protection.check_bits)
-        return [self._process(k, i, site, whole, activity) for i, site in enumerate(self._sites)]
+    def processes(self, target: Target, cells: Cells, activity: dict[str, Any]) -> list[ProtectedProcess]:
+        """A process for each site of the target, with what of the memory's faulty cells strikes it."""
+        whole = cells(self._rows, self._protection.data_bits + self._protection.check_bits)
+        return [self._process(target, i, whole, activity) for i in range(len(self._sites))]
 
-    def _process(self, k: int, i: int, site: Site, whole: FaultMap, activity: dict[str, object]) -> ProtectedProcess:
+    def _process(self, target: Target, i: int, whole: FaultMap, activity: dict[str, Any]) -> ProtectedProcess:
+        site = self._sites[i]
         memory = self._protection.memory(self.slot(site))
+        # the memory words from the one with the site's first bit to the one with its last
         first = int(self._data.cells(site.name, [0], [0])[0]) // memory.data_bits
         count = self._last_row(site) - first + 1
         rows = self._rows_of(memory, whole, first, count)
-        table = {} if self.plain else self._table(i, memory, first, rows)
-        own = {"protection": self._protection, "slot": memory.slot, "map": rows, **activity, **table}
-        return ProtectedProcess(fault=k, site_number=site_number(site.name, k), **own)
+        return ProtectedProcess(
+            **target.key(site),
+            protection=self._protection,
+            slot=memory.slot,
+            map=rows,
+            **activity,
+            # where words lie one behind the other, engines know what a memory word holds
+            **({} if self.plain else self._table(i, memory, first, rows)),
+        )
 
     def _last_row(self, site: Site) -> int:
-        words = np.arange(site.words or 1) if not self.plain else np.array([(site.words or 1) - 1])
-        cells = [self._data.cells(site.name, words, np.full_like(words, bit)) for bit in (0, site.bit_width - 1)]
-        return int(max(c.max() for c in cells)) // self._data.row_bits
+        """The last memory word that holds a bit of the site."""
+        words = site.words or 1
+        asked = np.array([words - 1]) if self.plain else np.arange(words)
+        lowest = self._data.cells(site.name, asked, np.zeros_like(asked))
+        highest = self._data.cells(site.name, asked, np.full_like(asked, site.bit_width - 1))
+        return int(max(lowest.max(), highest.max())) // self._data.row_bits
 
     def _rows_of(self, memory: Memory, whole: FaultMap, first: int, count: int) -> FaultMap:
         """The faulty cells of the memory words first to first + count - 1, as rows of sub-words."""
         word, bit, kind = whole.cells()
         row, cell = np.divmod(word * whole.bit_width + bit, memory.cells)
-        turns = range((first + count - 1) // self._rows + 1)
-        parts = [(row + turn * self._rows - first, cell, kind) for turn in turns]
-        at, cell, kind = (np.concatenate(column) for column in zip(*parts, strict=True))
+
+        # a buffer that is used again has each of its faulty cells in every turn
+        turns = np.arange((first + count - 1) // self._rows + 1)
+        at = (row[:, None] + turns * self._rows - first).ravel(order="F")
+        cell, kind = np.tile(cell, len(turns)), np.tile(kind, len(turns))
+
         inside = (at >= 0) & (at < count)
         sub_word, bit = memory.sub_word_of(at[inside], cell[inside])
         words = count * memory.sub_words
         return FaultMap.from_cells(words, memory.sub_word_bits, sub_word, bit, kind[inside], whole.provenance)
 
-    def _table(self, i: int, memory: Memory, first: int, rows: FaultMap) -> dict[str, object]:
-        """Which bits of the site the struck memory words hold."""
+    def _table(self, i: int, memory: Memory, first: int, rows: FaultMap) -> dict[str, Any]:
+        """Which bits of site `i` the struck memory words hold: `32 word + bit`, -1 for no bit of it."""
         number: Words = np.unique(rows.word // memory.sub_words)
-        bits = np.arange(memory.data_bits)
-        asked, tensor, word, bit = self._data.places(((number + first)[:, None] * memory.data_bits + bits).ravel())
-        cells = np.full(number.size * memory.data_bits, -1)
+        data_bits = np.arange(memory.data_bits)
+        asked = ((number + first)[:, None] * memory.data_bits + data_bits).ravel()
+        at, tensor, word, bit = self._data.places(asked)
+        cells = np.full(asked.size, -1)
         mine = tensor == i
-        cells[asked[mine]] = 32 * word[mine] + bit[mine]
-        return {
-            "number": tuple(number.tolist()),
-            "cells": tuple(map(tuple, cells.reshape(-1, memory.data_bits).tolist())),
-        }
+        cells[at[mine]] = 32 * word[mine] + bit[mine]
+        table = cells.reshape(-1, memory.data_bits)
+        return {"number": tuple(number.tolist()), "cells": tuple(tuple(row) for row in table.tolist())}

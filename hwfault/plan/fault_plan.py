@@ -159,17 +159,22 @@ class FaultPlan(Record):
     def __str__(self) -> str:
         lines = [f"fault plan {self.digest[:12]}: {len(self.sites)} sites, {len(self.faults)} faults"]
         factors = self.factors or (1.0,) * len(self.faults)
-        times = ["" if factor == 1 else f", {factor:g} times its probability" for factor in factors]
-        lines += [f"  fault {k}: {_title(fault)}{times[k]}: {self._applied(k)}" for k, fault in enumerate(self.faults)]
+        for k, (fault, factor) in enumerate(zip(self.faults, factors, strict=True)):
+            times = "" if factor == 1 else f", {factor:g} times its probability"
+            lines.append(f"  fault {k}: {_title(fault)}{times}: {self._applied(k)}")
         lines += [f"  note: {note}" for note in self.notes or ()]
+
         width = max((len(name) for name in self.names), default=0)
         for entry in self.sites:
             site = entry.site
             sign = "signed" if site.signed else "unsigned"
-            array = [entry.array.told] if entry.array is not None else []
-            which = ", ".join([*(f"fault {p.fault} ({p.kind})" for p in entry.processes), *array])
-            lines.append(f"  {site.name:<{width}}  {site.kind:<10}  {site.bit_width:>2} bit {sign:<8}  {which}")
-        lines += [f"  {expected_faults(self)}"] if self.sites else []
+            struck = [f"fault {process.fault} ({process.kind})" for process in entry.processes]
+            if entry.array is not None:
+                struck.append(entry.array.told)
+            size = f"{site.bit_width:>2} bit {sign:<8}"
+            lines.append(f"  {site.name:<{width}}  {site.kind:<10}  {size}  {', '.join(struck)}")
+        if self.sites:
+            lines.append(f"  {expected_faults(self)}")
         return "\n".join(lines)
 
     def _applied(self, number: int) -> str:
