@@ -113,7 +113,7 @@ class Block {
       if (at >= n_) return;
       touch(at, encode);
       switch (process.kind) {
-        case Kind::mask: delta_[at] = process.mask; break;
+        case Kind::mask: delta_[at] = process.flips(now_[at]); break;
         case Kind::late: delta_[at] = (now_[at] ^ before(process, key, at, encode)) & process.mask; break;
         default: delta_[at] = now_[at] ^ other(now_[at], v, code_mask);
       }

@@ -70,8 +70,9 @@ Process read_process(Reader& program, int bit_width) {
     process.n_sizes = body.number("a cluster's number of sizes", 0, kAcceptAll);
     process.sizes = body.ascending(process.n_sizes, kAcceptAll, "a cluster's sizes");
   }
-  if (process.kind == Kind::mask || process.kind == Kind::late)
-    process.mask = static_cast<uint32_t>(body.number("a mask", 1, (int64_t{1} << bit_width) - 1));
+  const int64_t most = (int64_t{1} << bit_width) - 1;
+  if (process.kind == Kind::mask) process.zeros = process.ones = static_cast<uint32_t>(body.number("a mask", 1, most));
+  if (process.kind == Kind::late) process.mask = static_cast<uint32_t>(body.number("a mask", 1, most));
   if (process.kind == Kind::late) {
     constexpr int64_t kMost = int64_t{1} << 31;  // products of two of them can be counted
     process.columns = body.number("the columns of an array", 1, kMost);
@@ -124,6 +125,7 @@ bool Program::reads_stored() const {
   if (reads_others()) return true;
   for (const Process& process : processes) {
     if (process.kind == Kind::random && processes.size() > 1) return true;
+    if (process.zeros != process.ones) return true;
     if (!std::all_of(process.planes.begin(), process.planes.end(), takes_every_hit)) return true;
   }
   return false;

@@ -25,9 +25,13 @@ struct Process {
   bool along_words = false;      // cluster
   const int64_t* sizes = nullptr;  // cluster
   int64_t n_sizes = 0;
-  uint32_t mask = 0;  // mask and late
+  uint32_t zeros = 0, ones = 0;  // mask: the bits of a word that is hit that flip where they hold 0, and where 1
+  uint32_t mask = 0;             // late
   // late: columns and rows of the array; channels, and how many words lie between one channel and the next
   int64_t columns = 1, rows = 1, channels = 1, inner = 1;
+
+  // mask: the bits that a hit flips in a word with this code
+  uint32_t flips(uint32_t code) const { return zeros ^ ((zeros ^ ones) & code); }
 
   // late: the word that the same processing element produced before `word`, -1 for its first
   int64_t previous(int64_t word) const {

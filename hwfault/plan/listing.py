@@ -176,7 +176,7 @@ def _effect(hit: dict[str, int], bit_width: int) -> str:
     if hit["added"]:
         return f"+ {hit['added']} mod 2^{bit_width}"
     if hit["bit"] < 0:
-        return f"xor {hit['zeros']:#x}"
+        return word_effect(hit["zeros"], hit["ones"])
     if hit["length"] > 1:
         return f"flips {hit['length']} along word"
     if (hit["zeros"] & hit["ones"]).bit_count() > 1:
@@ -186,6 +186,12 @@ def _effect(hit: dict[str, int], bit_width: int) -> str:
     # a cell of a map, which the stream gives no number, is so for as long as it shows
     to_one, to_zero = ("0 reads 1", "1 reads 0") if hit["aux"] >= 0 else ("stuck at 1", "stuck at 0")
     return to_one if hit["zeros"] else to_zero
+
+
+def word_effect(zeros: int, ones: int) -> str:
+    """What a hit does to a word of which these bits flip where they hold 0, and those where they hold 1."""
+    told = {"xor": zeros & ones, "sets": zeros & ~ones, "clears": ones & ~zeros}
+    return ", ".join(f"{what} {bits:#x}" for what, bits in told.items() if bits)
 
 
 def _size(site: Site) -> int:

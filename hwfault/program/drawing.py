@@ -10,7 +10,7 @@ from hwfault.program.kinds import Kind
 from hwfault.program.periods import Refresh
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.fault_map import Kind as CellKind
-from hwfault.stream.reference import activity, previous_words
+from hwfault.stream.reference import activity, mask_flips, previous_words
 from hwfault.stream.tables import ACCEPT_ALL, ALWAYS, BLOCK, WORD_PLANE, Table
 
 
@@ -62,7 +62,8 @@ def _cluster(drawing: Drawing, plane: int, word: Ints, aux: Ints) -> Effect:
 
 
 def _mask(drawing: Drawing, _plane: int, _word: Ints, _aux: Ints) -> Effect:
-    return {"zeros": drawing.operands["mask"], "ones": drawing.operands["mask"]}
+    zeros, ones = mask_flips(drawing.operands["mask"], drawing.bit_width)
+    return {"zeros": zeros, "ones": ones}
 
 
 def _random(drawing: Drawing, _plane: int, _word: Ints, aux: Ints) -> Effect:

@@ -176,11 +176,17 @@ def _cluster(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Cod
     return stored ^ flips
 
 
+def mask_flips(mask: int, bit_width: int) -> tuple[int, int]:
+    """What a mask process does to a word that is hit: the bits that flip where they hold 0, and where they hold 1."""
+    full = (1 << bit_width) - 1
+    return mask & full, mask & full
+
+
 def _mask(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Codes:
-    mask = body.pop(0)
+    zeros, ones = mask_flips(body.pop(0), bit_width)
     word, _ = plane_hits(*draw, WORD_PLANE, _take_table(body))
-    codes = stored.copy()
-    codes[word] = stored[word] ^ np.uint32(mask)
+    hit, codes = stored[word], stored.copy()
+    codes[word] = hit ^ ((~hit & np.uint32(zeros)) | (hit & np.uint32(ones)))
     return codes
 
 

@@ -63,8 +63,11 @@ def changed_by(hits, stored, process, bit_width, faultless):
             (before,) = previous_words(np.array([word]), *process.elements)
             kept = int(faultless[before]) if before >= 0 else 0
             after[word] = (int(stored[word]) & ~mask) | (kept & mask)
-        elif effect.startswith("xor"):
-            flips[word] |= np.uint32(int(effect.split()[1], 16))
+        elif effect.startswith(("xor", "sets", "clears")):
+            bits = {what: int(mask, 16) for what, mask in (part.split() for part in effect.split(", "))}
+            here = int(stored[word])
+            bits["flip"] = bits.get("xor", 0) | (bits.get("sets", 0) & ~here) | (bits.get("clears", 0) & here)
+            flips[word] |= np.uint32(bits["flip"])
         elif effect.startswith("flips"):
             count, along = re.fullmatch(r"flips (\d+) along (bit|word)", effect).groups()
             if along == "word":

@@ -8,7 +8,7 @@ import pytest
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.laws.models import BitFlips, Clusters, MapFaults, WordFaults
 from hwfault.plan.fault_plan import FaultPlan, resolve
-from hwfault.plan.listing import faults_at, with_addresses
+from hwfault.plan.listing import faults_at, with_addresses, word_effect
 from hwfault.program.processes import Site
 from hwfault.stream import hits
 from hwfault.stream.fault_map import FaultMap
@@ -142,3 +142,16 @@ def test_a_site_is_listed_under_its_aliases_too(tmp_path):
     found = {name: with_addresses(plan, name, faults_at(plan, name, seed=0, sample=0)) for name in "ab"}
     assert found["a"] == found["b"]
     assert all(fault.address for fault in found["b"])
+
+
+@pytest.mark.parametrize(
+    ("zeros", "ones", "told"),
+    [
+        (5, 5, "xor 0x5"),
+        (3, 12, "sets 0x3, clears 0xc"),
+        (0, 15, "clears 0xf"),
+        (6, 3, "xor 0x2, sets 0x4, clears 0x1"),
+    ],
+)
+def test_effects_on_whole_words_by_what_is_stored(zeros, ones, told):
+    assert word_effect(zeros, ones) == told
