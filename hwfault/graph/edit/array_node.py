@@ -1,15 +1,17 @@
-"""What the ops ArrayFaults of a graph compute, by the native library."""
+"""The op ArrayFaults in a graph: its nodes, and what they compute, by the native library."""
 
 import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
+from onnx import AttributeProto, NodeProto, helper
 
+from hwfault.graph.ops import ARRAY_OP, DOMAIN
 from hwfault.graph.read.batch_axes import batch_axis_of
-from hwfault.graph.read.qonnxgraph import attribute
+from hwfault.graph.read.qonnxgraph import SITE, attribute, set_metadata
 from hwfault.program.batch_axes import arrange, restore
+from hwfault.program.processes import ArrayPlan, SitePlan
 from hwfault.stream import native
 from hwfault.stream.array import Array, Axis, Layer
 
@@ -20,20 +22,61 @@ NUMBERS = {"group": 1, "channels_last": 0, "width": 0, "step": 1, "pass_steps": 
 """The attributes of ArrayFaults that are numbers, with their defaults; `overflow` is a text, "wrap" by default."""
 
 
+def asks_for_double(entry: SitePlan) -> bool:
+    """Whether the plan has a layer added up in float64."""
+    return entry.array is not None and entry.array.arithmetic == "float64"
+
+
+def value_scale(x: Values, w: Values, layer: NodeProto, *, double: bool) -> Values:
+    """What an accumulator's unit is worth, of the shape in which it lies along the accumulators.
+
+    `x` and `w` are the scales of inputs and weights, one value or, of weights, one for each output.
+    """
+    dtype = np.float64 if double else np.float32
+    channels: tuple[int, ...] = () if w.size == 1 else (w.size,)
+    if channels and layer.op_type == "Conv":  # whose positions lie behind its channels
+        channels += (1,) * (w.ndim - 2)
+    return np.asarray(np.multiply(x.astype(dtype).reshape(()), w.astype(dtype).reshape(channels)))
+
+
+def make_array_node(entry: SitePlan, layer: NodeProto, inputs: tuple[str, str, str], output: str) -> NodeProto:
+    """The ArrayFaults node behind a layer: inputs are its accumulators, and the integers of inputs and weights."""
+    array = entry.array or ArrayPlan()
+    lists: dict[str, Any] = {"strides": [], "pads": [], "dilations": []}
+    numbers: dict[str, Any] = {"group": 1, "channels_last": 1}
+    if layer.op_type == "Conv":
+        rank = len(entry.site.weights or ()) - 2
+        lists = {
+            "strides": attribute(layer, "strides", [1] * rank),
+            "pads": attribute(layer, "pads", [0] * 2 * rank),
+            "dilations": attribute(layer, "dilations", [1] * rank),
+        }
+        numbers = {"group": attribute(layer, "group", 1), "channels_last": 0}
+    lists["order"] = array.order
+    lists["events"] = [number for event in array.events for number in event]
+    numbers |= {"width": entry.site.bit_width, "overflow": array.overflow, "step": array.step}
+    numbers |= {"pass_steps": array.pass_steps, "recompute": int(asks_for_double(entry))}
+    node = helper.make_node(ARRAY_OP, list(inputs), [output], name=output, domain=DOMAIN, **numbers)
+    for key, values in lists.items():  # also an empty one has to be a list of integers
+        node.attribute.append(helper.make_attribute(key, list(values), attr_type=AttributeProto.INTS))
+    set_metadata(node, {SITE: entry.site.name})
+    return node
+
+
 def added_up(node: NodeProto, sums: Values, x: Values, w: Values) -> Values:
     """What an ArrayFaults node makes of its inputs: a layer's accumulators, inputs and weights, all integers."""
-    get = {key: attribute(node, key, default) for key, default in NUMBERS.items()}
+    numbers = {key: attribute(node, key, default) for key, default in NUMBERS.items()}
     lists = {key: list(attribute(node, key, [])) for key in LISTS}
     array = Array(
-        width=get["width"],
+        width=numbers["width"],
         saturate=attribute(node, "overflow", b"wrap") == b"saturate",
-        step=get["step"],
-        pass_steps=get["pass_steps"],
+        step=numbers["step"],
+        pass_steps=numbers["pass_steps"],
         order=np.array(lists["order"], np.int64),
         events=np.array(lists["events"], np.int64).reshape(-1, 8),
-        recompute=bool(get["recompute"]),
+        recompute=bool(numbers["recompute"]),
     )
-    if get["channels_last"]:
+    if numbers["channels_last"]:
         batch = batch_axis_of(node)
         sums_of, x_of = arrange(sums, batch), arrange(x, batch)
         positions = math.prod(sums_of.shape[1:-1])
@@ -42,5 +85,5 @@ def added_up(node: NodeProto, sums: Values, x: Values, w: Values) -> Values:
     walk = [lists[key] for key in ("strides", "pads", "dilations")]
     lengths = zip(x.shape[2:], sums.shape[2:], w.shape[2:], *walk, strict=False)
     axes = tuple(Axis(*map(int, axis)) for axis in lengths)
-    layer = Layer(sums.shape[0], w.shape[0], get["group"], w.shape[1], axes)
+    layer = Layer(sums.shape[0], w.shape[0], numbers["group"], w.shape[1], axes)
     return native.accumulate_arrays(sums, x, w, layer, array)

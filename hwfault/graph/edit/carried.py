@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from hwfault.errors import GraphError
-from hwfault.graph.edit.accumulators import check_accumulator
-from hwfault.graph.ops import AFFINE, ARRAY_OP, DOMAIN, FAULT_OPS, GRID_OPS
+from hwfault.graph import ops
+from hwfault.graph.edit.check_sums import check_accumulator
+from hwfault.graph.ops import DOMAIN, GRID_OPS
 from hwfault.graph.read.grids import Grid, check_steps
 from hwfault.graph.read.layouts import Layout, numbered, numbered_shape
 from hwfault.graph.read.nodes import drawn_inputs, fault_node
@@ -60,31 +61,47 @@ def plan_of(model: ModelProto) -> FaultPlan:
 def _check_places(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entries: list[FaultNode]) -> None:
     """Raises GraphError unless each run of each planned quantizer and layer, and nothing else, has fault nodes."""
     struck = Counter(entry.site for entry in entries)
-    again = next((name for name, count in struck.items() if count > 1 and plan.at(name).site.batched), None)
-    if again is not None:
-        raise GraphError(
-            f"the graph has the same faults at {struck[again]} runs of the site {again!r}, as versions before 0.5 put "
-            "them in; each run is a site of its own now: resolve the faults again and put them into the graph anew"
-        )
+    _check_runs(struck, plan)
+    misplaced = _find_misplaced(model, plan, struck, _count_planned(model, plan, wiring, entries))
+    if misplaced is not None:
+        raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries: {misplaced}; {_ANEW}")
+
+
+def _check_runs(struck: Counter[str], plan: FaultPlan) -> None:
+    """Raises GraphError where one site of activations or accumulators has fault nodes at several runs."""
+    for name, count in struck.items():
+        if count > 1 and plan.at(name).site.batched:
+            raise GraphError(
+                f"the graph has the same faults at {count} runs of the site {name!r}, as versions before 0.5 put "
+                "them in; each run is a site of its own now: resolve the faults again and put them into the graph anew"
+            )
+
+
+def _count_planned(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entries: list[FaultNode]) -> Counter[str]:
+    """How often what each site of the plan strikes is in the graph: its quantizer, its layer, or its weights."""
     # quantizers may be folded into their weights, and weights may be integers from the start
     planned = Counter(entry.site for entry in entries if entry.before in wiring.constants.names)
-    names = [wiring.names.of(node) for node in model.graph.node if node.op_type in GRID_OPS]
-    names += [wiring.names.of_layer(node) for node in layers(model)]
-    planned.update(name for name in names if name in plan.names)
-    others = [n for n in model.graph.node if n.domain == DOMAIN and n.op_type not in (*FAULT_OPS, ARRAY_OP, AFFINE)]
-    wrong = next((name for name in struck.keys() | planned.keys() if struck[name] != planned[name]), None)
-    lost = next((name for name in plan.names if not struck[name]), None)
-    what = (
-        f"the plan strikes {lost!r}, which has no fault node"
-        if lost is not None
-        else f"{wrong!r} has fault nodes at {struck[wrong]} of {planned[wrong]} places"
-        if wrong is not None
-        else f"the node {others[0].name!r} has the op {others[0].op_type!r}"
-        if others
-        else None
-    )
-    if what is not None:
-        raise GraphError(f"the graph's fault nodes are not at the sites of the plan it carries: {what}; {_ANEW}")
+    for node in model.graph.node:
+        if node.op_type in GRID_OPS and (name := wiring.names.of(node)) in plan.names:
+            planned[name] += 1
+    for node in layers(model):
+        if (name := wiring.names.of_layer(node)) in plan.names:
+            planned[name] += 1
+    return planned
+
+
+def _find_misplaced(model: ModelProto, plan: FaultPlan, struck: Counter[str], planned: Counter[str]) -> str | None:
+    """What is not where the plan has it: a site without fault nodes, one with too few or many, an op of no kind."""
+    for name in plan.names:
+        if not struck[name]:
+            return f"the plan strikes {name!r}, which has no fault node"
+    for name in struck.keys() | planned.keys():
+        if struck[name] != planned[name]:
+            return f"{name!r} has fault nodes at {struck[name]} of {planned[name]} places"
+    for node in model.graph.node:
+        if node.domain == DOMAIN and ops.of(node.op_type).home != "hwfault":
+            return f"the node {node.name!r} has the op {node.op_type!r}"
+    return None
 
 
 def _attributes(node: NodeProto) -> dict[str, bytes]:
@@ -121,27 +138,23 @@ class _Wiring:
                 raise GraphError(f"the fault node {node.name!r} does not do what the graph's plan says; {_ANEW}")
 
     def _does(self, node: NodeProto, site: Site, step: Step) -> bool:
+        """Whether a node has the op, the attributes and the constants of a step."""
         expected, constants = fault_node(site, step, ("x", "scale", "zero"), "y", node.name)
+        if node.op_type != expected.op_type or _attributes(node) != _attributes(expected):
+            return False
         made = {tensor.name: numpy_helper.to_array(tensor) for tensor in constants}
-        inputs = zip(expected.input[3:], node.input[3:], strict=False)  # a map may have an input that is left out
-        rows = [(made[name], self.constants.get(own)) for name, own in inputs if name in made]
-        same = node.op_type == expected.op_type and _attributes(node) == _attributes(expected)
-        return same and all(mine is not None and np.array_equal(row, mine) for row, mine in rows)
+        # behind values, scale and zero point; a map may have an input that is left out
+        for own, name in zip(node.input[3:], expected.input[3:], strict=False):
+            values = self.constants.get(own)
+            if name in made and (values is None or not np.array_equal(made[name], values)):
+                return False
+        return True
 
     def check(self, entry: FaultNode, site: Site) -> None:
         """Raises GraphError unless the nodes alone read their quantizer, with its constants, and the graph's inputs."""
         way = list(self._places.tensors.before(entry.before, lambda node: node.op_type == "Transpose"))
         place = self._places.by_tensor.get(way[-1])
-        sound = (
-            (
-                self._is_place(entry, place)
-                if place is not None and place.node is not None
-                else self._on_grid(entry, site, way[-1])
-            )
-            and all(self._readers[name] == 1 for name in (*way, *(node.input[0] for node in entry.nodes)))
-            and all(self._draws_from_inputs(node) for node in entry.nodes)
-        )
-        if not sound:
+        if not self._is_sound(entry, site, place, way):
             raise GraphError(
                 f"the fault node {entry.node.name!r} is wired otherwise than hwfault does it (behind its quantizer, "
                 "which nothing else reads, with that one's scale and zero point, seed and sample number from the "
@@ -151,6 +164,15 @@ class _Wiring:
         grid = self._grid(entry, site)
         if grid is not None:
             check_steps(site.name, grid, len(entry.nodes))
+
+    def _is_sound(self, entry: FaultNode, site: Site, place: Place | None, way: list[str]) -> bool:
+        """Whether a site's nodes are where hwfault puts them; `way` are the tensors between them and the quantizer."""
+        if place is not None and place.node is not None:
+            on_grid = self._is_place(entry, place)
+        else:
+            on_grid = self._on_grid(entry, site, way[-1])
+        alone = all(self._readers[name] == 1 for name in (*way, *(node.input[0] for node in entry.nodes)))
+        return on_grid and alone and all(self._draws_from_inputs(node) for node in entry.nodes)
 
     def is_fractional(self, entry: FaultNode, plan: FaultPlan) -> bool:
         """Whether nodes strike codes of zero points that are no integers, which version 1 strikes at other bits.
@@ -170,39 +192,43 @@ class _Wiring:
 
     def _is_place(self, entry: FaultNode, place: Place) -> bool:
         """Whether a site's nodes strike what its quantizer makes, on the same grid."""
-        grid = place.grid
-        pairs = [(node.input[i], (grid.scale, grid.zero_point)[i - 1]) for node in entry.nodes for i in (1, 2)]
-        return place.site.name == entry.site and all(self._is(name, values) for name, values in pairs)
+        return place.site.name == entry.site and self._read_grid_of(entry, place.grid.scale, place.grid.zero_point)
 
     def _on_grid(self, entry: FaultNode, site: Site, name: str) -> bool:
         """Whether a site's nodes strike constants that are integers on the grid of all of them."""
-        values = self.constants.get(name)
-        scale, zero_point = (self.constants.get(own) for own in entry.node.input[1:3])
-        if site.batched or values is None or scale is None or zero_point is None:
+        values, grid = self.constants.get(name), self._grid(entry, site)
+        if site.batched or values is None or grid is None:
             return False
-        same = all(self._is(n.input[1], scale) and self._is(n.input[2], zero_point) for n in entry.nodes)
-        return same and Grid(scale, zero_point, site.bit_width, site.signed).holds(values)
+        return self._read_grid_of(entry, grid.scale, grid.zero_point) and grid.holds(values)
+
+    def _read_grid_of(self, entry: FaultNode, scale: NDArray[Any], zero_point: NDArray[Any]) -> bool:
+        """Whether all of a site's nodes read that scale and zero point."""
+        return all(self._is(n.input[1], scale) and self._is(n.input[2], zero_point) for n in entry.nodes)
 
     def _check_layout(self, entry: FaultNode, site: Site, place: Place | None) -> None:
         """Raises GraphError where the words are known to lie otherwise than the nodes have it."""
-        layouts = {layout_of(node) for node in entry.nodes}
-        shape = self._places.tensors.shapes.get(entry.before)
-        found = numbered_shape(shape, layout_of(entry.node))
-        known = None if found is None or None in found else found[1:] if site.batched else found
-        fits = known is None or site.shape is None or _same_axes(known, site)
+        layout = layout_of(entry.node)
+        # by what the export noted of a parameter's words
         if place is not None and place.node is not None and not site.batched:
             values, stamp = self.constants.get(place.node.input[0]), metadata(place.node).get(WORDS)
             ours = place.tensor == entry.before and stamp is not None
-            if ours and values is not None and stamp != _stamp(values, layout_of(entry.node)):
+            if ours and values is not None and stamp != _stamp(values, layout):
                 raise GraphError(
                     f"the values of the site {entry.site!r} were changed in the graph after its export, or lie in "
                     f"another order than its fault node {entry.node.name!r} says; export it anew"
                 )
-        if len(layouts) > 1 or not fits:
+        # by the shape of one sample, or of the parameter
+        found = numbered_shape(self._places.tensors.shapes.get(entry.before), layout)
+        known = found[1:] if found is not None and site.batched else found
+        if found is None or None in found:
+            known = None
+        fits = known is None or site.shape is None or _has_same_axes(known, site)
+        alike = all(layout_of(node) == layout for node in entry.nodes)
+        if not alike or not fits:
             raise GraphError(
                 f"the words of the site {entry.site!r} lie in another order than its fault node {entry.node.name!r} "
-                f"says (shape {list(known or ())}, layout {list(layout_of(entry.node))}; the plan has "
-                f"{list(site.shape or ())}), or are others; {_ANEW}"
+                f"says (shape {list(known or ())}, layout {list(layout)}; the plan has {list(site.shape or ())}), or "
+                f"are others; {_ANEW}"
             )
 
     def check_sums(self, entry: FaultNode, plan: FaultPlan) -> None:
@@ -236,7 +262,7 @@ def _stamp(values: NDArray[Any], layout: Layout) -> str | None:
     return words_sha256(numbered(values, layout)) if len(layout) in (0, values.ndim) else None
 
 
-def _same_axes(shape: tuple[int | None, ...], site: Site) -> bool:
+def _has_same_axes(shape: tuple[int | None, ...], site: Site) -> bool:
     """Whether a tensor in the order of its words can be a site's; activations may have other positions."""
     planned = site.shape or ()
     return shape == planned or (site.batched and sorted(map(str, shape)) != sorted(map(str, planned)))

@@ -1,7 +1,7 @@
 """qonnx's conversion to channels last on graphs with faults, whose words keep their numbers."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper
@@ -11,7 +11,8 @@ from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
 from qonnx.transformation.infer_shapes import InferShapes
 
 from hwfault.errors import GraphError
-from hwfault.graph.ops import ARRAY_OP, DOMAIN, FAULT_OPS
+from hwfault.graph.edit.editing import Edit, copy_model, count_of
+from hwfault.graph.ops import ARRAY_OP, CHANNELS_LAST, DOMAIN, FAULT_OPS
 from hwfault.graph.read.layouts import channels_last, inverse, laid_out, then
 from hwfault.graph.read.qonnxgraph import attribute
 
@@ -22,30 +23,61 @@ def to_channels_last(model: ModelProto, *, make_input_channels_last: bool = Fals
     Fault nodes go along: they stand where the values lie with their channels last, and have the attribute `layout`,
     by which they number the words as before. Accumulators that are struck, and all that is behind them up to the next
     quantizer, stay in order between transpositions. The graph must have been tidied for one size of the batch
-    (`qonnx.util.cleanup.cleanup_model(model, override_inpsize=N)`). Raises GraphError for one that was not.
+    (`qonnx.util.cleanup.cleanup_model(model, override_inpsize=N)`). The log `hwfault` is told what was changed;
+    `put_channels_last` returns it. Raises GraphError for a graph that was not tidied.
     """
-    out = ModelProto()
-    out.CopyFrom(model)
+    return put_channels_last(model, make_input_channels_last=make_input_channels_last).log_changes()
+
+
+def put_channels_last(model: ModelProto, *, make_input_channels_last: bool = False) -> Edit:
+    """The same graph as by `to_channels_last`, with a sentence for each kind of change."""
     with warnings.catch_warnings():  # where weights are struck, qonnx does not fold the flattening into them
         warnings.filterwarnings("ignore", message="Could not")
-        wrapper = ModelWrapper(out).transform(InferShapes())
-        if not wrapper.check_all_tensor_shapes_specified() or not all(map(_fixed, wrapper.graph.input)):
+        wrapper = ModelWrapper(copy_model(model)).transform(InferShapes())
+        if not wrapper.check_all_tensor_shapes_specified() or not all(map(_is_fixed, wrapper.graph.input)):
             raise GraphError(
                 "the graph has tensors whose shape is not known, expected one that was tidied for a size of the batch: "
                 "qonnx.util.cleanup.cleanup_model(ModelWrapper(model), override_inpsize=N)"
             )
         convert = ConvertToChannelsLastAndClean(make_input_channels_last=make_input_channels_last)
         moved, wrapper = True, wrapper.transform(convert)
+        # transpositions meet behind fault nodes that they moved past, which makes room for further ones
         while moved:
             before = wrapper.model.SerializeToString(deterministic=True)
             wrapper = wrapper.transform(MoveTransposesPastFaults())
             moved = wrapper.model.SerializeToString(deterministic=True) != before
             wrapper = wrapper.transform(convert) if moved else wrapper
-    result: ModelProto = wrapper.model
-    return result
+    return Edit(wrapper.model, _describe_changes(model, wrapper.model))
 
 
-def _fixed(info: object) -> bool:
+def _describe_changes(before: ModelProto, after: ModelProto) -> list[str]:
+    """How many nodes have their channels last now, or number their words otherwise, and what stands between them."""
+    turned = count_nodes(after, _has_channels_last) - count_nodes(before, _has_channels_last)
+    laid_out = count_nodes(after, _has_layout) - count_nodes(before, _has_layout)
+    changes = [f"{count_of(turned, 'node')} with channels last from now on"] if turned > 0 else []
+    if laid_out > 0:
+        changes.append(f"{count_of(laid_out, 'fault node')} that number words by a layout from now on")
+    return [*changes, f"{count_of(count_nodes(after, _is_transpose), 'transposition')} in the graph"]
+
+
+def count_nodes(model: ModelProto, has: Callable[[NodeProto], bool]) -> int:
+    """How many nodes have a property."""
+    return sum(has(node) for node in model.graph.node)
+
+
+def _has_channels_last(node: NodeProto) -> bool:
+    return node.domain == CHANNELS_LAST
+
+
+def _has_layout(node: NodeProto) -> bool:
+    return node.domain == DOMAIN and bool(attribute(node, "layout", ()))
+
+
+def _is_transpose(node: NodeProto) -> bool:
+    return node.op_type == "Transpose"
+
+
+def _is_fixed(info: object) -> bool:
     return all(extent.HasField("dim_value") for extent in info.type.tensor_type.shape.dim)  # type: ignore[attr-defined]
 
 

@@ -8,7 +8,7 @@ seed is known beforehand, so are the faulty weights, which are constants then; p
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from hwfault.graph import ops
+from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
 from hwfault.graph.ops import DOMAIN, FAULT_OPS
+from hwfault.graph.read.external import check_in_memory
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
 from hwfault.graph.read.qonnxgraph import Constants, attribute, replace_nodes, set_metadata
 from hwfault.stream.check import signed64
@@ -40,16 +42,26 @@ def only_to_run(model: ModelProto, compute: Compute, seed: int | None = None) ->
     `compute` runs what makes the constants. With a seed, which the metadata then name, the faults of weights are
     constants as well. Which faults strike and the codes of weights do not change; values behind a folded
     BatchNormalization are those of another order of rounding, as with onnxruntime's own fusions. The graph no longer
-    fits its plan's checks.
+    fits its plan's checks. The log `hwfault` is told what was changed; `prepare_to_run` returns it.
+    Raises GraphError for a graph with tensors in other files.
     """
-    out = ModelProto()
-    out.CopyFrom(model)
+    return prepare_to_run(model, compute, seed).log_changes()
+
+
+def prepare_to_run(model: ModelProto, compute: Compute, seed: int | None = None) -> Edit:
+    """The same graph as by `only_to_run`, with a sentence for each kind of change."""
+    check_in_memory(model)
+    out = copy_model(model)
     _release_maps(out)
-    _compute_constants(out, compute, seed)
-    _fold_normalizations(out)
+    computed = _compute_constants(out, compute, seed)
+    folded = _fold_normalizations(out)
+    changes = [f"{count_of(count, 'node')} {op} of constants computed beforehand" for op, count in computed.items()]
+    if folded:
+        changes.append(f"{count_of(folded, 'BatchNormalization')} folded into layers with faulty weights")
     if seed is not None:
         set_metadata(out, {FOR_SEED: str(seed)})
-    return out
+        changes.append(f"the faults of constants are those of seed {seed}")
+    return Edit(out, changes)
 
 
 def _release_maps(model: ModelProto) -> None:
@@ -59,41 +71,47 @@ def _release_maps(model: ModelProto) -> None:
             del node.input[6:]
 
 
-def _compute_constants(model: ModelProto, compute: Compute, seed: int | None) -> None:
-    """Replaces quantizers and faults of constants by their values."""
+def _compute_constants(model: ModelProto, compute: Compute, seed: int | None) -> Counter[str]:
+    """Replaces quantizers and faults of constants by their values, in place; how many of each op."""
+    ready = _find_computable(model, seed)
+    if not ready:
+        return Counter()
+    done = {name for node in ready for name in node.output}
+    rest = [node for node in model.graph.node if not done.intersection(node.output)]
+    # the values that others read, all in one run
+    read = dict.fromkeys(name for node in rest for name in node.input if name in done)
+    values = _compute(model, ready, list(read), compute, seed)
+    replace_nodes(model, rest)
+    for name, value in zip(read, values, strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    _drop_unread(model)
+    return Counter(node.op_type for node in ready)
+
+
+def _find_computable(model: ModelProto, seed: int | None) -> list[NodeProto]:
+    """The quantizers and faults whose inputs are constants, or made by others of them; none makes an output."""
     constants, needed = Constants(model), {info.name for info in model.graph.output}
     known = {""} if seed is None else {"", SEED, FIRST_SAMPLE}
     ready: list[NodeProto] = []
     for node in model.graph.node:
         computed = all(name in constants or name in known for name in node.input)
-        if _foldable(node) and computed and not needed.intersection(node.output):
+        if computed and _is_foldable(node) and not needed.intersection(node.output):
             ready.append(node)
             known.update(node.output)
-    if not ready:
-        return
-    done = {name for node in ready for name in node.output}
-    rest = [node for node in model.graph.node if not done.intersection(node.output)]
-    read = [name for name in dict.fromkeys(name for node in rest for name in node.input) if name in done]
-    values = _computed(model, ready, read, compute, seed)
-    replace_nodes(model, rest)
-    model.graph.initializer.extend(
-        numpy_helper.from_array(value, name) for name, value in zip(read, values, strict=True)
-    )
-    _drop_unread(model)
+    return ready
 
 
-def _foldable(node: NodeProto) -> bool:
+def _is_foldable(node: NodeProto) -> bool:
     if node.domain == DOMAIN:
         return node.op_type in FAULT_OPS and not attribute(node, "batched", 1)
     return ops.of(node.op_type).foldable
 
 
-def _computed(
+def _compute(
     model: ModelProto, nodes: list[NodeProto], names: list[str], compute: Compute, seed: int | None
 ) -> list[Array]:
     """What nodes make of constants, computed by onnxruntime itself."""
-    part = ModelProto()
-    part.CopyFrom(model)
+    part = copy_model(model)
     makers = [node for node in model.graph.node if node.op_type == "Constant"]
     replace_nodes(part, [*makers, *nodes])
     for field in (part.graph.input, part.graph.output, part.graph.value_info, part.metadata_props):
@@ -108,9 +126,9 @@ def _computed(
 def _drop_unread(model: ModelProto) -> None:
     """Takes away the constants that nobody reads."""
     read = {name for node in model.graph.node for name in node.input} | {info.name for info in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    named = {tensor.name for tensor in model.graph.initializer} - read
-    inputs = [info for info in model.graph.input if info.name not in named]
+    unread = {tensor.name for tensor in model.graph.initializer} - read
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in unread]
+    inputs = [info for info in model.graph.input if info.name not in unread]
     del model.graph.initializer[:], model.graph.input[:]
     model.graph.initializer.extend(kept)
     model.graph.input.extend(inputs)
@@ -124,14 +142,21 @@ class _Layer(NamedTuple):
     norm: NodeProto
 
 
-def _fold_normalizations(model: ModelProto) -> None:
-    constants = Constants(model)
-    for number, layer in enumerate(list(_layers(model))):
-        _fold(model, constants, layer, f"{DOMAIN}_folded{number}")
+def _fold_normalizations(model: ModelProto) -> int:
+    """Folds every BatchNormalization that can be, in place; how many."""
+    constants, fresh = Constants(model), FreshNames(model)
+    folded = 0
+    for number, layer in enumerate(list(_find_layers(model))):
+        made = _fold(constants, layer)
+        if made is not None:
+            names = [fresh.take(f"{DOMAIN}_folded{number}.{key}") for key in _Folded._fields]
+            _put_in(model, layer, made, names)
+            folded += 1
     _drop_unread(model)
+    return folded
 
 
-def _layers(model: ModelProto) -> Iterator[_Layer]:
+def _find_layers(model: ModelProto) -> Iterator[_Layer]:
     makers = {name: node for node in model.graph.node for name in node.output}
     readers = Counter(name for node in model.graph.node for name in node.input)
     readers.update(info.name for info in model.graph.output)
@@ -148,40 +173,83 @@ def _layers(model: ModelProto) -> Iterator[_Layer]:
             yield _Layer(faults, conv, norm)
 
 
-def _fold(model: ModelProto, constants: Constants, layer: _Layer, prefix: str) -> None:
-    """Folds one BatchNormalization, unless its numbers are not constants or a gain would lose codes."""
+class _Numbers(NamedTuple):
+    """What a layer and the BatchNormalization behind it read, all of it constants."""
+
+    gamma: Array
+    beta: Array
+    mean: Array
+    variance: Array
+    bias: Array | None
+    weights: Array
+    scale: Array
+    zero_point: Array
+
+
+class _Folded(NamedTuple):
+    """What the layer alone reads, once the BatchNormalization is folded into it."""
+
+    weights: Array
+    scale: Array
+    bias: Array
+
+
+def _read_numbers(constants: Constants, layer: _Layer) -> _Numbers | None:
+    """The numbers of a layer; None where some are no constants, or its fault nodes have different scales."""
     names = [*layer.norm.input[1:5], *layer.conv.input[2:], *layer.faults[0].input[:3]]
     found = [constants.get(name) for name in names]
     scales = [constants.get(node.input[1]) for node in layer.faults]
     known = [value for value in found if value is not None]
-    if len(known) != len(found) or any(s is None or not np.array_equal(s, scales[0]) for s in scales):  # type: ignore[arg-type]
-        return
-    gamma, beta, mean, variance, *bias, weights, scale, zero = known
-    gain = (gamma / np.sqrt(variance + np.float32(attribute(layer.norm, "epsilon", 1e-5)))).astype(np.float32)
-    gains = gain.reshape(-1, *[1] * (weights.ndim - 1))
-    new_weights, new_scale = (
-        weights * gains,
-        (np.broadcast_to(scale, gains.shape) if scale.size == 1 else scale) * gains,
-    )
-    if new_scale.shape != gains.shape or not _keeps_codes(weights, scale, new_weights, new_scale, zero):
-        return
-    new = {"weights": new_weights, "scale": new_scale, "bias": beta - mean * gain + (bias[0] * gain if bias else 0)}
-    model.graph.initializer.extend(
-        numpy_helper.from_array(value.astype(np.float32), f"{prefix}.{key}") for key, value in new.items()
-    )
-    layer.faults[0].input[0] = f"{prefix}.weights"
+    if len(known) < len(found) or any(s is None or not np.array_equal(s, known[-2]) for s in scales):
+        return None
+    gamma, beta, mean, variance, *bias, weights, scale, zero_point = known
+    return _Numbers(gamma, beta, mean, variance, bias[0] if bias else None, weights, scale, zero_point)
+
+
+def _fold(constants: Constants, layer: _Layer) -> _Folded | None:
+    """A layer with its BatchNormalization inside; None where its numbers are no constants or a gain loses codes."""
+    given = _read_numbers(constants, layer)
+    if given is None:
+        return None
+    epsilon = np.float32(attribute(layer.norm, "epsilon", 1e-5))
+    gain = (given.gamma / np.sqrt(given.variance + epsilon)).astype(np.float32)
+    # the gain of an output goes into its weights, and into the scale by which the faults read their codes
+    gains = gain.reshape(-1, *[1] * (given.weights.ndim - 1))
+    weights = given.weights * gains
+    scale = np.broadcast_to(given.scale, gains.shape) if given.scale.size == 1 else given.scale
+    scale = scale * gains
+    if scale.shape != gains.shape or not _keeps_codes(given.weights, given.scale, weights, scale, given.zero_point):
+        return None
+    # what the normalization adds, and the layer's own bias with the gain, is the bias from now on
+    bias: Array = given.beta - given.mean * gain
+    if given.bias is not None:
+        bias = bias + given.bias * gain
+    return _Folded(weights, scale, bias)
+
+
+def _put_in(model: ModelProto, layer: _Layer, made: _Folded, names: Sequence[str]) -> None:
+    """Has a layer and its faults read what was made, under these names, in place; the BatchNormalization goes."""
+    for name, values in zip(names, made, strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    weights, scale, bias = names
+    layer.faults[0].input[0] = weights
     for node in layer.faults:
-        node.input[1] = f"{prefix}.scale"
+        node.input[1] = scale
     del layer.conv.input[2:]
-    layer.conv.input.append(f"{prefix}.bias")
+    layer.conv.input.append(bias)
     layer.conv.output[0] = layer.norm.output[0]
     model.graph.node.remove(layer.norm)
 
 
 def _keeps_codes(weights: Array, scale: Array, new_weights: Array, new_scale: Array, zero: Array) -> bool:
     """Whether the faults find the same integers, also where they put others."""
+    if weights.dtype != np.float32:
+        return False
+    smallest = np.finfo(np.float32).tiny
+    if not np.isfinite(new_scale).all() or not (np.abs(new_scale) > smallest).all():
+        return False
     with np.errstate(all="ignore"):
-        before, after = np.rint(weights / scale + zero), np.rint(new_weights / new_scale + zero)
-    usable = bool(np.all(np.isfinite(new_scale)) and np.all(np.abs(new_scale) > np.finfo(np.float32).tiny))
-    small = bool(np.all(np.abs(before) + np.abs(zero) < _MOST_INTEGER))
-    return usable and small and weights.dtype == np.float32 and np.array_equal(before, after)
+        before = np.rint(weights / scale + zero)
+        after = np.rint(new_weights / new_scale + zero)
+    are_small = np.abs(before) + np.abs(zero) < _MOST_INTEGER
+    return bool(are_small.all()) and np.array_equal(before, after)

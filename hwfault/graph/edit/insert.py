@@ -1,5 +1,6 @@
 """Putting a fault plan into a QONNX graph."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,10 +8,12 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from hwfault import __version__
 from hwfault.errors import GraphError, PlanError
-from hwfault.graph.edit.accumulators import planned_sums, rewrite_layers
+from hwfault.graph.edit.accumulators import check_rewritable, rewrite_layers, select_sums
+from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
 from hwfault.graph.edit.strip import UNDO, how_to_undo
-from hwfault.graph.ops import DOMAIN
+from hwfault.graph.ops import DOMAIN, FAULT_OPS
 from hwfault.graph.read.batch_axes import check_axis_0
+from hwfault.graph.read.external import check_in_memory
 from hwfault.graph.read.grids import check_steps
 from hwfault.graph.read.layouts import numbered
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, fault_node
@@ -47,41 +50,83 @@ def insert_faults(model: ModelProto, plan: FaultPlan, *, batch_axis: int | None 
     Whatever read a quantizer's output (nodes, the graph's outputs) reads the faulty values under the same name. The
     graph gets the inputs `hwfault_seed` and `hwfault_first_sample` (int64 scalars) where anything is drawn, and the
     plan, its hash, the versions, and what `strip_faults` needs as metadata. `batch_axis` is that of the graph's inputs
-    (see `hwfault.graph.read.sites`). Raises GraphError for a graph without sites or with faults already and for a plan
-    with samples along another axis than 0, PlanError for a plan that does not fit it.
+    (see `hwfault.graph.read.sites`). The log `hwfault` is told what was added; `put_faults_in` returns it.
+    Raises GraphError for a graph without sites, with faults already, with a tensor that has the name of one of those
+    inputs or with tensors that lie in other files, and for a plan with samples along another axis than 0; PlanError
+    for a plan that does not fit it.
     """
-    if any(is_fault(node) for node in model.graph.node):
-        raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
-    check_axis_0(entry.site for entry in plan.sites)
-    out = ModelProto()
-    out.CopyFrom(model)
-    found = graph_sites(out, batch_axis)
-    _name_runs(found)
-    sums = planned_sums(found, plan)
-    places = _planned(out, found, plan, sums)
-    _splice(out, places, plan)
-    rewrite_layers(out, sums, plan)
-    read = {name for node in out.graph.node if node.domain == DOMAIN for name in node.input}
-    if _KEPT in read:
-        _add_kept(out)
-    for name in (SEED, FIRST_SAMPLE):
-        if name in read:
-            out.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
-    if all(opset.domain != DOMAIN for opset in out.opset_import):  # graphs of integer arithmetic have ops of it
-        out.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    out.ir_version = max(out.ir_version, 10)  # the first with metadata on nodes
+    return put_faults_in(model, plan, batch_axis=batch_axis).log_changes()
+
+
+def put_faults_in(model: ModelProto, plan: FaultPlan, *, batch_axis: int | None = None) -> Edit:
+    """The same graph as by `insert_faults`, with a sentence for each kind of change."""
+    # what the plan strikes, all of it looked up in the graph as it is
+    _check_given(model, plan)
+    found = graph_sites(model, batch_axis)
+    sums = select_sums(found, plan)
+    check_rewritable(model, sums)
+    places = _planned(model, found, plan, sums)
+    # the copy
+    out = copy_model(model)
+    _name_runs(out, found)
+    shared = _Shared(out, places)
+    _splice(out, places, plan, shared)
+    out, rewritten = rewrite_layers(out, sums, plan)
+    if shared.is_kept_read:
+        _add_kept(out, shared)
+    drawn = _add_inputs(out)
+    _add_domain(out)
     set_metadata(out, _plan_metadata(plan, places))
     set_metadata(out, {UNDO: how_to_undo(model, out)})
-    return out
+    return Edit(out, _describe_changes(out, drawn, rewritten))
 
 
-def _name_runs(found: GraphSites) -> None:
+def _check_given(model: ModelProto, plan: FaultPlan) -> None:
+    """Raises GraphError for a graph that cannot take faults, and for a plan that no graph can carry."""
+    if any(is_fault(node) for node in model.graph.node):
+        raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
+    check_in_memory(model)
+    taken = FreshNames(model)
+    for name in (SEED, FIRST_SAMPLE):
+        if name in taken:
+            raise GraphError(
+                f"the graph has a tensor {name!r} already, which is what the input of its faults is called; give that "
+                "tensor another name, then put the faults in"
+            )
+    check_axis_0(entry.site for entry in plan.sites)
+
+
+def _name_runs(model: ModelProto, found: GraphSites) -> None:
     """Has nodes say which run of a quantizer or layer they are, also once those beside them have other names."""
     named: list[tuple[NodeProto | None, Site]] = [(place.node, place.site) for place in found.places]
     named += [(entry.node, entry.site) for entry in found.sums]
-    for node, site in named:
-        if node is not None and site.runs is not None:
-            set_metadata(node, {SITE: site.name})
+    runs = {node.output[0]: site.name for node, site in named if node is not None and site.runs is not None}
+    for node in model.graph.node:
+        if node.output and node.output[0] in runs:
+            set_metadata(node, {SITE: runs[node.output[0]]})
+
+
+def _add_inputs(model: ModelProto) -> list[str]:
+    """Gives the graph the inputs that its faults read; their names."""
+    read = {name for node in model.graph.node if node.domain == DOMAIN for name in node.input}
+    drawn = [name for name in (SEED, FIRST_SAMPLE) if name in read]
+    model.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in drawn)
+    return drawn
+
+
+def _add_domain(model: ModelProto) -> None:
+    if all(opset.domain != DOMAIN for opset in model.opset_import):  # graphs of integer arithmetic have ops of it
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    model.ir_version = max(model.ir_version, 10)  # the first with metadata on nodes
+
+
+def _describe_changes(model: ModelProto, drawn: list[str], rewritten: list[str]) -> list[str]:
+    struck = Counter(node.op_type for node in model.graph.node if node.op_type in FAULT_OPS)
+    changes = [f"{count_of(count, 'node')} {op} put in" for op, count in sorted(struck.items())]
+    changes += rewritten
+    if drawn:
+        changes.append(f"the {'input' if len(drawn) == 1 else 'inputs'} {' and '.join(drawn)}")
+    return [*changes, "the plan, its hash and what undoes all this, as metadata"]
 
 
 def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequence[Sums]) -> list[Place]:
@@ -173,78 +218,94 @@ def _fits(shape: tuple[int, ...], planned: Site) -> bool:
     return mine == theirs or (planned.batched and sorted(mine) != sorted(theirs))
 
 
-def _splice(model: ModelProto, planned: list[Place], plan: FaultPlan) -> None:
-    """Puts the fault nodes behind each planned tensor.
+def _splice(model: ModelProto, planned: Sequence[Place], plan: FaultPlan, shared: "_Shared") -> None:
+    """Puts the fault nodes behind each planned tensor, in place.
 
     They take over the tensor's name, so that every reader, also in subgraphs, and the graph's outputs see the faulty
     values without being touched.
     """
     types = {info.name: info for info in [*model.graph.value_info, *model.graph.output]}
-    if any(place.grid.names[1] is None and not place.grid.zero_point.any() for place in planned):
-        model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), _ZERO))
-    chains = {place.tensor: _chain(model, place, plan) for place in planned}
+    chains = {place.tensor: _chain(model, place, plan, shared) for place in planned}
+    marks = {place.tensor: _mark(place, plan, shared.constants) for place in planned}
     nodes: list[NodeProto] = []
+    # weights that are initializers have no node: their faults come first
     for place in planned:
-        for follower in chains[place.tensor]:
+        chain = chains[place.tensor]
+        for follower in chain:
             _describe_before(model, types.get(place.tensor), follower.input[0])
         if place.node is None:
-            _rename_initializer(model, place.tensor, chains[place.tensor][0].input[0])
-            nodes += chains[place.tensor]
+            _rename_initializer(model, place.tensor, chain[0].input[0])
+            nodes += chain
     for node in model.graph.node:
-        chain = chains.get(node.output[0], []) if node.output else []
         nodes.append(node)
+        chain = chains.get(node.output[0], []) if node.output else []
         if chain:
+            set_metadata(node, marks[node.output[0]])
             node.output[0] = chain[0].input[0]
             nodes += chain
     replace_nodes(model, nodes)
 
 
-def _add_kept(model: ModelProto) -> None:
-    """Puts the node that makes _KEPT in front: an input that it leaves out makes its output no constant to qonnx."""
-    number = f"{_KEPT}_number"
+class _Shared:
+    """What the fault nodes of one graph have in common: names, and constants that all of them read."""
+
+    def __init__(self, model: ModelProto, planned: Sequence[Place]) -> None:
+        self.fresh, self.constants = FreshNames(model), Constants(model)
+        self.zero, self.kept = self.fresh.take(_ZERO), self.fresh.take(_KEPT)
+        self.is_kept_read = False
+        if any(place.grid.names[1] is None and not place.grid.zero_point.any() for place in planned):
+            model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), self.zero))
+
+
+def _add_kept(model: ModelProto, shared: _Shared) -> None:
+    """Puts the node that makes `kept` in front: an input that it leaves out makes its output no constant to qonnx."""
+    number = shared.fresh.take(f"{_KEPT}_number")
     model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), number))
-    node = helper.make_node("Clip", [number, ""], [_KEPT], name=_KEPT)
+    node = helper.make_node("Clip", [number, ""], [shared.kept], name=shared.kept)
     replace_nodes(model, [node, *model.graph.node])
 
 
-def _chain(model: ModelProto, place: Place, plan: FaultPlan) -> list[NodeProto]:
-    """The fault nodes behind a tensor; the last has its name, and the constants are in the graph.
-
-    What makes the tensor is marked as the site, which outlives the names of nodes.
-    """
+def _chain(model: ModelProto, place: Place, plan: FaultPlan, shared: _Shared) -> list[NodeProto]:
+    """The fault nodes behind a tensor; the last has its name, and the constants are in the graph."""
     site, after = place.site, place.tensor
     steps = plan.steps(site.name)
-    grid = _grid(model, place)
-    names = [f"{after}_before_faults", *(f"{after}_after_step{i}" for i in range(1, len(steps))), after]
+    grid = _grid(model, place, shared)
+    named = [f"{after}_before_faults", *(f"{after}_after_step{i}" for i in range(1, len(steps)))]
+    names = [*(shared.fresh.take(name) for name in named), after]
+    own = (place.node.name if place.node is not None else "") or after
     nodes = []
     for i, step in enumerate(steps):
-        name = f"{(place.node.name if place.node is not None else '') or after}.faults" + (f"{i}" if i else "")
-        node, constants = fault_node(site, step, (names[i], *grid), names[i + 1], name, place.layout)
+        name = f"{own}.faults{i}" if i else f"{own}.faults"
+        node, constants = fault_node(
+            site, step, (names[i], *grid), names[i + 1], name, place.layout, take_name=shared.fresh.take
+        )
         if node.op_type == "FaultMap" and not site.batched and standard_opset(model) >= _CLIP_HAS_INPUTS:
-            node.input.append(_KEPT)
+            node.input.append(shared.kept)
+            shared.is_kept_read = True
         model.graph.initializer.extend(constants)
         nodes.append(node)
-    if place.node is not None and steps:
-        set_metadata(place.node, {SITE: site.name} | _stamp(model, place))
     return nodes
 
 
-def _grid(model: ModelProto, place: Place) -> tuple[str, str]:
+def _grid(model: ModelProto, place: Place, shared: _Shared) -> tuple[str, str]:
     """The tensors that hold a place's scale and zero point, which are added where there are none."""
     scale, zero_point = place.grid.names
     if scale is None:
-        scale = f"{place.tensor}_scale"
+        scale = shared.fresh.take(f"{place.tensor}_scale")
         model.graph.initializer.append(numpy_helper.from_array(place.grid.scale, scale))
     if zero_point is None and place.grid.zero_point.any():
-        zero_point = f"{place.tensor}_zero_point"
+        zero_point = shared.fresh.take(f"{place.tensor}_zero_point")
         model.graph.initializer.append(numpy_helper.from_array(place.grid.zero_point, zero_point))
-    return scale, zero_point or _ZERO
+    return scale, zero_point or shared.zero
 
 
-def _stamp(model: ModelProto, place: Place) -> dict[str, str]:
-    """The hash of a parameter's values, if the graph holds them."""
-    values = None if place.site.batched or place.node is None else Constants(model).get(place.node.input[0])
-    return {} if values is None else {WORDS: words_sha256(numbered(values, place.layout))}
+def _mark(place: Place, plan: FaultPlan, constants: Constants) -> dict[str, str]:
+    """The metadata of what makes a struck tensor: its site, which outlives the names of nodes, and its words' hash."""
+    if not plan.steps(place.site.name):
+        return {}
+    values = None if place.site.batched or place.node is None else constants.get(place.node.input[0])
+    words = {} if values is None else {WORDS: words_sha256(numbered(values, place.layout))}
+    return {SITE: place.site.name} | words
 
 
 def _rename_initializer(model: ModelProto, name: str, new: str) -> None:

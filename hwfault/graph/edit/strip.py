@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from hwfault.errors import GraphError
+from hwfault.graph.edit.editing import Edit, copy_model, count_of
 from hwfault.graph.ops import DOMAIN
+from hwfault.graph.read.external import all_tensors, check_in_memory
 from hwfault.graph.read.qonnxgraph import metadata, replace_nodes
 
 UNDO = f"{DOMAIN}.undo"
@@ -23,6 +25,8 @@ def how_to_undo(before: ModelProto, after: ModelProto) -> str:
     """What `strip_faults` needs to make the graph before the insertion of the one after (without this), as JSON.
 
     Nodes are ranges of those that both have, or a node's bytes in base64; of all other lists it is their length.
+    Tensors may be written to other files and read again in between, after which each says that it is in the graph:
+    `located` are the numbers of those that said so before.
     """
     renamed = {
         i: tensor.name
@@ -31,18 +35,19 @@ def how_to_undo(before: ModelProto, after: ModelProto) -> str:
     }
     record = {
         "before_sha256": _sha256(before),
-        "after_sha256": _sha256(after),
+        "after_sha256": _sha256(_without_locations(after)),
         "ir_version": before.ir_version,
         "opset_import": len(before.opset_import),
         "metadata_props": len(before.metadata_props),
         **{key: len(getattr(before.graph, key)) for key in _ADDED_TO},
         "renamed": renamed,
-        "nodes": list(_nodes(before, after)),
+        "nodes": list(_describe_nodes(before, after)),
+        "located": [i for i, tensor in enumerate(all_tensors(before)) if tensor.HasField("data_location")],
     }
     return json.dumps(record, separators=(",", ":"))
 
 
-def _nodes(before: ModelProto, after: ModelProto) -> Iterator[list[int] | str]:
+def _describe_nodes(before: ModelProto, after: ModelProto) -> Iterator[list[int] | str]:
     """[first, last] of nodes that are in both graphs side by side, or the bytes of one that is not."""
     places = {node.SerializeToString(deterministic=True): i for i, node in enumerate(after.graph.node)}
     run: list[int] = []
@@ -63,45 +68,83 @@ def _nodes(before: ModelProto, after: ModelProto) -> Iterator[list[int] | str]:
 def strip_faults(model: ModelProto) -> ModelProto:
     """The graph that the faults were put into, the same in every byte.
 
-    Raises GraphError for a graph without faults, for one whose faults an older version put in, and for one that was
-    changed since, so that the graph before cannot be restored.
+    The log `hwfault` is told what was taken out; `take_faults_out` returns it.
+    Raises GraphError for a graph without faults, for one whose faults an older version put in, for one that was
+    changed since, so that the graph before cannot be restored, and for one with tensors in other files.
     """
+    return take_faults_out(model).log_changes()
+
+
+def take_faults_out(model: ModelProto) -> Edit:
+    """The same graph as by `strip_faults`, with a sentence for each kind of change."""
     text = metadata(model).get(UNDO)
     if text is None:
         raise GraphError(
             "the graph does not say what it was before faults were put into it "
             f"(metadata {UNDO!r}); expected a graph with faults, as `hwfault export` and `hwfault insert` write it"
         )
+    check_in_memory(model)
     try:
-        record = json.loads(text)
-        unchanged = _sha256(_without_record(model)) == record["after_sha256"]
-        out = _undone(model, record) if unchanged else model
-        unchanged = unchanged and _sha256(out) == record["before_sha256"]
+        before = _restore(model, json.loads(text))
     except Exception as error:  # whatever an edited record leads to
         raise GraphError(
             f"the graph's metadata {UNDO!r} cannot be read ({error}); take the graph without faults"
         ) from None
-    if not unchanged:
+    if before is None:
         raise GraphError(
             "the graph was changed after the faults were put in (a cleanup, a layout, other weights), so the graph "
             "before cannot be restored byte for byte; strip the faults first, then transform, or take the graph that "
             "was exported without them"
         )
+    return Edit(before, _describe_changes(model, before))
+
+
+def _describe_changes(model: ModelProto, before: ModelProto) -> list[str]:
+    fewer = len(model.graph.node) - len(before.graph.node)
+    inputs = [info.name for info in model.graph.input[len(before.graph.input) :]]
+    changes = [f"{count_of(fewer, 'node')} taken out"] if fewer else []
+    if inputs:
+        changes.append(f"the {'input' if len(inputs) == 1 else 'inputs'} {' and '.join(inputs)} taken out")
+    return [*changes, "all else that was put in with the faults taken out: constants, names, metadata"]
+
+
+def _restore(model: ModelProto, record: dict[str, Any]) -> ModelProto | None:
+    """The graph before by its record; None if the faulted one is not what it was, or is not restored to the bit."""
+    after = copy_model(model)
+    after.metadata_props.remove(next(entry for entry in after.metadata_props if entry.key == UNDO))
+    located = record.get("located")  # None: of a version that did not ask
+    if located is not None:
+        after = _without_locations(after)
+    if _sha256(after) != record["after_sha256"]:
+        return None
+    before = _undo(after, record)
+    if located is not None:
+        _locate(before, set(located))
+    return before if _sha256(before) == record["before_sha256"] else None
+
+
+def _without_locations(model: ModelProto) -> ModelProto:
+    """The graph whose tensors do not say that they are in it, as those do that were read from another file."""
+    if not any(tensor.HasField("data_location") for tensor in all_tensors(model)):
+        return model
+    out = copy_model(model)
+    for tensor in all_tensors(out):
+        tensor.ClearField("data_location")
     return out
 
 
-def _without_record(model: ModelProto) -> ModelProto:
-    out = ModelProto()
-    out.CopyFrom(model)
-    out.metadata_props.remove(next(entry for entry in out.metadata_props if entry.key == UNDO))
-    return out
+def _locate(model: ModelProto, located: set[int]) -> None:
+    """Has those tensors alone say that they are in the graph, in place."""
+    for i, tensor in enumerate(all_tensors(model)):
+        tensor.ClearField("data_location")
+        if i in located:
+            tensor.data_location = TensorProto.DEFAULT
 
 
-def _undone(model: ModelProto, record: dict[str, Any]) -> ModelProto:
-    out = ModelProto()
-    out.CopyFrom(model)
+def _undo(after: ModelProto, record: dict[str, Any]) -> ModelProto:
+    out = copy_model(after)
     graph = out.graph
-    replace_nodes(out, list(_restored(model, record["nodes"])))
+    replace_nodes(out, list(_restore_nodes(after, record["nodes"])))
     for owner, key in [(out, "opset_import"), (out, "metadata_props"), *((graph, key) for key in _ADDED_TO)]:
         del getattr(owner, key)[record[key] :]
     for i, name in record["renamed"].items():
@@ -110,7 +153,7 @@ def _undone(model: ModelProto, record: dict[str, Any]) -> ModelProto:
     return out
 
 
-def _restored(model: ModelProto, nodes: list[list[int] | str]) -> Iterator[NodeProto]:
+def _restore_nodes(model: ModelProto, nodes: list[list[int] | str]) -> Iterator[NodeProto]:
     end = 0
     for entry in nodes:
         if isinstance(entry, str):

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic, integer_arithmetic, uses_integer_arithmetic
 from hwfault.errors import GraphError, expect_kind
 from hwfault.graph import ops
-from hwfault.graph.edit.accumulators import summing_node
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.ops import DOMAIN
 from hwfault.graph.read.batch_axes import along_axis_0
@@ -35,6 +34,7 @@ from hwfault.graph.read.qonnxgraph import (
     words_sha256,
 )
 from hwfault.graph.read.sites import write_sites
+from hwfault.graph.read.sums import find_summing_node
 from hwfault.injection.site_hook import attached
 from hwfault.network.accumulators import LAYERS, accumulator_layers
 from hwfault.network.inputs import Inputs
@@ -290,7 +290,7 @@ def _is_mark(node: NodeProto) -> bool:
 
 def _name_sums(site: str, node: NodeProto | None, producers: dict[str, NodeProto]) -> None:
     """Names the node that adds up a layer's products; without one the layer is no site of the graph."""
-    sums = summing_node(node, producers) if node is not None else None
+    sums = find_summing_node(node, producers) if node is not None else None
     if sums is not None:
         set_metadata(sums, {SITE: site})
 

@@ -21,7 +21,16 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
 
 def external_tensors(model: ModelProto) -> list[TensorProto]:
     """The tensors, of initializers and attributes, whose content is not in the graph itself."""
-    return [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+    return [tensor for tensor in all_tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+
+
+def check_in_memory(model: ModelProto) -> None:
+    """Raises GraphError for a graph that has tensors in other files."""
+    if elsewhere := external_tensors(model):
+        raise GraphError(
+            f"the tensor {elsewhere[0].name!r} of the graph lies in another file; expected a graph with all of its "
+            "tensors (hwfault.graph.run.session.load_model), or the path of its file"
+        )
 
 
 def files_of(path: Path) -> list[Path]:
@@ -76,7 +85,8 @@ def _check_file(path: Path, tensor: TensorProto) -> None:
         tensor.external_data.add(key="length", value=str(min(most, size - first)))
 
 
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """The tensors of a graph and of those inside its nodes, in a fixed order: initializers, then attributes."""
     for graph in graphs(model.graph):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:

@@ -62,7 +62,7 @@ def mark_integer(model: ModelProto, reasons: Mapping[str, str]) -> None:
             set_metadata(node, {LEFT: reasons[_layer(node)]})
 
 
-def worths(model: ModelProto, layer: NodeProto) -> list[NodeProto]:
+def find_worths(model: ModelProto, layer: NodeProto) -> list[NodeProto]:
     """The nodes that say what a layer's integer sums are worth; the sums are the first input of each."""
     found, at = [], [layer.output[0]]
     for name in at:
@@ -74,13 +74,13 @@ def worths(model: ModelProto, layer: NodeProto) -> list[NodeProto]:
     return found
 
 
-def summed(makers: Mapping[str, NodeProto], sums: str) -> NodeProto | None:
+def find_first_sums(makers: Mapping[str, NodeProto], sums: str) -> NodeProto | None:
     """The node that adds up the products (of the first part) behind integer sums."""
     node = makers.get(_before(makers, sums, _is_behind_sums))
     return node if node is not None and adds_integers(node) else None
 
 
-def whole(makers: Mapping[str, NodeProto], part: str) -> str:
+def find_integers(makers: Mapping[str, NodeProto], part: str) -> str:
     """The integers, in float32, of which what a layer reads are some channels, in their order or transposed."""
     return _before(makers, part, takes_part)
 
@@ -104,7 +104,7 @@ def _before(makers: Mapping[str, NodeProto], name: str, through: Callable[[NodeP
     return name
 
 
-def in_double(makers: Mapping[str, NodeProto], sums: str) -> bool:
+def is_double(makers: Mapping[str, NodeProto], sums: str) -> bool:
     """Whether integer sums are float64: cast to it, added up from parts, or those of inputs that are."""
     node = makers.get(sums)
     inputs = [] if node is None else [makers.get(name) for name in node.input]

@@ -24,14 +24,21 @@ Made = tuple[NodeProto, list[TensorProto]]
 
 
 def fault_node(
-    site: Site, step: Step, inputs: tuple[str, str, str], output: str, name: str, layout: Sequence[int] = ()
+    site: Site,
+    step: Step,
+    inputs: tuple[str, str, str],
+    output: str,
+    name: str,
+    layout: Sequence[int] = (),
+    take_name: Callable[[str], str] = str,
 ) -> Made:
     """The node of a step behind `inputs` (values, scale, zero point), and the constants that it reads.
 
-    `layout` is how the values lie (see hwfault.graph.read.layouts).
+    `layout` is how the values lie (see hwfault.graph.read.layouts); `take_name` is asked for the constants' names.
     """
     op, own, numbers, constants = _MAKERS[step.mechanism](step)
-    given = {key: f"{output}.{key}" for key in constants}  # outputs have names of their own, nodes may have none
+    # named after the output, which has a name of its own, where nodes may have none
+    given = {key: take_name(f"{output}.{key}") for key in constants}
     tensors = [numpy_helper.from_array(values, given[key]) for key, values in constants.items()]
     given |= {"seed": SEED, "first_sample": FIRST_SAMPLE}
     own_inputs = [*inputs, *(given[key] for key in FAULT_OPS[op])]

@@ -42,6 +42,14 @@ def layers(model: ModelProto) -> list[NodeProto]:
     return [node for node in nodes if not adds_integers(node) or SITE in metadata(node)]
 
 
+def find_summing_node(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeProto | None:
+    """The node that adds up the products of a layer whose output `node` makes; a bias may be added behind it."""
+    if node.op_type != "Add":
+        return node if ops.of(node.op_type).accumulates else None
+    before = [makers[name] for name in node.input if name in makers]
+    return next((maker for maker in before if ops.of(maker.op_type).accumulates), None)
+
+
 def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, str]]:
     """The accumulators of a graph in its order, each run of a layer, and why the other layers have none."""
     found: dict[str, list[Sums]] = defaultdict(list)

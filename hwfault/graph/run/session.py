@@ -18,7 +18,7 @@ from hwfault.graph import ops
 from hwfault.graph.edit.fast import FOR_SEED, only_to_run
 from hwfault.graph.edit.upgrade import upgrade
 from hwfault.graph.ops import DOMAIN, OLD_DOMAINS, QUANT_DOMAIN
-from hwfault.graph.read.external import check_files, external_tensors, graphs
+from hwfault.graph.read.external import check_files, check_in_memory, graphs
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.read.struck import check_kept, fault_nodes
 from hwfault.graph.read.versions import check_version
@@ -164,11 +164,7 @@ def run_without_inputs(part: ModelProto) -> list[NDArray[Any]]:
 
 
 def _in_memory(model: ModelProto) -> _Given:
-    if lost := external_tensors(model):
-        raise GraphError(
-            f"the tensor {lost[0].name!r} of the graph lies in another file; expected a graph with all of its "
-            "tensors (hwfault.graph.run.session.load_model), or the path of its file"
-        )
+    check_in_memory(model)
     return _Given(model, None)
 
 

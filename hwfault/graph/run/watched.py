@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from hwfault.errors import GraphError
 from hwfault.graph.edit.carried import layout_of
 from hwfault.graph.ops import ARRAY_OP
-from hwfault.graph.read.integer import in_double
+from hwfault.graph.read.integer import is_double
 from hwfault.graph.read.layouts import Layout, aligned, numbered
 from hwfault.graph.read.qonnxgraph import Constants
 from hwfault.graph.read.struck import FaultNode, fault_nodes
@@ -54,7 +54,7 @@ def watched_sites(graph: ModelProto, plan: FaultPlan) -> dict[str, list[Watched]
         maker = makers.get(entry.before)
         array = maker if maker is not None and maker.op_type == ARRAY_OP else None
         scale, zero_point = _grid(entry, plan.at(entry.site), constants)
-        if array is not None and scale is not None and in_double(makers, array.input[0]):
+        if array is not None and scale is not None and is_double(makers, array.input[0]):
             scale = scale.astype(np.float64)
         if scale is None or zero_point is None:
             raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")

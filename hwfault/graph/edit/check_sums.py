@@ -1,0 +1,115 @@
+"""Whether the accumulators of a faulted graph are computed as its plan says."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from hwfault.graph import ops
+from hwfault.graph.edit.array_node import asks_for_double, make_array_node, value_scale
+from hwfault.graph.ops import AFFINE
+from hwfault.graph.read.integer import adds_integers, find_first_sums, find_integers
+from hwfault.graph.read.places import Places
+from hwfault.graph.read.shapes import is_fault
+from hwfault.graph.read.sums import divided, origin
+from hwfault.program.processes import SitePlan
+
+Array = NDArray[Any]
+
+
+class _Scales(NamedTuple):
+    """The scales of a layer's inputs and weights; None where the weights were folded and tell theirs no longer."""
+
+    x: Array
+    w: Array | None
+
+
+def check_accumulator(places: Places, entry: SitePlan, before: str, after: str) -> bool:
+    """Whether the layer of the ArrayFaults node that makes `before` is computed as the plan says.
+
+    `after` is the tensor behind the site's fault nodes, which alone gives the layer's values. Transpositions may lie
+    anywhere between.
+    """
+    tensors = places.tensors
+    node = tensors.makers[before]
+    double = asks_for_double(entry)
+    # a layer adds up integers, and an array node with the plan's attributes stands behind it
+    exact = find_first_sums(tensors.makers, node.input[0])
+    layer = exact or tensors.makers.get(origin(places, node.input[0], casts=double))
+    if layer is None or not ops.of(layer.op_type).accumulates or len(layer.input) != 2:
+        return False
+    scales = _read_scales(places, node, layer)
+    if scales is None or not _has_same_attributes(node, make_array_node(entry, layer, ("", "", ""), "")):
+        return False
+    # what reads the struck sums gives them the worth that they have
+    readers = list(tensors.behind(after, lambda reader: reader.op_type == "Transpose"))
+    if exact is not None:  # that worth holds normalisations, too: only the network knows it
+        return bool(readers) and all(n.op_type == AFFINE and name == n.input[0] for n, name in readers)
+    if len(readers) != 1 or readers[0][0].op_type != "Mul":
+        return False
+    value = places.constants.get(readers[0][0].input[1])
+    if value is None or scales.w is None:
+        return value is not None
+    expected = value_scale(scales.x, scales.w, layer, double=double)
+    return np.array_equal(value.ravel(), expected.ravel())
+
+
+def _has_same_attributes(node: NodeProto, other: NodeProto) -> bool:
+    return _read_attributes(node) == _read_attributes(other)
+
+
+def _read_attributes(node: NodeProto) -> dict[str, Any]:
+    return {entry.name: _plain(helper.get_attribute_value(entry)) for entry in node.attribute}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | bytes | str | float) else list(value)
+
+
+def _read_scales(places: Places, node: NodeProto, layer: NodeProto) -> _Scales | None:
+    """The scales of a rewritten layer's inputs and weights; None if it does not compute on their integers.
+
+    Weights that nothing strikes may have been folded into constants, which no longer tell their scale.
+    """
+    # the array node reads the very integers that the layer adds up
+    exact = adds_integers(layer)
+    inputs, read = (_find_operand(places, name, exact=exact) for name in layer.input)
+    inputs_given, weights_given = (_find_operand(places, name, exact=exact) for name in node.input[1:3])
+    if inputs != inputs_given or not (read == weights_given or _are_same_constants(places, read, weights_given)):
+        return None
+    # those of the inputs are a quantizer's, divided by its scale
+    x = divided(places, places.unmoved(inputs) if exact else inputs)
+    source = None if x is None else places.source(x[0])
+    if x is None or source is None or not np.array_equal(x[1].ravel(), source.grid.scale.ravel()):
+        return None
+    # those of the weights are, too, or they are constants
+    w = divided(places, read)
+    if w is None:
+        folded = places.constants.get(read)
+        return _Scales(x[1], None) if folded is not None and np.array_equal(folded, np.round(folded)) else None
+    scale = _find_weight_scale(places, origin(places, w[0]))
+    if scale is None or not np.array_equal(w[1].ravel(), scale.ravel()):
+        return None
+    return _Scales(x[1], w[1])
+
+
+def _find_operand(places: Places, name: str, *, exact: bool) -> str:
+    """The integers that a layer or array node reads, before they were transposed or, in parts, picked."""
+    return find_integers(places.tensors.makers, name) if exact else origin(places, name)
+
+
+def _find_weight_scale(places: Places, name: str) -> Array | None:
+    """The scale of weights, which their fault nodes still tell where the quantizer was folded into them."""
+    weights, maker = places.weights(name), places.tensors.makers.get(name)
+    if weights is not None:
+        return weights.grid.scale
+    return places.constants.get(maker.input[1]) if maker is not None and is_fault(maker) else None
+
+
+def _are_same_constants(places: Places, one: str, other: str) -> bool:
+    """Whether two tensors are the same constants, of which qonnx gives each reader its own, transposed or not."""
+    mine, theirs = (places.constants.get(name) for name in (one, other))
+    if mine is None or theirs is None:
+        return False
+    return np.array_equal(mine, theirs) or np.array_equal(mine, theirs.T)

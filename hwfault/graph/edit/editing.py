@@ -1,0 +1,67 @@
+"""What all passes over graphs have in common: each checks first, then edits a copy, and says what it changed."""
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from onnx import ModelProto
+
+from hwfault.graph.read.external import graphs
+
+_LOG = logging.getLogger("hwfault")
+
+
+class Edit(NamedTuple):
+    """What a pass made of a graph, which stays as it is, and a sentence for each kind of change.
+
+    Without a sentence nothing was changed.
+    """
+
+    model: ModelProto
+    changes: list[str]
+
+    def log_changes(self) -> ModelProto:
+        """The graph, for callers that are given no more; the log `hwfault` is told what was changed (level INFO)."""
+        for change in self.changes:
+            _LOG.info("the graph was edited: %s", change)
+        return self.model
+
+
+def copy_model(model: ModelProto) -> ModelProto:
+    """A copy, to be edited."""
+    out = ModelProto()
+    out.CopyFrom(model)
+    return out
+
+
+def count_of(count: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+class FreshNames:
+    """Names of tensors that a graph does not have yet: those asked for, as long as nobody has them."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._taken = set(_names(model))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._taken
+
+    def take(self, name: str) -> str:
+        """The name, or where it is taken one that begins with it; nobody is given it again."""
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+def _names(model: ModelProto) -> Iterable[str]:
+    """The names of all tensors, also of those in bodies: what a body reads may be the main level's."""
+    for graph in graphs(model.graph):
+        for named in (*graph.input, *graph.output, *graph.initializer):
+            yield named.name
+        for sparse in graph.sparse_initializer:
+            yield sparse.values.name
+        for node in graph.node:
+            yield from (*node.input, *node.output)
