@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from hwfault.arithmetic.affine import affine
 from hwfault.arithmetic.integer_layer import IntegerLayer
-from hwfault.arithmetic.integer_parts import EXACT, Parts, parts_of
+from hwfault.arithmetic.integer_parts import Parts, parts_of
 from hwfault.arithmetic.integer_pools import MEANS, POOLS, Pool, Window, pool_of
 from hwfault.arithmetic.tape import Tape
 from hwfault.errors import GraphError, HwfaultError
 from hwfault.network.accumulators import (
     DROPOUTS,
-    FRACTIONAL,
     LAYERS,
     Grids,
     Notes,
@@ -33,13 +32,14 @@ from hwfault.network.accumulators import (
     accumulator_layers,
     bare,
     largest_integer,
-    most,
+    largest_magnitude_of,
     weights_of,
     whole,
 )
 from hwfault.network.grids import known_scale
 from hwfault.network.override import Override
 from hwfault.network.sites import known_quantizers, unwrap
+from hwfault.program.accumulators import EXACT_SUM, fractional
 from hwfault.torch_ops.inside_torch import BatchNorm, forward_hooks, traced_for_onnx
 
 _NO_GRID = (
@@ -199,12 +199,12 @@ class IntegerArithmetic:
         """The grid that a tensor is on; raises HwfaultError, with the reason alone, if it is on none."""
         grid = self._grids.notes.of(x)
         if grid is None and isinstance(x, IntQuantTensor) and x.scale.numel() == 1:
-            largest = most(int(x.bit_width), bool(x.signed) and not bool(x.zero_point.any()))
+            largest = largest_magnitude_of(x)
             grid = Grid(x.scale.detach().reshape(()), largest, whole(x.zero_point))
         if not isinstance(grid, Grid):
             raise HwfaultError(_NO_GRID)
         if not grid.whole:
-            raise HwfaultError(f"its inputs {FRACTIONAL}")
+            raise HwfaultError(fractional("inputs"))
         if bare(x).dtype != torch.float32:
             raise HwfaultError(f"its inputs are {bare(x).dtype}, expected torch.float32")
         return grid
@@ -236,7 +236,7 @@ class IntegerArithmetic:
             weights = weights_of(layer.layer, self._quantizers)
             assert weights is not None
             if not layer.weights_are_whole():
-                raise HwfaultError(f"its weights {FRACTIONAL}")
+                raise HwfaultError(fractional("weights"))
             parts = parts_of(layer.layer, grid.largest * largest_integer(weights), weight)
         except HwfaultError as reason:
             self.left[name] = str(reason)
@@ -295,9 +295,9 @@ class IntegerArithmetic:
     ) -> _Pool | None:
         try:
             if not grid.whole:
-                raise HwfaultError(f"its values {FRACTIONAL}")
+                raise HwfaultError(fractional("values"))
             pool = pool_of(func, value.shape, args, kwargs)
-            double = grid.largest * pool.added > EXACT
+            double = grid.largest * pool.added > EXACT_SUM
             if double and isinstance(pool, Window):
                 raise HwfaultError(f"the largest sum of its {pool.added} values is beyond 2^24")
         except HwfaultError as reason:

@@ -20,6 +20,7 @@ from hwfault.network.exporting import refuse_export
 from hwfault.network.hooks import NeverCopied, OwnHook, StandIn
 from hwfault.network.override import refuse_copy
 from hwfault.network.widths import InputWidth, Width
+from hwfault.program.accumulators import fractional
 from hwfault.program.names import first_run
 from hwfault.program.processes import ArrayPlan, Site
 from hwfault.torch_ops.arranged import arrange, restore, unnamed
@@ -292,8 +293,7 @@ class IntegerLayer(NeverCopied):
         for what, zero_point in (("inputs", inputs), ("weights", self._weights.zero_point)):
             if zero_point is not None and not whole(zero_point):
                 raise PlanError(
-                    f"the {what} of {self.name!r} have a zero point that is no integer, so that its sums are none "
-                    "either, and have no bits to strike; leave the accumulator out of the plan"
+                    f"the accumulator {self.name!r} has no bits to strike: {fractional(what)}; leave it out of the plan"
                 )
 
     def _check_grid(self, x: Tensor, x_int: Tensor, scale: Tensor) -> None:

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hwfault.errors import HwfaultError
-
-EXACT = 1 << 24
-"""float32 holds every integer up to this one in magnitude."""
+from hwfault.program.accumulators import EXACT_SUM
 
 
 class Parts(NamedTuple):
@@ -41,8 +39,8 @@ def parts_of(layer: Any, largest_product: int, weight: Tensor) -> Parts:
     """
     inputs, kernel = int(weight.shape[1]), int(weight[0, 0].numel())
     if isinstance(layer, nn.Linear):
-        return Parts(inputs * largest_product > EXACT, (), 1)
-    at_once = EXACT // (kernel * largest_product)
+        return Parts(inputs * largest_product > EXACT_SUM, (), 1)
+    at_once = EXACT_SUM // (kernel * largest_product)
     if at_once < 1:
         raise HwfaultError(
             f"the largest sum over one of its input channels is {kernel * largest_product}, beyond the 2^24 that "

@@ -11,9 +11,6 @@ from hwfault.laws.bound import AccumulationPart, Bound, Event
 from hwfault.program.processes import ArrayPlan, Site
 from hwfault.stream.mapping import WeightStationary
 
-EXACT_BITS = 25
-"""The widest two's complement words that float32 holds exactly, -2^24 to 2^24 - 1."""
-
 
 def with_widths(sites: Sequence[Site], struck: Iterable[tuple[Bound[Any], Sequence[int]]]) -> list[Site]:
     """The sites, accumulators as wide as the faults declare them; `struck` are faults and the places of their sites.
@@ -67,16 +64,6 @@ def accumulation_of(site: Site, parts: Sequence[AccumulationPart]) -> ArrayPlan 
     ordered = mapping is not None and (events or overflow == "saturate")
     order = _order(mapping, site) if ordered else {}
     return ArrayPlan(arithmetic=arithmetic, overflow=overflow, events=events, **order)
-
-
-def check_exact(site: Site, array: ArrayPlan | None) -> None:
-    """Raises ModelError for an accumulator that float32 does not hold exactly, unless float64 was asked for."""
-    bits = max(site.bit_width, site.worst_case or 0)
-    if site.kind == "accumulator" and bits > EXACT_BITS and (array is None or array.arithmetic == "float32"):
-        raise ModelError(
-            f"the sums of {site.name!r} need {bits} bits, and float32 is exact to {EXACT_BITS} only (below 2^24); ask "
-            f"for the other arithmetic: {{model: accumulator, arithmetic: float64, sites: {site.name}}}"
-        )
 
 
 def element_event(mapping: Any, element: tuple[int, int], and_mask: int, xor_mask: int) -> Event:

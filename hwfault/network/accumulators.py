@@ -1,6 +1,5 @@
 """The integer accumulators of a Brevitas network: which layers have one, how wide it is, whose integers feed it."""
 
-import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,13 +19,18 @@ from hwfault.errors import PlanError
 from hwfault.network.inputs import Inputs
 from hwfault.network.mode import evaluation
 from hwfault.network.readers import parameter_of
+from hwfault.program.accumulators import (
+    NoAccumulatorError,
+    check_one_scale,
+    check_whole,
+    largest_magnitude,
+    make_accumulator_site,
+)
 from hwfault.program.names import first_run, run_name
 from hwfault.program.processes import Site
 from hwfault.torch_ops.inside_torch import written
 
 LAYERS = (qnn.QuantConv1d, qnn.QuantConv2d, qnn.QuantConv3d, qnn.QuantLinear)
-_WIDEST_WORD, _WIDEST_INPUT = 32, 24
-FRACTIONAL = "have a zero point that is no integer, so that its sums are none either"
 
 _RESHAPE = (
     *("flatten", "unflatten", "reshape", "view", "view_as", "permute", "transpose", "swapaxes", "movedim", "t"),
@@ -65,10 +69,6 @@ class OffGrid:
 OFF_GRID = OffGrid()
 
 
-class _Obstacle(Exception):  # noqa: N818  # a reason on its way, never seen by anyone
-    """Why a layer's accumulator is no site."""
-
-
 def accumulator_layers(model: nn.Module) -> dict[str, Any]:
     """Every layer that adds up products, by the name of its accumulator; a shared one comes once."""
     layers = (QuantWeightBiasInputOutputLayer,)
@@ -93,7 +93,7 @@ def accumulators(model: nn.Module, example: Inputs, quantizers: Quantizers) -> t
             try:
                 call = calls[run : run + 1]
                 sites.append(_seen_site(own, layer, call, len(calls), quantizers, seen.fractional))
-            except _Obstacle as obstacle:
+            except NoAccumulatorError as obstacle:
                 obstacles[own] = str(obstacle)
     return sites, obstacles
 
@@ -106,10 +106,12 @@ def accumulator_site(name: str, layer: Any, planned: Site, quantizers: Quantizer
             return planned
         source = quantizers.get(first_run(planned.source))
         if source is None:
-            raise _Obstacle(f"the network has no quantizer {planned.source!r}, from which its inputs are said to come")
+            raise NoAccumulatorError(
+                f"the network has no quantizer {planned.source!r}, from which its inputs are said to come"
+            )
         found = _site(name, layer, largest_integer(source), planned.source, planned.shape, quantizers)
         return found.model_copy(update={"batch": planned.batch})
-    except _Obstacle as obstacle:
+    except NoAccumulatorError as obstacle:
         raise PlanError(f"the plan strikes the site {name!r}, which is none here: {obstacle}") from None
 
 
@@ -142,22 +144,19 @@ def _seen_site(
     """The site of one run of a layer, of `runs` in all; `calls` is empty where it did not run."""
     _check_layer(layer, quantizers)
     weights = weights_of(layer, quantizers)
-    if weights is not None and weights.site.name in fractional:
-        raise _Obstacle(f"its weights {FRACTIONAL}")
+    check_whole("weights", whole=weights is None or weights.site.name not in fractional)
     if not calls:
-        raise _Obstacle("the layer did not run on the example")
+        raise NoAccumulatorError("the layer did not run on the example")
     (call,) = calls
     if call.largest is None:
-        raise _Obstacle(
+        raise NoAccumulatorError(
             "its inputs are on no known grid: no quantizer lies right before it (a batch normalisation, average "
             "pooling, an addition or a dropout between the two leaves the grid)"
         )
-    if not call.whole or first_run(call.source or "") in fractional:
-        raise _Obstacle(f"its inputs {FRACTIONAL}")
-    if call.scales != 1:
-        raise _Obstacle("its inputs have a scale for each channel, so that sums of their integers mean nothing")
+    check_whole("inputs", whole=call.whole and first_run(call.source or "") not in fractional)
+    check_one_scale(call.scales)
     if not call.batched:
-        raise _Obstacle("its input has no batch axis")
+        raise NoAccumulatorError("its input has no batch axis")
     site = _site(name, layer, call.largest, call.source, call.shape, quantizers)
     return site.model_copy(update={"runs": runs}) if runs > 1 else site
 
@@ -165,9 +164,11 @@ def _seen_site(
 def _check_layer(layer: Any, quantizers: Quantizers) -> None:
     kind = type(layer).__name__
     if not isinstance(layer, LAYERS):
-        raise _Obstacle(f"a {kind} does not add up products output by output; expected a convolution or linear layer")
+        raise NoAccumulatorError(
+            f"a {kind} does not add up products output by output; expected a convolution or linear layer"
+        )
     if weights_of(layer, quantizers) is None:
-        raise _Obstacle("its weights are not quantized")
+        raise NoAccumulatorError("its weights are not quantized")
 
 
 def weights_of(layer: Any, quantizers: Quantizers) -> Quantizer | None:
@@ -179,20 +180,14 @@ def _site(name: str, layer: Any, largest_input: int, source: str | None, shape: 
     """The site of a layer whose inputs are integers of at most `largest_input` in magnitude."""
     weights = weights_of(layer, quantizers)
     assert weights is not None
-    bound = math.prod(layer.weight.shape[1:]) * largest_input * largest_integer(weights)
-    bits = max(bound.bit_length() + 1, 2)
-    if bits > _WIDEST_WORD or largest_input >= 1 << _WIDEST_INPUT:
-        raise _Obstacle(f"its largest sum needs {bits} bits, expected at most {_WIDEST_WORD}")
-    return Site(
-        name=name,
-        kind="accumulator",
-        bit_width=bits,
-        signed=True,
-        layer=type(layer).__name__,
+    return make_accumulator_site(
+        name,
+        type(layer).__name__,
+        layer.weight.shape,
+        largest_input=largest_input,
+        largest_weight=largest_integer(weights),
         shape=shape,
         source=source,
-        weights=tuple(layer.weight.shape),
-        worst_case=bits,
     )
 
 
@@ -209,12 +204,12 @@ def largest_of(proxy: Any, bits: int, signed: bool) -> int:
     fused = getattr(proxy, "fused_activation_quant_proxy", None)
     zero_point = getattr((proxy if fused is None else fused).tensor_quant, "zero_point_impl", None)
     symmetric = zero_point is None or isinstance(zero_point, ZeroZeroPoint)
-    return most(bits, signed and symmetric)
+    return largest_magnitude(bits, signed=signed, symmetric=symmetric)
 
 
-def most(bits: int, signed: bool) -> int:
-    """The largest magnitude of integers of so many bits."""
-    return int(1 << (bits - 1) if signed else (1 << bits) - 1)
+def largest_magnitude_of(x: IntQuantTensor) -> int:
+    """The same of the integers that a quantized tensor says it has."""
+    return largest_magnitude(int(x.bit_width), signed=bool(x.signed), symmetric=not bool(x.zero_point.any()))
 
 
 class Notes(Generic[T]):
@@ -316,7 +311,7 @@ def _call(x: Any, out: Any, source: str | OffGrid | None, layer: Any, quantizers
     elif source is not None:
         largest = largest_integer(quantizers[first_run(source)])
     elif isinstance(x, IntQuantTensor):
-        largest = most(int(x.bit_width), bool(x.signed) and not bool(x.zero_point.any()))
+        largest = largest_magnitude_of(x)
     if isinstance(x, IntQuantTensor):
         scales, integers = x.scale.numel(), whole(x.zero_point)
     value = bare(out)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from hwfault.errors import ModelError, PlanError, nearest
 from hwfault.files import write_atomically
 from hwfault.inputs import read_regular
-from hwfault.laws.accumulation import accumulation_of, check_exact, with_widths
+from hwfault.laws.accumulation import accumulation_of, with_widths
 from hwfault.laws.bound import AccumulationPart, Bound, CountTables, Target
 from hwfault.laws.files import Files, changed_files
 from hwfault.laws.late import check_late
@@ -23,6 +23,7 @@ from hwfault.laws.selection import places_of
 from hwfault.notices import tell_once
 from hwfault.plan.agreement import disagreements
 from hwfault.plan.expected import expected_faults
+from hwfault.program.accumulators import check_exact
 from hwfault.program.processes import AnyProcess, Site, SitePlan, Step
 from hwfault.program.selectors import names_of
 from hwfault.program.telling import tell_all

@@ -16,7 +16,7 @@ from torch.nn import functional
 import hwfault
 from hwfault.arithmetic.affine import affine
 from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
-from hwfault.arithmetic.integer_parts import EXACT, parts_of
+from hwfault.arithmetic.integer_parts import parts_of
 from hwfault.errors import GraphError, HwfaultError
 from hwfault.injection.attach import inject
 from hwfault.injection.site_hook import attached
@@ -24,6 +24,7 @@ from hwfault.laws.models import BitFlips
 from hwfault.network.accumulators import bare
 from hwfault.network.sites import quantizers, sites
 from hwfault.plan.fault_plan import resolve
+from hwfault.program.accumulators import EXACT_SUM
 from tests.graph.networks import Chain
 from tests.injection.snapshot import snapshot
 from tests.train.zoo import batch, lived_in
@@ -211,14 +212,14 @@ def test_what_is_left_says_why():
 def test_no_part_exceeds_what_float32_holds(inputs, kernel, product, groups):
     layer = type("Conv", (), {"groups": groups})()
     weight = torch.empty(1, inputs, kernel, device="meta")
-    if kernel * product > EXACT:
+    if kernel * product > EXACT_SUM:
         with pytest.raises(HwfaultError, match=rf"one of its input channels is {kernel * product}, beyond"):
             parts_of(layer, product, weight)
         return
     parts = parts_of(layer, product, weight)
     assert [channel for first, last in parts.channels for channel in range(first, last)] == list(range(inputs))
-    assert all(0 < (last - first) * kernel * product <= EXACT for first, last in parts.channels)
-    assert (len(parts.channels) == 1) == (inputs * kernel * product <= EXACT)
+    assert all(0 < (last - first) * kernel * product <= EXACT_SUM for first, last in parts.channels)
+    assert (len(parts.channels) == 1) == (inputs * kernel * product <= EXACT_SUM)
 
 
 @given(st.lists(st.floats(-(2.0**24), 2.0**24, width=32), min_size=1, max_size=9), st.floats(-8, 8, width=32))

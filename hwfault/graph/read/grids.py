@@ -10,6 +10,7 @@ from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import GraphError
 from hwfault.graph.ops import GRID_OPS as GRID_OPS
 from hwfault.graph.read.qonnxgraph import Constants, attribute
+from hwfault.program.accumulators import largest_magnitude
 
 Array = NDArray[Any]
 
@@ -36,7 +37,7 @@ class Grid(NamedTuple):
     @property
     def largest(self) -> int:
         """The largest magnitude of an integer, zero point taken off, that the width allows."""
-        return 1 << (self.bit_width - 1) if self.signed and not self.zero_point.any() else (1 << self.bit_width) - 1
+        return largest_magnitude(self.bit_width, signed=self.signed, symmetric=not self.zero_point.any())
 
     @property
     def whole(self) -> bool:

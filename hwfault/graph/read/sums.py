@@ -1,6 +1,5 @@
 """The accumulators of a graph: which layers add up integers, how wide their sums are, whose integers feed them."""
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,10 +16,9 @@ from hwfault.graph.read.layouts import Layout, aligned, permutation_of, then
 from hwfault.graph.read.names import SUFFIX
 from hwfault.graph.read.places import Place, Places
 from hwfault.graph.read.qonnxgraph import SITE, attribute, metadata
+from hwfault.program.accumulators import NoAccumulatorError, check_one_scale, check_whole, make_accumulator_site
 from hwfault.program.names import first_run, run_name
 from hwfault.program.processes import Site
-
-_WIDEST_WORD, _WIDEST_INPUT = 32, 24
 
 
 class Sums(NamedTuple):
@@ -58,7 +56,7 @@ def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, 
         name = places.names.of_layer(node)
         try:
             found[name].append(_sums(name, node, places))
-        except NoGridError as obstacle:
+        except (NoGridError, NoAccumulatorError) as obstacle:
             obstacles[name] = str(obstacle)
     for name, runs in list(found.items()):
         if len({run.weights.site.name for run in runs}) > 1 and SITE not in metadata(runs[0].node):
@@ -89,20 +87,16 @@ def _sums(name: str, node: NodeProto, places: Places) -> Sums:
         raise NoGridError("its inputs are on the grid of no single quantizer")
     _check_order(node, weights, transposed)
     _check_scales(weights, source)
-    for what, place in (("inputs", source), ("weights", weights)):
-        if not place.grid.whole:
-            raise NoGridError(f"its {what} have a zero point that is no integer, so that its sums are none either")
-    bits = _bits(weights, source)
-    site = Site(
-        name=name,
-        kind="accumulator",
-        bit_width=bits,
-        signed=True,
-        layer=node.op_type,
+    check_whole("inputs", whole=source.grid.whole)
+    check_whole("weights", whole=weights.grid.whole)
+    site = make_accumulator_site(
+        name,
+        node.op_type,
+        weights.site.shape or (),
+        largest_input=source.grid.largest,
+        largest_weight=weights.grid.largest,
         shape=_shape(node, places),
         source=source.site.name,
-        weights=weights.site.shape,
-        worst_case=bits,
     )
     return Sums(site, node, weights, source, read, transposed)
 
@@ -179,8 +173,7 @@ def _check_order(node: NodeProto, weights: Place, transposed: Layout) -> None:
 
 
 def _check_scales(weights: Place, source: Place) -> None:
-    if source.grid.scale.size != 1:
-        raise NoGridError("its inputs have a scale for each channel, so that sums of their integers mean nothing")
+    check_one_scale(source.grid.scale.size)
     shape = weights.site.shape
     if shape is None or len(shape) < 2:
         raise NoGridError("the shape of its weights is not known before the graph runs")
@@ -190,15 +183,6 @@ def _check_scales(weights: Place, source: Place) -> None:
         raise NoGridError(
             f"its weights have a scale of shape {list(scale.shape)}, expected one value for all, or for each output"
         )
-
-
-def _bits(weights: Place, source: Place) -> int:
-    """The bits that the largest sum needs; all codes count, also those that only a fault makes."""
-    products = math.prod((weights.site.shape or ())[1:])
-    bits = max((products * source.grid.largest * weights.grid.largest).bit_length() + 1, 2)
-    if bits > _WIDEST_WORD or source.grid.largest >= 1 << _WIDEST_INPUT:
-        raise NoGridError(f"its largest sum needs {bits} bits, expected at most {_WIDEST_WORD}")
-    return bits
 
 
 def _shape(node: NodeProto, places: Places) -> tuple[int, ...] | None:

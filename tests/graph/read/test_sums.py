@@ -2,12 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+from brevitas import nn as qnn
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import nn
 
 from hwfault.codes import CodeFormat, decode, encode
+from hwfault.graph.export.of_network import export
 from hwfault.graph.read.grids import Grid
 from hwfault.graph.read.qonnxgraph import SITE, set_metadata
-from hwfault.graph.read.sites import sites
+from hwfault.graph.read.sites import graph_sites, sites
+from hwfault.network.sites import sites as network_sites
+from tests.graph.networks import Chain, batch, signed
 from tests.graph.ops import QONNX
 
 SUMS = "layer.accumulator"
@@ -180,3 +186,29 @@ def test_a_truncation_has_the_sign_of_what_was_added_up_before_it(how, signed):
     model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "columns"))
     next(a for a in model.graph.node[0].attribute if a.name == "signed").i = signed
     assert {site.name: site.signed for site in sites(model)}["y"] == bool(signed)
+
+
+def network_of(weights, acts):
+    """Layers of so many bits, whose sums are narrow or wide; no quantizer lies right before the last."""
+    return Chain(
+        signed(acts),
+        qnn.QuantConv2d(2, 4, 3, bias=False, weight_bit_width=weights),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        qnn.QuantLinear(16, 5, bias=False, weight_bit_width=weights),
+    ).eval()
+
+
+@pytest.mark.parametrize(("weights", "acts", "wide"), [(4, 8, False), (8, 16, False), (16, 16, True)])
+def test_networks_and_graphs_say_the_same(weights, acts, wide):
+    torch.manual_seed(0)
+    model = network_of(weights, acts)
+    listed, found = network_sites(model, batch("mlp")), graph_sites(export(model, batch("mlp")))
+    mine = {s.name: s for s in listed if s.kind == "accumulator"}
+    theirs = {entry.site.name: entry.site for entry in found.sums}
+    assert mine.keys() == theirs.keys() == (set() if wide else {"1.accumulator"})
+    for name, ours in mine.items():
+        assert ours.model_copy(update={"layer": "Conv"}) == theirs[name]
+    if wide:
+        told = "its largest sum needs 36 bits, expected at most 32"
+        assert listed.obstacles["1.accumulator"] == found.obstacles["1.accumulator"] == told
