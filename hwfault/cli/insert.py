@@ -37,7 +37,7 @@ def command(
     from hwfault.files import write_atomically
     from hwfault.graph.edit.insert import insert_faults
     from hwfault.graph.read.sites import sites
-    from hwfault.graph.run.session import load_model
+    from hwfault.graph.run.session import load_model, load_stored
     from hwfault.plan.expected import expected_faults
 
     model = load_model(graph)
@@ -47,7 +47,8 @@ def command(
     plan = given_plan(listed, plan_file, given, given.device or 0)
     if plan is None:
         raise click.UsageError("no faults were given, expected --faults, --ber or --plan")
-    write_atomically(out, insert_faults(model, plan, batch_axis=batch_axis).SerializeToString())
+    faulted = insert_faults(model, plan, batch_axis=batch_axis, stored=load_stored(graph))
+    write_atomically(out, faulted.SerializeToString())
     if as_json:
         expected = expected_faults(plan).to_data()
         print_json({"graph": str(out), "sites": list(plan.names), "plan": plan.digest, "expected_faults": expected})

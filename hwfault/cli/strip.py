@@ -13,11 +13,19 @@ from hwfault.cli.paths import Command, OutputFile
 def command(graph: Path, out: Path) -> None:
     """Take the faults out of GRAPH: what is written is the graph before they were put in, the same in every byte.
 
-    A graph that was transformed since is refused.
+    Where its tensors lay in other files, OUT has to lie beside these, or holds the tensors itself, which is said. A
+    graph that was transformed since is refused.
     """
+    from hwfault.errors import GraphError
     from hwfault.files import write_atomically
-    from hwfault.graph.edit.strip import strip_faults
+    from hwfault.graph.edit.strip import find_stored, strip_faults
     from hwfault.graph.run.session import load_model
 
-    write_atomically(out, strip_faults(load_model(graph)).SerializeToString())
-    click.echo(f"{out}: clean")
+    faulted = load_model(graph)
+    clean, note = strip_faults(faulted), ""
+    try:
+        stored = find_stored(faulted, clean, out)
+    except GraphError as error:
+        stored, note = None, f"; all of its tensors are in it now: {error}"
+    write_atomically(out, (clean if stored is None else stored).SerializeToString())
+    click.echo(f"{out}: clean{note}")

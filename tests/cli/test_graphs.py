@@ -57,6 +57,20 @@ def test_a_graph_of_somebody_else_takes_faults(foreign, tmp_path):
     assert load_model(tmp_path / "c.onnx") == load_model(foreign)
 
 
+def test_a_graph_with_tensors_in_other_files_comes_back_in_every_byte(foreign, tmp_path):
+    graph = onnx.load(foreign)
+    onnx.save_model(graph, tmp_path / "g.onnx", save_as_external_data=True, location="g.data", size_threshold=0)
+    good("insert", tmp_path / "g.onnx", "--ber", 0.01, "-o", tmp_path / "f.onnx")
+    assert good("strip", tmp_path / "f.onnx", "-o", tmp_path / "c.onnx").stdout == f"{tmp_path / 'c.onnx'}: clean\n"
+    assert (tmp_path / "c.onnx").read_bytes() == (tmp_path / "g.onnx").read_bytes()
+    (tmp_path / "g.data").rename(tmp_path / "elsewhere.data")
+    told = good("strip", tmp_path / "f.onnx", "-o", tmp_path / "c.onnx").stdout
+    assert f"{tmp_path / 'c.onnx'}: clean; all of its tensors are in it now: " in told
+    assert "lies in the file 'g.data', and there is no such file" in told
+    (tmp_path / "elsewhere.data").rename(tmp_path / "g.data")
+    assert load_model(tmp_path / "c.onnx") == load_model(tmp_path / "g.onnx")
+
+
 def test_what_cannot_be_done_is_said(made, foreign, tmp_path):
     out = ["-o", tmp_path / "x.onnx"]
     nothing = hwfault("insert", foreign, *out)

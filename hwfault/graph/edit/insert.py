@@ -44,21 +44,27 @@ _KEPT = f"{DOMAIN}_kept"
 _CLIP_HAS_INPUTS = 11
 
 
-def insert_faults(model: ModelProto, plan: FaultPlan, *, batch_axis: int | None = None) -> ModelProto:
+def insert_faults(
+    model: ModelProto, plan: FaultPlan, *, batch_axis: int | None = None, stored: ModelProto | None = None
+) -> ModelProto:
     """A copy of a QONNX graph in which every site of the plan is followed by its fault nodes, one for each step.
 
     Whatever read a quantizer's output (nodes, the graph's outputs) reads the faulty values under the same name. The
     graph gets the inputs `hwfault_seed` and `hwfault_first_sample` (int64 scalars) where anything is drawn, and the
     plan, its hash, the versions, and what `strip_faults` needs as metadata. `batch_axis` is that of the graph's inputs
-    (see `hwfault.graph.read.sites`). The log `hwfault` is told what was added; `put_faults_in` returns it.
+    (see `hwfault.graph.read.sites`). `stored` is the graph as its file has it, where that has tensors in other files,
+    for `hwfault strip` to write that again (see `hwfault.graph.edit.strip.find_stored`). The log `hwfault` is told what
+    was added; `put_faults_in` returns it.
     Raises GraphError for a graph without sites, with faults already, with a tensor that has the name of one of those
     inputs or with tensors that lie in other files, and for a plan with samples along another axis than 0; PlanError
     for a plan that does not fit it.
     """
-    return put_faults_in(model, plan, batch_axis=batch_axis).log_changes()
+    return put_faults_in(model, plan, batch_axis=batch_axis, stored=stored).log_changes()
 
 
-def put_faults_in(model: ModelProto, plan: FaultPlan, *, batch_axis: int | None = None) -> Edit:
+def put_faults_in(
+    model: ModelProto, plan: FaultPlan, *, batch_axis: int | None = None, stored: ModelProto | None = None
+) -> Edit:
     """The same graph as by `insert_faults`, with a sentence for each kind of change."""
     # what the plan strikes, all of it looked up in the graph as it is
     _check_given(model, plan)
@@ -77,7 +83,7 @@ def put_faults_in(model: ModelProto, plan: FaultPlan, *, batch_axis: int | None 
     drawn = _add_inputs(out)
     _add_domain(out)
     set_metadata(out, _plan_metadata(plan, places))
-    set_metadata(out, {UNDO: how_to_undo(model, out)})
+    set_metadata(out, {UNDO: how_to_undo(model, out, stored)})
     return Edit(out, _describe_changes(out, drawn, rewritten))
 
 

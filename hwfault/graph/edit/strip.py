@@ -4,12 +4,14 @@ import base64
 import json
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto, NodeProto, TensorProto
 
 from hwfault.errors import GraphError
 from hwfault.graph.edit.editing import Edit, copy_model, count_of
+from hwfault.graph.edit.stored import are_contents_there, describe_stored, restore_stored
 from hwfault.graph.ops import DOMAIN
 from hwfault.graph.read.external import all_tensors, check_in_memory
 from hwfault.graph.read.qonnxgraph import metadata, replace_nodes
@@ -21,12 +23,13 @@ _ADDED_TO = ("initializer", "value_info", "input", "quantization_annotation")
 """The lists of a graph at whose end the insertion of faults adds entries, and changes nothing else but names."""
 
 
-def how_to_undo(before: ModelProto, after: ModelProto) -> str:
+def how_to_undo(before: ModelProto, after: ModelProto, stored: ModelProto | None = None) -> str:
     """What `strip_faults` needs to make the graph before the insertion of the one after (without this), as JSON.
 
     Nodes are ranges of those that both have, or a node's bytes in base64; of all other lists it is their length.
     Tensors may be written to other files and read again in between, after which each says that it is in the graph:
-    `located` are the numbers of those that said so before.
+    `located` are the numbers of those that said so before. `stored` is the graph before as its file has it, where that
+    has tensors in others (see hwfault.graph.edit.stored).
     """
     renamed = {
         i: tensor.name
@@ -43,6 +46,7 @@ def how_to_undo(before: ModelProto, after: ModelProto) -> str:
         "renamed": renamed,
         "nodes": list(_describe_nodes(before, after)),
         "located": [i for i, tensor in enumerate(all_tensors(before)) if tensor.HasField("data_location")],
+        **({} if stored is None else {"stored": describe_stored(stored)}),
     }
     return json.dumps(record, separators=(",", ":"))
 
@@ -97,6 +101,24 @@ def take_faults_out(model: ModelProto) -> Edit:
             "was exported without them"
         )
     return Edit(before, _describe_changes(model, before))
+
+
+def find_stored(model: ModelProto, before: ModelProto, path: Path) -> ModelProto | None:
+    """The graph `before` as its file had it, with tensors in other files, for a file at `path`.
+
+    `model` is the graph with faults. None where all tensors were in the graph itself, or the insertion was not told.
+    Raises GraphError where the other files do not lie there or hold something else, and for an edited record.
+    """
+    record = json.loads(metadata(model)[UNDO]).get("stored")
+    if record is None:
+        return None
+    try:
+        stored = restore_stored(before, record)
+    except Exception as error:  # whatever an edited record leads to
+        raise GraphError(f"the graph's metadata {UNDO!r} cannot be read ({error})") from None
+    if stored is None or not are_contents_there(path, stored, before):
+        raise GraphError(f"the files in {path.parent} that its tensors lay in hold something else now")
+    return stored
 
 
 def _describe_changes(model: ModelProto, before: ModelProto) -> list[str]:

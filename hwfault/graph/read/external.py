@@ -85,6 +85,14 @@ def _check_file(path: Path, tensor: TensorProto) -> None:
         tensor.external_data.add(key="length", value=str(min(most, size - first)))
 
 
+def read_content(path: Path, tensor: TensorProto) -> bytes:
+    """The bytes of a tensor in another file, which `check_files` has seen, of a graph at `path`."""
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    with open(path.parent / said["location"], "rb") as file:
+        file.seek(int(said.get("offset") or 0))
+        return file.read(int(said["length"]))
+
+
 def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
     """The tensors of a graph and of those inside its nodes, in a fixed order: initializers, then attributes."""
     for graph in graphs(model.graph):

@@ -54,6 +54,12 @@ def load_model(path: Path | str) -> ModelProto:
     return _with_tensors(*_read_model(Path(path)))
 
 
+def load_stored(path: Path | str) -> ModelProto | None:
+    """The graph in an ONNX file as that has it, without the tensors that lie in others; None if none does."""
+    given = _read_model(Path(path))
+    return None if given.external is None else onnx.load(given.external, load_external_data=False)
+
+
 def _with_tensors(model: ModelProto, path: Path | None) -> ModelProto:
     if path is not None:
         try:
