@@ -208,7 +208,9 @@ def _print_hits(plan: "FaultPlan", draw: Draw, hits: "Sequence[Hit]", address: b
             [*row, "if stored otherwise" if hit.conditional else "yes"] for row, hit in zip(rows, hits, strict=True)
         ]
     print_table(list(columns), rows)
-    click.echo(f"{len(hits)} faults at {draw.name}, {draw.told(plan)}; {expected_faults(plan, draw.name)}")
+    array = plan.at(draw.name or "").array
+    added_up = f"; {array.told}" if array is not None else ""  # which strikes sums on their way, not words
+    click.echo(f"{len(hits)} faults at {draw.name}, {draw.told(plan)}{added_up}; {expected_faults(plan, draw.name)}")
 
 
 def _condition(hit: "Hit") -> dict[str, bool]:

@@ -11,6 +11,7 @@ from hwfault.laws.bound import Bound, Lowered, Target
 from hwfault.laws.files import Files, NamedFile
 from hwfault.laws.memory import cell_processes
 from hwfault.laws.on_sites import Digest, OnSites
+from hwfault.program.periods import Refresh
 from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.layouts import Stored
@@ -40,7 +41,7 @@ class MapFaults(OnSites):
     protection: Protection | None = None
     first_row: Annotated[int, Field(ge=0)] = 0
     p_active: float = 1.0
-    refresh: Literal["inference", "batch", "epoch", "power_cycle"] = "inference"
+    refresh: Refresh = "inference"
     digest: Digest | None = None
 
     @field_validator("p_active")

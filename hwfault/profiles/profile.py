@@ -17,6 +17,7 @@ from hwfault.profiles.library import profile_path
 from hwfault.profiles.numbers import Number, Probability, Share
 from hwfault.profiles.rates import RateCurve
 from hwfault.profiles.spatial import BlockColumn, Clusters, Independent, Pattern, ProcessingElements, Spatial
+from hwfault.program.periods import Refresh
 from hwfault.records import Record, Sourced, read_yaml
 from hwfault.stream.mapping import Mapping as AddressMapping
 from hwfault.stream.protection_scheme import Protection
@@ -92,7 +93,7 @@ class Persistence(Sourced):
 
     kind: Literal["transient", "intermittent", "permanent"]
     p_active: Probability = 1.0
-    refresh: Literal["inference", "batch", "epoch", "power_cycle"] | None = None
+    refresh: Refresh | None = None
 
     @model_validator(mode="after")
     def _only_where_it_has_a_meaning(self) -> Self:

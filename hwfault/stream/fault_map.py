@@ -23,8 +23,7 @@ FORMAT = "hwfault-map/1"
 ALL_ONES = np.uint32(0xFFFFFFFF)
 LARGEST_MAP = 1 << 32
 """The bytes of the largest file that is taken for a fault map."""
-MOST_WORDS = 1 << 36
-"""The words that 26 bits of block number reach."""
+_MOST_WORDS = 1 << 36  # the words that 26 bits of block number reach
 
 Words = NDArray[np.int64]
 Kinds = NDArray[np.uint8]
@@ -222,7 +221,7 @@ def _whole_numbers(name: str, values: ArrayLike, dtype: type) -> NDArray[Any]:
 def _check_size(bit_width: int, words: int) -> None:
     if not 1 <= bit_width <= 32:
         raise ModelError(f"a fault map of words of {bit_width} bits, expected 1 to 32")
-    if not 0 <= words <= MOST_WORDS:
+    if not 0 <= words <= _MOST_WORDS:
         raise ModelError(f"a fault map of {words} words, expected 0 to 2^36")
 
 

@@ -325,3 +325,14 @@ def test_the_old_name_of_a_hit_still_works():
         assert listing.Fault is listing.Hit
     with pytest.raises(AttributeError, match="no_such"):
         _ = listing.no_such
+
+
+def test_codes_that_no_fault_changed_stay_what_they_are(tmp_path):
+    """The least integer has no code in sign-magnitude; what strikes it afterwards finds it as it was."""
+    FaultMap.from_cells(4, 3, [0], [0], [0]).save(tmp_path / "map.safetensors")
+    stored = Linear(row_bits=3, representation="sign_magnitude")
+    cell = MapFaults(file=str(tmp_path / "map.safetensors"), mapping=stored)
+    plan = resolve([SIGNED], [cell, BitFlips(p10=1.0, p01=0.0)])
+    hits = faults_at(plan, "u", seed=0, codes=[0, -4, -4, -1])
+    found = [(hit.word, hit.bit) for hit in hits if hit.process == 1]
+    assert found == [(word, bit) for bit in range(3) for word, code in enumerate([1, 4, 4, 7]) if code >> bit & 1]

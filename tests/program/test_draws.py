@@ -200,3 +200,34 @@ def test_a_parameter_has_one_row_which_its_step_draws():
     assert set(parameter.row.tolist()) == {0}
     assert parameter.word.tolist() == draws(process, activation, tables, when(1, 2), 100).word.tolist()
     assert set(draws(process, activation, tables, at, 100).row.tolist()) == {0, 1, 2}
+
+
+def test_clusters_end_with_their_block_their_sample_and_their_word():
+    along = {"fault": 0, "site_number": 3, "kind": "cluster", "tables": (0,), "sizes": (0, 0)}  # of three cells each
+    words = draws(Process(axis="word", **along), site_of(1, 1026), [(-1,)], when(1), 1026)
+    lengths = dict(zip(words.word.tolist(), words.length.tolist(), strict=True))
+    assert [lengths[word] for word in (0, 1021, 1022, 1023, 1024, 1025)] == [3, 3, 2, 1, 2, 1]
+    bits = draws(Process(axis="bit", **along | {"tables": (0,) * 4}), site_of(4, 1), [(-1,)], when(1), 1)
+    flips = dict(zip(bits.bit.tolist(), bits.zeros.tolist(), strict=True))
+    assert flips == {0: 0b0111, 1: 0b1110, 2: 0b1100, 3: 0b1000}
+
+
+def test_of_hits_that_replace_a_word_the_last_one_stands():
+    process = Process(fault=0, site_number=3, kind="random", tables=(0,))
+    codes = np.zeros((1, 40), np.uint32)
+    hits = draws(process, site_of(8, 40), [encode_table(0.9)], when(1), 40)
+    assert len(hits) > len(set(hits.word.tolist()))
+    standing = hits.those(hits.stands)
+    assert sorted(standing.word.tolist()) == sorted(set(hits.word.tolist()))
+    after = hits.struck(codes, codes, 8)
+    assert after[0, standing.word].tolist() == standing.codes_after(codes, codes, 8).tolist()
+
+
+def test_memory_words_behind_a_sample_are_not_struck():
+    rows = FaultMap.from_cells(100, 6, [0, 1, 2, 50], [0, 5, 1, 0], [0] * 4)
+    process = ProtectedProcess(
+        fault=0, site_number=9, protection=Protection(kind="parity", data_bits=5), slot=4, map=rows
+    )
+    # three words of 4 bits take three memory words of 5
+    hits = draws(process, site_of(4, 3), [], when(1), 3)
+    assert list(zip(hits.word.tolist(), hits.bit.tolist(), strict=True)) == [(0, 0), (1, 5), (2, 1)]

@@ -18,15 +18,14 @@ from hwfault.graph.ops import FAULT_OPS
 from hwfault.graph.read.batch_axes import batch_axis_of
 from hwfault.graph.read.layouts import aligned, numbered
 from hwfault.graph.run.qonnx_array import BATCH_TYPES, ArrayFaults, SameShape
-from hwfault.graph.run.strike import strike_codes
+from hwfault.graph.run.strike import ProtectedCells, strike_codes, strike_memory
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
-from hwfault.program.mapped import MapProcess, ProtectedProcess
+from hwfault.program.mapped import MapProcess
 from hwfault.program.periods import refresh_of_node
-from hwfault.program.steps import MapStep, ProtectedStep, Step, StreamStep
+from hwfault.program.steps import MapStep, Step, StreamStep
 from hwfault.stream.check import check_number
-from hwfault.stream.fault_map import MOST_WORDS
 from hwfault.stream.fault_map import FaultMap as Rows
-from hwfault.stream.protection_scheme import Protection
+from hwfault.stream.protection import Layout, MapRows, Memory
 from hwfault.stream.tables import ALWAYS
 
 
@@ -57,7 +56,7 @@ class _FaultOp(SameShape):
         context[self.onnx_node.output[0]] = np.ascontiguousarray(faulty.transpose(layout) if layout else faulty)
 
     def _struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
-        """Codes (samples, words) with the faults of the step that the node stands for."""
+        """Codes (samples, words) with the faults of the node."""
         named = dict(zip(FAULT_OPS[type(self).__name__], inputs, strict=False))
         seed, first = (int(named.get(name, 0)) for name in ("seed", "first_sample"))
         batched = bool(self.get_nodeattr("batched"))
@@ -65,10 +64,16 @@ class _FaultOp(SameShape):
         check_number(first, "first sample number")
         check_number(first + last, "last sample's number")
         samples = first + np.arange(len(codes))
-        return strike_codes(self.step(named, codes.shape[1]), codes, seed % (1 << 64), samples, batched)
+        return self.strike(named, codes, seed % (1 << 64), samples, batched)
+
+    def strike(
+        self, inputs: Mapping[str, NDArray[Any]], codes: Codes, seed: int, samples: NDArray[np.int64], batched: bool
+    ) -> Codes:
+        """Codes (samples, words) after the node; `inputs` are those behind the zero point, by name."""
+        return strike_codes(self.step(inputs, codes.shape[1]), codes, seed, samples, batched)
 
     def step(self, inputs: Mapping[str, NDArray[Any]], words: int) -> Step:
-        """The step that the node stands for, on samples of so many words; `inputs` are those behind the zero point."""
+        """The step that the node stands for, on samples of so many words."""
         raise NotImplementedError
 
 
@@ -94,7 +99,7 @@ class FaultMap(_FaultOp):
     """Permanent faults: X, scale, zeropt, word, and_mask, xor_mask -> Y; code' = (code & and_mask) ^ xor_mask."""
 
     def step(self, inputs: Mapping[str, NDArray[Any]], words: int) -> Step:
-        rows = _rows(inputs, words, self.get_nodeattr("bit_width"))
+        rows = Rows(self.get_nodeattr("bit_width"), words, inputs["word"], inputs["and_mask"], inputs["xor_mask"])
         return MapStep(MapProcess(fault=0, map=rows, **self.shown()))
 
     def shown(self) -> dict[str, Any]:
@@ -110,7 +115,8 @@ class IntermittentFaults(FaultMap):
         return super().get_nodeattr_types() | own
 
     def shown(self) -> dict[str, Any]:
-        return _activity(self)
+        numbers = {"threshold": self.get_nodeattr("threshold"), "site_number": self.get_nodeattr("site")}
+        return numbers | {"refresh": refresh_of_node(self.get_nodeattr("refresh"))}
 
 
 class ProtectedFaults(_FaultOp):
@@ -127,30 +133,17 @@ class ProtectedFaults(_FaultOp):
             super().get_nodeattr_types() | memory | rules | {"threshold": ("i", False, ALWAYS), "site": ("i", False, 0)}
         )
 
-    def step(self, inputs: Mapping[str, NDArray[Any]], words: int) -> Step:
-        named = {key: self.get_nodeattr(key) for key in ("data_bits", "on_detected")}
-        protection, slot = Protection(kind=self.get_nodeattr("protection"), **named), self.get_nodeattr("slot")
-        process = ProtectedProcess(
-            fault=0,
-            protection=protection,
-            slot=slot,
-            map=_rows(inputs, MOST_WORDS, protection.memory(slot).sub_word_bits),
-            number=tuple(inputs["number"].tolist()),
-            cells=tuple(map(tuple, inputs["cells"].tolist())),
-            **_activity(self),
-        )
-        return ProtectedStep(process, tuple(self.get_nodeattr("program")), self.get_nodeattr("bit_width"))
-
-
-def _rows(inputs: Mapping[str, NDArray[Any]], words: int, bit_width: int) -> Rows:
-    """The rows of a node's map, of words or of the sub-words of a memory."""
-    return Rows(bit_width, words, inputs["word"], inputs["and_mask"], inputs["xor_mask"])
-
-
-def _activity(op: _FaultOp) -> dict[str, Any]:
-    """When the cells of a node's map show their fault."""
-    numbers = {"threshold": op.get_nodeattr("threshold"), "site_number": op.get_nodeattr("site")}
-    return numbers | {"refresh": refresh_of_node(op.get_nodeattr("refresh"))}
+    def strike(
+        self, inputs: Mapping[str, NDArray[Any]], codes: Codes, seed: int, samples: NDArray[np.int64], batched: bool
+    ) -> Codes:
+        named = {key: self.get_nodeattr(key) for key in ("data_bits", "slot")}
+        memory = Memory(self.get_nodeattr("protection"), **named, due=self.get_nodeattr("on_detected") == "due")
+        active = {"threshold": self.get_nodeattr("threshold"), "site": self.get_nodeattr("site")}
+        rows = MapRows(inputs["word"], inputs["and_mask"], inputs["xor_mask"], **active)
+        layout = Layout(inputs["number"], inputs["cells"]) if len(inputs["number"]) else None
+        program, refresh = self.get_nodeattr("program"), refresh_of_node(self.get_nodeattr("refresh"))
+        held = ProtectedCells(memory, rows, layout, program, refresh)
+        return strike_memory(held, codes, self.get_nodeattr("bit_width"), seed, samples, batched)
 
 
 class Affine(SameShape):

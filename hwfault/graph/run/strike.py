@@ -1,8 +1,8 @@
 """A plan's steps in NumPy, on the native library: what every engine makes of codes and values, to the bit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from hwfault.codes import CodeFormat, Codes, encode, faulty_values
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
 from hwfault.program.kinds import Mechanism
-from hwfault.program.periods import Samples, periods
+from hwfault.program.periods import Refresh, Samples, periods
 from hwfault.program.steps import MapStep, ProtectedStep, Step, StreamStep
 from hwfault.stream import native
+from hwfault.stream.protection import Layout, MapRows, Memory
 
 Values = NDArray[np.floating]
 
@@ -41,16 +42,35 @@ def _map(step: MapStep, codes: Codes, seed: int, samples: Samples, batched: bool
 
 
 def _protected(step: ProtectedStep, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
+    process = step.process
+    held = ProtectedCells(process.memory, process.rows, process.layout, step.program, process.refresh)
+    return strike_memory(held, codes, step.bit_width, seed, samples, batched)
+
+
+class ProtectedCells(NamedTuple):
+    """A protected memory, the rows of a map and the fault program that strike its cells, and when the map's show."""
+
+    memory: Memory
+    rows: MapRows
+    layout: Layout | None
+    program: Sequence[int]
+    refresh: Refresh
+
+
+def strike_memory(
+    held: ProtectedCells, codes: Codes, bit_width: int, seed: int, samples: Samples, batched: bool
+) -> Codes:
+    """The codes (rows, words) as a protected memory answers them; arguments as of `strike_codes`."""
     struck, _ = native.protect_codes(
         codes,
-        step.process.memory,
-        bit_width=step.bit_width,
-        program=step.program,
+        held.memory,
+        bit_width=bit_width,
+        program=held.program,
         seed=seed,
         samples=samples[: len(codes)] if batched else np.zeros(1, np.int64),
-        rows=step.process.rows,
-        periods=periods(step.process.refresh, samples, batched)[: len(codes)],
-        layout=step.process.layout,
+        rows=held.rows,
+        periods=periods(held.refresh, samples, batched)[: len(codes)],
+        layout=held.layout,
     )
     return struck
 
