@@ -1,11 +1,13 @@
 """The faults that are listed are those that strike: the words of the listing, read by people, against a network."""
 
+import copy
 import re
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from brevitas import nn as qnn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,14 +26,40 @@ from hwfault.stream.protection import DETECTED, linear_layout, read, store
 from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.reference import previous_words
 from tests.injection.networks import batch, build
+from tests.injection.oracle import samples_first
 
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
-NETWORKS = ("biased", "mlp")
+NETWORKS = ("biased", "mlp", "turned")
+
+
+class Turned(torch.nn.Module):
+    """Samples along axis 1, in a quantizer that runs twice, and a weight that two layers read."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = qnn.QuantIdentity(bit_width=5, return_quant_tensor=False)
+        self.linear = qnn.QuantLinear(36, 36, bias=False, weight_bit_width=4)
+        self.other = qnn.QuantLinear(36, 36, bias=False, weight_bit_width=4)
+        self.other.weight = self.linear.weight
+
+    def forward(self, x):
+        x = self.act(x.flatten(2).transpose(0, 1))  # (rows, samples, 36)
+        return self.other(self.act(self.linear(x))).transpose(0, 1)
+
+
+@cache
+def turned():
+    torch.manual_seed(0)
+    return Turned().eval()
+
+
+def network(name):
+    return copy.deepcopy(turned()) if name == "turned" else build(name)
 
 
 @cache
 def known_sites(name):
-    return sites(build(name), batch())
+    return sites(network(name), batch())
 
 
 class Seen(list):
@@ -42,8 +70,14 @@ class Seen(list):
         self._plan = plan
 
     def __call__(self, name, before, after, scale, zero_point, codes_before, codes_after):
-        rows = len(before) if self._plan.at(name).site.batched else 1
-        self.append((name, *(t.reshape(rows, -1).numpy().astype(np.uint32) for t in (codes_before, codes_after))))
+        self.append((name, *(self._rows(name, codes.numpy()) for codes in (codes_before, codes_after))))
+
+    def _rows(self, name, codes):
+        """The codes (samples, words) of a run of a site."""
+        site = self._plan.at(name).site
+        if not site.batched:
+            return codes.reshape(1, -1).astype(np.uint32)
+        return samples_first(codes, site.batch_axis).astype(np.uint32)
 
 
 # what the words of a listing mean
@@ -189,7 +223,7 @@ def checked(plan, name, before, after, **draw):
 
 def run(name, plan, batches, *, training, seed, epoch=0):
     """Every run of a site, with the numbers under which it is listed."""
-    model, first = build(name).train(training), 0
+    model, first = network(name).train(training), 0
     with inject(model, plan, seed=seed, observe=(seen := Seen(plan))) as injection, torch.no_grad():
         injection.epoch = epoch
         for step, size in enumerate(batches):
@@ -336,3 +370,11 @@ def test_codes_that_no_fault_changed_stay_what_they_are(tmp_path):
     hits = faults_at(plan, "u", seed=0, codes=[0, -4, -4, -1])
     found = [(hit.word, hit.bit) for hit in hits if hit.process == 1]
     assert found == [(word, bit) for bit in range(3) for word, code in enumerate([1, 4, 4, 7]) if code >> bit & 1]
+
+
+def test_the_networks_have_every_way_in_which_words_lie():
+    found = known_sites("turned")
+    assert {site.name for site in found if site.kind == "activation"} == {"act.act_quant", "act.act_quant#1"}
+    assert all(site.batch_axis.axis == 1 for site in found if site.kind == "activation")
+    assert any(site.aliases for site in found)
+    assert {site.kind for name in NETWORKS for site in known_sites(name)} == {*KINDS, "accumulator"}
