@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.edit.array_node import asks_for_double, make_array_node, value_scale
-from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
+from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of, read_names
 from hwfault.graph.read.integer import adds_integers, find_integers, find_worths, is_double
 from hwfault.graph.read.layouts import inverse
 from hwfault.graph.read.nodes import fault_node
@@ -105,8 +105,10 @@ def _drop_idle_transposes(nodes: list[NodeProto], model: ModelProto, sums: Seque
 
     Left alone, such a one would be folded into the weights by qonnx's cleanup.
     """
-    read = {name for node in nodes for name in node.input} | {info.name for info in model.graph.output}
-    idle = {name for entry in sums for name in entry.node.input[1:2]} - read
+    weights: set[str] = set()
+    for entry in sums:
+        weights.update(entry.node.input[1:2])
+    idle = weights - read_names(nodes) - {info.name for info in model.graph.output}
     return [node for node in nodes if node.op_type != "Transpose" or not idle & set(node.output)]
 
 

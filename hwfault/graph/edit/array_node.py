@@ -36,7 +36,8 @@ def value_scale(x: Values, w: Values, layer: NodeProto, *, double: bool) -> Valu
     channels: tuple[int, ...] = () if w.size == 1 else (w.size,)
     if channels and layer.op_type == "Conv":  # whose positions lie behind its channels
         channels += (1,) * (w.ndim - 2)
-    return np.asarray(np.multiply(x.astype(dtype).reshape(()), w.astype(dtype).reshape(channels)))
+    of_inputs, of_weights = x.astype(dtype).reshape(()), w.astype(dtype).reshape(channels)
+    return np.asarray(np.multiply(of_inputs, of_weights))
 
 
 def make_array_node(entry: SitePlan, layer: NodeProto, inputs: tuple[str, str, str], output: str) -> NodeProto:

@@ -18,7 +18,7 @@ from hwfault.graph.read.nodes import drawn_inputs, fault_node
 from hwfault.graph.read.places import Place, Places
 from hwfault.graph.read.qonnxgraph import PLAN, PLAN_SHA256, WORDS, attribute, metadata, words_sha256
 from hwfault.graph.read.struck import FaultNode, fault_nodes
-from hwfault.graph.read.sums import layers
+from hwfault.graph.read.sums import find_layers
 from hwfault.graph.read.versions import NEW, OLD, check_version
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import Site, Step
@@ -84,7 +84,7 @@ def _count_planned(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entrie
     for node in model.graph.node:
         if node.op_type in GRID_OPS and (name := wiring.names.of(node)) in plan.names:
             planned[name] += 1
-    for node in layers(model):
+    for node in find_layers(model):
         if (name := wiring.names.of_layer(node)) in plan.names:
             planned[name] += 1
     return planned
@@ -171,8 +171,10 @@ class _Wiring:
             on_grid = self._is_place(entry, place)
         else:
             on_grid = self._on_grid(entry, site, way[-1])
-        alone = all(self._readers[name] == 1 for name in (*way, *(node.input[0] for node in entry.nodes)))
-        return on_grid and alone and all(self._draws_from_inputs(node) for node in entry.nodes)
+        between = [*way, *(node.input[0] for node in entry.nodes)]
+        if not on_grid or any(self._readers[name] != 1 for name in between):
+            return False
+        return all(self._draws_from_inputs(node) for node in entry.nodes)
 
     def is_fractional(self, entry: FaultNode, plan: FaultPlan) -> bool:
         """Whether nodes strike codes of zero points that are no integers, which version 1 strikes at other bits.
@@ -233,17 +235,17 @@ class _Wiring:
 
     def check_sums(self, entry: FaultNode, plan: FaultPlan) -> None:
         """Raises GraphError unless the nodes alone read the array of their layer, as integers."""
-        one, zero = np.ones(1), np.zeros(1)
-        sound = (
-            check_accumulator(self._places, plan.at(entry.site), entry.before, entry.after)
-            and all(self._readers[node.input[0]] == 1 for node in entry.nodes)
-            and all(self._is(node.input[1], one) and self._is(node.input[2], zero) for node in entry.nodes)
-            and all(self._draws_from_inputs(node) and not layout_of(node) for node in entry.nodes)
-        )
-        if not sound:
+        sound = check_accumulator(self._places, plan.at(entry.site), entry.before, entry.after)
+        if not sound or not all(self._strikes_sums(node) for node in entry.nodes):
             raise GraphError(
                 f"the accumulator {entry.site!r} is computed or struck otherwise than the graph's plan says; {_ANEW}"
             )
+
+    def _strikes_sums(self, node: NodeProto) -> bool:
+        """Whether a node alone reads integers, on the grid of integers, in their own order."""
+        alone = self._readers[node.input[0]] == 1
+        on_integers = self._is(node.input[1], np.ones(1)) and self._is(node.input[2], np.zeros(1))
+        return alone and on_integers and self._draws_from_inputs(node) and not layout_of(node)
 
     def _is(self, name: str, expected: Any) -> bool:
         values = self.constants.get(name)

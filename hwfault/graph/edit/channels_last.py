@@ -98,9 +98,10 @@ class MoveTransposesPastFaults(Transformation):  # type: ignore[misc]
 
 def _behind_array(model: ModelWrapper, node: NodeProto) -> bool:
     """Whether a fault node strikes an accumulator."""
-    while node is not None and node.domain == DOMAIN and node.op_type in FAULT_OPS:
-        node = model.find_producer(node.input[0])
-    return node is not None and (node.domain, node.op_type) == (DOMAIN, ARRAY_OP)
+    maker: NodeProto | None = node
+    while maker is not None and maker.domain == DOMAIN and maker.op_type in FAULT_OPS:
+        maker = model.find_producer(maker.input[0])
+    return maker is not None and maker.domain == DOMAIN and maker.op_type == ARRAY_OP
 
 
 def _moved_down(model: ModelWrapper, node: NodeProto) -> bool:
@@ -124,13 +125,16 @@ def _moved_up(model: ModelWrapper, node: NodeProto) -> bool:
     """before -> faults -> Transposes, all alike, becomes before -> Transpose -> faults, for all that read those."""
     readers = model.find_consumers(node.output[0])
     permutation = _permutation(readers[0]) if readers else ()
-    alike = all(reader.op_type == "Transpose" and _permutation(reader) == permutation for reader in readers)
-    output = node.output[0] in {info.name for info in model.graph.output}
-    if not alike or output or not permutation or permutation != channels_last(len(permutation)):
+    if not permutation or permutation != channels_last(len(permutation)):
+        return False
+    if any(_permutation(reader) != permutation for reader in readers):
+        return False
+    if node.output[0] in {info.name for info in model.graph.output}:
         return False
     before, between, after = node.input[0], node.output[0], readers[0].output[0]
     model.set_tensor_shape(between, model.get_tensor_shape(after))
     at = _place(model, node)
+    # what the other transpositions made is what the first one makes
     for reader in readers:
         model.graph.node.remove(reader)
         for other in model.find_consumers(reader.output[0]):

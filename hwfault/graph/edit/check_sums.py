@@ -10,9 +10,9 @@ from hwfault.graph import ops
 from hwfault.graph.edit.array_node import asks_for_double, make_array_node, value_scale
 from hwfault.graph.ops import AFFINE
 from hwfault.graph.read.integer import adds_integers, find_first_sums, find_integers
+from hwfault.graph.read.operands import find_origin, read_division
 from hwfault.graph.read.places import Places
 from hwfault.graph.read.shapes import is_fault
-from hwfault.graph.read.sums import divided, origin
 from hwfault.program.processes import SitePlan
 
 Array = NDArray[Any]
@@ -36,7 +36,7 @@ def check_accumulator(places: Places, entry: SitePlan, before: str, after: str) 
     double = asks_for_double(entry)
     # a layer adds up integers, and an array node with the plan's attributes stands behind it
     exact = find_first_sums(tensors.makers, node.input[0])
-    layer = exact or tensors.makers.get(origin(places, node.input[0], casts=double))
+    layer = exact or tensors.makers.get(find_origin(places, node.input[0], casts=double))
     if layer is None or not ops.of(layer.op_type).accumulates or len(layer.input) != 2:
         return False
     scales = _read_scales(places, node, layer)
@@ -79,24 +79,24 @@ def _read_scales(places: Places, node: NodeProto, layer: NodeProto) -> _Scales |
     if inputs != inputs_given or not (read == weights_given or _are_same_constants(places, read, weights_given)):
         return None
     # those of the inputs are a quantizer's, divided by its scale
-    x = divided(places, places.unmoved(inputs) if exact else inputs)
-    source = None if x is None else places.source(x[0])
-    if x is None or source is None or not np.array_equal(x[1].ravel(), source.grid.scale.ravel()):
+    x = read_division(places, places.unmoved(inputs) if exact else inputs)
+    source = None if x is None else places.source(x.tensor)
+    if x is None or source is None or not np.array_equal(x.scale.ravel(), source.grid.scale.ravel()):
         return None
     # those of the weights are, too, or they are constants
-    w = divided(places, read)
+    w = read_division(places, read)
     if w is None:
         folded = places.constants.get(read)
-        return _Scales(x[1], None) if folded is not None and np.array_equal(folded, np.round(folded)) else None
-    scale = _find_weight_scale(places, origin(places, w[0]))
-    if scale is None or not np.array_equal(w[1].ravel(), scale.ravel()):
+        return _Scales(x.scale, None) if folded is not None and np.array_equal(folded, np.round(folded)) else None
+    scale = _find_weight_scale(places, find_origin(places, w.tensor))
+    if scale is None or not np.array_equal(w.scale.ravel(), scale.ravel()):
         return None
-    return _Scales(x[1], w[1])
+    return _Scales(x.scale, w.scale)
 
 
 def _find_operand(places: Places, name: str, *, exact: bool) -> str:
     """The integers that a layer or array node reads, before they were transposed or, in parts, picked."""
-    return find_integers(places.tensors.makers, name) if exact else origin(places, name)
+    return find_integers(places.tensors.makers, name) if exact else find_origin(places, name)
 
 
 def _find_weight_scale(places: Places, name: str) -> Array | None:

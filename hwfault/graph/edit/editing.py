@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from hwfault.graph.read.external import graphs
 
@@ -37,6 +37,14 @@ def copy_model(model: ModelProto) -> ModelProto:
 def count_of(count: int, what: str) -> str:
     """A number of things, in words."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def read_names(nodes: Iterable[NodeProto]) -> set[str]:
+    """The names of the tensors that nodes read."""
+    read: set[str] = set()
+    for node in nodes:
+        read.update(node.input)
+    return read
 
 
 class FreshNames:

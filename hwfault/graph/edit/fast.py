@@ -8,7 +8,7 @@ seed is known beforehand, so are the faulty weights, which are constants then; p
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from hwfault.graph import ops
-from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
+from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of, read_names
 from hwfault.graph.ops import DOMAIN, FAULT_OPS
 from hwfault.graph.read.external import check_in_memory
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
@@ -116,16 +116,18 @@ def _compute(
     replace_nodes(part, [*makers, *nodes])
     for field in (part.graph.input, part.graph.output, part.graph.value_info, part.metadata_props):
         del field[:]
-    part.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    numbers = {SEED: signed64(seed or 0), FIRST_SAMPLE: 0}  # parameters have sample number 0
-    part.graph.initializer.extend(numpy_helper.from_array(np.array(n, np.int64), name) for name, n in numbers.items())
+    for name in names:
+        part.graph.output.append(helper.make_empty_tensor_value_info(name))
+    # parameters have sample number 0
+    for name, number in ((SEED, signed64(seed or 0)), (FIRST_SAMPLE, 0)):
+        part.graph.initializer.append(numpy_helper.from_array(np.array(number, np.int64), name))
     _drop_unread(part)
     return compute(part) if names else []
 
 
 def _drop_unread(model: ModelProto) -> None:
     """Takes away the constants that nobody reads."""
-    read = {name for node in model.graph.node for name in node.input} | {info.name for info in model.graph.output}
+    read = read_names(model.graph.node) | {info.name for info in model.graph.output}
     unread = {tensor.name for tensor in model.graph.initializer} - read
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in unread]
     inputs = [info for info in model.graph.input if info.name not in unread]
@@ -161,16 +163,24 @@ def _find_layers(model: ModelProto) -> Iterator[_Layer]:
     readers = Counter(name for node in model.graph.node for name in node.input)
     readers.update(info.name for info in model.graph.output)
     for norm in model.graph.node:
-        conv = makers.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
-        if conv is None or conv.op_type != "Conv" or len(norm.output) != 1 or readers[conv.output[0]] != 1:
+        if norm.op_type != "BatchNormalization" or len(norm.output) != 1:
             continue
-        faults: list[NodeProto] = []
-        maker = makers.get(conv.input[1])
-        while maker is not None and maker.domain == DOMAIN and maker.op_type in FAULT_OPS:
-            faults.insert(0, maker)
-            maker = makers.get(maker.input[0])
+        conv = makers.get(norm.input[0])
+        if conv is None or conv.op_type != "Conv" or readers[conv.output[0]] != 1:
+            continue
+        faults = _find_faults(conv.input[1], makers)
         if faults and all(readers[node.output[0]] == 1 for node in faults):
             yield _Layer(faults, conv, norm)
+
+
+def _find_faults(weights: str, makers: Mapping[str, NodeProto]) -> list[NodeProto]:
+    """The fault nodes that a layer's weights pass through, in the order in which they run."""
+    faults: list[NodeProto] = []
+    maker = makers.get(weights)
+    while maker is not None and maker.domain == DOMAIN and maker.op_type in FAULT_OPS:
+        faults.insert(0, maker)
+        maker = makers.get(maker.input[0])
+    return faults
 
 
 class _Numbers(NamedTuple):
@@ -180,10 +190,10 @@ class _Numbers(NamedTuple):
     beta: Array
     mean: Array
     variance: Array
-    bias: Array | None
     weights: Array
     scale: Array
     zero_point: Array
+    bias: Array | None
 
 
 class _Folded(NamedTuple):
@@ -196,14 +206,19 @@ class _Folded(NamedTuple):
 
 def _read_numbers(constants: Constants, layer: _Layer) -> _Numbers | None:
     """The numbers of a layer; None where some are no constants, or its fault nodes have different scales."""
-    names = [*layer.norm.input[1:5], *layer.conv.input[2:], *layer.faults[0].input[:3]]
-    found = [constants.get(name) for name in names]
-    scales = [constants.get(node.input[1]) for node in layer.faults]
-    known = [value for value in found if value is not None]
-    if len(known) < len(found) or any(s is None or not np.array_equal(s, known[-2]) for s in scales):
-        return None
-    gamma, beta, mean, variance, *bias, weights, scale, zero_point = known
-    return _Numbers(gamma, beta, mean, variance, bias[0] if bias else None, weights, scale, zero_point)
+    names = [*layer.norm.input[1:5], *layer.faults[0].input[:3], *layer.conv.input[2:3]]
+    known = []
+    for name in names:
+        value = constants.get(name)
+        if value is None:
+            return None
+        known.append(value)
+    gamma, beta, mean, variance, weights, scale, zero_point, *bias = known
+    for node in layer.faults[1:]:
+        other = constants.get(node.input[1])
+        if other is None or not np.array_equal(other, scale):
+            return None
+    return _Numbers(gamma, beta, mean, variance, weights, scale, zero_point, bias[0] if bias else None)
 
 
 def _fold(constants: Constants, layer: _Layer) -> _Folded | None:

@@ -104,9 +104,13 @@ def _check_given(model: ModelProto, plan: FaultPlan) -> None:
 
 def _name_runs(model: ModelProto, found: GraphSites) -> None:
     """Has nodes say which run of a quantizer or layer they are, also once those beside them have other names."""
-    named: list[tuple[NodeProto | None, Site]] = [(place.node, place.site) for place in found.places]
-    named += [(entry.node, entry.site) for entry in found.sums]
-    runs = {node.output[0]: site.name for node, site in named if node is not None and site.runs is not None}
+    runs: dict[str, str] = {}
+    for place in found.places:
+        if place.node is not None and place.site.runs is not None:
+            runs[place.node.output[0]] = place.site.name
+    for entry in found.sums:
+        if entry.site.runs is not None:
+            runs[entry.node.output[0]] = entry.site.name
     for node in model.graph.node:
         if node.output and node.output[0] in runs:
             set_metadata(node, {SITE: runs[node.output[0]]})
@@ -114,9 +118,13 @@ def _name_runs(model: ModelProto, found: GraphSites) -> None:
 
 def _add_inputs(model: ModelProto) -> list[str]:
     """Gives the graph the inputs that its faults read; their names."""
-    read = {name for node in model.graph.node if node.domain == DOMAIN for name in node.input}
+    read: set[str] = set()
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            read.update(node.input)
     drawn = [name for name in (SEED, FIRST_SAMPLE) if name in read]
-    model.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in drawn)
+    for name in drawn:
+        model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
     return drawn
 
 
@@ -195,9 +203,11 @@ def _check_memories(places: Sequence[Place], constants: Constants) -> None:
 
 def _read_alike(one: Place, other: Place) -> bool:
     """Whether two places have one width, sign, scale and zero point."""
-    pairs = ((one.grid.scale, other.grid.scale), (one.grid.zero_point, other.grid.zero_point))
-    words = (one.site.bit_width, one.site.signed) == (other.site.bit_width, other.site.signed)
-    return words and all(np.array_equal(mine.ravel(), theirs.ravel()) for mine, theirs in pairs)
+    if (one.site.bit_width, one.site.signed) != (other.site.bit_width, other.site.signed):
+        return False
+    if not np.array_equal(one.grid.scale.ravel(), other.grid.scale.ravel()):
+        return False
+    return np.array_equal(one.grid.zero_point.ravel(), other.grid.zero_point.ravel())
 
 
 def _check_words(place: Place, planned: Site, constants: Constants) -> None:
@@ -259,8 +269,13 @@ class _Shared:
         self.fresh, self.constants = FreshNames(model), Constants(model)
         self.zero, self.kept = self.fresh.take(_ZERO), self.fresh.take(_KEPT)
         self.is_kept_read = False
-        if any(place.grid.names[1] is None and not place.grid.zero_point.any() for place in planned):
+        if any(_reads_shared_zero(place) for place in planned):
             model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), self.zero))
+
+
+def _reads_shared_zero(place: Place) -> bool:
+    """Whether the graph has no tensor that holds a place's zero point, which is 0."""
+    return place.grid.names[1] is None and not place.grid.zero_point.any()
 
 
 def _add_kept(model: ModelProto, shared: _Shared) -> None:

@@ -122,9 +122,11 @@ def find_stored(model: ModelProto, before: ModelProto, path: Path) -> ModelProto
 
 
 def _describe_changes(model: ModelProto, before: ModelProto) -> list[str]:
+    changes = []
     fewer = len(model.graph.node) - len(before.graph.node)
+    if fewer:
+        changes.append(f"{count_of(fewer, 'node')} taken out")
     inputs = [info.name for info in model.graph.input[len(before.graph.input) :]]
-    changes = [f"{count_of(fewer, 'node')} taken out"] if fewer else []
     if inputs:
         changes.append(f"the {'input' if len(inputs) == 1 else 'inputs'} {' and '.join(inputs)} taken out")
     return [*changes, "all else that was put in with the faults taken out: constants, names, metadata"]

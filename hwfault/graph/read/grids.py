@@ -51,17 +51,20 @@ class Grid(NamedTuple):
 
     def comes_back(self) -> bool:
         """Whether every code, as a float32 value, is read as itself again: what steps one behind the other need."""
-        highest = (1 << (self.bit_width - int(self.signed))) + float(np.abs(self.zero_point).max(initial=0))
+        integers = 1 << (self.bit_width - int(self.signed))
+        highest = integers + float(np.abs(self.zero_point).max(initial=0))
         if highest <= 1 << _SURE_BITS:
             return True
-        powers_of_two = bool((np.frexp(np.asarray(self.scale, np.float32))[0] == 0.5).all())
-        return highest <= 1 << _FLOAT_BITS and powers_of_two and self.whole
+        if highest > 1 << _FLOAT_BITS or not self.whole:
+            return False
+        mantissas, _ = np.frexp(np.asarray(self.scale, np.float32))
+        return bool((mantissas == 0.5).all())  # a multiplication by a power of two rounds nothing
 
     def holds(self, values: Array) -> bool:
         """Whether values lie on the grid, to the bit."""
-        codes = CodeFormat(self.bit_width, self.signed)
-        again = decode(encode(values, self.scale, self.zero_point, codes), self.scale, self.zero_point, codes)
-        return np.array_equal(again, values)
+        fmt = CodeFormat(self.bit_width, self.signed)
+        codes = encode(values, self.scale, self.zero_point, fmt)
+        return np.array_equal(decode(codes, self.scale, self.zero_point, fmt), values)
 
 
 def check_steps(site: str, grid: Grid, steps: int) -> None:

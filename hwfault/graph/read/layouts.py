@@ -101,11 +101,14 @@ def _next_to(node: NodeProto, name: str, layout: Layout, ranks: dict[str, int]) 
     """The layouts of a node's other tensors, where that of one tells them."""
     if node.op_type == "Transpose" and node.input and node.output:
         permutation = permutation_of(node, ranks[name])
-        forwards = name == node.input[0]
-        other = node.output[0] if forwards else node.input[0]
-        yield other, then(layout, permutation if forwards else inverse(permutation))
+        if name == node.input[0]:
+            yield node.output[0], then(layout, permutation)
+        else:
+            yield node.input[0], then(layout, inverse(permutation))
     if ops.of(node.op_type).elementwise:
-        yield from ((other, layout) for other in (*node.input, *node.output) if ranks.get(other) == ranks[name])
+        for other in (*node.input, *node.output):
+            if ranks.get(other) == ranks[name]:
+                yield other, layout
 
 
 def _wants_first(node: NodeProto) -> bool:
@@ -114,11 +117,18 @@ def _wants_first(node: NodeProto) -> bool:
 
 def _wanted_last(node: NodeProto) -> Iterable[str]:
     """The inputs and outputs of a node whose channels lie last."""
-    channels, says = ops.of(node.op_type).channels, attribute(node, "data_layout", b"")
-    thresholds = node.op_type == "MultiThreshold" and says == b"NWC"
-    if node.domain == CHANNELS_LAST or channels == "last" or thresholds or says == b"NHWC":
+    channels = ops.of(node.op_type).channels
+    if channels == "last before":
+        return list(node.input[:1])
+    if node.domain == CHANNELS_LAST or channels == "last" or _says_last(node):
         return (*node.input[:1], *node.output[:1])
-    return node.input[:1] if channels == "last before" else ()
+    return ()
+
+
+def _says_last(node: NodeProto) -> bool:
+    """Whether a node's attribute says that channels lie last; of one position axis that of thresholds alone does."""
+    says = attribute(node, "data_layout", b"")
+    return says == b"NHWC" or (says == b"NWC" and node.op_type == "MultiThreshold")
 
 
 def _flattened(model: ModelProto, tensors: Tensors, layouts: dict[str, Layout]) -> set[str]:

@@ -94,8 +94,10 @@ _MAKERS: dict[Mechanism, Callable[..., _Parts]] = {"stream": _transient, "map": 
 def check_inputs(node: NodeProto) -> None:
     """Raises GraphError unless a fault node has as many inputs and outputs as its op."""
     expected = 3 + len(FAULT_OPS[node.op_type])
-    given = len(node.input) - (node.op_type == "FaultMap" and len(node.input) > expected)  # the last one is optional
-    if (given, len(node.output)) != (expected, 1):
+    given = len(node.input)
+    if node.op_type == "FaultMap" and given > expected:  # the last one is optional
+        given -= 1
+    if given != expected or len(node.output) != 1:
         raise GraphError(
             f"the fault node {node.name!r} has {len(node.input)} inputs, expected {expected}, and 1 output"
         )

@@ -41,8 +41,11 @@ class Constants:
     def __init__(self, model: ModelProto) -> None:
         self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         for node in model.graph.node:
-            if node.op_type == "Constant" and node.output and node.attribute and node.attribute[0].name == "value":
-                self._tensors[node.output[0]] = node.attribute[0].t
+            if node.op_type != "Constant" or not node.output or not node.attribute:
+                continue
+            held = node.attribute[0]
+            if held.name == "value":
+                self._tensors[node.output[0]] = held.t
 
     @property
     def names(self) -> Collection[str]:

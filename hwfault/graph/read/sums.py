@@ -2,18 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from hwfault.graph import ops
 from hwfault.graph.ops import CHANNELS_LAST
 from hwfault.graph.read.grids import NoGridError
-from hwfault.graph.read.integer import adds_integers, takes_part
-from hwfault.graph.read.layouts import Layout, aligned, permutation_of, then
+from hwfault.graph.read.integer import adds_integers
+from hwfault.graph.read.layouts import Layout, aligned, then
 from hwfault.graph.read.names import SUFFIX
+from hwfault.graph.read.operands import find_operands
 from hwfault.graph.read.places import Place, Places
 from hwfault.graph.read.qonnxgraph import SITE, attribute, metadata
 from hwfault.program.accumulators import NoAccumulatorError, check_one_scale, check_whole, make_accumulator_site
@@ -34,7 +33,7 @@ class Sums(NamedTuple):
     """That transposition; empty for none."""
 
 
-def layers(model: ModelProto) -> list[NodeProto]:
+def find_layers(model: ModelProto) -> list[NodeProto]:
     """The nodes that add up a layer's products; in integer arithmetic some add up further parts of one, or means."""
     nodes = [node for node in model.graph.node if ops.of(node.op_type).accumulates and node.output]
     return [node for node in nodes if not adds_integers(node) or SITE in metadata(node)]
@@ -50,36 +49,41 @@ def find_summing_node(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeP
 
 def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, str]]:
     """The accumulators of a graph in its order, each run of a layer, and why the other layers have none."""
-    found: dict[str, list[Sums]] = defaultdict(list)
+    layers: dict[str, list[Sums]] = defaultdict(list)
     obstacles: dict[str, str] = {}
-    for node in layers(model):
+    for node in find_layers(model):
         name = places.names.of_layer(node)
         try:
-            found[name].append(_sums(name, node, places))
+            layers[name].append(_read_sums(name, node, places))
         except (NoGridError, NoAccumulatorError) as obstacle:
             obstacles[name] = str(obstacle)
-    for name, runs in list(found.items()):
-        if len({run.weights.site.name for run in runs}) > 1 and SITE not in metadata(runs[0].node):
-            for run in found.pop(name):  # layers that share a scope by accident
-                own = run.node.output[0] + SUFFIX
-                found[own] = [run._replace(site=run.site.model_copy(update={"name": own}))]
-        elif len(runs) > 1:  # of one layer, each of which adds up sums of its own
-            del found[name]
-            for i, run in enumerate(runs):
-                own = run_name(name, i)
-                found[own] = [run._replace(site=run.site.model_copy(update={"name": own}))]
-    return [_with_runs(run, found) for name, runs in found.items() if name not in obstacles for run in runs], obstacles
+    found = {name: runs[0] for name, runs in layers.items() if len(runs) == 1}
+    for name, runs in layers.items():
+        if len(runs) > 1:
+            found |= _tell_apart(name, runs)
+    return [_count_runs(run, found) for name, run in found.items() if name not in obstacles], obstacles
 
 
-def _with_runs(run: Sums, found: Mapping[str, object]) -> Sums:
+def _tell_apart(name: str, runs: list[Sums]) -> dict[str, Sums]:
+    """The nodes that have the name of one layer, by names of their own."""
+    if len({run.weights.site.name for run in runs}) > 1 and SITE not in metadata(runs[0].node):
+        names = [run.node.output[0] + SUFFIX for run in runs]  # layers that share a scope by accident
+    else:
+        names = [run_name(name, i) for i in range(len(runs))]  # of one layer, each of which adds up sums of its own
+    return {
+        own: run._replace(site=run.site.model_copy(update={"name": own})) for own, run in zip(names, runs, strict=True)
+    }
+
+
+def _count_runs(run: Sums, found: Mapping[str, Sums]) -> Sums:
     """A run of a layer that says how many there are."""
     runs = sum(first_run(name) == first_run(run.site.name) for name in found)
     return run._replace(site=run.site.model_copy(update={"runs": runs})) if runs > 1 else run
 
 
-def _sums(name: str, node: NodeProto, places: Places) -> Sums:
+def _read_sums(name: str, node: NodeProto, places: Places) -> Sums:
     _check_node(node)
-    inputs, read, transposed = (_on_integers if adds_integers(node) else _read)(node, places)
+    inputs, read, transposed = find_operands(node, places)
     weights, source = places.weights(read), places.source(inputs)
     if weights is None:
         raise NoGridError("its weights are not quantized there")
@@ -101,55 +105,6 @@ def _sums(name: str, node: NodeProto, places: Places) -> Sums:
     return Sums(site, node, weights, source, read, transposed)
 
 
-def _read(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
-    """The inputs and weights of a layer, and how it transposes the latter."""
-    read = node.input[1]
-    maker = places.tensors.makers.get(read)
-    if maker is None or maker.op_type != "Transpose" or not maker.input:
-        return node.input[0], read, ()
-    return node.input[0], maker.input[0], permutation_of(maker, len(places.tensors.shapes.get(maker.input[0]) or ()))
-
-
-def _on_integers(node: NodeProto, places: Places) -> tuple[str, str, Layout]:
-    """The same before a layer that reads their integers, or parts of these, divided them by their scales."""
-    makers, transposed = places.tensors.makers, Layout()
-    way = list(places.tensors.before(node.input[1], takes_part))
-    for name in way[-2::-1]:
-        if makers[name].op_type == "Transpose":
-            permutation = permutation_of(makers[name], len(places.tensors.shapes.get(makers[name].input[0]) or ()))
-            if len(transposed) not in (0, len(permutation)):
-                raise NoGridError("it transposes its weights by permutations of different lengths")
-            transposed = then(transposed, permutation)
-    pairs = [divided(places, places.unmoved(node.input[0])), divided(places, way[-1])]
-    (inputs, x_scale), (read, w_scale) = (pair or ("", None) for pair in pairs)
-    weights, source = places.weights(read), places.source(inputs)
-    for place, scale in ((source, x_scale), (weights, w_scale)):
-        if place is not None and (scale is None or not np.array_equal(scale.ravel(), place.grid.scale.ravel())):
-            raise NoGridError(f"it divides the integers of {place.site.name!r} by another scale than theirs")
-    return inputs, read, transposed
-
-
-def origin(places: Places, tensor: str, *, casts: bool = False) -> str:
-    """What a tensor was before transpositions, and before casts where these are asked for."""
-    *_, first = places.tensors.before(
-        tensor, lambda node: node.op_type == "Transpose" or (casts and node.op_type == "Cast")
-    )
-    return first
-
-
-def divided(places: Places, integers: str) -> tuple[str, NDArray[Any]] | None:
-    """The tensor and the scale of Round(Div(tensor, scale)); None for anything else."""
-    makers = places.tensors.makers
-    rounding = makers.get(integers)
-    quotient = (
-        makers.get(origin(places, rounding.input[0])) if rounding is not None and rounding.op_type == "Round" else None
-    )
-    if quotient is None or quotient.op_type != "Div":
-        return None
-    scale = places.constants.get(quotient.input[1])
-    return None if scale is None else (quotient.input[0], scale)
-
-
 def _check_node(node: NodeProto) -> None:
     if node.domain == CHANNELS_LAST:
         raise NoGridError("its channels lie last; put the faults into the graph before that")
@@ -163,10 +118,12 @@ def _check_node(node: NodeProto) -> None:
 
 
 def _check_order(node: NodeProto, weights: Place, transposed: Layout) -> None:
+    """Raises NoGridError for weights that do not lie as the layer's op has them."""
     natural = node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0) == 1)
+    expected: Layout = () if natural else (1, 0)
     fits = not weights.layout or len(transposed) in (0, len(weights.layout))
     lies = then(weights.layout, transposed) if transposed and fits else weights.layout
-    if not fits or lies != (() if natural else (1, 0)):
+    if not fits or lies != expected:
         raise NoGridError(
             "it reads its weights in another order than (outputs, inputs, kernel) or, a matrix product, its transpose"
         )

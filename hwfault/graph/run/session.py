@@ -255,12 +255,8 @@ def _level(name: Optimization) -> Any:
 
 def _with_canonical_inputs(model: ModelProto) -> ModelProto:
     """The graph with the names SEED and FIRST_SAMPLE for the inputs that its fault nodes read."""
-    inputs = {info.name for info in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
-    drawn = [drawn_inputs(node) for entry in fault_nodes(model) for node in entry.nodes]
-    read = [{names[key] for names in drawn if key in names} for key in ("seed", "first_sample")]
-    pairs = [(*names, own) for names, own in zip(read, (SEED, FIRST_SAMPLE), strict=True) if len(names) == 1]
-    renamed = {name: own for name, own in pairs if name != own and name in inputs and own not in inputs}
-    if not renamed:  # nothing to rename, or wired otherwise than hwfault does it: then it runs as it stands
+    renamed = _find_renamed(model)
+    if not renamed:
         return model
     out = ModelProto()
     out.CopyFrom(model)
@@ -269,6 +265,21 @@ def _with_canonical_inputs(model: ModelProto) -> ModelProto:
     for info in out.graph.input:
         info.name = renamed.get(info.name, info.name)
     return out
+
+
+def _find_renamed(model: ModelProto) -> dict[str, str]:
+    """The inputs of the fault nodes that a pass renamed, with their own names.
+
+    Empty where nothing was renamed, or nodes are wired otherwise than hwfault does it: then they run as they stand.
+    """
+    inputs = {info.name for info in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
+    drawn = [drawn_inputs(node) for entry in fault_nodes(model) for node in entry.nodes]
+    renamed = {}
+    for key, own in (("seed", SEED), ("first_sample", FIRST_SAMPLE)):
+        read = {names[key] for names in drawn if key in names}
+        if len(read) == 1 and own not in inputs and read <= inputs:
+            renamed[read.pop()] = own
+    return renamed
 
 
 def _reason(model: ModelProto, error: Exception) -> str:

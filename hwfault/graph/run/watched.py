@@ -47,31 +47,41 @@ class Watched:
 
 
 def watched_sites(graph: ModelProto, plan: FaultPlan) -> dict[str, list[Watched]]:
-    """The fault nodes of each site, in the order in which they run."""
+    """The fault nodes of each site, in the order in which they run.
+
+    Raises GraphError for one whose scale or zero point is no constant.
+    """
     constants, makers = Constants(graph), {name: node for node in graph.graph.node for name in node.output}
     found: dict[str, list[Watched]] = {name: [] for name in plan.names}
     for entry in fault_nodes(graph):
-        maker = makers.get(entry.before)
+        planned, maker = plan.at(entry.site), makers.get(entry.before)
         array = maker if maker is not None and maker.op_type == ARRAY_OP else None
-        scale, zero_point = _grid(entry, plan.at(entry.site), constants)
-        if array is not None and scale is not None and is_double(makers, array.input[0]):
+        scale, zero_point = _read_grid(entry, planned, constants)
+        if array is not None and is_double(makers, array.input[0]):
             scale = scale.astype(np.float64)
-        if scale is None or zero_point is None:
-            raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
-        planned = plan.at(entry.site)
         layout = layout_of(entry.node) if entry.nodes else ()
-        scale, zero_point = aligned(scale, layout), aligned(zero_point, layout)
-        told = (layout, array, planned.changes_with_batches)
-        found[entry.site].append(Watched(planned.site, entry, scale, zero_point, plan.steps(entry.site), *told))
+        watched = Watched(
+            planned.site,
+            entry,
+            aligned(scale, layout),
+            aligned(zero_point, layout),
+            plan.steps(entry.site),
+            layout,
+            array,
+            planned.changes_with_batches,
+        )
+        found[entry.site].append(watched)
     return found
 
 
-def _grid(entry: FaultNode, planned: SitePlan, constants: Constants) -> tuple[Array | None, Array | None]:
+def _read_grid(entry: FaultNode, planned: SitePlan, constants: Constants) -> tuple[Array, Array]:
     """Scale and zero point of a site; those of the integers, where only an array strikes an accumulator."""
     if not entry.nodes:
         dtype = np.dtype(planned.array.arithmetic if planned.array is not None else "float32")
         return np.ones((), dtype), np.zeros((), dtype)
     scale, zero_point = (constants.get(name) for name in entry.node.input[1:3])
+    if scale is None or zero_point is None:
+        raise GraphError(f"the fault node {entry.node.name!r} has a scale or zero point that is not a constant")
     return scale, zero_point
 
 
