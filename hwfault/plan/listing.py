@@ -73,8 +73,8 @@ def faults_at(
     """
     entry = plan.at(name)
     words = _size(entry.site) if words is None else words
-    check_when(entry.site, sample=sample, step=step)
     check_draw(seed=seed, site=0, words=words, plane=0, sample=sample)
+    check_when(entry.site, sample=sample, step=step)
     check_number(first_sample, "number of the batch's first sample")
     when = When(seed, np.array([sample]), first_sample, check_number(step, "step"), check_number(epoch, "epoch"))
     chain = _Chain(plan, entry.site, None if codes is None else check_codes(codes, entry.site, words))

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from hwfault.errors import FileError
-from hwfault.plan.listing import Fault
+from hwfault.plan.listing import Hit
 from hwfault.proof.check import check
 from hwfault.proof.page import page, write_page
 from hwfault.proof.report import BundleReport, Codes, Difference, RunRecord, SiteRecord
@@ -50,7 +50,7 @@ def evil_report():
         name=EVIL, kind="weight", words=10, codes_differ=2, faults_seen=1, differ_at=(2, 0), faults_at=(0, 1)
     )
     words = (Codes(word=3, recorded_before=1, recorded_after=2, found_before=None, found_after=4),)
-    faults = (Fault(process=0, word=3, bit=None, effect=EVIL),)
+    faults = (Hit(process=0, word=3, bit=None, effect=EVIL),)
     first = Difference(kind="site", site=EVIL, sample=0, word=3, recorded=2, found=4, words=words, faults=faults)
     run = RunRecord(
         seed=5,
