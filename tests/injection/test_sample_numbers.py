@@ -163,7 +163,9 @@ def test_lists_of_faults(sample):
     plan = resolve(sites(build("cnn")), FLIPS)
     with pytest.raises(HwfaultError, match=rf"the sample number is {sample}, expected an integer from 0 to 2\^32 - 1"):
         faults_at(plan, "1.weight_quant", seed=1, sample=sample)
-    faults_at(plan, "1.weight_quant", seed=1, sample=FIRST_NOT - 1)
+    assert faults_at(plan, "0.act_quant", seed=1, sample=FIRST_NOT - 1, words=1000)
+    with pytest.raises(HwfaultError, match=f"sample {FIRST_NOT - 1} of the weight .* the same for all samples"):
+        faults_at(plan, "1.weight_quant", seed=1, sample=FIRST_NOT - 1)
 
 
 @pytest.mark.filterwarnings("ignore")
