@@ -77,7 +77,9 @@ def put_faults_in(
     _name_runs(out, found)
     shared = _Shared(out, places)
     _splice(out, places, plan, shared)
-    out, rewritten = rewrite_layers(out, sums, plan)
+    rewritten: list[str] = []
+    if sums:
+        out, rewritten = rewrite_layers(out, sums, plan)
     if shared.is_kept_read:
         _add_kept(out, shared)
     drawn = _add_inputs(out)

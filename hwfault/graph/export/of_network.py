@@ -72,18 +72,7 @@ def export(
     expect_kind(model, nn.Module, "the network", "a torch.nn.Module with Brevitas quantizers")
     expect_kind(example, Tensor, "the example", "a float32 tensor, a batch that the network accepts")
     given = None if plan is None else read_plan(plan)
-    if attached(model):
-        raise GraphError(
-            "the model has faults attached, which a traced graph would lose; leave the `with inject(...)` block (or "
-            "call .remove() on the injection), then put them into the graph with export(model, example, plan=plan)"
-        )
-    if arithmetic not in ("float", "integer") or uses_integer_arithmetic(model):
-        raise GraphError(
-            f"the arithmetic is {arithmetic!r}, expected 'float' or 'integer'"
-            if arithmetic not in ("float", "integer")
-            else "the model computes in integer arithmetic now; leave the `with integer_arithmetic(...)` block (or "
-            "call .remove() on it), then export(model, example, arithmetic='integer')"
-        )
+    _check_ready(model, arithmetic)
     network = _evaluation_copy(model, example)
     first = tied(network, known_quantizers(network), Inputs.of(example.cpu())).first
     values = _parameter_values(network, example, first)
@@ -98,6 +87,22 @@ def export(
     if given is None:
         return graph
     return insert_faults(graph, given if isinstance(given, FaultPlan) else resolve(listed, given))
+
+
+def _check_ready(model: nn.Module, arithmetic: str) -> None:
+    """Raises GraphError for a model that computes something else now, and for an arithmetic that there is not."""
+    if attached(model):
+        raise GraphError(
+            "the model has faults attached, which a traced graph would lose; leave the `with inject(...)` block (or "
+            "call .remove() on the injection), then put them into the graph with export(model, example, plan=plan)"
+        )
+    if arithmetic not in ("float", "integer"):
+        raise GraphError(f"the arithmetic is {arithmetic!r}, expected 'float' or 'integer'")
+    if uses_integer_arithmetic(model):
+        raise GraphError(
+            "the model computes in integer arithmetic now; leave the `with integer_arithmetic(...)` block (or call "
+            ".remove() on it), then export(model, example, arithmetic='integer')"
+        )
 
 
 @torch.no_grad()

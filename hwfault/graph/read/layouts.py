@@ -79,22 +79,31 @@ def spread_layouts(model: ModelProto, tensors: Tensors) -> tuple[dict[str, Layou
     by element.
     """
     ranks = {name: len(shape) for name, shape in tensors.shapes.items() if len(shape) > 2}
-    last = [name for node in model.graph.node for name in _wanted_last(node)]
-    if not last:
+    if not any(_wanted_last(node) for node in model.graph.node):
         return {}, set()
-    first = [name for node in model.graph.node if _wants_first(node) for name in (*node.input[:1], *node.output[:1])]
-    front: list[tuple[str, Layout]] = [(name, ()) for name in first if name in ranks]
-    front += [(name, channels_last(ranks[name])) for name in last if name in ranks]
+    front = _find_wanted(model, ranks)
     layouts: dict[str, Layout] = {}
     while front:
         name, layout = front.pop()
         if name in layouts or name in tensors.constants:
             continue
         layouts[name] = layout
-        around = [*tensors.readers[name], *([tensors.makers[name]] if name in tensors.makers else [])]
-        for node in around:
+        for node in tensors.readers[name]:
             front += _next_to(node, name, layout, ranks)
+        if name in tensors.makers:
+            front += _next_to(tensors.makers[name], name, layout, ranks)
     return layouts, _flattened(model, tensors, layouts)
+
+
+def _find_wanted(model: ModelProto, ranks: dict[str, int]) -> list[tuple[str, Layout]]:
+    """The tensors that an op wants to have channels first or last, with the layout; the latter come last."""
+    first: list[tuple[str, Layout]] = []
+    last: list[tuple[str, Layout]] = []
+    for node in model.graph.node:
+        if _wants_first(node):
+            first += [(name, ()) for name in (*node.input[:1], *node.output[:1]) if name in ranks]
+        last += [(name, channels_last(ranks[name])) for name in _wanted_last(node) if name in ranks]
+    return first + last
 
 
 def _next_to(node: NodeProto, name: str, layout: Layout, ranks: dict[str, int]) -> Iterator[tuple[str, Layout]]:

@@ -62,9 +62,13 @@ def _transient(step: StreamStep) -> _Parts:
     return "TransientFaults", [helper.make_attribute("program", step.program, attr_type=AttributeProto.INTS)], {}, {}
 
 
+def _rows(rows: Any) -> dict[str, Any]:
+    """The rows of a fault map as the constants of a node."""
+    return {key: getattr(rows, key).astype(np.int64) for key in FAULT_OPS["FaultMap"]}
+
+
 def _map(step: MapStep) -> _Parts:
-    process, rows = step.process, step.process.map
-    constants = {key: getattr(rows, key).astype(np.int64) for key in FAULT_OPS["FaultMap"]}
+    process, constants = step.process, _rows(step.process.map)
     if process.permanent:
         return "FaultMap", [], {}, constants
     numbers = {
@@ -76,14 +80,19 @@ def _map(step: MapStep) -> _Parts:
 
 
 def _protected(step: ProtectedStep) -> _Parts:
-    process, rows = step.process, step.process.rows
-    constants = {key: getattr(rows, key).astype(np.int64) for key in FAULT_OPS["FaultMap"]}
+    process, memory = step.process, step.process.memory
+    constants = _rows(process.rows)
     constants["number"] = np.array(process.number, np.int64)
     constants["cells"] = np.array(process.cells, np.int64).reshape(-1, process.protection.data_bits)
-    memory = process.memory
-    numbers: dict[str, Any] = {"protection": memory.kind, "data_bits": memory.data_bits, "slot": memory.slot}
-    numbers |= {"on_detected": process.protection.on_detected, "threshold": process.threshold}
-    numbers |= {"site": process.site_number, "refresh": refresh_in_graph(process.refresh)}
+    numbers: dict[str, Any] = {
+        "protection": memory.kind,
+        "data_bits": memory.data_bits,
+        "slot": memory.slot,
+        "on_detected": process.protection.on_detected,
+        "threshold": process.threshold,
+        "site": process.site_number,
+        "refresh": refresh_in_graph(process.refresh),
+    }
     program = helper.make_attribute("program", step.program, attr_type=AttributeProto.INTS)
     return "ProtectedFaults", [program], numbers, constants
 

@@ -142,13 +142,23 @@ def session(
     _check_attributes(given.graph)
     check_kept(given.graph)
     check_version(given.graph)
-    graph, notes = upgrade(given.graph)
-    for note in notes:
-        _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)
-    graph = _with_canonical_inputs(graph)
+    graph = _make_runnable(given.graph)
     if fast:
         whole = _with_tensors(graph, given.external)
         graph = only_to_run(whole, run_without_inputs, None if seed is None else check_seed(seed))
+    return _load(graph, given, options)
+
+
+def _make_runnable(model: ModelProto) -> ModelProto:
+    """The graph as onnxruntime can run it; the graph itself where that is so already."""
+    graph, notes = upgrade(model)
+    for note in notes:
+        _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)
+    return _with_canonical_inputs(graph)
+
+
+def _load(graph: ModelProto, given: _Given, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """A session of a graph, which may be the given one; raises GraphError for one that onnxruntime refuses."""
     try:
         options.register_custom_ops_library(onnxruntime_library())
         if given.external is not None and graph is given.graph:
