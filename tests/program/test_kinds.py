@@ -14,7 +14,7 @@ from hwfault.errors import HwfaultError
 from hwfault.graph.read.nodes import FAULT_OPS
 from hwfault.program.kinds import BY_NAME, BY_NUMBER, KINDS, kinds_in, reads_other_words
 from hwfault.program.streamed import Process
-from hwfault.stream import native
+from hwfault.stream import native, touched
 from hwfault.stream.tables import ACCEPT_ALL, encode_table
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,10 @@ def test_names_and_numbers_are_those_of_the_header():
     numbers = {name: int(number) for name, number in re.findall(r"(\w+) = (\d+)", listed)}
     assert numbers == {kind.name: kind.number for kind in ON_WIRE}
     assert [kind.number for kind in ON_WIRE] == list(range(len(ON_WIRE))) == list(BY_NUMBER)
+
+
+def test_what_finds_the_words_that_a_program_touches_knows_the_numbers():
+    assert (BY_NAME["mask"].number, BY_NAME["late"].number) == (touched._MASK, touched.LATE)
 
 
 def process_of(kind):
