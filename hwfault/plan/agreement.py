@@ -18,6 +18,8 @@ class Told(Protocol):
     @property
     def factors(self) -> tuple[float, ...] | None: ...
     @property
+    def device(self) -> int | None: ...
+    @property
     def sites(self) -> tuple[SitePlan, ...]: ...
     @property
     def tables(self) -> tuple[Table, ...]: ...
@@ -33,7 +35,9 @@ def disagreements(plan: Told) -> Iterator[str]:
         if fault.named_file() is not None or not applied:
             continue
         factor = 1.0 if plan.factors is None else plan.factors[k]
-        expected = _lowered(fault, factor, k, [entry for entry, _ in applied])
+        sites = [entry.site for entry, _ in applied]
+        target = Target(k, sites, plan.device or 0, CountTables())
+        expected = _lowered(fault, factor, target)
         for (entry, process), meant in zip(applied, expected, strict=True):
             if _comparable(process, plan.tables) != meant:
                 yield (
@@ -43,16 +47,15 @@ def disagreements(plan: Told) -> Iterator[str]:
                 break
 
 
-def _lowered(fault: FaultModel, factor: float, number: int, entries: Sequence[SitePlan]) -> list[Any]:
+def _lowered(fault: FaultModel, factor: float, target: Target) -> list[Any]:
     """What a fault becomes at the sites, each as `_comparable` has it; None where it becomes nothing."""
-    tables = CountTables()
-    target = Target(number, [entry.site for entry in entries], 0, tables)
     try:
         (bound,) = bind([fault])
         lowered = lower(bound.scaled(factor), target)
     except HwfaultError:  # nothing that these sites could have
-        return [None] * len(entries)
-    return [_comparable(process, tables.tables) for process in lowered.processes] or [None] * len(entries)
+        return [None] * len(target.sites)
+    found = [_comparable(process, target.tables.tables) for process in lowered.processes]
+    return found or [None] * len(target.sites)
 
 
 def _comparable(process: AnyProcess, tables: Sequence[Table]) -> tuple[AnyProcess, list[Table]]:
