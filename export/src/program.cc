@@ -6,6 +6,7 @@ namespace hwfault {
 namespace {
 
 constexpr int64_t kTwo32 = int64_t{1} << 32;
+constexpr int64_t kToCode = int64_t{1} << 33;  // a mask of this and more makes words the code that it is more
 
 // Reads a program front to back and never past its end.
 class Reader {
@@ -20,6 +21,9 @@ class Reader {
                   std::to_string(least) + " to " + std::to_string(most));
     return *at_++;
   }
+
+  // whether the next number is as large as this
+  bool reaches(int64_t least) const { return !done() && *at_ >= least; }
 
   const int64_t* ascending(int64_t n, int64_t most, const char* what) {
     const int64_t* first = at_;
@@ -71,7 +75,13 @@ Process read_process(Reader& program, int bit_width) {
     process.sizes = body.ascending(process.n_sizes, kAcceptAll, "a cluster's sizes");
   }
   const int64_t most = (int64_t{1} << bit_width) - 1;
-  if (process.kind == Kind::mask) process.zeros = process.ones = static_cast<uint32_t>(body.number("a mask", 1, most));
+  if (process.kind == Kind::mask) {
+    // of a word that becomes a code every bit flips that is another there
+    const bool to_code = body.reaches(kToCode);
+    const int64_t mask = to_code ? body.number("a mask", kToCode, kToCode + most) : body.number("a mask", 1, most);
+    process.zeros = static_cast<uint32_t>(mask & most);
+    process.ones = static_cast<uint32_t>((to_code ? ~mask : mask) & most);
+  }
   if (process.kind == Kind::late) process.mask = static_cast<uint32_t>(body.number("a mask", 1, most));
   if (process.kind == Kind::late) {
     constexpr int64_t kMost = int64_t{1} << 31;  // products of two of them can be counted

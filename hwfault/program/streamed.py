@@ -15,6 +15,7 @@ from hwfault.program.periods import Changes
 from hwfault.program.sites import Site
 from hwfault.program.striking import StrikingProcess
 from hwfault.program.telling import tell_accepts, tell_sizes, tell_tables
+from hwfault.stream.reference import TO_CODE
 from hwfault.stream.tables import ACCEPT_ALL, Table
 
 Length = Annotated[int, Field(ge=1, le=1 << 31)]
@@ -34,6 +35,8 @@ class Process(StrikingProcess):
     axis: Literal["bit", "word"] | None = None
     sizes: tuple[Accept, ...] = ()
     mask: Uint32 | None = None
+    code: Uint32 | None = None
+    """Of a mask process: the code that words become, in place of bits that flip."""
     elements: tuple[Length, Length, Length, Length] | None = None
     """For late bits: columns and rows of the array, the layer's channels, and the words of one of them."""
     representation: Representation | None = None
@@ -62,11 +65,16 @@ class Process(StrikingProcess):
         if operand.name in ARRAY:
             assert self.elements is not None
             return [self.elements[ARRAY.index(operand.name)]]
-        value: Any = getattr(self, operand.name)
+        value: Any = self._mask if operand.name == "mask" else getattr(self, operand.name)
         return [value[plane] if operand.per_plane else value]
 
+    @property
+    def _mask(self) -> int | None:
+        """The mask as a fault program has it."""
+        return self.mask if self.code is None else TO_CODE + self.code
+
     def draws(self, site: Site, tables: Sequence[Table], when: When, words: int, hits: PlaneHits) -> Draws:
-        drawing = Drawing(self.row, dict(self), words, site.bit_width)
+        drawing = Drawing(self.row, dict(self) | {"mask": self._mask}, words, site.bit_width)
         own = [tables[i] for i in self.tables]
         return draw_stream(drawing, self.site_number, own, when.rows(site.batched), when.seed, hits)
 
@@ -83,6 +91,8 @@ class Process(StrikingProcess):
         """Whether the process does not accept every hit, or reads other words, so that the codes stored decide."""
         if self.row.reads == "others":
             return True
+        if self.code is not None:  # a word that holds it already is no fault
+            return not self.never(tables)
         planes = zip(self.accept01, self.accept10, self.tables, strict=False)
         return any(tables[i] != (0,) and {a01, a10} != {ACCEPT_ALL} for a01, a10, i in planes)
 
@@ -96,12 +106,15 @@ class Process(StrikingProcess):
             planes = zip(own, self.accept01, self.accept10, strict=True)
             return added(mean_accepted(site.words, *plane) for plane in planes)
         hits = added(exactly(site.words * hit_probability(table)) for table in own)
-        # bits of another word that are the same as here change nothing
-        return Mean(0, hits.high) if self.row.reads == "others" else hits
+        # a code, or bits of another word, that are the same as here change nothing
+        return Mean(0, hits.high) if self.row.reads == "others" or self.code is not None else hits
 
     def told(self, tables: Sequence[Table]) -> str:
         own = [tables[i] for i in self.tables]
-        what = self.row.words.format(mask=self.mask, axis=self.axis)
+        if self.code is None:
+            what = self.row.words.format(mask=self.mask, axis=self.axis)
+        else:
+            what = f"words set to {self.code:#x}"
         if "accept01" in self.row.names:
             return f"{what} {tell_accepts(own, self.accept01, self.accept10)}"
         sizes = f" ({tell_sizes(self.sizes)})" if "sizes" in self.row.names else ""
@@ -119,16 +132,21 @@ class Process(StrikingProcess):
             )
         if self.sizes and "sizes" not in self.row.names:
             raise ValueError(f"{where} has cluster sizes it should not")
-        given = {"axis": self.axis, "mask": self.mask, "columns": self.elements}
+        given = {"axis": self.axis, "mask": self._mask, "columns": self.elements}
         if any((value is not None) != (name in self.row.names) for name, value in given.items()):
             raise ValueError(f"{where} lacks its axis or mask, or has one too many")
         if self.mask is not None and not 0 < self.mask < 1 << site.bit_width:
             raise ValueError(f"site {site.name!r}: mask {self.mask:#x} does not fit {site.bit_width} bits")
+        if self.code is not None and (self.mask is not None or self.kind != "mask" or self.code >> site.bit_width):
+            raise ValueError(
+                f"{where} with mask {self.mask} and code {self.code:#x}; expected one of them, of a mask process, in "
+                f"{site.bit_width} bits"
+            )
         if list(self.sizes) != sorted(self.sizes):
             raise ValueError(f"site {site.name!r}: the cluster sizes' thresholds do not ascend")
 
     def in_plane(self, bit: int, never: int) -> Self | None:
-        if self.row.leads_back or (self.axis == "bit" and self.sizes):
+        if self.row.leads_back or self.code is not None or (self.axis == "bit" and self.sizes):
             return super().in_plane(bit, never)
         if self.mask is not None:
             mask = self.mask & 1 << bit

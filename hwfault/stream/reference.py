@@ -5,7 +5,7 @@ Every kernel equals this bit for bit. A site's faults come as a *fault program*:
     program := process*          process := kind, site number, n, body[n]
     kind 0 bit:     (accept01, accept10, table) for each plane
     kind 1 cluster: axis (0 bit, 1 word), k, C[0..k-1], then a table for each plane
-    kind 2 mask:    M, table
+    kind 2 mask:    M, table                  M = 2^33 + C: the word becomes the code C
     kind 3 random:  table
     kind 4 late:    M, columns, rows, channels, inner, table
     table := t, T[0..t-1]        t = 0 draws nothing, t = -1 hits every cell
@@ -20,6 +20,9 @@ from hwfault.codes import Codes
 from hwfault.stream.tables import ACCEPT_ALL, ACTIVITY_PLANE, BLOCK, WORD_PLANE, Table, encode_table
 
 Hits = tuple[NDArray[np.int64], NDArray[np.uint32]]
+
+TO_CODE = 1 << 33
+"""A mask process whose mask is this and more makes words the code that it is more."""
 
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
@@ -179,7 +182,8 @@ def _cluster(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Cod
 def mask_flips(mask: int, bit_width: int) -> tuple[int, int]:
     """What a mask process does to a word that is hit: the bits that flip where they hold 0, and where they hold 1."""
     full = (1 << bit_width) - 1
-    return mask & full, mask & full
+    # of a word that becomes a code every bit flips that is another there
+    return mask & full, (~mask if mask >= TO_CODE else mask) & full
 
 
 def _mask(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Codes:

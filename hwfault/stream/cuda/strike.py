@@ -43,6 +43,9 @@ from hwfault.stream.cuda.draw import (
     read_tables,
 )
 
+_TO_CODE = tl.constexpr(1 << 33)
+"""A mask of this and more makes words the code that it is more."""
+
 
 @triton.jit
 def either(a, b):
@@ -64,9 +67,10 @@ def _flips(program, body, first, kind, along_words, plane, aux, size, bit_width)
         run = (tl.full(aux.shape, 0xFFFFFFFF, tl.uint32) >> (32 - bits).to(tl.uint32)) << plane.to(tl.uint32)
         zeros = tl.where(along_words, bit, run)
         ones = zeros
-    else:  # a random fault's v comes in place of its bits
-        zeros = tl.where(kind == RANDOM, aux, tl.load(program + body).to(tl.uint32))
-        ones = zeros
+    else:  # a random fault's v comes in place of its bits; of a word that becomes a code those flip that are others
+        mask = tl.load(program + body)
+        zeros = tl.where(kind == RANDOM, aux, mask.to(tl.uint32))
+        ones = tl.where(kind == RANDOM, aux, tl.where(mask >= _TO_CODE, ~mask, mask).to(tl.uint32))
     return zeros, ones
 
 
@@ -167,9 +171,10 @@ def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, W
                 if kind == BIT:
                     accepted = here & (aux + tl.load(program + table_at - 2).to(tl.uint32) >= ACCEPT_ALL)
                     ones = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
-                flip = tl.full([], 1, tl.uint32) << bits.to(tl.uint32)
+                flip = tl.full([WIDE], 1, tl.uint32) << bits.to(tl.uint32)
                 if kind > CLUSTER:
-                    flip = tl.load(program + body).to(tl.uint32)
+                    mask = tl.load(program + body)
+                    flip = tl.where(mask >= _TO_CODE, mask.to(tl.uint32) ^ code, mask.to(tl.uint32))
                 struck = tl.where((kind == BIT) & ((code & flip) != 0), ones, zeros) > 0
                 flips |= tl.where(struck, flip, 0)
                 step += 1
