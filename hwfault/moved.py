@@ -22,7 +22,7 @@ _WHOLE = {
     },
     "graph": {
         "graph.edit": "accumulators array_node carried channels_last fast insert strip",
-        "graph.read": "external integer layouts places shapes sites struck sums",
+        "graph.read": "external integer layouts places shapes struck sums",
         "graph.run": "feeds qonnx_array qonnx_ops session",
         "proof": "replay",
     },
@@ -45,6 +45,7 @@ _RENAMED = {
     "graph.nodes": ("graph.read.nodes", "graph.ops"),
     "graph.qonnxgraph": ("graph.read.qonnxgraph", "graph.ops"),
     "graph.report": ("proof.replay_report",),
+    "graph.sites": ("graph.read.sites", "graph.read.exported"),
     "graph.upgrade": ("graph.edit.upgrade", "graph.ops"),
     "graph.watched": ("graph.run.watched", "proof.sides"),
     "listing": ("plan.listing",),

@@ -33,12 +33,15 @@ Samples = Literal[
     "pick behind",
     "slice",
     "repeat",
+    "pad",
     "reduce",
     "reduce one",
     "recur",
     "rows of their own",
     "sort",
-    "turn",
+    "mix",
+    "mix behind",
+    "multiply",
     "sum",
 ]
 Extent = Literal["", "passes", "picks", "computes"]
@@ -82,7 +85,10 @@ class Op:
     flattens: bool = False
     """Whether it makes one axis of several, whose words then lie as those of its input did."""
     samples: Samples = "stay"
-    """What happens to the axis of the samples (see hwfault.graph.read.batch_axes)."""
+    """What happens to the axis of the samples (see hwfault.graph.read.moves)."""
+    anywhere: bool = False
+    """Whether samples stay whichever axis they lie along; what works element by element leaves them there, too, and
+    others are known to do so along axis 0 only."""
     beside: bool = False
     """Whether its further inputs are indices or extents: their samples need not lie as those of the first do."""
     extent: Extent = ""
@@ -149,10 +155,10 @@ _QUANTIZERS = (
 _LAYERS = (
     Op("Conv", channels="first", layer=Layer(accumulates=True)),
     Op("ConvTranspose", channels="first", layer=Layer()),
-    Op("Gemm", samples="turn", layer=Layer(accumulates=True)),
-    Op("MatMul", layer=Layer(accumulates=True)),
+    Op("Gemm", samples="multiply", layer=Layer(accumulates=True)),
+    Op("MatMul", samples="multiply", layer=Layer(accumulates=True)),
     Op("Einsum", samples="sum"),
-    Op("XnorPopcountMatMul", home="qonnx", native=True, layer=Layer(struck=False)),
+    Op("XnorPopcountMatMul", home="qonnx", native=True, samples="multiply", layer=Layer(struck=False)),
 )
 """What adds up products."""
 
@@ -172,7 +178,7 @@ _MOVES = (
     Op("Identity", grid="keeps", exact=True, shape="same"),
     Op("Im2Col", home="qonnx", native=True, grid="keeps", exact=True, channels="last before"),
     Op("NonZero", exact=True, samples="no samples"),
-    Op("Pad", grid="keeps", exact=True),
+    Op("Pad", grid="keeps", exact=True, samples="pad"),
     Op("Reshape", grid="keeps", exact=True, flattens=True, samples="fold", beside=True),
     Op("Shape", exact=True, samples="no samples"),
     Op("Size", exact=True, samples="no samples"),
@@ -233,6 +239,13 @@ _ROUNDS_IN_ITS_WAY = (
     Op("Elu", shape="same"),
     Op("Selu", shape="same"),
     Op("Celu", shape="same"),
+    Op("Dropout", anywhere=True),
+    Op("Gelu", shape="same"),
+    Op("HardSwish", shape="same"),
+    Op("Mish", shape="same"),
+    Op("Reciprocal", shape="same"),
+    Op("Softsign", shape="same"),
+    Op("ThresholdedRelu", shape="same"),
     Op("Sigmoid", shape="same"),
     Op("HardSigmoid", shape="same"),
     Op("Tanh", shape="same"),
@@ -256,6 +269,11 @@ _ROUNDS_IN_ITS_WAY = (
     Op("GlobalAveragePool", grid="keeps sign", channels="first"),
     Op("LpPool", channels="first"),
     Op("GlobalLpPool", channels="first"),
+    Op("Softmax", samples="mix"),
+    Op("LogSoftmax", samples="mix"),
+    Op("Hardmax", samples="mix"),
+    Op("LpNormalization", samples="mix"),
+    Op("LayerNormalization", samples="mix behind"),
     Op("LRN", channels="first"),
     Op("BatchNormalization", channels="first"),
     Op("InstanceNormalization", channels="first"),

@@ -8,8 +8,9 @@ and the words of a sample are numbered in C order of the tensor with the sample'
 keep their order, and so do all other axes. Axis 0 with one row for each sample is what a batch is everywhere else.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from pydantic import Field, model_validator
 from hwfault.errors import PlanError
 from hwfault.records import Record
 
+Words = NDArray[Any]
+Extent = TypeVar("Extent", bound=int | None)
 Count = Annotated[int, Field(ge=1, le=1 << 31)]
 
 
@@ -54,7 +57,7 @@ class BatchAxis(Record):
             )
         return int(shape[self.axis]) // self.rows
 
-    def sample_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+    def sample_shape(self, shape: Sequence[Extent]) -> tuple[Extent | int, ...]:
         """The shape of one sample of a tensor: without the axis where it has one row, with `rows` of it elsewhere."""
         rows = (self.rows,) if self.rows > 1 else ()
         return (*shape[: self.axis], *rows, *shape[self.axis + 1 :])
@@ -109,13 +112,24 @@ def grid_shape(
     return (1, *aligned[: batch.axis], *rows, *aligned[batch.axis + 1 :])
 
 
-def arrange(values: NDArray, batch: BatchAxis) -> NDArray:  # type: ignore[type-arg]
+def arrange(values: Words, batch: BatchAxis) -> Words:
     """An array with its samples in front, (B, *shape of a sample), C-contiguous."""
     how = arrangement(values.shape, batch)
     return np.ascontiguousarray(values.reshape(how.split).transpose(how.order)).reshape(how.arranged)
 
 
-def restore(arranged: NDArray, shape: Sequence[int], batch: BatchAxis) -> NDArray:  # type: ignore[type-arg]
+def restore(arranged: Words, shape: Sequence[int], batch: BatchAxis) -> Words:
     """The array of the given shape whose samples `arrange` brought in front."""
     how = arrangement(shape, batch)
     return np.ascontiguousarray(arranged.reshape(how.swapped).transpose(how.back)).reshape(how.shape)
+
+
+def in_rows(values: Words, batched: bool, batch: BatchAxis | None = None) -> Words:
+    """The words of a tensor as (samples, words), those of a parameter, which is not `batched`, as one row."""
+    arranged = arrange(values, batch or PLAIN) if batched else values[None]
+    return arranged.reshape(len(arranged), math.prod(arranged.shape[1:]))
+
+
+def from_rows(rows: Words, shape: Sequence[int], batched: bool, batch: BatchAxis | None = None) -> Words:
+    """The tensor of the given shape that `in_rows` made rows of."""
+    return restore(rows, shape, batch or PLAIN) if batched else rows.reshape(tuple(shape))

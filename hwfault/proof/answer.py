@@ -24,6 +24,7 @@ from hwfault.codes import CodeFormat, Codes, decode, encode
 from hwfault.errors import HwfaultError, nearest
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
 from hwfault.own_code import errors_of
+from hwfault.program.batch_axes import from_rows, in_rows
 from hwfault.program.processes import Site
 from hwfault.proof.expected import Expected
 from hwfault.proof.sides import Mask, strange_values
@@ -111,17 +112,31 @@ def _answered(site: Site, call: int, values: Array, expected: Expected, rows: sl
             f"the runner answered {site.name!r} with the shape {list(values.shape)}, expected {after.size} values: "
             f"{after.shape[1]} words of {len(after)} samples"
         )
+    told = _rows_told(site, values, after)
     fmt = CodeFormat(site.bit_width, site.signed)
     if values.dtype.kind == "f":
         grid, none = expected.grid(site, call), expected.no_numbers(site, call, rows, after.shape)
-        codes, strange = _codes_of_values(values, after, (*grid, none), site.name, fmt)
+        codes, strange = _codes_of_values(values, after, (*grid, none), site, fmt)
         # a number where none was recorded has a code, but not the recorded "none"
-        differs = (codes != after) | strange | (np.isfinite(values.reshape(after.shape)) & ~np.isfinite(none))
+        differs = (codes != after) | strange | (np.isfinite(told) & ~np.isfinite(none))
     else:
-        codes, strange = codes_of_integers(values.reshape(after.shape), fmt)
+        codes, strange = codes_of_integers(told, fmt)
         differs = (codes != after) | strange
     recorded, found = CodePair(before, after), CodePair(before, codes)
-    return Answered(site, call, recorded, found, strange, differs, values.reshape(after.shape))
+    return Answered(site, call, recorded, found, strange, differs, told)
+
+
+def _rows_told(site: Site, values: Array, after: Codes) -> Array:
+    """What a runner told, as (rows, words); raises HwfaultError for a shape that does not tell the samples apart."""
+    if site.batch is None:
+        return values.reshape(after.shape)
+    axis, axes = site.batch.axis, len(site.shape or ()) + (site.batch.rows == 1)
+    if values.ndim != axes or values.shape[axis] != site.batch.rows * len(after):
+        raise HwfaultError(
+            f"the runner answered {site.name!r} with the shape {list(values.shape)}, but the site has {site.batch}; "
+            "expected the graph's shape"
+        )
+    return in_rows(values, True, site.batch)
 
 
 def codes_of_integers(values: Array, fmt: CodeFormat) -> tuple[Codes, Mask]:
@@ -142,7 +157,7 @@ def codes_of_integers(values: Array, fmt: CodeFormat) -> tuple[Codes, Mask]:
 
 
 def _codes_of_values(
-    values: Array, after: Codes, grid: tuple[Array, Array, Array], name: str, fmt: CodeFormat
+    values: Array, after: Codes, grid: tuple[Array, Array, Array], site: Site, fmt: CodeFormat
 ) -> tuple[Codes, Mask]:
     """The codes (rows, words) of floating-point values, and which of them stand for none.
 
@@ -156,15 +171,21 @@ def _codes_of_values(
         fits = False
     if not fits:
         raise HwfaultError(
-            f"the runner answered {name!r} with the shape {list(values.shape)}, but its channels have scales of their "
-            "own; expected the graph's shape, or integers"
+            f"the runner answered {site.name!r} with the shape {list(values.shape)}, but its channels have scales of "
+            "their own; expected the graph's shape, or integers"
         )
     scale, zero_point = (part if part.size > 1 else part.reshape(()) for part in (scale, zero_point))
+    recorded, none = (_as_told(words, values, site) for words in (after, none))
     with np.errstate(all="ignore"):
-        worth = decode(after.reshape(values.shape), scale, zero_point, fmt, values.dtype.type)
-    lost = ~np.isfinite(none).reshape(values.shape)
-    worth[lost] = none.reshape(values.shape)[lost]
+        worth = decode(recorded, scale, zero_point, fmt, values.dtype.type)
+    lost = ~np.isfinite(none)
+    worth[lost] = none[lost]
     strange = strange_values(values, worth, scale, zero_point, fmt)
     # a wide word's value may be that of several codes: the recorded one is as good as the one read
-    codes = np.where(values == worth, after.reshape(values.shape), encode(values, scale, zero_point, fmt))
-    return codes.reshape(after.shape), strange.reshape(after.shape)
+    codes = np.where(values == worth, recorded, encode(values, scale, zero_point, fmt))
+    return _rows_told(site, codes, after), _rows_told(site, strange, after)
+
+
+def _as_told(words: Array, values: Array, site: Site) -> Array:
+    """What was recorded (rows, words), as the values of an answer lie."""
+    return words.reshape(values.shape) if site.batch is None else from_rows(words, values.shape, True, site.batch)

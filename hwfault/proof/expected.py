@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hwfault.codes import CodeFormat, Codes, decode
 from hwfault.errors import FileError, PlanError
 from hwfault.graph.read.versions import OLD
+from hwfault.program.batch_axes import from_rows, in_rows
 from hwfault.program.processes import Site
 from hwfault.proof.manifest import CLEAN, INPUTS, NO_NUMBERS, Manifest, RecordedSite, seed_file, tensor
 from hwfault.proof.sides import Side
@@ -90,18 +91,25 @@ class Expected:
         fmt = CodeFormat(site.bit_width, site.signed)
         kind = np.float64 if scale.dtype == np.float64 else np.float32
         both = [codes[rows] for codes in self.codes(site, call)]
-        if both[0].size != math.prod(shape) or (site.batched and shape[:1] != (len(both[0]),)):
+        samples = site.batch_axis.samples_in(shape, site.name) if site.batched else 1
+        if both[0].size != math.prod(shape) or samples != len(both[0]):
             raise PlanError(
                 f"the site {site.name!r} has values of the shape {list(shape)} in the graph, but {both[0].shape[1]} "
                 f"words of {len(both[0])} samples were recorded; expected the graph of the bundle's network"
             )
         try:
-            values = [decode(codes.reshape(shape), scale, zero_point, fmt, kind) for codes in both]
-            for side in values:
-                self._put_no_numbers(site, call, rows, side.reshape(both[0].shape))
+            lying = [from_rows(codes, shape, site.batched, site.batch) for codes in both]
+            values = [decode(codes, scale, zero_point, fmt, kind) for codes in lying]
         except ValueError:
             raise FileError(f"{self.where}: scale or zero point of {site.name!r} do not fit its codes") from None
-        return Side(site, [*values, scale, zero_point], (both[0].reshape(shape), both[1].reshape(shape)))
+        values = [self._with_no_numbers(site, call, rows, side) for side in values]
+        return Side(site, [*values, scale, zero_point], (lying[0], lying[1]))
+
+    def _with_no_numbers(self, site: Site, call: int, rows: slice, values: Array) -> Array:
+        """The values of a site's tensor, with what was recorded of words that held no number."""
+        words = in_rows(values, site.batched, site.batch)
+        self._put_no_numbers(site, call, rows, words)
+        return from_rows(words, values.shape, site.batched, site.batch)
 
     def no_numbers(self, site: Site, call: int, rows: slice, shape: tuple[int, ...]) -> Array:
         """What words (rows, words) held that held no number, and 0 in all others; no fault strikes one."""

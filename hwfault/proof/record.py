@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from hwfault.codes import Codes
 from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.of_network import Arithmetic, export
-from hwfault.graph.read.batch_axes import check_axis_0
 from hwfault.graph.read.grids import Grid
 from hwfault.graph.read.qonnxgraph import metadata
 from hwfault.graph.read.versions import NEW, SPEC
@@ -28,6 +26,7 @@ from hwfault.network.mode import evaluation
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, needs_stream, spec_of
 from hwfault.profiles.library import profile_path
+from hwfault.program.batch_axes import in_rows
 from hwfault.program.processes import Site, SiteList, SitePlan
 from hwfault.proof.manifest import (
     CLEAN,
@@ -141,7 +140,6 @@ class _Recorder:
         )
         self._model, self._batches = model, torch.split(inputs, batch_size)
         found = sites(model, inputs[:1])  # which shows the runs of each quantizer, and their batch axes
-        check_axis_0(found)
         self._known = SiteList((site for site in found if site.kind != "accumulator"), found.obstacles)
         self._every = {site.name: site for site in self._known}
         self._calls: Counter[str] = Counter()
@@ -207,6 +205,7 @@ class _Recorder:
         ) -> None:
             key, site = tensor(name, calls[name], ""), plan.at(name).site
             calls[name] += 1
+            lying = site.batched, site.batch
             self._found.setdefault(name, self._every.get(name, site))
             grid = [np.array(values.numpy(force=True)) for values in (scale, zero_point)]
             for kind, values in zip(("scale", "zero_point"), grid, strict=True):
@@ -214,8 +213,8 @@ class _Recorder:
             if site.kind != "accumulator" and Grid(grid[0], grid[1], site.bit_width, site.signed).needs_stream:
                 self.needs_stream = True
             for codes, rows in ((codes_before, befores), (codes_after, afters)):
-                rows[key[:-1]].append(_rows(codes.numpy(force=True), site).astype(_narrow(site)))
-            unstruck[key[:-1]].append(_rows(before.numpy(force=True), site))
+                rows[key[:-1]].append(in_rows(codes.numpy(force=True), *lying).astype(_narrow(site)))
+            unstruck[key[:-1]].append(in_rows(before.numpy(force=True), *lying))
 
         device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
         with (
@@ -241,11 +240,6 @@ class _Recorder:
 
 _OWN = ("output", "prediction")
 """What every run has of its own."""
-
-
-def _rows(words: NDArray[Any], site: Site) -> NDArray[Any]:
-    """Words as (samples, words), a parameter's as one row."""
-    return words.reshape(len(words) if site.batched else 1, -1)
 
 
 def _no_numbers(key: str, values: NDArray[np.floating]) -> Tensors:

@@ -11,6 +11,7 @@ from hwfault.graph.edit.array_node import added_up
 from hwfault.graph.read.qonnxgraph import attribute
 from hwfault.graph.run.strike import strike_values
 from hwfault.graph.run.watched import Watched
+from hwfault.program.batch_axes import in_rows
 from hwfault.program.processes import Site
 
 Array = NDArray[Any]
@@ -28,7 +29,7 @@ class Side:
     """
 
     def __init__(self, site: Site, values: Sequence[Array], codes: tuple[Array, Array] | None = None) -> None:
-        self.batched = site.batched
+        self.batched, self._batch = site.batched, site.batch
         self._format = CodeFormat(site.bit_width, site.signed)
         self._before, self._after, self._scale, self._zero_point = values
         self.wide = site.bit_width > _SURE_BITS and self._after.dtype != np.float64
@@ -39,7 +40,7 @@ class Side:
         return encode(values, self._scale, self._zero_point, self._format, half=nearest)
 
     def _rows(self, words: Array) -> Array:
-        return words.reshape(len(words) if self.batched else 1, -1)
+        return in_rows(words, self.batched, self._batch)
 
     @property
     def values(self) -> Array:
@@ -57,9 +58,8 @@ class Side:
 
         Values that are no numbers are strange as well, but where the same one is `recorded`.
         """
-        return strange_values(self._before, recorded._before, self._scale, self._zero_point, self._format).reshape(
-            self.before.shape
-        )
+        grid = (self._scale, self._zero_point, self._format)
+        return self._rows(strange_values(self._before, recorded._before, *grid))
 
     def differs_after(self, other: "Side") -> Mask:
         """Which words differ after the faults: in their codes, or where values do not tell them in their values."""
@@ -72,16 +72,18 @@ class Side:
     def changed(self) -> Mask:
         """Which words (samples, words) the faults changed, to the bit."""
         changed: Mask = bits_of(self._before) != bits_of(self._after)
-        return changed.reshape(self.before.shape)
+        return self._rows(changed)
 
     def strays(self, watched: Watched, seed: int, first_sample: int) -> Mask:
         """Where the values after the faults are not, to the bit, what the stream makes of those before."""
         values, samples = self._before, np.arange(len(self.before)) + first_sample
         grid = (self._scale, self._zero_point, self._format)
         for step in watched.steps:
-            values = strike_values(step, values, *grid, seed=seed, samples=samples, batched=self.batched)
+            values = strike_values(
+                step, values, *grid, seed=seed, samples=samples, batched=self.batched, batch=self._batch
+            )
         differs: Mask = bits_of(values) != bits_of(self._after)
-        return differs.reshape(self.before.shape)
+        return self._rows(differs)
 
 
 def strange_values(found: Array, recorded: Array, scale: Array, zero_point: Array, fmt: CodeFormat) -> Mask:
@@ -145,7 +147,7 @@ def differing(
     """
     strange = theirs.strange(ours)
     codes_differ = (ours.before != theirs.before) | (ours.numbers != theirs.numbers) | strange
-    array_changed, array_strays = _added_up(watched, tensors, theirs.before.shape)
+    array_changed, array_strays = _added_up(watched, tensors, theirs)
     faults_differ = (
         theirs.strays(watched, seed, first_sample) | (~codes_differ & ours.differs_after(theirs)) | array_strays
     )
@@ -199,15 +201,16 @@ def unstruck_differing(ours: Side, theirs: Side) -> Differing:
     return Differing(codes_differ, nothing, nothing, nothing, strange, theirs.values)
 
 
-def _added_up(watched: Watched, tensors: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Mask, Mask]:
-    """Which sums (of `shape`) the array changed in the graph, and which are not what it makes of its inputs."""
+def _added_up(watched: Watched, tensors: Mapping[str, Array], theirs: Side) -> tuple[Mask, Mask]:
+    """Which sums (samples, words) the array changed in the graph, and which are not what it makes of its inputs."""
     if watched.array is None:
-        return np.zeros(shape, bool), np.zeros(shape, bool)
+        return np.zeros(theirs.before.shape, bool), np.zeros(theirs.before.shape, bool)
     sums, x, w = (tensors[name] for name in watched.array.input)
     expected, found = added_up(watched.array, sums, x, w), tensors[watched.node.before]
     # where the array adds everything up anew, its sums are no others
     changed = (found != (expected if attribute(watched.array, "recompute", 0) else sums)) & ~np.isnan(found)
-    return changed.reshape(shape), (bits_of(expected) != bits_of(found)).reshape(shape)
+    strays, lying = bits_of(expected) != bits_of(found), (watched.site.batched, watched.site.batch)
+    return in_rows(changed, *lying), in_rows(strays, *lying)
 
 
 def predictions(logits: Array) -> Array:

@@ -14,7 +14,7 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.batch_axes import BatchAxis
 from tests.cli.conftest import good, refused
-from tests.graph.read.test_batch_axes import SWAP, graph
+from tests.graph.read.test_batch_axes import SWAP, graph, node
 
 NETWORK = "tests.cli.test_batch_axes:tokens_first"
 BOTH = "tests.cli.test_batch_axes:with_mask"
@@ -97,20 +97,30 @@ def test_what_does_not_go_together(example, made, tmp_path):
 
 def test_a_graph_of_a_fixed_batch(tmp_path):
     onnx.save(graph([4, 5, 6], SWAP), tmp_path / "g.onnx")
-    names = [site["name"] for site in good("sites", tmp_path / "g.onnx", "--json").json["sites"]]
-    assert names == ["first"], "axis 0 is taken where nothing is said"
-    found = good("sites", tmp_path / "g.onnx", "--batch-axis", 1, "--json").json
-    assert [site["name"] for site in found["sites"]] == ["last"]
-    assert "along axis 1" in found["obstacles"]["first"]
+    axes = [AXES["a.act_quant"], None]
+    found = [site.get("batch") for site in good("sites", tmp_path / "g.onnx", "--json").json["sites"]]
+    assert found == axes[::-1], "axis 0 is taken where nothing is said"
     shown = ["--ber", 0.1, "--batch-axis", 1]
-    refused("insert", tmp_path / "g.onnx", *shown, "-o", tmp_path / "f.onnx", words="--allow-obstacles")
-    good("insert", tmp_path / "g.onnx", *shown, "--allow-obstacles", "-o", tmp_path / "f.onnx")
-    assert plan_of(load_model(tmp_path / "f.onnx")).names == ("last",)
+    found = [site.get("batch") for site in good("sites", tmp_path / "g.onnx", *shown[2:], "--json").json["sites"]]
+    assert found == axes
+    good("insert", tmp_path / "g.onnx", *shown, "-o", tmp_path / "f.onnx")
+    assert [entry.site.batch for entry in plan_of(load_model(tmp_path / "f.onnx")).sites] == [BatchAxis(axis=1), None]
     good("faults", tmp_path / "g.onnx", *shown, "--save", tmp_path / "plan.json")
-    assert FaultPlan.load(tmp_path / "plan.json").names == ("last",)
+    assert FaultPlan.load(tmp_path / "plan.json").names == ("first", "last")
     of_plan = ["--plan", tmp_path / "plan.json", "-o", tmp_path / "f.onnx"]
-    refused("insert", tmp_path / "g.onnx", *of_plan, words="'last'")
+    refused("insert", tmp_path / "g.onnx", *of_plan, words="'first' to lie otherwise (samples along axis 1)")
     good("insert", tmp_path / "g.onnx", *of_plan, "--batch-axis", 1)
+    listed = good("faults", tmp_path / "f.onnx", "--site", "first", "--seed", 3, "--sample", 4).stdout
+    assert "faults at first, seed 3, sample 4" in listed
+
+
+def test_samples_that_a_graph_mixes(tmp_path):
+    onnx.save(graph(["batch", 5, 6], node("ReduceMean", axes=[0])), tmp_path / "g.onnx")
+    shown = ["--ber", 0.1, "-o", tmp_path / "f.onnx"]
+    refused("insert", tmp_path / "g.onnx", *shown, words="--allow-obstacles")
+    assert "adds them up" in good("sites", tmp_path / "g.onnx", "--json").json["obstacles"]["last"]
+    good("insert", tmp_path / "g.onnx", *shown, "--allow-obstacles")
+    assert plan_of(load_model(tmp_path / "f.onnx")).names == ("first",)
 
 
 def test_sites_without_an_example_are_those_of_the_network():

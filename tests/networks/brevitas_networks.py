@@ -59,18 +59,13 @@ _OTHERS: dict[str, Callable[[], Built]] = {
 _ROUNDED_DOWN = (
     "yields other values in the graph"  # Brevitas writes weights that are rounded towards 0 as if to nearest
 )
-_ELSEWHERE = "cannot be struck in a graph"  # graphs have the samples along axis 0 for now
+_ONE_CONSTANT = "where the network has"  # two of its biases are equal, which Brevitas exports as one constant
 _REFUSED = {
     "weight accumulator-aware": _ROUNDED_DOWN,
     "weight accumulator-aware centred": _ROUNDED_DOWN,
     "example ESPCN, accumulator-aware": _ROUNDED_DOWN,
     "tokens by number": "expected a float32 batch",
-    "attention, tokens first": _ELSEWHERE,
-    "attention, batch first, layerwise": _ELSEWHERE,
-    "vision transformer, layerwise": _ELSEWHERE,
-    # two of its biases are equal, which Brevitas exports as one constant
-    "windows in the batch": f"{_ELSEWHERE}|where the network has",
-    "frames in the batch": _ELSEWHERE,
+    "windows in the batch": _ONE_CONSTANT,
 }
 # Which quantizers are no sites: truncations keep the integers of another quantizer
 _TRUNCATION = "cuts integers of another one short"

@@ -70,7 +70,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         patches = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), patches], 1)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), patches], 1)
         return self.head(self.blocks(x)[:, 0])
 
 

@@ -9,6 +9,7 @@ from onnx import AttributeProto, NodeProto, helper
 
 from hwfault.graph.ops import ARRAY_OP, DOMAIN
 from hwfault.graph.read.batch_axes import batch_axis_of
+from hwfault.graph.read.nodes import BATCH_AXIS
 from hwfault.graph.read.qonnxgraph import SITE, attribute, set_metadata
 from hwfault.program.batch_axes import arrange, restore
 from hwfault.program.processes import ArrayPlan, SitePlan
@@ -57,6 +58,8 @@ def make_array_node(entry: SitePlan, layer: NodeProto, inputs: tuple[str, str, s
     lists["events"] = [number for event in array.events for number in event]
     numbers |= {"width": entry.site.bit_width, "overflow": array.overflow, "step": array.step}
     numbers |= {"pass_steps": array.pass_steps, "recompute": int(asks_for_double(entry))}
+    if entry.site.batch is not None and layer.op_type != "Conv":  # each row of a convolution is added up on its own
+        numbers |= {key: getattr(entry.site.batch, key) for key in BATCH_AXIS}
     node = helper.make_node(ARRAY_OP, list(inputs), [output], name=output, domain=DOMAIN, **numbers)
     for key, values in lists.items():  # also an empty one has to be a list of integers
         node.attribute.append(helper.make_attribute(key, list(values), attr_type=AttributeProto.INTS))

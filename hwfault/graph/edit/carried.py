@@ -17,6 +17,7 @@ from hwfault.graph.read.layouts import Layout, numbered, numbered_shape
 from hwfault.graph.read.nodes import drawn_inputs, fault_node
 from hwfault.graph.read.places import Place, Places
 from hwfault.graph.read.qonnxgraph import PLAN, PLAN_SHA256, WORDS, attribute, metadata, words_sha256
+from hwfault.graph.read.shapes import Shape
 from hwfault.graph.read.struck import FaultNode, fault_nodes
 from hwfault.graph.read.sums import find_layers
 from hwfault.graph.read.versions import NEW, OLD, check_version
@@ -221,10 +222,8 @@ class _Wiring:
                 )
         # by the shape of one sample, or of the parameter
         found = numbered_shape(self._places.tensors.shapes.get(entry.before), layout)
-        known = found[1:] if found is not None and site.batched else found
-        if found is None or None in found:
-            known = None
-        fits = known is None or site.shape is None or _has_same_axes(known, site)
+        known = _of_a_sample(found, site) if found is not None and site.batched else found
+        fits = known is None or None in known or site.shape is None or _has_same_axes(known, site)
         alike = all(layout_of(node) == layout for node in entry.nodes)
         if not alike or not fits:
             raise GraphError(
@@ -262,6 +261,12 @@ class _Wiring:
 def _stamp(values: NDArray[Any], layout: Layout) -> str | None:
     """The hash of a parameter's words, None where they do not lie so."""
     return words_sha256(numbered(values, layout)) if len(layout) in (0, values.ndim) else None
+
+
+def _of_a_sample(shape: Shape, site: Site) -> Shape | None:
+    """The shape of one sample of a tensor; None where it has no axis for them."""
+    batch = site.batch_axis
+    return batch.sample_shape(shape) if batch.axis < len(shape) else None
 
 
 def _has_same_axes(shape: tuple[int | None, ...], site: Site) -> bool:

@@ -12,7 +12,6 @@ from hwfault.graph.edit.accumulators import check_rewritable, rewrite_layers, se
 from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
 from hwfault.graph.edit.strip import UNDO, how_to_undo
 from hwfault.graph.ops import DOMAIN, FAULT_OPS
-from hwfault.graph.read.batch_axes import check_axis_0
 from hwfault.graph.read.external import check_in_memory
 from hwfault.graph.read.grids import check_steps
 from hwfault.graph.read.layouts import numbered
@@ -35,6 +34,7 @@ from hwfault.graph.read.sites import GraphSites, graph_sites
 from hwfault.graph.read.sums import Sums
 from hwfault.graph.read.versions import SPEC
 from hwfault.plan.fault_plan import FaultPlan, spec_of
+from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.names import first_run, split_run
 from hwfault.program.processes import Site
 
@@ -56,8 +56,7 @@ def insert_faults(
     for `hwfault strip` to write that again (see `hwfault.graph.edit.strip.find_stored`). The log `hwfault` is told what
     was added; `put_faults_in` returns it.
     Raises GraphError for a graph without sites, with faults already, with a tensor that has the name of one of those
-    inputs or with tensors that lie in other files, and for a plan with samples along another axis than 0; PlanError
-    for a plan that does not fit it.
+    inputs or with tensors that lie in other files; PlanError for a plan that does not fit it.
     """
     return put_faults_in(model, plan, batch_axis=batch_axis, stored=stored).log_changes()
 
@@ -67,7 +66,7 @@ def put_faults_in(
 ) -> Edit:
     """The same graph as by `insert_faults`, with a sentence for each kind of change."""
     # what the plan strikes, all of it looked up in the graph as it is
-    _check_given(model, plan)
+    _check_given(model)
     found = graph_sites(model, batch_axis)
     sums = select_sums(found, plan)
     check_rewritable(model, sums)
@@ -89,8 +88,8 @@ def put_faults_in(
     return Edit(out, _describe_changes(out, drawn, rewritten))
 
 
-def _check_given(model: ModelProto, plan: FaultPlan) -> None:
-    """Raises GraphError for a graph that cannot take faults, and for a plan that no graph can carry."""
+def _check_given(model: ModelProto) -> None:
+    """Raises GraphError for a graph that cannot take faults."""
     if any(is_fault(node) for node in model.graph.node):
         raise GraphError("the graph carries faults already; put the plan into the graph that was exported without one")
     check_in_memory(model)
@@ -101,7 +100,6 @@ def _check_given(model: ModelProto, plan: FaultPlan) -> None:
                 f"the graph has a tensor {name!r} already, which is what the input of its faults is called; give that "
                 "tensor another name, then put the faults in"
             )
-    check_axis_0(entry.site for entry in plan.sites)
 
 
 def _name_runs(model: ModelProto, found: GraphSites) -> None:
@@ -158,7 +156,9 @@ def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequen
         if planned is None:
             others.append(place.site.model_copy(update={"name": place.own}))
         else:
-            places.append(place._replace(site=place.site.model_copy(update={"name": planned.name})))
+            own = {"name": planned.name, "batch": _batch_of(place.site, planned, found.batch)}
+            places.append(place._replace(site=place.site.model_copy(update=own)))
+    _check_batch_axes(plan, places, sums, found.batch)
     struck = [*(place.site for place in places), *(plan.at(entry.site.name).site for entry in sums)]
     plan.check_fits([*others, *struck], "the graph")
     _check_runs([*(place.site for place in found.places), *(entry.site for entry in found.sums)], plan)
@@ -168,6 +168,26 @@ def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequen
         check_steps(place.site.name, place.grid, len(plan.steps(place.site.name)))
     _check_memories(places, constants)
     return places
+
+
+def _batch_of(site: Site, planned: Site, batch: int | None) -> BatchAxis | None:
+    """Where a graph made for so many samples has those of a site; one alone lies as the plan says, too, if it fits."""
+    if batch != 1 or planned.batch == site.batch or site.shape is None:
+        return site.batch
+    lying, said = site.batch_axis, planned.batch_axis
+    rest = site.shape[lying.axis + (lying.rows > 1) :]
+    whole = (*site.shape[: lying.axis], lying.rows, *rest)
+    fits = said.axis < len(whole) and whole[said.axis] == said.rows
+    return planned.batch if fits else site.batch
+
+
+def _check_batch_axes(plan: FaultPlan, places: Sequence[Place], sums: Sequence[Sums], batch: int | None) -> None:
+    """Raises PlanError where the plan takes samples to lie otherwise than the graph has them."""
+    sites = [place.site for place in places]
+    for entry in sums:
+        own = _batch_of(entry.site, plan.at(entry.site.name).site, batch)
+        sites.append(entry.site.model_copy(update={"batch": own}))
+    plan.check_batch_axes(sites, "the graph")
 
 
 def _check_runs(sites: Sequence[Site], plan: FaultPlan) -> None:

@@ -19,7 +19,7 @@ from hwfault.errors import GraphError, expect_kind
 from hwfault.graph import ops
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.ops import DOMAIN
-from hwfault.graph.read.batch_axes import along_axis_0
+from hwfault.graph.read.exported import write_sites
 from hwfault.graph.read.grids import NoGridError, grid_of
 from hwfault.graph.read.integer import INTEGERS, mark_integer
 from hwfault.graph.read.qonnxgraph import (
@@ -33,7 +33,6 @@ from hwfault.graph.read.qonnxgraph import (
     site_name,
     words_sha256,
 )
-from hwfault.graph.read.sites import write_sites
 from hwfault.graph.read.sums import find_summing_node
 from hwfault.injection.site_hook import attached
 from hwfault.network.accumulators import LAYERS, accumulator_layers
@@ -83,7 +82,7 @@ def export(
     if exact is not None:
         mark_integer(graph, exact.left)
     _check(graph, sites(network), values)
-    write_sites(graph, along_axis_0(listed))
+    write_sites(graph, listed)
     if given is None:
         return graph
     return insert_faults(graph, given if isinstance(given, FaultPlan) else resolve(listed, given))

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto
 from hwfault.errors import GraphError
 from hwfault.graph import ops
 from hwfault.graph.ops import CHANNELS_LAST, GRID_OPS
-from hwfault.graph.read.batch_axes import moved_samples
+from hwfault.graph.read.batch_axes import SampleAxes
 from hwfault.graph.read.grids import Grid, NoGridError, annotations, grid_of, grid_of_initializer
 from hwfault.graph.read.layouts import Layout, channels_last, numbered_shape, spread_layouts
 from hwfault.graph.read.left_out import left_out
@@ -27,7 +27,8 @@ from hwfault.graph.read.qonnxgraph import (
     metadata,
     site_name,
 )
-from hwfault.graph.read.shapes import Shape, Tensors, is_fault
+from hwfault.graph.read.shapes import Shape, Tensors, is_fault, whole_shape
+from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.names import first_run, run_name
 from hwfault.program.processes import Site
 from hwfault.program.selectors import SiteKind
@@ -54,7 +55,8 @@ class Places:
 
     A name that several nodes have without metadata, and with other integers, is none: they are named after their
     outputs. Raises GraphError if the graph has nothing of the kind at all. One that `carries_faults` may have lost it,
-    and its fault nodes tell how words lie. `batch_axis` is that of the inputs (see `moved_samples`).
+    and its fault nodes tell how words lie, and its plan how samples do. `batch_axis` is that of the inputs (see
+    `SampleAxes`).
     """
 
     def __init__(self, model: ModelProto, *, carries_faults: bool = False, batch_axis: int | None = None) -> None:
@@ -67,7 +69,7 @@ class Places:
         self._annotations = annotations(model)
         self._layouts, self._scrambled = spread_layouts(model, self.tensors)
         # what carries faults was checked when they were put in
-        self._moved = {} if carries_faults else moved_samples(model, self.tensors, batch_axis)
+        self._samples = None if carries_faults else SampleAxes(model, self.tensors, batch_axis)
         for node, tensor in self._candidates(model):
             self._add(node, tensor)
         self._tell_apart()
@@ -113,23 +115,40 @@ class Places:
                 raise NoGridError("its words lie in another order than before the layout of the graph was changed")
             fixed = node is None or (bool(node.input) and node.input[0] in self.tensors.constants)
             layout = self._layout(tensor, fixed)
-            if not fixed and tensor in self._moved:
-                raise NoGridError(self._moved[tensor])
+            batch, shape = self._words(name, tensor, layout, fixed)
         except NoGridError as obstacle:
             what = f"weights {tensor!r}" if node is None else f"node {node.name!r}"
             told = f"the {what} (site {name!r}) cannot be a site: {obstacle}{self._offset(node)}"
             self.obstacles[tensor if name in self.obstacles else name] = told
             return
-        shape = numbered_shape(self.tensors.shapes.get(tensor), layout)
         site = Site(
             name=name,
             kind=_kind(tensor if node is None else site_name(node), shape if fixed else None, fixed),
             bit_width=grid.bit_width,
             signed=grid.signed,
             layer=self._layer(node, tensor, fixed),
-            shape=_known(shape if fixed or shape is None else shape[1:]),
+            shape=whole_shape(shape),
+            batch=batch,
         )
         self.found.append(Place(site, grid, tensor, node, layout))
+
+    def _words(self, name: str, tensor: str, layout: Layout, fixed: bool) -> tuple[BatchAxis | None, Shape | None]:
+        """Where the samples of a site lie, None for a parameter, and the shape of its words, or those of a sample."""
+        if fixed:
+            return None, numbered_shape(self.tensors.shapes.get(tensor), layout)
+        return self.samples_of(name, tensor, layout)
+
+    @property
+    def batch(self) -> int | None:
+        """How many samples the graph is made for; None: any number, or not known."""
+        return None if self._samples is None else self._samples.batch
+
+    def samples_of(self, name: str, tensor: str, layout: Layout = ()) -> tuple[BatchAxis | None, Shape | None]:
+        """Where the samples of a site lie in its tensor, and the shape of one; raises NoGridError if nothing tells."""
+        if self._samples is not None:
+            return self._samples.at(name, tensor, layout)
+        shape = numbered_shape(self.tensors.shapes.get(tensor), layout)
+        return None, None if shape is None else shape[1:]
 
     def _offset(self, node: NodeProto | None) -> str:
         """Where the offset of signed thresholds stands, if it is not with them."""
@@ -179,10 +198,6 @@ class Places:
         way = self.tensors.before(name, lambda node: _keeps_grid(node, self.constants))
         place = next((self.by_tensor[tensor] for tensor in way if tensor in self.by_tensor), None)
         return place if place is not None and place.site.batched else None
-
-    def moved_behind(self, node: NodeProto) -> str | None:
-        """Why the samples of what a node makes do not lie along axis 0; None where they do."""
-        return self._moved.get(node.output[0])
 
     def unmoved(self, name: str) -> str:
         """The tensor that first holds the integers of one: before they were moved, padded with 0, or cast."""
@@ -287,12 +302,6 @@ def _kind(name: str, shape: Shape | None, fixed: bool) -> SiteKind:
     if not fixed:
         return "input" if kind == "input" else "activation"
     return kind if kind in ("weight", "bias") else "bias" if shape is not None and len(shape) <= 1 else "weight"
-
-
-def _known(shape: Shape | None) -> tuple[int, ...] | None:
-    if shape is None or any(extent is None for extent in shape):
-        return None
-    return tuple(extent for extent in shape if extent is not None)
 
 
 def _weight_layout(node: NodeProto, name: str, rank: int) -> Layout | None:

@@ -16,6 +16,13 @@ def is_fault(node: NodeProto) -> bool:
     return node.domain == DOMAIN and node.op_type != AFFINE
 
 
+def whole_shape(shape: Shape | None) -> tuple[int, ...] | None:
+    """A shape of which every extent is known, None for others."""
+    if shape is None or None in shape:
+        return None
+    return tuple(extent for extent in shape if extent is not None)
+
+
 class Tensors:
     """The tensors of a graph's main level by name."""
 
@@ -61,17 +68,17 @@ def _shapes(model: ModelProto) -> dict[str, Shape]:
     left it behind.
     """
     said = _read((*model.graph.value_info, *model.graph.output))
-    stand_in = _without_shapes(model)
-    found = _inferred(stand_in)
+    stand_in = stand_in_of(model)
+    found = inferred_shapes(stand_in)
     if left := said.keys() - found.keys():
         stand_in.graph.value_info.extend(info for info in model.graph.value_info if info.name in left)
-        found = _inferred(stand_in)
+        found = inferred_shapes(stand_in)
     return {name: _more_exact(found.get(name), said.get(name)) for name in said.keys() | found.keys()} | {
         tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer
     }
 
 
-def _without_shapes(model: ModelProto) -> ModelProto:
+def stand_in_of(model: ModelProto) -> ModelProto:
     """The graph of stand-ins for ops of other domains, which says the shapes of its inputs only."""
     stand_in = ModelProto()
     stand_in.CopyFrom(model)
@@ -88,7 +95,8 @@ def _without_shapes(model: ModelProto) -> ModelProto:
     return stand_in
 
 
-def _inferred(model: ModelProto) -> dict[str, Shape]:
+def inferred_shapes(model: ModelProto) -> dict[str, Shape]:
+    """The shapes that ONNX infers in a graph of its own ops, and those that it says itself; None: not known."""
     try:
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception:  # what the graph says itself is then all that is known

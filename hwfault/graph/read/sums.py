@@ -15,6 +15,7 @@ from hwfault.graph.read.names import SUFFIX
 from hwfault.graph.read.operands import find_operands
 from hwfault.graph.read.places import Place, Places
 from hwfault.graph.read.qonnxgraph import SITE, attribute, metadata
+from hwfault.graph.read.shapes import whole_shape
 from hwfault.program.accumulators import NoAccumulatorError, check_one_scale, check_whole, make_accumulator_site
 from hwfault.program.names import first_run, run_name
 from hwfault.program.processes import Site
@@ -93,16 +94,19 @@ def _read_sums(name: str, node: NodeProto, places: Places) -> Sums:
     _check_scales(weights, source)
     check_whole("inputs", whole=source.grid.whole)
     check_whole("weights", whole=weights.grid.whole)
+    batch, shape = places.samples_of(name, node.output[0])
+    if node.op_type == "Conv" and batch is not None and batch.axis != 0:
+        raise NoGridError(f"it is a convolution of {batch}, expected them along axis 0")
     site = make_accumulator_site(
         name,
         node.op_type,
         weights.site.shape or (),
         largest_input=source.grid.largest,
         largest_weight=weights.grid.largest,
-        shape=_shape(node, places),
+        shape=whole_shape(shape),
         source=source.site.name,
     )
-    return Sums(site, node, weights, source, read, transposed)
+    return Sums(site.model_copy(update={"batch": batch}), node, weights, source, read, transposed)
 
 
 def _check_node(node: NodeProto) -> None:
@@ -140,10 +144,3 @@ def _check_scales(weights: Place, source: Place) -> None:
         raise NoGridError(
             f"its weights have a scale of shape {list(scale.shape)}, expected one value for all, or for each output"
         )
-
-
-def _shape(node: NodeProto, places: Places) -> tuple[int, ...] | None:
-    shape = places.tensors.shapes.get(node.output[0])
-    if shape is None or None in shape[1:]:
-        return None
-    return tuple(extent for extent in shape[1:] if extent is not None)

@@ -18,9 +18,9 @@ from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.edit.channels_last import to_channels_last
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.of_network import export
+from hwfault.graph.read.exported import SITES
 from hwfault.graph.read.integer import INTEGERS, find_integers, is_integer, left
 from hwfault.graph.read.qonnxgraph import Constants, metadata
-from hwfault.graph.read.sites import SITES
 from hwfault.graph.read.sites import sites as graph_sites
 from hwfault.graph.run.session import run, session
 from hwfault.injection.attach import inject

@@ -14,11 +14,12 @@ from hwfault.codes import CodeFormat
 from hwfault.errors import HwfaultError
 from hwfault.graph.read.layouts import inverse, laid_out
 from hwfault.graph.read.nodes import fault_node
+from hwfault.graph.run.strike import strike_values
 from hwfault.laws.models import BitFlips, Clusters, ProfileFaults, WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.batch_axes import BatchAxis, arrange, restore
 from hwfault.program.mapped import MapProcess
-from hwfault.program.processes import Site, SitePlan, Step, strike_values
+from hwfault.program.processes import Site, SitePlan, Step
 from hwfault.stream.array_reference import accumulate
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.protection_scheme import Protection
