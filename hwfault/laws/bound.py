@@ -112,9 +112,16 @@ class AccumulationPart(NamedTuple):
 class Lowered(NamedTuple):
     """What a fault becomes: a process and a part of how a layer is added up, one for each of its sites or none at all.
 
-    `notes` are what must be said wherever the plan is used.
+    `besides` are further processes, several or none for each site, which strike behind the first; the stream draws none
+    of them. `notes` are what must be said wherever the plan is used.
     """
 
     processes: Sequence[AnyProcess] = ()
+    besides: Sequence[Sequence[AnyProcess]] = ()
     parts: Sequence[AccumulationPart] = ()
     notes: Sequence[str] = ()
+
+    def processes_at(self, i: int) -> list[AnyProcess]:
+        """All processes at site `i` of the target."""
+        first = self.processes[i : i + 1]
+        return [*first, *(self.besides[i] if self.besides else ())]

@@ -1,9 +1,9 @@
 """The files that fault models name: read once for a plan, and known again by their digests."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hwfault.errors import FileError
 from hwfault.inputs import check_regular, open_regular, read_regular
@@ -11,6 +11,8 @@ from hwfault.profiles.library import profile_path
 from hwfault.profiles.profile import Profile
 from hwfault.records import LARGEST_YAML, parse_yaml
 from hwfault.stream.fault_map import LARGEST_MAP, FaultMap
+
+T = TypeVar("T")
 
 _AT_ONCE = 1 << 20
 """Bytes of a file that are read at once where only its digest is wanted."""
@@ -31,32 +33,35 @@ class Files:
     """Profiles, fault maps and lists of faults by their names; each file is read once, and stays what it was then."""
 
     def __init__(self) -> None:
-        self._yaml: dict[str, tuple[Any, str]] = {}
-        self._profiles: dict[str, Profile] = {}
-        self._maps: dict[str, tuple[FaultMap, str]] = {}
+        self._read: dict[tuple[str, str], tuple[Any, str]] = {}
+
+    def read(self, path: Path | str, what: str, largest: int, parse: Callable[[bytes, str], T]) -> tuple[T, str]:
+        """What `parse(content, name)` makes of a file, and the file's digest; `what` says in words what is expected.
+
+        Raises FileError for a file that cannot be read or has more than `largest` bytes, and what `parse` raises.
+        """
+        known = str(path), what
+        if known not in self._read:
+            content = read_regular(path, largest, what)
+            self._read[known] = parse(content, str(path)), sha256(content).hexdigest()
+        return self._read[known]
 
     def yaml(self, path: Path | str) -> tuple[Any, str]:
         """The content of a YAML file and its digest; raises FileError or ModelError."""
-        name = str(path)
-        if name not in self._yaml:
-            content = read_regular(path, LARGEST_YAML, "a YAML file")
-            self._yaml[name] = parse_yaml(content, name), sha256(content).hexdigest()
-        return self._yaml[name]
+        return self.read(path, "a YAML file", LARGEST_YAML, parse_yaml)
 
     def profile(self, name: str) -> tuple[Profile, str]:
         """The profile of a name or path, as `Profile.load` reads it, and its file's digest."""
         path = profile_path(name)
         content, digest = self.yaml(path)
-        if str(path) not in self._profiles:
-            self._profiles[str(path)] = Profile.parse(content, str(path))
-        return self._profiles[str(path)], digest
+        known = str(path), "a profile"
+        if known not in self._read:
+            self._read[known] = Profile.parse(content, str(path)), digest
+        return self._read[known]
 
     def fault_map(self, name: str) -> tuple[FaultMap, str]:
         """The fault map in a file and the file's digest; raises FileError."""
-        if name not in self._maps:
-            content = read_regular(name, LARGEST_MAP, "a fault map")
-            self._maps[name] = FaultMap.from_bytes(content, name), sha256(content).hexdigest()
-        return self._maps[name]
+        return self.read(name, "a fault map", LARGEST_MAP, FaultMap.from_bytes)
 
 
 def changed_files(named: Iterable[NamedFile]) -> Iterator[str]:

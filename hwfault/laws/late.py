@@ -39,7 +39,7 @@ def lower(bound: Bound[LateBits], target: Target) -> Lowered:
     """
     part = AccumulationPart(bound.fault.mapping, adds_up=False)
     processes = [_process(bound.fault, site, target) for site in target.sites]
-    return Lowered(processes, [part] * len(processes))
+    return Lowered(processes, parts=[part] * len(processes))
 
 
 def _process(fault: LateBits, site: Site, target: Target) -> Process:

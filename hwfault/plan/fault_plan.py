@@ -58,12 +58,12 @@ class FaultPlan(Record):
     def _consistent(self) -> Self:
         for table in self.tables:
             _check_table(table)
-        _check_numbers(self.sites)
         for entry in self.sites:
             check_late(entry, self.faults)
         indices = {i for entry in self.sites for process in entry.processes for i in process.used_tables}
         if absent := indices - set(range(len(self.tables))):
             raise ValueError(f"a process names table {min(absent)} of {len(self.tables)} (counted from 0)")
+        _check_numbers(self.sites, self.tables)
         if self.stream is None and needs_stream(entry.site for entry in self.sites) is not None:
             raise ValueError('its sites need version 1.1 of the fault stream, expected stream: "1.1"')
         if self.factors is not None and len(self.factors) != len(self.faults):
@@ -258,10 +258,8 @@ class _Draft:
         """Adds a fault at the sites of these places in the list."""
         target = Target(number, [self._sites[place] for place in places], self._specimen, self.tables)
         lowered = lower(bound, target)
-        # of each sort there is one for every site, or none at all
-        if lowered.processes:
-            for place, process in zip(places, lowered.processes, strict=True):
-                self._processes[place].append(process)
+        for i, place in enumerate(places):
+            self._processes[place] += lowered.processes_at(i)
         if lowered.parts:
             for place, part in zip(places, lowered.parts, strict=True):
                 self._parts[place].append(part)
@@ -312,18 +310,23 @@ def _scaled(bound: Sequence[Bound[Any]], factors: Sequence[float] | None) -> Ite
             yield k, one.scaled(factor) if factor < 1 else one
 
 
-def _check_numbers(sites: Sequence[SitePlan]) -> None:
+def _check_numbers(sites: Sequence[SitePlan], tables: Sequence[tuple[int, ...]]) -> None:
     names = [name for entry in sites for name in names_of(entry.site)]
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
         raise ValueError(f"the site {twice!r} is listed twice, expected one entry for each site")
-    keys: set[int] = set()
+    keys: dict[int, str] = {}
+    drawn: set[int] = set()
     for entry in sites:
         for process in entry.processes:
             key = f"{entry.site.name}#{process.fault}"
             number = process.site_number
-            if number in keys or site_number(entry.site.name, process.fault) != number:
+            alone = keys.setdefault(number, key) == key and site_number(entry.site.name, process.fault) == number
+            # of several processes that a fault has at a site the stream draws one at most
+            if process.varies(tables):
+                alone = alone and number not in drawn
+                drawn.add(number)
+            if not alone:
                 raise ValueError(f"the number {number} of {key} is not its own alone; rename the site")
-            keys.add(number)
 
 
 def _check_table(table: tuple[int, ...]) -> None:

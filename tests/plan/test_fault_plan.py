@@ -1,13 +1,15 @@
 """Fault plans: what sites and faults resolve to, how they print, and which sites they fit."""
 
+import json
 import re
 
 import pytest
 
 from hwfault.errors import ModelError, PlanError
-from hwfault.laws.models import BitFlips, Clusters, WordFaults
+from hwfault.laws.models import BitFlips, Clusters, MapFaults, WordFaults
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site
+from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.reference import processes
 from hwfault.stream.tables import accepts, encode_table, site_number, size_table
 from tests.stream.programs import VECTORS, Bit, Cluster, Mask, Random, program, vector_process
@@ -251,3 +253,21 @@ def test_which_plans_read_the_stored_codes(faults, reads):
 def test_size_tables_are_the_builders():
     plan = resolve([WEIGHT], [Clusters(probability=0.1, sizes=(0.9, 0.05, 0.05))])
     assert plan.sites[0].processes[0].sizes == size_table((0.9, 0.05, 0.05))
+
+
+def with_twins(fault, processes):
+    """A plan's JSON with more processes of one fault at its site."""
+    data = json.loads(resolve([WEIGHT], [fault]).to_json())
+    data["sites"][0]["processes"] *= processes
+    return json.dumps(data)
+
+
+def test_a_fault_may_have_several_processes_at_a_site_of_which_one_is_drawn(tmp_path):
+    FaultMap.from_cells(100, 8, [1], [2], [0]).save(tmp_path / "m")
+    permanent = MapFaults(file=str(tmp_path / "m"))
+    read = FaultPlan.from_json(with_twins(permanent, 2))
+    assert len(read.at(WEIGHT.name).processes) == 2
+    for drawn in (BitFlips(probability=0.1), permanent.model_copy(update={"p_active": 0.5})):
+        FaultPlan.from_json(with_twins(drawn, 1))
+        with pytest.raises(PlanError, match="is not its own alone"):
+            FaultPlan.from_json(with_twins(drawn, 2))
