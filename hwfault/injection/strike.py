@@ -11,9 +11,12 @@ from hwfault.codes import REPRESENTATIONS, CodeFormat
 from hwfault.errors import PlanError
 from hwfault.injection.clock import Clock
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.program.kinds import Mechanism
 from hwfault.program.processes import MapStep, ProtectedStep, Site, SitePlan, StreamStep
+from hwfault.stream.fault_map import FaultMap
+from hwfault.stream.mechanism import MAP, PROTECTED, STREAM, MapOperands, ProtectedOperands, StreamOperands
 from hwfault.stream.native import check_program
+from hwfault.stream.protection import KINDS as PROTECTIONS
+from hwfault.stream.protection import MapRows
 from hwfault.torch_ops.arranged import arrange_on_grid, has_names, named_as, restore, samples_of, unnamed
 from hwfault.torch_ops.codec import (
     check_codes_known,
@@ -26,9 +29,6 @@ from hwfault.torch_ops.codec import (
 )
 from hwfault.torch_ops.eager import Faults, struck
 from hwfault.torch_ops.inside_torch import is_plain, traced
-from hwfault.torch_ops.map_op import MAP
-from hwfault.torch_ops.ops import STREAM
-from hwfault.torch_ops.protection_op import protected
 
 Grid = tuple[Tensor, Tensor]
 """Scale and zero point."""
@@ -176,8 +176,9 @@ class _Stream:
     """Processes that the stream draws."""
 
     def __init__(self, site: Site, step: StreamStep, device: torch.device) -> None:
-        self._numbers = (site.bit_width, site.signed, REPRESENTATIONS.index(step.representation))
-        self._reads = (step.reads_stored, step.reads_others)
+        self._bit_width, self._signed = site.bit_width, int(site.signed)
+        self._representation = REPRESENTATIONS.index(step.representation)
+        self._faults = Faults(STREAM, step.reads_stored, step.reads_others)
         check_program(step.program, site.bit_width)  # here, once: kernels on a device cannot refuse
         self._name = site.name
         self._layers = step.layers
@@ -186,8 +187,18 @@ class _Stream:
     def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
         for layer in self._layers:
             _check_layer(value, forward.batch, self._name, *layer)
-        tensors = (forward.samples, forward.seed, self._program, *grid)
-        return struck(value, Faults(STREAM, tensors, self._numbers, *self._reads), forward.straight_through, unheld)
+        scale, zero_point = grid
+        operands = StreamOperands(
+            samples=forward.samples,
+            seed=forward.seed,
+            program=self._program,
+            scale=scale,
+            zero_point=zero_point,
+            bit_width=self._bit_width,
+            signed=self._signed,
+            representation=self._representation,
+        )
+        return struck(value, self._faults, operands, forward.straight_through, unheld)
 
 
 def _check_layer(value: Tensor, batch: int | None, name: str, channels: int, inner: int) -> None:
@@ -204,20 +215,33 @@ class _Map:
     """A fault map."""
 
     def __init__(self, site: Site, step: MapStep, device: torch.device) -> None:
-        process, rows = step.process, step.process.map
-        self._name, self._words, self._refresh = site.name, rows.words, process.refresh
-        masks = np.stack([rows.and_mask, rows.xor_mask]).view(np.int32)
-        with torch.inference_mode(False):
-            self._word, self._masks = (torch.from_numpy(rows).to(device) for rows in (rows.word.copy(), masks))
-        representation = REPRESENTATIONS.index(step.representation)
-        self._numbers = (site.bit_width, site.signed, representation, process.threshold, process.site_number)
-        self._reads_stored = process.reads_stored()
+        process = step.process
+        self._name, self._words, self._refresh = site.name, process.map.words, process.refresh
+        self._bit_width, self._signed = site.bit_width, int(site.signed)
+        self._representation = REPRESENTATIONS.index(step.representation)
+        self._threshold, self._site = process.threshold, process.site_number
+        self._faults = Faults(MAP, process.reads_stored())
+        self._rows = _rows(process.map, device)
 
     def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
         self._check(value, 1 if forward.batch is None else max(forward.batch, 1))
-        period = forward.clock.of_periods(forward.batch, self._refresh)
-        tensors = (period, forward.seed, self._word, self._masks, *grid)
-        return struck(value, Faults(MAP, tensors, self._numbers, self._reads_stored), forward.straight_through, unheld)
+        word, and_mask, xor_mask = self._rows
+        scale, zero_point = grid
+        operands = MapOperands(
+            period=forward.clock.of_periods(forward.batch, self._refresh),
+            seed=forward.seed,
+            word=word,
+            and_mask=and_mask,
+            xor_mask=xor_mask,
+            scale=scale,
+            zero_point=zero_point,
+            bit_width=self._bit_width,
+            signed=self._signed,
+            representation=self._representation,
+            threshold=self._threshold,
+            site=self._site,
+        )
+        return struck(value, self._faults, operands, forward.straight_through, unheld)
 
     def _check(self, value: Tensor, batch: int) -> None:
         if value.numel() not in (0, self._words * batch):
@@ -231,33 +255,60 @@ class _Protected:
     """A protected memory; `counts` are (corrected, detected, miscorrected) memory words so far."""
 
     def __init__(self, site: Site, step: ProtectedStep, device: torch.device) -> None:
-        process = step.process
+        process, memory = step.process, step.process.memory
         self._refresh, self._program = process.refresh, kept(step.program, device)
-        rows, layout, memory = process.rows, process.layout, process.memory
-        masks = np.stack([rows.and_mask, rows.xor_mask]).view(np.int32)
-        with torch.inference_mode(False):
-            self._rows = torch.from_numpy(rows.word.copy()).to(device), torch.from_numpy(masks).to(device)
-            self.counts = torch.zeros(3, dtype=torch.int64, device=device)
-        cells = process.cells if layout is not None else torch.zeros(0, memory.data_bits)
+        self._bit_width, self._signed = site.bit_width, int(site.signed)
+        self._representation = REPRESENTATIONS.index(step.representation)
+        self._threshold, self._site = process.threshold, process.site_number
+        self._memory = memory
+        self._rows = _rows(process.rows, device)
+        cells = process.cells if process.number else torch.zeros(0, memory.data_bits)
         self._table = kept(process.number, device), torch.as_tensor(cells, dtype=torch.int64, device=device)
-        representation = REPRESENTATIONS.index(step.representation)
-        kinds = (memory.kind, memory.data_bits, memory.slot, memory.due)
-        self._numbers = (site.bit_width, site.signed, representation, *kinds, process.threshold, process.site_number)
+        with torch.inference_mode(False):
+            self.counts = torch.zeros(PROTECTED.counts, dtype=torch.int64, device=device)
+        self._faults = Faults(PROTECTED, True, counts=self.counts)
 
     def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
-        period = forward.clock.of_periods(forward.batch, self._refresh)
-        when = (forward.samples, period, forward.seed)
-        tensors = (value, *when, self._program, *self._rows, *self._table, *grid)
-        out: Tensor
-        out, counts = protected(*tensors, *self._numbers, forward.straight_through)
-        self.counts += counts
-        return out
+        word, and_mask, xor_mask = self._rows
+        number, cells = self._table
+        scale, zero_point = grid
+        operands = ProtectedOperands(
+            samples=forward.samples,
+            period=forward.clock.of_periods(forward.batch, self._refresh),
+            seed=forward.seed,
+            program=self._program,
+            word=word,
+            and_mask=and_mask,
+            xor_mask=xor_mask,
+            number=number,
+            cells=cells,
+            scale=scale,
+            zero_point=zero_point,
+            bit_width=self._bit_width,
+            signed=self._signed,
+            representation=self._representation,
+            protection=PROTECTIONS.index(self._memory.kind) + 1,
+            data_bits=self._memory.data_bits,
+            slot=self._memory.slot,
+            on_detected=int(self._memory.due),
+            threshold=self._threshold,
+            site=self._site,
+        )
+        return struck(value, self._faults, operands, forward.straight_through, unheld)
 
 
-_STEPS: dict[Mechanism, Callable[..., Callable[[Tensor, Forward, Grid, bool], Tensor]]] = {
-    "stream": _Stream,
-    "map": _Map,
-    "protected": _Protected,
+def _rows(rows: FaultMap | MapRows, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The words and both masks of a map's rows, as tensors that autograd may keep."""
+    columns = (rows.word, rows.and_mask.view(np.int32), rows.xor_mask.view(np.int32))
+    with torch.inference_mode(False):
+        word, and_mask, xor_mask = (torch.from_numpy(column.copy()).to(device) for column in columns)
+    return word, and_mask, xor_mask
+
+
+_STEPS: dict[str, Callable[..., Callable[[Tensor, Forward, Grid, bool], Tensor]]] = {
+    STREAM.name: _Stream,
+    MAP.name: _Map,
+    PROTECTED.name: _Protected,
 }
 
 

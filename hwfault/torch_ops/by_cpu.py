@@ -4,8 +4,8 @@ Which words may be struck is drawn on the CPU; only these are fetched from the d
 written back. Every call waits for the device, so that none of this can be part of a CUDA graph.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,51 +14,61 @@ from torch import Tensor
 from hwfault.errors import PlanError
 from hwfault.program.kinds import reads_other_words
 from hwfault.stream.check import batch_and_words
+from hwfault.stream.mechanism import MapOperands, Mechanism, StreamOperands
 from hwfault.stream.touched import Words, touched
-from hwfault.torch_ops.eager import Kernel
-
-Found = tuple[Words, bool]
-"""Words of a tensor, ascending, and whether they must be struck out of place, because they read each other."""
+from hwfault.torch_ops.on_cpu import WRITERS
 
 
-def program_words(source: Tensor, tensors: Sequence[Tensor], numbers: Sequence[Any]) -> Found:
-    """What a fault program may strike; arguments as of `hwfault.torch_ops.ops.STREAM`."""
-    samples, seed, program = (t.numpy() for t in tensors[:3])
+class Found(NamedTuple):
+    """Words of a tensor, ascending, and whether they must be struck out of place, because they read each other."""
+
+    words: Words
+    read_each_other: bool = False
+
+
+def program_words(source: Tensor, o: StreamOperands[Tensor]) -> Found:
+    """What a fault program may strike."""
+    samples, program = np.ascontiguousarray(o.samples.numpy()), o.program.tolist()
     _, words = batch_and_words(source.shape, samples.size)
-    key, numbered = int(seed) & 0xFFFFFFFFFFFFFFFF, np.ascontiguousarray(samples)
-    flat = program.tolist()
-    found = touched(flat, seed=key, samples=numbered, words=words, bit_width=numbers[0])
-    return found, reads_other_words(flat)
+    key = int(o.seed) & 0xFFFFFFFFFFFFFFFF
+    found = touched(program, seed=key, samples=samples, words=words, bit_width=o.bit_width)
+    return Found(found, reads_other_words(program))
 
 
-def map_words(source: Tensor, tensors: Sequence[Tensor], _numbers: Sequence[Any]) -> Found:
-    """What a fault map may strike; arguments as of `hwfault.torch_ops.map_op.MAP`."""
-    period, word = tensors[0], tensors[2].numpy()
-    batch, words = batch_and_words(source.shape, period.numel())
-    return (np.arange(batch)[:, None] * words + word).reshape(-1), False
+def map_words(source: Tensor, o: MapOperands[Tensor]) -> Found:
+    """What a fault map may strike."""
+    batch, words = batch_and_words(source.shape, o.period.numel())
+    return Found((np.arange(batch)[:, None] * words + o.word.numpy()).reshape(-1))
 
 
-def struck(
-    kernel: Kernel,
-    find: Callable[[Tensor, Sequence[Tensor], Sequence[Any]], Found],
-    source: Tensor,
-    stored: Tensor | None,
-    zero: bool,
-    tensors: Sequence[Tensor],
-    numbers: tuple[Any, ...],
-) -> Tensor:
-    """What the kernel makes of `source`: faulty values, or a gradient with zeros, for the values `stored` before."""
-    _refuse_capture(source)
-    here = tuple(t.cpu() for t in tensors)
-    found, out_of_place = find(source, here, numbers)
-    some = _Some(source, found)
-    part = some.fetched(source)
-    if zero:
-        kernel.write_zeros(part, part, None if stored is None else some.fetched(stored), here, numbers)
-    else:
-        before, part = part, torch.empty_like(part) if out_of_place else part
-        kernel.write_struck(before, part, here, numbers)
-    return some.written(source, part)
+_FIND: dict[str, Callable[[Tensor, Any], Found]] = {"stream": program_words, "map": map_words}
+
+
+def struck(mechanism: Mechanism, operands: Any, x: Tensor) -> Tensor:
+    """x with faults."""
+    _refuse_capture(x)
+    here = _fetched(operands)
+    found = _FIND[mechanism.name](x, here)
+    some = _Some(x, found.words)
+    before = some.fetched(x)
+    after = torch.empty_like(before) if found.read_each_other else before
+    WRITERS[mechanism.name].strike(before, after, here, None)
+    return some.written(x, after)
+
+
+def zeroed(mechanism: Mechanism, operands: Any, gradient: Tensor, stored: Tensor | None) -> Tensor:
+    """A gradient with zeros at the words that are changed; `stored` are the values before, where these decide."""
+    _refuse_capture(gradient)
+    here = _fetched(operands)
+    some = _Some(gradient, _FIND[mechanism.name](gradient, here).words)
+    part = some.fetched(gradient)
+    WRITERS[mechanism.name].zero(part, part, None if stored is None else some.fetched(stored), here)
+    return some.written(gradient, part)
+
+
+def _fetched(operands: Any) -> Any:
+    """The operands with their tensors on the CPU."""
+    return type(operands)(*(o.cpu() if isinstance(o, Tensor) else o for o in operands))
 
 
 class _Some:
@@ -81,15 +91,17 @@ class _Some:
         return out
 
 
-def entirely(op: Callable[..., Any]) -> Callable[..., Any]:
-    """An operator on tensors of any device by that on the CPU: everything is copied there, and the results back."""
+def entirely(op: Callable[..., Any], x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    """What an operator makes of tensors of any device: everything is copied to the CPU, and the results back."""
+    _refuse_capture(x)
+    out = op(x.cpu(), *map(_on_cpu, args))
+    return tuple(t.to(x.device) for t in (out if isinstance(out, tuple) else (out,)))
 
-    def by_cpu(*args: Any) -> Any:
-        _refuse_capture(args[0])
-        out = op(*(a.cpu() if isinstance(a, Tensor) else a for a in args))
-        return out.to(args[0].device) if isinstance(out, Tensor) else tuple(t.to(args[0].device) for t in out)
 
-    return by_cpu
+def _on_cpu(argument: Any) -> Any:
+    if isinstance(argument, list):
+        return [_on_cpu(one) for one in argument]
+    return argument.cpu() if isinstance(argument, Tensor) else argument
 
 
 def _refuse_capture(x: Tensor) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from hwfault.stream.tables import ALWAYS
-from hwfault.torch_ops.map_op import fault_map
 from tests.benchmarks.side_by_side import ratios, show
+from tests.torch_ops.operators import fault_map
 
 _WORDS = 32 << 20
 

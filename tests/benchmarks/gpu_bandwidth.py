@@ -11,10 +11,12 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
 from hwfault.stream import cuda
 from hwfault.stream.cuda import launch
+from hwfault.stream.mechanism import MapOperands, StreamOperands
 from hwfault.stream.tables import ALWAYS
 from tests.benchmarks.device_time import measured, medians
 from tests.benchmarks.gpu import Report
 
+_FORM = {"bit_width": 4, "signed": 0, "representation": 0}
 _TARGET = 0.90  # of the copy's bandwidth, up to a word rate of 1e-3
 
 
@@ -41,10 +43,12 @@ def variants(x: Tensor) -> dict[str, Callable[[], object]]:
     for rate in (1e-4, 1e-3, 1e-2, 1e-1):
         runs[f"inject, bit error rate {rate:g}"] = injector(x, BitFlips(probability=rate))
     program, numbers, grid = arguments(BitFlips(probability=1e-3), x.device)
-    runs["gradient, bit error rate 0.001"] = lambda: cuda.zero_faulty(x, None, *numbers, program, *grid, 4, False)
-    given = (*numbers, *cells(x.numel(), 1e-3, x.device), *grid, 4, False, 0)
-    runs["permanent map, 0.001 of the words"] = lambda: cuda.fault_map(x, *given, ALWAYS, 1)
-    runs["intermittent map, 0.001 of the words, p = 0.5"] = lambda: cuda.fault_map(x, *given, ALWAYS // 2, 1)
+    drawn = StreamOperands(*numbers, program, *grid, **_FORM)
+    runs["gradient, bit error rate 0.001"] = lambda: cuda.zero(x, None, drawn)
+    permanent = MapOperands(*numbers, *cells(x.numel(), 1e-3, x.device), *grid, **_FORM, threshold=ALWAYS, site=1)
+    intermittent = permanent._replace(threshold=ALWAYS // 2)
+    runs["permanent map, 0.001 of the words"] = lambda: cuda.strike(x, permanent)
+    runs["intermittent map, 0.001 of the words, p = 0.5"] = lambda: cuda.strike(x, intermittent)
     runs["a uniform number for each bit, rate 0.001"] = lambda: naive(x, out, 1e-3)
     runs["a random mask of a share of 0.001"] = lambda: masked(x, out, 1e-3)
     return runs
@@ -60,15 +64,18 @@ def arguments(faults: object, device: torch.device) -> tuple[Tensor, tuple[Tenso
 
 def injector(x: Tensor, faults: object) -> Callable[[], object]:
     program, numbers, grid = arguments(faults, x.device)
-    return lambda: cuda.inject(x, *numbers, program, *grid, 4, False)
+    operands = StreamOperands(*numbers, program, *grid, **_FORM)
+    return lambda: cuda.strike(x, operands)
 
 
-def cells(words: int, share: float, device: torch.device) -> tuple[Tensor, Tensor]:
+def cells(words: int, share: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Words of a map that are stuck at 0, and their masks."""
     rng = np.random.default_rng(1)
     word = np.unique(rng.integers(0, words, int(share * words)))
     bit = np.uint32(1) << rng.integers(0, 4, len(word)).astype(np.uint32)
-    masks = np.stack([~bit, np.zeros_like(bit)]).view(np.int32)
-    return torch.from_numpy(word).to(device), torch.from_numpy(masks).to(device)
+    columns = (word, (~bit).view(np.int32), np.zeros_like(bit).view(np.int32))
+    stuck, and_mask, xor_mask = (torch.from_numpy(column).to(device) for column in columns)
+    return stuck, and_mask, xor_mask
 
 
 def naive(x: Tensor, out: Tensor, rate: float) -> None:

@@ -9,11 +9,11 @@ from torch import Tensor
 from hwfault.arithmetic.exact import exact_on_cuda
 from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, WordFaults
-from hwfault.stream import cuda, native
-from hwfault.torch_ops import map_op, ops
+from hwfault.stream import native
 from hwfault.train import networks
 from tests.benchmarks.gpu import Report, device
 from tests.injection.networks import batch, build
+from tests.stream import triton_calls
 from tests.stream.cases import Draw
 from tests.stream.programs import VECTORS, vector_process
 from tests.stream.triton_calls import (
@@ -26,6 +26,7 @@ from tests.stream.triton_calls import (
     same_bits,
     tensors,
 )
+from tests.torch_ops import operators
 
 _FAULTS = [BitFlips(probability=1e-2), BitFlips(p01=1e-2, p10=2e-2), WordFaults(probability=1e-2)]
 
@@ -74,9 +75,9 @@ def values(report: Report, count: int) -> None:
         dtype, bits = DTYPES[k % len(DTYPES)], draw.one_of((1, 2, 4, 8, 8, 17, 32))
         given = tensors(draw, dtype, (2, 3, 5, 40), k % 3 > 0, bits, k % 2 == 0, k % 5 > 2, k % 3)
         gradient = torch.ones_like(given[0])
-        forward = same_bits(cuda.inject(*on_device(*given)).cpu(), native_inject(*given))
-        zeroed = cuda.zero_faulty(*on_device(gradient, *given)).cpu()
-        if not (forward and same_bits(zeroed, ops.zero_faulty(gradient, *given))):
+        forward = same_bits(triton_calls.inject(*on_device(*given)).cpu(), native_inject(*given))
+        zeroed = triton_calls.zero_faulty(*on_device(gradient, *given)).cpu()
+        if not (forward and same_bits(zeroed, operators.zero_faulty(gradient, *given))):
             report.differs(f"values of {dtype} with {bits} bits, native library and {device()}: {given}")
             return
     report.line(f"random cases of values and gradients: {count}, all equal to the native library")
@@ -91,9 +92,11 @@ def maps(report: Report, count: int) -> None:
         rows = rows_of(draw, 1200, bits, draw.one_of((0.01, 0.2, 1.0)), flips_only=False)
         given = (period, seed, *rows, *grid, draw.one_of((2**31, 2**32)), draw.site())
         gradient = torch.ones_like(x)
-        forward = same_bits(cuda.fault_map(*on_device(x, *given)).cpu(), map_op.fault_map(x, *given, False, True))
-        zeroed = cuda.zero_map(*on_device(gradient, x, *given)).cpu()
-        if not (forward and same_bits(zeroed, map_op.zero_map(gradient, x, *given))):
+        forward = same_bits(
+            triton_calls.fault_map(*on_device(x, *given)).cpu(), operators.fault_map(x, *given, False, True)
+        )
+        zeroed = triton_calls.zero_map(*on_device(gradient, x, *given)).cpu()
+        if not (forward and same_bits(zeroed, operators.zero_map(gradient, x, *given))):
             report.differs(f"a map on values of {dtype} with {bits} bits, native library and {device()}: {given}")
             return
     report.line(f"random cases of fault maps: {count}, all equal to the native library")

@@ -5,8 +5,8 @@ import torch
 from hwfault.laws.models import WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
-from hwfault.torch_ops import ops
 from tests.benchmarks.side_by_side import ratios, show
+from tests.torch_ops import operators
 
 _WORDS = 32 << 20
 
@@ -27,7 +27,7 @@ def _injector(x: torch.Tensor, rate: float) -> object:
     plan = resolve([site], [WordFaults(probability=rate, effect="msb")])
     program, zero, one = torch.tensor(plan.program("x")), torch.tensor(0), torch.tensor([0])
     scale, zero_point = torch.tensor(0.5), torch.tensor(0.0)
-    return lambda: ops.inject(x, one, zero, program, scale, zero_point, 4, False, False, False)
+    return lambda: operators.inject(x, one, zero, program, scale, zero_point, 4, False, False, False)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import torch
 
 from hwfault.stream.protection import Memory
 from hwfault.stream.tables import ALWAYS
-from hwfault.torch_ops.protection_op import protected
 from tests.benchmarks.side_by_side import ratios, show
+from tests.torch_ops.operators import protected
 
 _WORDS = 32 << 20
 

@@ -6,35 +6,37 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from hwfault.torch_ops import cuda_ops, eager
-
-IMPLEMENTATIONS = {op._name: implementation for op, implementation in cuda_ops._IMPLEMENTATIONS}
-STRUCK = ("inject", "zero_faulty", "fault_map", "zero_map")
+from hwfault.stream.mechanism import MECHANISMS
+from hwfault.torch_ops import eager, on_devices, strike_op, unheld
 
 
 @contextmanager
 def with_triton(triton: bool) -> Iterator[None]:
     """Whether the implementations for devices find Triton."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda_ops, "has_triton", lambda device: triton)
+        patch.setattr(on_devices, "has_triton", lambda device: triton)
         yield
 
 
 @contextmanager
 def as_on_a_device(triton: bool) -> Iterator[list[str]]:
-    """The operators of stream and maps on CPU tensors go the device's way; yields the names of those that ran."""
+    """The operators on CPU tensors go the device's way where that is another; yields which ran, by what mechanism."""
     ran: list[str] = []
 
-    def noted(name, implementation):
+    def noted(name, implementation, own):
         def run(*args):
-            ran.append(name)
+            mechanism = next(arg for arg in args if isinstance(arg, str))
+            if not MECHANISMS[mechanism].kernel:  # by the operator on the CPU
+                return own(*args)
+            ran.append(f"{name} {mechanism}")
             return implementation(*args)
 
         return torch._dynamo.disable(run)
 
     with with_triton(triton), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eager, "is_plain", lambda x: False)
-        for op, implementation in cuda_ops._IMPLEMENTATIONS:
-            if op._name in STRUCK:  # the others call the operator on the CPU
-                patch.setitem(op._backend_fns, "cpu", noted(op._name, implementation))
+        for module in (eager, unheld):
+            patch.setattr(module, "is_plain", lambda x: False)
+        for name in ("strike", "zero"):
+            op, implementation = getattr(strike_op, name), getattr(on_devices, name)
+            patch.setitem(op._backend_fns, "cpu", noted(name, implementation, op._backend_fns["cpu"]))
         yield ran

@@ -14,11 +14,11 @@ from hwfault.injection.site_hook import attached
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from hwfault.torch_ops import ops
 from tests.injection.networks import batch, build
 from tests.injection.oracle import FAULTS, Seen, faulty, same_bits
 from tests.injection.snapshot import snapshot
 from tests.slowly import slow
+from tests.torch_ops import operators
 from tests.torch_ops.test_ops import arguments
 
 # dynamo warns about itself and about Brevitas, differently in each version of torch
@@ -138,7 +138,7 @@ def test_the_operator_compiles_with_its_gradient(name):
     args = arguments(name)
 
     def loss(x):
-        return ops.inject(x, *args[1:]).square().sum()
+        return operators.inject(x, *args[1:]).square().sum()
 
     found = []
     for run in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from hwfault.injection.attach import inject
-from hwfault.torch_ops import ops
 from tests.benchmarks.network import kept_for_backward, peak
 from tests.injection.networks import NETWORKS, batch, build
 from tests.injection.oracle import FAULTS
+from tests.torch_ops import operators
 from tests.torch_ops.test_ops import PROGRAMS, arguments, on_grid
 
 NEVER_READS = ["bits", "random", "lsb", "msb", "full", "clusters", "rows"]
@@ -33,7 +33,7 @@ def kept(run):
 def test_the_operator_keeps_no_values(name):
     x = on_grid((8, 500)).requires_grad_()
     args = arguments(name, x=x)
-    packed, _ = kept(lambda: ops.inject(*args))
+    packed, _ = kept(lambda: operators.inject(*args))
     assert {t.data_ptr() for t in packed} <= {t.data_ptr() for t in args[1:6]}
 
 
@@ -41,7 +41,7 @@ def test_the_operator_keeps_no_values(name):
 def test_the_operator_keeps_a_reference_to_its_input_where_the_outcome_depends_on_it(name):
     x = on_grid((8, 500)).requires_grad_()
     args = arguments(name, x=x)
-    packed, out = kept(lambda: ops.inject(*args))
+    packed, out = kept(lambda: operators.inject(*args))
     big = [t for t in packed if t.numel() > 100 and t.data_ptr() not in {a.data_ptr() for a in args[1:6]}]
     assert [t.data_ptr() for t in big] == [x.data_ptr()]
     assert out.data_ptr() != x.data_ptr()
@@ -49,14 +49,14 @@ def test_the_operator_keeps_a_reference_to_its_input_where_the_outcome_depends_o
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_straight_through_keeps_nothing(name):
-    packed, _ = kept(lambda: ops.inject(*arguments(name, x=on_grid().requires_grad_(), straight_through=True)))
+    packed, _ = kept(lambda: operators.inject(*arguments(name, x=on_grid().requires_grad_(), straight_through=True)))
     assert packed == []
 
 
 def test_strided_inputs_are_not_copied_to_be_kept():
     x = on_grid((6, 8, 50)).requires_grad_()
     args = arguments("asymmetric", x=x.transpose(0, 1))
-    packed, _ = kept(lambda: ops.inject(*args))
+    packed, _ = kept(lambda: operators.inject(*args))
     assert x.data_ptr() in {t.data_ptr() for t in packed}
     assert not [t for t in packed if t.numel() == x.numel() and t.data_ptr() != x.data_ptr()]
 
@@ -64,7 +64,7 @@ def test_strided_inputs_are_not_copied_to_be_kept():
 def test_the_input_is_let_go_unless_it_is_needed():
     for name, needed in (("bits", False), ("asymmetric", True)):
         x = on_grid().requires_grad_() * 1
-        out = ops.inject(*arguments(name, x=x))
+        out = operators.inject(*arguments(name, x=x))
         reference = weakref.ref(x.untyped_storage())
         del x
         gc.collect()
@@ -158,7 +158,7 @@ def test_a_step_needs_no_memory_more_than_without_faults(gradient):
 def test_graphs_that_are_dropped_leave_nothing_behind():
     x = on_grid().requires_grad_()
     base = x * 1
-    out = ops.inject(*arguments("asymmetric", x=base))
+    out = operators.inject(*arguments("asymmetric", x=base))
     reference = weakref.ref(base.untyped_storage())
     del base, out
     gc.collect()

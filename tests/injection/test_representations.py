@@ -19,10 +19,9 @@ from hwfault.codes import (
 )
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.reference import inject_codes
-from hwfault.torch_ops import ops
-from hwfault.torch_ops.map_op import fault_map
 from tests.stream import engines
 from tests.stream.programs import Mask, symmetric
+from tests.torch_ops import operators
 
 TWOS, OFFSET, SIGN = REPRESENTATIONS
 WIDTHS = (4, 8)
@@ -236,7 +235,7 @@ def test_maps_on_every_code_in_every_engine(bits, signed, representation):
     masks = torch.from_numpy(np.stack([and_mask, xor_mask]).view(np.int32))
     draw = (torch.zeros(1).long(), torch.zeros(()).long(), torch.from_numpy(word), masks)
     numbers = (bits, signed, representation, 2**32, 0, False, True)
-    by_torch = fault_map(torch.from_numpy(q), *draw, one, 0 * one, *numbers)
+    by_torch = operators.fault_map(torch.from_numpy(q), *draw, one, 0 * one, *numbers)
     np.testing.assert_array_equal(by_torch.numpy(), expected)
     inputs = ["x", "scale", "zero", "word", "and_mask", "xor_mask"]
     node = helper.make_node(
@@ -260,7 +259,8 @@ def test_the_streams_faults_on_every_code_in_every_engine(bits, signed, represen
         expected = struck_values(q, form, lambda c, draw=draw: inject_codes(c, **draw))
         one, program = torch.ones(()), torch.tensor(process.program())
         numbers = (bits, signed, False, True, representation)
-        found = ops.inject(torch.from_numpy(q), torch.zeros(1).long(), torch.tensor(3), program, one, 0 * one, *numbers)
+        draw = (torch.zeros(1).long(), torch.tensor(3), program, one, 0 * one)
+        found = operators.inject(torch.from_numpy(q), *draw, *numbers)
         np.testing.assert_array_equal(found.numpy(), expected)
         assert_in_graph(q, process, form, representation, expected)
 
@@ -288,7 +288,7 @@ def test_wide_words():
         masks = torch.from_numpy(np.full((2, q.size), mask, np.uint32).view(np.int32).copy())
         masks[0] = -1
         draw = (torch.zeros(1).long(), torch.zeros(()).long(), word, masks, one, 0 * one)
-        found = fault_map(torch.from_numpy(q), *draw, bits, True, representation, 2**32, 0, False, False)
+        found = operators.fault_map(torch.from_numpy(q), *draw, bits, True, representation, 2**32, 0, False, False)
         np.testing.assert_array_equal(found.numpy(), expected)
 
 
@@ -297,4 +297,4 @@ def test_representations_that_are_none(representation):
     one = torch.ones(())
     draw = (torch.zeros(1).long(), torch.zeros(()).long(), torch.zeros(1).long(), torch.zeros(2, 1).int(), one, 0 * one)
     with pytest.raises(Exception, match=f"representation is {representation}, expected 0 to 2"):
-        fault_map(torch.zeros(4), *draw, 4, True, representation, 2**32, 0, False, True)
+        operators.fault_map(torch.zeros(4), *draw, 4, True, representation, 2**32, 0, False, True)

@@ -20,9 +20,10 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.plan.listing import faults_at
 from hwfault.program.processes import Site
-from hwfault.torch_ops import codec, ops
+from hwfault.torch_ops import codec
 from tests.injection.networks import NETWORKS, batch, build
 from tests.injection.oracle import FAULTS, Seen
+from tests.torch_ops import operators
 
 ONE, ZERO = torch.tensor(1.0), torch.tensor(0.0)
 
@@ -186,7 +187,7 @@ def test_small_tensors_are_struck_at_the_rate_that_was_asked_for():
     program = torch.tensor(plan.program("x"))
     x = torch.zeros(1, 512)
     for number in range(2000):
-        out = ops.inject(x, torch.tensor([number]), torch.tensor(1), program, ONE, ZERO, 4, False, False, False)
+        out = operators.inject(x, torch.tensor([number]), torch.tensor(1), program, ONE, ZERO, 4, False, False, False)
         rate("x", x, out, ONE, ZERO)
         faulty.append(int((out != x).sum()))
     (record,) = rate.read()

@@ -12,9 +12,9 @@ from hwfault.laws.models import BitFlips, Clusters, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
-from hwfault.torch_ops import ops
 from tests.injection.networks import batch, build
 from tests.injection.oracle import Seen
+from tests.torch_ops import operators
 
 
 def struck_codes(faults, *, samples, words, bits=4, seed=0, stored=None):
@@ -24,7 +24,7 @@ def struck_codes(faults, *, samples, words, bits=4, seed=0, stored=None):
     x = torch.from_numpy(codes.astype(np.float32))
     reads = plan.at("x").reads_stored(plan.tables)
     draw = torch.arange(samples), torch.tensor(seed), torch.tensor(plan.program("x"))
-    out = ops.inject(x, *draw, torch.tensor(1.0), torch.tensor(0.0), bits, False, False, reads)
+    out = operators.inject(x, *draw, torch.tensor(1.0), torch.tensor(0.0), bits, False, False, reads)
     return codes, encode(out.numpy(), 1.0, 0.0, CodeFormat(bits, False)).astype(np.int64)
 
 

@@ -26,11 +26,11 @@ from hwfault.graph.run.strike import strike_codes
 from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
 from hwfault.stream.fault_map import FaultMap
-from hwfault.torch_ops.map_op import fault_map
 from tests.stream import engines
 from tests.stream.capi import Format, Map, call, pointer
 from tests.stream.oracle import philox
 from tests.stream.values import Grid
+from tests.torch_ops.operators import fault_map
 
 FILE = Path(__file__).with_name("intermittent.json")
 ALWAYS = 2**32

@@ -16,11 +16,10 @@ import triton
 import triton.language as tl
 
 from hwfault.codes import REPRESENTATIONS
-from hwfault.stream import cuda, reference
+from hwfault.stream import reference
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda import launch
 from hwfault.stream.cuda.draw import philox
-from hwfault.torch_ops import ops
 from tests.slowly import thinned
 from tests.stream.cases import SEEDS, WORDS, Draw
 from tests.stream.engines import by_native, by_reference
@@ -33,11 +32,14 @@ from tests.stream.triton_calls import (
     by_triton,
     fast_or,
     hits,
+    inject,
     native_inject,
     on_device,
     same_bits,
     tensors,
+    zero_faulty,
 )
+from tests.torch_ops import operators
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -185,11 +187,11 @@ def test_values_and_gradients(dtype, representation):
         bits, signed = draw.one_of((1, 2, 4, 8, 8, 17, 32)), k % 2 == 0
         given = tensors(draw, dtype, (2, 3, 5, 40), k % 3 > 0, bits, signed, k > 2, representation)
         expected = native_inject(*given)
-        after = cuda.inject(*on_device(*given)).cpu()
+        after = inject(*on_device(*given)).cpu()
         assert same_bits(after, expected), (k, given[3], bits)
         gradient = torch.from_numpy(draw.rng.normal(size=(2, 3, 5, 40))).to(dtype)
-        zeroed = cuda.zero_faulty(*on_device(gradient, *given)).cpu()
-        assert same_bits(zeroed, ops.zero_faulty(gradient, *given))
+        zeroed = zero_faulty(*on_device(gradient, *given)).cpu()
+        assert same_bits(zeroed, operators.zero_faulty(gradient, *given))
         changed += int((zeroed == 0).sum())
     assert changed > 0
 
@@ -201,8 +203,8 @@ def test_gradients_without_values():
         faults = torch.tensor(program([symmetric(draw.site(), [0.01] * bits)]))
         gradient = torch.ones_like(x)
         given = samples, seed, faults, *grid
-        zeroed = cuda.zero_faulty(*on_device(gradient, None, *given)).cpu()
-        assert same_bits(zeroed, ops.zero_faulty(gradient, None, *given))
+        zeroed = zero_faulty(*on_device(gradient, None, *given)).cpu()
+        assert same_bits(zeroed, operators.zero_faulty(gradient, None, *given))
         assert (zeroed == 0).any()
 
 
@@ -214,7 +216,7 @@ def test_shapes(words, batch, seed, bits):
     faults = torch.tensor(program([symmetric(99, [2e-3 / bits] * bits), Random(98, 5e-4)]))
     given = (x, torch.arange(batch) + 2**32 - 1, torch.tensor(signed64(seed)), faults, torch.tensor(1.0))
     given = (*given, torch.tensor(0.0), bits, False, 0)
-    assert same_bits(cuda.inject(*on_device(*given)).cpu(), native_inject(*given))
+    assert same_bits(inject(*on_device(*given)).cpu(), native_inject(*given))
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (7, 0), (0, 7), (1, 1030), (2, 3, 4)])
@@ -222,7 +224,7 @@ def test_a_tensor_of_any_shape_is_one_sample_under_one_number(shape):
     x = torch.arange(float(torch.Size(shape).numel())).reshape(shape) % 16
     given = (x, torch.tensor([5]), torch.tensor(1), torch.tensor(symmetric(9, [0.01] * 4).program()))
     given = (*given, torch.tensor(1.0), torch.tensor(0.0), 4, False, 0)
-    after = cuda.inject(*on_device(*given)).cpu()
+    after = inject(*on_device(*given)).cpu()
     assert after.shape == x.shape
     assert same_bits(after, native_inject(*given))
 
@@ -240,7 +242,7 @@ def test_what_does_not_lie_in_order_is_put_in_order():
         False,
         0,
     )
-    after = cuda.inject(*on_device(*given)).cpu()
+    after = inject(*on_device(*given)).cpu()
     assert after.is_contiguous()
     assert same_bits(after, native_inject(*given))
     assert (after != x).any()
@@ -249,7 +251,7 @@ def test_what_does_not_lie_in_order_is_put_in_order():
 def test_no_faults_is_a_copy():
     x = torch.tensor([[float("nan"), 0.3, -0.0, float("inf")]])
     given = (x, torch.tensor([5]), torch.tensor(1), torch.zeros(0, dtype=torch.int64), torch.tensor(1.0))
-    after = cuda.inject(*on_device(*given, torch.tensor(0.0)), 4, False).cpu()
+    after = inject(*on_device(*given, torch.tensor(0.0)), 4, False).cpu()
     assert same_bits(after, x)
 
 
@@ -257,7 +259,7 @@ def test_a_batch_is_its_samples_one_by_one():
     draw = Draw(12)
     x, samples, seed, _, *rest = tensors(draw, torch.float32, (5, 3, 350), True, 4, True, True)
     given = (seed, torch.tensor(symmetric(9, [0.002] * 4).program()), *rest)
-    together = cuda.inject(*on_device(x, samples, *given))
+    together = inject(*on_device(x, samples, *given))
     for i in range(5):
-        alone = cuda.inject(*on_device(x[i : i + 1], samples[i : i + 1], *given))
+        alone = inject(*on_device(x[i : i + 1], samples[i : i + 1], *given))
         assert same_bits(alone, together[i : i + 1])

@@ -15,16 +15,25 @@ pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are wr
 import triton
 import triton.language as tl
 
-from hwfault.stream import cuda
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda import launch
 from hwfault.stream.cuda.map import first_row
 from hwfault.stream.tables import ALWAYS
-from hwfault.torch_ops import map_op
 from tests.slowly import thinned
 from tests.stream.cases import SAMPLES, SEEDS, SITES, Draw
 from tests.stream.intermittent import case_of, known
-from tests.stream.triton_calls import DTYPES, INTERPRETED, fast_or, on_device, rows_of, same_bits, tensors
+from tests.stream.triton_calls import (
+    DTYPES,
+    INTERPRETED,
+    fast_or,
+    fault_map,
+    on_device,
+    rows_of,
+    same_bits,
+    tensors,
+    zero_map,
+)
+from tests.torch_ops import operators
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,7 +58,7 @@ def test_known_answers(index):
         masks,
     )
     given = torch.from_numpy(codes.astype(np.float64))[None], *draw, torch.tensor(1.0), torch.tensor(0.0)
-    after = cuda.fault_map(*on_device(*given), case.bit_width, False, 0, case.threshold, case.site)
+    after = fault_map(*on_device(*given), case.bit_width, False, 0, case.threshold, case.site)
     assert after[0].cpu().long().tolist() == case.after(codes)
 
 
@@ -78,12 +87,12 @@ def test_values_and_gradients(dtype, threshold):
         x, period, seed, _, *grid = tensors(draw, dtype, (2, 3, 5, 80), k > 0, bits, k != 1, k > 1, k)
         rows = rows_of(draw, 1200, bits, share, flips_only=k == 0)
         given = (period, seed, *rows, *grid, threshold, draw.site())
-        expected = map_op.fault_map(x, *given, False, True)
-        assert same_bits(cuda.fault_map(*on_device(x, *given)).cpu(), expected)
+        expected = operators.fault_map(x, *given, False, True)
+        assert same_bits(fault_map(*on_device(x, *given)).cpu(), expected)
         gradient = torch.from_numpy(draw.rng.normal(size=x.shape)).to(dtype)
         for stored in (x, None) if k == 0 else (x,):
-            zeroed = cuda.zero_map(*on_device(gradient, stored, *given)).cpu()
-            assert same_bits(zeroed, map_op.zero_map(gradient, stored, *given))
+            zeroed = zero_map(*on_device(gradient, stored, *given)).cpu()
+            assert same_bits(zeroed, operators.zero_map(gradient, stored, *given))
             changed += int((zeroed == 0).sum())
     assert (changed > 0) == (threshold > 0)
 
@@ -93,7 +102,7 @@ def test_rows_are_taken_some_at_a_time(monkeypatch):
     draw = Draw(3)
     x, period, seed, _, *grid = tensors(draw, torch.float32, (2, 3, 700), True, 4, True, True)
     given = (x, period, seed, *rows_of(draw, 2100, 4, 0.05, False), *grid, 2**31, 5)
-    assert same_bits(cuda.fault_map(*on_device(*given)).cpu(), map_op.fault_map(*given, False, True))
+    assert same_bits(fault_map(*on_device(*given)).cpu(), operators.fault_map(*given, False, True))
 
 
 @settings(max_examples=20)
@@ -112,4 +121,4 @@ def test_shapes(words, batch, seed, site, period, share, bits):
     rows = rows_of(draw, words, bits, share, flips_only=False)
     grid = (torch.tensor(1.0), torch.tensor(0.0), bits, False, 0, 2**31, site)
     given = (x, torch.full((batch,), period), torch.tensor(signed64(seed)), *rows, *grid)
-    assert same_bits(cuda.fault_map(*on_device(*given)).cpu(), map_op.fault_map(*given, False, True))
+    assert same_bits(fault_map(*on_device(*given)).cpu(), operators.fault_map(*given, False, True))

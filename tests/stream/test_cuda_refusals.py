@@ -12,10 +12,9 @@ from tests.stream.triton_here import OLDEST
 pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
 from hwfault.errors import PlanError
-from hwfault.stream import cuda
 from tests.slowly import thinned
 from tests.stream.programs import symmetric
-from tests.stream.triton_calls import on_device
+from tests.stream.triton_calls import fault_map, inject, on_device, zero_faulty
 
 
 def arguments(**changed):
@@ -45,22 +44,22 @@ def arguments(**changed):
 )
 def test_transient_faults(changed, message):
     with pytest.raises(PlanError, match=message):
-        cuda.inject(*arguments(**changed))
+        inject(*arguments(**changed))
 
 
 def test_a_gradient_that_is_not_of_the_values():
     x, *rest = arguments()
     for gradient in (x[:, :2], x.double()):
         with pytest.raises(PlanError, match=r"a gradient \(2, .* for values \(2, 3, 4\).* expected the same"):
-            cuda.zero_faulty(gradient, x, *rest)
+            zero_faulty(gradient, x, *rest)
 
 
 def test_a_map_whose_masks_do_not_fit():
     x, samples, seed, _, *grid = arguments()
     word = on_device(torch.tensor([1, 4]))
-    for masks in (torch.zeros(2, 3, dtype=torch.int32), torch.zeros(2, dtype=torch.int32)):
-        with pytest.raises(PlanError, match=r"masks of shape .* for 2 rows, expected \(2, 2\)"):
-            cuda.fault_map(x, samples, seed, word, on_device(masks), *grid, 0, 2**32, 1)
+    for masks in (torch.zeros(2, 3, dtype=torch.int32), torch.zeros(2, 1, dtype=torch.int32)):
+        with pytest.raises(PlanError, match=r"and_mask of shape .* for 2 rows, expected \(2,\)"):
+            fault_map(x, samples, seed, word, on_device(masks), *grid, 0, 2**32, 1)
 
 
 COMPILE = """
@@ -77,8 +76,9 @@ DEVICE, FLOAT = "{device}", {{"fp32": tl.float32, "fp16": tl.float32, "i16": tl.
 
 def build(kernel, dtype, zero, known, words, options, **more):
     names = kernel.arg_names
-    kinds = {{name: "*i64" for name in ("samples", "periods", "seed", "program", "row_word")}}
-    kinds |= {{name: "*" + dtype for name in ("source", "out", "stored")}} | {{"words": words, "masks": "*i32"}}
+    kinds = {{name: "*i64" for name in ("samples", "period", "seed", "program", "word")}}
+    kinds |= {{name: "*" + dtype for name in ("source", "out", "stored")}} | {{"words": words}}
+    kinds |= {{name: "*i32" for name in ("and_mask", "xor_mask")}}
     kinds |= {{name: "*fp32" for name in ("scale", "zero_point")}} | {{"threshold": "i64", "site": "i64"}}
     known = {{"ZERO": zero, "KNOWN": known, "NUMBER": FLOAT[dtype], **more}}
     known |= {{name: value for name, value in options.items() if name in names}}

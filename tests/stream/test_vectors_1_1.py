@@ -9,11 +9,12 @@ import torch
 from onnx import TensorProto, helper
 
 from hwfault.codes import CodeFormat, encode, faulty_values
-from hwfault.torch_ops import codec, ops
+from hwfault.torch_ops import codec
 from tests.slowly import thinned
 from tests.stream.engines import fault_node, session
 from tests.stream.make_vectors_1_1 import cases
 from tests.stream.triton_here import OLDEST
+from tests.torch_ops import operators
 
 WRITTEN = json.loads(Path(__file__).with_name("vectors_1_1.json").read_text(encoding="utf-8"))["cases"]
 NUMBERED = range(len(WRITTEN))
@@ -78,21 +79,20 @@ def test_codes_in_torch(index):
 @pytest.mark.parametrize("index", NUMBERED)
 def test_the_native_library(index):
     case = Case(index)
-    case.check(ops.inject(*case.arguments, False, True))
-    gradient = ops.zero_faulty(torch.ones_like(case.x[None]), *case.arguments)
+    case.check(operators.inject(*case.arguments, False, True))
+    gradient = operators.zero_faulty(torch.ones_like(case.x[None]), *case.arguments)
     assert torch.equal(gradient[0] == 0, case.x.isfinite())
 
 
 @pytest.mark.parametrize("index", thinned(NUMBERED, 3))
 def test_triton(index):
     pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
-    from hwfault.stream import cuda
-    from tests.stream.triton_calls import on_device
+    from tests.stream.triton_calls import inject, on_device, zero_faulty
 
     case = Case(index)
     with np.errstate(all="ignore"):
-        case.check(cuda.inject(*on_device(*case.arguments)).cpu())
-        gradient = cuda.zero_faulty(*on_device(torch.ones_like(case.x[None]), *case.arguments)).cpu()
+        case.check(inject(*on_device(*case.arguments)).cpu())
+        gradient = zero_faulty(*on_device(torch.ones_like(case.x[None]), *case.arguments)).cpu()
     assert torch.equal(gradient[0] == 0, case.x.isfinite())
 
 

@@ -17,9 +17,10 @@ from hwfault.codes import Codes
 from hwfault.stream import cuda
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda.strike import either
-from hwfault.torch_ops import ops
+from hwfault.stream.mechanism import MapOperands, StreamOperands
 from tests.stream.cases import Draw
 from tests.stream.programs import Bit, Cluster, Process, program
+from tests.torch_ops import operators
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64, torch.float16: torch.int16, torch.bfloat16: torch.int16}
@@ -51,7 +52,33 @@ def by_triton(codes: Codes, faults: Sequence[int], seed: int, sample: int, bit_w
     x = on_device(torch.from_numpy(codes.astype(np.float64))[None])
     numbers = (torch.tensor([sample]), torch.tensor(signed64(seed)), torch.tensor(faults, dtype=torch.int64))
     grid = torch.tensor(1.0), torch.tensor(0.0)
-    return cuda.inject(x, *on_device(*numbers, *grid), bit_width, False)[0].cpu().numpy().astype(np.uint32)
+    return inject(x, *on_device(*numbers, *grid), bit_width, False)[0].cpu().numpy().astype(np.uint32)
+
+
+def inject(x, *draw):
+    """What the kernel of transient faults makes of x; `draw` are samples to signed, perhaps the representation."""
+    return cuda.strike(x, _drawn(*draw))
+
+
+def zero_faulty(gradient, x, *draw):
+    return cuda.zero(gradient, x, _drawn(*draw))
+
+
+def _drawn(samples, seed, program, scale, zero_point, bit_width, signed, representation=0):
+    return StreamOperands(samples, seed, program, scale, zero_point, bit_width, signed, representation)
+
+
+def fault_map(x, *rows):
+    """What the kernel of fault maps makes of x; `rows` are period to site, both masks in one tensor."""
+    return cuda.strike(x, _rows(*rows))
+
+
+def zero_map(gradient, x, *rows):
+    return cuda.zero(gradient, x, _rows(*rows))
+
+
+def _rows(period, seed, word, masks, *rest):
+    return MapOperands(period, seed, word, masks[0], masks[1], *rest)
 
 
 def on_device(*given: Any) -> Any:
@@ -76,7 +103,7 @@ def rates_of(process: Process) -> Sequence[float]:
 def tensors(
     draw: Draw, dtype, shape, per_channel: bool, bits: int, signed: bool, zero_point: bool, representation: int = 0
 ) -> tuple:
-    """Arguments of `ops.inject` for random values, most of them on a grid."""
+    """Arguments of `operators.inject` for random values, most of them on a grid."""
     channels = shape[1] if per_channel else 1
     axes = (channels,) + (1,) * (len(shape) - 2)
     rng = draw.rng
@@ -109,7 +136,7 @@ def rows_of(draw: Draw, words: int, bits: int, share: float, flips_only: bool) -
 
 
 def native_inject(x, samples, seed, faults, scale, zero_point, bits, signed, representation):
-    return ops.inject(x, samples, seed, faults, scale, zero_point, bits, signed, False, True, representation)
+    return operators.inject(x, samples, seed, faults, scale, zero_point, bits, signed, False, True, representation)
 
 
 def same_bits(a, b):

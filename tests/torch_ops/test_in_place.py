@@ -14,13 +14,16 @@ from torch.nn import functional
 from hwfault.errors import HwfaultError
 from hwfault.injection import site_hook
 from hwfault.injection.attach import inject
-from hwfault.laws.models import BitFlips, WordFaults
-from hwfault.network.sites import quantizers
+from hwfault.laws.models import BitFlips, ProfileFaults, WordFaults
+from hwfault.network.sites import quantizers, sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.stream.mechanism import STREAM, StreamOperands
+from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.tables import encode_table
-from hwfault.torch_ops import eager, ops
-from hwfault.torch_ops.ops import STREAM
+from hwfault.torch_ops import eager
 from tests.injection.networks import NETWORKS, Chain, batch, build
 from tests.injection.oracle import FAULTS, Seen, same_bits
+from tests.torch_ops import operators
 
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
 WAYS = ["in place", "copied", "operators"]
@@ -33,16 +36,16 @@ class Written:
         self.in_place, self.copies, self.zeroed = 0, 0, 0
         write, zero = eager._written, eager._zeroed
 
-        def written(x, faults, in_place):
-            out, no_numbers = write(x, faults, in_place)
+        def written(x, faults, operands, in_place):
+            out, no_numbers = write(x, faults, operands, in_place)
             assert (out.data_ptr() == x.data_ptr()) == in_place or not x.numel()
             self.in_place += in_place
             self.copies += not in_place
             return out, no_numbers
 
-        def zeroed(gradient, x, faults, unheld):
+        def zeroed(gradient, x, *rest):
             at = gradient.data_ptr()
-            out = zero(gradient, x, faults, unheld)
+            out = zero(gradient, x, *rest)
             self.zeroed += out.data_ptr() == at
             return out
 
@@ -117,6 +120,27 @@ def test_training(name, gradient, written):
 def test_every_kind_of_fault(faults):
     assert_same_by_all_ways(lambda: trained("cnn", FAULTS[faults]))
     assert_same_by_all_ways(lambda: trained("cnn", FAULTS[faults], "straight_through"))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_protected_memories(training, written):
+    """Their decoders count alike on every way; for a backward pass the values before are kept."""
+    secded = Protection(kind="secded", data_bits=16)
+    faults = [ProfileFaults(profile="uniform-flips", at={"ber": 0.02}, sites="*", protection=secded)]
+
+    def run():
+        model = build("cnn").train(training)
+        known = resolve(sites(model, batch(8)), faults)
+        with inject(model, known, seed=7) as injection, torch.set_grad_enabled(training):
+            out = model(batch(8))
+            if training:
+                out.square().sum().backward()
+            return out, gradients(model), {n: list(c) for n, c in injection.protection_counts().items()}
+
+    by("in place", run)
+    assert (written.in_place, written.copies) == ((0, 4) if training else (4, 0))
+    _, _, counts = assert_same_by_all_ways(run)
+    assert all(sum(c) for c in counts.values())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -245,22 +269,18 @@ def test_late_bits_are_never_struck_in_place(reads_others):
     """Half of the words take the low bits of the word before, which must not have been struck yet."""
     x = torch.arange(40.0).reshape(8, 5) % 8
     body = [7, 1, 1, 5, 1, *encode_table(0.5)]
-    tensors = (
-        torch.arange(8),
-        torch.tensor(3),
-        torch.tensor([4, 1, len(body), *body]),
-        torch.ones(()),
-        torch.zeros(()),
-    )
-    faults = eager.Faults(STREAM, tensors, (4, True, 0), True, reads_others)
+    program = torch.tensor([4, 1, len(body), *body])
+    tensors = (torch.arange(8), torch.tensor(3), program, torch.ones(()), torch.zeros(()))
+    operands = StreamOperands(*tensors, bit_width=4, signed=1, representation=0)
+    faults = eager.Faults(STREAM, True, reads_others)
     if not reads_others:
         with pytest.raises(HwfaultError, match="late bits"):  # the last line of defence
-            eager.struck(x, faults, False, True)
+            eager.struck(x, faults, operands, False, True)
         return
     before = x.clone()
-    out = eager.struck(x, faults, False, True)
+    out = eager.struck(x, faults, operands, False, True)
     assert same_bits(x, before)
-    assert same_bits(out, ops.inject(x, *tensors, 4, True, False, True, 0))
+    assert same_bits(out, operators.inject(x, *tensors, 4, True, False, True, 0))
     assert not torch.equal(out, x)
 
 
@@ -319,4 +339,4 @@ def test_modes_that_watch_operators_see_one():
     model = build("cnn")
     with inject(model, FAULTS["bits"], seed=7), torch.no_grad(), Names() as mode:
         model(batch(8))
-    assert mode.names.count("hwfault::inject") == 4
+    assert mode.names.count("hwfault::strike") == 4

@@ -11,11 +11,12 @@ from hwfault.errors import HwfaultError
 from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
 from hwfault.stream.fault_map import FaultMap, Kind
-from hwfault.torch_ops.map_op import fault_map, zero_map
+from hwfault.torch_ops.strike_op import strike, zero
 from tests.injection.oracle import same_bits
 from tests.injection.test_maps import HALF, rows_of
 from tests.injection.test_memory import kept
 from tests.slowly import thinned
+from tests.torch_ops.operators import fault_map, rows, rows_zero
 from tests.torch_ops.test_ops import DTYPES, on_grid
 
 KINDS = {
@@ -64,16 +65,17 @@ def expected(args):
 def test_opcheck(kinds, dtype, threshold):
     for straight_through in (False, True):
         args = arguments(kinds, dtype=dtype, threshold=threshold, straight_through=straight_through)
-        torch.library.opcheck(fault_map, (args[0].requires_grad_(), *args[1:]))
+        torch.library.opcheck(strike, rows(args[0].requires_grad_(), *args[1:]))
     args = arguments(kinds, dtype=dtype, threshold=threshold)
-    torch.library.opcheck(zero_map, gradient_arguments(args, torch.randn(args[0].shape).to(dtype).requires_grad_()))
+    gradient = torch.randn(args[0].shape).to(dtype).requires_grad_()
+    torch.library.opcheck(zero, rows_zero(*gradient_arguments(args, gradient)))
 
 
 def test_opcheck_of_odd_shapes():
     for shape in ((4,), (1, 1), (0, 3), (2, 1, 3, 1)):
-        torch.library.opcheck(fault_map, arguments(x=on_grid(shape).requires_grad_()))
-    torch.library.opcheck(fault_map, arguments(x=on_grid((4, 6, 5)).transpose(1, 2).requires_grad_()))
-    torch.library.opcheck(fault_map, arguments(share=0.0))
+        torch.library.opcheck(strike, rows(*arguments(x=on_grid(shape).requires_grad_())))
+    torch.library.opcheck(strike, rows(*arguments(x=on_grid((4, 6, 5)).transpose(1, 2).requires_grad_())))
+    torch.library.opcheck(strike, rows(*arguments(share=0.0)))
 
 
 @pytest.mark.parametrize("threshold", [0, HALF, 2**32])
@@ -124,14 +126,19 @@ def test_gradients_of_gradients():
 def test_flips_keep_no_values_for_the_backward_pass():
     args = arguments("flips", x=on_grid((8, 500)).requires_grad_())
     packed, _ = kept(lambda: fault_map(*args))
-    assert {t.data_ptr() for t in packed} <= {t.data_ptr() for t in args[1:7]}
+    assert {t.data_ptr() for t in packed} <= own_tensors(args)
+
+
+def own_tensors(args):
+    """Where the operands lie."""
+    return {t.data_ptr() for t in rows(*args)[1]}
 
 
 @pytest.mark.parametrize("kinds", ["stuck", "mixed"])
 def test_stuck_cells_keep_a_reference_to_the_input(kinds):
     args = arguments(kinds, x=on_grid((8, 500)).requires_grad_())
     packed, out = kept(lambda: fault_map(*args))
-    own = {t.data_ptr() for t in args[1:7]}
+    own = own_tensors(args)
     assert [t.data_ptr() for t in packed if t.data_ptr() not in own] == [args[0].data_ptr()]
     assert out.data_ptr() != args[0].data_ptr()
 

@@ -5,9 +5,7 @@ import pytest
 import torch
 
 from hwfault.stream.protection import Memory
-from hwfault.torch_ops.array_op import accumulate
-from hwfault.torch_ops.map_op import fault_map
-from hwfault.torch_ops.protection_op import protected
+from tests.torch_ops.operators import accumulate, fault_map, protected
 
 STRANGE = torch.tensor([float("nan"), float("inf"), -float("inf")])
 ONE, ZERO = torch.tensor(1.0), torch.tensor(0.0)

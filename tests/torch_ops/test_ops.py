@@ -13,9 +13,10 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
 from hwfault.stream.check import signed64
 from hwfault.stream.reference import inject_codes
-from hwfault.torch_ops import ops
+from hwfault.torch_ops.strike_op import strike, zero
 from tests.injection.oracle import FAULTS, same_bits
 from tests.slowly import thinned
+from tests.torch_ops import operators
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 PROGRAMS = {name: faults for name, faults in FAULTS.items() if name != "several"}
@@ -54,7 +55,9 @@ def changed(x, out):
 )
 def test_opcheck_of_inject(name, dtype, straight_through):
     x = on_grid(dtype=dtype).requires_grad_()
-    torch.library.opcheck(ops.inject, arguments(name, x=x, straight_through=straight_through, dtype=dtype))
+    torch.library.opcheck(
+        strike, operators.stream(*arguments(name, x=x, straight_through=straight_through, dtype=dtype))
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -62,14 +65,14 @@ def test_opcheck_of_inject(name, dtype, straight_through):
 def test_opcheck_of_zero_faulty(name, dtype):
     x, *draw, bits, signed, _, reads_stored = arguments(name, dtype=dtype)
     gradient = torch.randn(x.shape).to(dtype).requires_grad_()
-    torch.library.opcheck(ops.zero_faulty, (gradient, x if reads_stored else None, *draw, bits, signed))
+    torch.library.opcheck(zero, operators.stream_zero(gradient, x if reads_stored else None, *draw, bits, signed))
 
 
 def test_opcheck_of_odd_shapes():
     for shape in ((4,), (1, 1), (0, 3), (2, 0), (2, 1, 3, 1)):
-        torch.library.opcheck(ops.inject, arguments(x=on_grid(shape).requires_grad_()))
+        torch.library.opcheck(strike, operators.stream(*arguments(x=on_grid(shape).requires_grad_())))
     strided = on_grid((4, 6, 5)).transpose(1, 2).requires_grad_()
-    torch.library.opcheck(ops.inject, arguments("asymmetric", x=strided))
+    torch.library.opcheck(strike, operators.stream(*arguments("asymmetric", x=strided)))
 
 
 def expected(x, samples, seed, program, scale, zero_point, bits, signed):
@@ -93,7 +96,7 @@ def expected(x, samples, seed, program, scale, zero_point, bits, signed):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_values(name, dtype):
     args = arguments(name, dtype=dtype)
-    out = ops.inject(*args)
+    out = operators.inject(*args)
     assert out.dtype == dtype
     assert same_bits(out, expected(*args[:8]))
     assert changed(args[0], out).any()
@@ -104,7 +107,7 @@ def test_values(name, dtype):
 def test_scales_of_another_type_than_the_values(dtype, scale_dtype):
     x, samples, seed, program, scale, zero_point, *rest = arguments(dtype=dtype)
     args = x, samples, seed, program, scale.to(scale_dtype), zero_point.to(scale_dtype), *rest
-    assert same_bits(ops.inject(*args), ops.inject(*arguments(dtype=dtype)))
+    assert same_bits(operators.inject(*args), operators.inject(*arguments(dtype=dtype)))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1), (5, 1), (1, 5, 1), (40,), (1, 1, 40)])
@@ -119,7 +122,7 @@ def test_scales_and_zero_points_for_the_tensor_or_a_channel(shape, which):
     scale, zero_point = (values, torch.tensor(0.0)) if which == "scale" else (torch.tensor(0.25), values)
     x = (integers - zero_point) * scale
     args = arguments("asymmetric", x=x, scale=scale, zero_point=zero_point)
-    assert same_bits(ops.inject(*args), expected(*args[:8]))
+    assert same_bits(operators.inject(*args), expected(*args[:8]))
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (3, 5, 1), (4,), (1, 4, 1), (5, 40), (1, 1, 1, 1), (2, 1, 1, 1)])
@@ -128,37 +131,37 @@ def test_scales_that_do_not_fit(shape, which):
     args = list(arguments())
     args[which] = torch.ones(shape)
     with pytest.raises(PlanError, match=r"a (scale|zero point) of shape .* expected one for the tensor or one for"):
-        ops.inject(*args)
+        operators.inject(*args)
 
 
 def test_weights_may_have_a_scale_for_each_of_axis_0():
     x, _, *rest = arguments("bits", scale=torch.rand(3, 1, 1) + 0.5)
     args = (x, torch.zeros(1, dtype=torch.int64), *rest)
-    assert same_bits(ops.inject(*args), expected(*args[:8]))
+    assert same_bits(operators.inject(*args), expected(*args[:8]))
 
 
 def test_the_bits_of_a_seed():
     for seed in (0, 2**32, 2**63, 2**64 - 1):
         args = arguments(seed=signed64(seed))
-        assert same_bits(ops.inject(*args), expected(*args[:8]))
+        assert same_bits(operators.inject(*args), expected(*args[:8]))
 
 
 def test_strides_do_not_matter():
     x = on_grid((3, 5, 40))
-    out = ops.inject(*arguments("asymmetric", x=x))
+    out = operators.inject(*arguments("asymmetric", x=x))
     for strided in (x.transpose(0, 2).contiguous().transpose(0, 2), x.repeat_interleave(2, 2)[..., ::2]):
         assert not strided.is_contiguous()
-        found = ops.inject(*arguments("asymmetric", x=strided))
+        found = operators.inject(*arguments("asymmetric", x=strided))
         assert found.is_contiguous()
         assert same_bits(found, out)
     x, samples, *rest = arguments()
-    assert same_bits(ops.inject(x, samples.repeat_interleave(2)[::2], *rest), ops.inject(x, samples, *rest))
+    assert same_bits(operators.inject(x, samples.repeat_interleave(2)[::2], *rest), operators.inject(x, samples, *rest))
 
 
 def test_the_input_is_not_written_and_the_output_is_another():
     x = on_grid()
     before = x.clone()
-    out = ops.inject(*arguments(x=x))
+    out = operators.inject(*arguments(x=x))
     assert same_bits(x, before)
     assert out.data_ptr() != x.data_ptr()
 
@@ -167,7 +170,7 @@ def test_values_that_are_no_numbers_stay():
     x = on_grid((2, 600))
     x[:, ::7], x[:, 1::7], x[:, 2::7], x[:, 3::7] = float("nan"), float("inf"), -0.0, 0.3
     args = arguments("bits", x=x)
-    out = ops.inject(*args)
+    out = operators.inject(*args)
     assert same_bits(out, expected(*args[:8]))
 
 
@@ -175,21 +178,21 @@ def test_values_that_are_no_numbers_stay():
 def test_types_that_are_not_floating(dtype):
     x, *rest = arguments()
     with pytest.raises(PlanError, match=rf"values of type {dtype}, expected one of torch\.float32"):
-        ops.inject(x.to(dtype), *rest)
+        operators.inject(x.to(dtype), *rest)
 
 
 @pytest.mark.parametrize("samples", [[], [0, 1], [0, 1, 2, 3, 4, 5, 6]])
 def test_another_number_of_samples(samples):
     x, _, *rest = arguments()
     with pytest.raises(PlanError, match=r"sample numbers for a tensor of shape \(3, 5, 40\)"):
-        ops.inject(x, torch.tensor(samples, dtype=torch.int64), *rest)
+        operators.inject(x, torch.tensor(samples, dtype=torch.int64), *rest)
 
 
 @pytest.mark.parametrize("program", [[7], [0, 1, 2], [2, 5, 3, 1, 1], [3, 1, -4], [0, 0, 2**62]])
 def test_programs_that_are_none(program):
     x, samples, seed, _, *rest = arguments()
     with pytest.raises(HwfaultError):
-        ops.inject(x, samples, seed, torch.tensor(program), *rest)
+        operators.inject(x, samples, seed, torch.tensor(program), *rest)
 
 
 @pytest.mark.parametrize("bits", [0, 33, -1])
@@ -197,19 +200,19 @@ def test_widths_that_are_none(bits):
     args = list(arguments())
     args[6] = bits
     with pytest.raises(HwfaultError):
-        ops.inject(*args)
+        operators.inject(*args)
 
 
 def test_an_empty_program_and_an_empty_tensor():
     x, samples, seed, _, *rest = arguments()
-    assert same_bits(ops.inject(x, samples, seed, torch.zeros(0, dtype=torch.int64), *rest), x)
+    assert same_bits(operators.inject(x, samples, seed, torch.zeros(0, dtype=torch.int64), *rest), x)
     for shape in ((0, 4), (3, 0), (0,)):
-        assert ops.inject(*arguments(x=torch.zeros(shape))).shape == shape
+        assert operators.inject(*arguments(x=torch.zeros(shape))).shape == shape
 
 
 def gradient_of(args, upstream):
     x = args[0].detach().requires_grad_()
-    out = ops.inject(x, *args[1:])
+    out = operators.inject(x, *args[1:])
     (gradient,) = torch.autograd.grad(out, x, upstream)
     return out.detach(), gradient
 
@@ -259,7 +262,7 @@ def test_a_word_that_two_processes_bring_back_keeps_its_gradient():
 def test_the_second_derivative(name, straight_through):
     args = arguments(name, straight_through=straight_through)
     x = args[0].detach().requires_grad_()
-    out = ops.inject(x, *args[1:])
+    out = operators.inject(x, *args[1:])
     upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     (gradient,) = torch.autograd.grad(out, x, upstream, create_graph=True)
     again = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
@@ -271,11 +274,11 @@ def test_the_second_derivative(name, straight_through):
 def test_a_gradient_penalty():
     args = arguments("asymmetric")
     found = []
-    for inject in (lambda x: ops.inject(x, *args[1:]), None):
+    for inject in (lambda x: operators.inject(x, *args[1:]), None):
         x = args[0].detach().requires_grad_()
         if inject is None:
-            struck = changed(args[0], ops.inject(*args))
-            faulty = torch.where(struck, ops.inject(*args), x)
+            struck = changed(args[0], operators.inject(*args))
+            faulty = torch.where(struck, operators.inject(*args), x)
         else:
             faulty = inject(x)
         (gradient,) = torch.autograd.grad(faulty.pow(3).sum(), x, create_graph=True)
@@ -291,7 +294,7 @@ def test_zero_faulty_is_linear_and_differentiable(name):
     draw[0] = torch.arange(2)
 
     def zero(g):
-        return ops.zero_faulty(g, None, *draw, bits, signed)
+        return operators.zero_faulty(g, None, *draw, bits, signed)
 
     assert gradcheck(zero, gradient)
     assert gradgradcheck(zero, gradient)
@@ -303,7 +306,7 @@ def test_accumulated_gradients():
     seeds = (torch.tensor(1), torch.tensor(2), torch.tensor(3))
     total = torch.zeros_like(args[0])
     for seed in seeds:
-        out = ops.inject(x, args[1], seed, *args[3:])
+        out = operators.inject(x, args[1], seed, *args[3:])
         out.backward(torch.ones_like(out))
         total += (~changed(args[0], out)).float()
     assert torch.equal(x.grad, total)
@@ -323,7 +326,7 @@ def test_only_x_has_a_gradient():
     args[4].requires_grad_()
     args[5].requires_grad_()
     x = args[0].requires_grad_()
-    out = ops.inject(*args)
+    out = operators.inject(*args)
     found = torch.autograd.grad(out.sum(), [x, args[4], args[5]], allow_unused=True)
     assert found[1] is None
     assert found[2] is None
@@ -332,13 +335,13 @@ def test_only_x_has_a_gradient():
 def test_changing_the_input_afterwards_is_noticed_where_it_matters():
     x = on_grid().requires_grad_()
     base = x * 1
-    out = ops.inject(*arguments("asymmetric", x=base))
+    out = operators.inject(*arguments("asymmetric", x=base))
     with torch.no_grad():
         base.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.sum().backward()
     base = x * 1
-    out = ops.inject(*arguments("bits", x=base))
+    out = operators.inject(*arguments("bits", x=base))
     with torch.no_grad():
         base.add_(1)
     out.sum().backward()  # nothing of it was kept
@@ -358,6 +361,6 @@ def test_gradients_from_another_thread_and_many_threads():
 
 def test_meta_and_fake_tensors():
     args = [t.to("meta") if isinstance(t, torch.Tensor) else t for t in arguments()]
-    out = ops.inject(*args)
+    out = operators.inject(*args)
     assert out.is_meta
     assert out.shape == args[0].shape

@@ -11,9 +11,10 @@ from hwfault.codes import REPRESENTATIONS, CodeFormat, decode, encode
 from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.stream.protection import KINDS, Layout, MapRows, Memory, protect_codes
 from hwfault.stream.tables import ALWAYS
-from hwfault.torch_ops.protection_op import protected, zero_protected
+from hwfault.torch_ops.strike_op import strike, zero
 from tests.injection.oracle import same_bits
 from tests.slowly import thinned
+from tests.torch_ops.operators import memory, memory_zero, protected, zero_protected
 from tests.torch_ops.test_ops import on_grid
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -97,7 +98,7 @@ def expected(args, source, memory):
 )
 def test_opcheck_of_protected(source, dtype, straight_through):
     x = on_grid((3, 5, 40), dtype=dtype).requires_grad_()
-    torch.library.opcheck(protected, arguments(source, x=x, dtype=dtype, straight_through=straight_through))
+    torch.library.opcheck(strike, memory(*arguments(source, x=x, dtype=dtype, straight_through=straight_through)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -105,14 +106,14 @@ def test_opcheck_of_protected(source, dtype, straight_through):
 def test_opcheck_of_zero_protected(source, dtype):
     *args, _ = arguments(source, dtype=dtype)
     gradient = torch.randn(args[0].shape).to(dtype).requires_grad_()
-    torch.library.opcheck(zero_protected, (gradient, *args))
+    torch.library.opcheck(zero, memory_zero(gradient, *args))
 
 
 def test_opcheck_of_odd_shapes():
     for shape in ((4,), (1, 1), (0, 3), (2, 0), (2, 1, 3, 1)):
-        torch.library.opcheck(protected, arguments(x=on_grid(shape).requires_grad_()))
+        torch.library.opcheck(strike, memory(*arguments(x=on_grid(shape).requires_grad_())))
     strided = on_grid((4, 6, 5)).transpose(1, 2).requires_grad_()
-    torch.library.opcheck(protected, arguments("directed", x=strided))
+    torch.library.opcheck(strike, memory(*arguments("directed", x=strided)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -265,9 +266,10 @@ def test_meta_tensors():
         ("period", torch.zeros(3), "period of type torch.float32"),
         ("program", torch.zeros(3), "program of type torch.float32"),
         ("word", torch.zeros(3, dtype=torch.int32), "word of type torch.int32"),
-        ("word", torch.arange(3), r"masks of shape .* expected \(2, 3\)"),
-        ("masks", torch.zeros((2, 2), dtype=torch.int64), "masks of type torch.int64"),
-        ("masks", torch.zeros((3, 26), dtype=torch.int32), r"masks of shape \(3, 26\)"),
+        ("word", torch.arange(3), r"and_mask of shape .* expected \(3,\)"),
+        ("masks", torch.zeros((2, 2), dtype=torch.int64), "and_mask of type torch.int64"),
+        ("masks", torch.zeros((2, 27), dtype=torch.int32), r"and_mask of shape \(27,\)"),
+        ("masks", (torch.zeros(25).int(), torch.zeros(27).int()), r"xor_mask of shape \(27,\)"),
         ("number", torch.arange(2), r"cells of shape \(0, 16\) .* expected \(2, 16\)"),
         ("cells", torch.zeros((1, 3), dtype=torch.int64), r"cells of shape \(1, 3\) .* expected \(0, 16\)"),
         ("cells", torch.zeros((1, 3)), "cells of type torch.float32"),
@@ -285,7 +287,7 @@ def test_tensors_that_do_not_fit(which, value, text):
     [
         (11, 0, HwfaultError, "bit_width is 0"),
         (13, 3, HwfaultError, "representation is 3"),
-        (14, "none", ModelError, "unknown protection 'none'"),
+        (14, "none", ModelError, "unknown protection 9"),
         (15, 0, ModelError, "data_bits is 0"),
         (15, 65, ModelError, "data_bits is 65"),
         (16, 3, HwfaultError, "slot is 3, expected 4 to 64"),

@@ -1,5 +1,6 @@
 """Launching the Triton kernels on torch tensors."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +12,7 @@ from hwfault.errors import PlanError
 from hwfault.stream.check import batch_and_words, words_sharing
 from hwfault.stream.cuda.map import map_kernel
 from hwfault.stream.cuda.strike import strike_kernel
+from hwfault.stream.mechanism import MapOperands, StreamOperands
 from hwfault.stream.tables import ALWAYS, BLOCK
 
 STRIKE: dict[str, Any] = {"LANES": 32, "WIDE": 256, "num_warps": 1, "num_stages": 1, "maxnreg": 128}
@@ -18,101 +20,80 @@ STRIKE: dict[str, Any] = {"LANES": 32, "WIDE": 256, "num_warps": 1, "num_stages"
 MAP: dict[str, Any] = {"LANES": 32, "num_warps": 1, "num_stages": 1}
 """The same for the kernel of fault maps."""
 
+Operands = StreamOperands[Tensor] | MapOperands[Tensor]
 
-def inject(x: Tensor, *draw: Any) -> Tensor:
-    """x with the faults of a site's program, contiguous; words that no fault changed keep their bits.
 
-    `draw` is samples, seed, program, scale, zero_point, bit_width, signed and representation (default 0). Raises
-    PlanError for a scale or zero point that has more than one axis, or a value for each element of the batch, and for
-    tensors of other types or on other devices.
+def strike(x: Tensor, operands: Operands) -> Tensor:
+    """x with faults, contiguous; words that no fault changed keep their bits.
+
+    Raises PlanError for a scale or zero point that has more than one axis, or a value for each element of the batch,
+    and for tensors of other types or on other devices.
     """
     x = x.contiguous()
-    return _strike(x, x, False, *draw)
+    return _LAUNCH[type(operands)](x, x, operands, ZERO=False)
 
 
-def zero_faulty(gradient: Tensor, x: Tensor | None, *draw: Any) -> Tensor:
-    """The gradient with zeros at faulty words, contiguous; x must be given where the program reads stored codes."""
-    return _strike(gradient, x, True, *draw)
+def zero(gradient: Tensor, stored: Tensor | None, operands: Operands) -> Tensor:
+    """The gradient with zeros at the words that are changed, contiguous.
 
-
-def fault_map(x: Tensor, *rows: Any) -> Tensor:
-    """x with `code' = (code & and_mask) ^ xor_mask` at the map's words, contiguous; other words keep their bits.
-
-    `rows` is period, seed, word, masks, scale, zero_point, bit_width, signed, representation, threshold and site.
-    Raises PlanError as `inject` does.
+    `stored`, the values before, must be given where these decide which words that are.
     """
-    x = x.contiguous()
-    return _map(x, x, False, *rows)
+    return _LAUNCH[type(operands)](gradient, stored, operands, ZERO=True)
 
 
-def zero_map(gradient: Tensor, x: Tensor | None, *rows: Any) -> Tensor:
-    """The gradient with zeros at the words that the map changes; x must be given unless the map only flips."""
-    return _map(gradient, x, True, *rows)
+def _stream(source: Tensor, stored: Tensor | None, o: StreamOperands[Tensor], **how: Any) -> Tensor:
+    placed = _Placed(source, o.samples, o)
+    samples, seed, program = placed.check(torch.int64, samples=o.samples, seed=o.seed, program=o.program)
+    own = {"samples": samples, "seed": seed, "program": program, "program_length": program.numel()}
+    return _launch(strike_kernel, placed, source, stored, own | STRIKE | how)
 
 
-def _strike(
-    source: Tensor,
-    stored: Tensor | None,
-    zero: bool,
-    samples: Tensor,
-    seed: Tensor,
-    program: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    bit_width: int,
-    signed: bool,
-    representation: int = 0,
-) -> Tensor:
-    grid = _Grid(source, samples, scale, zero_point, (bit_width, signed, representation))
-    samples, seed, program = grid.check(torch.int64, samples=samples, seed=seed, program=program)
-    data = (samples, seed, program, program.numel())
-    return _launch(strike_kernel, grid, source, stored, data, STRIKE | {"ZERO": zero})
+def _map(source: Tensor, stored: Tensor | None, o: MapOperands[Tensor], **how: Any) -> Tensor:
+    placed = _Placed(source, o.period, o)
+    period, seed, word = placed.check(torch.int64, period=o.period, seed=o.seed, word=o.word)
+    and_mask, xor_mask = placed.check(torch.int32, and_mask=o.and_mask, xor_mask=o.xor_mask)
+    for name, mask in (("and_mask", and_mask), ("xor_mask", xor_mask)):
+        if mask.shape != word.shape:
+            raise PlanError(f"{name} of shape {tuple(mask.shape)} for {word.numel()} rows, expected ({word.numel()},)")
+    own = {"period": period, "seed": seed, "word": word, "and_mask": and_mask, "xor_mask": xor_mask}
+    numbers = {"rows": word.numel(), "threshold": o.threshold, "site": o.site, "ALWAYS": o.threshold >= ALWAYS}
+    return _launch(map_kernel, placed, source, stored, own | numbers | MAP | how)
 
 
-def _map(
-    source: Tensor,
-    stored: Tensor | None,
-    zero: bool,
-    period: Tensor,
-    seed: Tensor,
-    word: Tensor,
-    masks: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    bit_width: int,
-    signed: bool,
-    representation: int,
-    threshold: int,
-    site: int,
-) -> Tensor:
-    grid = _Grid(source, period, scale, zero_point, (bit_width, signed, representation))
-    period, seed, word = grid.check(torch.int64, period=period, seed=seed, word=word)
-    (masks,) = grid.check(torch.int32, masks=masks)
-    if tuple(masks.shape) != (2, word.numel()):
-        raise PlanError(f"masks of shape {tuple(masks.shape)} for {word.numel()} rows, expected (2, {word.numel()})")
-    data = (period, seed, word, masks, word.numel(), threshold, site)
-    return _launch(map_kernel, grid, source, stored, data, MAP | {"ZERO": zero, "ALWAYS": threshold >= ALWAYS})
+_LAUNCH: dict[type, Callable[..., Tensor]] = {StreamOperands: _stream, MapOperands: _map}
 
 
-class _Grid:
+class _Placed:
     """How the words of a tensor lie in samples and blocks, and how they stand for codes."""
 
-    def __init__(
-        self, x: Tensor, samples: Tensor, scale: Tensor, zero_point: Tensor, form: tuple[int, bool, int]
-    ) -> None:
-        self.batch, self.words = batch_and_words(x.shape, samples.numel())
-        self.blocks = -(-self.words // BLOCK)
-        self.device, self.form = x.device, (form[0], int(form[1]), form[2])
-        self.number = tl.float64 if x.dtype == torch.float64 else tl.float32
-        self.steps = (*self._along_axis(x, scale, "scale"), *self._along_axis(x, zero_point, "zero point"))
+    def __init__(self, x: Tensor, numbers: Tensor, o: Operands) -> None:
+        self.batch, words = batch_and_words(x.shape, numbers.numel())
+        self.blocks = -(-words // BLOCK)
+        self._device = x.device
+        scale, n_scale, scale_inner = self._along_axis(x, o.scale, "scale")
+        zero_point, n_zero_point, zero_point_inner = self._along_axis(x, o.zero_point, "zero point")
+        self.arguments: dict[str, Any] = {
+            "scale": scale,
+            "n_scale": n_scale,
+            "scale_inner": scale_inner,
+            "zero_point": zero_point,
+            "n_zero_point": n_zero_point,
+            "zero_point_inner": zero_point_inner,
+            "words": words,
+            "blocks": self.blocks,
+            "bit_width": o.bit_width,
+            "signed": int(o.signed),
+            "representation": o.representation,
+            "NUMBER": tl.float64 if x.dtype == torch.float64 else tl.float32,
+        }
 
     def check(self, dtype: torch.dtype, **tensors: Tensor) -> tuple[Tensor, ...]:
         """The tensors, contiguous; raises PlanError for those of another type or on another device than x."""
         for name, tensor in tensors.items():
-            if tensor.dtype != dtype or tensor.device != self.device:
+            if tensor.dtype != dtype or tensor.device != self._device:
                 raise PlanError(
-                    f"{name} is {tensor.dtype} on {tensor.device}, expected {dtype} on {self.device}, where the values "
-                    "are"
+                    f"{name} is {tensor.dtype} on {tensor.device}, expected {dtype} on {self._device}, where the "
+                    "values are"
                 )
         return tuple(tensor.contiguous() for tensor in tensors.values())
 
@@ -123,29 +104,23 @@ class _Grid:
         return t, t.numel(), inner
 
 
-def _launch(
-    kernel: Any, grid: _Grid, source: Tensor, stored: Tensor | None, data: tuple[Any, ...], options: dict[str, Any]
-) -> Tensor:
+def _launch(kernel: Any, placed: _Placed, source: Tensor, stored: Tensor | None, arguments: dict[str, Any]) -> Tensor:
     """What a kernel writes: one program for each block of each sample."""
     if stored is not None:
         _check_alike(source, stored)
         stored = stored.contiguous()
     source = source.contiguous()
     out = torch.empty_like(source)
-    values = tuple(_bits(t) for t in (source, out, source if stored is None else stored))
     if source.numel() > 0:
         with torch.cuda.device(source.device) if source.is_cuda else nullcontext():
-            kernel[(grid.batch * grid.blocks,)](
-                *values,
-                *data,
-                *grid.steps,
-                grid.words,
-                grid.blocks,
-                *grid.form,
+            kernel[(placed.batch * placed.blocks,)](
+                source=_bits(source),
+                out=_bits(out),
+                stored=_bits(source if stored is None else stored),
                 KNOWN=stored is not None,
-                NUMBER=grid.number,
                 enable_fp_fusion=False,
-                **options,
+                **placed.arguments,
+                **arguments,
             )
     return out
 

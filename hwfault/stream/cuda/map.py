@@ -42,7 +42,7 @@ def active_masks(and_mask, xor_mask, word, mask, threshold, site, seed, period, 
 
 # what may differ from site to site, for which nothing is to be compiled anew
 _NUMBERS = ["rows", "threshold", "site", *GRID_NUMBERS]
-_TENSORS = ["periods", "seed", "row_word", "masks", *GRID_TENSORS]
+_TENSORS = ["period", "seed", "word", "and_mask", "xor_mask", *GRID_TENSORS]
 
 
 @triton.jit(do_not_specialize=_NUMBERS, do_not_specialize_on_alignment=_TENSORS)
@@ -50,10 +50,11 @@ def map_kernel(
     source,
     out,
     stored,
-    periods,
+    period,
     seed,
-    row_word,
-    masks,
+    word,
+    and_mask,
+    xor_mask,
     rows,
     threshold,
     site,
@@ -78,37 +79,38 @@ def map_kernel(
 
     The codes before are those of `stored`, or 0 if it is not KNOWN; the rows are active in every period if ALWAYS.
     """
+    # the block is copied while its rows are searched
     unit = tl.program_id(0)
     element = unit // blocks
     index = unit - element * blocks
     origin, begin = element.to(tl.int64) * words, index.to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     copied = tl.load(source + origin + begin + at, mask=begin + at < words)
-    row = first_row(row_word, rows, begin, LANES)
+    row = first_row(word, rows, begin, LANES)
     end = tl.minimum(begin + BLOCK, words)
     tl.store(out + origin + begin + at, copied, mask=begin + at < words)
 
     grid = (scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner)
     form = (bit_width, signed, representation)
     lane = tl.arange(0, LANES)
-    word = tl.load(row_word + row + lane, mask=row + lane < rows, other=end)
-    left = tl.sum((word < end).to(tl.int32), 0)
+    struck = tl.load(word + row + lane, mask=row + lane < rows, other=end)
+    left = tl.sum((struck < end).to(tl.int32), 0)
     if left > 0:
         tl.debug_barrier()  # the copy is written before the words that are struck
     while left > 0:
-        here = word < end
-        kept = tl.load(masks + row + lane, mask=here, other=-1).to(tl.uint32, bitcast=True)
-        flipped = tl.load(masks + rows + row + lane, mask=here, other=0).to(tl.uint32, bitcast=True)
+        here = struck < end
+        kept = tl.load(and_mask + row + lane, mask=here, other=-1).to(tl.uint32, bitcast=True)
+        flipped = tl.load(xor_mask + row + lane, mask=here, other=0).to(tl.uint32, bitcast=True)
         if not ALWAYS:
-            period = tl.load(periods + element)
-            kept, flipped = active_masks(kept, flipped, word, here, threshold, site, seed, period, bit_width)
+            when = tl.load(period + element)
+            kept, flipped = active_masks(kept, flipped, struck, here, threshold, site, seed, when, bit_width)
         before = tl.zeros([LANES], tl.uint32)
         if KNOWN:
-            before = stored_codes(stored + origin, word, here, grid, form, NUMBER)
-            here &= numbers(stored + origin, word, here)
+            before = stored_codes(stored + origin, struck, here, grid, form, NUMBER)
+            here &= numbers(stored + origin, struck, here)
         code = (before & kept) ^ flipped
-        values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
-        tl.store(out + origin + word, values, mask=here & (code != before))
+        values = written(code, struck, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+        tl.store(out + origin + struck, values, mask=here & (code != before))
         row += LANES
-        word = tl.load(row_word + row + lane, mask=row + lane < rows, other=end)
-        left = tl.sum((word < end).to(tl.int32), 0)
+        struck = tl.load(word + row + lane, mask=row + lane < rows, other=end)
+        left = tl.sum((struck < end).to(tl.int32), 0)

@@ -288,7 +288,7 @@ def _strike_many(
 
 
 # what may differ from site to site, for which nothing is to be compiled anew
-_NUMBERS = ["length", *GRID_NUMBERS]
+_NUMBERS = ["program_length", *GRID_NUMBERS]
 _TENSORS = ["samples", "seed", "program", *GRID_TENSORS]
 
 
@@ -300,7 +300,7 @@ def strike_kernel(
     samples,
     seed,
     program,
-    length,
+    program_length,
     scale,
     n_scale,
     scale_inner,
@@ -330,7 +330,7 @@ def strike_kernel(
     at = tl.arange(0, BLOCK)
     copied = tl.load(source + origin + begin + at, mask=begin + at < words)
     key = key_of(seed, tl.load(samples + element), index)
-    cells = _collect(program, length, bit_width, limit, key, LANES)
+    cells = _collect(program, program_length, bit_width, limit, key, LANES)
     tl.store(out + origin + begin + at, copied, mask=begin + at < words)
 
     grid = (scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner)
@@ -340,9 +340,33 @@ def strike_kernel(
         tl.debug_barrier()  # the copy is written before the words that are struck
     if (n > 0) & (n <= LANES):
         _strike_few(
-            out + origin, stored + origin, begin, limit, cells, program, length, grid, form, ZERO, KNOWN, NUMBER, LANES
+            out + origin,
+            stored + origin,
+            begin,
+            limit,
+            cells,
+            program,
+            program_length,
+            grid,
+            form,
+            ZERO,
+            KNOWN,
+            NUMBER,
+            LANES,
         )
     if n > LANES:
         _strike_many(
-            out + origin, stored + origin, begin, limit, program, length, key, grid, form, ZERO, KNOWN, NUMBER, WIDE
+            out + origin,
+            stored + origin,
+            begin,
+            limit,
+            program,
+            program_length,
+            key,
+            grid,
+            form,
+            ZERO,
+            KNOWN,
+            NUMBER,
+            WIDE,
         )

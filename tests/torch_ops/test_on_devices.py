@@ -18,13 +18,14 @@ from hwfault.errors import PlanError
 from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.stream.cuda import launch
-from hwfault.torch_ops import cuda_ops, map_op, ops
+from hwfault.torch_ops import on_devices
+from hwfault.torch_ops.strike_op import strike, zero
 from tests.injection.networks import batch, build
 from tests.injection.oracle import same_bits
 from tests.injection.stand_in import as_on_a_device, with_triton
 from tests.slowly import slow
 from tests.stream.triton_calls import INTERPRETED, fast_or
-from tests.torch_ops import test_map_op
+from tests.torch_ops import operators, test_map_op
 from tests.torch_ops.test_ops import DTYPES, PROGRAMS, arguments, on_grid
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="on a GPU the tensors must be there; make bench-gpu compares")
@@ -39,16 +40,24 @@ def _fast():
         yield
 
 
+def assert_strikes_alike(arguments):
+    """On the device as on the CPU."""
+    assert same_bits(on_devices.strike(*arguments)[0], strike(*arguments)[0])
+
+
+def assert_zeros_alike(arguments):
+    assert same_bits(on_devices.zero(*arguments), zero(*arguments))
+
+
 @pytest.mark.parametrize(("name", "dtype"), list(zip(PROGRAMS, itertools.cycle(DTYPES), strict=False)))
 def test_values_and_gradients(name, dtype):
     args = arguments(name, x=on_grid((1, 5, 40), dtype=dtype), dtype=dtype)
     x, *draw, bits, signed, _, reads_stored = args
     given = (torch.ones_like(x), x if reads_stored else None, *draw, bits, signed)
     with with_triton(True):
-        assert same_bits(cuda_ops.inject(*args), ops.inject(*args))
-        assert same_bits(cuda_ops.inject(*args, 2), ops.inject(*args, 2))
-        assert same_bits(cuda_ops.zero_faulty(*given), ops.zero_faulty(*given))
-        assert same_bits(cuda_ops.zero_faulty(*given, 1), ops.zero_faulty(*given, 1))
+        for more in ((), (2,)):
+            assert_strikes_alike(operators.stream(*args, *more))
+            assert_zeros_alike(operators.stream_zero(*given, *more))
 
 
 @pytest.mark.parametrize("kinds", test_map_op.KINDS)
@@ -56,8 +65,8 @@ def test_fault_maps(kinds):
     args = test_map_op.arguments(kinds, threshold=test_map_op.HALF)
     given = test_map_op.gradient_arguments(args, torch.ones_like(args[0]))
     with with_triton(True):
-        assert same_bits(cuda_ops.fault_map(*args), map_op.fault_map(*args))
-        assert same_bits(cuda_ops.zero_map(*given), map_op.zero_map(*given))
+        assert_strikes_alike(operators.rows(*args))
+        assert_zeros_alike(operators.rows_zero(*given))
 
 
 def test_values_that_are_no_floating_numbers():
@@ -66,7 +75,7 @@ def test_values_that_are_no_floating_numbers():
         with_triton(True),
         pytest.raises(PlanError, match=r"values of type torch.int32, expected one of torch.float32"),
     ):
-        cuda_ops.inject(x.int(), *rest)
+        on_devices.strike(*operators.stream(x.int(), *rest))
 
 
 @pytest.mark.parametrize("name", ["asymmetric", "random"])
@@ -77,10 +86,10 @@ def test_autograd_through_the_operator(name):
         x, *rest = arguments(name, x=on_grid((2, 5, 40)).requires_grad_())
         if device:
             with as_on_a_device(triton=True) as ran:
-                ops.inject(x, *rest).square().sum().backward()
-            assert ran == ["inject", "zero_faulty"]
+                operators.inject(x, *rest).square().sum().backward()
+            assert ran == ["strike stream", "zero stream"]
         else:
-            ops.inject(x, *rest).square().sum().backward()
+            operators.inject(x, *rest).square().sum().backward()
         found.append(x.grad)
     assert torch.equal(*found)
     assert (found[0] == 0).any()
@@ -111,7 +120,7 @@ def test_networks_train_the_same(recomputed, autocast):
     with as_on_a_device(triton=True) as ran:
         found = trained(recomputed=recomputed, autocast=autocast)
     assert all(map(torch.equal, found, expected))
-    assert ran.count("inject") >= 4 * (1 + recomputed)
+    assert ran.count("strike stream") >= 4 * (1 + recomputed)
 
 
 @pytest.mark.filterwarnings("ignore")  # dynamo warns about itself and about Brevitas
@@ -182,30 +191,30 @@ def test_two_ranks(tmp_path):
 def test_where_triton_is_used(monkeypatch, triton, capability, message):
     def installed(name):
         if triton is None:
-            raise cuda_ops.PackageNotFoundError(name)
+            raise on_devices.PackageNotFoundError(name)
         return triton
 
-    monkeypatch.setattr(cuda_ops, "version", installed)
+    monkeypatch.setattr(on_devices, "version", installed)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    cuda_ops.has_triton.cache_clear()
+    on_devices.has_triton.cache_clear()
     try:
         if message:
             with pytest.warns(UserWarning, match=message):
-                assert not cuda_ops.has_triton(torch.device("cuda", 7))
-        assert cuda_ops.has_triton(torch.device("cuda", 7)) == (message is None)  # and says it once
+                assert not on_devices.has_triton(torch.device("cuda", 7))
+        assert on_devices.has_triton(torch.device("cuda", 7)) == (message is None)  # and says it once
     finally:
-        cuda_ops.has_triton.cache_clear()
+        on_devices.has_triton.cache_clear()
 
 
 def test_other_devices_have_no_kernels():
-    cuda_ops.has_triton.cache_clear()
+    on_devices.has_triton.cache_clear()
     with pytest.warns(UserWarning, match="kernels for NVIDIA GPUs only, so that the faults of values on xpu:0"):
-        assert not cuda_ops.has_triton(torch.device("xpu", 0))
-    cuda_ops.has_triton.cache_clear()
+        assert not on_devices.has_triton(torch.device("xpu", 0))
+    on_devices.has_triton.cache_clear()
 
 
 def test_importing_takes_no_triton():
     code = "import sys; sys.modules['triton'] = None; import hwfault.injection.attach; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert "hwfault.torch_ops.cuda_ops" in run.stdout.split(), run.stderr[-2000:]
+    assert "hwfault.torch_ops.on_devices" in run.stdout.split(), run.stderr[-2000:]
     assert "hwfault.stream.cuda" not in run.stdout.split()
