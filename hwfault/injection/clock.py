@@ -145,11 +145,17 @@ class Clock:
             self._held.fill_(check_number(number))
         self._holds = number is not None
 
+    def of(self, batch: int | None) -> Tensor:
+        """The numbers of this forward's samples: `of_batch`, or `of_parameters` where there is no batch."""
+        if not self._holds and self.samples is None and (known := self._numbers.get(batch)) is not None:
+            return known
+        return self.of_parameters() if batch is None else self.of_batch(batch)
+
     def of_batch(self, batch: int) -> Tensor:
         """The sample numbers (batch,) of this forward; raises HwfaultError if `samples` has another length."""
         self.saw(batch)
         if self._holds:
-            return self._held.clone().expand(batch)
+            return self._held.clone().expand(batch).contiguous()
         if self.samples is not None:
             return self._given(self.samples, batch)
         if batch not in self._numbers:
@@ -167,7 +173,7 @@ class Clock:
                 f"`samples` has shape {tuple(samples.shape)} but the batch has {batch} elements, expected one "
                 "number for each; set it to None to number them from first_sample"
             )
-        return samples
+        return samples.contiguous()
 
     def of_parameters(self) -> Tensor:
         """The sample number (1,) of parameters: the step in training, 0 in evaluation."""
@@ -187,7 +193,7 @@ class Clock:
             return self.of_batch(batch)
         held = {"epoch": self._epoch, "never": self._zero}
         number = held[changes] if changes in held else self._first_of_batch()
-        return number.clone().expand(1 if batch is None else batch)
+        return number.clone().expand(1 if batch is None else batch).contiguous()
 
     def _first_of_batch(self) -> Tensor:
         """The number of the first sample of this forward's batch."""

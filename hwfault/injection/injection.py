@@ -268,8 +268,10 @@ class Injection:
         Raises PlanError for a run that was not known when the faults were resolved.
         """
         run = self.clock.runs.number(first, first in self._several, now)
-        if run == 0:
-            return first
+        return first if run == 0 else self._further(first, run)
+
+    def _further(self, first: str, run: int) -> str:
+        """The name of a run but the first, which is made known if it is to be."""
         name = run_name(first, run)
         known = self._runs[first]
         if known is None:
@@ -277,6 +279,21 @@ class Injection:
         elif run >= known:
             raise too_often(first, run, known)
         return name
+
+    def struck_run(self, first: str, value: Tensor, batched: bool, now: Moment) -> str | None:
+        """The name of the site that the present run of a quantizer is, None if the plan does not act on it.
+
+        Raises HwfaultError in another thread than the forward's, PlanError as `run` does.
+        """
+        self.clock.check_thread(first, now)
+        name = first
+        if batched:
+            run = self.clock.runs.number(first, first in self._several, now)
+            if run:
+                name = self._further(first, run)
+            if self.clock.batch is None:
+                self._saw(name, value)
+        return name if name in self._live else None
 
     def check_tied(self, name: str, parameter: Tensor, grid: tuple[Tensor, Tensor]) -> None:
         """Raises PlanError unless a quantizer still reads a shared parameter as the plan says."""
@@ -319,12 +336,15 @@ class Injection:
         That is the very same tensor where there can be none, or, overwritten, where `unheld` says that only the caller
         holds it. A caller that knows what goes on `now` spares the question.
         """
-        self.clock.runs.check_recomputed(name, now or moment())
+        if now is None or now.recomputing:
+            self.clock.runs.check_recomputed(name, now or moment())
         strike = self._live[name]
-        rules = (self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
         if self._watcher is not None:
+            rules = (self.clock, self._seed_tensor, scale, zero_point, self._straight_through)
             return self._watcher(name, value, strike, self._ready.strikes[name], rules)
-        return value if strike is None else strike(value, *rules, unheld)
+        if strike is None:
+            return value
+        return strike(value, self.clock, self._seed_tensor, scale, zero_point, self._straight_through, unheld)
 
     def protection_counts(self) -> dict[str, ProtectionCounts]:
         """What the decoders of protected memories did at each site since the plan was set or the counts were reset.
@@ -338,11 +358,10 @@ class Injection:
         for counts in (counts for strike in self._ready.strikes.values() for counts in strike.counts):
             counts.zero_()
 
-    def saw(self, name: str, value: Tensor) -> None:
+    def _saw(self, name: str, value: Tensor) -> None:
         """Notes how many samples a site has, for inputs that do not tell."""
-        if self.clock.batch is None:
-            batch = self.plan.at(name).site.batch if name in self.plan.names else None
-            self.clock.saw(samples_of(value, batch, name))
+        batch = self.plan.at(name).site.batch if name in self.plan.names else None
+        self.clock.saw(samples_of(value, batch, name))
 
     def adds(self, name: str) -> Adds:
         """How a layer is added up."""

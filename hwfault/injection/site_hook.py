@@ -6,9 +6,8 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.arithmetic.integer_layer import computes_on_integers
-from hwfault.injection.clock import Clock
 from hwfault.network.exporting import refuse_export
-from hwfault.network.grids import Grid, grid_of
+from hwfault.network.grids import Grid, grid_of, known_scale
 from hwfault.network.hooks import NeverCopied
 from hwfault.network.readers import Reads
 from hwfault.network.sites import unwrap
@@ -20,12 +19,8 @@ from hwfault.torch_ops.unheld import output_is_unheld
 class Striking(Protocol):
     """What a hook asks of the injection that it belongs to."""
 
-    @property
-    def clock(self) -> Clock: ...
-    def run(self, first: str, now: Moment) -> str: ...
-    def saw(self, name: str, value: Tensor) -> None: ...
     def check_tied(self, name: str, parameter: Tensor, grid: Grid) -> None: ...
-    def active(self, name: str) -> bool: ...
+    def struck_run(self, first: str, value: Tensor, batched: bool, now: Moment) -> str | None: ...
     def strike(
         self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = ..., now: Moment = ...
     ) -> Tensor: ...
@@ -64,16 +59,12 @@ class SiteHook(NeverCopied):
             return None
         if self._reads is not None and self._reads.name(args[0]) != self._own:  # another layer's parameter
             return None
-        name = self._name
-        self.injection.clock.check_thread(name, now)
-        if self._batched:
-            name = self.injection.run(name, now)
-            self.injection.saw(name, value)
         if self._tied:
             self.injection.check_tied(self._own, args[0], grid_of(proxy, output))
-        if not self.injection.active(name):
+        name = self.injection.struck_run(self._name, value, self._batched, now)
+        if name is None:
             return None
-        scale, zero_point = grid_of(proxy, output)
+        scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
         held = self._width.checked(output.bit_width if is_quant_tensor else None, scale, now)
         faulty = self.injection.strike(name, value, held, zero_point, unheld, now)
         if faulty is value:  # without faults, or struck in place

@@ -40,10 +40,6 @@ class Forward:
     def __init__(self, clock: Clock, seed: Tensor, batch: int | None, straight_through: bool) -> None:
         self.clock, self.seed, self.batch, self.straight_through = clock, seed, batch, straight_through
 
-    @property
-    def samples(self) -> Tensor:
-        return self.clock.of_parameters() if self.batch is None else self.clock.of_batch(self.batch)
-
 
 class Observed(NamedTuple):
     """What one strike did: the values after, and the code words (int64, two's complement) before and after."""
@@ -66,6 +62,7 @@ class Strike:
         self._format = CodeFormat(entry.site.bit_width, entry.site.signed)
         self._exact = entry.site.kind == "accumulator"  # whole numbers, which a plan keeps within what the type holds
         self._steps = [_STEPS[step.mechanism](entry.site, step, device) for step in plan.steps(entry.site.name)]
+        self._only = self._steps[0] if len(self._steps) == 1 else None
         self._may_be_unknown = bool(self._steps) and not self._exact and may_be_unknown(self._format.bit_width)
 
     @property
@@ -88,12 +85,17 @@ class Strike:
         The gradient is zero at words whose code is another after all steps, unless `straight_through`. Raises PlanError
         for values that do not tell their codes.
         """
-        forward = self._begin(value, clock, seed, scale, zero_point, straight_through)
-        if self._batch is None:
-            return self._struck(value, forward, (scale, zero_point), unheld)
-        arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
-        faulty = self._struck(arranged.values, forward, (arranged.scale, arranged.zero_point), False)
-        return value if faulty is arranged.values else restore(faulty, value, self._batch)
+        batch = self._samples_of(value, clock)
+        if self._may_be_unknown:
+            check_codes_known(self._name, value, scale, zero_point, self._format)
+        forward = Forward(clock, seed, batch, straight_through)
+        if self._batch is not None:
+            arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
+            faulty = self._struck(arranged.values, forward, (arranged.scale, arranged.zero_point), False)
+            return value if faulty is arranged.values else restore(faulty, value, self._batch)
+        if self._only is not None:  # the common case, which is to cost nothing beside its one step
+            return self._only(value, forward, (scale, zero_point), unheld)
+        return self._struck(value, forward, (scale, zero_point), unheld)
 
     def observed(
         self, value: Tensor, clock: Clock, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
@@ -102,7 +104,9 @@ class Strike:
         if self._comes_back(value):
             faulty = self(value, clock, seed, scale, zero_point, straight_through)
             return Observed(faulty, *(self.codes(t, scale, zero_point) for t in (value, faulty)))
-        forward = self._begin(value, clock, seed, scale, zero_point, straight_through)
+        if self._may_be_unknown:
+            check_codes_known(self._name, value, scale, zero_point, self._format)
+        forward = Forward(clock, seed, self._samples_of(value, clock), straight_through)
         if self._batch is None:
             return self._by_integers(value, forward, (scale, zero_point))
         arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
@@ -113,16 +117,14 @@ class Strike:
         """The code words (int64, two's complement) of values that no fault struck, or that tell their codes."""
         return code_words(integers(unnamed(value), scale, zero_point, self._format), self._format)
 
-    def _begin(
-        self, value: Tensor, clock: Clock, seed: Tensor, scale: Tensor, zero_point: Tensor, straight_through: bool
-    ) -> Forward:
-        """Checks values and their batch, and answers with what the steps need to know."""
-        samples = samples_of(value, self._batch, self._name) if self._batched else None
-        if samples is not None and samples != clock.batch:
+    def _samples_of(self, value: Tensor, clock: Clock) -> int | None:
+        """How many samples the values hold, None for a parameter; raises PlanError unless that is the forward's."""
+        if not self._batched:
+            return None
+        samples = value.shape[0] if self._batch is None else samples_of(value, self._batch, self._name)
+        if samples != clock.batch:
             clock.check(samples, value.shape, self._batch, self._name)
-        if self._may_be_unknown:
-            check_codes_known(self._name, value, scale, zero_point, self._format)
-        return Forward(clock, seed, samples, straight_through)
+        return samples
 
     def _comes_back(self, value: Tensor) -> bool:
         """Whether every code of the site comes back from its value."""
@@ -131,8 +133,8 @@ class Strike:
 
     def _struck(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
         """The value, samples in front, after all steps."""
-        if len(self._steps) == 1:  # the common case, which is to cost nothing beside its one step
-            return self._steps[0](value, forward, grid, unheld)
+        if self._only is not None:
+            return self._only(value, forward, grid, unheld)
         if not self._comes_back(value) and self._steps:
             return self._by_integers(value, forward, grid).values
         if forward.straight_through or not _differentiable(value):
@@ -189,7 +191,7 @@ class _Stream:
             _check_layer(value, forward.batch, self._name, *layer)
         scale, zero_point = grid
         operands = StreamOperands(
-            samples=forward.samples,
+            samples=forward.clock.of(forward.batch),
             seed=forward.seed,
             program=self._program,
             scale=scale,
@@ -273,7 +275,7 @@ class _Protected:
         number, cells = self._table
         scale, zero_point = grid
         operands = ProtectedOperands(
-            samples=forward.samples,
+            samples=forward.clock.of(forward.batch),
             period=forward.clock.of_periods(forward.batch, self._refresh),
             seed=forward.seed,
             program=self._program,

@@ -52,7 +52,7 @@ def struck(mechanism: Mechanism, operands: Any, x: Tensor) -> Tensor:
     some = _Some(x, found.words)
     before = some.fetched(x)
     after = torch.empty_like(before) if found.read_each_other else before
-    WRITERS[mechanism.name].strike(before, after, here, None)
+    WRITERS[mechanism.name].strike(before, after, here, None, None)
     return some.written(x, after)
 
 
@@ -67,8 +67,8 @@ def zeroed(mechanism: Mechanism, operands: Any, gradient: Tensor, stored: Tensor
 
 
 def _fetched(operands: Any) -> Any:
-    """The operands with their tensors on the CPU."""
-    return type(operands)(*(o.cpu() if isinstance(o, Tensor) else o for o in operands))
+    """The operands with their tensors on the CPU, contiguous."""
+    return type(operands)(*(o.cpu().contiguous() if isinstance(o, Tensor) else o for o in operands))
 
 
 class _Some:

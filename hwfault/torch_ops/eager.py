@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hwfault.stream.mechanism import Mechanism
 from hwfault.torch_ops.inside_torch import has_gradient_hooks, is_plain, traced
-from hwfault.torch_ops.on_cpu import WRITERS
+from hwfault.torch_ops.on_cpu import WRITERS, Left, contiguous
 from hwfault.torch_ops.strike_op import strike, zero
 from hwfault.torch_ops.unheld import gradient_is_unheld, unheld_gradients
 
@@ -37,12 +37,14 @@ def struck(x: Tensor, faults: Faults, operands: Any, straight_through: bool, unh
     """
     if not unheld and (traced() or not is_plain(x)):
         return by_operator(x, faults, operands, straight_through)
-    differentiable = x.requires_grad and torch.is_grad_enabled()
-    keeps_x = differentiable and faults.reads_stored and not straight_through
-    # an x that is not contiguous is copied anyway; a leaf of the graph cannot be overwritten
-    in_place = unheld and not keeps_x and not faults.reads_others and _writable(x, differentiable)
-    if not differentiable or (in_place and straight_through):
-        return _written(x, faults, operands, in_place)[0]
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        # an x that is not contiguous is copied anyway; in one with a history the result's would go on
+        in_place = unheld and not faults.reads_others and not x.requires_grad and x.is_contiguous()
+        return _written(x, faults, operands, in_place, None)
+    keeps_x = faults.reads_stored and not straight_through
+    in_place = unheld and not keeps_x and not faults.reads_others and _writable(x)
+    if in_place and straight_through:
+        return _written(x, faults, operands, True, None)
     unheld_gradients()  # measured here, not inside of a backward pass
     rules = (faults, operands, straight_through, keeps_x, in_place)
     out: Tensor = _Struck.apply(x, *rules)  # type: ignore[no-untyped-call]
@@ -60,24 +62,25 @@ def by_operator(x: Tensor, faults: Faults, operands: Any, straight_through: bool
     return out
 
 
-def _writable(x: Tensor, differentiable: bool) -> bool:
-    """Whether x keeps its meaning for autograd when it is overwritten: no leaf, and nobody waits for its gradient."""
-    history = x.grad_fn is not None if differentiable else not x.requires_grad
-    return history and x.is_contiguous() and not has_gradient_hooks(x) and not x.retains_grad
+def _writable(x: Tensor) -> bool:
+    """Whether a differentiable x keeps its meaning for autograd when it is overwritten: no leaf, and nobody waits for
+    its gradient."""
+    return x.grad_fn is not None and x.is_contiguous() and not has_gradient_hooks(x) and not x.retains_grad
 
 
-def _written(x: Tensor, faults: Faults, operands: Any, in_place: bool) -> tuple[Tensor, int]:
-    """The values with faults, and how many words were not struck because they hold no number."""
+def _written(x: Tensor, faults: Faults, operands: Any, in_place: bool, left: Left | None) -> Tensor:
+    """The values with faults; `left` is told how many words were not struck because they hold no number."""
     source = x.contiguous()
-    copied = source is not x
-    out = source if in_place or (copied and not faults.reads_others) else torch.empty_like(source)
+    out = source
+    if not in_place and (source is x or faults.reads_others):
+        out = torch.empty_like(source)
     counts = None if faults.counts is None else torch.zeros_like(faults.counts)
-    no_numbers = WRITERS[faults.mechanism.name].strike(source, out, operands, counts)
+    WRITERS[faults.mechanism.name].strike(source, out, operands, left, counts)
     if faults.counts is not None and counts is not None:
         faults.counts.add_(counts)
-    if in_place and not x.is_inference():
+    if in_place and x.requires_grad:
         torch.autograd.graph.increment_version(x)
-    return out, no_numbers
+    return out
 
 
 class _Struck(torch.autograd.Function):
@@ -93,8 +96,11 @@ class _Struck(torch.autograd.Function):
     ) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.mechanism = None if straight_through else faults.mechanism
-        out, no_numbers = _written(x, faults, operands, in_place)
-        left = None if not no_numbers or keeps_x else (~out.isfinite()).reshape(-1).nonzero().reshape(-1)
+        not_struck = Left(0)
+        out = _written(x, faults, operands, in_place, not_struck)
+        left = None
+        if not_struck.value and not keeps_x:
+            left = (~out.isfinite()).reshape(-1).nonzero().reshape(-1)
         if not straight_through:
             tensors, ctx.numbers = faults.mechanism.listed(operands)
             ctx.save_for_backward(x if keeps_x else None, left, *tensors)
@@ -126,5 +132,5 @@ def _zeroed(
     own = unheld or source is not gradient
     out = source if own else torch.empty_like(source)
     stored = None if x is None else x.contiguous()
-    WRITERS[mechanism.name].zero(source, out, stored, mechanism.named(tensors, numbers))
+    WRITERS[mechanism.name].zero(source, out, stored, contiguous(mechanism, mechanism.named(tensors, numbers)))
     return out

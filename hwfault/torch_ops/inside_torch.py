@@ -22,9 +22,10 @@ _transforms = torch._C._functorch.peek_interpreter_stack
 _tracing_state = torch._C._get_tracing_state
 _backward_pass = torch._C._current_graph_task_id
 _keys = torch._C._dispatch_keys
+_memory_uses: Any = getattr(torch._C, "_storage_Use_Count", None)
 _NO_PASS = -1
 
-COUNTS_USES = hasattr(torch._C, "_storage_Use_Count") and hasattr(Tensor, "_use_count")
+COUNTS_USES = _memory_uses is not None and hasattr(Tensor, "_use_count")
 """Whether tensors and their memory tell how often they are held."""
 
 BatchNorm = batchnorm._BatchNorm
@@ -98,13 +99,17 @@ def _plain_keys() -> frozenset[int]:
     return frozenset(_keys(x).raw_repr() for x in made)
 
 
-def uses(x: Any) -> tuple[int, int, bool]:
-    """How often the tensor is used, how often its memory is, and whether that is torch's and this process' own.
+def uses(x: Any) -> tuple[int, ...]:
+    """How often a plain tensor is used, how often its memory is, and whether that is torch's and this process' own.
 
-    Only where COUNTS_USES.
+    Nothing for what is not plain. Only where COUNTS_USES.
     """
-    storage = x.untyped_storage()
-    return x._use_count(), torch._C._storage_Use_Count(storage._cdata), storage.resizable() and not storage.is_shared()
+    if type(x) is not Tensor or _keys(x).raw_repr() not in _plain_keys():
+        return ()
+    tensor: Any = x
+    storage = tensor.untyped_storage()
+    own = storage.resizable() and not storage.is_shared()
+    return tensor._use_count(), _memory_uses(storage._cdata), own
 
 
 def has_gradient_hooks(x: Tensor) -> bool:

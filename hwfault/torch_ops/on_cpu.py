@@ -1,6 +1,7 @@
 """The mechanisms on the CPU: the native library on the memory of tensors.
 
-All tensors of values are contiguous; what is written to may be what is read, but under late bits.
+All tensors, of values and of operands but scale and zero point, are contiguous; what is written to may be what is read,
+but under late bits.
 """
 
 import ctypes
@@ -25,16 +26,20 @@ _ELEMENTS = {"int64": torch.int64, "int32": torch.int32}
 _ALL_BITS = 0xFFFFFFFFFFFFFFFF
 
 
+Left = ctypes.c_int64
+"""A number that a C function writes to."""
+
+
 class Writer(NamedTuple):
     """One mechanism: what strikes values, and what zeros gradients.
 
-    `strike(x, out, operands, counts)` writes x with faults to out, and to `counts`, where the mechanism counts, an
-    int64 tensor; it answers how many words were not struck because they hold no number. `zero(gradient, out, stored,
-    operands)` writes the gradient with zeros at the words that were changed; `stored` are the values before, where
-    these decide.
+    `strike(x, out, operands, left, counts)` writes x with faults to out; to `left`, where it is given and the
+    mechanism does not read the values anyway, how many words were not struck because they hold no number; and to
+    `counts`, where the mechanism counts, an int64 tensor. `zero(gradient, out, stored, operands)` writes the gradient
+    with zeros at the words that were changed; `stored` are the values before, where these decide.
     """
 
-    strike: Callable[[Tensor, Tensor, Any, Tensor | None], int]
+    strike: Callable[[Tensor, Tensor, Any, Left | None, Tensor | None], None]
     zero: Callable[[Tensor, Tensor, Tensor | None, Any], None]
 
 
@@ -45,6 +50,12 @@ def dtype_number(x: Tensor) -> int:
     return _DTYPES[x.dtype]
 
 
+def contiguous(mechanism: Mechanism, operands: Any) -> Any:
+    """The operands with contiguous tensors."""
+    tensors, _ = mechanism.listed(operands)
+    return operands._replace(**{o.name: t.contiguous() for o, t in zip(mechanism.tensors, tensors, strict=True)})
+
+
 def check_types(mechanism: Mechanism, operands: Any) -> None:
     """Raises PlanError for operands whose elements are of another type than the mechanism's."""
     for operand in mechanism.tensors:
@@ -53,67 +64,62 @@ def check_types(mechanism: Mechanism, operands: Any) -> None:
             raise PlanError(f"{operand.name} of type {given} for the mechanism {mechanism.name!r}, expected {expected}")
 
 
-def _strike_stream(x: Tensor, out: Tensor, o: StreamOperands[Tensor], _counts: Tensor | None) -> int:
-    batch, words = batch_and_words(x.shape, o.samples.numel())
-    form = _format(x, batch, o)
-    samples, program = o.samples.contiguous(), o.program.contiguous()  # alive until the call returns
-    draw = _draw(o.seed, samples, batch, words, program)
-    threads = torch.get_num_threads()
-    return native.inject(dtype_number(x), x.data_ptr(), out.data_ptr(), draw, form, threads).no_numbers
+def _strike_stream(
+    x: Tensor, out: Tensor, o: StreamOperands[Tensor], left: Left | None, _counts: Tensor | None
+) -> None:
+    batch, words = _lengths(x, o.samples)
+    form, draw = _format(x, batch, o), _draw(o, batch, words)
+    native.inject(dtype_number(x), x.data_ptr(), out.data_ptr(), draw, form, torch.get_num_threads(), left)
 
 
 def _zero_stream(gradient: Tensor, out: Tensor, stored: Tensor | None, o: StreamOperands[Tensor]) -> None:
-    batch, words = batch_and_words(gradient.shape, o.samples.numel())
+    batch, words = _lengths(gradient, o.samples)
     # without the codes nothing is encoded or decoded
     form = _one_scale(1.0, 0.0, o.bit_width, o.signed, o.representation)
     if stored is not None:
         form = _format(stored, batch, o)
-    samples, program = o.samples.contiguous(), o.program.contiguous()
-    draw = _draw(o.seed, samples, batch, words, program)
     pointers = (gradient.data_ptr(), out.data_ptr(), _address(stored))
-    native.zero_faulty(dtype_number(gradient), *pointers, draw, form, torch.get_num_threads())
+    native.zero_faulty(dtype_number(gradient), *pointers, _draw(o, batch, words), form, torch.get_num_threads())
 
 
-def _strike_map(x: Tensor, out: Tensor, o: MapOperands[Tensor], _counts: Tensor | None) -> int:
-    rows = _Rows(x, o)
-    form = _format(x, rows.batch, o)
-    return native.apply_map(
-        dtype_number(x), x.data_ptr(), out.data_ptr(), rows.struct, form, torch.get_num_threads()
-    ).no_numbers
+def _strike_map(x: Tensor, out: Tensor, o: MapOperands[Tensor], left: Left | None, _counts: Tensor | None) -> None:
+    batch, words = _lengths(x, o.period)
+    form, rows = _format(x, batch, o), _rows(o, batch, words)
+    native.apply_map(dtype_number(x), x.data_ptr(), out.data_ptr(), rows, form, torch.get_num_threads(), left)
 
 
 def _zero_map(gradient: Tensor, out: Tensor, stored: Tensor | None, o: MapOperands[Tensor]) -> None:
-    rows = _Rows(gradient, o)
-    form = _format(gradient, rows.batch, o)
+    batch, words = _lengths(gradient, o.period)
+    form, rows = _format(gradient, batch, o), _rows(o, batch, words)
     pointers = (gradient.data_ptr(), out.data_ptr(), _address(stored))
-    native.zero_map(dtype_number(gradient), *pointers, rows.struct, form, torch.get_num_threads())
+    native.zero_map(dtype_number(gradient), *pointers, rows, form, torch.get_num_threads())
 
 
-def _strike_protected(x: Tensor, out: Tensor, o: ProtectedOperands[Tensor], counts: Tensor | None) -> int:
+def _strike_protected(
+    x: Tensor, out: Tensor, o: ProtectedOperands[Tensor], _left: Left | None, counts: Tensor | None
+) -> None:
     if counts is None:
         raise PlanError("protected memories count the words that their decoders correct, but no counts were given")
-    call = _ProtectedCall(x, o)
-    pointers = (x.data_ptr(), out.data_ptr(), *call.structs, counts.data_ptr())
+    structs = _memory_structs(x, o)
+    pointers = (x.data_ptr(), out.data_ptr(), *structs, counts.data_ptr())
     native.protected(dtype_number(x), *pointers, torch.get_num_threads())
-    return 0  # whoever asks where these are has the values before
 
 
 def _zero_protected(gradient: Tensor, out: Tensor, stored: Tensor | None, o: ProtectedOperands[Tensor]) -> None:
     if stored is None:
         raise PlanError("which words a protected memory changes depends on the values before, but none were given")
-    call = _ProtectedCall(stored, o)
-    pointers = (gradient.data_ptr(), out.data_ptr(), stored.data_ptr(), *call.structs)
+    pointers = (gradient.data_ptr(), out.data_ptr(), stored.data_ptr(), *_memory_structs(stored, o))
     native.zero_protected(dtype_number(gradient), *pointers, torch.get_num_threads())
 
 
-def _strike_array(acc: Tensor, out: Tensor, o: ArrayOperands[Tensor], _counts: Tensor | None) -> int:
+def _strike_array(
+    acc: Tensor, out: Tensor, o: ArrayOperands[Tensor], _left: Left | None, _counts: Tensor | None
+) -> None:
     if acc.dtype not in _WIDE:
         raise PlanError(f"accumulators of type {acc.dtype}, expected torch.float32 or torch.float64")
-    x, w = o.x.contiguous(), o.w.contiguous()
     array = Array(o.width, bool(o.saturate), o.step, o.pass_steps, o.order.numpy(), o.events.numpy())
-    pointers = (acc.data_ptr(), x.data_ptr(), w.data_ptr(), out.data_ptr())
-    native.accumulate(_DTYPES[acc.dtype], *pointers, _layer(x, acc, w, o), array, torch.get_num_threads())
-    return 0
+    pointers = (acc.data_ptr(), o.x.data_ptr(), o.w.data_ptr(), out.data_ptr())
+    native.accumulate(_DTYPES[acc.dtype], *pointers, _layer(acc, o), array, torch.get_num_threads())
 
 
 def _zero_array(gradient: Tensor, out: Tensor, changed: Tensor | None, _o: None) -> None:
@@ -131,53 +137,48 @@ WRITERS = {
 """The mechanisms by name."""
 
 
-def _draw(seed: Tensor, samples: Tensor, batch: int, words: int, program: Tensor) -> Draw:
-    key = int(seed.item()) & _ALL_BITS
-    return Draw(key, samples.data_ptr(), batch, words, program.data_ptr(), program.numel())
+def _lengths(x: Tensor, numbers: Tensor) -> tuple[int, int]:
+    """How many samples a tensor has, and words each; raises PlanError unless there is a number for each sample."""
+    samples = numbers.numel()
+    return (1, x.numel()) if samples == 1 else batch_and_words(x.shape, samples)
 
 
-class _Rows:
-    """A fault map as a C struct, and the tensors that it points into."""
-
-    def __init__(self, x: Tensor, o: MapOperands[Tensor] | ProtectedOperands[Tensor]) -> None:
-        self.batch, words = batch_and_words(x.shape, o.period.numel())
-        period, word, and_mask, xor_mask = (t.contiguous() for t in (o.period, o.word, o.and_mask, o.xor_mask))
-        self._alive = (period, word, and_mask, xor_mask)
-        rows = word.numel()
-        for what, mask in (("and_mask", and_mask), ("xor_mask", xor_mask)):
-            if mask.numel() != rows:
-                raise PlanError(f"{what} of shape {tuple(mask.shape)} for {rows} words, expected ({rows},)")
-        self.struct = Map(
-            batch=self.batch,
-            words=words,
-            word=word.data_ptr(),
-            and_mask=and_mask.data_ptr(),
-            xor_mask=xor_mask.data_ptr(),
-            rows=rows,
-            threshold=o.threshold,
-            seed=int(o.seed.item()) & _ALL_BITS,
-            site=o.site,
-            period=period.data_ptr(),
-        )
+def _draw(o: StreamOperands[Tensor] | ProtectedOperands[Tensor], batch: int, words: int) -> Draw:
+    seed, program = int(o.seed.item()) & _ALL_BITS, o.program
+    return Draw(seed, o.samples.data_ptr(), batch, words, program.data_ptr(), program.numel())
 
 
-class _ProtectedCall:
-    """The C structs of a protected memory, and the tensors that they point into."""
+def _rows(o: MapOperands[Tensor] | ProtectedOperands[Tensor], batch: int, words: int) -> Map:
+    """A fault map's rows; raises PlanError unless there are masks for each word."""
+    rows = o.word.numel()
+    for what, mask in (("and_mask", o.and_mask), ("xor_mask", o.xor_mask)):
+        if mask.numel() != rows:
+            raise PlanError(f"{what} of shape {tuple(mask.shape)} for {rows} words, expected ({rows},)")
+    return Map(
+        batch=batch,
+        words=words,
+        word=o.word.data_ptr(),
+        and_mask=o.and_mask.data_ptr(),
+        xor_mask=o.xor_mask.data_ptr(),
+        rows=rows,
+        threshold=o.threshold,
+        seed=int(o.seed.item()) & _ALL_BITS,
+        site=o.site,
+        period=o.period.data_ptr(),
+    )
 
-    def __init__(self, x: Tensor, o: ProtectedOperands[Tensor]) -> None:
-        batch, words = batch_and_words(x.shape, o.samples.numel())
-        if o.period.shape != (batch,):
-            raise PlanError(f"periods of shape {tuple(o.period.shape)} for a batch of {batch}, expected ({batch},)")
-        memory = memory_of(o)
-        samples, program, number, cells = (t.contiguous() for t in (o.samples, o.program, o.number, o.cells))
-        expected = (number.numel(), memory.data_bits)
-        if tuple(cells.shape) != expected and cells.numel() + number.numel() > 0:
-            raise PlanError(f"cells of shape {tuple(cells.shape)} for a protected memory, expected {expected}")
-        rows = _Rows(x, o)
-        self._alive = (rows, samples, program, number, cells)
-        draw = _draw(o.seed, samples, batch, words, program)
-        kept = native.protection(memory, number.data_ptr(), cells.data_ptr(), number.numel())
-        self.structs: tuple[Draw, Map, Format, Protection] = (draw, rows.struct, _format(x, batch, o), kept)
+
+def _memory_structs(x: Tensor, o: ProtectedOperands[Tensor]) -> tuple[Draw, Map, Format, Protection]:
+    """The structs of a protected memory; raises PlanError for operands that do not fit each other."""
+    batch, words = _lengths(x, o.samples)
+    if o.period.shape != (batch,):
+        raise PlanError(f"periods of shape {tuple(o.period.shape)} for a batch of {batch}, expected ({batch},)")
+    memory, table_rows = memory_of(o), o.number.numel()
+    expected = (table_rows, memory.data_bits)
+    if tuple(o.cells.shape) != expected and o.cells.numel() + table_rows > 0:
+        raise PlanError(f"cells of shape {tuple(o.cells.shape)} for a protected memory, expected {expected}")
+    kept = native.protection(memory, o.number.data_ptr(), o.cells.data_ptr(), table_rows)
+    return _draw(o, batch, words), _rows(o, batch, words), _format(x, batch, o), kept
 
 
 def memory_of(o: ProtectedOperands[Any]) -> Memory:
@@ -192,7 +193,7 @@ def _format(
 ) -> Format:
     """How the words of x stand for codes; it holds the numbers that it points to."""
     scale, zero_point = o.scale, o.zero_point
-    if scale.numel() == zero_point.numel() == 1 and max(scale.dim(), zero_point.dim()) <= x.dim():
+    if not (scale.dim() or zero_point.dim()) or (_one_value(scale, x) and _one_value(zero_point, x)):
         return _one_scale(scale.item(), zero_point.item(), o.bit_width, o.signed, o.representation)
     scales, scale_inner = _along_axis(x, scale, batch, "scale")
     zeros, zero_inner = _along_axis(x, zero_point, batch, "zero point")
@@ -209,6 +210,11 @@ def _format(
     )
     made.values = (scales, zeros)
     return made
+
+
+def _one_value(t: Tensor, x: Tensor) -> bool:
+    """Whether all values of x share the scale or zero point t."""
+    return t.numel() == 1 and t.dim() <= x.dim()
 
 
 @lru_cache(1024)
@@ -228,8 +234,9 @@ def _along_axis(x: Tensor, t: Tensor, batch: int, what: str) -> tuple[Tensor, in
     return t.detach().to(torch.float64).contiguous(), inner
 
 
-def _layer(x: Tensor, acc: Tensor, w: Tensor, o: ArrayOperands[Tensor]) -> Layer:
+def _layer(acc: Tensor, o: ArrayOperands[Tensor]) -> Layer:
     """The shape of a layer's sums, from those of its tensors."""
+    x, w = o.x, o.w
     if not o.walk:
         positions = acc.shape[1:-1].numel()
         return Layer(x.shape[0], w.shape[0], 1, w.shape[1], (Axis(positions, positions),), True)

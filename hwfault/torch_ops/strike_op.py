@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hwfault.errors import PlanError
 from hwfault.stream.mechanism import mechanism_named
-from hwfault.torch_ops.on_cpu import WRITERS, check_types
+from hwfault.torch_ops.on_cpu import WRITERS, check_types, contiguous
 
 
 @torch.library.custom_op("hwfault::strike", mutates_args=(), device_types="cpu")
@@ -41,7 +41,7 @@ def strike(
     check_types(known, operands)
     x = x.contiguous()
     out, counts = torch.empty_like(x), torch.zeros(known.counts, dtype=torch.int64)
-    WRITERS[mechanism].strike(x, out, operands, counts)
+    WRITERS[mechanism].strike(x, out, contiguous(known, operands), None, counts)
     return out, counts
 
 
@@ -60,6 +60,7 @@ def zero(
         check_alike(gradient, kept)
         operands = known.named(tensors, numbers)
         check_types(known, operands)
+        operands = contiguous(known, operands)
     out = torch.empty_like(gradient)
     WRITERS[mechanism].zero(gradient, out, kept, operands)
     return out

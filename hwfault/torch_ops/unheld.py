@@ -13,7 +13,6 @@ counted as they come and go (free threading), no tensor counts as unheld and all
 import sys
 import weakref
 from collections.abc import Callable, Container
-from functools import cache
 from threading import Thread
 from typing import Any
 
@@ -23,7 +22,6 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.torch_ops import inside_torch
-from hwfault.torch_ops.inside_torch import is_plain
 
 Counts = tuple[int, ...]
 
@@ -38,7 +36,11 @@ def output_is_unheld(output: Any, unheld: Container[Counts] | None = None) -> bo
 
     To be asked by its forward hook itself, before that holds it by another name, and not where a compiler follows.
     """
-    return _COUNTED and _of_output(output) in (_unheld_outputs() if unheld is None else unheld)
+    if unheld is None:
+        unheld = _KNOWN.get(_measure_outputs) or _unheld_outputs()
+        if not unheld:
+            return False
+    return _of_output(output) in unheld
 
 
 def gradient_is_unheld(gradient: Tensor | None, unheld: Container[Counts] | None = None) -> bool:
@@ -51,28 +53,34 @@ def gradient_is_unheld(gradient: Tensor | None, unheld: Container[Counts] | None
 def _of_output(output: Any) -> Counts:
     wrapped = type(output) is IntQuantTensor
     value = output[0] if wrapped else output
-    if not is_plain(value):
-        return ()
-    return (wrapped, sys.getrefcount(output), sys.getrefcount(value), *inside_torch.uses(value))
+    used = inside_torch.uses(value)
+    return (wrapped, sys.getrefcount(output), sys.getrefcount(value), *used) if used else ()
 
 
 def _of_gradient(gradient: Tensor | None) -> Counts:
-    return (sys.getrefcount(gradient), *inside_torch.uses(gradient)) if is_plain(gradient) else ()
+    used = inside_torch.uses(gradient)
+    return (sys.getrefcount(gradient), *used) if used else ()
 
 
-@cache
+_KNOWN: dict[Callable[[], frozenset[Counts]], frozenset[Counts]] = {}
+"""What was measured, once in a process."""
+
+
 def _on_a_fresh_thread(measure: Callable[[], frozenset[Counts]]) -> frozenset[Counts]:
     """The result of `measure`, free of the caller's modes: gradients, inference, dispatch, hooks on saved tensors."""
-    found: list[frozenset[Counts]] = []
-    thread = Thread(target=lambda: found.append(measure()))
-    thread.start()
-    thread.join()
-    return found[0] if found else frozenset()
+    if measure not in _KNOWN:
+        found: list[frozenset[Counts]] = []
+        thread = Thread(target=lambda: found.append(measure()))
+        thread.start()
+        thread.join()
+        _KNOWN[measure] = found[0] if found else frozenset()
+    return _KNOWN[measure]
 
 
 def _unheld_outputs() -> frozenset[Counts]:
-    # global hooks would see the modules of the measurement, and might keep what these return
-    if inside_torch.has_global_hooks():
+    """The counts of outputs that nobody holds; measured by some modules when asked for the first time."""
+    # global hooks would see these modules, and might keep what they return
+    if inside_torch.has_global_hooks() or not _COUNTED:
         return frozenset()
     return _on_a_fresh_thread(_measure_outputs)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hwfault.stream.mechanism import MECHANISMS
-from hwfault.torch_ops import eager, on_devices, strike_op, unheld
+from hwfault.torch_ops import eager, inside_torch, on_devices, strike_op
 
 
 @contextmanager
@@ -34,8 +34,8 @@ def as_on_a_device(triton: bool) -> Iterator[list[str]]:
         return torch._dynamo.disable(run)
 
     with with_triton(triton), pytest.MonkeyPatch.context() as patch:
-        for module in (eager, unheld):
-            patch.setattr(module, "is_plain", lambda x: False)
+        patch.setattr(eager, "is_plain", lambda x: False)
+        patch.setattr(inside_torch, "uses", lambda x: ())
         for name in ("strike", "zero"):
             op, implementation = getattr(strike_op, name), getattr(on_devices, name)
             patch.setitem(op._backend_fns, "cpu", noted(name, implementation, op._backend_fns["cpu"]))

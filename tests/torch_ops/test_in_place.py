@@ -36,12 +36,12 @@ class Written:
         self.in_place, self.copies, self.zeroed = 0, 0, 0
         write, zero = eager._written, eager._zeroed
 
-        def written(x, faults, operands, in_place):
-            out, no_numbers = write(x, faults, operands, in_place)
+        def written(x, faults, operands, in_place, left):
+            out = write(x, faults, operands, in_place, left)
             assert (out.data_ptr() == x.data_ptr()) == in_place or not x.numel()
             self.in_place += in_place
             self.copies += not in_place
-            return out, no_numbers
+            return out
 
         def zeroed(gradient, x, *rest):
             at = gradient.data_ptr()

@@ -159,7 +159,7 @@ def test_global_hooks_that_keep_outputs_are_seen_before_and_after_the_measuremen
     kept = []
     for fresh in (True, False):
         if fresh:
-            unheld._on_a_fresh_thread.cache_clear()
+            unheld._KNOWN.clear()
         handle = register_module_forward_hook(lambda _m, _a, output: kept.append(output))
         try:
             assert not asked(FRESH["product"], wrapped)
@@ -170,7 +170,7 @@ def test_global_hooks_that_keep_outputs_are_seen_before_and_after_the_measuremen
 
 @pytest.mark.parametrize("blind", ["refcount", "storages"])
 def test_where_a_holder_goes_unseen_nothing_is_unheld(blind, monkeypatch):
-    unheld._on_a_fresh_thread.cache_clear()
+    unheld._KNOWN.clear()
     if blind == "refcount":
         monkeypatch.setattr(sys, "getrefcount", lambda _x: 2)
     else:
@@ -180,12 +180,14 @@ def test_where_a_holder_goes_unseen_nothing_is_unheld(blind, monkeypatch):
     assert not asked(FRESH["product"], True)
     assert unheld.unheld_gradients() == frozenset()
     monkeypatch.undo()
-    unheld._on_a_fresh_thread.cache_clear()
+    unheld._KNOWN.clear()
 
 
 def test_without_counts_nothing_is_unheld(monkeypatch):
     """As where Python runs without its lock, or a torch to come does not tell them."""
     monkeypatch.setattr(unheld, "_COUNTED", False)
+    monkeypatch.setattr(unheld, "_KNOWN", {})
+    monkeypatch.setattr(inside_torch, "uses", None)  # never asked
     assert not asked(FRESH["product"], True)
     assert unheld.unheld_gradients() == frozenset()
     assert gradients(lambda f, x: (f(x * 1) * 2).square().sum().backward()) == [False]

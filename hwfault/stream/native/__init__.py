@@ -13,7 +13,6 @@ from hwfault.stream.native.arrays import (
 from hwfault.stream.native.header import Draw, Format, Map, Protection
 from hwfault.stream.native.loading import library, library_path, onnxruntime_library
 from hwfault.stream.native.pointers import (
-    Changes,
     accumulate,
     apply_map,
     draw,
@@ -27,7 +26,6 @@ from hwfault.stream.native.pointers import (
 )
 
 __all__ = [
-    "Changes",
     "Draw",
     "Format",
     "Map",

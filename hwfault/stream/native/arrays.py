@@ -1,7 +1,6 @@
 """The C functions for NumPy arrays."""
 
 from collections.abc import Callable, Sequence
-from ctypes import byref
 from typing import Any
 
 import numpy as np
@@ -49,9 +48,7 @@ def faulty_words(dtype: int, x: int, draw: Draw, format: Format) -> NDArray[np.i
     """The words that become faulty in x (a raw pointer) as element * words + word, ascending."""
 
     def find(room: int, position: NDArray[Any]) -> int:
-        found: int = library().hwfault_faulty_words(
-            dtype, x, byref(draw), byref(format), room, _at(position), None, None
-        )
+        found: int = library().hwfault_faulty_words(dtype, x, draw, format, room, _at(position), None, None)
         return found
 
     (position,) = _with_room(find, np.int64)
@@ -85,7 +82,7 @@ def inject_codes(
     if numbers.shape != (batch,):
         raise HwfaultError(f"{numbers.shape} sample numbers for codes of shape {out.shape}, expected one a row")
     which = pointers.draw(seed, _at(numbers), batch, words, _at(flat), flat.size)
-    library().hwfault_inject_codes(_at(out), byref(which), bit_width)
+    library().hwfault_inject_codes(_at(out), which, bit_width)
     return out
 
 

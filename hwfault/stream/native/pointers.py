@@ -4,8 +4,7 @@
 work. All raise HwfaultError for numbers that are impossible.
 """
 
-from ctypes import byref, c_int64
-from typing import NamedTuple
+from ctypes import c_int64
 
 import numpy as np
 
@@ -15,13 +14,6 @@ from hwfault.stream.native import header
 from hwfault.stream.native.header import Draw, Format, Map, Protection
 from hwfault.stream.native.loading import library
 from hwfault.stream.protection import KINDS, Memory
-
-
-class Changes(NamedTuple):
-    """How many words a call changed, and how many of those that were struck hold no number and stay what they are."""
-
-    changed: int
-    no_numbers: int
 
 
 def draw(seed: int, sample: int, batch: int, words: int, program: int, program_length: int) -> Draw:
@@ -49,29 +41,30 @@ def protection(memory: Memory, number: int, cells: int, rows: int) -> Protection
     return Protection(KINDS.index(memory.kind) + 1, memory.data_bits, memory.slot, memory.due, number, cells, rows)
 
 
-def inject(dtype: int, x: int, out: int, draw: Draw, format: Format, threads: int) -> Changes:
-    """Writes x with its faults to out, which must be another under late bits."""
-    left = c_int64(0)
-    changed = library().hwfault_inject(dtype, x, out, byref(draw), byref(format), threads, byref(left))
-    return Changes(changed, left.value)
+def inject(dtype: int, x: int, out: int, draw: Draw, format: Format, threads: int, left: c_int64 | None = None) -> int:
+    """Writes x with its faults to out, which must be another under late bits; returns the number of words changed.
+
+    `left` is told how many words that were struck hold no number and stay what they are.
+    """
+    changed: int = library().hwfault_inject(dtype, x, out, draw, format, threads, left)
+    return changed
 
 
 def zero_faulty(dtype: int, gradient: int, out: int, x: int | None, draw: Draw, format: Format, threads: int) -> int:
     """Writes the gradient with zeros at faulty words to out; returns the number of faulty words."""
-    found: int = library().hwfault_zero_faulty(dtype, gradient, out, x, byref(draw), byref(format), threads)
+    found: int = library().hwfault_zero_faulty(dtype, gradient, out, x, draw, format, threads)
     return found
 
 
-def apply_map(dtype: int, x: int, out: int, map: Map, format: Format, threads: int) -> Changes:
-    """Writes x with a fault map's faults to out."""
-    left = c_int64(0)
-    changed = library().hwfault_apply_map(dtype, x, out, byref(map), byref(format), threads, byref(left))
-    return Changes(changed, left.value)
+def apply_map(dtype: int, x: int, out: int, map: Map, format: Format, threads: int, left: c_int64 | None = None) -> int:
+    """Writes x with a fault map's faults to out, as `inject`."""
+    changed: int = library().hwfault_apply_map(dtype, x, out, map, format, threads, left)
+    return changed
 
 
 def zero_map(dtype: int, gradient: int, out: int, x: int | None, map: Map, format: Format, threads: int) -> int:
     """Writes the gradient with zeros at the words that a map changes to out; returns the number of those."""
-    found: int = library().hwfault_zero_map(dtype, gradient, out, x, byref(map), byref(format), threads)
+    found: int = library().hwfault_zero_map(dtype, gradient, out, x, map, format, threads)
     return found
 
 
@@ -87,8 +80,7 @@ def protected(
     threads: int,
 ) -> int:
     """Writes x with what the decoder lets through to out, and 3 int64 counts; returns the number of words changed."""
-    structs = (byref(draw), byref(map), byref(format), byref(protection))
-    found: int = library().hwfault_protected(dtype, x, out, *structs, counts, threads)
+    found: int = library().hwfault_protected(dtype, x, out, draw, map, format, protection, counts, threads)
     return found
 
 
@@ -104,8 +96,7 @@ def zero_protected(
     threads: int,
 ) -> int:
     """Writes the gradient with zeros at the words that `protected` changes to out; returns the number of those."""
-    structs = (byref(draw), byref(map), byref(format), byref(protection))
-    found: int = library().hwfault_zero_protected(dtype, gradient, out, x, *structs, threads)
+    found: int = library().hwfault_zero_protected(dtype, gradient, out, x, draw, map, format, protection, threads)
     return found
 
 
@@ -137,4 +128,4 @@ def accumulate(
         saturate=array.saturate,
         recompute=array.recompute,
     )
-    library().hwfault_accumulate(dtype, acc, x, w, out, byref(shape), byref(how), threads)
+    library().hwfault_accumulate(dtype, acc, x, w, out, shape, how, threads)
