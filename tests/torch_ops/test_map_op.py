@@ -8,6 +8,7 @@ import torch
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import HwfaultError
+from hwfault.graph.run.strike import strike_codes
 from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
 from hwfault.stream.fault_map import FaultMap, Kind
@@ -53,7 +54,7 @@ def expected(args):
     values, *on = (t.detach().double().numpy().astype(wide) for t in (x, scale, zero_point))
     fmt = CodeFormat(bits, signed)
     codes = encode(values, *on, fmt).reshape(len(x), -1)
-    after = MapStep(process).struck(codes, int(seed) % 2**64, period.numpy(), True)
+    after = strike_codes(MapStep(process), codes, int(seed) % 2**64, period.numpy(), True)
     changed = torch.from_numpy(after != codes).reshape(x.shape)
     faulty = torch.from_numpy(decode(after, *on, fmt, wide)).reshape(x.shape).to(x.dtype)
     return torch.where(changed, faulty, x), changed
