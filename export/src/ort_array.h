@@ -1,10 +1,7 @@
 // ArrayFaults of domain hwfault (export/SPEC.md).
 #pragma once
 
-#include <array>
-#include <type_traits>
-
-#include "ort_axes.h"
+#include "ort_fault_op.h"
 
 namespace hwfault::ort {
 
@@ -12,7 +9,7 @@ template <class T>
 class ArrayFaults {
  public:
   static constexpr const char* name = "ArrayFaults";
-  static constexpr std::array inputs{std::is_same_v<T, float> ? kFloat : kDouble, kFloat, kFloat};
+  static constexpr std::array inputs{Input{"acc", kTypeOf<T>}, Input{"x", kFloat}, Input{"w", kFloat}};
   explicit ArrayFaults(const NodeInfo& node);
   void compute(const Context& context) const;
 

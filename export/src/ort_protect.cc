@@ -28,17 +28,6 @@ hwfault_protection protection_of(const NodeInfo& node) {
           nullptr, nullptr, 0};
 }
 
-// The protection with the table of inputs 8 and 9.
-hwfault_protection with_table(hwfault_protection protection, const Context& context) {
-  const auto number = context.input<int64_t>(8), cells = context.input<int64_t>(9);
-  const Shape expected{number.size(), protection.data_bits};
-  if (cells.shape != expected && number.size() + cells.size() > 0)
-    throw Error("cells has shape " + text_of(cells.shape) + ", expected " + text_of(expected) +
-                ": a row of data_bits for each number");
-  protection.number = number.data, protection.cells = cells.data, protection.rows = number.size();
-  return protection;
-}
-
 }  // namespace
 
 template <class T>
@@ -46,9 +35,7 @@ ProtectedFaults<T>::ProtectedFaults(const NodeInfo& node)
     : target_(node),
       program_(node.integers("program")),
       protection_(protection_of(node)),
-      threshold_(in_range(node.integer("threshold", kAlways), "threshold", kAlways)),
-      site_(static_cast<uint32_t>(in_range(node.integer("site", 0), "site", UINT32_MAX))),
-      refresh_(refresh_named(node.text("refresh", "inference"))) {
+      activity_(Activity::optional(node)) {
   const double one = 1, zero = 0;  // refuses what does not fit at once
   const hwfault_draw draw{0, nullptr, 0, 0, program_.data(), static_cast<int64_t>(program_.size())};
   const hwfault_format format{&one, 1, 1, &zero, 1, 1, target_.bit_width, target_.is_signed, target_.representation};
@@ -56,34 +43,39 @@ ProtectedFaults<T>::ProtectedFaults(const NodeInfo& node)
 }
 
 template <class T>
+hwfault_protection ProtectedFaults<T>::with_table(const Context& context) const {
+  constexpr size_t kNumber = place_of(inputs, "number"), kCells = place_of(inputs, "cells");
+  const auto number = context.input<int64_t>(kNumber), cells = context.input<int64_t>(kCells);
+  const Shape expected{number.size(), protection_.data_bits};
+  if (cells.shape != expected && number.size() + cells.size() > 0)
+    throw Error("cells has shape " + text_of(cells.shape) + ", expected " + text_of(expected) +
+                ": a row of data_bits for each number");
+  hwfault_protection protection = protection_;
+  protection.number = number.data, protection.cells = cells.data, protection.rows = number.size();
+  return protection;
+}
+
+template <class T>
 void ProtectedFaults<T>::compute(const Context& context) const {
-  const auto x = context.input<T>(0);
-  const Axis scale = along_axis(context.input<T>(1), x.shape, target_, "scale");
-  const Axis zero_point = along_axis(context.input<T>(2), x.shape, target_, "zero point");
-  const Units units = target_.order.units(x.shape);
-  Rows rows(context, units);
-  const auto seed = static_cast<uint64_t>(context.scalar<int64_t>(6, "the seed"));
-  const auto first_sample = context.scalar<int64_t>(7, "the first sample number");
-  const bool batched = target_.order.batched;
-  const auto samples = numbers_of(units, batched, first_sample, batched ? Refresh::inference : Refresh::held);
-  const auto periods = numbers_of(units, batched, first_sample, refresh_);
-  rows.map.threshold = threshold_, rows.map.site = site_, rows.map.period = periods.data();
-  const hwfault_draw draw{seed, samples.data(), units.batch, units.words, program_.data(),
-                          static_cast<int64_t>(program_.size())};
-  const hwfault_protection protection = with_table(protection_, context);
-  const hwfault_format format = format_of(target_, scale, zero_point);
-  const ProtectedMemory memory(protection, draw, rows.map, format);
-  T* y = context.output<T>(x.shape);
+  constexpr size_t kRows = place_of(inputs, "word"), kSeed = place_of(inputs, "seed"),
+                   kFirstSample = place_of(inputs, "first_sample");
+  const Run<T> run(context, target_);
+  Rows rows(context, kRows, run.units);
+  const uint64_t seed = run.seed(kSeed);
+  const Few<int64_t> samples = run.samples(kFirstSample), periods = run.periods(kFirstSample, activity_.refresh);
+  rows.map.threshold = activity_.threshold, rows.map.site = activity_.site, rows.map.period = periods.data();
+  const hwfault_draw draw{seed,            samples.data(),  run.units.batch,
+                          run.units.words, program_.data(), static_cast<int64_t>(program_.size())};
+  const hwfault_format format = run.format();
+  const ProtectedMemory memory(with_table(context), draw, rows.map, format);
+  T* y = context.output<T>(run.x.shape);
   const Codec<T> codec(format);
   Counts counts;
-  in_order(context, target_.order, units, x, y, [&](const auto& where) {
-    check_codes_known(x, units, format, where);
-    const auto work = [&](int64_t first, int64_t last) {
-      protect_parts(x.data, y, memory, codec, first, last, counts, where);
-    };
-    if (!memory.linear()) return work(0, memory.parts());  // it allocates memory, and so may throw
-    context.share_out(memory.parts(), std::max<int64_t>(1, kUnitsPerPart * kBlock / memory.words_of_part()), work);
-  });
+  const int64_t part = std::max<int64_t>(1, kUnitsPerPart * kBlock / memory.words_of_part());
+  const bool alone = !memory.linear();  // it allocates memory, and so may throw
+  run.strike(y, memory.parts(), part, [&](const auto& where, int64_t first, int64_t last) {
+    protect_parts(run.x.data, y, memory, codec, first, last, counts, where);
+  }, alone);
 }
 
 template class ProtectedFaults<float>;

@@ -97,8 +97,8 @@ class ProtectedMemory {
   template <class Code, class Flip>
   void strike_table(int64_t element, Code code, Flip flip, Tally& tally) const;
 
-  const hwfault_protection& protection_;
-  const hwfault_draw& draw_;
+  hwfault_protection protection_;
+  hwfault_draw draw_;
   hwfault_map map_;
   WordCode code_;
   uint32_t code_mask_;

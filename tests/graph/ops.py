@@ -59,3 +59,9 @@ def assert_same(got: NDArray, expected: NDArray, about: object = None) -> None:
     kind = {4: np.uint32, 8: np.uint64}[got.dtype.itemsize]
     same = (got.view(kind) == expected.view(kind)) | (np.isnan(got) & np.isnan(expected))
     assert same.all(), f"{about}: {got[~same][:3]} instead of {expected[~same][:3]}"
+
+
+def qonnx_attributes(op: str) -> dict[str, str]:
+    """Names and types ("i", "ints", "s", ...) of the attributes that a fault op has in qonnx's registry."""
+    node = helper.make_node(op, ["x"], ["y"], domain="hwfault")
+    return {name: kind for name, (kind, *_) in getCustomOp(node).get_nodeattr_types().items()}

@@ -1,0 +1,151 @@
+// What the fault ops of domain hwfault do alike: their inputs by name, what they know of the words that they strike, the
+// numbers of samples and periods, rows of a map, and how the work is shared out (export/SPEC.md).
+#pragma once
+
+#include <array>
+#include <string_view>
+
+#include "ort_axes.h"
+
+namespace hwfault::ort {
+
+constexpr int64_t kUnitsPerPart = 64;
+
+// An input of an op, under its name in export/SPEC.md.
+struct Input {
+  const char* name;
+  ElementType type;
+  constexpr explicit operator int() const { return type; }
+};
+
+// The place of an input; a name that is none does not compile.
+template <size_t n>
+constexpr size_t place_of(const std::array<Input, n>& inputs, std::string_view name) {
+  for (size_t i = 0; i < n; ++i)
+    if (inputs[i].name == name) return i;
+  throw "no input has that name";
+}
+
+template <class T>
+constexpr ElementType kTypeOf = std::is_same_v<T, float> ? kFloat : kDouble;
+
+// What the fault ops know of the tensor they strike, from their attributes.
+struct Target {
+  explicit Target(const NodeInfo& node);
+  int32_t bit_width, is_signed, representation;
+  Order order;
+};
+
+// Values that are mostly one, for which no memory is taken: every node has some of them at every run.
+template <class V>
+class Few {
+ public:
+  explicit Few(size_t size, V value = {}) : size_(size), one_(value), many_(size == 1 ? 0 : size, value) {}
+  size_t size() const { return size_; }
+  V* data() { return size_ == 1 ? &one_ : many_.data(); }
+  const V* data() const { return const_cast<Few*>(this)->data(); }
+  const V* begin() const { return data(); }
+  const V* end() const { return data() + size_; }
+
+ private:
+  size_t size_;
+  V one_;
+  std::vector<V> many_;
+};
+
+// Values along at most one axis of x, as the codec wants them.
+struct Axis {
+  Few<double> values;
+  int64_t inner = 1;
+};
+template <class T>
+Axis along_axis(const Tensor<const T>& small, const Shape& x, const Target& target, const char* what);
+
+// When the activity of intermittent faults is drawn anew.
+enum class Refresh { inference, batch, held };
+
+// The attributes of intermittent faults.
+struct Activity {
+  // throws Error for values out of their range; the threshold must be given where faults are intermittent by all means
+  static Activity required(const NodeInfo& node);
+  static Activity optional(const NodeInfo& node);
+  int64_t threshold;
+  uint32_t site;
+  Refresh refresh;
+};
+
+// The value of an attribute, if it is from 0 to `most`.
+int64_t in_range(int64_t value, const char* attribute, int64_t most);
+
+// One run of a fault op: X, how its words stand for codes and where they lie, from the inputs that all have in front.
+template <class T>
+class Run {
+ public:
+  // throws Error for a scale or zero point that does not lie along X, and for an X without whole samples
+  Run(const Context& context, const Target& target);
+  Run(const Run&) = delete;
+
+  // the numbers of a batch's samples, and the periods of its elements; throws Error for a first number, in the input at
+  // `place`, from which on they are not below 2^32
+  Few<int64_t> samples(size_t place) const;
+  Few<int64_t> periods(size_t place, Refresh refresh) const;
+  uint64_t seed(size_t place) const;
+  // throws Error for scales and zero points that are none; it points into this
+  hwfault_format format() const;
+
+  // Y, and in it work(where, first, last) for parts of [0, count), `part` of them at a time; where tells the place of a
+  // word in X, of which Y is a copy already unless the words lie in order. Throws Error for values that do not tell
+  // their codes. Not shared out if `alone`.
+  template <class F>
+  void strike(T* y, int64_t count, int64_t part, F work, bool alone = false) const {
+    in_order(context, target_.order, units, x, y, [&](const auto& where) {
+      check_codes_known(where);
+      const auto here = [&](int64_t first, int64_t last) { work(where, first, last); };
+      if (alone) return here(int64_t{0}, count);
+      context.share_out(count, part, here);
+    });
+  }
+
+  const Context& context;
+  const Tensor<const T> x;
+  const Units units;
+
+ private:
+  template <class Where>
+  void check_codes_known(const Where& where) const;
+  Few<int64_t> numbers(size_t place, Refresh refresh) const;
+  const Target& target_;
+  Axis scale_, zero_point_;
+};
+
+// Words so wide that some value may be that of two codes are all looked at.
+template <class T>
+template <class Where>
+void Run<T>::check_codes_known(const Where& where) const {
+  constexpr int kSurelyKnown = 20;  // bits
+  if (std::is_same_v<T, double> || target_.bit_width <= kSurelyKnown) return;
+  const Codec<T> codec(format());
+  for (int64_t at = 0; at < x.size(); ++at) {
+    const int64_t word = at % units.words;
+    const T value = x.data[where(at, word)];
+    if (!codec.determines_code(value, word))
+      throw Error("word " + std::to_string(word) + " holds " + std::to_string(value) +
+                  ", which float32 cannot tell from the value of another code of " +
+                  std::to_string(target_.bit_width) + " bits; expected smaller integers, or values of type double");
+  }
+}
+
+// The rows of a map as they come in three inputs from `place` on, and the map that points into them.
+class Rows {
+ public:
+  // throws Error for masks that are none, or of another number
+  Rows(const Context& context, size_t place, const Units& units);
+  Rows(const Rows&) = delete;
+  hwfault_map map;
+
+ private:
+  Tensor<const int64_t> word_;
+  std::vector<uint32_t> and_mask_, xor_mask_;
+};
+
+}  // namespace hwfault::ort
