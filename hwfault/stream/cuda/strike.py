@@ -75,6 +75,60 @@ def _flips(program, body, first, kind, along_words, plane, aux, size, bit_width)
 
 
 @triton.jit
+def _hit_of_lane(count, lane):
+    """Which plane's hit a lane holds, and its number there, where the hits of all planes take a lane each in turn."""
+    behind = tl.cumsum(count, 0)
+    plane = tl.minimum(tl.sum((behind[:, None] <= lane[None, :]).to(tl.int32), 0), PLANES - 1)
+    return plane, tl.maximum(lane - tl.gather(behind - count, plane, 0), 0)
+
+
+@triton.jit
+def _of_last(flips, position, ours, lane):
+    """What the last hit on the same word flips, which is what stands."""
+    same = (position[:, None] == position[None, :]) & ours[:, None]
+    return tl.gather(flips, tl.max(tl.where(same, lane[:, None], 0), 0), 0)
+
+
+@triton.jit
+def _cells_along_words(flips, position, size, ours, limit, lane):
+    """A lane for each cell where hits had one: what it flips, its position, and how many cells there are."""
+    size = tl.where(ours, tl.minimum(size, tl.maximum(limit - position, 0)), 0)
+    ends = tl.cumsum(size, 0)
+    step = lane[None, :] - (ends - size)[:, None]
+    struck = (step >= 0) & (step < size[:, None])
+    position = tl.sum(tl.where(struck, position[:, None] + step, 0), 0)
+    flips = tl.sum(tl.where(struck, flips[:, None], 0), 0)
+    return flips, position, tl.sum(size, 0)
+
+
+@triton.jit
+def _cells_of_process(
+    program, body, kind, site, first, table, count, bit_width, limit, key, begin, LANES: tl.constexpr
+):
+    """The cells that a process hits in a block, in the lanes from `begin` on: their positions, flips and number."""
+    lane, hits = tl.arange(0, LANES), tl.sum(count, 0)
+    own = lane - begin
+    ours = (own >= 0) & (own < hits)
+    # a lane draws its hit
+    plane, hit = _hit_of_lane(count, own)
+    every = tl.gather(table, plane, 0) < 0
+    position, aux = draw_hits(hit, plane, every, kind, site, key)
+    size, along_words = tl.full(lane.shape, 1, tl.int32), kind < 0
+    if kind == CLUSTER:
+        size = cluster_sizes(program, body, aux)
+        along_words = tl.load(program + body) != 0
+    table_at = tl.gather(first, plane, 0)
+    zeros, ones = _flips(program, body, table_at, kind, along_words, plane, aux, size, bit_width)
+    # what several hits come to, and one hit on several words
+    if kind == RANDOM:
+        zeros = _of_last(zeros, position, ours, lane)
+    if along_words:
+        zeros, position, hits = _cells_along_words(zeros, position, size, ours, limit, own)
+        ones = zeros
+    return position, zeros, ones, hits
+
+
+@triton.jit
 def _collect(program, length, bit_width, limit, key, LANES: tl.constexpr):
     """The cells that all processes hit in a block, one a lane, and how many there are (more than LANES: too many).
 
@@ -90,32 +144,10 @@ def _collect(program, length, bit_width, limit, key, LANES: tl.constexpr):
         count = count_hits(program, first, table, kind, site, key)
         hits = tl.sum(count, 0)
         if (hits > 0) & (cells + hits <= LANES):
-            g = lane - cells
-            ours = (g >= 0) & (g < hits)
-            behind = tl.cumsum(count, 0)
-            plane = tl.minimum(tl.sum((behind[:, None] <= g[None, :]).to(tl.int32), 0), PLANES - 1)
-            hit = tl.maximum(g - tl.gather(behind - count, plane, 0), 0)
-            every = tl.gather(table, plane, 0) < 0
-            drawn, aux = draw_hits(hit, plane, every, kind, site, key)
-            size, along_words = tl.full([LANES], 1, tl.int32), kind < 0
-            if kind == CLUSTER:
-                size = cluster_sizes(program, body, aux)
-                along_words = tl.load(program + body) != 0
-            table_at = tl.gather(first, plane, 0)
-            flips0, flips1 = _flips(program, body, table_at, kind, along_words, plane, aux, size, bit_width)
-            if kind == RANDOM:  # the last hit on a word stands
-                same = (drawn[:, None] == drawn[None, :]) & ours[:, None]
-                flips0 = tl.gather(flips0, tl.max(tl.where(same, lane[:, None], 0), 0), 0)
-            if along_words:  # from the lanes of hits to those of the cells that they strike
-                size = tl.where(ours, tl.minimum(size, tl.maximum(limit - drawn, 0)), 0)
-                ends = tl.cumsum(size, 0)
-                step = g[None, :] - (ends - size)[:, None]
-                struck = (step >= 0) & (step < size[:, None])
-                drawn = tl.sum(tl.where(struck, drawn[:, None] + step, 0), 0)
-                flips0 = tl.sum(tl.where(struck, flips0[:, None], 0), 0)
-                flips1 = flips0
-                hits = tl.sum(size, 0)
-                ours = (g >= 0) & (g < hits)
+            drawn, flips0, flips1, hits = _cells_of_process(
+                program, body, kind, site, first, table, count, bit_width, limit, key, cells, LANES
+            )
+            ours = (lane >= cells) & (lane < cells + hits)
             owner = tl.where(ours, process, owner)
             position = tl.where(ours, drawn, position)
             zeros = tl.where(ours, flips0, zeros)
@@ -138,6 +170,20 @@ def _late_flips(code, stored, word, mask, program, body, grid, form, NUMBER: tl.
 
 
 @triton.jit
+def _struck_words(program, table_at, kind, aux, at, here, code, flip, WIDE: tl.constexpr):
+    """Which of the words hits at the places `at` strike, if a process of bits takes them by what the words hold."""
+    accepted = here
+    if kind == BIT:
+        accepted = here & (aux < tl.load(program + table_at - 3).to(tl.uint32))
+    zeros = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
+    ones = zeros
+    if kind == BIT:
+        accepted = here & (aux + tl.load(program + table_at - 2).to(tl.uint32) >= ACCEPT_ALL)
+        ones = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
+    return tl.where((kind == BIT) & ((code & flip) != 0), ones, zeros) > 0
+
+
+@triton.jit
 def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, WIDE: tl.constexpr):
     """The bits that a process other than random flips in words `start` to `start + WIDE - 1` of a block."""
     lane = tl.arange(0, PLANES)
@@ -149,6 +195,7 @@ def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, W
         table_at = tl.sum(tl.where(lane == plane, first, 0), 0)
         every = tl.sum(tl.where((lane == plane) & (table < 0), 1, 0), 0) > 0
         for done in range(0, hits, PLANES):
+            # some hits of a plane, and how many cells each strikes
             position, aux = draw_hits(done + lane, plane, every, kind, site, key)
             inside = (done + lane < hits) & (position < limit)
             position -= start
@@ -158,24 +205,16 @@ def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, W
                 along_words = tl.load(program + body) != 0
                 size = tl.minimum(size, tl.where(along_words, limit - start - position, bit_width - plane))
             size = tl.where(inside, size, 0)
+            # the first cells of all, then the second ones
             step, steps = 0, tl.max(size, 0)
             while step < steps:
                 at = position + tl.where(along_words, step, 0)
                 here = (step < size) & (at >= 0) & (at < WIDE)
-                bits = tl.where(along_words, plane, plane + step)
-                accepted = here
-                if kind == BIT:
-                    accepted = here & (aux < tl.load(program + table_at - 3).to(tl.uint32))
-                zeros = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
-                ones = zeros
-                if kind == BIT:
-                    accepted = here & (aux + tl.load(program + table_at - 2).to(tl.uint32) >= ACCEPT_ALL)
-                    ones = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
-                flip = tl.full([WIDE], 1, tl.uint32) << bits.to(tl.uint32)
+                flip = tl.full([WIDE], 1, tl.uint32) << tl.where(along_words, plane, plane + step).to(tl.uint32)
                 if kind > CLUSTER:
                     mask = tl.load(program + body)
                     flip = tl.where(mask >= _TO_CODE, mask.to(tl.uint32) ^ code, mask.to(tl.uint32))
-                struck = tl.where((kind == BIT) & ((code & flip) != 0), ones, zeros) > 0
+                struck = _struck_words(program, table_at, kind, aux, at, here, code, flip, WIDE)
                 flips |= tl.where(struck, flip, 0)
                 step += 1
     return flips
