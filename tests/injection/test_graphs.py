@@ -88,7 +88,7 @@ def test_faults_add_no_wait_for_the_device(name):
         model, optimizer = learner(name)
         with inject(model, faults, seed=3) if faults else torch.enable_grad(), Recorded() as graph:
             steps(model, optimizer, batch(4), torch.zeros(4, 5))
-        assert not faults or graph.names.count("inject") >= 3
+        assert not faults or graph.names.count("strike") >= 3
         waits.append(sorted(n for n in graph.names if n in WAITS or n == "_to_copy"))
     assert waits[0] == waits[1]
 
@@ -215,7 +215,7 @@ def test_faults_at_accumulators_add_no_wait_for_the_device_either():
     plan = resolve(sites(model, x), [BitFlips(probability=0.05, sites={"kind": "accumulator"})])
     with inject(model, plan, seed=3), Recorded() as graph:
         model(x)
-    assert graph.names.count("inject") == 2
+    assert graph.names.count("strike") == 2
     assert graph.names.count("equal") == 3 * 2  # the CPU looks each time
     assert not set(graph.names) & (set(WAITS) - {"equal"})
 
