@@ -64,6 +64,11 @@ def traced() -> bool:
     )
 
 
+def is_exporting() -> bool:
+    """Whether torch.export runs; in torch 2.11 `torch.compiler.is_exporting()` is true in all that is compiled."""
+    return bool(torch.compiler._is_exporting_flag)
+
+
 def traced_for_onnx() -> bool:
     """Whether torch traces the operators that are called, for an export."""
     return _tracing_state() is not None

@@ -242,7 +242,7 @@ def test_compiled_graphs_are_broken_where_scales_are_compared():
         with pytest.raises(Exception, match="cannot check"):
             torch.compile(model, backend="eager", fullgraph=True)(x())
     torch.compiler.reset()
-    unheld._on_a_fresh_thread.cache_clear()  # what was refused leaves other reference counts behind
+    unheld._KNOWN.clear()  # what was refused leaves other reference counts behind
 
 
 def test_a_listing_leaves_no_trace():

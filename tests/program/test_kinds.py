@@ -179,9 +179,18 @@ def read_in(path):
 
 
 def test_the_attributes_that_the_ops_of_onnxruntime_read():
-    assert read_in("export/src/ort_protect.cc") == attributes_of("protected")
-    own = attributes_of("map") | {"program": "integers"} | COMMON
-    assert read_in("export/src/ort_faults.cc") | read_in("export/src/ort_axes.cc") == own
+    common = read_in("export/src/ort_fault_op.cc") | read_in("export/src/ort_axes.cc")
+    of_memories, of_maps = attributes_of("protected"), attributes_of("map")
+    assert common == COMMON | of_maps
+    assert read_in("export/src/ort_protect.cc") == {n: how for n, how in of_memories.items() if n not in of_maps}
+    assert read_in("export/src/ort_faults.cc") == {"program": "integers"}
+
+
+def inputs_of_ops():
+    """The names of each op's inputs, in their order, as its class declares them."""
+    text = text_of("export/src/ort_faults.h") + text_of("export/src/ort_protect.h")
+    classes = re.findall(r'name = "(\w+)";\s*static constexpr std::array inputs\{(.*?)\};', text, re.DOTALL)
+    return {op: tuple(re.findall(r'Input\{"([^"]+)"', inputs)) for op, inputs in classes}
 
 
 def test_the_inputs_of_the_nodes_are_the_operands_in_their_order():
@@ -194,16 +203,10 @@ def test_the_inputs_of_the_nodes_are_the_operands_in_their_order():
     assert FAULT_OPS["IntermittentFaults"] == (*rows, *drawn)
     assert FAULT_OPS["ProtectedFaults"] == (*rows, *drawn, *layout[len(rows) :])
     assert FAULT_OPS["TransientFaults"] == drawn
-    source = text_of("export/src/ort_protect.cc")
-    order = FAULT_OPS["ProtectedFaults"]
-    for name, words in (("seed", "the seed"), ("first_sample", "the first sample number")):
-        assert f'({3 + order.index(name)}, "{words}")' in source
-    for name in ("number", "cells"):
-        assert f"{name} = context.input<int64_t>({3 + order.index(name)})" in source
-    for i, name in enumerate(rows):
-        assert re.search(
-            rf"{name}_\((?:masks\()?context\.input<int64_t>\({3 + i}\)", text_of("export/src/ort_faults.cc")
-        )
+    declared = inputs_of_ops()
+    for op in ("TransientFaults", "FaultMap", "IntermittentFaults", "ProtectedFaults"):
+        names = tuple(name for name in declared[op] if name != "(optional)")
+        assert names == ("X", "scale", "zeropt", *FAULT_OPS[op])
 
 
 @pytest.mark.parametrize(

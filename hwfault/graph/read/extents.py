@@ -11,13 +11,15 @@ from onnx.reference import ReferenceEvaluator
 
 from hwfault.graph import ops
 from hwfault.graph.ops import STANDARD_DOMAINS
-from hwfault.graph.read.qonnxgraph import replace_nodes
+from hwfault.graph.read.qonnxgraph import Constants, replace_nodes
 from hwfault.graph.read.shapes import Shape, inferred_shapes, stand_in_of
 
 Numbers = NDArray[Any]
 
 _MOST = 64
 """Longer tensors, and nodes of more inputs, are no arithmetic on shapes."""
+_LARGEST = 1 << 60
+"""So many elements NumPy can count, in an array that takes no memory."""
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 
 
@@ -28,7 +30,7 @@ def shapes_for(model: ModelProto, inputs: Mapping[str, Shape]) -> dict[str, Shap
     is put in its place, and the shapes are inferred anew, until nothing more is found.
     """
     light = _light(model, inputs)
-    known: dict[str, Numbers] = {tensor.name: numpy_helper.to_array(tensor) for tensor in light.graph.initializer}
+    known = _numbers_of(light)
     while True:
         shapes = inferred_shapes(light)
         found = _worked_out(light, shapes, known)
@@ -37,6 +39,16 @@ def shapes_for(model: ModelProto, inputs: Mapping[str, Shape]) -> dict[str, Shap
         light.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in found.items())
         replace_nodes(light, [node for node in light.graph.node if not all(name in found for name in node.output)])
         known |= found
+
+
+def _numbers_of(light: ModelProto) -> dict[str, Numbers]:
+    """The values of a graph's initializers; raises GraphError for one that cannot be read."""
+    constants, known = Constants(light), {}
+    for tensor in light.graph.initializer:
+        values = constants.get(tensor.name)
+        if values is not None:
+            known[tensor.name] = values
+    return known
 
 
 def _light(model: ModelProto, inputs: Mapping[str, Shape]) -> ModelProto:
@@ -73,7 +85,7 @@ def _worked_out(light: ModelProto, shapes: Mapping[str, Shape], known: Mapping[s
     for node in light.graph.node:
         if node.domain not in STANDARD_DOMAINS or not all(_is_small(shapes.get(name)) for name in node.output if name):
             continue
-        if node.op_type == "Shape":
+        if node.op_type == "Shape" and node.input:
             inputs = _of_shape(node, shapes.get(node.input[0]))
         elif ops.of(node.op_type).exact or ops.of(node.op_type).elementwise:
             inputs = _numbers_read(node, known, found)
@@ -93,6 +105,8 @@ def _of_shape(node: NodeProto, shape: Shape | None) -> dict[str, Numbers] | None
     if shape is None or None in shape:
         return None
     extents = tuple(extent or 0 for extent in shape)
+    if any(extent < 0 for extent in extents) or math.prod(extents) > _LARGEST:  # what no tensor has
+        return None
     return {node.input[0]: np.broadcast_to(np.zeros((), np.float32), extents)}
 
 
