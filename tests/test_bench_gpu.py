@@ -175,7 +175,7 @@ def test_the_networks_never_ask_the_device(name):
         for runs in (models.forwards(built), models.steps(built)):
             with Recorded() as graph:
                 runs[gpu_networks.FAULTY]()
-            assert "inject" in graph.names
+            assert "strike" in graph.names
             assert not set(graph.names) & set(WAITS)
 
 
