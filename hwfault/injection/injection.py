@@ -8,7 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from hwfault.arithmetic.integer_layer import Adds, Attached
+from hwfault.arithmetic.adds import Adds
+from hwfault.arithmetic.integer_layer import Attached
 from hwfault.errors import HwfaultError, PlanError, nearest
 from hwfault.injection.clock import Clock
 from hwfault.injection.first_forward import watch_first_forward

@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 
 import torch
 
-from hwfault.arithmetic.integer_layer import Adds
+from hwfault.arithmetic.adds import Adds
 from hwfault.injection.strike import Strike
 from hwfault.plan.fault_plan import FaultPlan
 

@@ -38,13 +38,10 @@ from hwfault.stream.cuda.draw import (
     count_hits,
     draw_hits,
     key_of,
-    previous_word,
     read_process,
     read_tables,
 )
-
-_TO_CODE = tl.constexpr(1 << 33)
-"""A mask of this and more makes words the code that it is more."""
+from hwfault.stream.cuda.strike_many import TO_CODE, late_flips, strike_many
 
 
 @triton.jit
@@ -70,7 +67,7 @@ def _flips(program, body, first, kind, along_words, plane, aux, size, bit_width)
     else:  # a random fault's v comes in place of its bits; of a word that becomes a code those flip that are others
         mask = tl.load(program + body)
         zeros = tl.where(kind == RANDOM, aux, mask.to(tl.uint32))
-        ones = tl.where(kind == RANDOM, aux, tl.where(mask >= _TO_CODE, ~mask, mask).to(tl.uint32))
+        ones = tl.where(kind == RANDOM, aux, tl.where(mask >= TO_CODE, ~mask, mask).to(tl.uint32))
     return zeros, ones
 
 
@@ -159,86 +156,6 @@ def _collect(program, length, bit_width, limit, key, LANES: tl.constexpr):
 
 
 @triton.jit
-def _late_flips(code, stored, word, mask, program, body, grid, form, NUMBER: tl.constexpr):
-    """Where codes differ from those that the same processing elements produced before."""
-    columns, rows = tl.load(program + body + 1), tl.load(program + body + 2)
-    channels, inner = tl.load(program + body + 3), tl.load(program + body + 4)
-    before = previous_word(word, columns, rows, channels, inner)
-    there = mask & (before >= 0)
-    late = stored_codes(stored, tl.maximum(before, 0), there, grid, form, NUMBER)
-    return tl.where(there, late, 0) ^ code
-
-
-@triton.jit
-def _struck_words(program, table_at, kind, aux, at, here, code, flip, WIDE: tl.constexpr):
-    """Which of the words hits at the places `at` strike, if a process of bits takes them by what the words hold."""
-    accepted = here
-    if kind == BIT:
-        accepted = here & (aux < tl.load(program + table_at - 3).to(tl.uint32))
-    zeros = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
-    ones = zeros
-    if kind == BIT:
-        accepted = here & (aux + tl.load(program + table_at - 2).to(tl.uint32) >= ACCEPT_ALL)
-        ones = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
-    return tl.where((kind == BIT) & ((code & flip) != 0), ones, zeros) > 0
-
-
-@triton.jit
-def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, WIDE: tl.constexpr):
-    """The bits that a process other than random flips in words `start` to `start + WIDE - 1` of a block."""
-    lane = tl.arange(0, PLANES)
-    first, table = read_tables(program, body, kind, bit_width)
-    count = count_hits(program, first, table, kind, site, key)
-    flips = tl.zeros([WIDE], tl.uint32)
-    for plane in range(tl.where(kind <= CLUSTER, bit_width, 1)):
-        hits = tl.sum(tl.where(lane == plane, count, 0), 0)
-        table_at = tl.sum(tl.where(lane == plane, first, 0), 0)
-        every = tl.sum(tl.where((lane == plane) & (table < 0), 1, 0), 0) > 0
-        for done in range(0, hits, PLANES):
-            # some hits of a plane, and how many cells each strikes
-            position, aux = draw_hits(done + lane, plane, every, kind, site, key)
-            inside = (done + lane < hits) & (position < limit)
-            position -= start
-            size, along_words = tl.full([PLANES], 1, tl.int32), kind < 0
-            if kind == CLUSTER:
-                size = cluster_sizes(program, body, aux)
-                along_words = tl.load(program + body) != 0
-                size = tl.minimum(size, tl.where(along_words, limit - start - position, bit_width - plane))
-            size = tl.where(inside, size, 0)
-            # the first cells of all, then the second ones
-            step, steps = 0, tl.max(size, 0)
-            while step < steps:
-                at = position + tl.where(along_words, step, 0)
-                here = (step < size) & (at >= 0) & (at < WIDE)
-                flip = tl.full([WIDE], 1, tl.uint32) << tl.where(along_words, plane, plane + step).to(tl.uint32)
-                if kind > CLUSTER:
-                    mask = tl.load(program + body)
-                    flip = tl.where(mask >= _TO_CODE, mask.to(tl.uint32) ^ code, mask.to(tl.uint32))
-                struck = _struck_words(program, table_at, kind, aux, at, here, code, flip, WIDE)
-                flips |= tl.where(struck, flip, 0)
-                step += 1
-    return flips
-
-
-@triton.jit
-def _wide_random(program, body, kind, site, code, start, bit_width, key, WIDE: tl.constexpr):
-    """The codes of words `start` to `start + WIDE - 1` after a random process, whose hits are taken one by one."""
-    lane = tl.arange(0, PLANES)
-    first, table = read_tables(program, body, kind, bit_width)
-    hits = tl.sum(count_hits(program, first, table, kind, site, key), 0)
-    every = tl.min(table, 0) < 0
-    word = start + tl.arange(0, WIDE)
-    v, struck = tl.zeros([WIDE], tl.uint32), word < 0
-    for done in range(0, hits, PLANES):
-        positions, auxes = draw_hits(done + lane, 0, every, kind, site, key)
-        for i in range(tl.minimum(hits - done, PLANES)):
-            here = word == tl.sum(tl.where(lane == i, positions, 0), 0)
-            v = tl.where(here, tl.sum(tl.where(lane == i, auxes, 0), 0), v)
-            struck = struck | here
-    return tl.where(struck, another_code(code, v, code_mask(bit_width)), code)
-
-
-@triton.jit
 def _strike_few(
     out,
     stored,
@@ -272,7 +189,7 @@ def _strike_few(
             flips = another_code(code, zeros, code_mask(form[0])) ^ code
         if KNOWN:
             if kind == LATE:
-                flips = zeros & _late_flips(code, stored, word, mine, program, body, grid, form, NUMBER)
+                flips = zeros & late_flips(code, stored, word, mine, program, body, grid, form, NUMBER)
         flips = tl.where(mine, flips, 0)
         code = code ^ tl.reduce(tl.where(same, flips[:, None], 0), 0, either)
         process += 1
@@ -281,49 +198,6 @@ def _strike_few(
         inside &= numbers(stored, word, inside)
     values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
     tl.store(out + word, values, mask=inside & (code != before))
-
-
-@triton.jit
-def _strike_many(
-    out,
-    stored,
-    begin,
-    limit,
-    program,
-    length,
-    key,
-    grid,
-    form,
-    ZERO: tl.constexpr,
-    KNOWN: tl.constexpr,
-    NUMBER: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    """Strikes all words of a block, WIDE at a time; `out` and `stored` point at the sample."""
-    for start in range(0, limit, WIDE):
-        inside = start + tl.arange(0, WIDE) < limit
-        word = begin + start + tl.arange(0, WIDE)
-        code = tl.zeros([WIDE], tl.uint32)
-        if KNOWN:
-            code = stored_codes(stored, word, inside, grid, form, NUMBER)
-        before = code
-        at = 0
-        while at < length:
-            kind, site, body, after = read_process(program, at)
-            if kind == RANDOM:
-                code = _wide_random(program, body, kind, site, code, start, form[0], key, WIDE)
-            else:
-                flips = _wide_flips(program, body, kind, site, code, start, limit, form[0], key, WIDE)
-                if KNOWN:
-                    if kind == LATE:
-                        hit = flips != 0
-                        flips &= _late_flips(code, stored, word, hit, program, body, grid, form, NUMBER)
-                code = code ^ flips
-            at = after
-        if KNOWN:
-            inside &= numbers(stored, word, inside)
-        values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
-        tl.store(out + word, values, mask=inside & (code != before))
 
 
 # what may differ from site to site, for which nothing is to be compiled anew
@@ -394,7 +268,7 @@ def strike_kernel(
             LANES,
         )
     if n > LANES:
-        _strike_many(
+        strike_many(
             out + origin,
             stored + origin,
             begin,
