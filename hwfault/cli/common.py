@@ -92,14 +92,15 @@ def check_obstacles(sites: "Sequence[Site]", given: Given, *, allowed: bool) -> 
     Where all of it is none, nothing is raised here: resolving the faults tells why.
     """
     from hwfault.laws.models import bind
-    from hwfault.laws.obstacles import selected_obstacles, told
+    from hwfault.laws.obstacles import describe_obstacles, selected_obstacles
     from hwfault.program.selectors import chosen
 
     bound = bind(given.faults, given.files)
     obstacles = selected_obstacles(sites, bound)
     if not allowed and obstacles and any(chosen(sites, one.selectors) for one in bound):
+        named = describe_obstacles(obstacles)
         raise HwfaultError(
-            f"{len(obstacles)} of what the faults select are no sites: {told(obstacles)}. Strike the others only with "
+            f"{len(obstacles)} of what the faults select are no sites: {named}. Strike the others only with "
             "--allow-obstacles, or select what you mean (--select)"
         )
 

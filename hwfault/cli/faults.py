@@ -78,7 +78,7 @@ class Draw:
             )
         return next(iter(found.values()))
 
-    def told(self, plan: "FaultPlan") -> str:
+    def describe(self, plan: "FaultPlan") -> str:
         """Which draw it is, for people."""
         from hwfault.program.striking import changes_with
 
@@ -210,7 +210,9 @@ def _print_hits(plan: "FaultPlan", draw: Draw, hits: "Sequence[Hit]", address: b
     print_table(list(columns), rows)
     array = plan.at(draw.name or "").array
     added_up = f"; {array.told}" if array is not None else ""  # which strikes sums on their way, not words
-    click.echo(f"{len(hits)} faults at {draw.name}, {draw.told(plan)}{added_up}; {expected_faults(plan, draw.name)}")
+    click.echo(
+        f"{len(hits)} faults at {draw.name}, {draw.describe(plan)}{added_up}; {expected_faults(plan, draw.name)}"
+    )
 
 
 def _condition(hit: "Hit") -> dict[str, bool]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hwfault.arithmetic.integer_layer import computes_on_integers
 from hwfault.network.exporting import refuse_export
-from hwfault.network.grids import Grid, grid_of, known_scale
+from hwfault.network.grids import ScaleAndZero, grid_of, known_scale
 from hwfault.network.hooks import NeverCopied
 from hwfault.network.readers import Reads
 from hwfault.network.sites import unwrap
@@ -19,7 +19,7 @@ from hwfault.torch_ops.unheld import output_is_unheld
 class Striking(Protocol):
     """What a hook asks of the injection that it belongs to."""
 
-    def check_tied(self, name: str, parameter: Tensor, grid: Grid) -> None: ...
+    def check_tied(self, name: str, parameter: Tensor, grid: ScaleAndZero) -> None: ...
     def struck_run(self, first: str, value: Tensor, batched: bool, now: Moment) -> str | None: ...
     def strike(
         self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = ..., now: Moment = ...

@@ -27,10 +27,10 @@ from hwfault.torch_ops.codec import (
     replaced,
     values,
 )
-from hwfault.torch_ops.eager import Faults, struck
+from hwfault.torch_ops.eager import Faults, strike_eagerly
 from hwfault.torch_ops.inside_torch import is_plain, traced
 
-Grid = tuple[Tensor, Tensor]
+ScaleAndZero = tuple[Tensor, Tensor]
 """Scale and zero point."""
 
 
@@ -131,7 +131,7 @@ class Strike:
         exact = self._exact and value.dtype in (torch.float32, torch.float64)
         return exact or comes_back(value.dtype, self._format.bit_width)
 
-    def _struck(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+    def _struck(self, value: Tensor, forward: Forward, grid: ScaleAndZero, unheld: bool) -> Tensor:
         """The value, samples in front, after all steps."""
         if self._only is not None:
             return self._only(value, forward, grid, unheld)
@@ -143,7 +143,7 @@ class Strike:
             faulty = self._one_by_one(value.detach(), forward, grid, False)
         return replaced(value, faulty, self.codes(value, *grid) != self.codes(faulty, *grid), False)
 
-    def _one_by_one(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+    def _one_by_one(self, value: Tensor, forward: Forward, grid: ScaleAndZero, unheld: bool) -> Tensor:
         """Each step on the values that the one before left."""
         own = unheld or not (traced() or not is_plain(value))
         for step in self._steps:
@@ -151,7 +151,7 @@ class Strike:
             unheld = unheld or (own and value is not before)  # nobody has seen what a step returned
         return value
 
-    def _by_integers(self, value: Tensor, forward: Forward, grid: Grid) -> Observed:
+    def _by_integers(self, value: Tensor, forward: Forward, grid: ScaleAndZero) -> Observed:
         """All steps on the integers; a word that some step changed has the value of its last integer."""
         plain = unnamed(value)
         with torch.no_grad():
@@ -186,7 +186,7 @@ class _Stream:
         self._layers = step.layers
         self._program = kept(step.program, device)
 
-    def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+    def __call__(self, value: Tensor, forward: Forward, grid: ScaleAndZero, unheld: bool) -> Tensor:
         for layer in self._layers:
             _check_layer(value, forward.batch, self._name, *layer)
         scale, zero_point = grid
@@ -200,7 +200,7 @@ class _Stream:
             signed=self._signed,
             representation=self._representation,
         )
-        return struck(value, self._faults, operands, forward.straight_through, unheld)
+        return strike_eagerly(value, self._faults, operands, forward.straight_through, unheld)
 
 
 def _check_layer(value: Tensor, batch: int | None, name: str, channels: int, inner: int) -> None:
@@ -225,7 +225,7 @@ class _Map:
         self._faults = Faults(MAP, process.reads_stored())
         self._rows = _rows(process.map, device)
 
-    def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+    def __call__(self, value: Tensor, forward: Forward, grid: ScaleAndZero, unheld: bool) -> Tensor:
         self._check(value, 1 if forward.batch is None else max(forward.batch, 1))
         word, and_mask, xor_mask = self._rows
         scale, zero_point = grid
@@ -243,7 +243,7 @@ class _Map:
             threshold=self._threshold,
             site=self._site,
         )
-        return struck(value, self._faults, operands, forward.straight_through, unheld)
+        return strike_eagerly(value, self._faults, operands, forward.straight_through, unheld)
 
     def _check(self, value: Tensor, batch: int) -> None:
         if value.numel() not in (0, self._words * batch):
@@ -270,7 +270,7 @@ class _Protected:
             self.counts = torch.zeros(PROTECTED.counts, dtype=torch.int64, device=device)
         self._faults = Faults(PROTECTED, True, counts=self.counts)
 
-    def __call__(self, value: Tensor, forward: Forward, grid: Grid, unheld: bool) -> Tensor:
+    def __call__(self, value: Tensor, forward: Forward, grid: ScaleAndZero, unheld: bool) -> Tensor:
         word, and_mask, xor_mask = self._rows
         number, cells = self._table
         scale, zero_point = grid
@@ -296,7 +296,7 @@ class _Protected:
             threshold=self._threshold,
             site=self._site,
         )
-        return struck(value, self._faults, operands, forward.straight_through, unheld)
+        return strike_eagerly(value, self._faults, operands, forward.straight_through, unheld)
 
 
 def _rows(rows: FaultMap | MapRows, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -307,7 +307,7 @@ def _rows(rows: FaultMap | MapRows, device: torch.device) -> tuple[Tensor, Tenso
     return word, and_mask, xor_mask
 
 
-_STEPS: dict[str, Callable[..., Callable[[Tensor, Forward, Grid, bool], Tensor]]] = {
+_STEPS: dict[str, Callable[..., Callable[[Tensor, Forward, ScaleAndZero, bool], Tensor]]] = {
     STREAM.name: _Stream,
     MAP.name: _Map,
     PROTECTED.name: _Protected,

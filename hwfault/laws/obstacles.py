@@ -21,7 +21,7 @@ def selected_obstacles(sites: Sequence[Site], faults: Iterable[Bound[Any]]) -> d
     return {name: why for name, why in obstacles.items() if any(s.could_mean(name) for s in wanted)}
 
 
-def told(obstacles: Mapping[str, str]) -> str:
+def describe_obstacles(obstacles: Mapping[str, str]) -> str:
     """The first of some obstacles with their reasons, and how many more there are."""
     first = [f"{name!r} ({why})" for name, why in list(obstacles.items())[:_TOLD]]
     more = len(obstacles) - len(first)
@@ -40,5 +40,6 @@ def tell_obstacles(obstacles: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _note(obstacles: Mapping[str, str]) -> str:
-    text = f"{len(obstacles)} of what the faults select are no sites and stay without faults: {told(obstacles)}"
+    named = describe_obstacles(obstacles)
+    text = f"{len(obstacles)} of what the faults select are no sites and stay without faults: {named}"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."

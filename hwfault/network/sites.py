@@ -65,14 +65,14 @@ def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0
     found = known_quantizers(model)
     if example is None:
         shared = tied(network, found)
-        return SiteList(_memories(found, shared), left_out(model), shared.notes)
+        return SiteList(_memories(found, shared), find_left_out(model), shared.notes)
     on = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     inputs = Inputs.of(example, batch_axis).to(on)
     with undisturbed(network):
         shapes, axes = _runs_of(network, inputs, found)
         sums, without = accumulators(network, inputs, found)
         shared = tied(network, found, inputs)
-    obstacles = left_out(model)
+    obstacles = find_left_out(model)
     listed: list[Site] = []
     for memory in _memories(found, shared):
         for site in _runs(memory, len(axes.get(memory.name, []))):
@@ -204,7 +204,7 @@ def quantizers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def left_out(model: nn.Module) -> dict[str, str]:
+def find_left_out(model: nn.Module) -> dict[str, str]:
     """Why the other quantizers of a network are no sites, by the names that they would have."""
     return {name: why for name, _, why in _enabled(model, readers(unwrap(model))) if why is not None}
 

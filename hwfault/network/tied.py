@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hwfault.errors import PlanError
 from hwfault.network.accumulators import Quantizer, Quantizers
-from hwfault.network.grids import Grid, grid_of
+from hwfault.network.grids import ScaleAndZero, grid_of
 from hwfault.network.inputs import Inputs
 from hwfault.network.mode import evaluation
 from hwfault.plan.fault_plan import FaultPlan
@@ -47,14 +47,14 @@ def _word(site: Any) -> Hashable:
     return site.kind, site.bit_width, site.signed
 
 
-def _arrays(grid: Grid | None) -> tuple[Any, Any]:
+def _arrays(grid: ScaleAndZero | None) -> tuple[Any, Any]:
     return (None, None) if grid is None else tuple(t.detach().numpy(force=True) for t in grid)  # type: ignore[return-value]
 
 
 @torch.no_grad()
-def _grids(model: nn.Module, shared: Mapping[str, Quantizer], inputs: Inputs | None) -> dict[str, Grid]:
+def _grids(model: nn.Module, shared: Mapping[str, Quantizer], inputs: Inputs | None) -> dict[str, ScaleAndZero]:
     """Scale and zero point of parameters in evaluation mode, as far as they are known."""
-    found: dict[str, Grid] = {}
+    found: dict[str, ScaleAndZero] = {}
     with evaluation(model):
         for name, quantizer in shared.items():
             proxy, parameter = quantizer.proxy, quantizer.parameter
@@ -73,7 +73,9 @@ def _grids(model: nn.Module, shared: Mapping[str, Quantizer], inputs: Inputs | N
     return found
 
 
-def _keep(found: dict[str, Grid], name: str, parameter: Tensor | None, proxy: Any, args: Any, output: Any) -> None:
+def _keep(
+    found: dict[str, ScaleAndZero], name: str, parameter: Tensor | None, proxy: Any, args: Any, output: Any
+) -> None:
     # a quantizer that layers share reads other parameters, too
     if parameter is not None and _key(args[0]) == _key(parameter):
         found[name] = grid_of(proxy, output)
@@ -109,13 +111,13 @@ class StillTied:
             self._watched |= found.open
         self._open = found.open
         self._forward = -1
-        self._seen: dict[str, tuple[int, Grid]] = {}
+        self._seen: dict[str, tuple[int, ScaleAndZero]] = {}
 
     def watches(self, name: str) -> bool:
         """Whether a quantizer reads a memory that others read, or may read."""
         return name in self._watched
 
-    def check(self, name: str, parameter: Tensor, grid: Grid, forward: int) -> None:
+    def check(self, name: str, parameter: Tensor, grid: ScaleAndZero, forward: int) -> None:
         """Compares a reading with those of other names in the same forward.
 
         Raises PlanError on the CPU, and in compiled graphs at once; on other devices an assertion there fails.
@@ -140,21 +142,21 @@ class StillTied:
         self._seen[name] = key, (scale, zero_point)
 
 
-def _equal(one: Grid, other: Grid) -> bool:
+def _equal(one: ScaleAndZero, other: ScaleAndZero) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def _shaped_alike(one: Grid, other: Grid) -> bool:
+def _shaped_alike(one: ScaleAndZero, other: ScaleAndZero) -> bool:
     return all(a.shape == b.shape for a, b in zip(one, other, strict=True))
 
 
-def _equal_there(one: Grid, other: Grid) -> Tensor:
+def _equal_there(one: ScaleAndZero, other: ScaleAndZero) -> Tensor:
     """Whether grids of one shape are equal, without a wait for the device."""
     same = [(a == b).all() for a, b in zip(one, other, strict=True)]
     return torch.stack(same).all()
 
 
-def _check_equal(name: str, other: str, one: Grid, its: Grid) -> None:
+def _check_equal(name: str, other: str, one: ScaleAndZero, its: ScaleAndZero) -> None:
     """Raises PlanError, or fails an assertion on the device, unless two grids are equal."""
     if one[0].device.type != "cpu" and _shaped_alike(one, its):
         assert_there(_equal_there(one, its))
@@ -166,7 +168,7 @@ def _check_equal(name: str, other: str, one: Grid, its: Grid) -> None:
         )
 
 
-def _check_apart(name: str, other: str, one: Grid, its: Grid) -> None:
+def _check_apart(name: str, other: str, one: ScaleAndZero, its: ScaleAndZero) -> None:
     """Raises PlanError, or fails an assertion on the device, if two grids are equal."""
     if not _shaped_alike(one, its):
         return

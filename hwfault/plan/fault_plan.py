@@ -182,7 +182,7 @@ class FaultPlan(Record):
         """What a fault does, as its tables, masks and cells say, whatever its record does."""
         own = [process for entry in self.sites for process in entry.processes if process.fault == number]
         if own:
-            return tell_all((process.told(self.tables), process.cell_kinds) for process in own)
+            return tell_all((process.describe(self.tables), process.cell_kinds) for process in own)
         arrays = any(entry.array is not None for entry in self.sites)
         return "no process of its own" + (", see how layers are added up" if arrays else "")
 

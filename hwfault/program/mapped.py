@@ -121,7 +121,7 @@ class MapProcess(StrikingProcess):
     def mean(self, site: Site, tables: Sequence[Table]) -> Mean | None:
         return exactly(0 if self.never(tables) else _mean_cells(self.map, self.threshold))
 
-    def told(self, tables: Sequence[Table]) -> str:
+    def describe(self, tables: Sequence[Table]) -> str:
         return self.row.words + _tell_activity(self.shown)
 
     @property
@@ -295,7 +295,7 @@ class ProtectedProcess(StrikingProcess):
         cells = self.memory.words(site.words) * self.memory.cells
         return mean_accepted(cells, tables[self.tables[0]], self.accept01, self.accept10)
 
-    def told(self, tables: Sequence[Table]) -> str:
+    def describe(self, tables: Sequence[Table]) -> str:
         where = self.row.words.format(protection=self.protection.kind)
         what = f"{where} ({self.protection.data_bits} data bits, {_DETECTED[self.protection.on_detected]})"
         if self.map is not None:

@@ -109,7 +109,7 @@ class Process(StrikingProcess):
         # a code, or bits of another word, that are the same as here change nothing
         return Mean(0, hits.high) if self.row.reads == "others" or self.code is not None else hits
 
-    def told(self, tables: Sequence[Table]) -> str:
+    def describe(self, tables: Sequence[Table]) -> str:
         own = [tables[i] for i in self.tables]
         if self.code is None:
             what = self.row.words.format(mask=self.mask, axis=self.axis)

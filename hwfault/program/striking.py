@@ -98,7 +98,7 @@ class StrikingProcess(Record):
         """Whether the codes that are stored decide which words become faulty."""
 
     @abstractmethod
-    def told(self, tables: Sequence[Table]) -> str:
+    def describe(self, tables: Sequence[Table]) -> str:
         """What it does, in words for people, but for the number of its cells."""
 
     @property

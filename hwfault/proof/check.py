@@ -13,14 +13,14 @@ from onnx import ModelProto
 from hwfault import __version__
 from hwfault.errors import FileError, GraphError, HwfaultError, PlanError
 from hwfault.graph.edit.carried import plan_of
-from hwfault.graph.read.layouts import numbered
+from hwfault.graph.read.layouts import number_words
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.read.versions import NEW, OLD, check_version
 from hwfault.graph.run.session import load_model
 from hwfault.plan.fault_plan import FaultPlan, spec_of
 from hwfault.program.processes import Site
 from hwfault.proof.answer import Runner, ask, site_answers
-from hwfault.proof.engine import Engine, Place, engine_name, places
+from hwfault.proof.engine import Engine, SiteTensor, engine_name, places
 from hwfault.proof.expected import Expected, Inputs
 from hwfault.proof.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, MANIFEST, PLAN, Manifest
 from hwfault.proof.outputs import Outputs
@@ -58,7 +58,7 @@ def check(
     chosen = runs_of(bundle, seeds, which, graph)
     inputs, clean = Inputs(bundle), bundle.tensors(CLEAN)
     plan = _plan(bundle) if manifest.seeds else None
-    engines: dict[bool, tuple[Engine, list[Place]]] = {}
+    engines: dict[bool, tuple[Engine, list[SiteTensor]]] = {}
     runs = []
     for seed in chosen:
         expected = Expected(bundle, clean, seed)
@@ -129,7 +129,7 @@ def bundled_graph(bundle: Bundle, name: str) -> ModelProto:
             raise GraphError(str(error).replace(str(path), f"{bundle.path}: {name}")) from None
 
 
-def _engine(bundle: Bundle, plan: FaultPlan | None, given: ModelProto | None) -> tuple[Engine, list[Place]]:
+def _engine(bundle: Bundle, plan: FaultPlan | None, given: ModelProto | None) -> tuple[Engine, list[SiteTensor]]:
     name = CLEAN_GRAPH if plan is None else FAULTED_GRAPH
     graph = bundled_graph(bundle, name) if given is None else given
     _check_version(bundle, name, check_version(graph))
@@ -147,7 +147,12 @@ def _batches(manifest: Manifest) -> list[slice]:
 
 
 def _by_graph(
-    engine: Engine, found: list[Place], inputs: Inputs, expected: Expected, seed: int | None, plan: FaultPlan | None
+    engine: Engine,
+    found: list[SiteTensor],
+    inputs: Inputs,
+    expected: Expected,
+    seed: int | None,
+    plan: FaultPlan | None,
 ) -> RunRecord:
     """One run in onnxruntime."""
     tallies = {place.site.name: _tally(place.site, plan) for place in found}
@@ -167,7 +172,7 @@ def _by_graph(
 
 
 def _at_place(
-    place: Place,
+    place: SiteTensor,
     expected: Expected,
     tensors: dict[str, Array],
     rows: slice,
@@ -178,7 +183,7 @@ def _at_place(
 
     `draw` is the seed and the number of the batch's first sample; `excused` as for `differing`.
     """
-    values = numbered(tensors[place.tensor], place.layout)
+    values = number_words(tensors[place.tensor], place.layout)
     ours = expected.side(place.site, place.call, rows, values.shape)
     for mine, recorded in zip(place.grid, expected.grid(place.site, place.call), strict=True):
         if not np.array_equal(mine.ravel(), recorded.ravel()):

@@ -20,7 +20,7 @@ from hwfault.proof.manifest import Manifest
 Array = NDArray[Any]
 
 
-class Place(NamedTuple):
+class SiteTensor(NamedTuple):
     """One run of a site in a graph: the tensor of its values and how they lie, and what is watched of its faults."""
 
     site: Site
@@ -32,7 +32,7 @@ class Place(NamedTuple):
     watched: Watched | None
 
 
-def places(graph: ModelProto, manifest: Manifest, plan: FaultPlan | None) -> list[Place]:
+def places(graph: ModelProto, manifest: Manifest, plan: FaultPlan | None) -> list[SiteTensor]:
     """Every run of every recorded site, in the graph's order; raises PlanError where graph and record have others."""
     recorded = {entry.site.name: entry for entry in manifest.sites}
     order = {name: i for i, node in enumerate(graph.graph.node) for name in node.output}
@@ -44,7 +44,7 @@ def places(graph: ModelProto, manifest: Manifest, plan: FaultPlan | None) -> lis
         if name not in recorded:
             raise PlanError(f"the graph has the site {name!r}, of which the bundle has no record; export it anew")
         _check_same(recorded[name].site, own)
-        out.append(Place(recorded[name].site, calls[name], tensor, layout, grid, watched))
+        out.append(SiteTensor(recorded[name].site, calls[name], tensor, layout, grid, watched))
         calls[name] += 1
     for name, entry in recorded.items():
         expected = 0 if plan is None and entry.site.kind == "accumulator" else entry.calls
@@ -87,7 +87,7 @@ def _left_alone(graph: ModelProto, plan: FaultPlan | None) -> Iterator[_Found]:
 class Engine:
     """Two sessions of one graph: its outputs as it is, and its sites' values in a copy with more outputs."""
 
-    def __init__(self, graph: ModelProto, found: list[Place]) -> None:
+    def __init__(self, graph: ModelProto, found: list[SiteTensor]) -> None:
         watched = [place.watched for place in found if place.watched is not None]
         bare = [place.tensor for place in found if place.watched is None]
         self._plain = session(graph, spin=False)

@@ -18,7 +18,7 @@ from hwfault.codes import Codes
 from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.of_network import Arithmetic, export
-from hwfault.graph.read.grids import Grid
+from hwfault.graph.read.grids import IntegerGrid
 from hwfault.graph.read.qonnxgraph import metadata
 from hwfault.graph.read.versions import NEW, SPEC
 from hwfault.injection.attach import inject_at
@@ -210,7 +210,7 @@ class _Recorder:
             grid = [np.array(values.numpy(force=True)) for values in (scale, zero_point)]
             for kind, values in zip(("scale", "zero_point"), grid, strict=True):
                 grids[key + kind] = values
-            if site.kind != "accumulator" and Grid(grid[0], grid[1], site.bit_width, site.signed).needs_stream:
+            if site.kind != "accumulator" and IntegerGrid(grid[0], grid[1], site.bit_width, site.signed).needs_stream:
                 self.needs_stream = True
             for codes, rows in ((codes_before, befores), (codes_after, afters)):
                 rows[key[:-1]].append(in_rows(codes.numpy(force=True), *lying).astype(_narrow(site)))

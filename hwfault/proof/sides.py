@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.codes import CodeFormat, Codes, encode
-from hwfault.graph.edit.array_node import added_up
+from hwfault.graph.edit.array_node import add_up
 from hwfault.graph.read.qonnxgraph import attribute
 from hwfault.graph.run.strike import strike_values
 from hwfault.graph.run.watched import Watched
@@ -206,7 +206,7 @@ def _added_up(watched: Watched, tensors: Mapping[str, Array], theirs: Side) -> t
     if watched.array is None:
         return np.zeros(theirs.before.shape, bool), np.zeros(theirs.before.shape, bool)
     sums, x, w = (tensors[name] for name in watched.array.input)
-    expected, found = added_up(watched.array, sums, x, w), tensors[watched.node.before]
+    expected, found = add_up(watched.array, sums, x, w), tensors[watched.node.before]
     # where the array adds everything up anew, its sums are no others
     changed = (found != (expected if attribute(watched.array, "recompute", 0) else sums)) & ~np.isnan(found)
     strays, lying = bits_of(expected) != bits_of(found), (watched.site.batched, watched.site.batch)

@@ -44,7 +44,7 @@ def map_words(source: Tensor, o: MapOperands[Tensor]) -> Found:
 _FIND: dict[str, Callable[[Tensor, Any], Found]] = {"stream": program_words, "map": map_words}
 
 
-def struck(mechanism: Mechanism, operands: Any, x: Tensor) -> Tensor:
+def strike_by_cpu(mechanism: Mechanism, operands: Any, x: Tensor) -> Tensor:
     """x with faults."""
     _refuse_capture(x)
     here = _fetched(operands)

@@ -29,7 +29,7 @@ class Faults(NamedTuple):
     """What the mechanism counted so far, to be added to."""
 
 
-def struck(x: Tensor, faults: Faults, operands: Any, straight_through: bool, unheld: bool) -> Tensor:
+def strike_eagerly(x: Tensor, faults: Faults, operands: Any, straight_through: bool, unheld: bool) -> Tensor:
     """x with faults, the same bits and gradients as from the functional operator.
 
     Where `unheld` says that only the caller holds x, a plain tensor that nobody follows, the result may be x itself,

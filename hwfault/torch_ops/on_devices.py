@@ -35,7 +35,7 @@ def strike(
     operands = known.named(tensors, numbers)
     nothing = x.new_empty(known.counts, dtype=torch.int64)
     if not has_triton(x.device):
-        return by_cpu.struck(known, operands, x), nothing
+        return by_cpu.strike_by_cpu(known, operands, x), nothing
     from hwfault.stream import cuda  # takes Triton
 
     return cuda.strike(x, operands), nothing

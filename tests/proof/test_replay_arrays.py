@@ -63,7 +63,7 @@ def test_a_stuck_element_and_flips_are_counted_once_a_word():
 
 
 def test_an_array_that_does_something_else_is_a_fault_that_differs(monkeypatch):
-    honest = room.added_up
+    honest = room.add_up
 
     def wrong(*node_and_inputs):
         """Adds one to the first sum."""
@@ -71,7 +71,7 @@ def test_an_array_that_does_something_else_is_a_fault_that_differs(monkeypatch):
         out.flat[0] += 1
         return out
 
-    monkeypatch.setattr(room, "added_up", wrong)
+    monkeypatch.setattr(room, "add_up", wrong)
     report = replayed(planned(FORMATS[0], STUCK))
     assert (report.verdict, report.exit_code) == ("faults differ", 3)
     assert report.sites[0].faults_differ == 3 * 2, "one word of each of three batches under each of two seeds"

@@ -67,7 +67,7 @@ def make_array_node(entry: SitePlan, layer: NodeProto, inputs: tuple[str, str, s
     return node
 
 
-def added_up(node: NodeProto, sums: Values, x: Values, w: Values) -> Values:
+def add_up(node: NodeProto, sums: Values, x: Values, w: Values) -> Values:
     """What an ArrayFaults node makes of its inputs: a layer's accumulators, inputs and weights, all integers."""
     numbers = {key: attribute(node, key, default) for key, default in NUMBERS.items()}
     lists = {key: list(attribute(node, key, [])) for key in LISTS}

@@ -12,10 +12,10 @@ from hwfault.errors import GraphError
 from hwfault.graph import ops
 from hwfault.graph.edit.check_sums import check_accumulator
 from hwfault.graph.ops import DOMAIN, GRID_OPS
-from hwfault.graph.read.grids import Grid, check_steps
-from hwfault.graph.read.layouts import Layout, numbered, numbered_shape
+from hwfault.graph.read.grids import IntegerGrid, check_steps
+from hwfault.graph.read.layouts import Layout, number_words, numbered_shape
 from hwfault.graph.read.nodes import drawn_inputs, fault_node
-from hwfault.graph.read.places import Place, Places
+from hwfault.graph.read.places import Places, SiteTensor
 from hwfault.graph.read.qonnxgraph import PLAN, PLAN_SHA256, WORDS, attribute, metadata, words_sha256
 from hwfault.graph.read.shapes import Shape
 from hwfault.graph.read.struck import FaultNode, fault_nodes
@@ -166,7 +166,7 @@ class _Wiring:
         if grid is not None:
             check_steps(site.name, grid, len(entry.nodes))
 
-    def _is_sound(self, entry: FaultNode, site: Site, place: Place | None, way: list[str]) -> bool:
+    def _is_sound(self, entry: FaultNode, site: Site, place: SiteTensor | None, way: list[str]) -> bool:
         """Whether a site's nodes are where hwfault puts them; `way` are the tensors between them and the quantizer."""
         if place is not None and place.node is not None:
             on_grid = self._is_place(entry, place)
@@ -186,14 +186,14 @@ class _Wiring:
         grid = None if site.kind == "accumulator" else self._grid(entry, site)
         return grid is not None and not grid.whole
 
-    def _grid(self, entry: FaultNode, site: Site) -> Grid | None:
+    def _grid(self, entry: FaultNode, site: Site) -> IntegerGrid | None:
         """The grid that a site's nodes take its values to be on, where it is constant."""
         scale, zero_point = (self.constants.get(own) for own in entry.node.input[1:3])
         if scale is None or zero_point is None:
             return None
-        return Grid(scale, zero_point, site.bit_width, site.signed)
+        return IntegerGrid(scale, zero_point, site.bit_width, site.signed)
 
-    def _is_place(self, entry: FaultNode, place: Place) -> bool:
+    def _is_place(self, entry: FaultNode, place: SiteTensor) -> bool:
         """Whether a site's nodes strike what its quantizer makes, on the same grid."""
         return place.site.name == entry.site and self._read_grid_of(entry, place.grid.scale, place.grid.zero_point)
 
@@ -208,7 +208,7 @@ class _Wiring:
         """Whether all of a site's nodes read that scale and zero point."""
         return all(self._is(n.input[1], scale) and self._is(n.input[2], zero_point) for n in entry.nodes)
 
-    def _check_layout(self, entry: FaultNode, site: Site, place: Place | None) -> None:
+    def _check_layout(self, entry: FaultNode, site: Site, place: SiteTensor | None) -> None:
         """Raises GraphError where the words are known to lie otherwise than the nodes have it."""
         layout = layout_of(entry.node)
         # by what the export noted of a parameter's words
@@ -260,7 +260,7 @@ class _Wiring:
 
 def _stamp(values: NDArray[Any], layout: Layout) -> str | None:
     """The hash of a parameter's words, None where they do not lie so."""
-    return words_sha256(numbered(values, layout)) if len(layout) in (0, values.ndim) else None
+    return words_sha256(number_words(values, layout)) if len(layout) in (0, values.ndim) else None
 
 
 def _of_a_sample(shape: Shape, site: Site) -> Shape | None:

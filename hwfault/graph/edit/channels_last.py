@@ -13,7 +13,7 @@ from qonnx.transformation.infer_shapes import InferShapes
 from hwfault.errors import GraphError
 from hwfault.graph.edit.editing import Edit, copy_model, count_of
 from hwfault.graph.ops import ARRAY_OP, CHANNELS_LAST, DOMAIN, FAULT_OPS
-from hwfault.graph.read.layouts import channels_last, inverse, laid_out, then
+from hwfault.graph.read.layouts import align_to_tensor, channels_last, inverse, then
 from hwfault.graph.read.qonnxgraph import attribute
 
 
@@ -164,4 +164,4 @@ def _lay_out(model: ModelWrapper, node: NodeProto, permutation: Sequence[int]) -
         values = model.get_initializer(node.input[i])
         if values.size > 1:
             node.input[i] = model.make_new_valueinfo_name()
-            model.set_initializer(node.input[i], np.ascontiguousarray(laid_out(values, tuple(permutation))))
+            model.set_initializer(node.input[i], np.ascontiguousarray(align_to_tensor(values, tuple(permutation))))

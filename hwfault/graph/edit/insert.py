@@ -14,9 +14,9 @@ from hwfault.graph.edit.strip import UNDO, how_to_undo
 from hwfault.graph.ops import DOMAIN, FAULT_OPS
 from hwfault.graph.read.external import check_in_memory
 from hwfault.graph.read.grids import check_steps
-from hwfault.graph.read.layouts import numbered
+from hwfault.graph.read.layouts import number_words
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, fault_node
-from hwfault.graph.read.places import Place
+from hwfault.graph.read.places import SiteTensor
 from hwfault.graph.read.qonnxgraph import (
     PLAN,
     PLAN_SHA256,
@@ -143,14 +143,14 @@ def _describe_changes(model: ModelProto, drawn: list[str], rewritten: list[str])
     return [*changes, "the plan, its hash and what undoes all this, as metadata"]
 
 
-def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequence[Sums]) -> list[Place]:
+def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequence[Sums]) -> list[SiteTensor]:
     """The places of the plan, by its names; raises PlanError or GraphError for one that cannot be struck."""
     for name in found.obstacles.keys() & set(plan.names):
         raise GraphError(found.obstacles[name])
     # a graph tells by itself which quantizers read one parameter, but the plan which of them are one memory
     known = {alias: entry.site for entry in plan.sites for alias in entry.site.aliases or ()}
     known |= {entry.site.name: entry.site for entry in plan.sites}
-    places, others = list[Place](), list[Site]()
+    places, others = list[SiteTensor](), list[Site]()
     for place in found.places:
         planned = known.get(place.own)
         if planned is None:
@@ -181,7 +181,7 @@ def _batch_of(site: Site, planned: Site, batch: int | None) -> BatchAxis | None:
     return planned.batch if fits else site.batch
 
 
-def _check_batch_axes(plan: FaultPlan, places: Sequence[Place], sums: Sequence[Sums], batch: int | None) -> None:
+def _check_batch_axes(plan: FaultPlan, places: Sequence[SiteTensor], sums: Sequence[Sums], batch: int | None) -> None:
     """Raises PlanError where the plan takes samples to lie otherwise than the graph has them."""
     sites = [place.site for place in places]
     for entry in sums:
@@ -206,9 +206,9 @@ def _check_runs(sites: Sequence[Site], plan: FaultPlan) -> None:
             )
 
 
-def _check_memories(places: Sequence[Place], constants: Constants) -> None:
+def _check_memories(places: Sequence[SiteTensor], constants: Constants) -> None:
     """Raises PlanError where what is one memory in the plan are other parameters, or read otherwise, in the graph."""
-    first: dict[str, Place] = {}
+    first: dict[str, SiteTensor] = {}
     for place in places:
         held = first.setdefault(place.site.name, place)
         if held.node is None or place.node is None or place.own == held.own:
@@ -223,7 +223,7 @@ def _check_memories(places: Sequence[Place], constants: Constants) -> None:
             )
 
 
-def _read_alike(one: Place, other: Place) -> bool:
+def _read_alike(one: SiteTensor, other: SiteTensor) -> bool:
     """Whether two places have one width, sign, scale and zero point."""
     if (one.site.bit_width, one.site.signed) != (other.site.bit_width, other.site.signed):
         return False
@@ -232,14 +232,14 @@ def _read_alike(one: Place, other: Place) -> bool:
     return np.array_equal(one.grid.zero_point.ravel(), other.grid.zero_point.ravel())
 
 
-def _check_words(place: Place, planned: Site, constants: Constants) -> None:
+def _check_words(place: SiteTensor, planned: Site, constants: Constants) -> None:
     """Raises PlanError if words lie in another order than where the plan comes from."""
     name = place.tensor if place.node is None else place.node.input[0]
     values = None if place.site.batched else constants.get(name)
     stamp = None if place.node is None else metadata(place.node).get(WORDS)
     shape = place.site.shape
     if stamp is not None and values is not None:
-        same = stamp == words_sha256(numbered(values, place.layout))
+        same = stamp == words_sha256(number_words(values, place.layout))
     else:
         same = shape is None or planned.shape is None or _fits(shape, planned)
     if not same:
@@ -256,7 +256,7 @@ def _fits(shape: tuple[int, ...], planned: Site) -> bool:
     return mine == theirs or (planned.batched and sorted(mine) != sorted(theirs))
 
 
-def _splice(model: ModelProto, planned: Sequence[Place], plan: FaultPlan, shared: "_Shared") -> None:
+def _splice(model: ModelProto, planned: Sequence[SiteTensor], plan: FaultPlan, shared: "_Shared") -> None:
     """Puts the fault nodes behind each planned tensor, in place.
 
     They take over the tensor's name, so that every reader, also in subgraphs, and the graph's outputs see the faulty
@@ -287,7 +287,7 @@ def _splice(model: ModelProto, planned: Sequence[Place], plan: FaultPlan, shared
 class _Shared:
     """What the fault nodes of one graph have in common: names, and constants that all of them read."""
 
-    def __init__(self, model: ModelProto, planned: Sequence[Place]) -> None:
+    def __init__(self, model: ModelProto, planned: Sequence[SiteTensor]) -> None:
         self.fresh, self.constants = FreshNames(model), Constants(model)
         self.zero, self.kept = self.fresh.take(_ZERO), self.fresh.take(_KEPT)
         self.is_kept_read = False
@@ -295,7 +295,7 @@ class _Shared:
             model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), self.zero))
 
 
-def _reads_shared_zero(place: Place) -> bool:
+def _reads_shared_zero(place: SiteTensor) -> bool:
     """Whether the graph has no tensor that holds a place's zero point, which is 0."""
     return place.grid.names[1] is None and not place.grid.zero_point.any()
 
@@ -308,7 +308,7 @@ def _add_kept(model: ModelProto, shared: _Shared) -> None:
     replace_nodes(model, [node, *model.graph.node])
 
 
-def _chain(model: ModelProto, place: Place, plan: FaultPlan, shared: _Shared) -> list[NodeProto]:
+def _chain(model: ModelProto, place: SiteTensor, plan: FaultPlan, shared: _Shared) -> list[NodeProto]:
     """The fault nodes behind a tensor; the last has its name, and the constants are in the graph."""
     site, after = place.site, place.tensor
     steps = plan.steps(site.name)
@@ -330,7 +330,7 @@ def _chain(model: ModelProto, place: Place, plan: FaultPlan, shared: _Shared) ->
     return nodes
 
 
-def _grid(model: ModelProto, place: Place, shared: _Shared) -> tuple[str, str]:
+def _grid(model: ModelProto, place: SiteTensor, shared: _Shared) -> tuple[str, str]:
     """The tensors that hold a place's scale and zero point, which are added where there are none."""
     scale, zero_point = place.grid.names
     if scale is None:
@@ -342,12 +342,12 @@ def _grid(model: ModelProto, place: Place, shared: _Shared) -> tuple[str, str]:
     return scale, zero_point or shared.zero
 
 
-def _mark(place: Place, plan: FaultPlan, constants: Constants) -> dict[str, str]:
+def _mark(place: SiteTensor, plan: FaultPlan, constants: Constants) -> dict[str, str]:
     """The metadata of what makes a struck tensor: its site, which outlives the names of nodes, and its words' hash."""
     if not plan.steps(place.site.name):
         return {}
     values = None if place.site.batched or place.node is None else constants.get(place.node.input[0])
-    words = {} if values is None else {WORDS: words_sha256(numbered(values, place.layout))}
+    words = {} if values is None else {WORDS: words_sha256(number_words(values, place.layout))}
     return {SITE: place.site.name} | words
 
 
@@ -367,7 +367,7 @@ def _describe_before(model: ModelProto, known: ValueInfoProto | None, name: str)
         info.name = name
 
 
-def _plan_metadata(plan: FaultPlan, places: Sequence[Place]) -> dict[str, str]:
+def _plan_metadata(plan: FaultPlan, places: Sequence[SiteTensor]) -> dict[str, str]:
     # a plan does not know the zero points of its sites, nor the type that holds them, but a graph does
     stream = "1.1" if any(place.grid.needs_stream for place in places) else plan.stream
     return {

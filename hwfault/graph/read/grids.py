@@ -22,7 +22,7 @@ class NoGridError(Exception):
     """Why a tensor holds no integers that can be struck, on its way to whoever lists or plans sites."""
 
 
-class Grid(NamedTuple):
+class IntegerGrid(NamedTuple):
     """What a tensor's integers are worth: value = (integer - zero_point) * scale.
 
     `names` are the graph's tensors that hold scale and zero point as they are, where it has them.
@@ -67,7 +67,7 @@ class Grid(NamedTuple):
         return np.array_equal(decode(codes, self.scale, self.zero_point, fmt), values)
 
 
-def check_steps(site: str, grid: Grid, steps: int) -> None:
+def check_steps(site: str, grid: IntegerGrid, steps: int) -> None:
     """Raises GraphError where several nodes strike words whose codes their values do not hold between them."""
     if steps > 1 and not grid.comes_back():
         raise GraphError(
@@ -76,7 +76,7 @@ def check_steps(site: str, grid: Grid, steps: int) -> None:
         )
 
 
-def grid_of(node: NodeProto, constants: Constants, *, signed_input: bool | None = None) -> Grid:
+def grid_of(node: NodeProto, constants: Constants, *, signed_input: bool | None = None) -> IntegerGrid:
     """The grid of what a node of GRID_OPS makes; raises NoGridError where it is not known before the graph runs.
 
     `signed_input`: the sign of the integers that it reads, which version 1 of Trunc takes on, if they are known.
@@ -88,9 +88,9 @@ def grid_of(node: NodeProto, constants: Constants, *, signed_input: bool | None 
     bipolar = node.op_type == "BipolarQuant"
     values = _read(node, constants, ("scale",) if bipolar else ("scale", "zero point", "bit width"))
     if bipolar:
-        return Grid(values[0], np.zeros((), np.float32), 1, True, (node.input[1], None))
+        return IntegerGrid(values[0], np.zeros((), np.float32), 1, True, (node.input[1], None))
     signed = bool(attribute(node, "signed", 1))
-    return Grid(values[0], values[1], _width(values[2]), signed, (node.input[1], node.input[2]))
+    return IntegerGrid(values[0], values[1], _width(values[2]), signed, (node.input[1], node.input[2]))
 
 
 def _read(node: NodeProto, constants: Constants, labels: tuple[str, ...]) -> list[Array]:
@@ -124,13 +124,13 @@ def _width(values: Array) -> int:
     return int(width)
 
 
-def _of_truncation(node: NodeProto, constants: Constants, signed_input: bool | None) -> Grid:
+def _of_truncation(node: NodeProto, constants: Constants, signed_input: bool | None) -> IntegerGrid:
     """Version 1 keeps the scale; version 2 has one of its own, and divides the zero point by the ratio of both."""
     if len(node.input) < 6:
         scale, zero_point, _, width = _read(node, constants, ("scale", "zero point", "input width", "bit width"))
         if signed_input is None:
             raise NoGridError("the sign of its integers is not known: no quantizer lies before it")
-        return Grid(scale, zero_point, _width(width), signed_input, (node.input[1], node.input[2]))
+        return IntegerGrid(scale, zero_point, _width(width), signed_input, (node.input[1], node.input[2]))
     labels = ("scale", "zero point", "input width", "output scale", "bit width")
     scale, zero_point, _, after, width = _read(node, constants, labels)
     with np.errstate(all="ignore"):
@@ -139,10 +139,10 @@ def _of_truncation(node: NodeProto, constants: Constants, signed_input: bool | N
     if (moved != np.round(moved)).any():
         raise NoGridError("its zero point is no integer on the scale of its output")
     kept = node.input[2] if np.array_equal(moved, zero_point) else None
-    return Grid(after, moved, _width(width), bool(attribute(node, "signed", 1)), (node.input[4], kept))
+    return IntegerGrid(after, moved, _width(width), bool(attribute(node, "signed", 1)), (node.input[4], kept))
 
 
-def _of_thresholds(node: NodeProto, constants: Constants) -> Grid:
+def _of_thresholds(node: NodeProto, constants: Constants) -> IntegerGrid:
     """Counts of thresholds reached, times out_scale, plus out_bias; out_dtype says how they are stored."""
     scale, bias = (
         np.float32(attribute(node, key, default)) for key, default in (("out_scale", 1.0), ("out_bias", 0.0))
@@ -159,7 +159,7 @@ def _of_thresholds(node: NodeProto, constants: Constants) -> Grid:
                 f"its out_dtype is BIPOLAR, but it has {thresholds[-1]} thresholds, out_scale {scale:g} and out_bias "
                 f"{bias:g}; expected one threshold and an out_bias of half the out_scale, negative"
             )
-        return Grid(np.abs(bias), np.zeros((), np.float32), 1, True)
+        return IntegerGrid(np.abs(bias), np.zeros((), np.float32), 1, True)
     width, signed, _ = annotated(name)
     first = bias / scale if scale > 0 else np.float32(np.nan)
     if first != np.round(first):
@@ -170,7 +170,7 @@ def _of_thresholds(node: NodeProto, constants: Constants) -> Grid:
             f"its integers {first:g} to {first + thresholds[-1]:g} are not those of its out_dtype {name}, expected "
             f"{lowest} to {highest}"
         )
-    return Grid(np.asarray(scale), np.zeros((), np.float32), width, signed)
+    return IntegerGrid(np.asarray(scale), np.zeros((), np.float32), width, signed)
 
 
 def annotated(name: str) -> tuple[int, bool, float]:
@@ -203,10 +203,10 @@ def annotations(model: ModelProto) -> dict[str, str]:
     return found
 
 
-def grid_of_initializer(name: str, datatype: str, constants: Constants) -> Grid:
+def grid_of_initializer(name: str, datatype: str, constants: Constants) -> IntegerGrid:
     """The grid of weights that are integers already; raises NoGridError unless all of them are what is annotated."""
     width, signed, scale = annotated(datatype)
-    grid = Grid(np.asarray(scale, np.float32), np.zeros((), np.float32), width, signed)
+    grid = IntegerGrid(np.asarray(scale, np.float32), np.zeros((), np.float32), width, signed)
     values = constants.get(name)
     if values is None or values.dtype != np.float32 or not grid.holds(values):
         raise NoGridError(f"its values are not the float32 integers that its datatype {datatype} promises")

@@ -55,21 +55,21 @@ def numbered_shape(shape: Shape | None, layout: Layout) -> Shape | None:
     return tuple(shape[axis] for axis in inverse(layout)) if len(shape) == len(layout) else None
 
 
-def numbered(values: Array, layout: Layout) -> Array:
+def number_words(values: Array, layout: Layout) -> Array:
     """A tensor in the order in which its words are numbered."""
     return values.transpose(inverse(layout)) if layout else values
 
 
-def aligned(small: Array, layout: Layout) -> Array:
+def align_to_numbered(small: Array, layout: Layout) -> Array:
     """A scale or zero point, which lies along a tensor's last axes, as it lies along the numbered tensor's."""
     if not layout or small.size == 1:
         return small
-    return numbered(small.reshape((1,) * (len(layout) - small.ndim) + small.shape), layout)
+    return number_words(small.reshape((1,) * (len(layout) - small.ndim) + small.shape), layout)
 
 
-def laid_out(small: Array, layout: Layout) -> Array:
+def align_to_tensor(small: Array, layout: Layout) -> Array:
     """The other way round: one along the numbered tensor, as it lies along the tensor."""
-    return aligned(small, inverse(layout)) if layout else small
+    return align_to_numbered(small, inverse(layout)) if layout else small
 
 
 def spread_layouts(model: ModelProto, tensors: Tensors) -> tuple[dict[str, Layout], set[str]]:

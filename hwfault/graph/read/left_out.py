@@ -24,7 +24,7 @@ class _Found(NamedTuple):
     why: str
 
 
-def left_out(
+def find_left_out(
     model: ModelProto, tensors: Tensors, annotations: Mapping[str, str], taken: Collection[str]
 ) -> dict[str, str]:
     """Why other integers of a graph are no sites, by the names that they would have.

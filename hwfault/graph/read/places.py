@@ -15,9 +15,9 @@ from hwfault.errors import GraphError
 from hwfault.graph import ops
 from hwfault.graph.ops import CHANNELS_LAST, GRID_OPS
 from hwfault.graph.read.batch_axes import SampleAxes
-from hwfault.graph.read.grids import Grid, NoGridError, annotations, grid_of, grid_of_initializer
+from hwfault.graph.read.grids import IntegerGrid, NoGridError, annotations, grid_of, grid_of_initializer
 from hwfault.graph.read.layouts import Layout, channels_last, numbered_shape, spread_layouts
-from hwfault.graph.read.left_out import left_out
+from hwfault.graph.read.left_out import find_left_out
 from hwfault.graph.read.names import Names
 from hwfault.graph.read.qonnxgraph import (
     SITE,
@@ -36,14 +36,14 @@ from hwfault.program.selectors import SiteKind
 _SUFFIX_KINDS: dict[str, SiteKind] = {"weight_quant": "weight", "bias_quant": "bias", "input_quant": "input"}
 
 
-class Place(NamedTuple):
+class SiteTensor(NamedTuple):
     """A site of a graph: its tensor, what makes that (None: it is an initializer), and how the words lie in it.
 
     `own` is the name that it would have if no other layer read the same words.
     """
 
     site: Site
-    grid: Grid
+    grid: IntegerGrid
     tensor: str
     node: NodeProto | None
     layout: Layout = ()
@@ -63,7 +63,7 @@ class Places:
         self._carries_faults = carries_faults
         self.tensors, self.constants = Tensors(model), Constants(model)
         self.names = Names(model, self.tensors)
-        self.found: list[Place] = []
+        self.found: list[SiteTensor] = []
         self.obstacles: dict[str, str] = {}
         self.notes: dict[str, str] = {}
         self._annotations = annotations(model)
@@ -78,7 +78,7 @@ class Places:
         self.found = [place._replace(own=place.site.name) for place in self.found]
         self._tie()
         taken = {*(place.own for place in self.found), *(place.tensor for place in self.found), *self.obstacles}
-        self.obstacles |= left_out(model, self.tensors, self._annotations, taken)
+        self.obstacles |= find_left_out(model, self.tensors, self._annotations, taken)
         if not carries_faults and not self.found and not self.obstacles:
             raise GraphError(
                 f"the graph has none of the nodes {', '.join(GRID_OPS)}, nor weights annotated as integers, so it "
@@ -130,7 +130,7 @@ class Places:
             shape=whole_shape(shape),
             batch=batch,
         )
-        self.found.append(Place(site, grid, tensor, node, layout))
+        self.found.append(SiteTensor(site, grid, tensor, node, layout))
 
     def _words(self, name: str, tensor: str, layout: Layout, fixed: bool) -> tuple[BatchAxis | None, Shape | None]:
         """Where the samples of a site lie, None for a parameter, and the shape of its words, or those of a sample."""
@@ -193,7 +193,7 @@ class Places:
         known = next((signs[name] for name in (*way, first) if name in signs), None)
         return True if known is None and maker is not None and ops.of(maker.op_type).accumulates else known
 
-    def source(self, name: str) -> Place | None:
+    def source(self, name: str) -> SiteTensor | None:
         """The activation whose integers a tensor holds, moved, padded with 0 or rectified; None if there is none."""
         way = self.tensors.before(name, lambda node: _keeps_grid(node, self.constants))
         place = next((self.by_tensor[tensor] for tensor in way if tensor in self.by_tensor), None)
@@ -204,7 +204,7 @@ class Places:
         *_, first = self.tensors.before(name, lambda n: n.op_type == "Cast" or _keeps_grid(n, self.constants))
         return first
 
-    def weights(self, name: str) -> Place | None:
+    def weights(self, name: str) -> SiteTensor | None:
         """The parameter that a tensor is, faults aside; None if it is none."""
         way = self.tensors.before(name, is_fault)
         place = next((self.by_tensor[tensor] for tensor in way if tensor in self.by_tensor), None)
@@ -284,13 +284,13 @@ class Places:
                 self.found[i] = self.found[i]._replace(site=site)
 
 
-def _memory(place: Place) -> object:
+def _memory(place: SiteTensor) -> object:
     """What quantizers that read one parameter have in common if they make the same integers of it."""
     grid, site = place.grid, place.site
     return site.bit_width, site.signed, *((v.shape, v.tobytes()) for v in (grid.scale, grid.zero_point)), site.kind
 
 
-def _identity(place: Place) -> object:
+def _identity(place: SiteTensor) -> object:
     """What two nodes of one quantizer have in common; weights of one are the same initializer, or said to be one."""
     site, node = place.site, place.node
     own = "" if node is None or site.batched or SITE in metadata(node) else node.input[0]

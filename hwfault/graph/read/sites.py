@@ -6,7 +6,7 @@ from onnx import ModelProto
 
 from hwfault.graph.ops import ARRAY_OP, DOMAIN
 from hwfault.graph.read.exported import exported_sites
-from hwfault.graph.read.places import Place, Places
+from hwfault.graph.read.places import Places, SiteTensor
 from hwfault.graph.read.qonnxgraph import PLAN, metadata, site_name
 from hwfault.graph.read.sums import Sums, find_sums
 from hwfault.graph.read.versions import check_version
@@ -20,7 +20,7 @@ class GraphSites(NamedTuple):
     `batch` is the number of samples that the graph is made for; None: any.
     """
 
-    places: list[Place]
+    places: list[SiteTensor]
     sums: list[Sums]
     obstacles: dict[str, str]
     notes: dict[str, str]

@@ -10,10 +10,10 @@ from hwfault.graph import ops
 from hwfault.graph.ops import CHANNELS_LAST
 from hwfault.graph.read.grids import NoGridError
 from hwfault.graph.read.integer import adds_integers
-from hwfault.graph.read.layouts import Layout, aligned, then
+from hwfault.graph.read.layouts import Layout, align_to_numbered, then
 from hwfault.graph.read.names import SUFFIX
 from hwfault.graph.read.operands import find_operands
-from hwfault.graph.read.places import Place, Places
+from hwfault.graph.read.places import Places, SiteTensor
 from hwfault.graph.read.qonnxgraph import SITE, attribute, metadata
 from hwfault.graph.read.shapes import whole_shape
 from hwfault.program.accumulators import NoAccumulatorError, check_one_scale, check_whole, make_accumulator_site
@@ -26,8 +26,8 @@ class Sums(NamedTuple):
 
     site: Site
     node: NodeProto
-    weights: Place
-    source: Place
+    weights: SiteTensor
+    source: SiteTensor
     read: str
     """The tensor of the weights, faults included, before the layer's own transposition."""
     transposed: Layout
@@ -121,7 +121,7 @@ def _check_node(node: NodeProto) -> None:
         raise NoGridError("it scales what it adds up (alpha, beta) or transposes its inputs (transA)")
 
 
-def _check_order(node: NodeProto, weights: Place, transposed: Layout) -> None:
+def _check_order(node: NodeProto, weights: SiteTensor, transposed: Layout) -> None:
     """Raises NoGridError for weights that do not lie as the layer's op has them."""
     natural = node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0) == 1)
     expected: Layout = () if natural else (1, 0)
@@ -133,12 +133,12 @@ def _check_order(node: NodeProto, weights: Place, transposed: Layout) -> None:
         )
 
 
-def _check_scales(weights: Place, source: Place) -> None:
+def _check_scales(weights: SiteTensor, source: SiteTensor) -> None:
     check_one_scale(source.grid.scale.size)
     shape = weights.site.shape
     if shape is None or len(shape) < 2:
         raise NoGridError("the shape of its weights is not known before the graph runs")
-    scale = aligned(weights.grid.scale, weights.layout)
+    scale = align_to_numbered(weights.grid.scale, weights.layout)
     full = (1,) * (len(shape) - scale.ndim) + scale.shape
     if scale.size != 1 and full != (shape[0], *(1 for _ in shape[1:])):
         raise NoGridError(

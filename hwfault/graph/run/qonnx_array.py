@@ -7,7 +7,7 @@ from onnx import GraphProto, NodeProto, helper
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.base import CustomOp
 
-from hwfault.graph.edit.array_node import LISTS, NUMBERS, added_up
+from hwfault.graph.edit.array_node import LISTS, NUMBERS, add_up
 
 BATCH_TYPES = {"axis": ("i", False, 0), "rows": ("i", False, 1), "inner": ("i", False, 1)}
 """The attributes that say where the samples of a batch lie, as qonnx wants them told."""
@@ -36,4 +36,4 @@ class ArrayFaults(SameShape):
         return lists | numbers | {"overflow": ("s", False, "wrap"), **BATCH_TYPES}
 
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
-        context[self.onnx_node.output[0]] = added_up(self.onnx_node, *(context[name] for name in self.onnx_node.input))
+        context[self.onnx_node.output[0]] = add_up(self.onnx_node, *(context[name] for name in self.onnx_node.input))

@@ -16,7 +16,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, encode, faulty_values
 from hwfault.graph.ops import FAULT_OPS
 from hwfault.graph.read.batch_axes import batch_axis_of
-from hwfault.graph.read.layouts import aligned, numbered
+from hwfault.graph.read.layouts import align_to_numbered, number_words
 from hwfault.graph.run.qonnx_array import BATCH_TYPES, ArrayFaults, SameShape
 from hwfault.graph.run.strike import ProtectedCells, strike_codes, strike_memory
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
@@ -40,7 +40,8 @@ class _FaultOp(SameShape):
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
         given, scale, zero_point, *rest = (context[name] for name in self.onnx_node.input if name)
         layout = tuple(self.get_nodeattr("layout"))
-        x, scale, zero_point = numbered(given, layout), aligned(scale, layout), aligned(zero_point, layout)
+        x = number_words(given, layout)
+        scale, zero_point = (align_to_numbered(small, layout) for small in (scale, zero_point))
         representation = REPRESENTATIONS[self.get_nodeattr("representation")]
         fmt = CodeFormat(self.get_nodeattr("bit_width"), bool(self.get_nodeattr("signed")), representation)
         codes = encode(x, scale, zero_point, fmt)

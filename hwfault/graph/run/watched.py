@@ -12,7 +12,7 @@ from hwfault.errors import GraphError
 from hwfault.graph.edit.carried import layout_of
 from hwfault.graph.ops import ARRAY_OP
 from hwfault.graph.read.integer import is_double
-from hwfault.graph.read.layouts import Layout, aligned, numbered
+from hwfault.graph.read.layouts import Layout, align_to_numbered, number_words
 from hwfault.graph.read.qonnxgraph import Constants
 from hwfault.graph.read.struck import FaultNode, fault_nodes
 from hwfault.plan.fault_plan import FaultPlan
@@ -43,7 +43,7 @@ class Watched:
 
     def values(self, tensors: Mapping[str, Array]) -> list[Array]:
         """The values before and after the faults among the graph's tensors, in the order of the site's words."""
-        return [numbered(tensors[name], self.layout) for name in (self.node.before, self.node.after)]
+        return [number_words(tensors[name], self.layout) for name in (self.node.before, self.node.after)]
 
 
 def watched_sites(graph: ModelProto, plan: FaultPlan) -> dict[str, list[Watched]]:
@@ -63,8 +63,8 @@ def watched_sites(graph: ModelProto, plan: FaultPlan) -> dict[str, list[Watched]
         watched = Watched(
             planned.site,
             entry,
-            aligned(scale, layout),
-            aligned(zero_point, layout),
+            align_to_numbered(scale, layout),
+            align_to_numbered(zero_point, layout),
             plan.steps(entry.site),
             layout,
             array,

@@ -17,7 +17,7 @@ from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.edit.channels_last import to_channels_last
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.of_network import export
-from hwfault.graph.read.layouts import inverse, laid_out, numbered, numbered_shape, then
+from hwfault.graph.read.layouts import align_to_tensor, inverse, number_words, numbered_shape, then
 from hwfault.graph.read.nodes import fault_node
 from hwfault.graph.read.sites import sites as sites_of_graph
 from hwfault.graph.read.struck import fault_nodes
@@ -48,12 +48,12 @@ def test_layouts_are_what_transposing_does(rank, data):
     words = np.arange(np.prod(shape)).reshape(shape)
     tensor = words.transpose(one).transpose(two)
     layout = then(then((), one), two)
-    np.testing.assert_array_equal(numbered(tensor, layout), words)
+    np.testing.assert_array_equal(number_words(tensor, layout), words)
     assert numbered_shape(tensor.shape, layout) == shape
     assert then(layout, inverse(layout or range(rank))) == ()
     small = np.arange(shape[-1])
     np.testing.assert_array_equal(
-        np.broadcast_to(laid_out(small, layout), tensor.shape),
+        np.broadcast_to(align_to_tensor(small, layout), tensor.shape),
         np.broadcast_to(small, shape).transpose(layout or range(rank)),
     )
 
@@ -84,7 +84,7 @@ def one_op(step, site, x, layout, scale, dtype):
     node, constants = fault_node(site, step, ("x", "scale", "zero"), "y", "struck", layout)
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     constants += [
-        numpy_helper.from_array(np.ascontiguousarray(laid_out(scale, layout)).astype(dtype), "scale"),
+        numpy_helper.from_array(np.ascontiguousarray(align_to_tensor(scale, layout)).astype(dtype), "scale"),
         numpy_helper.from_array(np.zeros((), dtype), "zero"),
     ]
     numbers = [helper.make_tensor_value_info(name, 7, []) for name in ("hwfault_seed", "hwfault_first_sample")]
@@ -131,9 +131,11 @@ def test_an_op_strikes_the_same_words_however_they_lie(name, kind, dtype, scales
             graph, values = one_op(step, site, x, layout, scale, dtype)
             for threads in (1, 3):
                 (got,) = run(session(graph, threads=threads), values, seed=3, first_sample=5)
-                assert_same(numbered(got, layout), expected, str(layout))
+                assert_same(number_words(got, layout), expected, str(layout))
             if dtype == np.float32:
-                assert_same(numbered(by_qonnx(graph, torch.tensor(values), 3, 5), layout), expected, f"qonnx {layout}")
+                assert_same(
+                    number_words(by_qonnx(graph, torch.tensor(values), 3, 5), layout), expected, f"qonnx {layout}"
+                )
 
 
 @pytest.mark.parametrize(

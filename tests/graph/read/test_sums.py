@@ -9,7 +9,7 @@ from torch import nn
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.graph.export.of_network import export
-from hwfault.graph.read.grids import Grid
+from hwfault.graph.read.grids import IntegerGrid
 from hwfault.graph.read.qonnxgraph import SITE, set_metadata
 from hwfault.graph.read.sites import graph_sites, sites
 from hwfault.network.sites import sites as network_sites
@@ -89,7 +89,7 @@ def test_accumulators_are_as_wide_as_the_largest_sum_of_any_codes(zero):
 )
 def test_grids_whose_codes_come_back_are_told(scale, zero, bits, signed):
     """Each code, as a float32 value, is read as itself: tried at the ends of the range and in the middle."""
-    grid = Grid(np.float32([scale]), np.float32([zero]), bits, signed)
+    grid = IntegerGrid(np.float32([scale]), np.float32([zero]), bits, signed)
     fmt, ends = CodeFormat(bits, signed), np.arange(3000)
     q = np.concatenate([fmt.low + ends, fmt.high - ends, ends])
     codes = (q & fmt.mask).astype(np.uint32)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwfault.codes import CodeFormat
 from hwfault.errors import HwfaultError
-from hwfault.graph.read.layouts import inverse, laid_out
+from hwfault.graph.read.layouts import align_to_tensor, inverse
 from hwfault.graph.read.nodes import fault_node
 from hwfault.graph.run.strike import strike_values
 from hwfault.laws.models import BitFlips, Clusters, ProfileFaults, WordFaults
@@ -104,7 +104,7 @@ class Node:
         return fault_node(site, self.step, ("x", "scale", "zeropt"), "y", "the node", self.layout)
 
     def feeds(self, first=FIRST):
-        scale = laid_out(self.scale.astype(self.dtype), self.layout)
+        scale = align_to_tensor(self.scale.astype(self.dtype), self.layout)
         numbers = {"hwfault_seed": np.array(9), "hwfault_first_sample": np.array(first)}
         return {"x": self.lies(self.x), "scale": np.ascontiguousarray(scale), "zeropt": self.zero} | numbers
 
