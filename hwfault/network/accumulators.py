@@ -37,7 +37,8 @@ _RESHAPE = (
     *("squeeze", "unsqueeze", "expand", "expand_as", "repeat", "roll", "flip", "pixel_shuffle", "pixel_unshuffle"),
     *("narrow", "select", "chunk", "split", "unbind", "__getitem__", "channel_shuffle"),
 )
-_SAME = ("contiguous", "clone", "detach", "float", "double", "to", "cpu")
+# `rename` is there up to torch 2.12, and Brevitas calls it on what each quantizer answers
+_SAME = ("contiguous", "clone", "detach", "float", "double", "to", "cpu", "rename", "rename_")
 _LARGEST = (*(f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)), "relu", "relu_")
 _SPACES = (torch, Tensor, functional)
 _KEEPS_GRID = {getattr(s, n) for n in (*_RESHAPE, *_SAME, *_LARGEST) for s in _SPACES if hasattr(s, n)}

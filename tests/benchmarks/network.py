@@ -92,7 +92,7 @@ def kept_for_backward(model: nn.Module, x: Tensor) -> int:
 
 def peak(run: Callable[[], object]) -> int:
     """The most bytes of tensors that are there at once, beyond those before the run; as torch's profiler sees them."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         run()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = most = 0
