@@ -58,12 +58,24 @@ def accumulation_of(site: Site, parts: Sequence[AccumulationPart]) -> ArrayPlan 
     if not adding:
         return None
     events = tuple(event for part in adding for event in part.events)
+    if events:
+        check_positions(site)
     overflow = next((part.overflow for part in adding if part.overflow is not None), "wrap")
     arithmetic = next((part.arithmetic for part in adding if part.arithmetic is not None), "float32")
     # sums that wrap and meet no faulty element are the same in any order, which then need not be said
     ordered = mapping is not None and (events or overflow == "saturate")
     order = _order(mapping, site) if ordered else {}
     return ArrayPlan(arithmetic=arithmetic, overflow=overflow, events=events, **order)
+
+
+def check_positions(site: Site) -> None:
+    """Raises ModelError for a convolution whose samples lie among its positions, which an array walks one by one."""
+    if site.batch is not None and site.batch.axis > 0 and len(site.weights or ()) > 2:
+        raise ModelError(
+            f"the accumulator {site.name!r} is that of a convolution with {site.batch}: an array would walk from one "
+            "sample's positions into the next one's, so its faults are no longer each sample's own; expected samples "
+            "along axis 0. Leave it out of the faults of elements and late bits (select)"
+        )
 
 
 def element_event(mapping: Any, element: tuple[int, int], and_mask: int, xor_mask: int) -> Event:

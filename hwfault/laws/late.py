@@ -8,7 +8,7 @@ from pydantic import Field, StrictInt
 
 from hwfault.devices.systolic import array_of
 from hwfault.errors import ModelError, PlanError
-from hwfault.laws.accumulation import pass_obstacle
+from hwfault.laws.accumulation import check_positions, pass_obstacle
 from hwfault.laws.bound import AccumulationPart, Bound, Lowered, Target
 from hwfault.laws.datapath import OnLayers, PEArray
 from hwfault.laws.on_sites import OnSites
@@ -63,6 +63,7 @@ def late_elements(fault: LateBits, site: Site) -> tuple[int, int, int, int]:
             f"the shape of the accumulator {site.name!r} is not known, so what came before a word is neither; list the "
             "sites with an example batch"
         )
+    check_positions(site)
     channels = site.weights[0]
     positions = len(site.weights) - 2  # the axes behind the channels, whatever rows of a sample lie before them
     inner = int(np.prod(site.shape[len(site.shape) - positions :], dtype=np.int64))

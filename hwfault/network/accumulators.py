@@ -39,7 +39,7 @@ _RESHAPE = (
 )
 # `rename` is there up to torch 2.12, and Brevitas calls it on what each quantizer answers
 _SAME = ("contiguous", "clone", "detach", "float", "double", "to", "cpu", "rename", "rename_")
-_LARGEST = (*(f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)), "relu", "relu_")
+_LARGEST = (*(f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)), "amax", "amin", "relu", "relu_")
 _SPACES = (torch, Tensor, functional)
 _KEEPS_GRID = {getattr(s, n) for n in (*_RESHAPE, *_SAME, *_LARGEST) for s in _SPACES if hasattr(s, n)}
 _KEEPS_GRID |= {getattr(Tensor, name).__get__ for name in ("T", "mT")}

@@ -9,6 +9,7 @@ from hwfault.errors import ModelError, PlanError
 from hwfault.graph.run.strike import strike_codes
 from hwfault.laws.models import AccumulatorFormat, BitFlips, BypassedElements, LateBits, ProfileFaults, StuckElement
 from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.processes import Site, SiteList
 from hwfault.stream.fault_map import ALL_ONES
 from hwfault.stream.mapping import FinnMvau, OutputStationary, WeightStationary
@@ -292,3 +293,34 @@ def test_obstacles_are_told():
         ModelError, match=r"selector 'up.accumulator kind=accumulator': up.accumulator: it is transposed$"
     ):
         resolve(listed, [AccumulatorFormat(sites="up.accumulator")])
+
+
+def in_positions(weights, axis):
+    """An accumulator with its samples along an axis of its sums."""
+    return accumulator(weights=weights).model_copy(update={"batch": BatchAxis(axis=axis)})
+
+
+ELEMENT = StuckElement(mapping=ARRAY, element=(0, 1), bit=3, value=1)
+OF_ARRAYS = [
+    ELEMENT,
+    LateBits(probability=0.1, bits=2),
+    LateBits(probability=0.1, bits=2, mapping=OutputStationary(rows=4, columns=4)),
+]
+
+
+@pytest.mark.parametrize("fault", OF_ARRAYS, ids=lambda fault: fault.model)
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_samples_among_the_positions_of_a_convolution_have_no_faults_of_arrays(fault, axis):
+    """An array walks from one position to the next, and so from one sample into another."""
+    with pytest.raises(ModelError, match=r"convolution with samples along axis \d: an array would walk"):
+        resolve([in_positions((8, 6, 1, 1), axis)], [fault])
+
+
+def test_samples_among_tokens_have_them():
+    """Each row of a linear layer is a position of its own, in whatever order they come."""
+    assert resolve([in_positions((8, 6), 1)], [ELEMENT]).sites[0].array.events
+
+
+def test_other_faults_strike_samples_among_positions():
+    flips = BitFlips(probability=0.1, sites={"kind": "accumulator"})
+    assert resolve([in_positions((8, 6, 1, 1), 2)], [flips]).sites[0].processes

@@ -107,6 +107,9 @@ KEEPS = {
     "split": lambda x: x.chunk(1, 1)[0],
     "pad": lambda x: nn.functional.pad(x[:, :6], (1, 1)),
     "transpose": lambda x: x.T.contiguous().T,
+    "largest": lambda x: x.reshape(-1, 8, 1).amax(2),
+    "smallest": lambda x: torch.amin(x.reshape(-1, 8, 1), dim=-1),
+    "names": lambda x: x.rename(None) if hasattr(x, "rename") else x,
 }
 LEAVES = {
     "scale": lambda x: x * 1.5,
