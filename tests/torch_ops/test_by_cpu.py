@@ -155,7 +155,7 @@ def test_captures_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with FakeTensorMode():
         x = torch.empty(2, 3, device="cuda")
-    struck = lambda: by_cpu.struck(STREAM, (), x)  # noqa: E731
+    struck = lambda: by_cpu.strike_by_cpu(STREAM, (), x)  # noqa: E731
     for run in (struck, lambda: by_cpu.zeroed(STREAM, (), x, None), lambda: by_cpu.entirely(None, x)):
         with pytest.raises(PlanError, match="cannot be captured in a CUDA graph: protected memories, arrays"):
             run()
