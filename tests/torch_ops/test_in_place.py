@@ -275,10 +275,10 @@ def test_late_bits_are_never_struck_in_place(reads_others):
     faults = eager.Faults(STREAM, True, reads_others)
     if not reads_others:
         with pytest.raises(HwfaultError, match="late bits"):  # the last line of defence
-            eager.struck(x, faults, operands, False, True)
+            eager.strike_eagerly(x, faults, operands, False, True)
         return
     before = x.clone()
-    out = eager.struck(x, faults, operands, False, True)
+    out = eager.strike_eagerly(x, faults, operands, False, True)
     assert same_bits(x, before)
     assert same_bits(out, operators.inject(x, *tensors, 4, True, False, True, 0))
     assert not torch.equal(out, x)
