@@ -9,13 +9,17 @@ import hwfault
 from hwfault.laws.models import LAWS
 from hwfault.program.kinds import KINDS
 from hwfault.program.mapped import MapProcess, ProtectedProcess
+from hwfault.program.sampled import SampledProcess
 from hwfault.program.steps import MapStep, ProtectedStep, StreamStep
 from hwfault.program.streamed import Process
 
 PACKAGE = Path(hwfault.__file__).parent
 RECORDS = {law.record.__name__ for law in LAWS.values()} | {"OnSites", "OnLayers", "OnElements"}
 MODEL_NAMES = LAWS.keys()
-PROCESSES = {each.__name__ for each in (Process, MapProcess, ProtectedProcess, StreamStep, MapStep, ProtectedStep)}
+PROCESSES = {
+    each.__name__
+    for each in (Process, MapProcess, SampledProcess, ProtectedProcess, StreamStep, MapStep, ProtectedStep)
+}
 KIND_NAMES = {kind.name for kind in KINDS}
 OWN_ROOMS = ("laws", "program")
 ENGINES = ("stream",)

@@ -73,7 +73,9 @@ HWFAULT_API int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* dr
 
 /* Permanent faults: code' = (code & and_mask) ^ xor_mask at the rows' words (strictly ascending) of every sample.
  * Intermittent ones, if `threshold` is below 2^32: a cell shows its fault where its activity, drawn for (seed, site,
- * period[i] of the i-th sample, word, bit), lies below the threshold. `period` may be NULL otherwise. */
+ * period[i] of the i-th sample, word, bit), lies below the threshold. `period` may be NULL where it is 2^32.
+ * Faults of single samples, if `threshold` is 2^33: a row's word is 2^31 n + the word within a sample of fewer than 2^31
+ * words, and the row strikes samples with period[i] mod 2^32 = n alone; nothing is drawn. */
 typedef struct {
   int64_t batch, words;
   const int64_t* word;

@@ -34,15 +34,20 @@ void check_map(const hwfault_map& map, int bit_width) {
   check_draw({map.seed, nullptr, map.batch, map.words, nullptr, 0});
   if (map.rows < 0) throw Error("a fault map of " + std::to_string(map.rows) + " rows, expected 0 or more");
   if (map.rows && !(map.word && map.and_mask && map.xor_mask)) throw Error("a pointer to the fault map's rows is null");
-  if (map.threshold < 0 || map.threshold > kAlways)
-    throw Error("the activity threshold is " + std::to_string(map.threshold) + ", expected 0 to 2^32");
-  if (map.threshold < kAlways && map.batch && map.words && !map.period) throw Error("the pointer to the periods is null");
+  const bool sampled = map.threshold == kSampled;
+  if (map.threshold < 0 || (map.threshold > kAlways && !sampled))
+    throw Error("the activity threshold is " + std::to_string(map.threshold) + ", expected 0 to 2^32, or 2^33");
+  if (map.threshold != kAlways && map.batch && map.words && !map.period)
+    throw Error("the pointer to the periods is null");
+  constexpr int64_t kWords = int64_t{1} << kSampledWordBits;
+  if (sampled && map.words >= kWords)
+    throw Error("faults of single samples of " + std::to_string(map.words) + " words, expected fewer than 2^31");
   for (int64_t row = 0; row < map.rows; ++row) {
-    const int64_t word = map.word[row];
+    const int64_t key = map.word[row], word = sampled && key >= 0 ? key % kWords : key;
     if (word < 0 || word >= map.words)
       throw Error("the fault map names word " + std::to_string(word) + " of a tensor of " + std::to_string(map.words) +
                   " words");
-    if (row && word <= map.word[row - 1])
+    if (row && key <= map.word[row - 1])
       throw Error("the fault map's words must be strictly ascending; row " + std::to_string(row) + " is not");
     if (uint64_t{map.xor_mask[row]} >> bit_width)
       throw Error("row " + std::to_string(row) + " of the fault map has mask bits beyond the bit width");

@@ -241,6 +241,12 @@ inline Masks active_masks(const hwfault_map& map, int64_t row, int64_t element) 
   return masks;
 }
 
+// What the rows of a sample have for its word 0.
+inline int64_t first_key(const hwfault_map& map, int64_t element) {
+  if (map.threshold != kSampled) return 0;
+  return int64_t{static_cast<uint32_t>(map.period[element])} << kSampledWordBits;
+}
+
 // Calls copy(unit) for units [first, last), and then change(word of the tensor, word of the sample, code before, code
 // after) for those words of the unit that the map changes, where encode(both words) is the code stored before.
 template <class Prepare, class Encode, class Change>
@@ -250,9 +256,10 @@ void map_units(const hwfault_map& map, const Units& units, int64_t first, int64_
   for (int64_t u = first; u < last; ++u) {
     const Unit unit = units.at(u);
     copy(unit);
-    if (u == first || unit.block == 0) row = std::lower_bound(map.word, map.word + map.rows, unit.first_word) - map.word;
-    for (; row < map.rows && map.word[row] < unit.first_word + unit.size; ++row) {
-      const int64_t w = map.word[row], at = unit.offset + w - unit.first_word;
+    const int64_t origin = first_key(map, unit.element), begin = origin + unit.first_word;
+    if (u == first || unit.block == 0) row = std::lower_bound(map.word, map.word + map.rows, begin) - map.word;
+    for (; row < map.rows && map.word[row] < begin + unit.size; ++row) {
+      const int64_t w = map.word[row] - origin, at = unit.offset + w - unit.first_word;
       const Masks masks = active_masks(map, row, unit.element);
       const uint32_t before = encode(at, w), after = (before & masks.and_mask) ^ masks.xor_mask;
       if (after != before) change(at, w, before, after);

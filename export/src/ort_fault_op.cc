@@ -13,7 +13,7 @@ Refresh refresh_named(const std::string& name) {
 }
 
 Activity activity_of(const NodeInfo& node, int64_t threshold, int64_t site) {
-  return {in_range(threshold, "threshold", kAlways), static_cast<uint32_t>(in_range(site, "site", UINT32_MAX)),
+  return {threshold, static_cast<uint32_t>(in_range(site, "site", UINT32_MAX)),
           refresh_named(node.text("refresh", "inference"))};
 }
 
@@ -47,11 +47,14 @@ Target::Target(const NodeInfo& node)
 }
 
 Activity Activity::required(const NodeInfo& node) {
-  return activity_of(node, node.integer("threshold"), node.integer("site"));
+  const int64_t threshold = node.integer("threshold");
+  if (threshold != kSampled) in_range(threshold, "threshold", kAlways);
+  return activity_of(node, threshold, node.integer("site"));
 }
 
 Activity Activity::optional(const NodeInfo& node) {
-  return activity_of(node, node.integer("threshold", kAlways), node.integer("site", 0));
+  const int64_t threshold = in_range(node.integer("threshold", kAlways), "threshold", kAlways);
+  return activity_of(node, threshold, node.integer("site", 0));
 }
 
 template <class T>

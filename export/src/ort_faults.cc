@@ -55,12 +55,12 @@ void IntermittentFaults<T>::compute(const Context& context) const {
                    kFirstSample = place_of(inputs, "first_sample");
   const Run<T> run(context, target_);
   Rows rows(context, kRows, run.units);
-  check_map(rows.map, target_.bit_width);
   const Few<int64_t> periods = run.periods(kFirstSample, activity_.refresh);
   rows.map.threshold = activity_.threshold;
   rows.map.site = activity_.site;
   rows.map.seed = run.seed(kSeed);
   rows.map.period = periods.data();
+  check_map(rows.map, target_.bit_width);
   apply_rows(run, rows.map);
 }
 

@@ -47,6 +47,8 @@ ProtectedMemory::ProtectedMemory(const hwfault_protection& protection, const hwf
   parts_of_element_ = (draw.words + part_words_ - 1) / part_words_;
   if (!linear()) check_layout();
   map_.batch = draw.batch, map_.words = linear() ? memory_words_ * sub_words_ : kMostSubWords, map_.seed = draw.seed;
+  if (map_.threshold > kAlways)  // a memory has its cells in every sample
+    throw Error("the activity threshold is " + std::to_string(map_.threshold) + ", expected 0 to 2^32");
   check_map(map_, sub_word_bits);
 }
 

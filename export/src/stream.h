@@ -50,6 +50,9 @@ struct BlockKey {
 };
 
 constexpr int64_t kAlways = int64_t{1} << 32;
+// in place of an activity: each row strikes in one period alone, its word is 2^31 times that and the word of the sample
+constexpr int64_t kSampled = int64_t{1} << 33;
+constexpr int kSampledWordBits = 31;
 constexpr uint32_t kActivityPlane = 62;
 
 // The word that decides whether the faulty cell (word, bit) of a site shows its fault in a period: it does where this

@@ -13,7 +13,7 @@ from hwfault.injection.owners import refuse_two_forwards
 from hwfault.injection.runs import Runs
 from hwfault.network.inputs import Axes, samples_in
 from hwfault.program.batch_axes import PLAIN, BatchAxis
-from hwfault.program.periods import Refresh, changes_of
+from hwfault.program.periods import Period, changes_of
 from hwfault.stream.check import check_number
 from hwfault.torch_ops.held import TOO_FAR, TOO_LONG, ascending
 from hwfault.torch_ops.inside_torch import Moment, in_backward, keep_address
@@ -185,12 +185,14 @@ class Clock:
                 self._numbers[None] = ascending(step, TOO_LONG) if self._training else step
         return self._numbers[None]
 
-    def of_periods(self, batch: int | None, refresh: Refresh) -> Tensor:
+    def of_periods(self, batch: int | None, refresh: Period) -> Tensor:
         """The refresh period (batch,) of each element of a batch; (1,) for parameters, whose batch is None."""
         changes = changes_of(refresh, batch is not None)
         if changes == "sample":
             assert batch is not None
             return self.of_batch(batch)
+        if changes == "step":
+            return self.of_parameters()
         held = {"epoch": self._epoch, "never": self._zero}
         number = held[changes] if changes in held else self._first_of_batch()
         return number.clone().expand(1 if batch is None else batch).contiguous()

@@ -12,7 +12,6 @@ from hwfault.errors import PlanError
 from hwfault.injection.clock import Clock
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import MapStep, ProtectedStep, Site, SitePlan, StreamStep
-from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.mechanism import MAP, PROTECTED, STREAM, MapOperands, ProtectedOperands, StreamOperands
 from hwfault.stream.native import check_program
 from hwfault.stream.protection import KINDS as PROTECTIONS
@@ -214,16 +213,16 @@ def _check_layer(value: Tensor, batch: int | None, name: str, channels: int, inn
 
 
 class _Map:
-    """A fault map."""
+    """A fault map, or one of single samples."""
 
     def __init__(self, site: Site, step: MapStep, device: torch.device) -> None:
         process = step.process
         self._name, self._words, self._refresh = site.name, process.map.words, process.refresh
         self._bit_width, self._signed = site.bit_width, int(site.signed)
         self._representation = REPRESENTATIONS.index(step.representation)
-        self._threshold, self._site = process.threshold, process.site_number
+        self._threshold, self._site = process.rows.threshold, process.rows.site
         self._faults = Faults(MAP, process.reads_stored())
-        self._rows = _rows(process.map, device)
+        self._rows = _rows(process.rows, device)
 
     def __call__(self, value: Tensor, forward: Forward, grid: ScaleAndZero, unheld: bool) -> Tensor:
         self._check(value, 1 if forward.batch is None else max(forward.batch, 1))
@@ -299,7 +298,7 @@ class _Protected:
         return strike_eagerly(value, self._faults, operands, forward.straight_through, unheld)
 
 
-def _rows(rows: FaultMap | MapRows, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _rows(rows: MapRows, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """The words and both masks of a map's rows, as tensors that autograd may keep."""
     columns = (rows.word, rows.and_mask.view(np.int32), rows.xor_mask.view(np.int32))
     with torch.inference_mode(False):

@@ -5,7 +5,6 @@ from typing import NamedTuple, Protocol
 
 from hwfault.program.means import Mean, added, exactly, hit_probability
 from hwfault.program.processes import SitePlan
-from hwfault.program.striking import changes_with
 from hwfault.stream.tables import Table
 
 __all__ = ["Expected", "Planned", "Range", "expected_faults", "hit_probability"]
@@ -88,7 +87,7 @@ def expected_faults(plan: Planned, site: str | None = None) -> Expected:
             found = process.mean(entry.site, plan.tables)
             if found is None:
                 unknown.append(entry.site.name)
-            elif changes_with(process, entry.site) == "sample":
+            elif process.in_each_sample(entry.site.batched):
                 each.append(found)
             else:
                 once.append(found)

@@ -237,7 +237,7 @@ def resolve(
     if factors is not None and any(factor != 1 for factor in factors):
         said["factors"] = tuple(factors)
     planned = draft.planned()
-    said["stream"] = needs_stream(entry.site for entry in planned)
+    said["stream"] = needs_stream(entry.site for entry in planned) or _newest(planned)
     try:
         return FaultPlan(sites=planned, tables=draft.tables.tables, **said)
     except ModelError as error:
@@ -285,6 +285,11 @@ def needs_stream(sites: Iterable[Site]) -> Literal["1.1"] | None:
     """The version of the fault stream that sites need; None: version 1 is enough."""
     needed = any(site.batch is not None or site.runs is not None or site.aliases is not None for site in sites)
     return "1.1" if needed else None
+
+
+def _newest(entries: Sequence[SitePlan]) -> Literal["1.1"] | None:
+    """The version of the fault stream that brought the newest of what strikes; None: the first has all of it."""
+    return next((process.row.stream for entry in entries for process in entry.processes if process.row.stream), None)
 
 
 def spec_of(stream: Literal["1.1"] | None) -> Literal["fault-stream v1", "fault-stream v1.1"]:

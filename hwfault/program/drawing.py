@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwfault.program.draws import Draws, Ints, PlaneHits, When, in_every_row, joined
 from hwfault.program.kinds import Kind
@@ -109,9 +110,13 @@ def draw_cells(rows: FaultMap, shown: Activity, when: When, batched: bool) -> Dr
         periods = np.zeros_like(periods)  # the same in all of them
     by_period = {}
     for period in set(periods.tolist()):
-        word, bit, kind = active_cells(rows, shown, when.seed, period)
-        own = 1 << bit
-        zeros, ones = np.where(kind != CellKind.STUCK_AT_0, own, 0), np.where(kind != CellKind.STUCK_AT_1, own, 0)
-        nowhere = np.zeros_like(word)
-        by_period[period] = Draws(nowhere, word, bit, nowhere - 1, zeros=zeros, ones=ones)
+        by_period[period] = cell_draws(*active_cells(rows, shown, when.seed, period))
     return in_every_row(by_period, periods)
+
+
+def cell_draws(word: Ints, bit: Ints, kind: NDArray[Any]) -> Draws:
+    """The cells of a map as hits in one row."""
+    own = 1 << bit
+    zeros, ones = np.where(kind != CellKind.STUCK_AT_0, own, 0), np.where(kind != CellKind.STUCK_AT_1, own, 0)
+    nowhere = np.zeros_like(word)
+    return Draws(nowhere, word, bit, nowhere - 1, zeros=zeros, ones=ones)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwfault.codes import Codes
-from hwfault.program.periods import Refresh, Samples, periods
+from hwfault.program.periods import Period, Samples, periods
 from hwfault.program.sites import Site
 from hwfault.stream import native, reference
 from hwfault.stream.tables import Table
@@ -41,9 +41,9 @@ class When(NamedTuple):
         """The sample numbers under which the stream draws at a site, one for each row of its codes."""
         return np.asarray(self.samples, np.int64) if batched else np.array([self.step], np.int64)
 
-    def periods(self, refresh: Refresh, batched: bool) -> Samples:
+    def periods(self, refresh: Period, batched: bool) -> Samples:
         """The refresh period of each row."""
-        return periods(refresh, self.rows(batched), batched, first=self.first, epoch=self.epoch)
+        return periods(refresh, self.rows(batched), batched, first=self.first, step=self.step, epoch=self.epoch)
 
 
 def _numbers(value: int = 0) -> Ints:

@@ -56,6 +56,8 @@ class Kind:
     """What its hits fall on, where that is no word of the site."""
     reads: Literal["none", "struck", "others"] = "none"
     leads_back: bool = False
+    stream: Literal["1.1"] | None = None
+    """The version of the fault stream that brought it; None: the first."""
 
     @property
     def per_process(self) -> tuple[Operand, ...]:
@@ -105,6 +107,16 @@ KINDS = (
     Kind("random", "stream", 3, "words", (_TABLE,), "words replaced by another code", leads_back=True),
     Kind("late", "stream", 4, "words", (_MASK, *_ARRAY, _TABLE), "late bits {mask:#x}", reads="others"),
     Kind("map", "map", None, "bits", (*_ROWS, *_ACTIVITY), "faulty cells", reads="struck"),
+    Kind(
+        "sampled",
+        "map",
+        None,
+        "bits",
+        (*_ROWS, *_ACTIVITY),
+        "faulty cells, each in one sample",
+        reads="struck",
+        stream="1.1",
+    ),
     Kind(
         "protected",
         "protected",

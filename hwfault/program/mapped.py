@@ -17,7 +17,7 @@ from hwfault.program.periods import Changes, Refresh, Samples, changes_of
 from hwfault.program.sites import Site
 from hwfault.program.striking import StrikingProcess, Struck
 from hwfault.program.telling import Cells, tell_accepts, tell_probability
-from hwfault.stream.fault_map import ALL_ONES, FaultMap
+from hwfault.stream.fault_map import ALL_ONES, FaultMap, Kinds
 from hwfault.stream.fault_map import Kind as CellKind
 from hwfault.stream.protection import NO_MAP, Layout, MapRows, Memory
 from hwfault.stream.protection_scheme import Protection
@@ -88,6 +88,11 @@ class MapProcess(StrikingProcess):
     def named_cells(self) -> tuple[Ints, Ints] | None:
         word, bit, _ = self.map.cells()
         return word, bit
+
+    @property
+    def rows(self) -> MapRows:
+        """The rows as engines take them."""
+        return MapRows(self.map.word, self.map.and_mask, self.map.xor_mask, self.threshold, self.site_number)
 
     @property
     def shown(self) -> Activity:
@@ -163,7 +168,12 @@ def _tell_activity(shown: Activity) -> str:
 
 
 def _cell_kinds(rows: FaultMap) -> Cells:
-    flip, stuck_at_0, stuck_at_1 = np.bincount(rows.cells()[2], minlength=len(CellKind)).tolist()
+    return count_kinds(rows.cells()[2])
+
+
+def count_kinds(kinds: Kinds) -> Cells:
+    """How many of these cells there are of each kind."""
+    flip, stuck_at_0, stuck_at_1 = np.bincount(kinds, minlength=len(CellKind)).tolist()
     return flip, stuck_at_0, stuck_at_1
 
 

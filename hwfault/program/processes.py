@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from hwfault.program.mapped import MapProcess, ProtectedProcess
 from hwfault.program.periods import Refresh
+from hwfault.program.sampled import SampledProcess
 from hwfault.program.sites import Site, SiteList
 from hwfault.program.steps import MapStep, ProtectedStep, Step, StreamStep, in_steps, step_of
 from hwfault.program.streamed import Process
@@ -23,6 +24,7 @@ __all__ = [
     "ProtectedProcess",
     "ProtectedStep",
     "Refresh",
+    "SampledProcess",
     "Site",
     "SiteList",
     "SitePlan",
@@ -30,7 +32,7 @@ __all__ = [
     "StreamStep",
 ]
 
-AnyProcess = Annotated[Process | MapProcess | ProtectedProcess, Field(discriminator="kind")]
+AnyProcess = Annotated[Process | MapProcess | SampledProcess | ProtectedProcess, Field(discriminator="kind")]
 
 
 class ArrayPlan(Record):

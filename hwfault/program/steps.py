@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from hwfault.codes import Representation
 from hwfault.program.kinds import Mechanism, kinds_in, reads_other_words
 from hwfault.program.mapped import MapProcess, ProtectedProcess
+from hwfault.program.sampled import SampledProcess
 from hwfault.program.striking import StrikingProcess
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.reference import processes
@@ -42,9 +43,9 @@ class StreamStep(NamedTuple):
 
 
 class MapStep(NamedTuple):
-    """A fault map."""
+    """A fault map, or one of single samples."""
 
-    process: MapProcess
+    process: MapProcess | SampledProcess
 
     @property
     def mechanism(self) -> Mechanism:
@@ -55,7 +56,7 @@ class MapStep(NamedTuple):
         return self.process.stored_as
 
     def active(self, seed: int, period: int) -> FaultMap:
-        """The cells that show their fault in a period."""
+        """The cells that show their fault in a period, or in the sample of that number."""
         return self.process.active(seed, period)
 
 
@@ -108,10 +109,12 @@ def _stream(group: Sequence[Any], tables: Sequence[Table], bit_width: int) -> St
 
 
 def _map(group: Sequence[Any], tables: Sequence[Table], bit_width: int) -> Step:
+    if len(group) == 1:
+        return MapStep(group[0])
     rows: FaultMap = group[0].map
     for process in group[1:]:
         rows = rows.then(process.map)
-    return MapStep(group[0] if len(group) == 1 else group[0].model_copy(update={"map": rows}))
+    return MapStep(group[0].model_copy(update={"map": rows}))
 
 
 def _protected(group: Sequence[Any], tables: Sequence[Table], bit_width: int) -> Step:

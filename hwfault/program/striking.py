@@ -93,6 +93,10 @@ class StrikingProcess(Record):
     def changes_with(self, batched: bool) -> Changes:
         """With what its faults change under one seed, where samples are `batched` or at a parameter."""
 
+    def in_each_sample(self, batched: bool) -> bool:
+        """Whether each sample has as many faults of it on average, so that they are counted for each."""
+        return self.changes_with(batched) == "sample"
+
     @abstractmethod
     def reads_stored(self, tables: Sequence[Table]) -> bool:
         """Whether the codes that are stored decide which words become faulty."""

@@ -181,7 +181,7 @@ _FORMAT = (
     Operand("representation", "int", "", "index into REPRESENTATIONS", "format.representation", "representation"),
 )
 _ACTIVITY = (
-    Operand("threshold", "int", "", "activity of the cells, 0 to 2^32 (always)", "map.threshold", "threshold"),
+    Operand("threshold", "int", "", "activity, 0 to 2^32 (always); 2^33: sampled", "map.threshold", "threshold"),
     Operand("site", "int", "", "site number of the activity's draws", "map.site", "site"),
 )
 _MEMORY = (

@@ -19,6 +19,10 @@ ACTIVITY_PLANE = 62
 """The plane from which the activity of intermittent faults is drawn."""
 ALWAYS = 1 << 32
 """The activity threshold of permanent faults."""
+SAMPLED = 1 << 33
+"""What stands in place of an activity threshold where each row of a map strikes in one sample alone."""
+SAMPLED_WORDS = 1 << 31
+"""By this many words such a row's number grows from one sample to the next; a sample has fewer."""
 ACCEPT_ALL = 1 << 22
 """The accept threshold that takes every hit."""
 

@@ -14,6 +14,7 @@ SPECIFIED = {
     "batch": ([7, 7, 7], [7]),
     "epoch": ([4, 4, 4], [4]),
     "power_cycle": ([0, 0, 0], [0]),
+    "number": ([7, 8, 9], [0]),  # not a refresh: the numbers under which the stream draws
 }
 
 
@@ -22,6 +23,16 @@ def test_the_table_of_the_specification(refresh):
     activation, parameter = SPECIFIED[refresh]
     assert periods(refresh, NUMBERS, True, epoch=4).tolist() == activation
     assert periods(refresh, NUMBERS[:1], False, epoch=4).tolist() == parameter
+
+
+def test_a_step_is_that_of_a_parameter():
+    assert periods("number", NUMBERS[:1], False, step=5).tolist() == [5]
+    assert periods("number", NUMBERS, True, step=5).tolist() == [7, 8, 9]
+    clock = Clock(torch.device("cpu"))
+    clock.resume(5, 7)
+    clock.tick(torch.nn.Identity().train(), (torch.zeros(3, 2),))
+    assert clock.of_periods(None, "number").tolist() == [5]
+    assert clock.of_periods(3, "number").tolist() == [7, 8, 9]
 
 
 def test_evaluation_and_graphs_have_the_epoch_0():
@@ -47,6 +58,7 @@ def test_no_samples_have_no_periods(refresh, batched):
         ("batch", "batch", "batch"),
         ("epoch", "epoch", "epoch"),
         ("power_cycle", "never", "never"),
+        ("number", "sample", "step"),
     ],
 )
 def test_with_what_periods_change(refresh, activation, parameter):
@@ -66,8 +78,10 @@ def test_networks_have_the_same_periods(refresh, batched):
 
 
 def test_how_graphs_say_it():
-    said = {refresh: refresh_in_graph(refresh) for refresh in SPECIFIED}
-    assert said == {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
+    said = {refresh: refresh_in_graph(refresh, True) for refresh in SPECIFIED}
+    refreshes = {"inference": "inference", "batch": "batch", "epoch": "held", "power_cycle": "held"}
+    assert said == refreshes | {"number": "inference"}
+    assert {refresh: refresh_in_graph(refresh, False) for refresh in said} == refreshes | {"number": "held"}
     for refresh, word in said.items():
         # a graph knows no epochs: its periods are those of epoch 0
         assert periods(refresh_of_node(word), NUMBERS, True).tolist() == periods(refresh, NUMBERS, True).tolist()

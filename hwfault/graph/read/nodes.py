@@ -36,7 +36,7 @@ def fault_node(
 
     `layout` is how the values lie (see hwfault.graph.read.layouts); `take_name` is asked for the constants' names.
     """
-    op, own, numbers, constants = _MAKERS[step.mechanism](step)
+    op, own, numbers, constants = _MAKERS[step.mechanism](step, site.batched)
     # named after the output, which has a name of its own, where nodes may have none
     given = {key: take_name(f"{output}.{key}") for key in constants}
     tensors = [numpy_helper.from_array(values, given[key]) for key, values in constants.items()]
@@ -58,7 +58,7 @@ def fault_node(
 _Parts = tuple[str, list[AttributeProto], dict[str, Any], dict[str, Any]]
 
 
-def _transient(step: StreamStep) -> _Parts:
+def _transient(step: StreamStep, batched: bool) -> _Parts:
     return "TransientFaults", [helper.make_attribute("program", step.program, attr_type=AttributeProto.INTS)], {}, {}
 
 
@@ -67,19 +67,19 @@ def _rows(rows: Any) -> dict[str, Any]:
     return {key: getattr(rows, key).astype(np.int64) for key in FAULT_OPS["FaultMap"]}
 
 
-def _map(step: MapStep) -> _Parts:
-    process, constants = step.process, _rows(step.process.map)
+def _map(step: MapStep, batched: bool) -> _Parts:
+    process, rows = step.process, step.process.rows
     if process.permanent:
-        return "FaultMap", [], {}, constants
+        return "FaultMap", [], {}, _rows(rows)
     numbers = {
-        "threshold": process.threshold,
-        "site": process.site_number,
-        "refresh": refresh_in_graph(process.refresh),
+        "threshold": rows.threshold,
+        "site": rows.site,
+        "refresh": refresh_in_graph(process.refresh, batched),
     }
-    return "IntermittentFaults", [], numbers, constants
+    return "IntermittentFaults", [], numbers, _rows(rows)
 
 
-def _protected(step: ProtectedStep) -> _Parts:
+def _protected(step: ProtectedStep, batched: bool) -> _Parts:
     process, memory = step.process, step.process.memory
     constants = _rows(process.rows)
     constants["number"] = np.array(process.number, np.int64)
@@ -91,7 +91,7 @@ def _protected(step: ProtectedStep) -> _Parts:
         "on_detected": process.protection.on_detected,
         "threshold": process.threshold,
         "site": process.site_number,
-        "refresh": refresh_in_graph(process.refresh),
+        "refresh": refresh_in_graph(process.refresh, batched),
     }
     program = helper.make_attribute("program", step.program, attr_type=AttributeProto.INTS)
     return "ProtectedFaults", [program], numbers, constants

@@ -22,11 +22,13 @@ from hwfault.graph.run.strike import ProtectedCells, strike_codes, strike_memory
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
 from hwfault.program.mapped import MapProcess
 from hwfault.program.periods import refresh_of_node
+from hwfault.program.sampled import SampledProcess
 from hwfault.program.steps import MapStep, Step, StreamStep
 from hwfault.stream.check import check_number
 from hwfault.stream.fault_map import FaultMap as Rows
 from hwfault.stream.protection import Layout, MapRows, Memory
-from hwfault.stream.tables import ALWAYS
+from hwfault.stream.sampled_map import SampledMap
+from hwfault.stream.tables import ALWAYS, SAMPLED
 
 
 class _FaultOp(SameShape):
@@ -100,8 +102,12 @@ class FaultMap(_FaultOp):
     """Permanent faults: X, scale, zeropt, word, and_mask, xor_mask -> Y; code' = (code & and_mask) ^ xor_mask."""
 
     def step(self, inputs: Mapping[str, NDArray[Any]], words: int) -> Step:
-        rows = Rows(self.get_nodeattr("bit_width"), words, inputs["word"], inputs["and_mask"], inputs["xor_mask"])
-        return MapStep(MapProcess(fault=0, map=rows, **self.shown()))
+        rows = (inputs["word"], inputs["and_mask"], inputs["xor_mask"])
+        shown, width = self.shown(), self.get_nodeattr("bit_width")
+        if shown.get("threshold") != SAMPLED:
+            return MapStep(MapProcess(fault=0, map=Rows(width, words, *rows), **shown))
+        del shown["threshold"]
+        return MapStep(SampledProcess(fault=0, map=SampledMap.from_keys(words, width, *rows), **shown))
 
     def shown(self) -> dict[str, Any]:
         """When the cells show their fault, as a process says it."""
@@ -109,7 +115,7 @@ class FaultMap(_FaultOp):
 
 
 class IntermittentFaults(FaultMap):
-    """Faults that come and go: X, scale, zeropt, word, and_mask, xor_mask, seed, first_sample -> Y."""
+    """Faults that come and go, or are of one sample: X, scale, zeropt, (rows), seed, first_sample -> Y."""
 
     def get_nodeattr_types(self) -> dict[str, Any]:
         own = {"threshold": ("i", True, 0), "site": ("i", True, 0), "refresh": ("s", False, "inference")}

@@ -34,7 +34,7 @@ def _stream(step: StreamStep, codes: Codes, seed: int, samples: Samples, batched
 
 def _map(step: MapStep, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
     if step.process.permanent:
-        return step.process.map.apply(codes)
+        return step.active(seed, 0).apply(codes)
     when = periods(step.process.refresh, samples, batched)[: len(codes)].tolist()
     maps = {period: step.active(seed, period) for period in set(when)}
     rows = [maps[period].apply(row) for row, period in zip(codes, when, strict=True)]

@@ -13,7 +13,7 @@ from hwfault.stream.check import batch_and_words, words_sharing
 from hwfault.stream.cuda.map import map_kernel
 from hwfault.stream.cuda.strike import strike_kernel
 from hwfault.stream.mechanism import MapOperands, StreamOperands
-from hwfault.stream.tables import ALWAYS, BLOCK
+from hwfault.stream.tables import ALWAYS, BLOCK, SAMPLED
 
 STRIKE: dict[str, Any] = {"LANES": 32, "WIDE": 256, "num_warps": 1, "num_stages": 1, "maxnreg": 128}
 """How the kernel of transient faults is compiled: hits that lanes take, words at a time where there are more."""
@@ -56,8 +56,9 @@ def _map(source: Tensor, stored: Tensor | None, o: MapOperands[Tensor], **how: A
         if mask.shape != word.shape:
             raise PlanError(f"{name} of shape {tuple(mask.shape)} for {word.numel()} rows, expected ({word.numel()},)")
     own = {"period": period, "seed": seed, "word": word, "and_mask": and_mask, "xor_mask": xor_mask}
-    numbers = {"rows": word.numel(), "threshold": o.threshold, "site": o.site, "ALWAYS": o.threshold >= ALWAYS}
-    return _launch(map_kernel, placed, source, stored, own | numbers | MAP | how)
+    numbers = {"rows": word.numel(), "threshold": o.threshold, "site": o.site}
+    when = {"ALWAYS": o.threshold >= ALWAYS, "SAMPLED": o.threshold == SAMPLED}
+    return _launch(map_kernel, placed, source, stored, own | numbers | when | MAP | how)
 
 
 _LAUNCH: dict[type, Callable[..., Tensor]] = {StreamOperands: _stream, MapOperands: _map}

@@ -11,6 +11,9 @@ import triton.language as tl
 from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, numbers, stored_codes, written
 from hwfault.stream.cuda.draw import BLOCK, active
 
+SAMPLED_WORDS = tl.constexpr(1 << 31)
+"""By this many words the rows of single samples grow from one sample to the next."""
+
 
 @triton.jit
 def first_row(row_word, rows, word, LANES: tl.constexpr):
@@ -72,12 +75,14 @@ def map_kernel(
     ZERO: tl.constexpr,
     KNOWN: tl.constexpr,
     ALWAYS: tl.constexpr,
+    SAMPLED: tl.constexpr,
     NUMBER: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """out = source with a map's faults: decoded codes, or zeros (ZERO), at the words whose codes change.
 
-    The codes before are those of `stored`, or 0 if it is not KNOWN; the rows are active in every period if ALWAYS.
+    The codes before are those of `stored`, or 0 if it is not KNOWN; the rows are active in every period if ALWAYS, or
+    each in its own alone if SAMPLED.
     """
     # the block is copied while its rows are searched
     unit = tl.program_id(0)
@@ -86,8 +91,11 @@ def map_kernel(
     origin, begin = element.to(tl.int64) * words, index.to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     copied = tl.load(source + origin + begin + at, mask=begin + at < words)
-    row = first_row(word, rows, begin, LANES)
-    end = tl.minimum(begin + BLOCK, words)
+    first = tl.zeros([], tl.int64)  # what the rows of this sample have for its word 0
+    if SAMPLED:
+        first += (tl.load(period + element) & 0xFFFFFFFF) * SAMPLED_WORDS
+    row = first_row(word, rows, first + begin, LANES)
+    end = first + tl.minimum(begin + BLOCK, words)
     tl.store(out + origin + begin + at, copied, mask=begin + at < words)
 
     grid = (scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner)
@@ -99,18 +107,19 @@ def map_kernel(
         tl.debug_barrier()  # the copy is written before the words that are struck
     while left > 0:
         here = struck < end
+        own = struck - first
         kept = tl.load(and_mask + row + lane, mask=here, other=-1).to(tl.uint32, bitcast=True)
         flipped = tl.load(xor_mask + row + lane, mask=here, other=0).to(tl.uint32, bitcast=True)
-        if not ALWAYS:
+        if not ALWAYS and not SAMPLED:
             when = tl.load(period + element)
-            kept, flipped = active_masks(kept, flipped, struck, here, threshold, site, seed, when, bit_width)
+            kept, flipped = active_masks(kept, flipped, own, here, threshold, site, seed, when, bit_width)
         before = tl.zeros([LANES], tl.uint32)
         if KNOWN:
-            before = stored_codes(stored + origin, struck, here, grid, form, NUMBER)
-            here &= numbers(stored + origin, struck, here)
+            before = stored_codes(stored + origin, own, here, grid, form, NUMBER)
+            here &= numbers(stored + origin, own, here)
         code = (before & kept) ^ flipped
-        values = written(code, struck, grid, form, out.dtype.element_ty, ZERO, NUMBER)
-        tl.store(out + origin + struck, values, mask=here & (code != before))
+        values = written(code, own, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+        tl.store(out + origin + own, values, mask=here & (code != before))
         row += LANES
         struck = tl.load(word + row + lane, mask=row + lane < rows, other=end)
         left = tl.sum((struck < end).to(tl.int32), 0)
