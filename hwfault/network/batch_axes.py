@@ -19,6 +19,8 @@ from hwfault.program.batch_axes import BatchAxis
 MARKED = {3: (0, 1, 2), 5: (1, 3)}
 """The samples that are marked, one at a time, in a batch of each size."""
 
+_UNEVEN = "how often it runs depends on the number of samples"
+
 Shape = tuple[int, ...]
 Rows = list[bool]
 Key = tuple[str, int]
@@ -34,14 +36,25 @@ class Extents(NamedTuple):
     rows: int
 
 
-def batch_axes(model: nn.Module, inputs: Inputs, watch: Watch) -> dict[str, list[BatchAxis | str]]:
+def batch_axes(
+    model: nn.Module, inputs: Inputs, watch: Watch, runs: Mapping[str, int] | None = None
+) -> dict[str, list[BatchAxis | str]]:
     """The batch axis of each run of each site that `watch` shows, or why it has none that fits the rule.
 
-    The model runs in evaluation mode, without gradients; nothing of it is written. Raises PlanError where two answers
+    `runs` says how often each site runs on the inputs as they are, which is the number of answers it then has. The
+    model runs in evaluation mode, without gradients; nothing of it is written. Raises PlanError where two answers
     differ, and whatever the model raises where it does not run on batches of other sizes.
     """
     with same_random_numbers(inputs):
-        return _found(Runs(model, watch), inputs)
+        found = _found(Runs(model, watch), inputs)
+    if runs is None:
+        return found
+    return {name: _as_often(found.get(name, []), often) for name, often in runs.items()}
+
+
+def _as_often(found: list[BatchAxis | str], runs: int) -> list[BatchAxis | str]:
+    """What was found of the runs of a site if there are so many; otherwise why there is nothing to be said of them."""
+    return found if len(found) == runs else [_UNEVEN] * runs
 
 
 def _found(runs: Runs, inputs: Inputs) -> dict[str, list[BatchAxis | str]]:
@@ -53,7 +66,7 @@ def _found(runs: Runs, inputs: Inputs) -> dict[str, list[BatchAxis | str]]:
     for name in dict.fromkeys(name for seen in shapes.values() for name in seen):
         each = [shapes[size].get(name, []) for size in MARKED]
         if len({len(shape) for shape in each}) > 1:
-            found[name] = ["how often it runs depends on the number of samples"] * max(map(len, each))
+            found[name] = [_UNEVEN] * max(map(len, each))
             continue
         said = [_extents(*pair) for pair in zip(*each, strict=True)]
         found[name] = ["" if isinstance(one, Extents) else one for one in said]

@@ -138,7 +138,7 @@ def _runs_of(
 
     shapes = Runs(network, watch).see(inputs, lambda _name, _run, value: tuple(value.shape))
     try:
-        return shapes, batch_axes(network, inputs, watch)
+        return shapes, batch_axes(network, inputs, watch, {name: len(runs) for name, runs in shapes.items()})
     except HwfaultError:
         raise
     except Exception as error:  # whatever a network raises for a batch that it does not take

@@ -206,6 +206,25 @@ def test_what_does_not_fit_is_an_obstacle_that_names_the_site(name):
         inject(model, resolve(sites(model), FLIPS), seed=1, example=torch.randn(8, 4, 6))
 
 
+@pytest.mark.parametrize("size", [1, 3, 5, 8, 16])
+@pytest.mark.parametrize("at_once", [1, 4, 8])
+def test_a_quantizer_that_runs_once_for_some_of_the_samples_is_an_obstacle(at_once, size):
+    layer = qnn.QuantLinear(6, 3, weight_bit_width=4)
+    model = trained(Does(lambda q, x: torch.cat([layer(q(part)) for part in x.split(at_once)])), torch.randn(16, 6))
+    model.layer = layer
+    listed = sites(model, torch.randn(size, 6))
+    runs = -(-size // at_once)
+    # every example shows how often each runs, and two other batches that it is not always so often
+    told = [name for name in listed.obstacles if "how often it runs" in listed.obstacles[name]]
+    expected = [f"a.act_quant#{run}".removesuffix("#0") for run in range(runs)]
+    if (at_once, runs) == (8, 1):
+        assert told == []
+    else:
+        assert [name for name in told if name.startswith("a.")] == expected
+        assert len([name for name in told if name.endswith("accumulator")]) == 1
+    assert "b.act_quant" in [site.name for site in listed]
+
+
 def test_an_older_plan_is_refused_where_an_axis_was_wrong():
     model = trained(Does(MOVES["frames"][0]), torch.randn(16, 4, 6))
     old = resolve(sites(model), FLIPS)
