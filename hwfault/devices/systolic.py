@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from hwfault.errors import ModelError
-from hwfault.stream.layout_arrays import check_folding, check_weight, unfolded
+from hwfault.stream.layout_arrays import check_folding, check_weight, unfold_input
 from hwfault.stream.layouts import Ints, Stored
 from hwfault.stream.mapping import FinnMvau, Linear, OutputStationary, WeightStationary
 
@@ -40,7 +40,10 @@ class Schedule:
     def steps(self) -> int:
         """Steps of all passes, those that add 0 at the end of the last one included."""
         steps = -(-len(self.order) // self.step)
-        return steps if self.pass_steps == 0 else -(-steps // self.pass_steps) * self.pass_steps
+        if self.pass_steps == 0:
+            return steps
+        passes = -(-steps // self.pass_steps)
+        return passes * self.pass_steps
 
     @property
     def passes(self) -> int:
@@ -71,7 +74,7 @@ def schedule(
     order = np.arange(math.prod(weight.others), dtype=np.int64)
     if isinstance(mapping, FinnMvau):
         check_folding(weight, mapping.pe, mapping.simd)
-        return Schedule(unfolded(order, weight.others), mapping.simd, 0, rows, columns, "none")
+        return Schedule(unfold_input(order, weight.others), mapping.simd, 0, rows, columns, "none")
     if isinstance(mapping, WeightStationary):
         return Schedule(order, 1, rows, rows, columns, "product")
     return Schedule(order, 1, 0, rows, columns, "output")
@@ -93,9 +96,13 @@ def affected_weights(mapping: Array | Linear, shape: Sequence[int], element: int
     On an output-stationary array that is every weight of the element's output channels. Raises ModelError as
     `schedule` does, and for an element that the array does not have.
     """
-    plan, (row, _) = schedule(mapping, shape), _position(mapping, element)
+    plan = schedule(mapping, shape)
+    row, _ = _position(mapping, element)
     products = np.arange(len(plan.order), dtype=np.int64)
-    mine = products[products % plan.rows == row] if plan.rows_count == "product" else products
+    # only elements that hold weights take some of the products: in others a whole sum stays in one element
+    mine = products
+    if plan.rows_count == "product":
+        mine = products[products % plan.rows == row]
     n = affected_channels(mapping, shape[0], element)
     return (n[:, None] * len(products) + mine).ravel()
 
@@ -105,8 +112,9 @@ def affected_channels(mapping: Array | Linear, channels: int, element: int) -> I
 
     Raises ModelError for a linear memory or an element that the array does not have.
     """
-    column = _position(mapping, element)[1]
-    return np.arange(column, channels, array_of(mapping)[1], dtype=np.int64)
+    _, columns = array_of(mapping)
+    _, column = _position(mapping, element)
+    return np.arange(column, channels, columns, dtype=np.int64)
 
 
 def affected_outputs(mapping: Array | Linear, shape: Sequence[int], element: int, channel_axis: int = 0) -> Ints:
@@ -119,7 +127,9 @@ def affected_outputs(mapping: Array | Linear, shape: Sequence[int], element: int
     outputs = Stored("the output", tuple(shape), 1, channel_axis)
     n, m = outputs.split(np.arange(outputs.words, dtype=np.int64))
     mine = n % columns == column
-    return np.flatnonzero(mine & (m % rows == row) if isinstance(mapping, OutputStationary) else mine)
+    if isinstance(mapping, OutputStationary):
+        mine &= m % rows == row  # elsewhere a sum passes through every row of its column
+    return np.flatnonzero(mine)
 
 
 def _position(mapping: Array | Linear, element: int) -> tuple[int, int]:

@@ -60,9 +60,12 @@ def words_sharing(shape: Sequence[int], given: Sequence[int], batch: int, what: 
 
     Raises PlanError for one that has more than one axis, or a value for each element of the batch.
     """
-    axes = [axis for axis, length in enumerate(given, len(shape) - len(given)) if length > 1]
+    missing = len(shape) - len(given)  # a scale broadcasts, so that its axes are the last ones of the values
+    axes = [axis for axis, length in enumerate(given, missing) if length > 1]
+    other_length = any(given[axis - missing] != shape[axis] for axis in axes)
+    # kernels number words from each sample's first: a value that goes with the batch axis has no place there
     per_element = batch > 1 and axes == [0] and len(shape) > 1
-    if len(given) > len(shape) or len(axes) > 1 or per_element or any(given[a - len(shape)] != shape[a] for a in axes):
+    if missing < 0 or len(axes) > 1 or per_element or other_length:
         raise PlanError(
             f"a {what} of shape {tuple(given)} for values of shape {tuple(shape)}, expected one for the tensor or one "
             "for each channel"

@@ -30,15 +30,15 @@ def check_folding(tensor: Stored, pe: int, simd: int) -> None:
             )
 
 
-def folded(k: Ints, others: tuple[int, ...]) -> Ints:
+def fold_input(k: Ints, others: tuple[int, ...]) -> Ints:
     """FINN's number of a weight's input: from k in C order of (Ci, kernel) to C order of (kernel, Ci)."""
     taps = math.prod(others[1:])
     channel, tap = np.divmod(k, taps)
     return tap * others[0] + channel
 
 
-def unfolded(position: Ints, others: tuple[int, ...]) -> Ints:
-    """The inverse of `folded`."""
+def unfold_input(position: Ints, others: tuple[int, ...]) -> Ints:
+    """The inverse of `fold_input`."""
     tap, channel = np.divmod(position, others[0])
     return channel * math.prod(others[1:]) + tap
 
@@ -72,17 +72,23 @@ class Unit:
 
     def place(self, word: Ints, bit: Ints) -> tuple[Ints, Ints]:
         n, k = self.tensor.split(word)
-        fold, lane = np.divmod(folded(k, self.tensor.others), self.simd)
-        address = n // self.pe * self.folds + fold
-        return n % self.pe * self.depth + address, lane * self.tensor.bit_width + bit
+        outer, pe = np.divmod(n, self.pe)
+        fold, lane = np.divmod(fold_input(k, self.tensor.others), self.simd)
+        address = outer * self.folds + fold
+        row = pe * self.depth + address
+        column = lane * self.tensor.bit_width + bit
+        return row, column
 
     def content(self, row: Ints, column: Ints) -> tuple[Ints, Ints]:
         pe, address = np.divmod(row, self.depth)
-        lane, bit = np.divmod(column, self.tensor.bit_width)
         outer, fold = np.divmod(address, self.folds)
+        lane, bit = np.divmod(column, self.tensor.bit_width)
+        # the memory is as wide as its widest tensor needs: a narrower one leaves columns behind its last lane
         stored = lane < self.simd
-        k = unfolded(fold * self.simd + np.where(stored, lane, 0), self.tensor.others)
-        return np.where(stored, self.tensor.join(outer * self.pe + pe, k), -1), np.where(stored, bit, -1)
+        position = fold * self.simd + np.where(stored, lane, 0)
+        k = unfold_input(position, self.tensor.others)
+        word = self.tensor.join(outer * self.pe + pe, k)
+        return np.where(stored, word, -1), np.where(stored, bit, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +103,21 @@ class UnitLayout(Layout):
         return 1, self.pe
 
     def _pe(self, tensor: Stored, word: Ints) -> Ints:
-        return tensor.split(word)[0] % self.pe
+        n, _ = tensor.split(word)
+        return n % self.pe
 
     def _address(self, row: int, column: int) -> str:
         at = int(self._tensor_at(np.array([row]))[0])
-        tensor, unit = self.tensors[at], Unit(self.tensors[at], self.pe, self.simd)
+        tensor = self.tensors[at]
+        unit = Unit(tensor, self.pe, self.simd)
         pe, address = divmod(row - int(self._starts[at]), unit.depth)
         lane, bit = divmod(column, tensor.bit_width)
-        inner = f"lane {lane}, bit {bit}" if lane < self.simd else f"column {column}, not used"
-        prefix = f"{tensor.name}: " if len(self.tensors) > 1 else ""
-        return f"{prefix}PE {pe}, address {address}, {inner}"
+        inner = f"lane {lane}, bit {bit}"
+        if lane >= self.simd:
+            inner = f"column {column}, not used"
+        where = f"PE {pe}, address {address}, {inner}"
+        # every unit has a PE 0: with several weights its name says which one
+        return f"{tensor.name}: {where}" if len(self.tensors) > 1 else where
 
 
 @dataclass(frozen=True)
@@ -122,23 +133,36 @@ class Tiles:
 
     @property
     def _down(self) -> int:
+        """Tiles from the matrix's top to its bottom, ceil(M / R)."""
         return -(-math.prod(self.tensor.others) // self.array[0])
 
     @property
+    def _across(self) -> int:
+        """Tiles from its left to its right, ceil(N / C)."""
+        return -(-self.tensor.channels // self.array[1])
+
+    @property
     def rows(self) -> int:
-        return self._down * -(-self.tensor.channels // self.array[1]) * self.array[0]
+        return self._across * self._down * self.array[0]
 
     def place(self, word: Ints, bit: Ints) -> tuple[Ints, Ints]:
         n, m = self.tensor.split(word)
-        tile = n // self.array[1] * self._down + m // self.array[0]
-        return tile * self.array[0] + m % self.array[0], n % self.array[1] * self.width + bit
+        right, c = np.divmod(n, self.array[1])
+        down, r = np.divmod(m, self.array[0])
+        tile = right * self._down + down
+        row = tile * self.array[0] + r
+        column = c * self.width + bit
+        return row, column
 
     def content(self, row: Ints, column: Ints) -> tuple[Ints, Ints]:
         tile, r = np.divmod(row, self.array[0])
-        c, bit = np.divmod(column, self.width)
         right, down = np.divmod(tile, self._down)
-        n, m = right * self.array[1] + c, down * self.array[0] + r
-        stored = (n < self.tensor.channels) & (m < math.prod(self.tensor.others)) & (bit < self.tensor.bit_width)
+        c, bit = np.divmod(column, self.width)
+        n = right * self.array[1] + c
+        m = down * self.array[0] + r
+        # tiles at the matrix's edges are not full, and registers have the width of the widest tensor
+        inside = (n < self.tensor.channels) & (m < math.prod(self.tensor.others))
+        stored = inside & (bit < self.tensor.bit_width)
         return np.where(stored, self.tensor.join(n, m), -1), np.where(stored, bit, -1)
 
 
@@ -153,10 +177,14 @@ class ArrayLayout(Layout):
         return self.array
 
     def _pe(self, tensor: Stored, word: Ints) -> Ints:
+        rows, columns = self.array
         n, m = tensor.split(word)
-        return m % self.array[0] * self.array[1] + n % self.array[1]
+        return m % rows * columns + n % columns
 
     def _address(self, row: int, column: int) -> str:
-        tile, r = divmod(row, self.array[0])
-        c, bit = divmod(column, self.row_bits // self.array[1])
-        return f"PE ({r}, {c}), {'' if self.repeat else f'tile {tile}, '}bit {bit}"
+        rows, columns = self.array
+        tile, r = divmod(row, rows)
+        c, bit = divmod(column, self.row_bits // columns)
+        if self.repeat:
+            return f"PE ({r}, {c}), bit {bit}"  # all tiles lie in these registers
+        return f"PE ({r}, {c}), tile {tile}, bit {bit}"

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,7 +124,10 @@ class Layout(ABC):
         """Rows of the whole memory."""
         if self.block_rows is None:
             return self._needed_rows
-        return self.block_rows * (1 if self.repeat else -(-self._needed_rows // self.block_rows))
+        if self.repeat:
+            return self.block_rows
+        blocks = -(-self._needed_rows // self.block_rows)
+        return blocks * self.block_rows
 
     @property
     def size(self) -> int:
@@ -136,20 +140,26 @@ class Layout(ABC):
         Raises ModelError for an unknown name.
         """
         at = self._index(name)
+        tensor = self.tensors[at]
         w, b = np.broadcast_arrays(np.asarray(word, dtype=np.int64), np.asarray(bit, dtype=np.int64))
-        inside = (w >= 0) & (w < self.tensors[at].words) & (b >= 0) & (b < self.tensors[at].bit_width)
+        inside = (w >= 0) & (w < tensor.words) & (b >= 0) & (b < tensor.bit_width)
+        # cells that the tensor has not are placed as its first: a placement's formulas hold inside only
         row, column = self.placements[at].place(np.where(inside, w, 0), np.where(inside, b, 0))
         row = row + self._starts[at]
-        return np.where(inside, (row % self.rows if self.repeat else row) * self.row_bits + column, -1)
+        if self.repeat:
+            row = row % self.rows
+        return np.where(inside, row * self.row_bits + column, -1)
 
     def places(self, cell: ArrayLike) -> Places:
         """Everything stored in the cells (n,), the inverse of `cells`; nothing is stored in cells outside."""
         given = np.asarray(cell, dtype=np.int64).ravel()
         index = np.flatnonzero((given >= 0) & (given < self.size))
         row, column = np.divmod(given[index], self.row_bits)
+        # a buffer that is used again holds other words in every turn: its rows count on from one to the next
         turns = -(-self._needed_rows // self.rows)
         row = (row[:, None] + np.arange(turns, dtype=np.int64) * self.rows).ravel()
-        index, column = np.repeat(index, turns), np.repeat(column, turns)
+        index = np.repeat(index, turns)
+        column = np.repeat(column, turns)
         tensor, word, bit = self._content(row, column)
         stored = word >= 0
         return Places(index[stored], tensor[stored], word[stored], bit[stored])
@@ -188,10 +198,11 @@ class Layout(ABC):
 
         Raises ModelError for an unknown name, a word outside the tensor, or a memory without processing elements.
         """
-        tensor, at = self.tensors[self._index(name)], np.asarray(word, dtype=np.int64)
-        if np.any((at < 0) | (at >= tensor.words)):
-            outside = at[(at < 0) | (at >= tensor.words)].flat[0]
-            raise ModelError(f"the word {outside} lies outside {name!r} of {tensor.words} words")
+        tensor = self.tensors[self._index(name)]
+        at = np.asarray(word, dtype=np.int64)
+        outside = at[(at < 0) | (at >= tensor.words)]
+        if outside.size:
+            raise ModelError(f"the word {outside.flat[0]} lies outside {name!r} of {tensor.words} words")
         return self._pe(tensor, at)
 
     @abstractmethod
@@ -215,10 +226,13 @@ class Layout(ABC):
 
     def _content(self, row: Ints, column: Ints) -> tuple[Ints, Ints, Ints]:
         """(tensor, word, bit) at rows counted on; word and bit are -1 where nothing is stored."""
-        tensor, word, bit = self._tensor_at(row), np.full_like(row, -1), np.full_like(row, -1)
+        tensor = self._tensor_at(row)
+        word = np.full_like(row, -1)
+        bit = np.full_like(row, -1)
         for i in np.unique(tensor[row < self._needed_rows]).tolist():
-            at = np.flatnonzero(tensor == i)
-            word[at], bit[at] = self.placements[i].content(row[at] - self._starts[i], column[at])
+            mine = np.flatnonzero(tensor == i)
+            own_row = row[mine] - self._starts[i]
+            word[mine], bit[mine] = self.placements[i].content(own_row, column[mine])
         return tensor, word, bit
 
     def _index(self, name: str) -> int:
@@ -249,12 +263,13 @@ def check_tensors(tensors: Sequence[Stored]) -> tuple[Stored, ...]:
 def divisors(number: int) -> list[int]:
     """The divisors of a number from 1, ascending."""
     low = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return low + [number // d for d in reversed(low) if d * d != number]
+    high = [number // d for d in reversed(low) if d * d != number]  # a square's root is there already
+    return low + high
 
 
 def nearest_divisors(number: int, wrong: int) -> str:
     """The divisors of a number on both sides of one that is none, as text."""
     known = divisors(number)
-    below, above = [d for d in known if d < wrong], [d for d in known if d > wrong]
-    near = [*below[-1:], *above[:1]]
+    at = bisect(known, wrong)
+    near = known[max(at - 1, 0) : at + 1]
     return " or ".join(map(str, near))

@@ -27,21 +27,28 @@ class Run:
         return -(-self.words * self.slot // self.row_bits)
 
     def place(self, word: Ints, bit: Ints) -> tuple[Ints, Ints]:
-        row, logical = np.divmod(word * self.slot + self._turned(bit), self.row_bits)
+        run_bit = word * self.slot + self._turn(bit)
+        row, logical = np.divmod(run_bit, self.row_bits)
+        # bits that follow each other in the run lie `interleave` columns apart
         part, step = np.divmod(logical, self.row_bits // self.interleave)
-        return row, step * self.interleave + part
+        column = step * self.interleave + part
+        return row, column
 
     def content(self, row: Ints, column: Ints) -> tuple[Ints, Ints]:
         step, part = np.divmod(column, self.interleave)
         logical = part * (self.row_bits // self.interleave) + step
-        word, place = np.divmod(row * self.row_bits + logical, self.slot)
-        bit = self._turned(place)
+        run_bit = row * self.row_bits + logical
+        word, place = np.divmod(run_bit, self.slot)
+        bit = self._turn(place)
+        # neither the gaps of padded slots nor what is left of the last row store anything
         stored = (word < self.words) & (bit < self.bit_width)
         return np.where(stored, word, -1), np.where(stored, bit, -1)
 
-    def _turned(self, bit: Ints) -> Ints:
+    def _turn(self, bit: Ints) -> Ints:
         """From the number of a bit to its place in the slot, and back."""
-        return self.slot - 1 - bit if self.msb_first else bit
+        if self.msb_first:
+            return self.slot - 1 - bit
+        return bit
 
 
 @dataclass(frozen=True, eq=False)

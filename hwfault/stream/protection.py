@@ -154,8 +154,10 @@ def code_positions(data_bits: int) -> Words:
 
 def _syndrome(cells: Bits, data_bits: int) -> Words:
     """The XOR of the positions of all ones; cells past the positions are left out."""
-    at = code_positions(data_bits)
-    return np.asarray(np.bitwise_xor.reduce(cells[:, : len(at)] * at[: cells.shape[1]], axis=1, initial=0))
+    # of a word that is being stored only the data bits are there, whose positions come first
+    positions = code_positions(data_bits)
+    ones = cells[:, : len(positions)] * positions[: cells.shape[1]]
+    return np.asarray(np.bitwise_xor.reduce(ones, axis=1, initial=0))
 
 
 def _parity(cells: Bits) -> Bits:
@@ -168,7 +170,9 @@ def store(memory: Memory, data: Bits) -> Bits:
         return np.hstack([data, _parity(data)])
     if memory.kind == "tmr":
         return np.hstack([data] * 3)
-    checks = _syndrome(data, memory.data_bits)[:, None] >> np.arange(memory.check_bits - 1) & 1
+    # check bits stand at powers of two: the bits of the data's syndrome, which they bring to 0
+    syndrome = _syndrome(data, memory.data_bits)
+    checks = syndrome[:, None] >> np.arange(memory.check_bits - 1) & 1
     cells = np.hstack([data, checks.astype(np.uint8)])
     return np.hstack([cells, _parity(cells)])
 
@@ -185,36 +189,47 @@ def read(memory: Memory, cells: Bits) -> tuple[Bits, Bits]:
         votes = cells.reshape(len(cells), 3, memory.data_bits).sum(axis=1)
         disagree = ((votes == 1) | (votes == 2)).any(axis=1)
         return (votes >= 2).astype(np.uint8), np.where(disagree, CORRECTED, CLEAN).astype(np.uint8)
-    syndrome, odd = _syndrome(cells, memory.data_bits), _parity(cells)[:, 0] == 1
-    known = syndrome < memory.cells
-    wrong = (syndrome[:, None] == code_positions(memory.data_bits)[: memory.data_bits]) & odd[:, None]
-    verdict = np.where(odd & known, CORRECTED, np.where(odd | (syndrome > 0), DETECTED, CLEAN))
-    return data ^ wrong, verdict.astype(np.uint8)
+    syndrome = _syndrome(cells, memory.data_bits)
+    odd = _parity(cells)[:, 0] == 1
+    # an odd number of wrong cells is taken for one, at the position that the syndrome names (0: the overall parity)
+    corrected = odd & (syndrome < memory.cells)
+    detected = ~corrected & (odd | (syndrome > 0))
+    positions = code_positions(memory.data_bits)[: memory.data_bits]
+    wrong = (syndrome[:, None] == positions) & odd[:, None]
+    verdict = np.zeros(len(cells), np.uint8)  # CLEAN
+    verdict[corrected] = CORRECTED
+    verdict[detected] = DETECTED
+    return data ^ wrong, verdict
 
 
 def to_sub_words(memory: Memory, cells: Bits) -> Codes:
     """Cells (memory words, n) as sub-words (memory words, S)."""
     width = memory.sub_word_bits
-    padded = np.pad(cells, ((0, 0), (0, memory.sub_words * width - memory.cells)))
+    unused = memory.sub_words * width - memory.cells
+    padded = np.pad(cells, ((0, 0), (0, unused)))
     bits = padded.reshape(len(cells), memory.sub_words, width).astype(np.uint32)
     return np.asarray(np.bitwise_or.reduce(bits << np.arange(width, dtype=np.uint32), axis=2))
 
 
 def from_sub_words(memory: Memory, sub_words: Codes) -> Bits:
     """The cells (memory words, n) of sub-words (memory words, S)."""
-    bits = sub_words[:, :, None] >> np.arange(memory.sub_word_bits, dtype=np.uint32) & 1
-    return bits.reshape(len(sub_words), memory.sub_words * memory.sub_word_bits)[:, : memory.cells].astype(np.uint8)
+    width = memory.sub_word_bits
+    bits = sub_words[:, :, None] >> np.arange(width, dtype=np.uint32) & 1
+    flat = bits.reshape(len(sub_words), memory.sub_words * width)
+    return flat[:, : memory.cells].astype(np.uint8)
 
 
 def _active_masks(rows: MapRows, seed: int, period: int) -> tuple[Codes, Codes]:
     """and_mask and xor_mask of every row, as much of them as is active in a period."""
     if rows.threshold >= ALWAYS:
         return rows.and_mask, rows.xor_mask
-    word, bit = np.repeat(rows.word, 32), np.tile(np.arange(32), len(rows.word))
+    word = np.repeat(rows.word, 32)
+    bit = np.tile(np.arange(32), len(rows.word))
     drawn = reference.activity(seed=seed, site=rows.site, period=period, word=word, bit=bit)
-    acts = (drawn < rows.threshold).astype(np.uint32).reshape(-1, 32)
-    acting = np.bitwise_or.reduce(acts << np.arange(32, dtype=np.uint32), axis=1)
-    return rows.and_mask | ~acting, rows.xor_mask & acting
+    active = (drawn < rows.threshold).astype(np.uint32).reshape(-1, 32)
+    cells = np.bitwise_or.reduce(active << np.arange(32, dtype=np.uint32), axis=1)
+    # an inactive cell works: and 1, xor 0
+    return rows.and_mask | ~cells, rows.xor_mask & cells
 
 
 def _strike_map(memory: Memory, sub_words: Codes, number: Words, rows: MapRows, seed: int, period: int) -> Codes:
@@ -223,24 +238,30 @@ def _strike_map(memory: Memory, sub_words: Codes, number: Words, rows: MapRows, 
         return sub_words
     and_mask, xor_mask = _active_masks(rows, seed, period)
     name = number[:, None] * memory.sub_words + np.arange(memory.sub_words)
+    # rows ascend, and most sub-words have none: the row found is theirs only if it bears their name
     row = np.minimum(np.searchsorted(rows.word, name), len(rows.word) - 1)
-    return np.where(rows.word[row] == name, (sub_words & and_mask[row]) ^ xor_mask[row], sub_words)
+    faulty = (sub_words & and_mask[row]) ^ xor_mask[row]
+    return np.where(rows.word[row] == name, faulty, sub_words)
 
 
 def held_data(where: Layout, codes: Codes) -> Bits:
     """The data bits (memory words, D) that codes (words,) fill."""
-    held, word, bit = where.cells >= 0, where.cells >> 5, (where.cells & 31).astype(np.uint32)
     if not codes.size:
         return np.zeros(where.cells.shape, np.uint8)
-    return (np.where(held, codes[np.where(held, word, 0)] >> bit, 0) & 1).astype(np.uint8)
+    held = where.cells >= 0
+    word = np.where(held, where.cells >> 5, 0)
+    bit = (where.cells & 31).astype(np.uint32)
+    stored = np.where(held, codes[word] >> bit, 0)
+    return (stored & 1).astype(np.uint8)
 
 
 def inverted(where: Layout, codes: Codes, wrong: Bits) -> Codes:
     """The codes (words,) with the data bits (memory words, D) inverted that are wrong."""
-    held = where.cells >= 0
-    bits = wrong[held].astype(np.uint32) << (where.cells[held] & 31).astype(np.uint32)
+    cells = where.cells[where.cells >= 0]
+    bits = wrong[where.cells >= 0].astype(np.uint32) << (cells & 31).astype(np.uint32)
     out = codes.copy()
-    np.bitwise_xor.at(out, where.cells[held] >> 5, bits)
+    # `at`, as one code word may take bits from several data bits: out[...] ^= would keep the last of them only
+    np.bitwise_xor.at(out, cells >> 5, bits)
     return out
 
 
@@ -269,10 +290,15 @@ def protect_codes(
     after, verdict = read(memory, from_sub_words(memory, struck))
     if not memory.due:
         after = np.where(verdict[:, None] == DETECTED, 0, after).astype(np.uint8)
-    return inverted(where, codes, data ^ after), _counts(verdict, (data != after).any(axis=1))
+    # codes are changed where data are, so that bits of theirs that no memory word holds stay as they are
+    struck_codes = inverted(where, codes, data ^ after)
+    wrong = (data != after).any(axis=1)
+    return struck_codes, _counts(verdict, wrong)
 
 
 def _counts(verdict: Bits, wrong: NDArray[np.bool_]) -> Words:
-    missed = wrong & (verdict != DETECTED)
-    counts = ((verdict == CORRECTED) & ~wrong).sum(), (verdict == DETECTED).sum(), missed.sum()
-    return np.array(counts, dtype=np.int64)
+    """(corrected, detected, miscorrected) memory words, by the decoder's verdict and whether their data are wrong."""
+    detected = verdict == DETECTED
+    corrected = (verdict == CORRECTED) & ~wrong
+    missed = wrong & ~detected
+    return np.array([corrected.sum(), detected.sum(), missed.sum()], dtype=np.int64)

@@ -58,7 +58,8 @@ class Outcomes(NamedTuple):
 
 def word_errors(p: float, cells: int) -> tuple[float, float, float]:
     """P(exactly 1), P(exactly 2) and P(3 or more) wrong of `cells` that are each wrong with probability p."""
-    pmf = [*_binomial(check_probability(p), cells), 0.0]
+    pmf = _binomial(check_probability(p), cells)
+    pmf.append(0.0)  # a memory word of one cell has no two wrong ones
     return pmf[1], pmf[2], math.fsum(pmf[3:])
 
 
@@ -79,25 +80,37 @@ def _binomial(p: float, n: int) -> list[float]:
 
 def _parity(data_bits: int, p: float) -> Outcomes:
     pmf = _binomial(p, data_bits + 1)
-    return Outcomes(0.0, math.fsum(pmf[1::2]), math.fsum(pmf[2::2]))
+    # one parity bit sees odd numbers of wrong cells and none of the even ones
+    detected = math.fsum(pmf[1::2])
+    missed = math.fsum(pmf[2::2])
+    return Outcomes(corrected=0.0, detected=detected, miscorrected=missed)
 
 
 def _tmr(data_bits: int, p: float) -> Outcomes:
     # (1-q)^D - (1-p)^(3D) without the difference of near numbers: 1 - q = (1-p)^2 (1 + 2p)
     disagree = math.expm1(data_bits * math.log1p(2 * p)) + _any(data_bits, p)
-    return Outcomes((1 - p) ** (2 * data_bits) * disagree, 0.0, _any(data_bits, majority_error(p)))
+    corrected = (1 - p) ** (2 * data_bits) * disagree
+    outvoted = _any(data_bits, majority_error(p))
+    return Outcomes(corrected, detected=0.0, miscorrected=outvoted)
 
 
 def _any(n: int, p: float) -> float:
     """P(at least one of n), to full precision for small p."""
-    return -math.expm1(n * math.log1p(-p)) if p < 1 else 1.0
+    if p >= 1:
+        return 1.0  # log1p(-1) is no number
+    return -math.expm1(n * math.log1p(-p))
 
 
 def _secded(data_bits: int, p: float) -> Outcomes:
     detected = _detected_patterns(data_bits)
     n = len(detected) - 1
-    missed = [0, 0, *(math.comb(n, k) - detected[k] for k in range(2, n + 1))]
-    return Outcomes(_weighted([0, n, *[0] * (n - 1)], p), _weighted(detected, p), _weighted(missed, p))
+    # the code has distance 4: one wrong cell is always corrected, and what is not detected of more is read wrong
+    corrected = [0] * (n + 1)
+    corrected[1] = n
+    missed = [0] * (n + 1)
+    for k in range(2, n + 1):
+        missed[k] = math.comb(n, k) - detected[k]
+    return Outcomes(_weighted(corrected, p), _weighted(detected, p), _weighted(missed, p))
 
 
 @cache
@@ -109,19 +122,30 @@ def _detected_patterns(data_bits: int) -> tuple[int, ...]:
     """
     positions = code_positions(data_bits)
     m = len(positions) - data_bits + 1
+    # a syndrome has the overall parity as its highest bit, which every cell's column of H sets
     odd = 1 << (m - 1)
     columns = np.append(positions, 0) | odd
-    every = np.arange(1 << m)
-    told = every[((every < odd) & (every > 0)) | (every - odd > len(positions))]
     n = len(columns)
-    weight, sign = _ones(every, columns).sum(axis=1), (1 - 2 * _ones(every, told)).sum(axis=1)
+    # detected are even patterns with a syndrome, and odd ones that name a position which no cell has
+    every = np.arange(1 << m)
+    even_error = (every > 0) & (every < odd)
+    nowhere = every - odd > len(positions)
+    detected = every[even_error | nowhere]
+
+    # many u have one weight: their signs are summed first, in Python's integers, which do not overflow below
+    weight = _parities(every, columns).sum(axis=1)
+    sign = (1 - 2 * _parities(every, detected)).sum(axis=1)
     share = {int(w): int(sign[weight == w].sum()) for w in np.unique(weight)}
-    return tuple(sum(c * _krawtchouk(n, k, w) for w, c in share.items()) >> m for k in range(n + 1))
+    patterns = []
+    for k in range(n + 1):
+        total = sum(signs * _krawtchouk(n, k, w) for w, signs in share.items())
+        patterns.append(total >> m)
+    return tuple(patterns)
 
 
-def _ones(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
+def _parities(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
     """The parity of row & column, (rows, columns)."""
-    both = rows[:, None] & columns
+    both = rows[:, None] & columns  # of at most 8 bits, the syndromes of 64 data bits
     for shift in (4, 2, 1):
         both = both ^ both >> shift
     return both & 1

@@ -33,17 +33,19 @@ _AT_ONCE = 256  # blocks: the words of all their cells take 8 MiB
 
 def philox(counter: NDArray[np.uint32], key: int) -> NDArray[np.uint32]:
     """Philox4x32-10 of counters (..., 4) under a 64 bit key: (..., 4) words (Salmon et al., SC'11)."""
+    # words of 32 bits in 64: NumPy has no product of two uint32 that keeps its upper half
     c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
-    k0, k1 = key & 0xFFFFFFFF, key >> 32
+    k0 = key & 0xFFFFFFFF
+    k1 = key >> 32
     for _ in range(10):
-        p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
-        c0, c1, c2, c3 = (
-            (p1 >> _SHIFT) ^ c1 ^ np.uint64(k0),
-            p1 & _LOW,
-            (p0 >> _SHIFT) ^ c3 ^ np.uint64(k1),
-            p0 & _LOW,
-        )
-        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+        p0 = _MULTIPLIERS[0] * c0
+        p1 = _MULTIPLIERS[1] * c2
+        c0 = (p1 >> _SHIFT) ^ c1 ^ np.uint64(k0)
+        c1 = p1 & _LOW
+        c2 = (p0 >> _SHIFT) ^ c3 ^ np.uint64(k1)
+        c3 = p0 & _LOW
+        k0 = (k0 + _WEYL[0]) & 0xFFFFFFFF
+        k1 = (k1 + _WEYL[1]) & 0xFFFFFFFF
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
@@ -76,28 +78,44 @@ def _counters(
 
 def _hits_of_blocks(seed: int, site: int, sample: int, blocks: NDArray[np.int64], plane: int, table: Table) -> Hits:
     """Word positions, and aux (22 bits; the word v on the word plane), of all hits of some blocks in stream order."""
-    every, per_hit = table[0] < 0, 2 if plane == WORD_PLANE else 1
+    # how many hits: the thresholds of the count table that the block's count word has reached
+    every = table[0] < 0
     if every:
         count = np.full(blocks.size, BLOCK)
     else:
         count = np.searchsorted(table[1:], count_word(seed, site, sample, blocks, plane), side="right")
-    blocks, count = blocks[count > 0], count[count > 0]
+    blocks = blocks[count > 0]
+    count = count[count > 0]
     most = int(count.max(initial=0))
-    r = stream_words(seed, site, sample, blocks, plane, most * per_hit)
-    first = r[:, ::per_hit]
-    at = np.broadcast_to(np.arange(most), first.shape) if every else first & np.uint32(BLOCK - 1)
-    aux = r[:, 1::2] if plane == WORD_PLANE else r >> np.uint32(10)
+
+    # where: a hit on a bit takes one word, of which 10 bits are its position and 22 its aux; one on a word takes two
+    if plane == WORD_PLANE:
+        r = stream_words(seed, site, sample, blocks, plane, 2 * most)
+        positions, aux = r[:, 0::2], r[:, 1::2]
+    else:
+        r = stream_words(seed, site, sample, blocks, plane, most)
+        positions, aux = r, r >> np.uint32(10)
+    at = positions & np.uint32(BLOCK - 1)
+    if every:
+        at = np.broadcast_to(np.arange(most), positions.shape)
+
+    # every block has been given as many as the one with most
     hit = np.arange(most) < count[:, np.newaxis]
-    return (blocks[:, np.newaxis] * BLOCK + at)[hit], aux[hit]
+    word = blocks[:, np.newaxis] * BLOCK + at
+    return word[hit], aux[hit]
 
 
 def plane_hits(seed: int, site: int, sample: int, words: int, plane: int, table: Table) -> Hits:
     """Word positions and aux of the hits of one plane of a sample of `words` words, in stream order."""
-    position, aux = [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
-    blocks = -(-words // BLOCK) if table[0] else 0
+    position = [np.empty(0, np.int64)]
+    aux = [np.empty(0, np.uint32)]
+    blocks = -(-words // BLOCK)
+    if table[0] == 0:
+        blocks = 0  # a table that draws nothing
     for first in range(0, blocks, _AT_ONCE):
         some = np.arange(first, min(first + _AT_ONCE, blocks))
         at, extra = _hits_of_blocks(seed, site, sample, some, plane, table)
+        # hits behind the last word are drawn and dropped: so the others do not depend on how many words there are
         position.append(at[at < words])
         aux.append(extra[at < words])
     return np.concatenate(position), np.concatenate(aux)
@@ -156,14 +174,16 @@ def _bit(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Codes:
         accept01, accept10 = body.pop(0), body.pop(0)
         word, aux = plane_hits(*draw, plane, _take_table(body))
         one = (stored[word] >> np.uint32(plane)) & 1 == 1
+        # ones are taken from the upper end and zeros from the lower, so that one table serves both probabilities
         accepted = np.where(one, aux >= ACCEPT_ALL - accept10, aux < accept01)
-        flips[word[accepted]] |= np.uint32(1 << plane)
+        flips[word[accepted]] |= np.uint32(1 << plane)  # a cell that is hit twice flips once
     return stored ^ flips
 
 
 def _cluster(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Codes:
     flips = np.zeros_like(stored)
-    axis, k = body.pop(0), body.pop(0)
+    axis = body.pop(0)
+    k = body.pop(0)
     sizes = np.array(body[:k], dtype=np.int64)
     del body[:k]
     for plane in range(bit_width):
@@ -171,9 +191,10 @@ def _cluster(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Cod
         size = 1 + np.searchsorted(sizes, aux, side="right")
         for first, count in zip(word.tolist(), size.tolist(), strict=True):
             if axis == 0:
-                bits = range(plane, min(plane + count, bit_width))
-                flips[first] |= np.uint32(sum(1 << b for b in bits))
+                end = min(plane + count, bit_width)
+                flips[first] |= np.uint32((1 << end) - (1 << plane))
             else:
+                # a cluster ends with its block, so that blocks are drawn without looking at their neighbours
                 end = min(first + count, (first // BLOCK + 1) * BLOCK, stored.size)
                 flips[first:end] |= np.uint32(1 << plane)
     return stored ^ flips
@@ -182,20 +203,25 @@ def _cluster(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Cod
 def mask_flips(mask: int, bit_width: int) -> tuple[int, int]:
     """What a mask process does to a word that is hit: the bits that flip where they hold 0, and where they hold 1."""
     full = (1 << bit_width) - 1
+    if mask < TO_CODE:
+        return mask & full, mask & full
     # of a word that becomes a code every bit flips that is another there
-    return mask & full, (~mask if mask >= TO_CODE else mask) & full
+    return mask & full, ~mask & full
 
 
 def _mask(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Codes:
     zeros, ones = mask_flips(body.pop(0), bit_width)
     word, _ = plane_hits(*draw, WORD_PLANE, _take_table(body))
-    hit, codes = stored[word], stored.copy()
-    codes[word] = hit ^ ((~hit & np.uint32(zeros)) | (hit & np.uint32(ones)))
+    hit = stored[word]
+    flips = (~hit & np.uint32(zeros)) | (hit & np.uint32(ones))
+    codes = stored.copy()
+    codes[word] = hit ^ flips
     return codes
 
 
 def _random(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Codes:
     word, v = plane_hits(*draw, WORD_PLANE, _take_table(body))
+    # a step of 1 to 2^b - 1 round the codes leads to another one, to each with the same probability
     others = np.uint64((1 << bit_width) - 1)
     step = np.uint64(1) + ((v.astype(np.uint64) * others) >> _SHIFT)
     codes = stored.copy()
@@ -205,11 +231,14 @@ def _random(stored: Codes, body: list[int], draw: _Draw, bit_width: int) -> Code
 
 
 def _late(stored: Codes, faultless: Codes, body: list[int], draw: _Draw) -> Codes:
-    mask, (columns, rows, channels, inner) = np.uint32(body.pop(0)), body[:4]
+    mask = np.uint32(body.pop(0))
+    columns, rows, channels, inner = body[:4]
     del body[:4]
     word, _ = plane_hits(*draw, WORD_PLANE, _take_table(body))
+    # a late bit still has what the element produced before, without faults; before its first word it holds 0
     before = previous_words(word, columns, rows, channels, inner)
-    kept = np.where(before < 0, 0, faultless[np.maximum(before, 0)]).astype(np.uint32)
+    earlier = faultless[np.maximum(before, 0)]
+    kept = np.where(before < 0, 0, earlier).astype(np.uint32)
     codes = stored.copy()
     codes[word] = (kept & mask) | (stored[word] & ~mask)
     return codes
@@ -222,8 +251,11 @@ def previous_words(word: NDArray[np.int64], columns: int, rows: int, channels: i
     columns) produces for each of its positions, in order, its channels in order.
     """
     channel = word // inner % channels
-    position = word // (inner * channels) * inner + word % inner - rows
+    position = word // (inner * channels) * inner + word % inner
+    # before the element's first channel of a position came its last one of the position before
+    earlier_position = position - rows
     last = channel + (channels - 1 - channel) // columns * columns
-    earlier = position // inner * inner * channels + last * inner + position % inner
-    first = np.where(position < 0, -1, earlier)
-    return np.where(channel >= columns, word - columns * inner, first)
+    outer, rest = np.divmod(earlier_position, inner)
+    earlier = outer * inner * channels + last * inner + rest
+    first_of_position = np.where(earlier_position < 0, -1, earlier)
+    return np.where(channel >= columns, word - columns * inner, first_of_position)

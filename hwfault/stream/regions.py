@@ -34,7 +34,8 @@ def cluster_table(weak: Decimal, shape: Decimal, mean: Decimal, most: int) -> Co
     N is 0 with probability 1 - weak, else negative binomial of the shape and mean (above 0). Raises ModelError for an
     empty table and for one of more than 2^18 entries.
     """
-    ctx, unit = EXACT, Decimal(1 << 32)
+    ctx = EXACT
+    unit = Decimal(1 << 32)
     below = ctx.subtract(Decimal(1), weak)
     table: list[int] = []
     for term in _negative_binomial(weak, shape, mean):
@@ -58,18 +59,23 @@ def cluster_table(weak: Decimal, shape: Decimal, mean: Decimal, most: int) -> Co
 
 def _negative_binomial(weak: Decimal, shape: Decimal, mean: Decimal) -> Iterator[Decimal]:
     """weak * P(NB = 0), weak * P(NB = 1), ..."""
+    # P(0) = (1 + mean / shape)^-shape, as a power is only exact to the context's precision through ln and exp
     ctx = EXACT
     odds = ctx.divide(mean, ctx.add(shape, mean))
     growth = ctx.ln(ctx.add(Decimal(1), ctx.divide(mean, shape)))
-    term = ctx.multiply(weak, ctx.exp(ctx.minus(ctx.multiply(shape, growth))))
+    none = ctx.exp(ctx.minus(ctx.multiply(shape, growth)))
+    term = ctx.multiply(weak, none)
     for i in count():
         yield term
-        factor = ctx.multiply(ctx.divide(ctx.add(shape, Decimal(i)), Decimal(i + 1)), odds)
+        # P(i + 1) / P(i) = (shape + i) / (i + 1) * mean / (shape + mean)
+        ratio = ctx.divide(ctx.add(shape, Decimal(i)), Decimal(i + 1))
+        factor = ctx.multiply(ratio, odds)
         term = ctx.multiply(term, factor)
 
 
 def _chunks(n: int) -> Iterator[slice]:
-    return (slice(at, min(at + _CHUNK, n)) for at in range(0, n, _CHUNK))
+    for at in range(0, n, _CHUNK):
+        yield slice(at, min(at + _CHUNK, n))
 
 
 def calls(seed: int, site: int, quad: Ints, block_and_plane: Ints) -> Words:
@@ -77,7 +83,9 @@ def calls(seed: int, site: int, quad: Ints, block_and_plane: Ints) -> Words:
     out = np.empty((len(quad), 4), np.uint32)
     for part in _chunks(len(quad)):
         counter = np.zeros((part.stop - part.start, 4), np.uint32)
-        counter[:, 0], counter[:, 1], counter[:, 3] = quad[part], block_and_plane[part], site
+        counter[:, 0] = quad[part]
+        counter[:, 1] = block_and_plane[part]
+        counter[:, 3] = site
         out[part] = philox(counter, seed)
     return out
 
@@ -86,21 +94,29 @@ def own_words(seed: int, site: int, cell: Ints) -> Words:
     """The word (n,) that belongs to each cell under one process: own(K, c)."""
     words = np.empty(len(cell), np.uint32)
     for part in _chunks(len(cell)):
-        words[part] = calls(seed, site, cell[part] & 0xFFFFFFFF, cell[part] >> 32 << 6)[:, 0]
+        low = cell[part] & 0xFFFFFFFF
+        block = cell[part] >> 32
+        words[part] = calls(seed, site, low, block << 6)[:, 0]
     return words
 
 
 def count_words(seed: int, site: int, first: int, regions: int) -> Words:
     """The count words of `regions` regions from number `first` (a multiple of 4)."""
-    block = np.arange(first // 4, -(-(first + regions) // 4), dtype=np.int64)
-    return calls(seed, site, np.zeros_like(block), block << 6 | 32).reshape(-1)[:regions]
+    # four regions share a block: one call of the generator gives the count words of all four
+    end = -(-(first + regions) // 4)
+    block = np.arange(first // 4, end, dtype=np.int64)
+    words = calls(seed, site, np.zeros_like(block), block << 6 | 32)
+    return words.reshape(-1)[:regions]
 
 
 def region_hits(seed: int, site: int, region: Ints, count: Ints) -> tuple[Ints, Words, Words]:
     """(index into `region`, o0, o1) of every hit of regions with these counts, region by region in stream order."""
     index = np.repeat(np.arange(len(region), dtype=np.int64), count)
-    hit = np.arange(len(index), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
-    outputs = calls(seed, site, hit, (region >> 2 << 6 | (region & 3))[index])
+    # a hit's number within its region is its counter, so that no region depends on those before it
+    before = np.cumsum(count) - count
+    hit = np.arange(len(index), dtype=np.int64) - np.repeat(before, count)
+    block_and_plane = region >> 2 << 6 | (region & 3)
+    outputs = calls(seed, site, hit, block_and_plane[index])
     return index, outputs[:, 0], outputs[:, 1]
 
 

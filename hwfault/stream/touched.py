@@ -25,21 +25,31 @@ def touched(program: Sequence[int], *, seed: int, samples: Words, words: int, bi
     found = [np.zeros(0, dtype=np.int64)]
     for part, elements in _parts(program):
         draw = native.draw(seed, samples.ctypes.data, len(samples), words, part.ctypes.data, part.size)
-        # a process hits cells that hold 0, or that hold 1, or both
-        hit = np.concatenate([_faulty(values, draw, zero_point, bit_width) for zero_point in (_NO_BITS, _ALL_BITS)])
+        # a process hits cells that hold 0, or that hold 1, or both: so it strikes words of all zeros, then of all ones
+        hit_zeros = _faulty(values, draw, _NO_BITS, bit_width)
+        hit_ones = _faulty(values, draw, _ALL_BITS, bit_width)
+        hit = np.concatenate([hit_zeros, hit_ones])
         found.append(hit)
         if elements:
-            before = previous_words(hit % words, *elements)
-            found.append((hit - hit % words + before)[before >= 0])
+            # late bits come from the word that the same element produced before, if this is not its first
+            word = hit % words
+            before = previous_words(word, *elements)
+            sources = hit - word + before
+            found.append(sources[before >= 0])
     return np.unique(np.concatenate(found))
 
 
 def _parts(program: Sequence[int]) -> Iterator[tuple[Words, list[int]]]:
     """Each process as a program of its own, and the array of late bits, which are drawn as those of a mask are."""
     for kind, site, body in processes(program):
-        late, elements = kind == LATE, body[1:5] if kind == LATE else []
-        drawn = [body[0], *body[5:]] if late else body
-        yield np.array([_MASK if late else kind, site, len(drawn), *drawn], dtype=np.int64), elements
+        elements: list[int] = []
+        drawn = body
+        if kind == LATE:
+            # a late process changes words only where two codes differ; as a mask it changes each that it hits
+            kind = _MASK
+            elements = body[1:5]
+            drawn = [body[0], *body[5:]]
+        yield np.array([kind, site, len(drawn), *drawn], dtype=np.int64), elements
 
 
 def _faulty(values: NDArray[np.float16], draw: native.Draw, zero_point: float, bit_width: int) -> Words:

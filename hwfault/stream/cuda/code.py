@@ -132,7 +132,7 @@ def decode(code, scale, zero_point, form):
 
 
 @triton.jit
-def stored_codes(stored, word, mask, grid, form, number: tl.constexpr):
+def read_codes(stored, word, mask, grid, form, number: tl.constexpr):
     """The codes of words of a sample whose first value `stored` points at."""
     scale, zero_point = steps(word, grid, number)
     values = tl.load(stored + word, mask=mask, other=0)
@@ -141,13 +141,13 @@ def stored_codes(stored, word, mask, grid, form, number: tl.constexpr):
 
 
 @triton.jit
-def numbers(stored, word, mask):
+def hold_numbers(stored, word, mask):
     """Which words of a sample hold a number: what is not finite is never struck."""
     return tl.abs(to_number(tl.load(stored + word, mask=mask, other=0))) < float("inf")
 
 
 @triton.jit
-def written(code, word, grid, form, like: tl.constexpr, zero: tl.constexpr, number: tl.constexpr):
+def values_to_write(code, word, grid, form, like: tl.constexpr, zero: tl.constexpr, number: tl.constexpr):
     """What is written for codes that changed: their values of the type `like`, or zeros."""
     if zero:
         values = tl.zeros(code.shape, like)

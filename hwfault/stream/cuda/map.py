@@ -8,7 +8,7 @@ a word, so no two lanes meet.
 import triton
 import triton.language as tl
 
-from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, numbers, stored_codes, written
+from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, hold_numbers, read_codes, values_to_write
 from hwfault.stream.cuda.draw import BLOCK, active
 
 SAMPLED_WORDS = tl.constexpr(1 << 31)
@@ -115,10 +115,10 @@ def map_kernel(
             kept, flipped = active_masks(kept, flipped, own, here, threshold, site, seed, when, bit_width)
         before = tl.zeros([LANES], tl.uint32)
         if KNOWN:
-            before = stored_codes(stored + origin, own, here, grid, form, NUMBER)
-            here &= numbers(stored + origin, own, here)
+            before = read_codes(stored + origin, own, here, grid, form, NUMBER)
+            here &= hold_numbers(stored + origin, own, here)
         code = (before & kept) ^ flipped
-        values = written(code, own, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+        values = values_to_write(code, own, grid, form, out.dtype.element_ty, ZERO, NUMBER)
         tl.store(out + origin + own, values, mask=here & (code != before))
         row += LANES
         struck = tl.load(word + row + lane, mask=row + lane < rows, other=end)

@@ -24,7 +24,7 @@ memory, and the grid follows from shapes alone; so nothing is compiled anew and 
 import triton
 import triton.language as tl
 
-from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, code_mask, numbers, stored_codes, written
+from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, code_mask, hold_numbers, read_codes, values_to_write
 from hwfault.stream.cuda.draw import (
     ACCEPT_ALL,
     BIT,
@@ -177,7 +177,7 @@ def _strike_few(
     word = begin + position
     code = tl.zeros([LANES], tl.uint32)
     if KNOWN:
-        code = stored_codes(stored, word, inside, grid, form, NUMBER)
+        code = read_codes(stored, word, inside, grid, form, NUMBER)
     before = code
     same = position[:, None] == position[None, :]
     process, at = 0, 0
@@ -195,8 +195,8 @@ def _strike_few(
         process += 1
         at = after
     if KNOWN:
-        inside &= numbers(stored, word, inside)
-    values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+        inside &= hold_numbers(stored, word, inside)
+    values = values_to_write(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
     tl.store(out + word, values, mask=inside & (code != before))
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from hwfault.stream.cuda.code import code_mask, numbers, stored_codes, written
+from hwfault.stream.cuda.code import code_mask, hold_numbers, read_codes, values_to_write
 from hwfault.stream.cuda.draw import (
     ACCEPT_ALL,
     BIT,
@@ -31,7 +31,7 @@ def late_flips(code, stored, word, mask, program, body, grid, form, NUMBER: tl.c
     channels, inner = tl.load(program + body + 3), tl.load(program + body + 4)
     before = previous_word(word, columns, rows, channels, inner)
     there = mask & (before >= 0)
-    late = stored_codes(stored, tl.maximum(before, 0), there, grid, form, NUMBER)
+    late = read_codes(stored, tl.maximum(before, 0), there, grid, form, NUMBER)
     return tl.where(there, late, 0) ^ code
 
 
@@ -126,7 +126,7 @@ def strike_many(
         word = begin + start + tl.arange(0, WIDE)
         code = tl.zeros([WIDE], tl.uint32)
         if KNOWN:
-            code = stored_codes(stored, word, inside, grid, form, NUMBER)
+            code = read_codes(stored, word, inside, grid, form, NUMBER)
         before = code
         at = 0
         while at < length:
@@ -142,6 +142,6 @@ def strike_many(
                 code = code ^ flips
             at = after
         if KNOWN:
-            inside &= numbers(stored, word, inside)
-        values = written(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+            inside &= hold_numbers(stored, word, inside)
+        values = values_to_write(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
         tl.store(out + word, values, mask=inside & (code != before))
