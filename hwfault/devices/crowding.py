@@ -67,10 +67,13 @@ class Blocks:
         """
         from scipy.stats import chi2
 
-        freedom, m = len(self.counts) - 1, self.mean
+        freedom = len(self.counts) - 1
+        m = self.mean
         if not freedom or not 0 < m < self.cells:
             return Test(0.0, freedom, 1.0)
-        statistic = float(((self.counts - m) ** 2).sum() / (m * (1 - m / self.cells)))
+        squares = ((self.counts - m) ** 2).sum()
+        binomial_variance = m * (1 - m / self.cells)
+        statistic = float(squares / binomial_variance)
         return Test(statistic, freedom, float(chi2.sf(statistic, freedom)))
 
 
@@ -92,12 +95,14 @@ class Columns:
     @property
     def share(self) -> float:
         """The share of all faults in clustered columns."""
-        return float(self.counts[self.counts >= self.least].sum() / max(self.counts.sum(), 1))
+        in_clustered = self.counts[self.counts >= self.least].sum()
+        return float(in_clustered / max(self.counts.sum(), 1))
 
     @property
     def lone_share(self) -> float:
         """The share of all faults that are alone in their column."""
-        return float((self.counts == 1).sum() / max(self.counts.sum(), 1))
+        alone = (self.counts == 1).sum()
+        return float(alone / max(self.counts.sum(), 1))
 
 
 def count_blocks(row: Ints, rows: int, row_bits: int, block_rows: int) -> Blocks:
@@ -111,9 +116,12 @@ def count_columns(
     row: Ints, column: Ints, rows: int, row_bits: int, block_rows: int, like: Columns | None = None
 ) -> Columns:
     """The faults of each column of the whole blocks, with the period (1, 2 or 4) that the data show, or as `like`."""
-    inside = row < rows // block_rows * block_rows
-    row, column = row[inside], column[inside]
+    whole_blocks = rows // block_rows
+    inside = row < whole_blocks * block_rows
+    row = row[inside]
+    column = column[inside]
     if like is not None:
+        # drawn devices are counted as the measured one was: what they show themselves is no matter
         return replace(like, counts=_column_counts(row, column, rows, row_bits, (block_rows, like.period)))
     by_period = {p: _column_counts(row, column, rows, row_bits, (block_rows, p)) for p in _PERIODS}
     period = _period(by_period, block_rows)
@@ -124,12 +132,14 @@ def count_columns(
 
 def _column_counts(row: Ints, column: Ints, rows: int, row_bits: int, shape: tuple[int, int]) -> Ints:
     block_rows, period = shape
-    number = (row // block_rows * row_bits + column) * period + row % block_rows % period
+    block, row_in_block = np.divmod(row, block_rows)
+    number = (block * row_bits + column) * period + row_in_block % period
     counts: Ints = np.bincount(number, minlength=rows // block_rows * row_bits * period)
     return counts
 
 
 def _pairs(counts: Ints) -> int:
+    """How many pairs of faults share a column (or whatever was counted)."""
     return int((counts * (counts - 1) // 2).sum())
 
 
@@ -137,8 +147,12 @@ def _period(by_period: dict[int, Ints], block_rows: int) -> int:
     """The finest period that leaves most pairs of one column together."""
     period = _PERIODS[0]
     for finer in _PERIODS[1:]:
+        if block_rows % finer:
+            break  # columns would not be of one height
         pairs = _pairs(by_period[period])
-        if block_rows % finer or pairs < _FEWEST_PAIRS or _pairs(by_period[finer]) < _SAME * pairs:
+        if pairs < _FEWEST_PAIRS:
+            break  # too few to tell a real split from chance
+        if _pairs(by_period[finer]) < _SAME * pairs:
             break
         period = finer
     return period
@@ -157,7 +171,9 @@ def _least(mean: float) -> int:
 def _lone_crowd(counts: Ints, least: int, columns: int) -> bool:
     """Whether pairs outside clustered columns fall on one column more than three times as often as on any other."""
     few = np.where(counts < least, counts, 0)
-    together, in_block = _pairs(few), _pairs(few.reshape(-1, columns).sum(1))
+    together = _pairs(few)
+    in_block = _pairs(few.reshape(-1, columns).sum(1))
+    # by chance one in `columns` of a block's pairs falls on one column
     return in_block >= _FEWEST_PAIRS and together * columns > 3 * in_block
 
 
@@ -184,19 +200,26 @@ def count_bits(column: Ints, row_bits: int, columns: Columns) -> BitPositions:
     """The faults of each bit of a row, and the chi-squared test of whether all bits are alike."""
     from scipy.stats import chi2
 
+    def test(statistic: float) -> Test:
+        return Test(statistic, row_bits - 1, float(chi2.sf(statistic, row_bits - 1)))
+
     counts = np.bincount(column, minlength=row_bits)
-    faults, freedom = int(counts.sum()), row_bits - 1
-    mean = faults / row_bits
-    statistic = float(((counts - mean) ** 2).sum() / mean) if faults else 0.0
+    faults = int(counts.sum())
+    statistic = 0.0
+    if faults:
+        mean = faults / row_bits
+        statistic = float(((counts - mean) ** 2).sum() / mean)
     n = columns.counts.astype(float)
-    effect = float((n**2).sum() / n.sum()) if n.sum() else 1.0
-    naive, corrected = (Test(x, freedom, float(chi2.sf(x, freedom))) for x in (statistic, statistic / effect))
-    return BitPositions(counts, naive, effect, corrected)
+    effect = 1.0
+    if n.sum():
+        effect = float((n**2).sum() / n.sum())
+    return BitPositions(counts, test(statistic), effect, test(statistic / effect))
 
 
 def block_column(blocks: Blocks, columns: Columns, row_bits: int, block_rows: int) -> BlockColumn | None:
     """The pattern with these statistics; None where counts of blocks vary no more than by chance."""
-    k, rate = blocks.dispersion, blocks.mean / blocks.cells
+    k = blocks.dispersion
+    rate = blocks.mean / blocks.cells
     if k is None or not 0 < rate < 1:
         return None
     return BlockColumn(

@@ -55,9 +55,13 @@ class Memory:
     def cell_hits(self, probability: Sequence[float]) -> tuple[Ints, Words]:
         """Cells and aux of the first process's hits, plane by plane of the memory's words, with a probability each."""
         bits = self.word_bits
-        found = [self.hits(self.cells // bits, plane, p) for plane, p in enumerate(probability)]
-        cells = [word * bits + plane for plane, (word, _) in enumerate(found)]
-        return np.concatenate(cells), np.concatenate([aux for _, aux in found])
+        cells = []
+        auxes = []
+        for plane, p in enumerate(probability):
+            word, aux = self.hits(self.cells // bits, plane, p)
+            cells.append(word * bits + plane)
+            auxes.append(aux)
+        return np.concatenate(cells), np.concatenate(auxes)
 
 
 def bit_shares(weights: Sequence[float] | None, columns: int) -> tuple[Fraction, ...]:
@@ -71,14 +75,17 @@ def bit_shares(weights: Sequence[float] | None, columns: int) -> tuple[Fraction,
         raise ModelError(f"the bit weights are {list(weights)}, expected numbers from 0 up, not all 0")
     if columns % len(weights):
         raise ModelError(f"{len(weights)} bit weights for rows of {columns} bits, expected a number that divides it")
+    # in fractions, as thresholds follow from them that must be the same integers everywhere
     exact = [Fraction(w) for w in weights]
     mean = sum(exact, Fraction(0)) / len(exact)
-    return tuple(w / mean for w in exact) * (columns // len(weights))
+    shares = tuple(w / mean for w in exact)
+    return shares * (columns // len(weights))
 
 
 def column_of(word: Words, shares: Sequence[Fraction]) -> Ints:
     """The column that a 32 bit word falls on: the number of thresholds E[j] at or below it."""
-    sums = list(accumulate(shares))[:-1]
+    sums = list(accumulate(shares))
+    del sums[-1]  # which is 2^32 as a threshold: words lie below it
     thresholds = np.array([int((1 << 32) * s / len(shares)) for s in sums], np.uint64)
     return np.searchsorted(thresholds, word.astype(np.uint64), side="right").astype(np.int64)
 

@@ -41,7 +41,8 @@ def draw_map(
     """
     check_probability(probability)
     _check_size(rows, row_bits)
-    if (expected := probability * rows * row_bits) > _MOST_FAULTS:
+    expected = probability * rows * row_bits
+    if expected > _MOST_FAULTS:
         raise ModelError(
             f"{rows} rows of {row_bits} bits would have some {expected:.2g} faulty cells, expected at most "
             f"{_MOST_FAULTS}; draw fewer rows"
@@ -50,9 +51,15 @@ def draw_map(
     limits = _kind_limits(shares)
     cell, aux = _faults(spatial, probability, memory)
     bits = memory.word_bits
-    provenance = {"drawn": spatial.kind, "probability": repr(float(probability)), "device": str(device), "name": name}
-    provenance["row_bits"] = str(row_bits)
-    return FaultMap.from_cells(memory.cells // bits, bits, cell // bits, cell % bits, _kinds(limits, aux), provenance)
+    word, bit = np.divmod(cell, bits)
+    provenance = {
+        "drawn": spatial.kind,
+        "probability": repr(float(probability)),
+        "device": str(device),
+        "name": name,
+        "row_bits": str(row_bits),
+    }
+    return FaultMap.from_cells(memory.cells // bits, bits, word, bit, _kinds(limits, aux), provenance)
 
 
 def _check_size(rows: int, row_bits: int) -> None:
@@ -64,7 +71,7 @@ def _check_size(rows: int, row_bits: int) -> None:
 
 
 def _kind_limits(shares: Shares) -> tuple[int, int]:
-    """(A1, A0)."""
+    """(A1, A0): a cell whose aux (22 bits) lies below A1 is stuck at 1, below A0 at 0, and others flip."""
     flip, at_0, at_1 = (Fraction(check_probability(s, "the share of an effect")) for s in shares)
     if abs(flip + at_0 + at_1 - 1) > Fraction(1, 10**9):
         raise ModelError(f"the shares of flip, stuck at 0 and stuck at 1 are {shares}, expected a sum of 1")
@@ -73,8 +80,10 @@ def _kind_limits(shares: Shares) -> tuple[int, int]:
 
 def _kinds(limits: tuple[int, int], aux: Words) -> Ints:
     at_1, at_0 = limits
-    kind = np.where(aux < at_1, Kind.STUCK_AT_1, np.where(aux < at_0, Kind.STUCK_AT_0, Kind.FLIP))
-    return kind.astype(np.int64)
+    kind = np.full(aux.shape, Kind.FLIP, np.int64)
+    kind[aux < at_0] = Kind.STUCK_AT_0
+    kind[aux < at_1] = Kind.STUCK_AT_1  # A1 <= A0, so this one goes last
+    return kind
 
 
 def _faults(spatial: Spatial, p: float, memory: Memory) -> tuple[Ints, Words]:
@@ -88,10 +97,12 @@ def _faults(spatial: Spatial, p: float, memory: Memory) -> tuple[Ints, Words]:
         BlockColumn: draw_block_column,
     }
     cell = patterns[type(spatial)](spatial, p, memory)
+    # a cell's own word, not its hit's: cells that are hit together still differ in what they do
     return cell, memory.own(KINDS, cell) >> np.uint32(10)
 
 
 def _independent(p: float, memory: Memory) -> tuple[Ints, Words]:
+    # the hits of one plane have one probability, so that a plane's cells must all have one weight
     bits = memory.word_bits
     if memory.shares != memory.shares[:bits] * (memory.row_bits // bits):
         raise ModelError(
@@ -108,14 +119,16 @@ def _at_most_one(h: Fraction, why: str) -> float:
 
 
 def _rows(spatial: Rows, p: float, memory: Memory) -> Ints:
-    fill, bits = Fraction(spatial.fill), memory.row_bits
+    fill = Fraction(spatial.fill)
+    bits = memory.row_bits
     h = _at_most_one(Fraction(p) / fill, f"fill of {spatial.fill:g}")
     _at_most_one(fill * max(memory.shares), "bit weights")
+    # rows are hit as words of one bit are, and then each cell of one by its own word
     row, _ = memory.hits(memory.rows, 0, h)
     cell = (np.unique(row)[:, None] * bits + np.arange(bits)).ravel()
     below = np.array([int((1 << 32) * fill * v) for v in memory.shares], np.uint64)
     if below.min() == 1 << 32:
-        return cell
+        return cell  # all of a row, without a draw
     inside: Ints = cell[memory.own(CELLS, cell) < below[cell % bits]]
     return inside
 
@@ -123,12 +136,19 @@ def _rows(spatial: Rows, p: float, memory: Memory) -> Ints:
 def _clusters(spatial: Clusters, p: float, memory: Memory) -> Ints:
     if len(set(memory.shares)) > 1:
         raise ModelError("bit weights do not go with spatial: {kind: clusters}; leave them out")
-    bits, along_row = memory.row_bits, spatial.along == "row"
+    bits = memory.row_bits
+    along_row = spatial.along == "row"
     line = bits if along_row else memory.rows
-    first, aux = memory.cell_hits([event_probability(p, spatial.sizes, line)] * memory.word_bits)
-    size = 1 + np.searchsorted(np.array(size_table(spatial.sizes), np.int64), aux, side="right")
-    size = np.minimum(size, line - (first % bits if along_row else first // bits))
-    step = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+    # events start anywhere, and end with their line at the latest
+    h = event_probability(p, spatial.sizes, line)
+    first, aux = memory.cell_hits([h] * memory.word_bits)
+    thresholds = np.array(size_table(spatial.sizes), np.int64)
+    size = 1 + np.searchsorted(thresholds, aux, side="right")
+    place = first % bits if along_row else first // bits
+    size = np.minimum(size, line - place)
+    # 0, 1, ... size - 1 for each event in turn
+    before = np.cumsum(size) - size
+    step = np.arange(size.sum()) - np.repeat(before, size)
     cells: Ints = np.repeat(first, size) + step * (1 if along_row else bits)
     return cells
 
@@ -139,5 +159,8 @@ def _elements(spatial: ProcessingElements, p: float, memory: Memory) -> Ints:
             f"{memory.rows} registers of {memory.row_bits} bits for an array of {spatial.rows} x {spatial.columns} "
             "elements, expected one of at most 32 bits for each element"
         )
-    element: Ints = np.unique(memory.hits(memory.rows, 0, p)[0])
-    return element * memory.row_bits + column_of(memory.own(CELLS, element), memory.shares)
+    # of a faulty element one bit of its register is faulty, chosen by the element's own word
+    hit, _ = memory.hits(memory.rows, 0, p)
+    element: Ints = np.unique(hit)
+    column = column_of(memory.own(CELLS, element), memory.shares)
+    return element * memory.row_bits + column

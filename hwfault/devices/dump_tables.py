@@ -39,7 +39,8 @@ class FoundCells:
 
 def place(content: bytes, at: int) -> str:
     """The line and column, from 1, of a byte of a text."""
-    line, column = content.count(b"\n", 0, at) + 1, at - content.rfind(b"\n", 0, at)
+    line = content.count(b"\n", 0, at) + 1
+    column = at - content.rfind(b"\n", 0, at)  # -1 in the first line, which makes its columns count from 1 too
     return f"line {line}, column {column}"
 
 
@@ -52,11 +53,13 @@ def csv(source: str, content: bytes, rows: int | None, row_bits: int | None) -> 
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise FileError(f"{source}: {place(content, error.start)}: not UTF-8 text, expected a CSV table") from None
-    said = {name: int(n) for line in lines if line.startswith("#") for name, n in _SIZE.findall(line)}
-    table = _rows(source, lines)
-    cells = np.array(list(table), np.int64).reshape(-1, 3)
-    size = (rows or said.get("rows"), row_bits or said.get("row_bits"))
-    return _found(source, (cells[:, 0], cells[:, 1], cells[:, 2]), *size)
+    said: dict[str, int] = {}
+    for line in lines:
+        if line.startswith("#"):
+            said.update((name, int(n)) for name, n in _SIZE.findall(line))
+    cells = np.array(list(_rows(source, lines)), np.int64).reshape(-1, 3)
+    address, bit, kind = cells.T
+    return _found(source, (address, bit, kind), rows or said.get("rows"), row_bits or said.get("row_bits"))
 
 
 def _rows(source: str, lines: list[str]) -> Iterator[tuple[int, int, int]]:
@@ -85,10 +88,11 @@ def _header(source: str, number: int, names: list[str]) -> list[str]:
 def _cell(where: str, header: list[str], fields: list[str]) -> tuple[int, int, int]:
     if len(fields) != len(header):
         raise FileError(f"{where}: {len(fields)} values, expected {len(header)} ({', '.join(header)})")
-    found, column = {"kind": int(Kind.FLIP)}, 1
+    found = {"kind": int(Kind.FLIP)}
+    column = 1
     for name, text in zip(header, fields, strict=True):
         found[name] = _value(f"{where}, column {column}", name, text.strip())
-        column += len(text) + 1
+        column += len(text) + 1  # the comma
     return found["address"], found["bit"], found["kind"]
 
 
@@ -99,7 +103,8 @@ def _value(where: str, name: str, text: str) -> int:
         return _KINDS[text]
     if not re.fullmatch(r"[0-9]{1,18}|0[xX][0-9a-fA-F]{1,15}", text):
         raise FileError(f"{where}: {text!r} as {name}, expected a whole number (decimal, or hexadecimal with 0x)")
-    return int(text, 16 if text[:2].lower() == "0x" else 10)
+    hexadecimal = text[:2].lower() == "0x"
+    return int(text, 16 if hexadecimal else 10)  # not base 0, which refuses 007
 
 
 def npz(source: str, content: bytes, rows: int | None, row_bits: int | None) -> FoundCells:
@@ -117,11 +122,16 @@ def npz(source: str, content: bytes, rows: int | None, row_bits: int | None) -> 
     for name in ("address", "bit"):
         if name not in arrays:
             raise FileError(f"{source}: no array {name!r}, expected address, bit and kind; it has {', '.join(arrays)}")
-    columns = [arrays.get(name, np.zeros(arrays["address"].shape)).astype(np.int64) for name in _COLUMNS]
+    all_flips = np.zeros(arrays["address"].shape)
+    columns = [arrays.get(name, all_flips).astype(np.int64) for name in _COLUMNS]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
         raise FileError(f"{source}: arrays of the shapes {[c.shape for c in columns]}, expected one length")
-    told = [int(arrays[name].ravel()[0]) if name in arrays and arrays[name].size else None for name in _SIZES]
-    return _found(source, (columns[0], columns[1], columns[2]), rows or told[0], row_bits or told[1])
+    said = {}
+    for name in _SIZES:
+        if name in arrays and arrays[name].size:
+            said[name] = int(arrays[name].ravel()[0])
+    address, bit, kind = columns
+    return _found(source, (address, bit, kind), rows or said.get("rows"), row_bits or said.get("row_bits"))
 
 
 def _found(source: str, columns: tuple[Ints, Ints, Ints], rows: int | None, row_bits: int | None) -> FoundCells:
@@ -138,4 +148,15 @@ def _found(source: str, columns: tuple[Ints, Ints, Ints], rows: int | None, row_
     cells = rows * row_bits
     if not 0 < cells <= _MOST_CELLS:
         raise FileError(f"{source}: a memory of {rows} rows of {row_bits} bits, expected 1 to {_MOST_CELLS} cells")
-    return FoundCells(address, bit, kind, rows, row_bits, cells, cells, len(address), cells)
+    # a list does not say what was written: every cell counts as tested with a 1 and with a 0
+    return FoundCells(
+        address,
+        bit,
+        kind,
+        rows,
+        row_bits,
+        held_1=cells,
+        held_0=cells,
+        listed=len(address),
+        listed_cells=cells,
+    )

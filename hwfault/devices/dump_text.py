@@ -49,12 +49,25 @@ def kc705(source: str, content: bytes) -> FoundCells:
             f"{(len(found) // per_block + 1) * per_block}"
         )
     both = _joined(found)
-    high, low = both[::2], both[1::2]
+    high = both[::2]
+    low = both[1::2]
     _check_doubled(source, high, low)
+    # all ones were written, so that a 0 is a fault, and a cell that loses its 0 cannot be seen
     address, bit = _set_bits(~low)
-    cells, faults = 8 * len(low), len(address)
+    cells = 8 * len(low)
+    faults = len(address)
     kind = np.full(faults, Kind.STUCK_AT_0, np.int64)
-    return FoundCells(address, bit, kind, len(low), 8, cells, 0, 2 * faults, 2 * cells)
+    return FoundCells(
+        address,
+        bit,
+        kind,
+        rows=len(low),
+        row_bits=8,
+        held_1=cells,
+        held_0=0,
+        listed=2 * faults,
+        listed_cells=2 * cells,
+    )
 
 
 def _check_doubled(source: str, high: Bytes, low: Bytes) -> None:
@@ -70,7 +83,7 @@ def _check_doubled(source: str, high: Bytes, low: Bytes) -> None:
 
 def _set_bits(values: Bytes) -> tuple[Ints, Ints]:
     """(index, bit) of every bit that is 1."""
-    where = np.flatnonzero(values)
+    where = np.flatnonzero(values)  # most bytes have none: only the others are taken apart
     index, bit = np.nonzero(np.unpackbits(values[where, None], axis=1, bitorder="little"))
     return where[index].astype(np.int64), bit.astype(np.int64)
 
@@ -80,7 +93,8 @@ def pair(source: str, written: bytes, read: bytes, format: str, row_bits: int) -
 
     Both files are hex text, two digits a byte in the order of addresses, or raw bytes. Raises FileError.
     """
-    before, after = (_bytes(source, content, format) for content in (written, read))
+    before = _bytes(source, written, format)
+    after = _bytes(source, read, format)
     if len(before) != len(after):
         raise FileError(
             f"{source}: {len(before)} bytes were written and {len(after)} read, expected as many; is one file cut off?"
@@ -89,11 +103,21 @@ def pair(source: str, written: bytes, read: bytes, format: str, row_bits: int) -
     if not cells or cells % row_bits:
         raise FileError(f"{source}: {cells} cells, expected a whole number of rows of {row_bits} bits (--row-bits)")
     index, bit = _set_bits(before ^ after)
-    kind = np.where(before[index] >> bit & 1, Kind.STUCK_AT_0, Kind.STUCK_AT_1).astype(np.int64)
-    cell, ones = 8 * index + bit, int(_ONES[before].sum())
-    faults = len(cell)
-    size = (cells // row_bits, row_bits)
-    return FoundCells(cell // row_bits, cell % row_bits, kind, *size, ones, cells - ones, faults, cells)
+    held_1 = before[index] >> bit & 1
+    kind = np.where(held_1, Kind.STUCK_AT_0, Kind.STUCK_AT_1).astype(np.int64)
+    cell = 8 * index + bit
+    ones = int(_ONES[before].sum())
+    return FoundCells(
+        cell // row_bits,
+        cell % row_bits,
+        kind,
+        rows=cells // row_bits,
+        row_bits=row_bits,
+        held_1=ones,
+        held_0=cells - ones,
+        listed=len(cell),
+        listed_cells=cells,
+    )
 
 
 def _bytes(source: str, content: bytes, format: str) -> Bytes:

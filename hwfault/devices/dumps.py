@@ -70,9 +70,14 @@ class Measurement:
     @property
     def observable(self) -> tuple[Kind, ...]:
         """The kinds of faults that could be seen."""
-        stuck = [(Kind.STUCK_AT_0, self.held_1), (Kind.STUCK_AT_1, self.held_0)]
-        found = [kind for kind, cells in stuck if cells]
-        return (Kind.FLIP, *found) if len(found) == 2 else tuple(found)
+        if self.held_1 and self.held_0:
+            return Kind.FLIP, Kind.STUCK_AT_0, Kind.STUCK_AT_1
+        # a flip shows only where cells that held a 1 and cells that held a 0 were looked at
+        if self.held_1:
+            return (Kind.STUCK_AT_0,)
+        if self.held_0:
+            return (Kind.STUCK_AT_1,)
+        return ()
 
 
 def _names(source: str) -> str:
@@ -112,23 +117,39 @@ def load_dump(
     contents = [_content(path) for path in paths]
     found = _read(str(source), contents, format or _detect(str(source), contents[0], len(paths)), rows, row_bits)
     _check_rows(str(source), found, rows, row_bits)
+    # a map has words of at most 32 bits, of which a row takes several: the cells keep their numbers
     width = memory_word_bits(found.row_bits)
     words = found.rows * found.row_bits // width
     cell = found.address * found.row_bits + found.bit
-    told = {"measured": _names(str(source)), "row_bits": str(found.row_bits), "operating_point": _text(at or {})}
-    fault_map = FaultMap.from_cells(words, width, cell // width, cell % width, found.kind, told)
-    block = block_rows or min(_BLOCK_ROWS, found.rows)
-    held, listed = (found.held_1, found.held_0), (found.listed, found.listed_cells)
-    return Measurement(fault_map, found.row_bits, block, *held, *listed, str(source), dict(at or {}))
+    provenance = {
+        "measured": _names(str(source)),
+        "row_bits": str(found.row_bits),
+        "operating_point": _text(at or {}),
+    }
+    fault_map = FaultMap.from_cells(words, width, cell // width, cell % width, found.kind, provenance)
+    return Measurement(
+        map=fault_map,
+        row_bits=found.row_bits,
+        block_rows=block_rows or min(_BLOCK_ROWS, found.rows),
+        held_1=found.held_1,
+        held_0=found.held_0,
+        listed=found.listed,
+        listed_cells=found.listed_cells,
+        source=str(source),
+        at=dict(at or {}),
+    )
 
 
 def _paths(source: str, format: str | None) -> list[Path]:
     """One file, or the two of a pair."""
-    whole, (written, colon, read) = Path(source), source.partition(":")
-    if not colon or whole.exists():
+    whole = Path(source)
+    written, colon, read = source.partition(":")
+    if not colon or whole.exists():  # a file's name may have a colon
         if format is not None and format.endswith("pair"):
             raise FileError(f"{source}: one file, expected a pair, WRITTEN:READ, for the format {format!r}")
         return [whole]
+    if format is not None and not format.endswith("pair"):
+        raise FileError(f"{source}: a pair of files, expected one file for the format {format!r}")
     return [Path(written), Path(read)]
 
 
@@ -145,7 +166,9 @@ def _detect(source: str, content: bytes, files: int) -> str:
     first_line = probe.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0]
     if b"address" in first_line or first_line.startswith(b"#"):
         return "csv"
-    if probe and sum(byte in _HEX for byte in probe) >= _MOSTLY * len(probe):
+    # mostly, not all: a dump with a stray character gets the reader's error, which names its line and column
+    digits = sum(byte in _HEX for byte in probe)
+    if probe and digits >= _MOSTLY * len(probe):
         return "kc705"
     raise FileError(
         f"{source}: not a dump that hwfault knows by its content; expected hex text of the KC705 study, a table of "
@@ -159,11 +182,10 @@ def _read(
     if format == "kc705":
         return dump_text.kc705(source, contents[0])
     if format.endswith("pair"):
-        if len(contents) != 2:
-            raise FileError(f"{source}: one file, expected a pair, WRITTEN:READ, for the format {format!r}")
-        return dump_text.pair(source, contents[0], contents[1], format, row_bits or 8)
-    read = dump_tables.csv if format == "csv" else dump_tables.npz
-    return read(source, contents[0], rows, row_bits)
+        written, read = contents
+        return dump_text.pair(source, written, read, format, row_bits or 8)
+    table = dump_tables.csv if format == "csv" else dump_tables.npz
+    return table(source, contents[0], rows, row_bits)
 
 
 def _check_rows(source: str, found: dump_tables.FoundCells, rows: int | None, row_bits: int | None) -> None:

@@ -20,7 +20,10 @@ def least(enough: Callable[[Decimal], bool], low: Decimal, high: Decimal) -> Dec
     """The least number that is enough, to 60 digits, between one that is not and one that is."""
     for _ in range(_STEPS):
         middle = EXACT.divide(EXACT.add(low, high), Decimal(2))
-        low, high = (low, middle) if enough(middle) else (middle, high)
+        if enough(middle):
+            high = middle
+        else:
+            low = middle
     return high
 
 
@@ -32,17 +35,24 @@ def event_probability(p: float, sizes: Sequence[float], line: int) -> float:
     """
     if p in (0.0, 1.0):
         return p
+    one = Decimal(1)
+    healthy = EXACT.subtract(one, Decimal(p))
+    # r events a cell on average reach the cell number i of a line: of sizes above j from the cell j before it.
+    # The first cells have few before them; from the longest event's length on all are alike
     at_least = [sum(map(Fraction, sizes[j:]), Fraction(0)) for j in range(len(sizes))]
     reach = [decimal(r) for r in accumulate(at_least[:line])]
-    times = [Decimal(1)] * (len(reach) - 1) + [Decimal(line - len(reach) + 1)]
-    one, healthy = Decimal(1), EXACT.subtract(Decimal(1), Decimal(p))
+    times = [Decimal(1)] * (len(reach) - 1)
+    times.append(Decimal(line - len(reach) + 1))
 
     def enough(x: Decimal) -> bool:
+        # x = -ln(1 - h), so that a cell that r events may reach is spared with probability e^(-x r)
         spared = Decimal(0)
         for n, r in zip(times, reach, strict=True):
-            spared = EXACT.add(spared, EXACT.multiply(n, EXACT.exp(EXACT.minus(EXACT.multiply(x, r)))))
+            alike = EXACT.exp(EXACT.minus(EXACT.multiply(x, r)))
+            spared = EXACT.add(spared, EXACT.multiply(n, alike))
         return spared <= EXACT.multiply(Decimal(line), healthy)
 
+    # if every cell were as hard to reach as the first one, this x were enough; twice as much surely is
     most = EXACT.divide(EXACT.minus(EXACT.ln(healthy)), min(reach))
     x = least(enough, Decimal(0), EXACT.multiply(most, Decimal(2)))
     return float(EXACT.subtract(one, EXACT.exp(EXACT.minus(x))))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -60,12 +60,20 @@ def rate(measurement: Measurement) -> tuple[int, int]:
     Where only a part of the cells held a 1 (or a 0), the loss of it is counted among these.
     """
     flip, at_0, at_1 = measurement.by_kind()
-    held_1, held_0, faults = measurement.held_1, measurement.held_0, flip + at_0 + at_1
-    tested = max(held_1, held_0) if not (held_1 and held_0) else held_1 * held_0 // (held_1 + held_0)
+    held_1 = measurement.held_1
+    held_0 = measurement.held_0
+    faults = flip + at_0 + at_1
     if max(held_1, held_0) == measurement.cells:
         return faults, measurement.cells
-    value = (at_0 / held_1 if held_1 else 0) + (at_1 / held_0 if held_0 else 0)
-    return faults, round(faults / value) if faults else max(tested, 1)
+    if not faults:
+        # 1 / tested is what the sum below would be for one fault on each side
+        tested = max(held_1, held_0)
+        if held_1 and held_0:
+            tested = held_1 * held_0 // (held_1 + held_0)
+        return faults, max(tested, 1)
+    loses_1 = at_0 / held_1 if held_1 else 0
+    loses_0 = at_1 / held_0 if held_0 else 0
+    return faults, round(faults / (loses_1 + loses_0))
 
 
 def fit(measurements: Sequence[Measurement], *, name: str, title: str | None = None) -> Fit:
@@ -75,17 +83,23 @@ def fit(measurements: Sequence[Measurement], *, name: str, title: str | None = N
     where they do not go together.
     """
     _check(measurements)
-    ordered = tuple(sorted(measurements, key=lambda m: rate(m)[0] / rate(m)[1]))
+    # points are told apart by their values in order: each measurement names the axes as the first one does
+    axes = list(measurements[0].at)
+    alike = [replace(m, at={axis: m.at[axis] for axis in axes}) for m in measurements]
+    # the harshest dump has the most faults, so that the pattern's statistics rest on it
+    ordered = tuple(sorted(alike, key=_faults_a_cell))
     worst = ordered[-1]
     row, column, _ = worst.faults()
     blocks = crowding.count_blocks(row, worst.rows, worst.row_bits, worst.block_rows)
     columns = crowding.count_columns(row, column, worst.rows, worst.row_bits, worst.block_rows)
     bits = crowding.count_bits(column, worst.row_bits, columns)
     persisting = tuple(_persisting(a, b) for a, b in pairwise(ordered))
+    # cells are independent until the counts of blocks say otherwise
     test = blocks.independence()
     pattern = None
     if test.p < _REJECTED_BELOW:
-        pattern = _placed(crowding.block_column(blocks, columns, worst.row_bits, worst.block_rows), ordered)
+        found = crowding.block_column(blocks, columns, worst.row_bits, worst.block_rows)
+        pattern = _place_pattern(found, ordered)
     parts = {
         "effect": _effect(ordered),
         "bit_weights": _weights(bits) if bits.differ else None,
@@ -95,6 +109,11 @@ def fit(measurements: Sequence[Measurement], *, name: str, title: str | None = N
     }
     record = _record(ordered, name, title or f"Fitted to {len(ordered)} measured maps of one memory", parts)
     return Fit(Profile.parse(record, name), ordered, persisting, blocks, columns, bits, test)
+
+
+def _faults_a_cell(measurement: Measurement) -> float:
+    faults, cells = rate(measurement)
+    return faults / cells
 
 
 def _check(measurements: Sequence[Measurement]) -> None:
@@ -120,11 +139,14 @@ def _at(measurement: Measurement) -> str:
 
 def _persisting(milder: Measurement, harsher: Measurement) -> Persisting:
     """Faults count as the same where cell and kind agree."""
-    a, b = (_numbers(m) for m in (milder, harsher))
-    return Persisting(milder.file, harsher.file, len(a), int(np.isin(a, b).sum()))
+    before = _fault_numbers(milder)
+    after = _fault_numbers(harsher)
+    again = int(np.isin(before, after).sum())
+    return Persisting(milder.file, harsher.file, len(before), again)
 
 
-def _numbers(measurement: Measurement) -> crowding.Ints:
+def _fault_numbers(measurement: Measurement) -> crowding.Ints:
+    """A number for each fault that says both its cell and its kind, of which there are 3."""
     row, column, kind = measurement.faults()
     return (row * measurement.row_bits + column) * 3 + kind
 
@@ -132,15 +154,24 @@ def _numbers(measurement: Measurement) -> crowding.Ints:
 def _effect(measurements: Sequence[Measurement]) -> dict[str, Any]:
     """Shares of the probabilities that a cell flips, loses its 1, loses its 0, each among cells that could show it."""
     counts = np.array([m.by_kind() for m in measurements]).sum(0)
-    held = [sum(m.cells for m in measurements)]
-    held += [sum(getattr(m, key) for m in measurements) for key in ("held_1", "held_0")]
-    rates = [n / cells if cells else 0.0 for n, cells in zip(counts, held, strict=True)]
+    could_show = [
+        sum(m.cells for m in measurements),
+        sum(m.held_1 for m in measurements),
+        sum(m.held_0 for m in measurements),
+    ]
+    rates = [n / cells if cells else 0.0 for n, cells in zip(counts, could_show, strict=True)]
     if not sum(rates):
         return {"flip": 1.0, "source": "assumed"}
+    # rounded shares may not sum to 1, as a profile's must: the largest takes what is left
     shares = [round(r / sum(rates), 6) for r in rates]
-    shares[int(np.argmax(shares))] = round(1 - sum(shares) + max(shares), 6)
-    names = ("flip", "stuck_at_0", "stuck_at_1")
-    return {n: s for n, s in zip(names, shares, strict=True) if s} | {"source": "dumps"}
+    largest = int(np.argmax(shares))
+    shares[largest] = round(1 - sum(shares) + shares[largest], 6)
+    effect: dict[str, Any] = {}
+    for name, share in zip(("flip", "stuck_at_0", "stuck_at_1"), shares, strict=True):
+        if share:
+            effect[name] = share
+    effect["source"] = "dumps"
+    return effect
 
 
 def _weights(bits: crowding.BitPositions) -> list[float]:
@@ -149,18 +180,28 @@ def _weights(bits: crowding.BitPositions) -> list[float]:
     return [float(f"{w:.3g}") for w in smoothed / smoothed.mean()]
 
 
-def _placed(pattern: BlockColumn | None, measurements: Sequence[Measurement]) -> BlockColumn | None:
+def _place_pattern(pattern: BlockColumn | None, measurements: Sequence[Measurement]) -> BlockColumn | None:
     """The pattern of the harshest (last) dump with where it holds, and the shares of blocks at other points."""
     if pattern is None:
         return None
     here = _place(measurements[-1])
     shares: dict[tuple[tuple[str, float], ...], list[float]] = {}
     for m in measurements:
-        if (place := _place(m)) != here and any(m.by_kind()):
-            blocks = crowding.count_blocks(m.faults()[0], m.rows, m.row_bits, m.block_rows)
-            shares.setdefault(tuple(place.items()), []).append(blocks.faulty / len(blocks.counts))
-    elsewhere = [{"at": dict(at), "block_share": float(f"{sum(s) / len(s):.4g}")} for at, s in shares.items()]
-    return BlockColumn(**pattern.model_dump() | {"holds_at": here, "elsewhere": tuple(elsewhere) or None})
+        place = _place(m)
+        if place == here or not any(m.by_kind()):
+            continue
+        row, _, _ = m.faults()
+        blocks = crowding.count_blocks(row, m.rows, m.row_bits, m.block_rows)
+        shares.setdefault(tuple(place.items()), []).append(blocks.faulty / len(blocks.counts))
+    # repeated measurements of one point are told as their mean
+    elsewhere = []
+    for at, several in shares.items():
+        mean = sum(several) / len(several)
+        elsewhere.append({"at": dict(at), "block_share": float(f"{mean:.4g}")})
+    fields = pattern.model_dump()
+    fields["holds_at"] = here
+    fields["elsewhere"] = tuple(elsewhere) or None
+    return BlockColumn(**fields)
 
 
 def _place(measurement: Measurement) -> dict[str, float]:
@@ -173,19 +214,28 @@ def _spatial(pattern: BlockColumn | Independent) -> dict[str, Any]:
 
 def _persistence(persisting: Sequence[Persisting]) -> dict[str, Any]:
     """Permanent unless faults vanish from dump to dump; assumed where no two dumps can tell."""
-    faults, again = sum(p.faults for p in persisting), sum(p.again for p in persisting)
+    faults = sum(p.faults for p in persisting)
+    again = sum(p.again for p in persisting)
     if not faults:
         return {"kind": "permanent", "source": "assumed"}
     if again >= _PERMANENT_FROM * faults:
         return {"kind": "permanent", "source": "dumps"}
-    active = {"p_active": float(f"{max(again, 1) / faults:.3g}"), "refresh": "power_cycle"}
-    return {"kind": "intermittent", **active, "source": "dumps"}
+    # at least one, as an activity of 0 would make faults that never show
+    active = max(again, 1) / faults
+    return {
+        "kind": "intermittent",
+        "p_active": float(f"{active:.3g}"),
+        "refresh": "power_cycle",
+        "source": "dumps",
+    }
 
 
 def _record(measurements: Sequence[Measurement], name: str, title: str, parts: Mapping[str, Any]) -> dict[str, Any]:
     """The profile as YAML has it."""
-    used = {part["source"] for part in parts.values() if isinstance(part, dict) and "source" in part}
-    sources = [_source(measurements)] + ([_assumption()] if "assumed" in used else [])
+    sources = [_source(measurements)]
+    # a profile may not list a source that nothing names
+    if any(isinstance(part, dict) and part.get("source") == "assumed" for part in parts.values()):
+        sources.append(_assumption())
     return {
         "schema_version": 1,
         "name": name,
@@ -220,17 +270,21 @@ def _assumption() -> dict[str, Any]:
 
 def _curve(measurements: Sequence[Measurement]) -> dict[str, Any]:
     """Axes, and the points in the order in which rates rise on the whole; dumps at one point are added up."""
-    counts: dict[tuple[tuple[str, float], ...], list[int]] = {}
+    counts: dict[tuple[tuple[str, float], ...], tuple[int, int]] = {}
     for m in measurements:
-        total = counts.setdefault(tuple((m.at or {_LABEL: 0.0}).items()), [0, 0])
-        total[:] = [a + b for a, b in zip(total, rate(m), strict=True)]
+        place = tuple(_place(m).items())
+        faults_before, cells_before = counts.get(place, (0, 0))
+        faults, cells = rate(m)
+        counts[place] = faults_before + faults, cells_before + cells
+    # measurements come mildest first: where that is the highest value (as of a voltage), points fall
     places = list(counts)
     falling = len(places) > 1 and places[0] > places[-1]
-    points = [
-        {"at": dict(place), "n_faults": n, "n_bits": bits, "source": "dumps"}
-        for place, (n, bits) in sorted(counts.items(), reverse=falling)
-    ]
-    return {"axes": [{"name": axis, "unit": _unit(axis)} for axis, _ in places[0]], "points": points}
+    points = []
+    for place in sorted(places, reverse=falling):
+        faults, cells = counts[place]
+        points.append({"at": dict(place), "n_faults": faults, "n_bits": cells, "source": "dumps"})
+    axes = [{"name": axis, "unit": _unit(axis)} for axis, _ in places[0]]
+    return {"axes": axes, "points": points}
 
 
 def _unit(axis: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from hwfault.devices.crowding import STATISTICS, Statistics, Test, interval, statistics
 from hwfault.devices.dumps import Measurement
 from hwfault.devices.fit import Fit, rate
+from hwfault.devices.holding import point_text
 from hwfault.profiles.curve import point_interval
 from hwfault.profiles.rates import RatePoint
 from hwfault.stream.fault_map import Kind
@@ -25,16 +26,19 @@ def summary(found: Fit, drawn: Sequence[Statistics] = ()) -> list[str]:
         _columns(found),
         _independence(found),
     ]
-    paragraphs += [_bits(found)] + ([_comparison(found, drawn)] if drawn else [])
+    paragraphs.append(_bits(found))
+    if drawn:
+        paragraphs.append(_comparison(found, drawn))
     return ["\n".join(paragraph) for paragraph in paragraphs]
 
 
 def _dumps(found: Fit) -> Iterator[str]:
     for m in found.measurements:
-        listed = (
-            f" ({m.listed:,} listed among {m.listed_cells:,}: each is there twice)" if m.listed > _faults(m) else ""
-        )
-        yield f"{m.file}{_at(m)}: {_faults(m):,} faulty cells of {m.cells:,}{listed}; {_kinds(m)}"
+        faults = _faults(m)
+        listed = ""
+        if m.listed > faults:
+            listed = f" ({m.listed:,} listed among {m.listed_cells:,}: each is there twice)"
+        yield f"{m.file}{_at(m)}: {faults:,} faulty cells of {m.cells:,}{listed}; {_kinds(m)}"
 
 
 def _faults(m: Measurement) -> int:
@@ -42,14 +46,19 @@ def _faults(m: Measurement) -> int:
 
 
 def _at(m: Measurement) -> str:
-    return " at " + ",".join(f"{axis}={value:g}" for axis, value in m.at.items()) if m.at else ""
+    return f" at {point_text(m.at)}" if m.at else ""
 
 
 def _kinds(m: Measurement) -> str:
+    """How many faults of each kind there are; kinds that the pattern written could not show are left out."""
     seen = m.observable
-    counts = ", ".join(f"{_READS[kind]} {m.by_kind()[kind]:,}" for kind in Kind if kind in seen or m.by_kind()[kind])
-    hidden = [_READS[k] for k in (Kind.STUCK_AT_0, Kind.STUCK_AT_1) if k not in seen]
-    return counts + (f" (whether {hidden[0]} could not be seen)" if hidden else "")
+    by_kind = m.by_kind()
+    told = [kind for kind in Kind if kind in seen or by_kind[kind]]
+    counts = ", ".join(f"{_READS[kind]} {by_kind[kind]:,}" for kind in told)
+    hidden = [_READS[kind] for kind in (Kind.STUCK_AT_0, Kind.STUCK_AT_1) if kind not in seen]
+    if hidden:
+        return f"{counts} (whether {hidden[0]} could not be seen)"
+    return counts
 
 
 def _curve(found: Fit) -> Iterator[str]:
@@ -65,26 +74,32 @@ def _persistence(found: Fit) -> Iterator[str]:
     for p in found.persisting:
         share = f" ({p.again / p.faults:.1%})" if p.faults else ""
         yield f"{p.again:,} of the {p.faults:,} faults of {p.milder} are in {p.harsher} as well{share}"
-    yield f"persistence: {found.profile.persistence.kind}" + (" (assumed)" if not found.persisting else "")
+    assumed = "" if found.persisting else " (assumed)"
+    yield f"persistence: {found.profile.persistence.kind}{assumed}"
 
 
 def _blocks(found: Fit) -> Iterator[str]:
-    b, m = found.blocks, found.harshest
+    b = found.blocks
+    m = found.harshest
     yield (
         f"blocks of {m.block_rows:,} rows x {m.row_bits} bits: {b.faulty:,} of {len(b.counts):,} have a fault; mean "
         f"{b.mean:.4g}, variance {b.variance:.4g}, most {b.counts.max(initial=0):,}"
     )
     k = "none (no more than by chance)" if b.dispersion is None else f"{b.dispersion:.3g}"
     yield f"negative-binomial dispersion k, by moments: {k}"
-    five, ten = (b.share_of_top(share) for share in (0.05, 0.1))
+    five = b.share_of_top(0.05)
+    ten = b.share_of_top(0.1)
     yield f"the worst 5 % of the blocks hold {five:.1%} of the faults, the worst 10 % {ten:.1%}"
 
 
 def _columns(found: Fit) -> Iterator[str]:
     c = found.columns
-    where = "block, bit" + (f", row modulo {c.period}" if c.period > 1 else "")
+    where = "block, bit"
+    if c.period > 1:
+        where += f", row modulo {c.period}"
+    faulty = int((c.counts > 0).sum())
     yield (
-        f"columns ({where}): {int((c.counts > 0).sum()):,} of {len(c.counts):,} have a fault; {c.clustered:,} with "
+        f"columns ({where}): {faulty:,} of {len(c.counts):,} have a fault; {c.clustered:,} with "
         f"{c.least} or more hold {c.share:.1%} of the faults, {c.lone_share:.1%} are alone in theirs"
     )
 
@@ -96,7 +111,7 @@ def _independence(found: Fit) -> Iterator[str]:
 
 
 def _test(test: Test) -> str:
-    p = f"p = {test.p:.2g}" if test.p > 0 else "p < 1e-300"
+    p = f"p = {test.p:.2g}" if test.p > 0 else "p < 1e-300"  # the smallest double is not far below
     return f"{test.statistic:,.4g}, chi-squared with {test.freedom:,} degrees of freedom, {p}"
 
 
@@ -112,10 +127,8 @@ def _comparison(found: Fit, drawn: Sequence[Statistics]) -> Iterator[str]:
     yield f"{len(drawn)} devices drawn from the fitted profile, mean and central 98 %, beside the measured one:"
     for row in compared(found, drawn):
         low, high = row["interval"]
-        yield (
-            f"  {row['what']:<44} {row['measured']:10.4g}   drawn {row['mean']:8.4g}  [{low:.4g}, {high:.4g}]"
-            + ("" if row["inside"] else "   OUTSIDE")
-        )
+        line = f"  {row['what']:<44} {row['measured']:10.4g}   drawn {row['mean']:8.4g}  [{low:.4g}, {high:.4g}]"
+        yield line if row["inside"] else f"{line}   OUTSIDE"
 
 
 def compared(found: Fit, drawn: Sequence[Statistics]) -> list[dict[str, Any]]:
@@ -123,27 +136,39 @@ def compared(found: Fit, drawn: Sequence[Statistics]) -> list[dict[str, Any]]:
 
     A dispersion is left out where some device's counts vary no more than by chance.
     """
-    measured, rows = statistics(found.blocks, found.columns), []
+    measured = statistics(found.blocks, found.columns)
+    rows: list[dict[str, Any]] = []
     for key, (what, _) in STATISTICS.items():
         values = [one[key] for one in drawn]
         if not np.isfinite([*values, measured[key]]).all():
             continue
         low, high = interval(values)
-        row = {"statistic": key, "what": what, "measured": measured[key], "mean": sum(values) / len(values)}
-        rows.append(row | {"interval": [low, high], "inside": low <= measured[key] <= high})
+        row = {
+            "statistic": key,
+            "what": what,
+            "measured": measured[key],
+            "mean": sum(values) / len(values),
+            "interval": [low, high],
+            "inside": low <= measured[key] <= high,
+        }
+        rows.append(row)
     return rows
 
 
 def as_data(found: Fit, drawn: Sequence[Statistics] = ()) -> dict[str, Any]:
     """The same as plain data, for JSON."""
-    b, c, bits = found.blocks, found.columns, found.bits
+    b = found.blocks
+    c = found.columns
+    bits = found.bits
+    # JSON has no infinity, which a dispersion may be
+    counted = {key: value if np.isfinite(value) else None for key, value in statistics(b, c).items()}
     return {
         "dumps": [_dump_data(m) for m in found.measurements],
         "points": [_point_data(p) for p in found.profile.rate.points],
         "persisting": [vars(p) for p in found.persisting],
         "blocks": {"n": len(b.counts), "faulty": b.faulty, "mean": b.mean, "variance": b.variance},
         "columns": {"n": len(c.counts), "period": c.period, "at_least": c.least, "clustered": c.clustered},
-        "statistics": {key: value if np.isfinite(value) else None for key, value in statistics(b, c).items()},
+        "statistics": counted,
         "independence": vars(found.independence) | {"independent": found.independent},
         "bits": {"counts": bits.counts.tolist(), "naive": vars(bits.naive), "corrected": vars(bits.test)},
         "drawn": compared(found, drawn) if drawn else [],
@@ -154,15 +179,20 @@ def as_data(found: Fit, drawn: Sequence[Statistics] = ()) -> dict[str, Any]:
 def _dump_data(m: Measurement) -> dict[str, Any]:
     faults, cells = rate(m)
     flip, at_0, at_1 = m.by_kind()
-    kinds = {"flip": flip, "stuck_at_0": at_0, "stuck_at_1": at_1}
-    size = {
+    return {
+        "source": m.source,
+        "at": dict(m.at),
+        "faults": faults,
+        "rate": faults / cells,
+        "flip": flip,
+        "stuck_at_0": at_0,
+        "stuck_at_1": at_1,
         "rows": m.rows,
         "row_bits": m.row_bits,
         "cells": m.cells,
         "listed": m.listed,
         "listed_cells": m.listed_cells,
     }
-    return {"source": m.source, "at": dict(m.at), "faults": faults, "rate": faults / cells, **kinds, **size}
 
 
 def _point_data(point: RatePoint) -> dict[str, Any]:

@@ -32,9 +32,12 @@ def pattern_note(
     if drawn == 0 or _holds(profile, pattern, at, share, drawn):
         return None
     where = point_text(at) or point_text(pattern.holds_at or {})
-    lesser = "" if share == 1 else ", at a share of its rate"
+    lesser = known = ""
+    if share == 1:
+        known = _differences(profile, pattern, at)
+    else:
+        lesser = ", at a share of its rate"  # where nothing was measured, so that no difference is known
     reason = _reason(pattern)
-    known = _differences(profile, pattern, at) if share == 1 else ""
     return (
         f"{profile.name} at {where}{lesser}: the pattern of its faults ({pattern.kind}) {reason}. The rate stands, but "
         f"where the faults lie is not what was measured{known}; spatial: {{kind: independent}} asks for cells that "
@@ -45,8 +48,11 @@ def pattern_note(
 def _holds(profile: Profile, pattern: Pattern, at: Mapping[str, float], share: float, drawn: float) -> bool:
     if isinstance(pattern.holds_at, dict):
         # an axis with a single measured value may be left out of the operating point
-        return share == 1 and all(at.get(axis, value) == value for axis, value in pattern.holds_at.items())
-    return not isinstance(pattern, BlockColumn) or math.isclose(drawn, pattern.at_rate, rel_tol=_SAME_RATE)
+        here = all(at.get(axis, value) == value for axis, value in pattern.holds_at.items())
+        return here and share == 1
+    if isinstance(pattern, BlockColumn):
+        return math.isclose(drawn, pattern.at_rate, rel_tol=_SAME_RATE)
+    return True
 
 
 def _reason(pattern: Pattern) -> str:
@@ -58,10 +64,12 @@ def _reason(pattern: Pattern) -> str:
 
 def _differences(profile: Profile, pattern: Pattern, at: Mapping[str, float]) -> str:
     """What is known of the difference: at this operating point, or else at all where something was measured."""
-    listed = (pattern.elsewhere or ()) if isinstance(pattern, BlockColumn) else ()
+    if not isinstance(pattern, BlockColumn) or not pattern.elsewhere:
+        return ""
+    listed = pattern.elsewhere
     here = [one for one in listed if all(at.get(axis) == value for axis, value in one.at.items())]
-    told = [_difference(profile, pattern, one) for one in here or listed]
-    return f" (blocks with a fault, drawn and measured: {', '.join(told)})" if told else ""
+    known = [_difference(profile, pattern, one) for one in here or listed]
+    return f" (blocks with a fault, drawn and measured: {', '.join(known)})"
 
 
 def _difference(profile: Profile, pattern: Any, measured: MeasuredShare) -> str:

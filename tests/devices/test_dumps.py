@@ -212,6 +212,7 @@ def test_refusals(load, content, settings, words):
         (b"", b"", {}, "0 cells"),
         (b"fff", b"fff", {}, "3 hexadecimal digits, expected two for each byte"),
         (b"ff\nfg", b"ff\nff", {"format": "hex_pair"}, "line 2, column 2: 'g'"),
+        (CSV.encode(), CSV.encode(), {"format": "csv"}, "a pair of files, expected one file for the format 'csv'"),
     ],
 )
 def test_refused_pairs(load_pair, written, read, settings, words):

@@ -180,6 +180,15 @@ def test_several_axes():
     assert found.profile.resolve_rate({"voltage_v": 0.6, "temperature_c": 85}).cells == pytest.approx(0.004, rel=0.1)
 
 
+def test_points_are_the_same_in_whatever_order_their_axes_are_named():
+    one = measurement(scattered(0.01, seed=1), voltage_v=0.5, temperature_c=25.0)
+    other = measurement(scattered(0.012, seed=2), temperature_c=25.0, voltage_v=0.5)
+    found = fit([one, other], name="repeated")
+    (point,) = found.profile.rate.points
+    assert point.n_faults == sum(one.by_kind()) + sum(other.by_kind())
+    assert found.profile.rate.names == ("voltage_v", "temperature_c")
+
+
 def test_drawn_devices_have_the_profiles_size_and_say_where_they_come_from(synthetic):
     device = draw_device(synthetic.profile, {"voltage_v": 0.5}, device=8)
     assert device.words * device.bit_width == 890 * 1024 * 8
