@@ -18,11 +18,15 @@ def with_widths(sites: Sequence[Site], struck: Iterable[tuple[Bound[Any], Sequen
     On an array of processing elements, whose registers have one width, it is the widest of the layers' where none is
     declared. Raises ModelError for two formats of one site.
     """
-    struck, wide = list(struck), list(sites)
+    struck = list(struck)
+    wide = list(sites)
+    # formats first: a width that is declared stands, whatever the other layers of an array have
     formatted: set[int] = set()
     declared: set[int] = set()
     for bound, places in struck:
-        for place in places if bound.declares else ():
+        if not bound.declares:
+            continue
+        for place in places:
             if place in formatted:
                 raise ModelError(
                     f"two accumulator formats for the site {wide[place].name!r}, expected one for each site"
@@ -45,27 +49,39 @@ def accumulation_of(site: Site, parts: Sequence[AccumulationPart]) -> ArrayPlan 
     Raises ModelError for arrays that do not fit the layer or each other.
     """
     adding = [part for part in parts if part.adds_up]
-    mapping = None
-    for part in adding:
-        if None not in (mapping, part.mapping) and part.mapping != mapping:
-            raise ModelError(
-                f"the layer of {site.name!r} is said to run on two arrays, {mapping} and {part.mapping}; expected one"
-            )
-        mapping = mapping or part.mapping
-    for part in parts:
-        if not part.adds_up and mapping is not None:
-            _check_results(site, part.mapping, mapping)
+    mapping = _mapping_of(site, adding)
+    if mapping is not None:
+        for part in parts:
+            if not part.adds_up:
+                _check_results(site, part.mapping, mapping)
     if not adding:
         return None
-    events = tuple(event for part in adding for event in part.events)
+    events: list[Event] = []
+    for part in adding:
+        events.extend(part.events)
     if events:
         check_positions(site)
     overflow = next((part.overflow for part in adding if part.overflow is not None), "wrap")
     arithmetic = next((part.arithmetic for part in adding if part.arithmetic is not None), "float32")
     # sums that wrap and meet no faulty element are the same in any order, which then need not be said
-    ordered = mapping is not None and (events or overflow == "saturate")
-    order = _order(mapping, site) if ordered else {}
-    return ArrayPlan(arithmetic=arithmetic, overflow=overflow, events=events, **order)
+    order = {}
+    if mapping is not None and (events or overflow == "saturate"):
+        order = _order(mapping, site)
+    return ArrayPlan(arithmetic=arithmetic, overflow=overflow, events=tuple(events), **order)
+
+
+def _mapping_of(site: Site, parts: Sequence[AccumulationPart]) -> Any:
+    """The one array that the parts say a layer runs on; None where none says it. Raises ModelError for two."""
+    mapping = None
+    for part in parts:
+        if part.mapping is None:
+            continue
+        if mapping is not None and part.mapping != mapping:
+            raise ModelError(
+                f"the layer of {site.name!r} is said to run on two arrays, {mapping} and {part.mapping}; expected one"
+            )
+        mapping = part.mapping
+    return mapping
 
 
 def check_positions(site: Site) -> None:
@@ -82,8 +98,12 @@ def element_event(mapping: Any, element: tuple[int, int], and_mask: int, xor_mas
     """What a faulty element (row, column) strikes: channels of its column; steps, or positions, of its row."""
     rows, columns = array_of(mapping)
     row, column = element
-    steps = (rows, row) if mapping.kind == "weight_stationary" else (1, 0)
-    positions = (rows, row) if mapping.kind == "output_stationary" else (1, 0)
+    # (n, i) strikes where a number modulo n is i, so that (1, 0) strikes always
+    steps = positions = (1, 0)
+    if mapping.kind == "weight_stationary":
+        steps = (rows, row)
+    elif mapping.kind == "output_stationary":
+        positions = (rows, row)
     return (columns, column, *positions, *steps, and_mask, xor_mask)
 
 
@@ -96,11 +116,13 @@ def pass_obstacle(mapping: Any, site: Site) -> str | None:
     """
     if not isinstance(mapping, WeightStationary):
         return None
-    shape = site.weights or ()
-    channels, products = (shape[0], int(np.prod(shape[1:], dtype=np.int64))) if shape else (0, 0)
-    if 0 < channels <= mapping.columns and products <= mapping.rows:
-        return None
-    size = f"{channels} output channels of {products} products" if shape else "weights of a shape that is not known"
+    size = "weights of a shape that is not known"
+    if site.weights:
+        channels = site.weights[0]
+        products = int(np.prod(site.weights[1:], dtype=np.int64))
+        if 0 < channels <= mapping.columns and products <= mapping.rows:
+            return None
+        size = f"{channels} output channels of {products} products"
     return (
         f"late bits of {site.name!r}: a weight-stationary array of {mapping.rows} x {mapping.columns} adds up {size} "
         "in several passes; a late bit there keeps that of the position before in the same pass, of a partial sum that "
@@ -115,7 +137,8 @@ def _check_results(site: Site, results: Any, mapping: Any) -> None:
             f"the layer of {site.name!r} is said to run on two arrays, {mapping} and, for its late bits, {results}; "
             "expected one"
         )
-    if reason := pass_obstacle(mapping, site):
+    reason = pass_obstacle(mapping, site)
+    if reason is not None:
         raise ModelError(reason)
 
 

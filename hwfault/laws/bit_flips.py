@@ -33,9 +33,12 @@ class BitFlips(OnSites):
 
     def directions(self, bit_width: int) -> list[tuple[float, float]]:
         """(p01, p10) of each bit, lowest first."""
-        both = (self.p01, self.p10) if self.probability is None else (self.probability, self.probability)
-        p01, p10 = (0.0 if p is None else p for p in both)
-        return list(zip(per_bit(p01, bit_width), per_bit(p10, bit_width), strict=True))
+        if self.probability is not None:
+            both = per_bit(self.probability, bit_width)
+            return list(zip(both, both, strict=True))
+        p01 = per_bit(self.p01 or 0.0, bit_width)
+        p10 = per_bit(self.p10 or 0.0, bit_width)
+        return list(zip(p01, p10, strict=True))
 
 
 def lower(bound: Bound[BitFlips], target: Target) -> Lowered:

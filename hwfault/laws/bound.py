@@ -42,7 +42,9 @@ class Bound(Generic[Fault]):
     @property
     def named(self) -> Fault:
         """The fault model as a plan keeps it: with the digest of its file."""
-        return self.fault if self.digest is None else self.fault.model_copy(update={"digest": self.digest})
+        if self.digest is None:
+            return self.fault
+        return self.fault.model_copy(update={"digest": self.digest})
 
     def scaled(self, factor: float) -> Self:
         """The same at `factor` (0 to 1) times its probability."""
@@ -123,5 +125,7 @@ class Lowered(NamedTuple):
 
     def processes_at(self, i: int) -> list[AnyProcess]:
         """All processes at site `i` of the target."""
-        first = self.processes[i : i + 1]
-        return [*first, *(self.besides[i] if self.besides else ())]
+        at = list(self.processes[i : i + 1])
+        if self.besides:
+            at.extend(self.besides[i])
+        return at

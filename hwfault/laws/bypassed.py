@@ -39,7 +39,7 @@ class BypassedElements(OnElements):
                 "expected at least one element of a weight-stationary array or a FINN unit; the elements of an "
                 "output-stationary one hold no weights of their own"
             )
-        _ = self.numbers
+        _ = self.numbers  # which raises for an element that the array does not have
         return self
 
     @property
@@ -79,8 +79,10 @@ def bypass_map(mapping: Any, elements: Sequence[int], shape: Sequence[int], bit_
     word = np.empty(0, np.int64)
     for element in elements:
         word = np.union1d(word, affected_weights(mapping, shape, element))
+    # all bits of the code are kept by none and flipped by none
     code = np.uint32((1 << bit_width) - 1)
-    and_mask, xor_mask = np.full(len(word), ALL_ONES ^ code), np.zeros(len(word), np.uint32)
+    and_mask = np.full(len(word), ALL_ONES ^ code)
+    xor_mask = np.zeros(len(word), np.uint32)
     numbers = ",".join(map(str, elements))
-    origin = {"bypassed": f"{mapping.kind} elements {numbers}"}
-    return FaultMap(bit_width, int(np.prod(shape)), word, and_mask, xor_mask, origin)
+    provenance = {"bypassed": f"{mapping.kind} elements {numbers}"}
+    return FaultMap(bit_width, int(np.prod(shape)), word, and_mask, xor_mask, provenance)

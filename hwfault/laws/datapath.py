@@ -40,7 +40,10 @@ class OnElements(OnLayers):
     def number(self, element: int | Element) -> int:
         """The number of an element (row * columns + column); raises ModelError if the array has no such element."""
         rows, columns = array_of(self.mapping)
-        row, column = divmod(element, columns) if isinstance(element, int) else element
+        if isinstance(element, int):
+            row, column = divmod(element, columns)
+        else:
+            row, column = element
         if not (row < rows and column < columns):
             raise ModelError(f"the element ({row}, {column}) is not in the array of {rows} x {columns} elements")
         return row * columns + column

@@ -49,6 +49,7 @@ def _process(fault: LateBits, site: Site, target: Target) -> Process:
             "expected at most all of them"
         )
     tables = (target.tables.number(fault.probability),)
+    # carries arrive last at the highest bits
     mask = ((1 << fault.bits) - 1) << (site.bit_width - fault.bits)
     return Process(**target.key(site), kind="late", tables=tables, mask=mask, elements=late_elements(fault, site))
 
@@ -69,10 +70,13 @@ def late_elements(fault: LateBits, site: Site) -> tuple[int, int, int, int]:
     inner = int(np.prod(site.shape[len(site.shape) - positions :], dtype=np.int64))
     if fault.mapping is None:
         return channels, 1, channels, inner
-    if reason := pass_obstacle(fault.mapping, site):
+    reason = pass_obstacle(fault.mapping, site)
+    if reason is not None:
         raise ModelError(reason)
     rows, columns = array_of(fault.mapping)
-    return columns, rows if fault.mapping.kind == "output_stationary" else 1, channels, inner
+    if fault.mapping.kind != "output_stationary":
+        rows = 1  # elsewhere one register serves all positions of a channel
+    return columns, rows, channels, inner
 
 
 def check_late(entry: SitePlan, faults: Sequence[OnSites]) -> None:

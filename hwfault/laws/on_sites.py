@@ -39,11 +39,17 @@ class OnSites(Record):
         items = value if isinstance(value, list | tuple) else [value]
         if not items and not cls._chooses_by_itself:
             raise ValueError("an empty list selects no site; leave `sites` out to select all")
-        return tuple({"name": item} if isinstance(item, str) else item for item in items)
+        selectors = []
+        for item in items:
+            if isinstance(item, str):
+                item = {"name": item}
+            selectors.append(item)
+        return tuple(selectors)
 
     @field_validator("probability", "p01", "p10", mode="before", check_fields=False)
     @classmethod
     def _no_yes_or_no(cls, value: Any) -> Any:
+        # before the conversion to float, which would take True for 1
         given = list(value) if isinstance(value, list | tuple) else [value]
         if not given or any(isinstance(p, bool) for p in given):
             raise ValueError(f"{value!r} is not a probability, expected a number in [0, 1]")
@@ -65,7 +71,10 @@ class OnSites(Record):
     def scaled(self, factor: float) -> Self:
         """The same faults at `factor` (0 to 1) times their probability; unchanged where they have none."""
         check_probability(factor, "the factor")
-        return self.model_copy(update={key: _times(getattr(self, key), factor) for key in self._rates()})
+        less = {}
+        for key in self._rates():
+            less[key] = _times(getattr(self, key), factor)
+        return self.model_copy(update=less)
 
     @property
     def by_specimen(self) -> bool:
@@ -105,7 +114,9 @@ class OnSites(Record):
 
 
 def _times(p: Probability, factor: float) -> Probability:
-    return tuple(x * factor for x in p) if isinstance(p, tuple) else p * factor
+    if isinstance(p, tuple):
+        return tuple(x * factor for x in p)
+    return p * factor
 
 
 def per_bit(p: Probability, bit_width: int) -> tuple[float, ...]:

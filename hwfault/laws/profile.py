@@ -11,7 +11,7 @@ from pydantic import Field
 
 from hwfault.devices.draw import draw_map
 from hwfault.devices.events import event_probability
-from hwfault.devices.holding import pattern_note
+from hwfault.devices.holding import pattern_note, point_text
 from hwfault.devices.systolic import array_of
 from hwfault.errors import HwfaultError, ModelError
 from hwfault.laws import bit_flips, cluster
@@ -149,7 +149,9 @@ class _At:
     def __init__(self, bound: Bound[ProfileFaults]) -> None:
         assert bound.profile is not None
         assert bound.mapping is not None
-        self.fault, self.profile, self.mapping = bound.fault, bound.profile, bound.mapping
+        self.fault = bound.fault
+        self.profile = bound.profile
+        self.mapping = bound.mapping
         self.spatial: Spatial = self.fault.spatial or self.profile.spatial
         self.protection = self.fault.protection or self.profile.protection
         self.rate: Rate = self.profile.resolve_rate(self.fault.at, strict_sources=self.fault.strict_sources)
@@ -178,17 +180,20 @@ def _elements(at: _At, target: Target) -> Lowered:
     for element, and_mask, xor_mask in zip(drawn.word, drawn.and_mask, drawn.xor_mask, strict=True):
         row, column = divmod(int(element), columns)
         events.append(element_event(at.mapping, (row, column), int(and_mask), int(xor_mask)))
-    return Lowered(parts=[AccumulationPart(at.mapping, tuple(events))] * len(target.sites))
+    # all layers run on this one array, one after the other
+    part = AccumulationPart(at.mapping, tuple(events))
+    return Lowered(parts=[part] * len(target.sites))
 
 
 def _register_width(at: _At, sites: Sequence[Site]) -> int:
     """The bits of the one register that adds up all layers; raises ModelError where there is no such register."""
     name = at.profile.name
-    if other := next((site for site in sites if site.kind != "accumulator"), None):
-        raise ModelError(
-            f"faults of processing elements strike accumulators, not the {other.kind} {other.name!r}; select sites "
-            "of the kind accumulator"
-        )
+    for site in sites:
+        if site.kind != "accumulator":
+            raise ModelError(
+                f"faults of processing elements strike accumulators, not the {site.kind} {site.name!r}; select sites "
+                "of the kind accumulator"
+            )
     if at.profile.persistence.kind != "permanent":
         raise ModelError(f"{name}: faults of processing elements are permanent, not {at.profile.persistence.kind}")
     widths = {site.bit_width for site in sites}
@@ -206,8 +211,10 @@ def _cells(at: _At, target: Target) -> Lowered:
 
     def cells(rows: int, row_bits: int) -> FaultMap:
         drawn = at.draw(rows, row_bits, target.specimen)
-        place = ",".join(f"{key}={value:g}" for key, value in at.fault.at.items())
-        return replace(drawn, provenance=dict(drawn.provenance) | {"profile": at.profile.digest, "at": place})
+        provenance = dict(drawn.provenance)
+        provenance["profile"] = at.profile.digest
+        provenance["at"] = point_text(at.fault.at)
+        return replace(drawn, provenance=provenance)
 
     return Lowered(
         cell_processes(
@@ -232,19 +239,24 @@ def _transient(at: _At, target: Target) -> Lowered:
             f"{at.profile.name}: transient faults with spatial {at.spatial.kind} that do not all flip cannot be drawn; "
             "expected independent cells, or clusters that flip (cells that come and go in a pattern are intermittent)"
         )
+    # those laws know no memory, but how it represents integers says which bit is which
     own = {"representation": representation_of(at.mapping)}
     return Lowered([process.model_copy(update=own) for process in lowered.processes])
 
 
 def _flips(at: _At) -> BitFlips:
-    p01, p10 = at.rate.p01 * at.fault.share, at.rate.p10 * at.fault.share
+    p01 = at.rate.p01 * at.fault.share
+    p10 = at.rate.p10 * at.fault.share
     weights = at.profile.bit_weights
     if weights is None or len(weights) == 1:
         return BitFlips(p01=p01, p10=p10)
     # how likely each bit is struck beside the mean bit
     mean = math.fsum(weights) / len(weights)
     shares = [weight / mean for weight in weights]
-    return BitFlips(p01=tuple(p01 * share for share in shares), p10=tuple(p10 * share for share in shares))
+    return BitFlips(
+        p01=tuple(p01 * share for share in shares),
+        p10=tuple(p10 * share for share in shares),
+    )
 
 
 def _clusters(at: _At, pattern: ClusterPattern) -> Clusters:
@@ -260,13 +272,17 @@ def _alone(fault: Any) -> Bound[Any]:
 def _protected(at: _At, site: Site, target: Target) -> ProtectedProcess:
     """The transient faults of a protected memory at one site, drawn on its stored words, check bits among them."""
     assert at.protection is not None
-    memory = ProtectedMemory(at.protection, at.mapping, [site.model_copy(update={"shape": site.shape or (1,)})])
+    # a shape is only needed to lay the memory out, and where draws do not ask for it may be unknown
+    shaped = site.model_copy(update={"shape": site.shape or (1,)})
+    memory = ProtectedMemory(at.protection, at.mapping, [shaped])
     if not isinstance(at.spatial, Independent) or not memory.plain or at.profile.bit_weights:
         raise ModelError(
             f"{at.profile.name}: transient faults of a protected memory are drawn for independent cells that lie one "
             "behind the other, lowest bit first; expected spatial: {kind: independent} and such a linear mapping"
         )
-    h, accept01, accept10 = accepts(at.rate.p01 * at.fault.share, at.rate.p10 * at.fault.share)
+    p01 = at.rate.p01 * at.fault.share
+    p10 = at.rate.p10 * at.fault.share
+    h, accept01, accept10 = accepts(p01, p10)
     return ProtectedProcess(
         **target.key(site),
         protection=at.protection,

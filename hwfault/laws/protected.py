@@ -27,7 +27,11 @@ class ProtectedMemory:
     """
 
     def __init__(self, protection: Protection, mapping: AddressMapping, sites: Sequence[Site]) -> None:
-        self._protection, self._mapping, self._sites = protection, mapping, sites
+        self._protection = protection
+        self._mapping = mapping
+        self._sites = sites
+        # engines know by themselves what a memory word holds where code words lie one behind the other, lowest bit
+        # first; for other mappings a process carries a table
         self.plain = isinstance(mapping, Linear) and mapping.bit_order == "lsb_first" and mapping.interleave == 1
         tensors = [Stored(site.name, site.shape or (1,), site.bit_width) for site in sites]
         # the layout of data bits alone: check bits lie behind them in each row, and hold no words
@@ -52,15 +56,17 @@ class ProtectedMemory:
 
     def slot(self, site: Site) -> int:
         """The bits that a code word takes."""
-        padded = isinstance(self._mapping, Linear) and self._mapping.packing == "padded"
-        return 1 << (site.bit_width - 1).bit_length() if padded else site.bit_width
+        if isinstance(self._mapping, Linear) and self._mapping.packing == "padded":
+            return 1 << (site.bit_width - 1).bit_length()  # the next power of two
+        return site.bit_width
 
     @property
     def _rows(self) -> int:
         """The memory words that there are: of a buffer that is used again, its own."""
         mapping = self._mapping
         if isinstance(mapping, Linear) and mapping.tile == "repeat" and mapping.rows is not None:
-            return max(1, mapping.rows * mapping.row_bits // self._protection.data_bits)
+            bits = mapping.rows * mapping.row_bits
+            return max(1, bits // self._protection.data_bits)
         return self._data.rows
 
     def processes(self, target: Target, cells: Cells, activity: dict[str, Any]) -> list[ProtectedProcess]:
@@ -75,23 +81,25 @@ class ProtectedMemory:
         first = int(self._data.cells(site.name, [0], [0])[0]) // memory.data_bits
         count = self._last_row(site) - first + 1
         rows = self._rows_of(memory, whole, first, count)
+        table = {} if self.plain else self._table(i, memory, first, rows)
         return ProtectedProcess(
             **target.key(site),
             protection=self._protection,
             slot=memory.slot,
             map=rows,
             **activity,
-            # where words lie one behind the other, engines know what a memory word holds
-            **({} if self.plain else self._table(i, memory, first, rows)),
+            **table,
         )
 
     def _last_row(self, site: Site) -> int:
         """The last memory word that holds a bit of the site."""
         words = site.words or 1
+        # of words one behind the other the last one lies last; elsewhere any of them may
         asked = np.array([words - 1]) if self.plain else np.arange(words)
-        lowest = self._data.cells(site.name, asked, np.zeros_like(asked))
-        highest = self._data.cells(site.name, asked, np.full_like(asked, site.bit_width - 1))
-        return int(max(lowest.max(), highest.max())) // self._data.row_bits
+        lowest = self._data.cells(site.name, asked, 0)
+        highest = self._data.cells(site.name, asked, site.bit_width - 1)
+        last = int(max(lowest.max(), highest.max()))
+        return last // self._data.row_bits
 
     def _rows_of(self, memory: Memory, whole: FaultMap, first: int, count: int) -> FaultMap:
         """The faulty cells of the memory words first to first + count - 1, as rows of sub-words."""
@@ -100,8 +108,9 @@ class ProtectedMemory:
 
         # a buffer that is used again has each of its faulty cells in every turn
         turns = np.arange((first + count - 1) // self._rows + 1)
-        at = (row[:, None] + turns * self._rows - first).ravel(order="F")
-        cell, kind = np.tile(cell, len(turns)), np.tile(kind, len(turns))
+        at = (row[:, None] + turns * self._rows - first).ravel(order="F")  # turn by turn, as np.tile repeats
+        cell = np.tile(cell, len(turns))
+        kind = np.tile(kind, len(turns))
 
         inside = (at >= 0) & (at < count)
         sub_word, bit = memory.sub_word_of(at[inside], cell[inside])
@@ -115,7 +124,7 @@ class ProtectedMemory:
         asked = ((number + first)[:, None] * memory.data_bits + data_bits).ravel()
         at, tensor, word, bit = self._data.places(asked)
         cells = np.full(asked.size, -1)
-        mine = tensor == i
+        mine = tensor == i  # a memory word may hold the end of one site and the beginning of the next
         cells[at[mine]] = 32 * word[mine] + bit[mine]
         table = cells.reshape(-1, memory.data_bits)
-        return {"number": tuple(number.tolist()), "cells": tuple(tuple(row) for row in table.tolist())}
+        return {"number": tuple(number.tolist()), "cells": tuple(map(tuple, table.tolist()))}

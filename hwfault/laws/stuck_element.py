@@ -37,13 +37,13 @@ class StuckElement(OnElements):
     def _one_element_of_the_array(self) -> Self:
         if (self.element is None) == (self.pe is None):
             raise ValueError("expected either `element` (row, column) or `pe` (the element's number)")
-        _ = self.place
+        _ = self.place  # which raises for an element that the array does not have
         return self
 
     @property
     def place(self) -> Element:
         """Row and column of the element."""
-        columns = array_of(self.mapping)[1]
+        _, columns = array_of(self.mapping)
         given = self.element if self.element is not None else self.pe
         assert given is not None
         row, column = divmod(self.number(given), columns)
@@ -52,7 +52,12 @@ class StuckElement(OnElements):
 
 def lower(bound: Bound[StuckElement], target: Target) -> Lowered:
     """The array of each layer with the stuck bit; raises ModelError for a bit beyond an accumulator's width."""
-    return Lowered(parts=[AccumulationPart(bound.fault.mapping, (_event(bound.fault, site),)) for site in target.sites])
+    fault = bound.fault
+    parts = []
+    for site in target.sites:
+        event = _event(fault, site)
+        parts.append(AccumulationPart(fault.mapping, (event,)))
+    return Lowered(parts=parts)
 
 
 def _event(fault: StuckElement, site: Site) -> Event:

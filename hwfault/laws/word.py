@@ -90,7 +90,8 @@ def lower(bound: Bound[WordFaults], target: Target) -> Lowered:
 
 def _process(fault: WordFaults, site: Site, target: Target) -> Process:
     with target.errors_at(site):
-        mask, code = fault.mask(site.bit_width), fault.code(site.bit_width)
+        mask = fault.mask(site.bit_width)
+        code = fault.code(site.bit_width)
         tables = target.tables.numbers([fault.probability])
     kind: Literal["random", "mask"] = "random" if fault.effect == "random" else "mask"
     return Process(**target.key(site), kind=kind, tables=tables, mask=mask, code=code)
@@ -104,13 +105,22 @@ def _permanent(fault: WordFaults, site: Site, target: Target) -> MapProcess:
             "network's sites with an example batch before resolving the faults"
         )
     with target.errors_at(site):
-        mask, code = fault.mask(site.bit_width), fault.code(site.bit_width)
+        mask = fault.mask(site.bit_width)
+        code = fault.code(site.bit_width)
         table = encode_table(fault.probability)
     key = target.key(site)
+    # the specimen's number is the seed, and a specimen has one sample only: its map is that of every sample
     hit, _ = native.plane_hits(target.specimen, key["site_number"], 0, site.words, WORD_PLANE, table)
-    word = np.unique(hit)
-    # a code takes the place of all bits of the word, a mask of none
-    kept = ALL_ONES if code is None else ALL_ONES ^ np.uint32((1 << site.bit_width) - 1)
-    rows = (word, np.full(len(word), kept), np.full(len(word), np.uint32(mask or code or 0)))
-    origin = {"device": str(target.specimen)}
-    return MapProcess(**key, map=FaultMap(site.bit_width, site.words, *rows, origin))
+    word = np.unique(hit)  # a word may be hit twice, but has one row
+    if code is None:
+        # a mask flips bits and takes the place of none
+        kept = ALL_ONES
+        flipped = np.uint32(mask or 0)
+    else:
+        # a code takes the place of all bits of the word
+        kept = ALL_ONES ^ np.uint32((1 << site.bit_width) - 1)
+        flipped = np.uint32(code)
+    and_mask = np.full(len(word), kept)
+    xor_mask = np.full(len(word), flipped)
+    provenance = {"device": str(target.specimen)}
+    return MapProcess(**key, map=FaultMap(site.bit_width, site.words, word, and_mask, xor_mask, provenance))
