@@ -24,9 +24,18 @@ _MOVES = {
     *("narrow", "select", "chunk", "split", "tensor_split", "unbind", "index_select", "take_along_dim"),
     *("gather", "__getitem__", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "pixel_shuffle"),
     *("pixel_unshuffle", "channel_shuffle", "contiguous", "clone", "detach", "split_with_sizes"),
-    *("hsplit", "vsplit", "dsplit", "dstack", "column_stack", "row_stack", "take", "index"),
+    *("hsplit", "vsplit", "dsplit", "dstack", "column_stack", "row_stack", "take", "copy"),
+    *("__setitem__", "index_copy", "index_put", "scatter", "select_scatter", "slice_scatter"),
 }
 """Functions that put elements elsewhere, or leave some out, whatever they hold; those in place end in "_"."""
+_INDICES = {
+    **{"__getitem__": 1, "__setitem__": 1, "take": 1, "take_along_dim": 1, "index_put": 1},
+    **{"index_select": 2, "gather": 2, "index_copy": 2, "scatter": 2, "repeat_interleave": 1, "tensor_split": 1},
+}
+"""Those of them that are told which elements, and where among their arguments; as keywords `_BY_NAME`."""
+_BY_NAME = ("index", "indices", "repeats", "indices_or_sections", "tensor_indices_or_sections")
+_PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "linear"}
+"""Functions that add up products along an axis of both operands."""
 _SORTS = {"sort": 1, "argsort": 1, "topk": 2, "msort": None}
 """Functions that put elements elsewhere by what they hold; where the axis stands among their arguments (None: 0)."""
 _PROPERTIES = {getattr(Tensor, name).__get__ for name in ("T", "mT", "H", "mH")}
@@ -73,9 +82,10 @@ class Following(TorchFunctionMode):
         if not known:
             return func(*args, **kwargs)
         numbers = self._moved(func, args, kwargs)  # before the call, which may write to its inputs
+        views = self._viewed(func, args, kwargs, numbers)
         out = func(*args, **kwargs)
-        values = [bare(t) for t in _values(out)]
-        said = self._said(func, args, kwargs)
+        values = [bare(t) for t in (_values(out) or _written(func, args, kwargs))]
+        said = self._said(func, args, kwargs, values)
         for i, value in enumerate(values):
             if said is not None:
                 self.notes.note(value, said)
@@ -83,6 +93,8 @@ class Following(TorchFunctionMode):
                 self.notes.note(value, self._fitting(numbers[i]))
             else:
                 self.notes.note(value, self._kept(known, value))
+        for whole, lying in views:
+            self.notes.note(whole, lying)
         return out
 
     def lying(self, given: Tensor, value: Tensor) -> Lying | None:
@@ -92,9 +104,13 @@ class Following(TorchFunctionMode):
 
     # ---- functions that move elements
 
-    def _said(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Lying | None:
+    def _said(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], values: list[Any]) -> Lying | None:
         """Where the arguments themselves say that the samples lie behind a function; None where they do not."""
         name = _name(func)
+        if name in _PRODUCTS:
+            operands = list(tensors_in((args, kwargs)))[:2]
+            operands = operands[::-1] if name == "__rmatmul__" else operands
+            return _behind_product(name, operands, [self.notes.of(operand) for operand in operands], values)
         if name == "einsum" and args and isinstance(args[0], str):
             operands = args[1] if isinstance(args[1], tuple | list) else args[1:]
             return _behind_sum(args[0], [self.notes.of(operand) for operand in operands])
@@ -118,10 +134,49 @@ class Following(TorchFunctionMode):
         if not moves and name not in _REDUCES:
             return None
         try:
-            made = func(*self._numbered(args), **self._numbered(kwargs)) if moves else self._reduced(*args, **kwargs)
+            if not moves:
+                return _tensors(self._reduced(*args, **kwargs))
+            given, named = self._operands(name, args, kwargs)
+            into = _written(func, args, kwargs)
+            if into and into[0] is (args[0] if args else None):  # what is written has memory of its own
+                given[0] = given[0].clone()
+            return _tensors(func(*given, **named)) or _tensors(given[0])
         except Exception:  # whatever a function has against integers
             return None
-        return [t for t in _values(made) if isinstance(t, Tensor)]
+
+    def _operands(self, name: str, args: Any, kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """What a function that moves elements is to be called with; raises ValueError if it is given no sample's."""
+        place = _INDICES.get(name)
+        given = [part if i == place else self._numbered(part) for i, part in enumerate(args)]
+        named = {
+            key: part if place is not None and key in _BY_NAME else self._numbered(part)
+            for key, part in kwargs.items()
+            if key != "out"
+        }
+        data = [part for i, part in enumerate(args) if i != place], [kwargs[key] for key in named if key not in _BY_NAME]
+        if place is not None and not any(self.notes.of(t) is not None for t in tensors_in(data)):
+            raise ValueError("samples tell which elements of what is none of theirs")
+        if name in ("__setitem__", "scatter") and isinstance(given[-1], bool | int | float):
+            given[-1] = _ANY
+        if isinstance(named.get("value"), bool | int | float):
+            named["value"] = _ANY
+        return given, named
+
+    def _viewed(
+        self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], numbers: list[Tensor] | None
+    ) -> list[tuple[Tensor, Lying | None]]:
+        """The tensor into a part of which a function writes, and where the samples lie in it then."""
+        parts = [part for part in _written(func, args, kwargs) if part._base is not None]
+        if not parts:
+            return []
+        (part, whole) = parts[0], parts[0]._base
+        if numbers is None or numbers[0].shape != part.shape:
+            lying = self.notes.of(whole)  # as what is computed element by element
+            return [(whole, lying if self.notes.of(part) is not None else _GONE)]
+        held = torch.empty_strided(whole.shape, whole.stride(), dtype=torch.int32, device=whole.device)
+        held.copy_(self._numbered(whole))
+        held.as_strided(part.shape, part.stride(), part.storage_offset() - whole.storage_offset()).copy_(numbers[0])
+        return [(whole, self._fitting(held))]
 
     def _numbered(self, given: Any) -> Any:
         """Arguments with the samples' numbers in place of the elements of followed tensors."""
@@ -129,8 +184,7 @@ class Following(TorchFunctionMode):
             value = bare(given)
             if self.notes.of(value) is not None:
                 return self._numbers(value)
-            indices = not value.is_floating_point()  # those of a selection, which stay as they are
-            return given if indices else torch.full_like(unnamed(value.detach()), _ANY, dtype=torch.int32)
+            return torch.full_like(unnamed(value.detach()), _ANY, dtype=torch.int32)
         if isinstance(given, dict):
             return {key: self._numbered(part) for key, part in given.items()}
         if isinstance(given, tuple | list):
@@ -201,6 +255,46 @@ def _behind_sum(equation: str, lying: list[Lying | None]) -> Lying | None:
         return None
     (first, *others) = found
     return _GONE if others or first is None else first
+
+
+def _behind_product(name: str, operands: list[Tensor], lying: list[Lying | None], values: list[Any]) -> Lying | None:
+    """Where the samples lie behind a product, by which axes are added up; None where it does not say."""
+    if len(operands) < 2 or len(values) != 1:
+        return None
+    (left, right), out = (bare(operand) for operand in operands), values[0]
+    transposed = name == "linear"  # both are added up along their last axis
+    summed = {0: -1, 1: -1 if transposed or right.dim() == 1 else -2}
+    found: set[int] = set()
+    for i, (operand, other) in enumerate(((left, right), (right, left))):
+        axis = lying[i]
+        if not isinstance(axis, BatchAxis):
+            continue
+        place = axis.axis - operand.dim()
+        if place == summed[i]:
+            return _GONE
+        if i == 1 and transposed:
+            place = -1
+        elif other.dim() == 1 and (i == 0 or place < -2):  # an axis less behind it
+            place += 1
+        found.add(place % out.dim() if out.dim() else 0)
+    axes = [axis for axis in lying if isinstance(axis, BatchAxis)]
+    if not axes:
+        return None
+    same = len(found) == 1 and all((a.rows, a.inner) == (axes[0].rows, axes[0].inner) for a in axes)
+    return axes[0].model_copy(update={"axis": found.pop()}) if same else _GONE
+
+
+def _written(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> list[Any]:
+    """The tensor that a function writes into, if it is one of those that do."""
+    if "out" in kwargs:
+        return _tensors(kwargs["out"])
+    name = str(getattr(func, "__name__", ""))
+    writes = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+    return _tensors(args[0]) if writes and args else []
+
+
+def _tensors(made: Any) -> list[Tensor]:
+    return list(tensors_in(made))
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -10,7 +10,7 @@ from hwfault.errors import PlanError
 from hwfault.injection.attach import inject
 from hwfault.network.sites import sites
 from tests.injection.networks import build
-from tests.network.moving import FLIPS, MOVES, UNSAID, Does, trained
+from tests.network.moving import FLIPS, MOVES, UNSAID, Does, assigned, in_parts, trained
 
 
 @pytest.mark.parametrize("name", ["frames", "tokens first", "time and batch", "heads"])
@@ -29,8 +29,27 @@ SAID = {
     "dots": lambda q, x: torch.einsum("...ij,jk->...ik", q(x), torch.ones(4, 4)),
     "sorted within a sample": lambda q, x: q(x).sort().values,
     "the largest of a sample": lambda q, x: torch.topk(q(x), 4, dim=1).values,
+    "picked": lambda q, x: q(x)[:, [2, 0]][torch.arange(len(x))],
+    "gathered within a sample": lambda q, x: q(x).gather(1, q(x).argsort(1)),
+    "one of many": lambda q, x: torch.zeros(4, 4).scatter(1, q(x).flatten(1).argmax(1, keepdim=True) % 4, 1.0),
+    "a table": lambda q, x: torch.randn(64, 3)[q(x).flatten(1).argmax(1)],
+    "token by token": lambda q, x: assigned(torch.zeros(4, 4, 4, 4), (slice(None), 2), q(x)[:, 1]),
+    "token by token, zero first": lambda q, x: assigned(q(x).clone(), (slice(None), 0), 0.0),
+    "into parts": lambda q, x: in_parts(torch.zeros(4, 4, 4, 4).transpose(0, 1), q(x).transpose(0, 1)).transpose(0, 1),
+    "a part in place": lambda q, x: added(q(x).clone(), q(x)),
+    "products": lambda q, x: (q(x) @ torch.ones(4, 3)).flatten(1) @ torch.ones(48, 2),
+    "products of heads": lambda q, x: torch.matmul(q(x), q(x).mT) @ q(x),
+    "a vector": lambda q, x: q(x) @ torch.ones(4),
+    "a vector before": lambda q, x: torch.ones(4) @ q(x),
+    "in batches": lambda q, x: torch.bmm(q(x).flatten(2), torch.ones(4, 16, 2)),
+    "written elsewhere": lambda q, x: torch.index_select(q(x), 1, torch.tensor([2, 0, 3, 1]), out=torch.zeros(x.shape)),
     "there and back in place": lambda q, x: q(x).clone().transpose_(0, 1).transpose_(0, 1),
 }
+
+
+def added(whole, x):
+    whole[:, 1:].add_(x[:, :3])
+    return whole
 
 
 @pytest.mark.parametrize("name", UNSAID)

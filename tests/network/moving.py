@@ -76,4 +76,38 @@ UNSAID = {  # what is done to (4, 4, 4, 4), whose shape tells nothing
     "the largest": lambda q, x: torch.topk(q(x), 4, 0).values,
     "sorted samples": lambda q, x: torch.msort(q(x)),
     "strides": lambda q, x: q(x).as_strided((4, 4, 4, 4), (16, 64, 4, 1)),
+    "picked by their values": lambda q, x: q(x)[order(x)],
+    "selected by their values": lambda q, x: q(x).index_select(0, order(x)),
+    "gathered by their values": lambda q, x: q(x).gather(dim=0, index=order(x).view(4, 1, 1, 1).expand(x.shape)),
+    "taken along": lambda q, x: q(x).take_along_dim(indices=order(x).view(4, 1, 1, 1), dim=0),
+    "picked from the largest": lambda q, x: q(x)[x.flatten(1)[:, 0].topk(4).indices],
+    "put by their values": lambda q, x: torch.zeros(4, 4, 4, 4).index_copy(0, order(x), q(x)),
+    "put in place": lambda q, x: torch.zeros(4, 4, 4, 4).index_put_((order(x),), q(x)),
+    "scattered": lambda q, x: torch.zeros(4, 4, 4, 4).scatter(0, order(x).view(4, 1, 1, 1).expand(x.shape), q(x)),
+    "assigned": lambda q, x: assigned(torch.zeros(4, 4, 4, 4), order(x), q(x)),
+    "assigned one by one": lambda q, x: assigned(torch.zeros(4, 4, 4, 4), slice(0, 1), q(x)[3:]),
+    "a permutation's matrix": lambda q, x: (torch.eye(4)[order(x)] @ q(x).flatten(1)).view(x.shape),
+    "its product": lambda q, x: torch.mm(torch.eye(4).flip(0), q(x).flatten(1)).view(x.shape),
+    "products along the samples": lambda q, x: nn.functional.linear(q(x).permute(1, 2, 3, 0), torch.eye(4).flip(0)),
+    "between samples": lambda q, x: (q(x).flatten(1) @ q(x).flatten(1).T).view(4, 4, 1, 1).expand(x.shape),
+    "copied": lambda q, x: torch.zeros(4, 4, 4, 4).copy_(q(x).flip(0)),
+    "written elsewhere": lambda q, x: torch.index_select(q(x), 0, torch.tensor([2, 0, 3, 1]), out=torch.zeros(x.shape)),
+    "into parts": lambda q, x: in_parts(torch.zeros(4, 4, 4, 4), q(x)),
+    "into parts of their own": lambda q, x: in_parts(q(x).clone(), q(x)),
+    "from a list": lambda q, x: torch.stack(q(x).unbind(0)[::-1]),
 }
+
+
+def order(x):
+    return x.flatten(1)[:, 0].argsort()
+
+
+def assigned(whole, where, part):
+    whole[where] = part
+    return whole
+
+
+def in_parts(whole, x):
+    whole[:1].copy_(x[3:])
+    whole[1:].copy_(x[:3])
+    return whole
