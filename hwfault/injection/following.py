@@ -108,9 +108,9 @@ class Following(TorchFunctionMode):
         """Where the arguments themselves say that the samples lie behind a function; None where they do not."""
         name = _name(func)
         if name in _PRODUCTS:
-            operands = list(tensors_in((args, kwargs)))[:2]
-            operands = operands[::-1] if name == "__rmatmul__" else operands
-            return _behind_product(name, operands, [self.notes.of(operand) for operand in operands], values)
+            factors = list(tensors_in((args, kwargs)))[:2]
+            factors = factors[::-1] if name == "__rmatmul__" else factors
+            return _behind_product(name, factors, [self.notes.of(factor) for factor in factors], values)
         if name == "einsum" and args and isinstance(args[0], str):
             operands = args[1] if isinstance(args[1], tuple | list) else args[1:]
             return _behind_sum(args[0], [self.notes.of(operand) for operand in operands])
@@ -153,7 +153,10 @@ class Following(TorchFunctionMode):
             for key, part in kwargs.items()
             if key != "out"
         }
-        data = [part for i, part in enumerate(args) if i != place], [kwargs[key] for key in named if key not in _BY_NAME]
+        data = [
+            *(part for i, part in enumerate(args) if i != place),
+            *(kwargs[key] for key in named if key not in _BY_NAME),
+        ]
         if place is not None and not any(self.notes.of(t) is not None for t in tensors_in(data)):
             raise ValueError("samples tell which elements of what is none of theirs")
         if name in ("__setitem__", "scatter") and isinstance(given[-1], bool | int | float):
