@@ -252,8 +252,9 @@ class Injection:
     @samples.setter
     def samples(self, numbers: Tensor | None) -> None:
         given = None if numbers is None else torch.as_tensor(numbers)
-        if given is not None and given.numel() and given.is_floating_point():
-            raise HwfaultError("`samples` are floating-point numbers, expected integers, one for each element")
+        if given is not None and given.numel() and (given.dtype == torch.bool or given.dtype.is_floating_point):
+            kind = "booleans" if given.dtype == torch.bool else "floating-point numbers"
+            raise HwfaultError(f"`samples` are {kind}, expected integers, one for each element")
         if given is not None:
             given = given.to(torch.int64)
             check(given, 0, SAMPLES - 1, NOT_THERE)

@@ -85,6 +85,23 @@ def test_samples_one_by_one(given, number):
         assert same_bits(model(x), struck)
 
 
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ([True, False, True, False], "booleans"),
+        (torch.ones(4, dtype=torch.bool), "booleans"),
+        (torch.arange(4.0), "floating-point numbers"),
+        (torch.arange(4).half(), "floating-point numbers"),
+    ],
+)
+def test_samples_that_are_no_integers(given, kind):
+    with inject(build("cnn"), FLIPS, seed=1) as injection:
+        with pytest.raises(HwfaultError, match=f"`samples` are {kind}, expected integers"):
+            injection.samples = given
+        injection.samples = torch.arange(4)
+        injection.samples = []
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_batches_that_run_past_the_last_number(training):
     model, x = build("cnn").train(training), batch(4)
