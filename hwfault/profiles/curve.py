@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
+from itertools import product
 from typing import Literal
 
 from hwfault.errors import ModelError, nearest
@@ -54,29 +55,39 @@ def look_up(curve: RateCurve, at: Mapping[str, float], name: str = "the profile"
     numbers of 50 digits and rounded once. Raises ModelError beyond the measured range, with the range.
     """
     point = _complete(curve, at, name)
-    places = [
-        _place(curve, axis, values, point[axis.name], name)
-        for axis, values in zip(curve.axes, curve.values, strict=True)
-    ]
+    places = []
+    outside = []  # axes whose own numbers decide, where the value lies beside the measured ones
+    for axis, values in zip(curve.axes, curve.values, strict=True):
+        place = _place(curve, axis, values, point[axis.name], name)
+        places.append(place)
+        if place.region in ("clamped", "fail-free"):
+            outside.append(axis)
+    axes = tuple(outside)
+
     table = {tuple(p.at[axis] for axis in curve.names): p for p in curve.points}
     corners = _corners(places)
+    used = tuple(table[corner] for corner in corners)
     regions = [place.region for place in places]
-    used, special = tuple(table[c] for c in corners), [r for r in regions if r in ("clamped", "fail-free")]
-    axes = tuple(axis for axis, region in zip(curve.axes, regions, strict=True) if region in special)
     if "fail-free" in regions:
         return LookedUp(0.0, "fail-free", used, axes)
     rates = {corner: Decimal(curve.drawn(table[corner])) for corner in corners}
     value = float(_mix(curve, rates, places))
-    region: Region = special[0] if special else "measured" if len(corners) == 1 else "interpolated"
-    return LookedUp(value, region, used, axes)
+    if "clamped" in regions:
+        return LookedUp(value, "clamped", used, axes)
+    return LookedUp(value, "measured" if len(corners) == 1 else "interpolated", used, axes)
 
 
 def _complete(curve: RateCurve, at: Mapping[str, float], name: str) -> dict[str, float]:
     """The operating point with axes of a single measured value filled in."""
     check_names(at, curve, name)
-    single = {axis.name: v[0] for axis, v in zip(curve.axes, curve.values, strict=True) if len(v) == 1}
-    point = single | {axis: float(value) for axis, value in at.items()}
-    if missing := [axis for axis in curve.names if axis not in point]:
+    point = {}
+    for axis, values in zip(curve.axes, curve.values, strict=True):
+        if len(values) == 1:
+            point[axis.name] = values[0]
+    for given, value in at.items():
+        point[given] = float(value)
+    missing = [axis for axis in curve.names if axis not in point]
+    if missing:
         raise ModelError(f"{name}: the operating point lacks {' and '.join(missing)}; {_wanted(curve)}")
     return point
 
@@ -100,14 +111,16 @@ def check_names(at: Mapping[str, float], curve: RateCurve, name: str) -> None:
 
 
 def _place(curve: RateCurve, axis: Axis, values: Sequence[float], value: float, name: str) -> _Place:
-    if reason := axis.crash(value):
+    reason = axis.crash(value)
+    if reason:
         raise ModelError(_beyond(axis, values, value, name, reason))
-    ordered, one = sorted(values), Decimal(0)
+    ordered = sorted(values)
+    nothing = Decimal(0)  # the way from one value to itself
     if axis.is_fail_free(value, values):
         mildest = ordered[-1] if axis.direction(values) == "lower" else ordered[0]
-        return _Place(mildest, mildest, one, "fail-free")
+        return _Place(mildest, mildest, nothing, "fail-free")
     if value in ordered:
-        return _Place(value, value, one, "measured")
+        return _Place(value, value, nothing, "measured")
     if curve.interpolation == "exact":
         raise ModelError(
             f"{name}: {axis.name} = {value:g} is not among the points, and nothing is known between them; "
@@ -115,10 +128,13 @@ def _place(curve: RateCurve, axis: Axis, values: Sequence[float], value: float, 
         )
     if not ordered[0] < value < ordered[-1]:
         return _beside(axis, values, value, name)
-    high = bisect_right(ordered, value)
-    low, up, x = (Decimal(repr(v)) for v in (ordered[high - 1], ordered[high], value))
-    weight = _EXACT.divide(_EXACT.subtract(x, low), _EXACT.subtract(up, low))
-    return _Place(ordered[high - 1], ordered[high], weight, "interpolated")
+    at = bisect_right(ordered, value)
+    low = ordered[at - 1]
+    high = ordered[at]
+    # as people write them: the half way from 0.53 to 0.54 is 0.535, which as doubles it is not
+    a, b, x = (Decimal(repr(v)) for v in (low, high, value))
+    weight = _EXACT.divide(_EXACT.subtract(x, a), _EXACT.subtract(b, a))
+    return _Place(low, high, weight, "interpolated")
 
 
 def _beside(axis: Axis, values: Sequence[float], value: float, name: str) -> _Place:
@@ -133,37 +149,41 @@ def _beside(axis: Axis, values: Sequence[float], value: float, name: str) -> _Pl
 
 def _beyond(axis: Axis, values: Sequence[float], value: float, name: str, reason: str) -> str:
     free = "" if axis.fail_free_from is None else f", fail-free from {axis.fail_free_from:g} {axis.unit} on"
+    because = f"; {reason}" if reason else ""
     return (
         f"{name}: {axis.name} = {value:g} lies beyond the measured range, {min(values):g} to {max(values):g} "
-        f"{axis.unit}{free}{'; ' if reason else ''}{reason}; rates are not extrapolated"
+        f"{axis.unit}{free}{because}; rates are not extrapolated"
     )
 
 
 def _corners(places: Sequence[_Place]) -> list[tuple[float, ...]]:
     """The grid points that surround the operating point, as axis values."""
-    corners: list[tuple[float, ...]] = [()]
-    for place in places:
-        corners = [(*c, value) for c in corners for value in dict.fromkeys((place.low, place.high))]
-    return corners
+    # a place on a measured value has one side only
+    sides = [dict.fromkeys((place.low, place.high)) for place in places]
+    return list(product(*sides))
 
 
 def _mix(curve: RateCurve, rates: Mapping[tuple[float, ...], Decimal], places: Sequence[_Place]) -> Decimal:
     """The rates of the corners, mixed along one axis after the other, the last first."""
     for place in reversed(places):
-        heads = dict.fromkeys(corner[:-1] for corner in rates)
-        rates = {
-            head: _between(curve, rates[*head, place.low], rates[*head, place.high], place.weight) for head in heads
-        }
-    return rates[()]
+        mixed = {}
+        for head in dict.fromkeys(corner[:-1] for corner in rates):
+            low = rates[*head, place.low]
+            high = rates[*head, place.high]
+            mixed[head] = _between(curve, low, high, place.weight)
+        rates = mixed
+    return rates[()]  # no axis is left
 
 
 def _between(curve: RateCurve, a: Decimal, b: Decimal, weight: Decimal) -> Decimal:
     if a == b:
-        return a
+        return a  # as it is, not the logarithm's power
     c = _EXACT
     if curve.interpolation == "linear":
         return c.add(a, c.multiply(weight, c.subtract(b, a)))
-    return c.exp(c.add(c.ln(a), c.multiply(weight, c.subtract(c.ln(b), c.ln(a)))))
+    low = c.ln(a)
+    high = c.ln(b)
+    return c.exp(c.add(low, c.multiply(weight, c.subtract(high, low))))
 
 
 def interval(n_faults: float, n_bits: float) -> tuple[float, float]:
@@ -178,7 +198,9 @@ def interval(n_faults: float, n_bits: float) -> tuple[float, float]:
         return 0.0, min(1.0, 3 / n_bits)
     rest = n_bits - n_faults
     low = float(betaincinv(n_faults, rest + 1, 0.025))
-    return low, 1.0 if rest == 0 else float(betaincinv(n_faults + 1, rest, 0.975))
+    if rest == 0:
+        return low, 1.0
+    return low, float(betaincinv(n_faults + 1, rest, 0.975))
 
 
 def point_interval(curve: RateCurve, point: RatePoint) -> tuple[float, float] | None:

@@ -1,6 +1,6 @@
 """Profiles in words and rows, for people and for JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hwfault.profiles.curve import point_interval
@@ -79,30 +79,46 @@ def _rate(curve: RateCurve) -> Iterator[str]:
         yield f"{axis.name} from {min(values):g} to {max(values):g} {axis.unit}"
         if axis.fail_free_from is not None:
             yield f"fail-free from {axis.fail_free_from:g} {axis.unit} on"
-        for key in ("crash_below", "crash_above"):
-            if (value := getattr(axis, key)) is not None:
-                yield f"crashes {key.removeprefix('crash_')} {value:g} {axis.unit}"
+        if axis.crash_below is not None:
+            yield f"crashes below {axis.crash_below:g} {axis.unit}"
+        if axis.crash_above is not None:
+            yield f"crashes above {axis.crash_above:g} {axis.unit}"
     yield _INTERPOLATION[curve.interpolation]
 
 
 def _effect(profile: Profile) -> str:
-    names = ("flip", "stuck at 0", "stuck at 1")
-    shares = [(n, s) for n, s in zip(names, profile.effect.shares, strict=True) if s != 0.0]
-    text = ", ".join(f"{n}: {s if isinstance(s, str) else f'{s:.4g} of them'}" for n, s in shares)
-    return text + _source(profile.effect)
+    told = []
+    for name, share in zip(("flip", "stuck at 0", "stuck at 1"), profile.effect.shares, strict=True):
+        if isinstance(share, str):
+            told.append(f"{name}: {share}")  # the free parameter that is its probability
+        elif share != 0.0:
+            told.append(f"{name}: {share:.4g} of them")
+    return ", ".join(told) + _source(profile.effect)
 
 
 def _record(part: Record | None) -> str:
     if part is None:
         return "-"
     given = part.model_dump(exclude_none=True)
-    kind, _ = given.pop("kind"), given.pop("source", None)
-    where, elsewhere = given.pop("holds_at", None), given.pop("elsewhere", ())
-    holds = "" if where is None else f"; holds {'everywhere' if where == 'everywhere' else f'at {_value(where)} alone'}"
-    shares = [f"{one['block_share']:.4g} at {_value(one['at'])}" for one in elsewhere]
-    holds += f", elsewhere block_share was {'; '.join(shares)}" if shares else ""
+    kind = given.pop("kind")
+    given.pop("source", None)
+    holds = _holds(given.pop("holds_at", None), given.pop("elsewhere", ()))
     told = ", ".join(f"{key} {_value(value)}" for key, value in given.items() if key in part.model_fields_set)
-    return f"{kind}{': ' if told else ''}{told}{holds}{_source(part)}"
+    numbers = f": {told}" if told else ""
+    return f"{kind}{numbers}{holds}{_source(part)}"
+
+
+def _holds(where: Any, elsewhere: Sequence[Mapping[str, Any]]) -> str:
+    """Where a pattern holds, and the shares of blocks at other points; empty where nothing is said of either."""
+    text = ""
+    if where == "everywhere":
+        text = "; holds everywhere"
+    elif where is not None:
+        text = f"; holds at {_value(where)} alone"
+    shares = [f"{one['block_share']:.4g} at {_value(one['at'])}" for one in elsewhere]
+    if shares:
+        text += f", elsewhere block_share was {'; '.join(shares)}"
+    return text
 
 
 def _value(value: Any) -> str:
@@ -110,7 +126,9 @@ def _value(value: Any) -> str:
         return ", ".join(f"{key} {_value(inner)}" for key, inner in value.items())
     if isinstance(value, tuple | list):
         return " ".join(map(_value, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
 
 
 def _source(part: Record) -> str:
@@ -122,7 +140,11 @@ def sources(profile: Profile) -> Iterator[tuple[str, str]]:
     """(key and status, where it is found) of each source."""
     for source in profile.sources:
         seen = "measured" if source.measured else "not measured"
-        where = [source.citation, source.locator, source.licence_of_data and f"licence: {source.licence_of_data}"]
+        where = [source.citation]
+        if source.locator:
+            where.append(source.locator)
+        if source.licence_of_data:
+            where.append(f"licence: {source.licence_of_data}")
         yield f"[{source.key}] {source.status}, {seen}", "; ".join(part for part in where if part)
 
 
@@ -134,7 +156,11 @@ def resolved(rate: Rate) -> dict[str, Any]:
 
 def rate_sentence(profile: Profile, rate: Rate) -> str:
     """A rate at an operating point in one sentence."""
-    bound = ", an upper bound (95 %): nothing failed at a point that it rests on" if rate.upper_bound else ""
-    cells = "" if rate.cells == rate.value else f"; {rate.cells:.6g} of the cells faulty"
-    sources = f", from {', '.join(rate.sources)} ({rate.status})" if rate.sources else ", as you set it"
-    return f"{QUANTITIES[profile.rate.quantity]}: {rate.value:.6g}{bound}{cells} ({rate.region}{sources})"
+    text = f"{QUANTITIES[profile.rate.quantity]}: {rate.value:.6g}"
+    if rate.upper_bound:
+        text += ", an upper bound (95 %): nothing failed at a point that it rests on"
+    if rate.cells != rate.value:
+        text += f"; {rate.cells:.6g} of the cells faulty"
+    if rate.sources:
+        return f"{text} ({rate.region}, from {', '.join(rate.sources)} ({rate.status}))"
+    return f"{text} ({rate.region}, as you set it)"

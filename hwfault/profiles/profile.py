@@ -190,14 +190,18 @@ class Profile(Record):
     @property
     def status(self) -> Status:
         """The worst status of all that the profile names a source for; `assumed` where the user sets the rate."""
-        keys = [point.source for point in self.rate.points] + [axis.source for axis in self.rate.axes]
-        return self._worst([*keys, *(source for _, source in self._parts())], free=bool(self.rate.free))
+        keys: list[str | None] = [point.source for point in self.rate.points]
+        keys += [axis.source for axis in self.rate.axes]
+        keys += [source for _, source in self._parts()]
+        return self._worst(keys, free=bool(self.rate.free))
 
     @property
     def measured(self) -> bool:
         """Whether every source of the rate's points was measured on real hardware; False for a free rate."""
+        if not self.rate.points:
+            return False
         measured = {source.key for source in self.sources if source.measured}
-        return bool(self.rate.points) and all(point.source in measured for point in self.rate.points)
+        return all(point.source in measured for point in self.rate.points)
 
     def resolve_rate(self, operating_point: Mapping[str, float], *, strict_sources: bool = False) -> Rate:
         """The rate at an operating point, a value for each axis or free parameter.
@@ -206,7 +210,8 @@ class Profile(Record):
         measured range (with the range), and with `strict_sources` where something used rests on an assumption.
         """
         rate = self._free(operating_point) if self.rate.free else self._measured(operating_point)
-        if strict_sources and (reasons := self.assumptions(rate)):
+        reasons = self.assumptions(rate) if strict_sources else []
+        if reasons:
             raise ModelError(
                 f"{self.name}: strict sources were asked for, but {'; '.join(reasons)}"
                 "\nchoose another profile or operating point, or accept assumptions"
@@ -220,38 +225,69 @@ class Profile(Record):
         used = [("rate", key) for key in rate.sources] + list(self._parts())
         found = []
         for source in self.sources:
+            if source.status != "assumed":
+                continue
             parts = list(dict.fromkeys(part for part, key in used if key == source.key))
-            if source.status == "assumed" and parts:
+            if parts:
                 found.append(f"{' and '.join(parts)} rest on an assumption ({source.key}: {source.citation})")
         return found
 
     def _measured(self, at: Mapping[str, float]) -> Rate:
         found = look_up(self.rate, at, self.name)
-        cells, status = self._cells(found.value), self._worst(found.sources)
-        flip, low, high = (cells * float(share) for share in self.effect.shares)
-        bound, sources, region = found.upper_bound, found.sources, found.region
-        return Rate(found.value, cells, flip, low, high, self.effect, bound, status, sources, region)
+        cells = self._cells(found.value)
+        flip, stuck_at_0, stuck_at_1 = (cells * float(share) for share in self.effect.shares)
+        return Rate(
+            found.value,
+            cells,
+            flip,
+            stuck_at_0,
+            stuck_at_1,
+            self.effect,
+            upper_bound=found.upper_bound,
+            status=self._worst(found.sources),
+            sources=found.sources,
+            region=found.region,
+        )
 
     def _free(self, at: Mapping[str, float]) -> Rate:
         given = self._parameters(at)
         value = math.fsum(given.values())
-        effect, cells = self.effect, value if self.effect.parameters else self._cells(value)
-        flip, low, high = (given[s] if isinstance(s, str) else cells * s for s in effect.shares)
+        effect = self.effect
         if effect.parameters:
-            shares = dict(zip(_EFFECTS, _normalised([flip, low, high]), strict=True))
+            # each parameter is the probability of one effect, and all together that of a faulty cell
+            cells = value
+            by_effect = [given[share] if isinstance(share, str) else cells * share for share in effect.shares]
+            shares = dict(zip(_EFFECTS, _normalise(by_effect), strict=True))
             effect = effect.model_copy(update=shares)
-        return Rate(value, cells, flip, low, high, effect, False, "assumed", (), "free")
+        else:
+            cells = self._cells(value)
+            by_effect = [cells * float(share) for share in effect.shares]
+        flip, stuck_at_0, stuck_at_1 = by_effect
+        return Rate(
+            value,
+            cells,
+            flip,
+            stuck_at_0,
+            stuck_at_1,
+            effect,
+            upper_bound=False,
+            status="assumed",
+            sources=(),
+            region="free",
+        )
 
     def _parameters(self, at: Mapping[str, float]) -> dict[str, float]:
         """The free parameters, each in [0, 1] and together too."""
         check_names(at, self.rate, self.name)
-        if missing := [name for name in self.rate.free if name not in at]:
+        missing = [name for name in self.rate.free if name not in at]
+        if missing:
             wanted = ",".join(f"{name}=0.001" for name in self.rate.free)
             raise ModelError(
                 f"{self.name}: the free parameter {missing[0]} is not given; write for example {self.name}@{wanted}"
             )
         given = {name: check_probability(float(at[name]), f"{self.name}: {name}") for name in self.rate.free}
-        if (total := math.fsum(given.values())) > 1.0:
+        total = math.fsum(given.values())
+        if total > 1.0:
             raise ModelError(f"{self.name}: {' + '.join(given)} is {total:g}, expected at most 1 together")
         return given
 
@@ -261,12 +297,14 @@ class Profile(Record):
         A cell is spared if no event reaches it: (1 - rate)^m for events of m cells in the mean.
         """
         if self.rate.quantity == "events" and isinstance(self.spatial, Clusters):
-            cells = math.fsum((j + 1) * p for j, p in enumerate(self.spatial.sizes))
-            return rate if rate == 1.0 else -math.expm1(cells * math.log1p(-rate))
+            if rate == 1.0:
+                return 1.0  # whose log1p below there is not
+            cells = math.fsum(size * p for size, p in enumerate(self.spatial.sizes, 1))
+            return -math.expm1(cells * math.log1p(-rate))
         if self.rate.quantity != "flips":
             return rate
-        flip, low, high = (float(share) for share in self.effect.shares)
-        cells = rate / (flip + (low + high) / 2)
+        flip, stuck_at_0, stuck_at_1 = (float(share) for share in self.effect.shares)
+        cells = rate / (flip + (stuck_at_0 + stuck_at_1) / 2)
         if cells > 1.0:
             raise ModelError(
                 f"{self.name}: for {rate:g} of the bits to read wrong {cells:g} of the cells would have to be faulty, "
@@ -277,12 +315,15 @@ class Profile(Record):
     def _parts(self) -> Iterator[tuple[str, str]]:
         """(part, source) of the parts that name their source."""
         for part in _PARTS:
-            if (key := getattr(getattr(self, part), "source", None)) is not None:
+            key = getattr(getattr(self, part), "source", None)
+            if key is not None:
                 yield part, key
 
     def _worst(self, keys: Sequence[str | None], *, free: bool = False) -> Status:
         status = {source.key: source.status for source in self.sources}
-        used = [status[key] for key in keys if key is not None] + (["assumed"] if free else [])
+        used = [status[key] for key in keys if key is not None]
+        if free:
+            used.append("assumed")
         return max(used, key=STATUSES.index, default="read")
 
 
@@ -290,28 +331,37 @@ _NOT_SAID = ("holds_at", "elsewhere")
 _EFFECTS = ("flip", "stuck_at_0", "stuck_at_1")
 
 
-def _normalised(shares: Sequence[float]) -> Sequence[float]:
-    total = math.fsum(shares)
-    return [share / total for share in shares] if total else [1.0, 0.0, 0.0]
+def _normalise(probabilities: Sequence[float]) -> Sequence[float]:
+    """The shares of the effects' probabilities; all flip where there are none, as shares must sum to 1."""
+    total = math.fsum(probabilities)
+    if not total:
+        return [1.0, 0.0, 0.0]
+    return [p / total for p in probabilities]
 
 
 def _check_sources(profile: Profile) -> None:
     keys = [source.key for source in profile.sources]
     if profile.rate.points and not keys:
         raise ValueError("sources: none is given, expected the source of the measured points")
-    if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
-        raise ValueError(f"sources: the key {twice[0]!r} is given twice")
+    for i, key in enumerate(keys):
+        if key in keys[:i]:
+            raise ValueError(f"sources: the key {key!r} is given twice")
     named = [(f"rate.points.{i}", point.source) for i, point in enumerate(profile.rate.points)]
-    named += [(f"rate.axes.{i}", axis.source) for i, axis in enumerate(profile.rate.axes) if axis.source is not None]
-    for place, key in [*named, *profile._parts()]:
+    for i, axis in enumerate(profile.rate.axes):
+        if axis.source is not None:
+            named.append((f"rate.axes.{i}", axis.source))
+    named.extend(profile._parts())
+    for place, key in named:
         if key not in keys:
             raise ValueError(f"{place}: {key!r} is not among the sources: {nearest(key, keys)}")
 
 
 def _check_parameters(profile: Profile) -> None:
-    free, named = profile.rate.free, profile.effect.parameters
-    if unknown := [name for name in named if name not in free]:
-        raise ValueError(f"effect: {unknown[0]!r} is not a free parameter of the rate: {nearest(unknown[0], free)}")
+    free = profile.rate.free
+    named = profile.effect.parameters
+    for name in named:
+        if name not in free:
+            raise ValueError(f"effect: {name!r} is not a free parameter of the rate: {nearest(name, free)}")
     if named and (sorted(named) != sorted(free) or profile.rate.quantity != "faulty_cells"):
         raise ValueError(
             "effect: where free parameters stand for the shares, each of them stands once, and the rate's quantity is "
@@ -322,7 +372,8 @@ def _check_parameters(profile: Profile) -> None:
 
 
 def _check_quantity(profile: Profile) -> None:
-    quantity, spatial = profile.rate.quantity, profile.spatial
+    quantity = profile.rate.quantity
+    spatial = profile.spatial
     if (quantity == "faulty_elements") != isinstance(spatial, ProcessingElements):
         raise ValueError(
             f"rate.quantity {quantity} with spatial {spatial.kind}: faulty_elements and processing_elements go together"
@@ -332,12 +383,13 @@ def _check_quantity(profile: Profile) -> None:
 
 
 def _check_place(profile: Profile) -> None:
-    spatial, mapping = profile.spatial, profile.mapping
+    spatial = profile.spatial
+    mapping = profile.mapping
     if not isinstance(spatial, Independent | Clusters) and mapping is None:
         raise ValueError(f"mapping: missing; a spatial pattern of {spatial.kind} lies in a memory or array")
     if isinstance(spatial, ProcessingElements) and mapping is not None:
-        expected, found = (spatial.rows, spatial.columns), mapping.elements
-        if found != expected:
+        found = mapping.elements
+        if found != (spatial.rows, spatial.columns):
             size = "a plain memory" if found is None else f"{found[0]} x {found[1]}"
             raise ValueError(
                 f"mapping: {mapping.kind} has {size}, spatial has {spatial.rows} x {spatial.columns} processing "
@@ -352,9 +404,11 @@ def check_pattern(profile: Profile, spatial: Spatial) -> None:
     places = [("holds_at", spatial.holds_at)]
     if isinstance(spatial, BlockColumn):
         places += [(f"elsewhere.{i}.at", one.at) for i, one in enumerate(spatial.elsewhere or ())]
+    names = profile.rate.names
     for key, at in places:
-        if unknown := [name for name in at if name not in profile.rate.names]:
-            raise ModelError(f"spatial.{key}: unknown axis {unknown[0]!r}: {nearest(unknown[0], profile.rate.names)}")
+        for name in at:
+            if name not in names:
+                raise ModelError(f"spatial.{key}: unknown axis {name!r}: {nearest(name, names)}")
         if profile.rate.free:
             continue
         if key == "holds_at":

@@ -36,7 +36,8 @@ class Axis(Sourced):
     @model_validator(mode="after")
     def _one_direction(self) -> Self:
         said = {key: way for key, way in _WORSE.items() if getattr(self, key) is not None}
-        said |= {"worse": self.worse} if self.worse else {}
+        if self.worse:
+            said["worse"] = self.worse
         if len(set(said.values())) > 1:
             raise ValueError(f"{' and '.join(said)} contradict each other: is lower or higher {self.name} harsher?")
         for key, value in (("crash_below", self.crash_below), ("crash_above", self.crash_above)):
@@ -46,7 +47,9 @@ class Axis(Sourced):
 
     def _is_fail_free(self, value: float, worse: Direction) -> bool:
         free = self.fail_free_from
-        return free is not None and (value >= free if worse == "lower" else value <= free)
+        if free is None:
+            return False
+        return value >= free if worse == "lower" else value <= free
 
     def direction(self, values: Sequence[float]) -> Direction | None:
         """Which way is harsher, as far as the axis and the side on which the measured `values` lie tell."""
@@ -101,7 +104,9 @@ class RatePoint(Sourced):
     @property
     def measured(self) -> float:
         """The number as measured: the rate where one is written, the ratio of the counts otherwise."""
-        return self.rate if self.rate is not None else (self.n_faults or 0) / (self.n_bits or 1)
+        if self.rate is not None:
+            return self.rate
+        return (self.n_faults or 0) / (self.n_bits or 1)
 
     @property
     def upper_bound(self) -> bool:
@@ -146,7 +151,11 @@ class RateCurve(Sourced):
     @property
     def values(self) -> tuple[tuple[float, ...], ...]:
         """The measured values of each axis, in the order of the points."""
-        return tuple(tuple(dict.fromkeys(point.at[axis.name] for point in self.points)) for axis in self.axes)
+        each = []
+        for axis in self.axes:
+            once = dict.fromkeys(point.at[axis.name] for point in self.points)
+            each.append(tuple(once))
+        return tuple(each)
 
     def drawn(self, point: RatePoint) -> float:
         """The rate that faults are drawn with: as measured, or the 95 % bound 3/N where none of N cells failed."""
@@ -186,28 +195,33 @@ def _check_points(curve: RateCurve) -> None:
 
 def _check_place(curve: RateCurve, i: int, point: RatePoint) -> None:
     names = curve.names
-    if unknown := [name for name in point.at if name not in names]:
-        raise ValueError(f"points.{i}.at: unknown axis {unknown[0]!r}: {nearest(unknown[0], names)}")
-    if missing := [name for name in names if name not in point.at]:
-        raise ValueError(f"points.{i}.at: the axis {missing[0]!r} is missing")
+    for name in point.at:
+        if name not in names:
+            raise ValueError(f"points.{i}.at: unknown axis {name!r}: {nearest(name, names)}")
+    for name in names:
+        if name not in point.at:
+            raise ValueError(f"points.{i}.at: the axis {name!r} is missing")
 
 
 def _check_grid(curve: RateCurve) -> None:
     places = [tuple(point.at[name] for name in curve.names) for point in curve.points]
     first: dict[tuple[float, ...], int] = {}
     for i, place in enumerate(places):
-        if (j := first.setdefault(place, i)) != i:
-            raise ValueError(f"points {j} and {i} are both at {curve.points[i].place()}")
-    if math.prod(map(len, curve.values)) != len(places):
-        sides = " x ".join(str(len(values)) for values in curve.values)
-        raise ValueError(f"{len(places)} points do not fill the grid of {sides} values of their axes")
+        if place in first:
+            raise ValueError(f"points {first[place]} and {i} are both at {curve.points[i].place()}")
+        first[place] = i
+    sides = [len(values) for values in curve.values]
+    if math.prod(sides) != len(places):
+        size = " x ".join(map(str, sides))
+        raise ValueError(f"{len(places)} points do not fill the grid of {size} values of their axes")
     for i, (place, expected) in enumerate(zip(places, product(*curve.values), strict=True)):
         if place != expected:
             raise ValueError(f"points.{i}: out of order; the last axis must vary fastest")
 
 
 def _check_axis(curve: RateCurve, i: int, axis: Axis, values: tuple[float, ...]) -> None:
-    if len({a < b for a, b in pairwise(values)}) > 1:
+    rising = {a < b for a, b in pairwise(values)}
+    if len(rising) > 1:
         raise ValueError(f"the points are out of order: {axis.name} must rise or fall all along, not {list(values)}")
     for value in values:
         if axis.is_fail_free(value, values):
@@ -215,7 +229,8 @@ def _check_axis(curve: RateCurve, i: int, axis: Axis, values: tuple[float, ...])
                 f"a point at {axis.name} = {value:g} lies in the fail-free region (fail_free_from "
                 f"{axis.fail_free_from:g}): no measured point may"
             )
-        if reason := axis.crash(value):
+        reason = axis.crash(value)
+        if reason:
             raise ValueError(f"a point at {axis.name} = {value:g}, but {reason}")
     if axis.fail_free_from is not None and _falls_towards_harsh(curve, i, axis.direction(values)):
         raise ValueError(

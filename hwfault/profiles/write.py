@@ -17,9 +17,11 @@ def write_profile(path: Path | str, profile: Profile) -> None:
 
 def _plain(profile: Profile) -> Any:
     """The keys that differ from their defaults, and the words that say which kind a part is."""
-    whole, differing = profile.model_dump(mode="json"), profile.model_dump(mode="json", exclude_defaults=True)
+    whole = profile.model_dump(mode="json")
+    differing = profile.model_dump(mode="json", exclude_defaults=True)
     for part, value in whole.items():
         if isinstance(value, dict) and "kind" in value and part in differing:
+            # a kind is the default of its own record, but says which one this is when it is read
             differing[part] = {"kind": value["kind"]} | differing[part]
     return _source_last(differing)
 
@@ -37,9 +39,13 @@ class _Dumper(yaml.SafeDumper):
     """Short mappings and lists in one line."""
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
-        return super().represent_mapping(tag, mapping, flow_style=_short(mapping) if flow_style is None else flow_style)
+        if flow_style is None:
+            flow_style = _is_short(mapping)
+        return super().represent_mapping(tag, mapping, flow_style=flow_style)
 
 
-def _short(mapping: Any) -> bool:
+def _is_short(mapping: Any) -> bool:
     values = mapping.values() if isinstance(mapping, dict) else [value for _, value in mapping]
-    return len(str(mapping)) < 100 and not any(isinstance(value, list) for value in values)
+    if any(isinstance(value, list) for value in values):
+        return False
+    return len(str(mapping)) < 100

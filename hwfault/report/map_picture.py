@@ -45,16 +45,19 @@ def draw_distribution(axes: "Axes", counts: NDArray[np.int64], cells: int) -> No
     from scipy.stats import binom
 
     edges = _edges(int(counts.max(initial=0)))
-    seen = np.histogram(counts, edges)[0]
-    below = binom.cdf(edges - 1, cells, counts.mean() / cells)
+    seen, _ = np.histogram(counts, edges)
+    probability = counts.mean() / cells
+    below = binom.cdf(edges - 1, cells, probability)
     expected = len(counts) * np.diff(below)
+    # the two stand side by side in every bin; expectations too small for the panel are left out
     x = np.arange(len(seen))
     axes.bar(x - 0.2, seen, 0.4, color=_SEEN, label="this map")
     shown = expected >= _LEAST_EXPECTED
     axes.bar(x[shown] + 0.2, expected[shown], 0.4, color=_EXPECTED, label="independent cells of the same rate")
     axes.set_yscale("log")
     axes.set_ylim(_LEAST_EXPECTED, 2 * max(float(seen.max()), float(expected.max())))
-    axes.set_xticks(x, [_span(a, b) for a, b in pairwise(edges.tolist())], fontsize=7, rotation=45, ha="right")
+    labels = [_span(first, end) for first, end in pairwise(edges.tolist())]
+    axes.set_xticks(x, labels, fontsize=7, rotation=45, ha="right")
     axes.set(xlabel="faults in a block", ylabel="blocks")
     axes.grid(alpha=0.3, axis="y")
     axes.legend(fontsize=8)
@@ -70,4 +73,5 @@ def _edges(most: int) -> NDArray[np.int64]:
 
 
 def _span(first: int, end: int) -> str:
-    return str(first) if end - first == 1 else f"{first}-{end - 1}"
+    last = end - 1
+    return str(first) if last == first else f"{first}-{last}"

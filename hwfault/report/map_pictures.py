@@ -37,19 +37,28 @@ def memory_size(profile: Profile, rate: Rate) -> tuple[int, int]:
 
     At most 2^27 cells. For processing elements: how many there are, and 32 bits for each.
     """
-    spatial, mapping = profile.spatial, profile.mapping
+    spatial = profile.spatial
+    mapping = profile.mapping
     if isinstance(spatial, ProcessingElements):
         return spatial.rows * spatial.columns, 32
-    row_bits = mapping.row_bits if isinstance(mapping, Linear) else 32
-    rows = mapping.rows if isinstance(mapping, Linear) and mapping.rows else _cells(profile, rate) // row_bits
+    row_bits = 32
+    rows = None
+    if isinstance(mapping, Linear):
+        row_bits = mapping.row_bits
+        rows = mapping.rows
+    if rows is None:
+        rows = _cells(profile, rate) // row_bits
     rows = max(1, min(rows, _MOST_CELLS // row_bits))
-    block = spatial.block_rows if isinstance(spatial, BlockColumn) else 1
-    return -(-rows // block) * block, row_bits
+    if isinstance(spatial, BlockColumn):
+        rows = -(-rows // spatial.block_rows) * spatial.block_rows  # whole blocks, which are drawn as such
+    return rows, row_bits
 
 
 def _cells(profile: Profile, rate: Rate) -> int:
     measured = max((point.n_bits or 0 for point in profile.rate.points), default=0)
     if measured:
         return measured
-    wanted = int(min(_FAULTS / rate.cells, _MOST_CELLS)) if rate.cells else 0
+    if not rate.cells:
+        return _FEWEST_CELLS
+    wanted = int(min(_FAULTS / rate.cells, _MOST_CELLS))
     return max(_FEWEST_CELLS, 1 << wanted.bit_length())

@@ -1,7 +1,7 @@
 """Pictures of profiles: the rate curve with its measured points, and fault maps as one sees them in a memory."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe-Ito: told apart by all
-_KINDS = {Kind.FLIP: ("flip", "#009e73"), Kind.STUCK_AT_0: ("stuck at 0", "#0072b2")}
-_KINDS |= {Kind.STUCK_AT_1: ("stuck at 1", "#d55e00")}
-_ABOVE: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 3, "frameon": False}
-_ABOVE |= {"fontsize": 8, "borderpad": 0.1, "columnspacing": 1.0, "handletextpad": 0.1}
+_KINDS = {
+    Kind.FLIP: ("flip", "#009e73"),
+    Kind.STUCK_AT_0: ("stuck at 0", "#0072b2"),
+    Kind.STUCK_AT_1: ("stuck at 1", "#d55e00"),
+}
+_ABOVE: dict[str, Any] = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1.0, 1.0),
+    "ncols": 3,
+    "frameon": False,
+    "fontsize": 8,
+    "borderpad": 0.1,
+    "columnspacing": 1.0,
+    "handletextpad": 0.1,
+}
 """A legend above the panel, where it covers no cell."""
 _SAMPLES = 200
 _MOST_LINES = 6
@@ -44,7 +55,8 @@ def draw_profile(
     check_picture(path)
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
-    curve, rows = not profile.rate.free, max(len(maps), 1)
+    curve = not profile.rate.free
+    rows = max(len(maps), 1)
     columns = curve + bool(maps)
     figure = Figure(figsize=(5.8 * columns, 5.2), dpi=150, layout="constrained")
     figure.suptitle("\n".join(wrap(profile.title, 58 * columns)), fontsize=11)
@@ -63,18 +75,16 @@ def draw_curve(axes: "Axes", curve: RateCurve, at: Mapping[str, float] | None = 
     """
     sizes = [len(values) for values in curve.values]
     i = sizes.index(max(sizes))
-    others = [[(name, v) for v in values] for j, (name, values) in enumerate(_named(curve)) if j != i]
-    for line, colour in zip(list(product(*others))[:_MOST_LINES], _COLOURS, strict=False):
-        _draw_line(axes, curve, curve.axes[i], dict(line), colour)
+    axis = curve.axes[i]
+    values_of = dict(zip(curve.names, curve.values, strict=True))
+    others = [[(name, value) for value in values] for name, values in values_of.items() if name != axis.name]
+    for line, colour in zip(islice(product(*others), _MOST_LINES), _COLOURS, strict=False):
+        _draw_line(axes, curve, axis, dict(line), colour)
     if at:
-        value = look_up(curve, at).value
-        x = {**{name: values[0] for name, values in _named(curve)}, **at}[curve.axes[i].name]
-        axes.plot([x], [value], "o", markersize=13, markerfacecolor="none", color="black", label="the map beside")
+        rate = look_up(curve, at).value
+        x = at.get(axis.name, values_of[axis.name][0])  # an axis of a single value may be left out
+        axes.plot([x], [rate], "o", markersize=13, markerfacecolor="none", color="black", label="the map beside")
     _label_curve(axes, curve, i)
-
-
-def _named(curve: RateCurve) -> list[tuple[str, tuple[float, ...]]]:
-    return [(axis.name, values) for axis, values in zip(curve.axes, curve.values, strict=True)]
 
 
 def _draw_line(axes: "Axes", curve: RateCurve, axis: Axis, fixed: Mapping[str, float], colour: str) -> None:
@@ -82,39 +92,47 @@ def _draw_line(axes: "Axes", curve: RateCurve, axis: Axis, fixed: Mapping[str, f
     name = ", ".join(f"{key} = {value:g}" for key, value in fixed.items())
     x = [p.at[axis.name] for p in points]
     if curve.interpolation != "exact" and len(points) > 1:
-        line = [*np.linspace(min(x), max(x), _SAMPLES), *sorted(x)]
-        line = sorted({float(value) for value in line} | _clamped(axis, x))
-        axes.plot(line, [look_up(curve, {**fixed, axis.name: v}).value for v in line], color=colour, linewidth=1.2)
+        # the measured values are among the line's, so that it runs through them and not past their corners
+        line = {float(value) for value in np.linspace(min(x), max(x), _SAMPLES)}
+        line.update(x)
+        if axis.fail_free_from is not None:
+            # the mildest point's rate holds up to the last value before the fail-free region
+            line.add(float(np.nextafter(axis.fail_free_from, x[0])))
+        along = sorted(line)
+        rates = [look_up(curve, {**fixed, axis.name: value}).value for value in along]
+        axes.plot(along, rates, color=colour, linewidth=1.2)
     _draw_points(axes, curve, axis, points, colour, name)
-
-
-def _clamped(axis: Axis, x: Sequence[float]) -> set[float]:
-    """The last value before the fail-free region begins, to which the mildest point's rate holds."""
-    free = axis.fail_free_from
-    return set() if free is None else {float(np.nextafter(free, x[0]))}
 
 
 def _draw_points(
     axes: "Axes", curve: RateCurve, axis: Axis, points: Sequence[RatePoint], colour: str, name: str
 ) -> None:
+    # points with counts have an interval
     counted = [p for p in points if p.n_faults]
     if counted:
+        x = [p.at[axis.name] for p in counted]
         y = np.array([p.measured for p in counted])
-        between = np.array([point_interval(curve, p) for p in counted]).T
-        x, label = [p.at[axis.name] for p in counted], name or "measured, 95 % interval"
-        axes.errorbar(x, y, yerr=np.abs(between - y), fmt="o", color=colour, markersize=5, capsize=3, label=label)
-    stated = [(p.at[axis.name], p.measured) for p in points if p.n_faults is None]
+        ends = np.array([point_interval(curve, p) for p in counted]).T
+        label = name or "measured, 95 % interval"
+        axes.errorbar(x, y, yerr=np.abs(ends - y), fmt="o", color=colour, markersize=5, capsize=3, label=label)
+    # of others nothing but the rate is known
+    stated = [p for p in points if p.n_faults is None]
     if stated:
-        axes.plot(*zip(*stated, strict=True), "o", color=colour, markersize=5, label=name or "as published")
-    bounds = {p.at[axis.name]: curve.drawn(p) for p in points if p.upper_bound}
+        x = [p.at[axis.name] for p in stated]
+        rates = [p.measured for p in stated]
+        axes.plot(x, rates, "o", color=colour, markersize=5, label=name or "as published")
+    # where none failed there is a bound, from which an arrow points down
+    bounds = [p for p in points if p.upper_bound]
     if bounds:
-        most = list(bounds.values())
+        x = [p.at[axis.name] for p in bounds]
+        most = [curve.drawn(p) for p in bounds]
         arrow: dict[str, Any] = {"uplims": True, "yerr": [0.5 * value for value in most], "capsize": 3}
-        axes.errorbar(list(bounds), most, fmt="_", color=colour, markersize=9, label="none seen: at most 3/N", **arrow)
+        axes.errorbar(x, most, fmt="_", color=colour, markersize=9, label="none seen: at most 3/N", **arrow)
 
 
 def _label_curve(axes: "Axes", curve: RateCurve, i: int) -> None:
-    axis, values = curve.axes[i], curve.values[i]
+    axis = curve.axes[i]
+    values = curve.values[i]
     if curve.interpolation != "linear":
         axes.set_yscale("log")
     _shade(axes, axis, values)
@@ -127,11 +145,15 @@ def _label_curve(axes: "Axes", curve: RateCurve, i: int) -> None:
 
 def _shade(axes: "Axes", axis: Axis, values: Sequence[float]) -> None:
     """The fail-free region in green and the unusable one in grey, each with a name at its edge."""
-    span = (max(values) - min(values)) or 1.0
+    # the panel reaches a little beyond all that is named, so that the regions are seen
     edges = [v for v in (axis.fail_free_from, axis.crash_below, axis.crash_above) if v is not None]
-    low, high = min([*values, *edges]) - 0.12 * span, max([*values, *edges]) + 0.12 * span
-    worse = axis.direction(values)
-    mild, harsh = (high, low) if worse == "lower" else (low, high)
+    margin = 0.12 * ((max(values) - min(values)) or 1.0)
+    low = min([*values, *edges]) - margin
+    high = max([*values, *edges]) + margin
+    if axis.direction(values) == "lower":
+        mild, harsh = high, low
+    else:
+        mild, harsh = low, high
     if axis.fail_free_from is not None:
         _region(axes, axis.fail_free_from, mild, "#009e73", "fail-free")
     for crash in (axis.crash_below, axis.crash_above):
@@ -142,8 +164,9 @@ def _shade(axes: "Axes", axis: Axis, values: Sequence[float]) -> None:
 
 def _region(axes: "Axes", edge: float, end: float, colour: str, name: str) -> None:
     axes.axvspan(edge, end, color=colour, alpha=0.15, linewidth=0)
-    place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "rotation": 90, "ha": "center", "va": "center"}
-    axes.text((edge + end) / 2, 0.5, name, fontsize=8, color=colour, **place)
+    half_up = axes.get_xaxis_transform()  # x in values, y in parts of the panel's height
+    middle = (edge + end) / 2
+    axes.text(middle, 0.5, name, fontsize=8, color=colour, transform=half_up, rotation=90, ha="center", va="center")
 
 
 def map_panels(fault_map: FaultMap, row_bits: int, block_rows: int | None = None) -> list[Panel]:
@@ -167,8 +190,9 @@ def block_counts(fault_map: FaultMap, row_bits: int, block_rows: int) -> NDArray
 
 def draw_blocks(axes: "Axes", counts: NDArray[np.int64]) -> None:
     """The faults of each block as a heat map; blocks lie row by row in the order of their numbers."""
-    width = int(np.ceil(np.sqrt(len(counts) * 2.2)))
-    cells = np.full(-(-len(counts) // width) * width, np.nan)
+    width = int(np.ceil(np.sqrt(len(counts) * 2.2)))  # the panel is about 2.2 times as wide as high
+    rows = -(-len(counts) // width)
+    cells = np.full(rows * width, np.nan)  # neither blocks without faults nor the rest of the last row are coloured
     cells[: len(counts)] = np.where(counts > 0, counts, np.nan)
     top = max(int(counts.max(initial=0)), 2)
     axes.set_facecolor("#f2f2f2")
@@ -196,11 +220,15 @@ def draw_map_picture(
     Cells have the colour of their kind; of more than 20000 the density is drawn instead.
     """
     row, column, kind = _cells(fault_map, row_bits)
-    rows, title = -(-fault_map.words * fault_map.bit_width // row_bits), ""
+    rows = -(-fault_map.words * fault_map.bit_width // row_bits)
+    title = ""
     if block_rows is not None:
         inside = row // block_rows == block
-        row, column, kind = row[inside] - block * block_rows, column[inside], kind[inside]
-        rows, title = block_rows, f"block {block}: "
+        row = row[inside] - block * block_rows
+        column = column[inside]
+        kind = kind[inside]
+        rows = block_rows
+        title = f"block {block}: "
     if len(row) > _MOST_DOTS:
         _draw_density(axes, row, column, (rows, row_bits))
     else:
@@ -224,10 +252,13 @@ def _draw_dots(axes: "Axes", row: NDArray[np.int64], column: NDArray[np.int64], 
 
 def _draw_density(axes: "Axes", row: NDArray[np.int64], column: NDArray[np.int64], size: tuple[int, int]) -> None:
     rows, columns = size
-    bins, extent = [min(_MOST_BINS, rows), min(_MOST_BINS, columns)], [[-0.5, rows - 0.5], [-0.5, columns - 0.5]]
+    bins = [min(_MOST_BINS, rows), min(_MOST_BINS, columns)]
+    extent = [[-0.5, rows - 0.5], [-0.5, columns - 0.5]]
     counts, x, y = np.histogram2d(row, column, bins=bins, range=extent)
-    image = axes.pcolormesh(x, y, counts.T / (rows * columns / bins[0] / bins[1]), cmap="Blues", vmin=0)
-    axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02).set_label("share of faulty cells", fontsize=8)
+    cells_a_bin = rows * columns / bins[0] / bins[1]
+    image = axes.pcolormesh(x, y, counts.T / cells_a_bin, cmap="Blues", vmin=0)
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
+    bar.set_label("share of faulty cells", fontsize=8)
 
 
 def _cells(fault_map: FaultMap, row_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
