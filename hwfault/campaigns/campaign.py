@@ -58,8 +58,12 @@ class Campaign:
         statistics: bool = False,
         files: Files | None = None,
     ) -> None:
-        self.model, self.device, self.batch_size, self.statistics = model, device, batch_size, statistics
-        self._split, self._workers = split, workers
+        self.model = model
+        self.device = device
+        self.batch_size = batch_size
+        self.statistics = statistics
+        self._split = split
+        self._workers = workers
         self._files = Files() if files is None else files
         self._on = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._plans: dict[tuple[str, int], FaultPlan] = {}
@@ -107,10 +111,12 @@ class Campaign:
         if point.plan is not None:
             return point.plan
         number = seed if self._by_seed(point) else self.device or 0
+        # points of one campaign may be parts of the same faults: their plan is resolved once
         key = "".join(fault.model_dump_json() for fault in point.faults), number
         if key not in self._plans:
             if len(self._plans) >= _KEPT_PLANS:
-                del self._plans[next(iter(self._plans))]
+                oldest = next(iter(self._plans))
+                del self._plans[oldest]
             self._plans[key] = resolve(self.sites, point.faults, device=number, files=self._files)
         return self._plans[key]
 
@@ -133,8 +139,13 @@ class Campaign:
         """
         if not seeds:
             raise HwfaultError("given no seeds, expected at least one of them: a trial each")
-        kept = [] if keeper is None else [keeper.get(point, seed) for seed in dict.fromkeys(seeds)]
-        found = {trial.seed: trial for trial in kept if trial is not None}
+        once = list(dict.fromkeys(seeds))
+        found: dict[int, Trial] = {}
+        if keeper is not None:
+            for seed in once:
+                trial = keeper.get(point, seed)
+                if trial is not None:
+                    found[seed] = trial
 
         def done(trial: Trial) -> None:
             found[trial.seed] = trial
@@ -144,10 +155,19 @@ class Campaign:
 
         for _ in found:
             progress()
-        self._run(point, [seed for seed in dict.fromkeys(seeds) if seed not in found], done)
-        trials, notes = [found[seed] for seed in seeds], () if point.silent else self.plan(point, seeds[0]).notes or ()
-        told = {"ber": point.ber, "labels": point.labels, "notes": notes, "same_faults": self._same(point, seeds[0])}
-        return Trials.of(trials, samples=self.samples, golden=self.golden, **told)
+        self._run(point, [seed for seed in once if seed not in found], done)
+        notes: Sequence[str] = ()
+        if not point.silent:
+            notes = self.plan(point, seeds[0]).notes or ()
+        return Trials.of(
+            [found[seed] for seed in seeds],
+            samples=self.samples,
+            golden=self.golden,
+            ber=point.ber,
+            labels=point.labels,
+            notes=notes,
+            same_faults=self._same(point, seeds[0]),
+        )
 
     def _same(self, point: Point, seed: int) -> bool:
         """Whether every seed has the same faults under a point."""
@@ -164,8 +184,10 @@ class Campaign:
             return
         if not seeds:
             return
-        plan, by_seed = self.plan(point, seeds[0]), self._by_seed(point)
+        plan = self.plan(point, seeds[0])
+        by_seed = self._by_seed(point)
         statistics = Statistics(plan) if self.statistics else None
+        # the network is prepared once: from trial to trial only the seed changes, and for specimens the plan
         with (
             _evaluating(self.model),
             inject_at(self.model, plan, self._known_sites(), seed=seeds[0], observe=statistics) as injection,
@@ -177,11 +199,12 @@ class Campaign:
                 done(self._trial(injection, statistics))
 
     def _trial(self, injection: Injection, statistics: Statistics | None) -> Trial:
-        correct, seen = self._correct(injection), {}
+        correct = self._correct(injection)
+        seen = _read_protection(injection)
         if statistics is not None:
             seen["statistics"] = statistics.read()
             statistics.reset()
-        return Trial(seed=injection.seed, correct=correct, **_decoded(injection), **seen)
+        return Trial(seed=injection.seed, correct=correct, **seen)
 
     def _correct(self, injection: Injection | None) -> int:
         """How many samples the network classifies correctly; read from the device once."""
@@ -189,7 +212,8 @@ class Campaign:
         for index, x, y in batches(self._split, torch.split(self._order, self.batch_size), self._on, self._workers):
             if injection is not None:
                 _number(injection, index)
-            logits = getattr(out := self.model(x), "value", out)  # a QuantTensor's values
+            out = self.model(x)
+            logits = getattr(out, "value", out)  # a QuantTensor's values
             correct += (logits.argmax(1) == y).sum()
         return int(correct)
 
@@ -197,8 +221,10 @@ class Campaign:
 def _number(injection: Injection, index: Tensor) -> None:
     """Tells the stream which samples the next batch has."""
     first = int(index[0])
-    if torch.equal(index, torch.arange(first, first + len(index))):  # works also where layers fold axes into the batch
-        injection.samples, injection.first_sample = None, first
+    if torch.equal(index, torch.arange(first, first + len(index))):
+        # counted on from the first: this works also where layers fold axes into the batch
+        injection.samples = None
+        injection.first_sample = first
     else:
         injection.samples = index
 
@@ -209,12 +235,16 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _decoded(injection: Injection) -> dict[str, Any]:
+def _read_protection(injection: Injection) -> dict[str, Any]:
     """What protected memories did in a trial, and whether it counts as DUE; nothing where nothing is protected."""
     found = injection.protection_counts()
     injection.reset_protection_counts()
     if not found:
         return {}
-    due = [name for name in found if any(p.counts_as_due for p in injection.plan.at(name).processes)]
-    counts = ProtectionCounts(*map(sum, zip(*found.values(), strict=True)))
-    return {"protection": counts, "due": any(found[name].detected for name in due)}
+    totals = [sum(each) for each in zip(*found.values(), strict=True)]
+    due = False
+    for name, counts in found.items():
+        processes = injection.plan.at(name).processes
+        if counts.detected and any(process.counts_as_due for process in processes):
+            due = True
+    return {"protection": ProtectionCounts(*totals), "due": due}

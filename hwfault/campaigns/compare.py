@@ -17,8 +17,9 @@ def names_of(runs: Sequence[Path]) -> tuple[str, ...]:
     Raises HwfaultError for a run that is given twice.
     """
     whole = [PurePath(run.resolve()) for run in runs]
-    if twice := next((run for i, run in enumerate(runs) if whole[i] in whole[:i]), None):
-        raise HwfaultError(f"the run {twice} is given twice, expected each once")
+    for i, run in enumerate(runs):
+        if whole[i] in whole[:i]:
+            raise HwfaultError(f"the run {run} is given twice, expected each once")
     return tuple(_shortest(path, [other for other in whole if other != path]) for path in whole)
 
 
@@ -36,8 +37,11 @@ def otherwise(configurations: Mapping[str, Record]) -> dict[str, tuple[str, ...]
     A key that a run does not have is "-".
     """
     records = list(configurations.values())
+    # what differs is found in what is stored, and told from the records, which know what has its default
     stored = [record.model_dump(mode="json", exclude_none=True) for record in records]
-    keys = dict.fromkeys(key for other in stored[1:] for key in differences(stored[0], other))
+    keys: dict[str, None] = {}
+    for other in stored[1:]:
+        keys.update(dict.fromkeys(differences(stored[0], other)))
     return {key: tuple(_text(_at(record, key)) for record in records) for key in keys}
 
 
@@ -46,8 +50,11 @@ def _at(value: Any, key: str) -> Any:
     parts = key.split(".")
     for length in range(1, len(parts) + 1):
         inner = _inner(value, ".".join(parts[:length]))
-        if inner is not MISSING:
-            return inner if length == len(parts) else _at(inner, ".".join(parts[length:]))
+        if inner is MISSING:
+            continue
+        if length == len(parts):
+            return inner
+        return _at(inner, ".".join(parts[length:]))
     return MISSING
 
 
@@ -55,23 +62,33 @@ def _inner(value: Any, name: str) -> Any:
     if isinstance(value, Record):
         return getattr(value, name, MISSING)
     if isinstance(value, list | tuple):
-        return value[int(name)] if name.isdecimal() and int(name) < len(value) else MISSING
-    return value.get(name, MISSING) if isinstance(value, dict) else MISSING
+        if name.isdecimal() and int(name) < len(value):
+            return value[int(name)]
+        return MISSING
+    if isinstance(value, dict):
+        return value.get(name, MISSING)
+    return MISSING
 
 
 def _text(value: Any) -> str:
     if value is MISSING or value is None or value in ((), [], {}):
         return "-"
-    return value if isinstance(value, str) else json.dumps(_brief(value))
+    if isinstance(value, str):
+        return value
+    return json.dumps(_brief(value))
 
 
 def _brief(value: Any) -> Any:
     """A value as JSON can tell it, records without what has its default, but for the model's name."""
     if isinstance(value, Record):
-        fields = type(value).model_fields.items()
-        told = {key: getattr(value, key) for key, field in fields if key == "model" or _differs(value, key, field)}
-        return {key: _brief(inner) for key, inner in told.items()}
-    return [_brief(inner) for inner in value] if isinstance(value, list | tuple) else value
+        told = {}
+        for key, field in type(value).model_fields.items():
+            if key == "model" or _differs(value, key, field):
+                told[key] = _brief(getattr(value, key))
+        return told
+    if isinstance(value, list | tuple):
+        return [_brief(inner) for inner in value]
+    return value
 
 
 def _differs(value: Record, key: str, field: Any) -> bool:
@@ -99,9 +116,12 @@ class Compared(Record):
         for i, point in enumerate(self.points):
             row: dict[str, object] = {"network": self.name, "data": self.data, **point.summary()}
             if self.beyond:
-                low, high = self.beyond[i].interval or (None, None)
-                row |= {"difference": self.beyond[i].mean, "difference_low": low, "difference_high": high}
-                row |= {"difference_by": self.beyond[i].by}
+                beyond = self.beyond[i]
+                low, high = beyond.interval or (None, None)
+                row["difference"] = beyond.mean
+                row["difference_low"] = low
+                row["difference_high"] = high
+                row["difference_by"] = beyond.by
             found.append(row)
         return found
 
@@ -115,9 +135,11 @@ class Compared(Record):
 
 def compared(runs: Mapping[str, tuple[str, Sequence[Trials]]]) -> tuple[Compared, ...]:
     """Runs (name: data and points) beside the first of them, point by point under the same seeds."""
-    first = next(iter(runs.values()))[1]
-    found = []
-    for i, (name, (data, points)) in enumerate(runs.items()):
-        beyond = tuple(paired(mine, its) for mine, its in zip(points, first, strict=True)) if i else ()
+    found: list[Compared] = []
+    for name, (data, points) in runs.items():
+        beyond: tuple[Difference, ...] = ()
+        if found:
+            first = found[0].points
+            beyond = tuple(paired(mine, its) for mine, its in zip(points, first, strict=True))
         found.append(Compared(name=name, data=data, points=tuple(points), beyond=beyond))
     return tuple(found)

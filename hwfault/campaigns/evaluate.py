@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -75,7 +74,9 @@ def campaign(
     rest = {"indices": indices, "device": device, "batch_size": batch_size, "statistics": statistics}
     many = Campaign(model, samples, **rest)  # type: ignore[arg-type]
     points = {name: Point.of(read_plan(given), labels={"faults": name}) for name, given in faults.items()}
-    with nullcontext() if store is None else Store(store, question(many, [*points.values()])) as keeper:
+    if store is None:
+        return {name: many.run(point, seeds) for name, point in points.items()}
+    with Store(store, question(many, [*points.values()])) as keeper:
         return {name: many.run(point, seeds, keeper=keeper) for name, point in points.items()}
 
 
@@ -96,7 +97,8 @@ def sweep(
     rate only adds faults to each site's stored codes; see docs/fault-stream.md, "Nesting", for others. `progress` is
     called after each rate.
     """
-    seeds, points = tuple(seeds), list[Trials]()
+    seeds = tuple(seeds)
+    points: list[Trials] = []
     campaign = Campaign(model, _samples(inputs, labels, len(seeds), batch_size), batch_size=batch_size)
     for rate in rates:
         points.append(campaign.run(Point.of(faults_at(rate), ber=rate), seeds))
@@ -107,14 +109,19 @@ def sweep(
 
 def write_results(path: Path | str, results: Mapping[str, Iterable[Trials]]) -> None:
     """Writes a CSV file with a line (`Trials.summary`) for each network and point, atomically; raises FileError."""
-    write_table(path, [{"network": name, **p.summary()} for name, points in results.items() for p in points])
+    rows: list[dict[str, object]] = []
+    for name, points in results.items():
+        rows.extend({"network": name, **point.summary()} for point in points)
+    write_table(path, rows)
 
 
 def write_table(path: Path | str, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes rows as a CSV file, with the columns of all of them, atomically; raises FileError."""
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
     text = io.StringIO()
-    names = list(dict.fromkeys(key for row in rows for key in row)) or ["network"]
-    table = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
+    table = csv.DictWriter(text, fieldnames=list(names) or ["network"], lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_atomically(path, text.getvalue().encode())

@@ -44,10 +44,14 @@ def mean_interval(values: Sequence[float], least: float, most: float) -> Interva
     usual, many = Counter(values).most_common(1)[0]
     others = len(values) - many
     if len(values) >= LEAST_TRIALS and others >= LEAST_OTHERS:
-        mean, half = fmean(values), _half(values)
+        mean = fmean(values)
+        half = _half(values)
         return Interval("t", (max(least, mean - half), min(most, mean + half)))
+    # at worst all of that share lie at one end of the range
     share = share_at_most(others, len(values))
-    return Interval("bound", (usual - share * (usual - least), usual + share * (most - usual)))
+    low = usual - share * (usual - least)
+    high = usual + share * (most - usual)
+    return Interval("bound", (low, high))
 
 
 def share_at_most(events: int, trials: int) -> float:
@@ -57,16 +61,21 @@ def share_at_most(events: int, trials: int) -> float:
     """
     from scipy.special import betaincinv  # slow to import, and only needed here
 
-    return 1.0 if events == trials else float(betaincinv(events + 1, trials - events, CONFIDENCE))
+    if events == trials:
+        return 1.0
+    return float(betaincinv(events + 1, trials - events, CONFIDENCE))
 
 
 def spread(values: Sequence[float]) -> float | None:
     """The sample standard deviation; None for one value."""
-    return stdev(values) if len(values) > 1 else None  # in exact fractions: that of equal values is 0
+    if len(values) == 1:
+        return None
+    return stdev(values)  # in exact fractions: that of equal values is 0
 
 
 def _half(values: Sequence[float]) -> float:
     """Half of Student's 95 % interval of the mean of two values or more."""
     from scipy.special import stdtrit  # slow to import, and only needed here
 
-    return float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * stdev(values) / math.sqrt(len(values))
+    quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
+    return quantile * stdev(values) / math.sqrt(len(values))

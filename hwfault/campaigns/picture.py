@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwfault.campaigns.intervals import Interval
+from hwfault.campaigns.intervals import Basis, Interval
 from hwfault.campaigns.trials import Trials
 from hwfault.files import check_picture, replace_atomically
 from hwfault.terminal import shown
@@ -46,7 +46,9 @@ def draw_accuracy(
     axes = figure.add_subplot()
     for i, (name, points) in enumerate(curves.items()):
         _draw_curve(axes, i, name, sorted(points, key=x_of), x_of)
-    every = [trials for points in curves.values() for trials in points]
+    every: list[Trials] = []
+    for points in curves.values():
+        every.extend(points)
     if axis is None:
         _label_rates(axes, sorted({x_of(trials) for trials in every}))
     else:
@@ -59,15 +61,18 @@ def draw_accuracy(
 
 
 def _draw_curve(axes: "Axes", i: int, name: str, points: Sequence[Trials], x_of: Callable[[Trials], float]) -> None:
-    colour, x = _COLOURS[i % len(_COLOURS)], [x_of(trials) for trials in points]
-    sure, bounded = ([trials for trials in points if _drawn(trials).by == by] for by in ("t", "bound"))
-    if sure:
-        low, high = zip(*(trials.told.ends or () for trials in sure), strict=True)
-        axes.fill_between([x_of(trials) for trials in sure], low, high, color=colour, alpha=0.2, linewidth=0)
-    if bounded:
-        low, high = zip(*(trials.told.ends or () for trials in bounded), strict=True)
-        axes.vlines([x_of(trials) for trials in bounded], low, high, color=colour, alpha=0.5, linewidth=1)
-    marker, dashes = _MARKERS[i % len(_MARKERS)], _DASHES[i // len(_COLOURS) % len(_DASHES)]
+    colour = _COLOURS[i % len(_COLOURS)]
+    # Student's intervals make a band; bounds stand alone, as nothing says that those between them would be alike
+    x, low, high = _ends(points, "t", x_of)
+    if x:
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    x, low, high = _ends(points, "bound", x_of)
+    if x:
+        axes.vlines(x, low, high, color=colour, alpha=0.5, linewidth=1)
+    # marker and colour change from curve to curve, and dashes where the colours begin again
+    marker = _MARKERS[i % len(_MARKERS)]
+    dashes = _DASHES[i // len(_COLOURS) % len(_DASHES)]
+    x = [x_of(trials) for trials in points]
     means = [trials.mean for trials in points]
     axes.plot(x, means, color=colour, marker=marker, linestyle=dashes, markersize=5, label=name)
     golden = next((trials.golden_accuracy for trials in points if trials.golden_accuracy is not None), None)
@@ -75,14 +80,33 @@ def _draw_curve(axes: "Axes", i: int, name: str, points: Sequence[Trials], x_of:
         axes.axhline(golden, color=colour, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
 
 
-def _drawn(trials: Trials) -> Interval:
+def _ends(
+    points: Sequence[Trials], by: Basis, x_of: Callable[[Trials], float]
+) -> tuple[list[float], list[float], list[float]]:
+    """Where the intervals of one kind lie, their lower and their upper ends."""
+    x: list[float] = []
+    low: list[float] = []
+    high: list[float] = []
+    for trials in points:
+        interval = _interval_to_draw(trials)
+        if interval.by == by and interval.ends is not None:
+            x.append(x_of(trials))
+            low.append(interval.ends[0])
+            high.append(interval.ends[1])
+    return x, low, high
+
+
+def _interval_to_draw(trials: Trials) -> Interval:
     """The interval to draw; none of one trial, which tells nothing about the spread."""
-    return trials.told if len(trials.seeds) > 1 else Interval("same", None)
+    if len(trials.seeds) == 1:
+        return Interval("same", None)
+    return trials.told
 
 
 def _label_rates(axes: "Axes", rates: list[float]) -> None:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
+    # logarithmic from the smallest rate on, and linear from there to 0, which has no logarithm
     smallest = min((rate for rate in rates if rate > 0), default=1e-3)
     axes.set_xscale("symlog", linthresh=smallest, linscale=0.5)
     if len(rates) <= _MOST_TICKS:
@@ -91,15 +115,21 @@ def _label_rates(axes: "Axes", rates: list[float]) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     if rates:
-        axes.set_xlim(-0.3 * smallest if rates[0] == 0 else rates[0] / 1.3, max(rates[-1], smallest) * 1.3)
+        left = -0.3 * smallest if rates[0] == 0 else rates[0] / 1.3
+        right = max(rates[-1], smallest) * 1.3
+        axes.set_xlim(left, right)
     axes.set_xlabel("bit error rate (probability of each stored bit)")
 
 
 def _fit(axes: "Axes", trials: Sequence[Trials]) -> None:
     """From 0 to 1, or closer where all that is drawn lies in the upper half."""
-    seen = [value for t in trials for value in _drawn(t).ends or (t.mean,)]
+    seen: list[float] = []
+    for one in trials:
+        seen.extend(_interval_to_draw(one).ends or (one.mean,))
     lowest = min(seen, default=0.0)
-    bottom = 0.0 if lowest < 0.5 else int((lowest - 0.01) * 20) / 20
+    bottom = 0.0
+    if lowest >= 0.5:
+        bottom = int((lowest - 0.01) * 20) / 20  # the multiple of 0.05 below it
     axes.set_ylim(bottom, 1 + 0.02 * (1 - bottom))
 
 
@@ -143,7 +173,7 @@ def _draw_bar(axes: "Axes", y: int, trials: Trials) -> None:
     golden = trials.golden_accuracy or 0.0
     colour = _LOW if trials.mean < golden else _HIGH
     axes.barh(y, trials.mean - golden, left=golden, height=0.7, color=colour, alpha=0.85)
-    by, ends = _drawn(trials)
+    by, ends = _interval_to_draw(trials)
     if ends is not None:
         style = "-" if by == "t" else ":"
         axes.plot(ends, [y, y], style, color="black", linewidth=1.2, solid_capstyle="butt")
@@ -152,10 +182,16 @@ def _draw_bar(axes: "Axes", y: int, trials: Trials) -> None:
 
 def _frame(axes: "Axes", trials: Sequence[Trials]) -> None:
     golden = trials[0].golden_accuracy or 0.0
-    seen = [golden, *(v for t in trials for v in (t.mean, *(_drawn(t).ends or ())))]
-    low, high = min(seen), max(seen)
+    seen = [golden]
+    for one in trials:
+        seen.append(one.mean)
+        seen.extend(_interval_to_draw(one).ends or ())
+    low = min(seen)
+    high = max(seen)
     room = max(high - low, 0.005) * 0.06
-    axes.set_xlim(max(0.0, low - room), min(1.0, high + room) if high + room < 1 else 1.0 + room)
+    # with room behind an accuracy of 1 too, whose mark would lie on the frame
+    right = high + room if high + room < 1 else 1.0 + room
+    axes.set_xlim(max(0.0, low - room), right)
     axes.axvline(golden, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
     axes.annotate(
         f"golden {golden:.1%}", (golden, 1.0), xycoords=("data", "axes fraction"), xytext=(-3, 3),

@@ -35,7 +35,9 @@ class Point(Record):
     @classmethod
     def of(cls, faults: Faults, **rest: Any) -> "Point":
         """A point under a plan or fault models."""
-        return cls(**({"plan": faults} if isinstance(faults, FaultPlan) else {"faults": tuple(faults)}), **rest)
+        if isinstance(faults, FaultPlan):
+            return cls(plan=faults, **rest)
+        return cls(faults=tuple(faults), **rest)
 
     @property
     def silent(self) -> bool:
@@ -44,8 +46,11 @@ class Point(Record):
 
     def part(self, plan: FaultPlan) -> FaultPlan:
         """What of a plan the point wants."""
-        there = plan if self.site is None else only_site(plan, self.site)
-        return there if self.bit is None else only_bit(there, self.bit)
+        if self.site is not None:
+            plan = only_site(plan, self.site)
+        if self.bit is not None:
+            plan = only_bit(plan, self.bit)
+        return plan
 
 
 def at_rates(rates: Iterable[float], sites: Any = "*") -> list[Point]:
@@ -61,14 +66,17 @@ def at_operating_points(
     The profiles are taken as `files` has read them. Raises HwfaultError where no profile of a list has such an axis,
     ModelError for a value outside its range.
     """
-    files, points = files or Files(), []
+    files = files or Files()
+    points = []
     for name, faults in lists.items():
+        # what a plan was resolved from may be gone: it has no operating point to move
         bound = () if isinstance(faults, FaultPlan) else bind(faults, files)
         _check_axis(name, bound, axis)
         for value in values:
-            labels = {"faults": name} if len(lists) > 1 else {}
-            moved = tuple(_moved(one, axis, value) for one in bound)
-            points.append(Point(labels=labels | {axis: value}, faults=moved))
+            labels: dict[str, Label] = {"faults": name} if len(lists) > 1 else {}
+            labels[axis] = value
+            moved = tuple(_move(one, axis, value) for one in bound)
+            points.append(Point(labels=labels, faults=moved))
     return points
 
 
@@ -78,12 +86,14 @@ def _check_axis(name: str, faults: Sequence[Bound[Any]], axis: str) -> None:
         raise HwfaultError(
             f"{name}: has no operating point to sweep; expected the faults of a profile (hwfault profiles list)"
         )
-    known = dict.fromkeys(key for profile in profiles for key in profile.rate.names)
+    known: dict[str, None] = {}
+    for profile in profiles:
+        known.update(dict.fromkeys(profile.rate.names))
     if axis not in known:
         raise HwfaultError(f"{name}: no profile has the axis {axis!r}: {nearest(axis, known)}")
 
 
-def _moved(bound: Bound[Any], axis: str, value: float) -> FaultModel:
+def _move(bound: Bound[Any], axis: str, value: float) -> FaultModel:
     """The fault with its operating point moved along the axis; checked, so that a sweep does not stop half way."""
     fault: FaultModel = bound.fault
     if bound.profile is None or axis not in bound.profile.rate.names:
@@ -95,27 +105,32 @@ def _moved(bound: Bound[Any], axis: str, value: float) -> FaultModel:
 
 def each_site(faults: Faults, plan: FaultPlan, name: str = "*") -> list[Point]:
     """Each site of the faults' plan alone whose name matches a glob; raises ModelError where none does."""
-    struck = [entry.site.name for entry in plan.sites if any(fits(name, known) for known in names_of(entry.site))]
-    if not struck:
+    points = []
+    for entry in plan.sites:
+        if any(fits(name, known) for known in names_of(entry.site)):
+            site = entry.site.name
+            points.append(Point.of(faults, labels={"site": site}, site=site))
+    if not points:
         raise ModelError(f"the faults strike no site that matches {name!r}: {nearest(name, plan.names)}")
-    return [Point.of(faults, labels={"site": site}, site=site) for site in struck]
+    return points
 
 
 def each_bit(faults: Faults, plan: FaultPlan) -> list[Point]:
     """Each bit plane of the faults' plan alone, the highest first; raises PlanError if they are not split by bits."""
     planes = range(max((entry.site.bit_width for entry in plan.sites), default=0))
     for bit in planes:
-        only_bit(plan, bit)
+        only_bit(plan, bit)  # which raises now, and not after the trials of some planes
     return [Point.of(faults, labels={"bit": bit}, bit=bit) for bit in reversed(planes)]
 
 
 def each_bit_of_each_site(faults: Faults, plan: FaultPlan, name: str = "*") -> list[Point]:
     """Each bit plane of each site alone whose name matches a glob; raises what `each_site` and `each_bit` raise."""
-    return [
-        Point.of(faults, labels=there.labels | plane.labels, site=there.site, bit=plane.bit)
-        for there in each_site(faults, plan, name)
-        for plane in each_bit(faults, there.part(plan))
-    ]
+    points = []
+    for there in each_site(faults, plan, name):
+        for plane in each_bit(faults, there.part(plan)):
+            labels = there.labels | plane.labels
+            points.append(Point.of(faults, labels=labels, site=there.site, bit=plane.bit))
+    return points
 
 
 def only_site(plan: FaultPlan, name: str) -> FaultPlan:
@@ -129,21 +144,29 @@ def only_bit(plan: FaultPlan, bit: int) -> FaultPlan:
     Every site stays in it, also those whose words have no such bit. Raises PlanError for faults of which one bit alone
     cannot be told.
     """
-    tables = plan.tables if (0,) in plan.tables else (*plan.tables, (0,))
-    sites = [
-        SitePlan(
-            site=entry.site, processes=tuple(p for q in entry.processes if (p := _only_bit(entry, q, bit, tables)))
-        )
-        for entry in plan.sites
-    ]
+    # the other planes keep their place in a process, with a table that draws nothing
+    tables = plan.tables
+    if (0,) not in tables:
+        tables = (*tables, (0,))
+    sites = []
+    for entry in plan.sites:
+        parts = [_only_bit(entry, process, bit, tables) for process in entry.processes]
+        left = tuple(part for part in parts if part is not None)
+        sites.append(SitePlan(site=entry.site, processes=left))
     return _with_sites(plan, tuple(sites), tables)
 
 
 def _with_sites(plan: FaultPlan, sites: tuple[SitePlan, ...], tables: tuple[Any, ...]) -> FaultPlan:
     """The plan with some of its sites, or parts of them, in place of all."""
-    stream = needs_stream(entry.site for entry in sites)
-    rest = {"device": plan.device, "factors": plan.factors, "notes": plan.notes, "stream": stream}
-    return FaultPlan(faults=plan.faults, sites=sites, tables=tables, **rest)
+    return FaultPlan(
+        faults=plan.faults,
+        sites=sites,
+        tables=tables,
+        device=plan.device,
+        factors=plan.factors,
+        notes=plan.notes,
+        stream=needs_stream(entry.site for entry in sites),
+    )
 
 
 def _only_bit(entry: SitePlan, process: AnyProcess, bit: int, tables: Sequence[Any]) -> AnyProcess | None:

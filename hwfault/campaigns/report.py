@@ -20,44 +20,77 @@ _COLUMNS = (
 
 def table(points: Sequence[Trials], names: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
     """Columns and rows for people: what tells the points apart (and a name each, if given), then the numbers."""
-    labels = list(dict.fromkeys(key for point in points for key in point.labels))
+    # columns that no point has anything for are left out
+    labels: dict[str, None] = {}
+    for point in points:
+        labels.update(dict.fromkeys(point.labels))
     rates = any(point.ber is not None for point in points)
-    columns = [*(["network"] if names else []), *labels, *(["BER"] if rates else []), *_COLUMNS]
+    columns = list(labels)
+    if names:
+        columns.insert(0, "network")
+    if rates:
+        columns.append("BER")
+    columns.extend(_COLUMNS)
+
     rows = []
     for i, point in enumerate(points):
-        told = [_label(point.labels.get(key, "")) for key in labels]
-        rate = [f"{point.ber:g}" if point.ber is not None else ""] if rates else []
-        rows.append([*([names[i]] if names else []), *told, *rate, *_numbers(point)])
+        row = [_label(point.labels.get(key, "")) for key in labels]
+        if names:
+            row.insert(0, names[i])
+        if rates:
+            row.append("" if point.ber is None else f"{point.ber:g}")
+        row.extend(_numbers(point))
+        rows.append(row)
     return columns, rows
 
 
 def _numbers(point: Trials) -> list[str]:
-    by, ends = point.told
+    """A point's cells under _COLUMNS."""
+    found_by, ends = point.told
+    by: str = found_by
     if len(point.seeds) == 1 or ends is None:
-        mean, low, high = f"{point.mean:.2%}", "-", "-"
+        mean = f"{point.mean:.2%}"
+        low = high = "-"
+        if by != "same":
+            by = "-"  # of one trial nothing is known
     else:
         n = decimals((ends[0], point.mean, ends[1]))
         mean, low, high = (f"{value:.{n}%}" for value in (point.mean, *ends))
     worst, seed = point.worst
-    losses = [points(point.degradation), percent(point.relative_degradation)]
     return [
-        mean, points(point.std), low, high, by if low != "-" or by == "same" else "-", *losses, f"{worst:.2%}",
-        str(seed), _events(point), str(len(point.seeds)), str(point.samples),
-    ]  # fmt: skip
+        mean,
+        points(point.std),
+        low,
+        high,
+        by,
+        points(point.degradation),
+        percent(point.relative_degradation),
+        f"{worst:.2%}",
+        str(seed),
+        _events(point),
+        str(len(point.seeds)),
+        str(point.samples),
+    ]
 
 
 def _events(point: Trials) -> str:
     """How many trials the faults changed, and what share of the seeds may have such a trial."""
+    if point.events is None:
+        return "-"
     most = point.event_share_at_most
-    bound = "" if most is None else f" (≤ {most:.2g})"
-    return "-" if point.events is None else f"{point.events}{bound}"
+    if most is None:
+        return str(point.events)
+    return f"{point.events} (≤ {most:.2g})"
 
 
 def legend(told: Iterable[Interval]) -> list[str]:
     """What the intervals of a table cover, and the words that say how each was found, a line each."""
     there = {interval.by for interval in told}
-    found = [by for by in MEANING if by in there]
-    return [f"95 % intervals of {COVERS}", *(f"  {by}: {MEANING[by]}" for by in found)]
+    lines = [f"95 % intervals of {COVERS}"]
+    for by, meaning in MEANING.items():
+        if by in there:
+            lines.append(f"  {by}: {meaning}")
+    return lines
 
 
 def _label(value: object) -> str:
@@ -79,8 +112,11 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def _statistics(points: Sequence[Trials]) -> Iterable[dict[str, object]]:
     for point in points:
-        labels = point.labels | ({} if point.ber is None else {"ber": point.ber})
+        labels: dict[str, object] = dict(point.labels)
+        if point.ber is not None:
+            labels["ber"] = point.ber
         for record in point.statistics:
             numbers = {key: value for key, value in record.to_data().items() if not isinstance(value, list)}
+            # a table has no lists: each plane is a column
             planes = {f"bit {k}": flips for k, flips in enumerate(record.flips)}
             yield {**labels, **numbers, **planes}

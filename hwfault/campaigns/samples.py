@@ -16,14 +16,17 @@ def order_of(split: Split, indices: Sequence[int] | Tensor | None) -> Tensor:
     """The numbers (k,) of the samples to classify, in their order; raises HwfaultError for one that is not there."""
     if indices is None:
         return torch.arange(len(split))
-    order = torch.as_tensor(indices if len(indices) else torch.zeros(0, dtype=torch.int64)).cpu()
+    if not len(indices):
+        indices = torch.zeros(0, dtype=torch.int64)  # an empty list alone would be floats
+    order = torch.as_tensor(indices).cpu()
     if order.dim() != 1 or order.is_floating_point() or order.dtype == torch.bool:
         raise HwfaultError(f"the indices are {order.dtype} of shape {tuple(order.shape)}, expected integers (k,)")
     order = order.to(torch.int64)
-    if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(split):
-        raise HwfaultError(
-            f"the indices go from {int(order.min())} to {int(order.max())}, expected 0 to {len(split) - 1}"
-        )
+    if len(order):
+        first = int(order.min())
+        last = int(order.max())
+        if first < 0 or last >= len(split):
+            raise HwfaultError(f"the indices go from {first} to {last}, expected 0 to {len(split) - 1}")
     return order
 
 
@@ -33,12 +36,17 @@ def batches(
     """(numbers, inputs, labels) of each batch of numbers, the latter two on the device."""
     read = split.reader(None, seed=0, workers=workers, device=device)
     for index, x in zip(order, read(0, order), strict=True):
-        yield index, x.to(device), split.labels[index.to(split.labels.device)].to(device)
+        labels = split.labels[index.to(split.labels.device)]
+        yield index, x.to(device), labels.to(device)
 
 
 def digest(split: Split, order: Tensor) -> str:
     """SHA-256 of the samples' numbers, of all their labels, and of inputs here and there."""
-    some = order[torch.linspace(0, len(order) - 1, min(_LOOKED_AT, len(order))).round().to(torch.int64)]
+    # reading all inputs of a large data set would take longer than a trial: some, spread evenly, tell two sets apart
+    places = torch.linspace(0, len(order) - 1, min(_LOOKED_AT, len(order)))
+    some = order[places.round().to(torch.int64)]
     on = split.labels.device
-    seen = (order, split.labels[order.to(on)], split.inputs(some.to(on)))
-    return sha256(b"".join(t.cpu().contiguous().numpy().tobytes() for t in seen)).hexdigest()
+    seen = sha256()
+    for tensor in (order, split.labels[order.to(on)], split.inputs(some.to(on))):
+        seen.update(tensor.cpu().contiguous().numpy().tobytes())
+    return seen.hexdigest()

@@ -21,7 +21,7 @@ from hwfault.injection.ready import ProtectionCounts
 from hwfault.injection.statistics import SiteStatistics
 from hwfault.inputs import check_regular
 from hwfault.laws.models import FaultModel
-from hwfault.plan.fault_plan import spec_of
+from hwfault.plan.fault_plan import FaultPlan, spec_of
 from hwfault.program.striking import changes_with
 
 _FORMAT = "hwfault-trials/1"
@@ -88,7 +88,7 @@ class Store:
                 raise FileError(f"{self._path}: larger than {_LARGEST} bytes, expected trials of hwfault evaluate")
             self._file.seek(0)
             content = self._file.read()
-        whole = content[: content.rfind(b"\n") + 1]
+        whole = content[: content.rfind(b"\n") + 1]  # a line without its end was being written when the process died
         lines = whole.splitlines()
         header = {"format": _FORMAT, "question": question}
         if lines:
@@ -106,7 +106,8 @@ class Store:
     def _check(self, header: Any, question: dict[str, Any]) -> None:
         if not isinstance(header, dict) or header.get("format") != _FORMAT or "question" not in header:
             raise self._foreign()
-        if found := differences(header["question"], question):
+        found = differences(header["question"], question)
+        if found:
             raise FileError(
                 f"{self._path}: holds the trials of another question, which differs in\n{_listed(found)}\n"
                 "choose another folder with --out, or remove this one's trials"
@@ -139,17 +140,27 @@ _MOST = 8
 
 def _listed(found: Mapping[str, tuple[Any, Any]]) -> str:
     lines = [f"  {key}: {_short(old)} there, {_short(new)} now" for key, (old, new) in found.items()]
-    return "\n".join([*lines[:_MOST], *([f"  and {len(lines) - _MOST} more"] if len(lines) > _MOST else [])])
+    if len(lines) > _MOST:
+        more = len(lines) - _MOST
+        lines[_MOST:] = [f"  and {more} more"]
+    return "\n".join(lines)
 
 
 def _short(value: Any) -> str:
-    text = "-" if value is MISSING else value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    if value is MISSING:
+        return "-"
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) > 80:
+        return text[:77] + "..."
+    return text
 
 
 def _key(point: Point) -> str:
     """What tells a point from the others of its campaign."""
-    return json.dumps(point.labels | ({} if point.ber is None else {"ber": point.ber}), sort_keys=True)
+    told = dict(point.labels)
+    if point.ber is not None:
+        told["ber"] = point.ber
+    return json.dumps(told, sort_keys=True)
 
 
 def _trial_data(trial: Trial) -> dict[str, Any]:
@@ -165,10 +176,10 @@ def _trial(path: Path, number: int, line: bytes) -> tuple[str, Trial]:
     data = _parsed(path, number, line)
     try:
         key = data.pop("point")
-        protection = data.pop("protection", None)
-        decoded = {} if protection is None else {"protection": ProtectionCounts(**protection)}
-        statistics = tuple(SiteStatistics.from_data(site) for site in data.pop("statistics", ()))
-        return str(key), Trial.parse(data | decoded | {"statistics": statistics}, "its trial")
+        if data.get("protection") is not None:
+            data["protection"] = ProtectionCounts(**data["protection"])
+        data["statistics"] = tuple(SiteStatistics.from_data(site) for site in data.get("statistics", ()))
+        return str(key), Trial.parse(data, "its trial")
     except (AttributeError, KeyError, TypeError, ModelError) as error:
         raise _unreadable(path, number, error) from None
 
@@ -190,11 +201,8 @@ def _unreadable(path: Path, number: int, error: Exception) -> FileError:
 def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[str, Any]:
     """What the trials of a campaign's points depend on: `told` (names for people), network, samples, and faults."""
     plans = [campaign.whole_plan(point) for point in points]
-    notes = list(dict.fromkeys(note for plan in plans for note in plan.notes or ()))
-    # where faults change with batches, they depend on where these begin
-    entries = [entry for plan in plans for entry in plan.sites]
-    changes = {changes_with(process, entry.site) for entry in entries for process in entry.processes}
-    return {
+    different = {plan.digest: plan for plan in plans}  # points that are parts of the same faults share a plan
+    found: dict[str, Any] = {
         **told,
         # what a plan's faults do to a network has changed with the version, also where the plan has not
         "fault stream": spec_of("1.1"),
@@ -203,12 +211,24 @@ def question(campaign: Campaign, points: Sequence[Point], **told: Any) -> dict[s
         "samples digest": campaign.samples_digest,
         "device": campaign.device,
         "statistics": campaign.statistics,
-        **({"batch size": campaign.batch_size} if "batch" in changes else {}),
-        **({"notes": notes} if notes else {}),
-        "points": [_key(point) for point in points],
-        "faults": [[_fault(fault) for fault in plan.faults] for plan in {plan.digest: plan for plan in plans}.values()],
-        "plans digest": sha256("".join(plan.digest for plan in plans).encode()).hexdigest()[:16],
     }
+    # where faults change with batches, they depend on where these begin
+    if any(_changes_with_batches(plan) for plan in different.values()):
+        found["batch size"] = campaign.batch_size
+    notes: dict[str, None] = {}
+    for plan in different.values():
+        notes.update(dict.fromkeys(plan.notes or ()))
+    if notes:
+        found["notes"] = list(notes)
+    found["points"] = [_key(point) for point in points]
+    found["faults"] = [[_fault(fault) for fault in plan.faults] for plan in different.values()]
+    found["plans digest"] = sha256("".join(plan.digest for plan in plans).encode()).hexdigest()[:16]
+    return found
+
+
+def _changes_with_batches(plan: FaultPlan) -> bool:
+    """Whether some process of a plan draws anew for each batch."""
+    return any(changes_with(process, entry.site) == "batch" for entry in plan.sites for process in entry.processes)
 
 
 def _fault(fault: FaultModel) -> dict[str, Any]:

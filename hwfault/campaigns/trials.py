@@ -50,15 +50,16 @@ class Trials(Record):
     @classmethod
     def of(cls, trials: Sequence[Trial], *, samples: int, golden: int | None, **rest: Any) -> "Trials":
         """Single trials, in their order, put together."""
-        decoded = tuple(trial.protection for trial in trials if trial.protection is not None)
-        read = {"protection": decoded, "due": tuple(trial.due for trial in trials)} if decoded else {}
+        protection = tuple(trial.protection for trial in trials if trial.protection is not None)
+        due = tuple(trial.due for trial in trials) if protection else ()
         return cls(
             seeds=tuple(trial.seed for trial in trials),
             correct=tuple(trial.correct for trial in trials),
             samples=samples,
             golden=golden,
             statistics=merged(*(trial.statistics for trial in trials)),
-            **read,
+            protection=protection,
+            due=due,
             **rest,
         )
 
@@ -78,7 +79,9 @@ class Trials(Record):
     @property
     def told(self) -> Interval:
         """The 95 % interval of the mean over fault seeds on these samples, and how it was found (`mean_interval`)."""
-        return Interval("same", None) if self.same_faults else mean_interval(self.accuracies, 0.0, 1.0)
+        if self.same_faults:
+            return Interval("same", None)
+        return mean_interval(self.accuracies, 0.0, 1.0)
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -88,7 +91,9 @@ class Trials(Record):
     @property
     def events(self) -> int | None:
         """In how many trials the number of right answers is not the golden run's; None where that is not known."""
-        return None if self.golden is None else sum(correct != self.golden for correct in self.correct)
+        if self.golden is None:
+            return None
+        return sum(correct != self.golden for correct in self.correct)
 
     @property
     def event_share_at_most(self) -> float | None:
@@ -115,7 +120,9 @@ class Trials(Record):
     @property
     def relative_degradation(self) -> float | None:
         """The share of the golden accuracy that the faults cost in the mean; None where there is none to lose."""
-        return self.degradation * self.samples / self.golden if self.degradation is not None and self.golden else None
+        if self.degradation is None or not self.golden:
+            return None
+        return self.degradation * self.samples / self.golden
 
     def summary(self) -> dict[str, Label | None]:
         """The numbers people want, as one line of a table: rate, trials, samples, mean accuracy, its interval, ..."""
@@ -140,9 +147,12 @@ class Trials(Record):
             "degradation": self.degradation,
             "relative_degradation": self.relative_degradation,
         }
-        names = ProtectionCounts._fields if self.protection else ()
-        read = {k: sum(getattr(c, k) for c in self.protection) for k in names}
-        return numbers | read | ({"due": sum(self.due)} if self.due else {})
+        if self.protection:
+            totals = [sum(each) for each in zip(*self.protection, strict=True)]
+            numbers |= dict(zip(ProtectionCounts._fields, totals, strict=True))
+        if self.due:
+            numbers["due"] = sum(self.due)
+        return numbers
 
     def to_data(self) -> dict[str, Any]:
         """Everything as JSON tells it: the fields that have something to say, and what follows from them."""
@@ -191,10 +201,13 @@ def paired(trials: Trials, first: Trials) -> Difference:
     """How much more accurate `trials` are than `first`, seed by seed; raises HwfaultError for other seeds."""
     if trials.seeds != first.seeds:
         raise HwfaultError("the trials have other fault seeds than the first ones, expected the same to compare them")
-    both = zip(trials.correct, first.correct, strict=True)
     # one division, so that equal differences are equal
     whole = trials.samples * first.samples
-    differences = [(a * first.samples - b * trials.samples) / whole for a, b in both]
-    same = trials.same_faults and first.same_faults
-    found = Interval("same", None) if same else mean_interval(differences, -1.0, 1.0)
+    differences = []
+    for mine, its in zip(trials.correct, first.correct, strict=True):
+        differences.append((mine * first.samples - its * trials.samples) / whole)
+    if trials.same_faults and first.same_faults:
+        found = Interval("same", None)
+    else:
+        found = mean_interval(differences, -1.0, 1.0)
     return Difference(mean=fmean(differences), interval=found.ends, by=found.by)

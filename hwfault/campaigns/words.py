@@ -16,15 +16,20 @@ def points(value: float | None, *, signed: bool = False) -> str:
     """A difference of shares in percentage points, without their name; "-" for none."""
     if value is None:
         return "-"
-    text = f"{100 * value:{'+' if signed else ''}.2f}"
-    return text.replace("-", "+" if signed else "") if float(text) == 0 else text
+    text = f"{100 * value:+.2f}"
+    if float(text) == 0:
+        text = text.replace("-", "+")  # what rounds to nothing is no loss
+    return text if signed else text.removeprefix("+")
 
 
 def decimals(values: Sequence[float], least: int = 2) -> int:
     """How many decimals of a percentage tell the different ones among some shares apart, `least` or more."""
     different = set(values)
-    found = range(least, _MOST_DECIMALS)
-    return next((n for n in found if len({f"{value:.{n}%}" for value in different}) == len(different)), _MOST_DECIMALS)
+    for n in range(least, _MOST_DECIMALS):
+        texts = {f"{value:.{n}%}" for value in different}
+        if len(texts) == len(different):
+            return n
+    return _MOST_DECIMALS
 
 
 def accuracy(mean: float, interval: Interval, least: int = 2) -> str:
@@ -38,16 +43,24 @@ def accuracy(mean: float, interval: Interval, least: int = 2) -> str:
     n = decimals((low, mean, high), least)
     if interval.by == "t" and low > 0 and high < 1:
         half = (high - low) / 2
-        n = max(n, next((d for d in range(least, _MOST_DECIMALS) if float(f"{100 * half:.{d}f}") > 0), least))
+        n = max(n, _decimals_above_zero(100 * half, least))
         return f"{mean:.{n}%} ±{100 * half:.{n}f}"
     return f"{mean:.{n}%} ({low:.{n}%} to {high:.{n}%})"
+
+
+def _decimals_above_zero(value: float, least: int) -> int:
+    """How many decimals show that a value is not 0, `least` where none does: ±0.00 would look like certainty."""
+    for n in range(least, _MOST_DECIMALS):
+        if float(f"{value:.{n}f}") > 0:
+            return n
+    return least
 
 
 def difference(mean: float, interval: Interval) -> str:
     """A difference in percentage points with its interval in one cell."""
     if interval.ends is None:
         return points(mean, signed=True)
-    n = decimals((*interval.ends, mean))
     low, high = interval.ends
+    n = decimals((low, high, mean))
     bound = "bound " if interval.by == "bound" else ""
     return f"{100 * mean:+.{n}f} ({bound}{100 * low:+.{n}f} to {100 * high:+.{n}f})"
