@@ -17,7 +17,7 @@ from hwfault.locks import locked_folder
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof.replay import replay
-from hwfault.proof.replay_report import ReplayReport
+from hwfault.proof.report import ReplayReport
 from hwfault.records import Record
 from hwfault.train import TrainConfig, build, checkpoint, train
 from hwfault.train.data import Dataset, digits

@@ -26,7 +26,7 @@ _WHOLE = {
         "graph.run": "feeds qonnx_array qonnx_ops session",
         "proof": "replay",
     },
-    "bundle": {"proof": "answer check engine expected manifest outputs page record runners storage tally"},
+    "bundle": {"proof": "answer check expected manifest outputs page record runners storage tally"},
     "campaign": {"campaigns": "campaign compare evaluate picture points report samples store trials"},
     "profiles": {
         "devices": "clustering crowding device draw draw_blocks dump_tables dump_text dumps events fit fit_report "
@@ -40,11 +40,12 @@ _WHOLE = {
 
 _RENAMED = {
     "arrays": ("npz",),
+    "bundle.engine": ("proof.engine", "proof.places"),
     "bundle.report": ("proof.report", "proof.sentences"),
     "graph.grids": ("graph.read.grids", "graph.ops"),
     "graph.nodes": ("graph.read.nodes", "graph.ops"),
     "graph.qonnxgraph": ("graph.read.qonnxgraph", "graph.ops"),
-    "graph.report": ("proof.replay_report",),
+    "graph.report": ("proof.report", "proof.sentences"),
     "graph.sites": ("graph.read.sites", "graph.read.exported"),
     "graph.upgrade": ("graph.edit.upgrade", "graph.ops"),
     "graph.watched": ("graph.run.watched", "proof.sides"),
@@ -103,16 +104,24 @@ MOVED = _table()
 """Full name of a module of 0.4.0 -> full names of the modules that hold its content now."""
 
 
+_OTHER_NAMES = {
+    "hwfault.bundle.report": {"BundleReport": "ReplayReport"},
+    "hwfault.graph.report": {"SiteReport": "SiteRecord", "Place": "Difference"},
+}
+"""What is called otherwise today: by the module of 0.4.0 the name then -> the name now."""
+
+
 def moved_names(old: str) -> Callable[[str], Any]:
     """What a module of that name answers for names that it held in 0.4.0: its `__getattr__`."""
 
     def find(name: str) -> Any:
+        now = _OTHER_NAMES.get(old, {}).get(name, name)
         if not name.startswith("__"):
             for module in MOVED[old]:
                 held = import_module(module)
-                if hasattr(held, name):
-                    _warn(f"{old}.{name}", f"{module}.{name}", depth=3)
-                    return getattr(held, name)
+                if hasattr(held, now):
+                    _warn(f"{old}.{name}", f"{module}.{now}", depth=3)
+                    return getattr(held, now)
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
     return find

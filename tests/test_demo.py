@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from hwfault.cli import main
-from hwfault.demo import RATES, SEEDS
+from hwfault.demo import RATES, REPLAY_SEEDS, SEEDS
 from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.run.session import run, session
 from hwfault.injection.attach import inject
@@ -94,23 +94,26 @@ def test_fault_aware_training_pays(rows):
 
 def test_the_replay_is_exact(demo):
     report = json.loads((demo[0] / "replay.json").read_text())
-    assert report["format"] == "hwfault-replay/1"
-    assert report["verdict"] == "exact"
+    assert report["format"] == "hwfault-proof/1"
+    assert report["verdict"] == "pass"
     assert report["samples"] == 360
-    assert report["predictions"] == 360 * len(report["seeds"])
-    assert report["predictions_differ"] == report["logits_differ"] == report["logits_changed_by_observation"] == 0
-    assert report["logits_max_difference"] == 0
+    assert [entry["seed"] for entry in report["runs"]] == list(REPLAY_SEEDS)
+    for entry in report["runs"]:
+        assert entry["predictions"] == 360
+        assert entry["predictions_differ"] == entry["outputs_differ"] == entry["outputs_changed_by_observation"] == 0
+        assert entry["outputs_max_difference"] == 0
     names = {site.name for site in sites(checkpoint.load(demo[0] / "checkpoint.safetensors")[0])}
-    assert {site["name"] for site in report["sites"]} == names
-    for site in report["sites"]:
+    assert {site["name"] for site in report["runs"][0]["sites"]} == names
+    for site in (site for entry in report["runs"] for site in entry["sites"]):
         assert site["faults_differ"] == site["codes_differ"] == 0
-        assert "first_fault_difference" not in site
+        assert site["first"] is None
         # eight bits at the input, four elsewhere: a word is struck with 1 - (1 - 0.03)^bits
         expected = 1 - 0.97 ** (8 if site["name"].startswith("input") else 4)
         sigma = (expected * (1 - expected) / site["words"]) ** 0.5
         assert site["faults_seen"] == site["faults_expected"]
         assert abs(site["faults_seen"] / site["words"] - expected) < 5 * sigma
-    assert set(report["versions"]) == {"hwfault", "torch", "onnxruntime"}
+    assert set(report["versions"]) == {"hwfault", "onnxruntime"}
+    assert {"hwfault", "torch"} <= set(report["recorded_with"])
 
 
 def test_what_is_printed(demo):
@@ -126,8 +129,8 @@ def test_what_is_printed(demo):
     assert not re.search(r"±0(\.0*)?(?![\d.])", out)
     assert lines[3].startswith("95 % intervals of the mean over fault seeds on these samples")
     assert re.fullmatch(
-        r"Replay: exact\. [\d,]+ words at 8 sites under 5 seeds, [\d,]+ of them faulty: onnxruntime and PyTorch agree "
-        r"on every one, and on every output to the last bit\.",
+        r"Replay: pass\. 360 samples, 5 runs, 8 sites, onnxruntime [\d.]+, [\d,]+ words, [\d,]+ of them faulty: every "
+        r"code, output and prediction is the recorded one\.",
         lines[-2],
     )
     assert lines[-1] == f"Everything is in {folder}/: see accuracy.png and replay.json."

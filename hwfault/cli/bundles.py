@@ -1,7 +1,6 @@
 """The options that go with bundles: what to write into one, and how to check one."""
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hwfault.cli.common import Seeds, print_json, print_table, progress
+from hwfault.cli.common import Seeds, print_json, progress
 from hwfault.cli.paths import OutputFile
+from hwfault.cli.reports import show_report
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from hwfault.proof.accept import Accept
     from hwfault.proof.answer import Runner
     from hwfault.proof.manifest import Manifest
-    from hwfault.proof.report import BundleReport
     from hwfault.train.data.split import Split
 
 
@@ -62,7 +61,7 @@ class _Accepts(click.ParamType[Any]):
 
 
 _CHECKING = (
-    click.option("--html", type=OutputFile(), help="Of a bundle: write the report to this HTML page."),
+    click.option("--html", type=OutputFile(), help="Write the report to this HTML page, too."),
     click.option(
         "--graph", "other", type=click.Path(path_type=Path), help="Of a bundle: this graph, made from one of its own."
     ),
@@ -82,7 +81,7 @@ _CHECKING = (
         "accepts",
         type=_Accepts(),
         multiple=True,
-        help="Of a bundle: exit code 0 also if outputs differ, by 1e-5 of the largest at most (outputs=BOUND: another "
+        help="Exit code 0 also if outputs differ, by 1e-5 of the largest at most (outputs=BOUND: another "
         "bound), or codes that no fault strikes as well, by one grid step at 1 % of a site's words (codes).",
     ),
     click.option("--only", type=click.Choice(["clean", "faulty"]), help="Of a bundle: these runs only."),
@@ -151,7 +150,7 @@ def recording_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Checking:
-    """What the options for checking a bundle say."""
+    """What the options for checking say, a bundle or a graph beside its network."""
 
     html: Path | None = None
     other: Path | None = None
@@ -171,6 +170,11 @@ class Checking:
             return None
         bounds = [bound for _, bound in self.accepts if bound is not None]
         return Accept(outputs=bounds[-1] if bounds else BOUND, codes=any(kind == "codes" for kind, _ in self.accepts))
+
+    @property
+    def of_bundles(self) -> bool:
+        """Whether any is given that goes with a bundle alone."""
+        return self != Checking(html=self.html, accepts=self.accepts)
 
     def runner(self) -> "tuple[Runner, str] | tuple[None, None]":
         """The runner that the options name and what it is called; raises UsageError for several."""
@@ -192,7 +196,7 @@ class Checking:
 
 
 def checking_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options for checking a bundle; the command is called with them as one argument `checking`."""
+    """Adds the options for checking; the command is called with them as one argument `checking`."""
 
     @wraps(command)
     def with_checking(**given: Any) -> Any:
@@ -209,10 +213,7 @@ def replay_bundle(
 ) -> None:
     """Checks a bundle, prints and writes what was found, and ends the process: exit code 0, or 3 where it differs."""
     from hwfault.graph.run.session import load_model
-    from hwfault.proof.accept import refusals
     from hwfault.proof.check import Which, check, runs_of
-    from hwfault.proof.page import write_page
-    from hwfault.proof.sentences import judgement, sentence
     from hwfault.proof.storage import Bundle
 
     runner, engine = checking.runner()
@@ -222,54 +223,7 @@ def replay_bundle(
     with progress() as begin:
         advance = begin("replaying", len(runs_of(bundle, seeds, which, graph)))
         report = check(bundle, seeds=seeds, which=which, graph=graph, runner=runner, engine=engine, progress=advance)
-    if out is not None:
-        report.save(out)
-    if checking.html is not None:
-        write_page(checking.html, report)
-    if as_json:
-        print_json(report.model_dump(mode="json"))
-    else:
-        _print(report)
-        click.echo(sentence(report))
-    accept = checking.accept
-    if accept is None or report.exit_code == 0:
-        sys.exit(report.exit_code)
-    click.echo(judgement(report, accept), err=as_json)
-    sys.exit(report.exit_code if refusals(report, accept) else 0)
-
-
-def _print(report: "BundleReport") -> None:
-    from hwfault.proof.report import run_name
-    from hwfault.proof.sentences import code_cells
-
-    runs = [
-        [run_name(run.seed).removeprefix("the "), run.predictions, run.predictions_differ, run.outputs_differ]
-        for run in report.runs
-    ]
-    print_table(["run", "predictions", "differ", "outputs differ"], runs)
-    if report.first is None:
-        return
-    run, first = report.first
-    rows = [
-        [s.name, s.words, s.faults_expected, s.faults_seen, s.faults_differ, s.codes_differ]
-        for s in run.sites
-        if s.first is not None
-    ]
-    if rows:
-        click.echo(f"\nsites that differ in {run_name(run.seed)}:")
-        print_table(["site", "words", "faults recorded", "found", "differ", "other codes differ"], rows)
-    if first.words:
-        click.echo(f"\ncodes around word {first.word} of {first.site}, sample {first.sample}:")
-        codes = [code_cells(around) for around in first.words]
-        print_table(["word", "recorded before", "after", "found before", "after"], codes)
-    if first.faults:
-        click.echo("\nfaults drawn on these words:")
-        hits = [[f.process, f.word, _known(f.bit), _known(f.aux), f.effect] for f in first.faults]
-        print_table(["fault", "word", "bit", "aux", "effect"], hits)
-
-
-def _known(value: int | None) -> object:
-    return "-" if value is None else value
+    show_report(report, accept=checking.accept, out=out, html=checking.html, as_json=as_json)
 
 
 def written(out: Path, manifest: "Manifest", as_json: bool) -> None:

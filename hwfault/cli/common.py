@@ -20,7 +20,6 @@ SAMPLE_NUMBER = click.IntRange(0, SAMPLES - 1)
 if TYPE_CHECKING:
     from hwfault.plan.fault_plan import FaultPlan
     from hwfault.program.processes import Site
-    from hwfault.proof.replay_report import ReplayReport
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of a table.")
 
@@ -163,22 +162,3 @@ def progress(*, visible: bool = True) -> Iterator[Callable[[str, int], Callable[
             return lambda: display.advance(task)
 
         yield begin
-
-
-def verdict(report: "ReplayReport") -> str:
-    """A replay in one plain sentence."""
-    words, faults = (sum(getattr(site, key) for site in report.sites) for key in ("words", "faults_seen"))
-    where = f"{words:,} words at {len(report.sites)} sites under {len(report.seeds)} seeds, {faults:,} of them faulty"
-    arithmetic = sum(site.codes_differ for site in report.sites)
-    outcome = {
-        "exact": "onnxruntime and PyTorch agree on every one, and on every output to the last bit",
-        "faults equal, arithmetic differs": (
-            f"every fault is the same in both engines; {arithmetic:,} codes differ because they add in another order, "
-            f"and {report.predictions_differ:,} of {report.predictions:,} predictions"
-        ),
-        "faults differ": (
-            f"{sum(site.faults_differ for site in report.sites):,} faults DIFFER between the engines; the report names "
-            "the first at each site"
-        ),
-    }
-    return f"Replay: {report.verdict}. {where}: {outcome[report.verdict]}."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hwfault.cli.common import json_option, print_json, print_table, progress, verdict
+from hwfault.cli.common import json_option, print_json, print_table, progress
 from hwfault.cli.measuring import print_legend
 from hwfault.cli.paths import Command, OutputFolder
 
@@ -32,6 +32,7 @@ _FOLDER = OutputFolder(
 def command(out: Path, as_json: bool) -> None:
     """Train a small network on the digits with and without faults, measure, export and replay it: under a minute."""
     from hwfault.demo import run
+    from hwfault.proof.sentences import sentence
 
     with progress() as begin:
         result = run(out, begin)
@@ -45,7 +46,7 @@ def command(out: Path, as_json: bool) -> None:
         )
         told = [point.told for trials in result.accuracy.values() for point in trials]
         print_legend(told)
-        click.echo(f"{verdict(result.replay)}\nEverything is in {out}/: see accuracy.png and replay.json.")
+        click.echo(f"{sentence(result.replay)}\nEverything is in {out}/: see accuracy.png and replay.json.")
     sys.exit(result.replay.exit_code)
 
 

@@ -1,13 +1,13 @@
 """`hwfault replay`: the same faults in PyTorch and in onnxruntime, compared word by word, now or with a record."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from hwfault.cli.bundles import Checking, checking_options, replay_bundle
-from hwfault.cli.common import Seeds, json_option, print_json, print_table, progress, verdict
+from hwfault.cli.common import Seeds, json_option, progress
 from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.reports import show_report
 from hwfault.cli.runs import Trusted, run_options
 
 
@@ -32,18 +32,15 @@ def command(
 ) -> None:
     """Run GRAPH (a faulted graph) in onnxruntime and RUN (its network) in PyTorch on the held-out data, and compare.
 
-    Exit code 3 if a fault differs. Codes that differ because the engines add floating-point numbers in another order
-    are counted apart.
-
     Of a BUNDLE (`hwfault export --bundle`) alone, the graphs, or a runner in their place, are compared with what
-    PyTorch recorded, without PyTorch. Exit code 3 if anything differs.
+    PyTorch recorded, without PyTorch.
+
+    Exit code 3 if anything differs that --accept does not let pass.
     """
     if run is not None:
-        if checking != Checking():
-            raise click.UsageError(
-                "--html, --graph, --accept, --only and --runner... go with a bundle, given were a graph and a run"
-            )
-        _beside(graph, run, trusted, seeds or _SEEDS, batch_size or 128, out, as_json)
+        if checking.of_bundles:
+            raise click.UsageError("--graph, --only and --runner... go with a bundle, given were a graph and a run")
+        _beside(graph, run, trusted, seeds or _SEEDS, batch_size or 128, out, checking, as_json)
     elif trusted != Trusted() or batch_size is not None:
         raise click.UsageError("--network, --data, --data-folder, --transform and --batch-size go with GRAPH and RUN")
     elif graph.suffix == ".onnx":
@@ -62,6 +59,7 @@ def _beside(
     seeds: tuple[int, ...],
     batch_size: int,
     out: Path | None,
+    checking: Checking,
     as_json: bool,
 ) -> None:
     """Both engines side by side."""
@@ -76,22 +74,4 @@ def _beside(
     with progress() as begin:
         advance = begin("replaying", len(batches))
         report = replay(model, proto, batches, seeds=seeds, progress=lambda _done, _total: advance())
-    if out is not None:
-        report.save(out)
-    if as_json:
-        print_json(report.model_dump(mode="json"))
-    else:
-        columns = ["site", "words", "faults expected", "seen", "differ", "other codes differ"]
-        rows = [
-            [s.name, s.words, s.faults_expected, s.faults_seen, s.faults_differ, s.codes_differ] for s in report.sites
-        ]
-        print_table(columns, rows)
-        for site in report.sites:
-            if site.no_numbers:
-                click.echo(
-                    f"{site.name}: {site.no_numbers} words held no number (NaN or infinite), which no fault strikes"
-                )
-            if site.note:
-                click.echo(f"{site.name}: {site.note}")
-        click.echo(verdict(report))
-    sys.exit(report.exit_code)
+    show_report(report, accept=checking.accept, out=out, html=checking.html, as_json=as_json)

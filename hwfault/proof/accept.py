@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hwfault.proof.report import BundleReport, RunRecord, SiteRecord, run_name
+from hwfault.proof.report import ReplayReport, RunRecord, SiteRecord, run_name
 from hwfault.records import Record
 
 BOUND = 1e-5
@@ -28,7 +28,7 @@ class Accept(Record):
     codes: bool = False
 
 
-def refusals(report: BundleReport, accept: Accept) -> list[str]:
+def refusals(report: ReplayReport, accept: Accept) -> list[str]:
     """Why a report is not accepted, a few words for each reason; empty where it is."""
     reasons: list[str] = []
     for run in report.runs:

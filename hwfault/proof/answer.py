@@ -15,7 +15,7 @@ told from the codes, and differs from every one.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
 from hwfault.own_code import errors_of
 from hwfault.program.batch_axes import from_rows, in_rows
 from hwfault.program.processes import Site
-from hwfault.proof.expected import Expected
+from hwfault.proof.expected import Batch, Expected
 from hwfault.proof.sides import Mask, strange_values
 from hwfault.stream.check import signed64
 
@@ -41,7 +41,9 @@ class CodePair(NamedTuple):
     after: Codes
 
 
-INPUT, OUTPUT, PREDICTION = "input", "output", "prediction"
+INPUT: Final = "input"
+OUTPUT: Final = "output"
+PREDICTION: Final = "prediction"
 
 
 def ask(runner: Runner, batch: Array, seed: int | None, first_sample: int) -> dict[str, Array]:
@@ -85,9 +87,9 @@ class Answered:
     """What it told."""
 
 
-def site_answers(answer: dict[str, Array], expected: Expected, batch: slice, number: int) -> Iterator[Answered]:
+def site_answers(answer: dict[str, Array], expected: Expected, batch: Batch) -> Iterator[Answered]:
     """What an answer tells of sites; raises HwfaultError for unknown names, and for what a site has no room for."""
-    known = {entry.site.name: entry for entry in expected.manifest.sites}
+    known = {entry.site.name: entry for entry in expected.sites}
     for name in (name for name in answer if name not in (OUTPUT, PREDICTION)):
         base, call = (name, 0) if name in known else _numbered(name)
         if base not in known or call >= known[base].calls:
@@ -96,8 +98,7 @@ def site_answers(answer: dict[str, Array], expected: Expected, batch: slice, num
                 f"{nearest(base, known)}"
             )
         site = known[base].site
-        rows = batch if site.batched else slice(number, number + 1)
-        yield _answered(site, call, answer[name], expected, rows)
+        yield _answered(site, call, answer[name], expected, batch.rows(site))
 
 
 def _numbered(name: str) -> tuple[str, int]:

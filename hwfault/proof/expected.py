@@ -1,7 +1,8 @@
-"""What a bundle recorded, parsed: the codes of each run of each site, and the outputs."""
+"""What was recorded, parsed: the codes of each run of each site, and the outputs."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from hwfault.errors import FileError, PlanError
 from hwfault.graph.read.versions import OLD
 from hwfault.program.batch_axes import from_rows, in_rows
 from hwfault.program.processes import Site
-from hwfault.proof.manifest import CLEAN, INPUTS, NO_NUMBERS, Manifest, RecordedSite, seed_file, tensor
+from hwfault.proof.manifest import CLEAN, INPUTS, NO_NUMBERS, RecordedSite, seed_file, tensor
 from hwfault.proof.sides import Side
 from hwfault.proof.storage import Bundle, Tensors, array
 
@@ -31,36 +32,89 @@ class Inputs:
             raise FileError(f"{where}: tensors of the shapes {shapes}, expected {n} samples of float32")
 
 
-class Expected:
-    """The record of one run, clean or under a seed; every tensor is checked against the manifest when it is taken.
+class Facts(Protocol):
+    """What must be known of a record besides its tensors; a bundle's manifest says it."""
 
-    Codes are (rows, words): a row is a sample of a batched site, a batch for a parameter.
+    @property
+    def samples(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def spec(self) -> str: ...
+    @property
+    def sites(self) -> Sequence[RecordedSite]: ...
+
+
+class Batch(NamedTuple):
+    """A batch of a record: the rows of its samples, the row of a parameter, and the number of its first sample."""
+
+    samples: slice
+    number: int
+    first_sample: int
+
+    @property
+    def size(self) -> int:
+        """How many samples it has."""
+        return int(self.samples.stop - self.samples.start)
+
+    def rows(self, site: Site) -> slice:
+        """The rows of a site."""
+        return self.samples if site.batched else slice(self.number, self.number + 1)
+
+    def row(self, site: Site) -> int:
+        """The number of the first row of a site, counted through all of the run."""
+        return self.first_sample if site.batched else self.number
+
+
+class Expected:
+    """The record of one run, clean or under a seed; every tensor is checked against the facts when it is taken.
+
+    Codes are (rows, words): a row is a sample of a batched site, a batch for a parameter. `own` are the tensors of the
+    run, and where these do not have one it is that of the `clean` run. `where` they lie errors say.
     """
 
-    def __init__(self, bundle: Bundle, clean: Tensors, seed: int | None) -> None:
-        self.manifest: Manifest = bundle.manifest
-        self.seed = seed
-        self._file = CLEAN if seed is None else seed_file(seed)
-        self.where = f"{bundle.path}: {self._file}"
-        self._clean = clean
-        self._own = clean if seed is None else bundle.tensors(self._file)
-        self.output = array(self._own, "output", self.where, "f")
-        self.prediction = array(self._own, "prediction", self.where)
-        n = self.manifest.samples
+    def __init__(self, facts: Facts, own: Tensors, clean: Tensors, where: str) -> None:
+        self.facts, self.where = facts, where
+        self._own, self._clean = own, clean
+        self.output = array(self._own, "output", where, "f")
+        self.prediction = array(self._own, "prediction", where)
+        n = facts.samples
         if self.output.shape[:1] != (n,) or self.prediction.shape[:1] != (n,):
-            raise FileError(f"{self.where}: outputs of the shape {self.output.shape}, expected {n} samples")
+            raise FileError(f"{where}: outputs of the shape {self.output.shape}, expected {n} samples")
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, clean: Tensors, seed: int | None) -> Self:
+        """The record of a bundle's run; `clean` are the tensors of the clean one."""
+        file = CLEAN if seed is None else seed_file(seed)
+        own = clean if seed is None else bundle.tensors(file)
+        return cls(bundle.manifest, own, clean, f"{bundle.path}: {file}")
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The batches in which the run was recorded."""
+        n, size = self.facts.samples, self.facts.batch_size
+        begins = range(0, n, size)
+        return [Batch(slice(begin, min(begin + size, n)), i, begin) for i, begin in enumerate(begins)]
 
     @property
     def sites(self) -> list[RecordedSite]:
-        """The sites that the run recorded: accumulators under faults only."""
-        return [entry for entry in self.manifest.sites if self.seed is not None or entry.site.kind != "accumulator"]
+        """The sites that the run recorded: accumulators that nothing strikes only where they are sums of integers."""
+        found = [entry for entry in self.facts.sites if entry.site.kind != "accumulator" or self.holds(entry.site)]
+        if self._own is not self._clean:
+            return found
+        return [entry.model_copy(update={"site": entry.clean or entry.site}) for entry in found]
+
+    def holds(self, site: Site) -> bool:
+        """Whether the run recorded a site; a parameter that does not change need not be in each batch."""
+        known = tensor(site.name, 0, "codes" if self._own is self._clean else "at")
+        return known in self._own
 
     def grid(self, site: Site, call: int) -> tuple[Array, Array]:
         """Scale and zero point."""
         scale, zero_point = (self._either(tensor(site.name, call, kind), "f") for kind in ("scale", "zero_point"))
         if not (np.isfinite(scale).all() and np.isfinite(zero_point).all()):
             raise FileError(f"{self.where}: scale or zero point of {site.name!r} are not finite")
-        if self.manifest.spec == OLD and (zero_point != np.rint(zero_point)).any():
+        if self.facts.spec == OLD and (zero_point != np.rint(zero_point)).any():
             raise FileError(
                 f"{self.where}: {site.name!r} has a zero point that is no integer, for which {OLD!r}, as the manifest "
                 "says, has no codes; export the bundle anew"
@@ -72,7 +126,7 @@ class Expected:
         own = tensor(site.name, call, "before")
         name = own if own in self._own else tensor(site.name, call, "codes")
         before = self._checked(site, self._either(name, "u"), name)
-        rows = self.manifest.samples if site.batched else -(-self.manifest.samples // self.manifest.batch_size)
+        rows = self.facts.samples if site.batched else -(-self.facts.samples // self.facts.batch_size)
         if len(before) not in (rows, rows if site.batched else 1):
             raise FileError(f"{self.where}: the tensor {name!r} has {len(before)} rows, expected {rows}")
         before = np.broadcast_to(before, (rows, before.shape[1]))
@@ -95,7 +149,7 @@ class Expected:
         if both[0].size != math.prod(shape) or samples != len(both[0]):
             raise PlanError(
                 f"the site {site.name!r} has values of the shape {list(shape)} in the graph, but {both[0].shape[1]} "
-                f"words of {len(both[0])} samples were recorded; expected the graph of the bundle's network"
+                f"words of {len(both[0])} samples were recorded; expected the graph of the recorded network"
             )
         try:
             lying = [from_rows(codes, shape, site.batched, site.batch) for codes in both]

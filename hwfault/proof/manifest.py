@@ -45,17 +45,22 @@ class BundledFile(Record):
 
 
 class RecordedSite(Record):
-    """A site, and how many times it runs in one forward."""
+    """A site, and how many times it runs in one forward.
+
+    An accumulator whose width the plan changes is another one in the `clean` run (None: the same).
+    """
 
     site: Site
     calls: Annotated[int, Field(ge=1, le=1 << 16)]
+    clean: Site | None = None
 
 
 class Manifest(Record):
     """What `manifest.json` says; every other file of the bundle is listed with its size and hash.
 
     Samples are numbered from 0 and were recorded in batches of `batch_size`. `sites` are in the order in which they
-    first ran in PyTorch; an accumulator is recorded under the seeds only. `profiles` names the file of each fault
+    first ran in PyTorch. Accumulators are among them where the plan strikes them, under the seeds, and in integer
+    arithmetic all, in every run. `profiles` names the file of each fault
     profile that the plan was made from, by the name that the plan has for it.
     """
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from hwfault.files import write_atomically
 from hwfault.proof.report import (
     BINS,
-    BundleReport,
     Difference,
+    ReplayReport,
     RunRecord,
     SiteRecord,
     run_name,
@@ -31,12 +31,12 @@ th:first-child, td:first-child, td.text { text-align: left } td.here { backgroun
 _EQUAL, _FAULTY, _DIFFERS = "#e3e6ea", "#0072b2", "#d55e00"
 
 
-def write_page(path: Path | str, report: BundleReport) -> None:
+def write_page(path: Path | str, report: ReplayReport) -> None:
     """Writes the page, atomically; it holds no script and loads nothing."""
     write_atomically(path, page(report).encode())
 
 
-def page(report: BundleReport) -> str:
+def page(report: ReplayReport) -> str:
     """The page's HTML; names, which a bundle may have from anybody, are escaped."""
     state = "verdict" if report.verdict == "pass" else "verdict differs"
     facts = [

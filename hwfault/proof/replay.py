@@ -1,35 +1,33 @@
-"""The same faults in two engines, word by word: PyTorch under `inject` against onnxruntime on the faulted graph."""
+"""The same faults in two engines: PyTorch, recorded into memory batch by batch, and onnxruntime on the graph."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Sized
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import onnxruntime
-import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from hwfault import __version__
-from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
 from hwfault.errors import GraphError, HwfaultError, PlanError, expect_kind
 from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.export.of_network import Arithmetic
 from hwfault.graph.read.grids import GRID_OPS
 from hwfault.graph.read.integer import is_integer
 from hwfault.graph.read.qonnxgraph import WORDS, metadata, site_name, words_sha256
-from hwfault.graph.run.session import load_model, run, session
-from hwfault.graph.run.watched import Watched, watched_sites, with_outputs
-from hwfault.injection.attach import inject
-from hwfault.network.mode import evaluation
-from hwfault.network.sites import known_quantizers, sites
+from hwfault.graph.read.versions import NEW
+from hwfault.graph.run.session import load_model
+from hwfault.network.sites import known_quantizers
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.program.notes import note_on
-from hwfault.program.processes import Site
-from hwfault.proof.replay_report import Place, ReplayReport, SiteReport
-from hwfault.proof.sides import Array, Mask, Side, bits_of, differing, predictions
+from hwfault.proof.check import checked_with
+from hwfault.proof.compare import Comparison
+from hwfault.proof.engine import Engine, engine_name
+from hwfault.proof.expected import Batch, Expected
+from hwfault.proof.manifest import RecordedSite
+from hwfault.proof.places import SiteTensor, exact_sums, find_tensors, match_recorded
+from hwfault.proof.record import recorded_with
+from hwfault.proof.recorder import Recorder, Recording
+from hwfault.proof.report import ReplayReport
+from hwfault.stream.check import check_seed
 
 Progress = Callable[[int, int | None], object]
 
@@ -57,55 +55,104 @@ def replay(
     if isinstance(batches, Tensor):
         raise HwfaultError("the batches are one tensor, which would be taken apart; expected a list: [inputs]")
     proto = graph if isinstance(graph, ModelProto) else load_model(graph)
-    carried = plan_of(proto)
-    if plan is not None and plan.digest != carried.digest:
-        raise PlanError(
-            f"the graph carries the plan {carried.digest[:12]}, given was {plan.digest[:12]}; replay needs the graph's "
-            "own: leave `plan` out, or put the given one into the exported graph"
-        )
+    carried = _plan(proto, plan)
     if not seeds:
         raise HwfaultError("no seed was given, expected at least one")
     total = len(batches) if isinstance(batches, Sized) else None
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    engines = _Engines(proto, carried)
-    with (
-        evaluation(model),
-        torch.no_grad(),
-        integer_arithmetic(model) if is_integer(proto) else nullcontext(),
-        inject(model, carried, seed=seeds[0], observe=engines.observe) as injection,
-    ):
+    with ExitStack() as stack:
+        beside = _Beside(model, proto, carried, [check_seed(seed) for seed in seeds], stack)
         for done, batch in enumerate(batches, 1):
-            x = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
-            for seed in seeds if len(x) else ():
-                injection.seed, injection.first_sample = seed, engines.samples
-                try:
-                    engines.compare(model, x, seed)
-                except PlanError:
-                    if engines.first_batch:
-                        _check_batch_axes(model, carried, x)
-                    raise
-            if engines.first_batch and len(x):  # after a forward: Brevitas' binary quantizers clamp weights in it
-                _check_parameters(model, proto)
-            engines.samples += len(x)
-            engines.first_batch = engines.samples == 0
+            beside.add(batch if isinstance(batch, Tensor) else batch[0])
             if progress is not None:
                 progress(done, total)
-    if engines.first_batch:
-        raise HwfaultError("no sample was given to replay, expected at least one")
-    return engines.report(carried, tuple(seeds))
+    return beside.report()
 
 
-def _check_batch_axes(model: nn.Module, plan: FaultPlan, x: Tensor) -> None:
-    """Raises PlanError if the samples of a planned site lie otherwise in the network: the real reason of an error.
+def _plan(graph: ModelProto, given: FaultPlan | None) -> FaultPlan:
+    """The plan that a graph carries; raises PlanError if another one was given."""
+    carried = plan_of(graph)
+    if given is not None and given.digest != carried.digest:
+        raise PlanError(
+            f"the graph carries the plan {carried.digest[:12]}, given was {given.digest[:12]}; replay needs the "
+            "graph's own: leave `plan` out, or put the given one into the exported graph"
+        )
+    return carried
 
-    Graphs of versions before 0.5 have samples along axis 0 wherever the network put them. An injection asks for an
-    example then, but whoever replays has given one: the inputs.
-    """
-    try:
-        found = sites(model, x)
-    except HwfaultError:  # the first error says more
-        return
-    plan.check_batch_axes(found, "the network")
+
+class _Facts(NamedTuple):
+    """What must be known of the record of one batch."""
+
+    samples: int
+    batch_size: int
+    spec: str
+    sites: Sequence[RecordedSite]
+
+
+class _Beside:
+    """A network and its graph, side by side; what is attached to the network the `stack` takes away again."""
+
+    def __init__(
+        self, model: nn.Module, graph: ModelProto, plan: FaultPlan, seeds: Sequence[int], stack: ExitStack
+    ) -> None:
+        self._model, self._graph, self._plan, self._stack = model, graph, plan, stack
+        self._tensors = find_tensors(graph, plan)
+        self._engine = Engine(graph, self._tensors)
+        self._found: list[SiteTensor] = []
+        self._comparisons = [(seed, Comparison(seed, plan, seen_through=True)) for seed in seeds]
+        self._recorder: Recorder | None = None
+        self._recording: Recording | None = None
+        self._samples = 0
+
+    def add(self, inputs: Tensor) -> None:
+        """Runs a batch under every seed in both engines, and compares."""
+        if not len(inputs):
+            return
+        first = self._samples == 0
+        for seed, comparison in self._comparisons:
+            self._compare(inputs, seed, comparison, first)
+        if first:  # after a forward: Brevitas' binary quantizers clamp weights in it
+            _check_parameters(self._model, self._graph)
+        self._samples += len(inputs)
+
+    def _compare(self, inputs: Tensor, seed: int, comparison: Comparison, first: bool) -> None:
+        found = self._tensors if first else [place for place in self._found if self._changes(place)]
+        answer = self._engine.run(inputs.numpy(force=True), seed, self._samples, found)
+        # recorded into memory, as a bundle is on disk
+        if self._recorder is None or self._recording is None:
+            self._recorder, self._recording = self._attached(inputs)
+        noted, n = self._recording.run(inputs, seed, self._samples, again=not first), len(inputs)
+        facts = _Facts(n, n, NEW, self._recorder.sites)
+        expected = Expected(facts, noted.faulty_tensors({}), {}, "the network")
+        # and checked
+        if first:
+            found = self._found = match_recorded(self._tensors, facts.sites, self._plan, whole=False)
+        comparison.add_graph(expected, Batch(slice(0, n), 0, self._samples), found, answer)
+
+    def _attached(self, example: Tensor) -> tuple[Recorder, Recording]:
+        """A recorder, to which the first batch shows the runs of each quantizer."""
+        arithmetic: Arithmetic = "integer" if is_integer(self._graph) else "float"
+        recorder = Recorder(self._model, example, arithmetic, exact_sums(self._graph))
+        return recorder, self._stack.enter_context(recorder.attached(self._plan))
+
+    def _changes(self, place: SiteTensor) -> bool:
+        """Whether a run of a site may be another in each batch of a seed."""
+        struck = place.site.name in self._plan.names
+        return place.site.batched or (struck and self._plan.at(place.site.name).changes_with_batches)
+
+    def report(self) -> ReplayReport:
+        """What was found; raises HwfaultError if there was no sample."""
+        if not self._samples or self._recorder is None:
+            raise HwfaultError("no sample was given to replay, expected at least one")
+        recorded = len(self._recorder.sites)
+        return ReplayReport(
+            plan_sha256=self._plan.digest,
+            engine=engine_name(),
+            versions=checked_with(),
+            recorded_with=recorded_with(),
+            samples=self._samples,
+            runs=tuple(comparison.record(recorded) for _, comparison in self._comparisons),
+            notes=self._plan.notes or (),
+        )
 
 
 def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
@@ -119,156 +166,3 @@ def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
                 f"the graph was exported with other values of the site {name!r} than the network has now; export it "
                 "anew, or load the checkpoint that it was exported from"
             )
-
-
-@dataclass
-class _Tally:
-    counts: Counter[str] = field(default_factory=Counter)
-    first_fault_difference: Place | None = None
-    first_code_difference: Place | None = None
-
-
-class _Engines:
-    """The two engines on one graph, and what was found so far."""
-
-    def __init__(self, graph: ModelProto, plan: FaultPlan) -> None:
-        self._watched = watched_sites(graph, plan)
-        watches = [watch for nodes in self._watched.values() for watch in nodes]
-        self._plain, self._observed = (session(g, spin=False) for g in (graph, with_outputs(graph, watches)))
-        self._output = self._plain.get_outputs()[0].name
-        self._tallies = {name: _Tally() for name in plan.names}
-        self._totals: Counter[str] = Counter()
-        self._max_difference = 0.0
-        self.samples = 0
-        self.first_batch = True
-
-    def compare(self, model: nn.Module, x: Tensor, seed: int) -> None:
-        """One batch under one seed, in onnxruntime and then in PyTorch, whose sites report to `observe`."""
-        self._seed, self._calls = seed, Counter[str]()
-        inputs, numbers = x.numpy(force=True), {"seed": seed, "first_sample": self.samples}
-        (plain,) = run(self._plain, inputs, **numbers, outputs=[self._output])
-        names = [self._output, *self._names_now()]
-        self._tensors = dict(zip(names, run(self._observed, inputs, **numbers, outputs=names), strict=True))
-        result = model(x)
-        self._check_calls()
-        self._compare_outputs(getattr(result, "value", result).numpy(force=True), plain)
-
-    def _names_now(self) -> list[str]:
-        """The tensors to fetch: most parameters are the same in every batch of a seed."""
-        watched = [w for nodes in self._watched.values() for w in nodes if w.changes or self.first_batch]
-        return [name for name in dict.fromkeys(n for w in watched for n in w.tensors) if name != self._output]
-
-    def observe(
-        self,
-        name: str,
-        before: Tensor,
-        after: Tensor,
-        scale: Tensor,
-        zero_point: Tensor,
-        codes_before: Tensor,
-        codes_after: Tensor,
-    ) -> None:
-        """Compares one run of a site in PyTorch with the same run in the graph."""
-        call = self._calls[name]
-        self._calls[name] += 1
-        if call >= len(self._watched[name]) or not (self._watched[name][0].changes or self.first_batch):
-            return
-        watched = self._watched[name][call]
-        ours = [tensor.numpy(force=True) for tensor in (before, after, scale, zero_point)]
-        theirs = watched.values(self._tensors)
-        if ours[0].shape != theirs[0].shape:
-            raise PlanError(
-                f"the site {name!r} has the shape {list(ours[0].shape)} in the network and {list(theirs[0].shape)} in "
-                "the graph; expected the network that the graph was exported from"
-            )
-        theirs += [watched.scale, watched.zero_point]
-        ours_side = Side(watched.site, ours, (codes_before.numpy(force=True), codes_after.numpy(force=True)))
-        same = all(np.array_equal(bits_of(mine), bits_of(other)) for mine, other in zip(ours, theirs, strict=True))
-        self._compare_site(watched, call, ours_side, ours_side if same else Side(watched.site, theirs))
-
-    def _compare_site(self, watched: Watched, call: int, ours: Side, theirs: Side) -> None:
-        """Counts the words of one run of a site in one batch; `ours` is PyTorch's side, `theirs` onnxruntime's."""
-        found = differing(watched, ours, theirs, self._tensors, self._seed, self.samples)
-        tally = self._tallies[watched.site.name]
-        tally.counts.update(
-            words=found.codes.size,
-            faults_expected=int(np.count_nonzero(found.expected)),
-            faults_seen=int(np.count_nonzero(found.seen)),
-            faults_differ=int(np.count_nonzero(found.faults)),
-            codes_differ=int(np.count_nonzero(found.codes)),
-            no_numbers=int(np.count_nonzero(~ours.numbers)),
-        )
-        tally.first_fault_difference = tally.first_fault_difference or self._place(found.faults, call, ours, theirs)
-        tally.first_code_difference = tally.first_code_difference or self._place(found.codes, call, ours, theirs)
-
-    def _place(self, where: Mask, call: int, ours: Side, theirs: Side) -> Place | None:
-        """The first word of the batch that differs, None if none does."""
-        if not where.any():
-            return None
-        element, word = divmod(int(where.argmax()), where.shape[1])
-        return Place(
-            seed=self._seed,
-            sample=element + self.samples if ours.batched else 0,
-            word=word,
-            call=call,
-            pytorch_before=int(ours.before[element, word]),
-            pytorch_after=int(ours.after[element, word]),
-            onnxruntime_before=int(theirs.before[element, word]),
-            onnxruntime_after=int(theirs.after[element, word]),
-        )
-
-    def _check_calls(self) -> None:
-        """Raises PlanError if a quantizer ran in PyTorch more or fewer times than the graph has nodes of it."""
-        for name, nodes in self._watched.items():
-            if self._calls[name] != len(nodes):
-                raise PlanError(
-                    f"the quantizer {name!r} ran {self._calls[name]} times in the network but the graph has "
-                    f"{len(nodes)} nodes of it; expected the network that the graph was exported from"
-                )
-
-    def _compare_outputs(self, ours: Array, plain: Array) -> None:
-        if ours.shape != plain.shape:
-            raise PlanError(
-                f"the network's output has the shape {list(ours.shape)}, the graph's {list(plain.shape)}; expected the "
-                "network that the graph was exported from"
-            )
-        self._totals.update(
-            predictions=predictions(plain).size,
-            predictions_differ=int(np.count_nonzero(predictions(ours) != predictions(plain))),
-            logits=plain.size,
-            logits_differ=int(np.count_nonzero(bits_of(ours) != bits_of(plain))),
-            logits_changed_by_observation=int(np.count_nonzero(bits_of(plain) != bits_of(self._tensors[self._output]))),
-        )
-        difference = np.abs(ours.astype(np.float64) - plain).max(initial=0.0)
-        self._max_difference = max(self._max_difference, float(difference))
-
-    def report(self, plan: FaultPlan, seeds: tuple[int, ...]) -> ReplayReport:
-        """What was found."""
-        versions = {"hwfault": __version__, "torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
-        return ReplayReport(
-            plan_sha256=plan.digest,
-            versions=versions,
-            seeds=seeds,
-            samples=self.samples,
-            sites=tuple(_site_report(plan.at(name).site, tally) for name, tally in self._tallies.items()),
-            logits_max_difference=self._max_difference,
-            notes=plan.notes,
-            **{key: self._totals[key] for key in _TOTALS},
-        )
-
-
-_TOTALS = ("predictions", "predictions_differ", "logits", "logits_differ", "logits_changed_by_observation")
-_COUNTS = ("words", "faults_expected", "faults_seen", "faults_differ", "codes_differ")
-
-
-def _site_report(site: Site, tally: _Tally) -> SiteReport:
-    counts = {key: tally.counts[key] for key in _COUNTS}
-    places = (tally.first_fault_difference, tally.first_code_difference)
-    return SiteReport(
-        name=site.name,
-        no_numbers=tally.counts["no_numbers"] or None,
-        note=note_on(site),
-        first_fault_difference=places[0],
-        first_code_difference=places[1],
-        **counts,
-    )

@@ -1,6 +1,7 @@
-"""The report on a bundle: where a graph in onnxruntime, or another engine, first differs from what PyTorch recorded."""
+"""The report of a replay: where a graph in onnxruntime, or another engine, first differs from what PyTorch recorded."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,14 +62,16 @@ class Difference(Record):
 
 
 class SiteRecord(Record):
-    """A site in one run, in words; parameters are counted once a batch.
+    """A site in one run, in words; a parameter whose faults do not change is counted once a run beside a network.
 
     `words` were compared, of `words_recorded`. `faults_expected` and `faults_seen`: words that the faults changed, as
-    recorded and as found. `faults_differ` and `codes_differ` as in the report of a replay
-    (hwfault.proof.replay_report); `strange` of these stand for no code. `unstruck` words are neither changed by faults
-    nor held by a fault map; those of them whose codes differ do so by at most `largest_step` grid steps, and
-    `struck_differ` others do. The two last count the words that differ, and those that the faults changed, in each of
-    up to 64 equal parts of the site.
+    recorded and as found; what an array of processing elements changed counts among them. `faults_differ`: words that
+    differ because of a fault (not what the stream says, or unequal where the codes before were equal), and sums of the
+    same integers. `codes_differ`: words whose codes differ already before the faults. `strange` of these stand for no
+    code. `unstruck` words are neither changed by faults nor held by a fault map; those of them whose codes differ do so
+    by at most `largest_step` grid steps, and `struck_differ` others do. `no_numbers` words held NaN or an infinity as
+    recorded, which no fault strikes. `note` says what is special about the words. `differ_at` and `faults_at` count the
+    words that differ, and those that the faults changed, in each of up to 64 equal parts of the site.
     """
 
     name: str
@@ -83,6 +86,8 @@ class SiteRecord(Record):
     unstruck: int = 0
     struck_differ: int = 0
     largest_step: int = 0
+    no_numbers: int = 0
+    note: str | None = None
     first: Difference | None = None
     differ_at: tuple[int, ...] = ()
     faults_at: tuple[int, ...] = ()
@@ -116,11 +121,14 @@ class RunRecord(Record):
     first: Difference | None = None
 
 
-class BundleReport(Record):
-    """What was found in one bundle by one engine."""
+class ReplayReport(Record):
+    """What was found by one engine: in a bundle (`bundle_sha256`), or beside the network that recorded in memory.
 
-    format: Literal["hwfault-bundle-report/1"] = "hwfault-bundle-report/1"
-    bundle_sha256: str
+    Samples are numbered from 0. `recorded_with` are the versions of what recorded, `versions` of what checked.
+    """
+
+    format: Literal["hwfault-proof/1"] = "hwfault-proof/1"
+    bundle_sha256: str | None = None
     plan_sha256: str | None
     engine: str
     versions: dict[str, str]
@@ -139,7 +147,7 @@ class BundleReport(Record):
             return "faults differ"
         if any(site.codes_differ for site in sites):
             return "codes differ"
-        return "outputs differ" if any(run.outputs_differ or run.predictions_differ for run in self.runs) else "pass"
+        return "outputs differ" if self.outputs_differ or self.predictions_differ else "pass"
 
     @property
     def exit_code(self) -> int:
@@ -151,9 +159,64 @@ class BundleReport(Record):
         """Where the first run that differs first does, None if none does."""
         return next(((run, run.first) for run in self.runs if run.first is not None), None)
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the runs under faults."""
+        return tuple(run.seed for run in self.runs if run.seed is not None)
+
+    @property
+    def sites(self) -> tuple[SiteRecord, ...]:
+        """Each site over all runs, in the graph's order; its first difference is that of the first run that has one."""
+        found: dict[str, list[SiteRecord]] = {}
+        for run in self.runs:
+            for site in run.sites:
+                found.setdefault(site.name, []).append(site)
+        return tuple(map(_add_up, found.values()))
+
+    @property
+    def predictions(self) -> int:
+        """How many were compared, over all runs; the next ones likewise."""
+        return sum(run.predictions for run in self.runs)
+
+    @property
+    def predictions_differ(self) -> int:
+        return sum(run.predictions_differ for run in self.runs)
+
+    @property
+    def outputs(self) -> int:
+        return sum(run.outputs for run in self.runs)
+
+    @property
+    def outputs_differ(self) -> int:
+        return sum(run.outputs_differ for run in self.runs)
+
+    @property
+    def outputs_max_difference(self) -> float:
+        return max((run.outputs_max_difference for run in self.runs), default=0.0)
+
+    @property
+    def outputs_changed_by_observation(self) -> int:
+        return sum(run.outputs_changed_by_observation for run in self.runs)
+
     def save(self, path: Path | str) -> None:
         """Writes the report as JSON, atomically."""
         write_atomically(path, (self.model_dump_json(indent=1) + "\n").encode())
+
+
+def _add_up(records: Sequence[SiteRecord]) -> SiteRecord:
+    """One site in several runs."""
+    counts = {key: sum(getattr(site, key) for site in records) for key in _COUNTS}
+    counts |= {key: tuple(map(sum, zip(*(getattr(s, key) for s in records), strict=False))) for key in _STRIPS}
+    step = max(site.largest_step for site in records)
+    first = next((site.first for site in records if site.first is not None), None)
+    return records[0].model_copy(update={**counts, "largest_step": step, "first": first})
+
+
+_COUNTS = (
+    *("words", "words_recorded", "faults_expected", "faults_seen", "faults_differ", "codes_differ"),
+    *("strange", "unstruck", "struck_differ", "no_numbers"),
+)
+_STRIPS = ("differ_at", "faults_at")
 
 
 def run_name(seed: int | None) -> str:

@@ -1,29 +1,32 @@
 """A report in plain words: the verdict, what was compared, and where the first difference is."""
 
+from hwfault.plan.listing import Hit
 from hwfault.proof.accept import BOUND, Accept, refusals, rounded_share
-from hwfault.proof.report import BundleReport, Codes, Difference, RunRecord, run_name
+from hwfault.proof.report import Codes, Difference, ReplayReport, RunRecord, run_name
 
 _MOST_REASONS = 3
 
 
-def sentence(report: BundleReport) -> str:
+def sentence(report: ReplayReport) -> str:
     """A report in plain words: the verdict, what was compared, and where the first difference is."""
     whole, _, recorded = _count_sites(report)
     sites = f"{whole:,} sites" if whole == recorded else f"{whole:,} of {recorded:,} sites"
-    scope = f"{report.samples} samples, {len(report.runs)} runs, {sites}, {report.engine}"
+    words, faulty = (sum(getattr(s, key) for r in report.runs for s in r.sites) for key in ("words", "faults_seen"))
+    counted = f", {words:,} words, {faulty:,} of them faulty" if words else ""
+    scope = f"{report.samples} samples, {len(report.runs)} runs, {sites}, {report.engine}{counted}"
     complete = whole == recorded and _has_all_outputs(report)
     told = "" if complete else f" {compared(report)}; of the rest nothing is known."
     if report.first is None:
         what = "every code, output and prediction" if complete else "what was compared"
         return f"Replay: pass. {scope}: {what} is {'the recorded one' if complete else 'as recorded'}.{told}"
     run, first = report.first
-    wrong, all_of = (sum(getattr(r, key) for r in report.runs) for key in ("predictions_differ", "predictions"))
+    wrong, all_of = report.predictions_differ, report.predictions
     where = f"First difference, in {run_name(run.seed)}: {place(run, first)}"
     found = f"Replay: {report.verdict}. {scope}. {where}; {wrong:,} of {all_of:,} predictions differ.{told}"
     return found + _rounding(report) + _behind_the_last_site(report, wrong)
 
 
-def _rounding(report: BundleReport) -> str:
+def _rounding(report: ReplayReport) -> str:
     """By how much codes differ before faults strike, the most at a site; empty where none does."""
     sites = [(site, run) for run in report.runs for site in run.sites if site.codes_differ]
     if not sites:
@@ -36,7 +39,7 @@ def _rounding(report: BundleReport) -> str:
     )
 
 
-def _behind_the_last_site(report: BundleReport, predictions_differ: int) -> str:
+def _behind_the_last_site(report: ReplayReport, predictions_differ: int) -> str:
     """What it means that outputs differ where all codes and predictions are equal; empty where they are not."""
     whole, _, recorded = _count_sites(report)
     if report.verdict != "outputs differ" or predictions_differ or whole < recorded:
@@ -55,7 +58,7 @@ def _behind_the_last_site(report: BundleReport, predictions_differ: int) -> str:
     )
 
 
-def judgement(report: BundleReport, accept: Accept) -> str:
+def judgement(report: ReplayReport, accept: Accept) -> str:
     """Whether a report that does not pass is accepted, and what it is that is or is not."""
     reasons = refusals(report, accept)
     if reasons:
@@ -65,7 +68,7 @@ def judgement(report: BundleReport, accept: Accept) -> str:
     return f"Accepted: {codes}outputs within {accept.outputs:g} of the largest recorded one, and equal predictions."
 
 
-def compared(report: BundleReport) -> str:
+def compared(report: ReplayReport) -> str:
     """How much was compared of what was recorded: sites, and the outputs and predictions of all runs."""
     whole, in_part, recorded = _count_sites(report)
     sites = f"{whole:,} of {recorded:,} sites" + (f" (and {in_part:,} in part)" if in_part else "")
@@ -77,7 +80,7 @@ def compared(report: BundleReport) -> str:
     return f"{sites}, {outputs} and {predictions} were compared"
 
 
-def _count_sites(report: BundleReport) -> tuple[int, int, int]:
+def _count_sites(report: ReplayReport) -> tuple[int, int, int]:
     """How many sites were compared as a whole, how many in part, and of how many."""
     names = {site.name for run in report.runs for site in run.sites}
     whole = sum(all(_is_whole(name, run) for run in report.runs) for name in names)
@@ -92,7 +95,7 @@ def _is_whole(name: str, run: RunRecord) -> bool:
     return site.words == site.words_recorded
 
 
-def _has_all_outputs(report: BundleReport) -> bool:
+def _has_all_outputs(report: ReplayReport) -> bool:
     """Whether all outputs and predictions were compared."""
     runs = report.runs
     return all(run.outputs == run.outputs_recorded and run.predictions == run.predictions_recorded for run in runs)
@@ -120,3 +123,9 @@ def code_cells(codes: Codes) -> list[str]:
     if codes.found_value is not None:  # in the place of the code that is missing: a runner's has none before the faults
         found[1 if codes.found_after is None else 0] = f"{codes.found_value:.9g}, no code"
     return recorded + found
+
+
+def fault_cells(hit: Hit) -> list[str]:
+    """A drawn fault for a table: its number in the plan, the word, the bit, what else was drawn, and its effect."""
+    known = ["-" if value is None else str(value) for value in (hit.bit, hit.aux)]
+    return [str(hit.process), str(hit.word), *known, hit.effect]

@@ -42,6 +42,11 @@ class Side:
     def _rows(self, words: Array) -> Array:
         return in_rows(words, self.batched, self._batch)
 
+    def has(self, values: Sequence[Array]) -> bool:
+        """Whether values before and after the faults are these, to the bit."""
+        own = (self._before, self._after)
+        return all(np.array_equal(bits_of(mine), bits_of(other)) for mine, other in zip(own, values, strict=True))
+
     @property
     def values(self) -> Array:
         """The values (samples, words) before the faults."""
@@ -120,6 +125,7 @@ class Differing(NamedTuple):
     """Words (samples, words) of one run of a site in one batch: those that differ, and those that faults changed.
 
     `strange` are those whose values stand for no code, which are among those that differ; `values` what was found.
+    `no_numbers` is how many were recorded as no numbers.
     """
 
     codes: Mask
@@ -128,6 +134,7 @@ class Differing(NamedTuple):
     seen: Mask
     strange: Mask
     values: Array
+    no_numbers: int = 0
 
 
 def differing(
@@ -137,41 +144,53 @@ def differing(
     tensors: Mapping[str, Array],
     seed: int,
     first_sample: int,
-    excused: Mask | None = None,
+    excused: Mask,
 ) -> Differing:
     """Where two engines differ; `theirs` is the graph's side, whose `tensors` by name tell of an array.
 
     Codes differ before the faults. Faults differ where either side is not what the stream says, or where the codes
     before are equal and those after are not. Sums of integers are exact, so that those which differ are the faults of
-    an array, but in the samples that are `excused` (samples,) (None: all), whose integers differed before.
+    an array, but in the samples that are `excused` (samples,), whose integers differed before.
     """
     strange = theirs.strange(ours)
     codes_differ = (ours.before != theirs.before) | (ours.numbers != theirs.numbers) | strange
     array_changed, array_strays = _added_up(watched, tensors, theirs)
+    lost = int(np.count_nonzero(~ours.numbers))
     faults_differ = (
         theirs.strays(watched, seed, first_sample) | (~codes_differ & ours.differs_after(theirs)) | array_strays
     )
     if codes_differ.any():  # where none does, one side has what the other has, which is what the stream says
         faults_differ |= ours.strays(watched, seed, first_sample)
-    if watched.array is not None and excused is not None:
+    if watched.array is not None:
         faults_differ |= codes_differ & ~excused[:, None]
         codes_differ &= excused[:, None]
     expected, seen = ours.changed | array_changed, theirs.changed | array_changed
-    return Differing(codes_differ, faults_differ, expected, seen, strange, theirs.values)
+    return Differing(codes_differ, faults_differ, expected, seen, strange, theirs.values, lost)
 
 
 class Excuses:
-    """Which samples of a batch have differed so far, by the site: sums of other integers are others."""
+    """Which samples of a batch have differed so far, by the site: sums of other integers are others.
+
+    A parameter that differs does so until it is looked at again, be it in a later batch.
+    """
 
     def __init__(self) -> None:
         self._samples: dict[str, Mask] = {}
-        self._parameters = False
+        self._parameters: dict[str, bool] = {}
+        self._looked_at: set[str] = set()
+
+    def begin(self) -> None:
+        """Begins a batch."""
+        self._samples.clear()
+        self._looked_at.clear()
 
     def note(self, site: Site, found: Differing) -> None:
         """Notes where a site differs, before its faults or after them."""
         samples: Mask = np.asarray((found.codes | found.faults).any(axis=1))
         if not site.batched:
-            self._parameters |= bool(samples.any())
+            before = site.name in self._looked_at and self._parameters[site.name]  # a run of it in this batch
+            self._parameters[site.name] = before or bool(samples.any())
+            self._looked_at.add(site.name)
         elif site.name in self._samples:
             self._samples[site.name] |= samples
         else:
@@ -179,7 +198,7 @@ class Excuses:
 
     def everywhere(self, samples: int) -> Mask:
         """The samples of a batch, of so many, in which any site differs; a parameter does in all of them."""
-        found: Mask = np.full(samples, self._parameters)
+        found: Mask = np.full(samples, any(self._parameters.values()))
         for own in self._samples.values():
             found |= own
         return found
@@ -189,7 +208,7 @@ class Excuses:
 
         Inputs that come from no site are the same in all engines.
         """
-        found: Mask = np.full(samples, self._parameters)
+        found: Mask = np.full(samples, any(self._parameters.values()))
         return found | self._samples[site.source] if site.source in self._samples else found
 
 
@@ -198,7 +217,8 @@ def unstruck_differing(ours: Side, theirs: Side) -> Differing:
     strange = theirs.strange(ours)
     nothing = np.zeros(theirs.before.shape, bool)
     codes_differ = (ours.before != theirs.before) | (ours.numbers != theirs.numbers) | strange
-    return Differing(codes_differ, nothing, nothing, nothing, strange, theirs.values)
+    lost = int(np.count_nonzero(~ours.numbers))
+    return Differing(codes_differ, nothing, nothing, nothing, strange, theirs.values, lost)
 
 
 def _added_up(watched: Watched, tensors: Mapping[str, Array], theirs: Side) -> tuple[Mask, Mask]:

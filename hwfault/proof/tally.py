@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hwfault.codes import CodeFormat, integers
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.plan.listing import faults_at
+from hwfault.program.notes import note_on
 from hwfault.program.processes import Site
 from hwfault.proof.report import BINS, Codes, Difference, Kind, SiteRecord
 from hwfault.proof.sides import Differing, Mask
@@ -60,6 +61,7 @@ class Tally:
             faults_differ=int(np.count_nonzero(found.faults)),
             codes_differ=int(np.count_nonzero(found.codes)),
             strange=int(np.count_nonzero(found.strange)),
+            no_numbers=found.no_numbers,
         )
         self._count_rounding(found, ours, theirs)
         differ = found.codes | found.faults
@@ -129,6 +131,7 @@ class Tally:
         counts = {"words": 0, **self._counts, "largest_step": self._largest_step}
         recorded = counts["words"] if words_recorded is None else words_recorded
         own = {"name": self.site.name, "kind": self.site.kind, "first": self._first, "words_recorded": recorded}
+        own |= {"note": note_on(self.site)}
         return SiteRecord(**own, **counts, **strips)
 
 

@@ -206,9 +206,10 @@ def test_a_graph_that_was_changed_together_with_its_plan(made, run, tmp_path):
 
     path = tampered(made, tmp_path, change)
     report = good("replay", path, run, "--seeds", "1", "--json").json
-    assert report["verdict"] == "exact"
+    assert report["verdict"] == "pass"
     original = good("replay", made / "faulted.onnx", run, "--seeds", "1", "--json").json
-    assert sum(s["faults_seen"] for s in report["sites"]) > sum(s["faults_seen"] for s in original["sites"])
+    seen = [sum(site["faults_seen"] for site in found["runs"][0]["sites"]) for found in (report, original)]
+    assert seen[0] > seen[1]
 
 
 def bypass(graph):

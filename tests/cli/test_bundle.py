@@ -153,7 +153,8 @@ def test_options_that_do_not_go_together(bundle, what):
 
 
 def test_options_of_the_other_form(made, run, bundle):
-    refused("replay", made / "faulted.onnx", run, "--html", "x.html", words="go with a bundle", code=2)
+    for option in (("--only", "clean"), ("--graph", "g.onnx"), ("--runner", "m:f"), ("--runner-timeout", 3)):
+        refused("replay", made / "faulted.onnx", run, *option, words="go with a bundle", code=2)
     refused("replay", made / "faulted.onnx", words="Missing argument 'RUN'", code=2)
     refused("export", run, "--samples", 3, "--out", "x.onnx", words="go with --bundle", code=2)
     refused("export", run, "--bundle", "--seeds", 3, "--out", "x", words="--seeds goes with faults", code=2)

@@ -141,7 +141,8 @@ def test_own_networks_and_data(tmp_path):
     assert done.json[0]["samples"] == 48
     graph = tmp_path / "g.onnx"
     good("export", run, *own, "--ber", 0.01, "--out", graph)
-    assert good("replay", graph, run, *own, "--seeds", 1, "--json").json["verdict"] != "faults differ"
+    report = good("replay", graph, run, *own, "--seeds", 1, "--accept", "codes", "--json").json
+    assert report["verdict"] != "faults differ"
 
 
 def test_data_in_an_npz_file(tmp_path):
@@ -354,33 +355,22 @@ def test_export(made, run, tmp_path):
 def test_replay_is_exact(made, run, tmp_path):
     done = good("replay", made / "faulted.onnx", run, "--seeds", "0,9", "--out", tmp_path / "r.json")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["site", "words", "faults", "expected", "seen", "differ", "other", "codes", "differ"]
-    assert [line.split()[0] for line in lines[1:9]] == SITES
-    assert all(line.split()[4:] == ["0", "0"] for line in lines[1:9])
-    assert lines[9].startswith("Replay: exact. ")
-    assert "under 2 seeds" in lines[9]
+    assert lines[0].split() == ["run", "predictions", "differ", "outputs", "differ"]
+    assert [line.split() for line in lines[1:3]] == [["run", "under", "seed", s, "360", "0", "0"] for s in "09"]
+    assert lines[4].split() == ["site", "words", "faults", "recorded", "found", "differ", "other", "codes", "differ"]
+    assert {line.split()[0] for line in lines[5:13]} == set(SITES)
+    assert all(line.split()[4:] == ["0", "0"] for line in lines[5:13])
+    assert lines[13].startswith("Replay: pass. 360 samples, 2 runs, 8 sites, onnxruntime ")
+    assert "every code, output and prediction is the recorded one" in lines[13]
     report = json.loads((tmp_path / "r.json").read_text())
     again = good("replay", made / "faulted.onnx", run, "--seeds", "0,9", "--batch-size", 77, "--json").json
-    assert {k: v for k, v in again.items() if v is not None} | {"sites": []} == report | {"sites": []}
-    assert report["verdict"] == "exact"
-    assert report["seeds"] == [0, 9]
-    assert report["samples"] == 360
-    assert report["predictions"] == 720
-    for site in report["sites"]:
+    assert again == report
+    assert (report["format"], report["verdict"], report["samples"]) == ("hwfault-proof/1", "pass", 360)
+    assert [(run["seed"], run["predictions"]) for run in report["runs"]] == [(0, 360), (9, 360)]
+    for site in (site for run in report["runs"] for site in run["sites"]):
         assert site["faults_expected"] == site["faults_seen"] > 0
         assert site["faults_differ"] == site["codes_differ"] == 0
-    keys = {
-        "format",
-        "plan_sha256",
-        "versions",
-        "seeds",
-        "samples",
-        "sites",
-        "predictions",
-        "predictions_differ",
-        "logits",
-    }
-    assert keys <= set(report)
+    assert {"engine", "plan_sha256", "versions", "recorded_with", "notes"} <= set(report)
 
 
 def test_json_on_stdout_is_nothing_else(made, run):

@@ -32,7 +32,7 @@ def test_every_command_takes_them(moved, tmp_path, command):
         "evaluate": ["--seeds", "0"],
         "export": ["--out", tmp_path / "g.onnx"],
         "compare": ["--rates", "0", "--seeds", "0"],
-        "replay": ["--seeds", "0"],
+        "replay": ["--seeds", "0", "--accept", "codes"],
     }[command]
     if command == "replay":
         good("export", run, *words, "--ber", 0.1, "--out", tmp_path / "g.onnx")

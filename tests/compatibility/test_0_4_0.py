@@ -246,7 +246,7 @@ def test_faults_are_taken_out_and_put_in_again(name):
 @pytest.mark.parametrize("name", FAULTED)
 def test_graph_and_network_agree(name, network):
     report = hf.replay(network, graph_of(name), [networks.example("chain")], seeds=(1, 2))
-    assert report.verdict == "exact"
+    assert report.verdict == "pass"
 
 
 # bundles, runs, and what is beside them
@@ -264,7 +264,7 @@ def test_a_bundle_in_a_zip_file_with_arrays_and_protected_memories_replays():
 
 def test_the_graph_of_a_run_replays_beside_it():
     code, printed = command("replay", FOLDER / "run.onnx", FOLDER / "run", "--seeds", "0-1")
-    assert (code, "Replay: exact." in printed) == (0, True)
+    assert (code, "Replay: pass." in printed) == (0, True)
 
 
 def test_a_checkpoint_holds_the_same_network():

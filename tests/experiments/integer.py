@@ -77,7 +77,7 @@ def differing(model: nn.Module, arithmetic: Arithmetic, integers: int) -> tuple[
         assert report.exit_code == 0, report.verdict
         counted += sum(site.words for site in report.sites if site.name in computed)
         differ += sum(site.codes_differ for site in report.sites)
-        logits += report.logits_differ
+        logits += report.outputs_differ
         if counted >= integers:
             break
     return counted, differ, logits

@@ -125,7 +125,7 @@ def test_pytorch_and_onnxruntime_have_the_same_faults(name, case, tmp_path):
     assert_same(got, expected)
     assert (expected != run(session(clean(name)), x.numpy())[0]).any()
     report = replay(network(name), graph, [x[:3], x[3:]], seeds=(1, 2**63 + 5))
-    assert report.verdict == "exact"
+    assert report.verdict == "pass"
     assert all(site.faults_seen == site.faults_expected for site in report.sites)
     assert strip_faults(graph) == clean(name)
 

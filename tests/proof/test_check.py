@@ -247,7 +247,7 @@ def test_another_output_is_found(mine):
 def test_graphs_of_other_networks_are_refused(mine, tmp_path):
     other = written(tmp_path / "other", "digits_cnn")
     rewritten(mine, CLEAN_GRAPH, (other / CLEAN_GRAPH).read_bytes())
-    with pytest.raises(PlanError, match="of which the bundle has no record"):
+    with pytest.raises(PlanError, match="of which there is no record"):
         check(opened(mine))
     rewritten(mine, CLEAN_GRAPH, b"\x08\x01nothing")
     with pytest.raises(GraphError, match=r"mine: clean.onnx: not an ONNX file"):

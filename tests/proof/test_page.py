@@ -9,7 +9,7 @@ from hwfault.errors import FileError
 from hwfault.plan.listing import Hit
 from hwfault.proof.check import check
 from hwfault.proof.page import page, write_page
-from hwfault.proof.report import BundleReport, Codes, Difference, RunRecord, SiteRecord
+from hwfault.proof.report import Codes, Difference, ReplayReport, RunRecord, SiteRecord
 from tests.proof.bundles import opened
 
 EVIL = "<script>alert(1)</script>&\"'"
@@ -64,7 +64,7 @@ def evil_report():
         correct_found=3,
         first=first,
     )
-    return BundleReport(
+    return ReplayReport(
         bundle_sha256="0" * 64,
         plan_sha256=None,
         engine=EVIL,
@@ -128,11 +128,11 @@ def test_a_report_goes_to_json_and_back(passed, tmp_path):
     passed.save(tmp_path / "r.json")
     data = json.loads((tmp_path / "r.json").read_text())
     assert data.pop("verdict") == "pass"
-    assert BundleReport.parse(data, "r") == passed
+    assert ReplayReport.parse(data, "r") == passed
 
 
 def test_notes_of_the_plan_are_on_the_page():
-    report = BundleReport(
+    report = ReplayReport(
         bundle_sha256="0", plan_sha256="1", engine="e", versions={}, recorded_with={}, samples=1, runs=(), notes=(EVIL,)
     )
     tags = Tags(page(report))

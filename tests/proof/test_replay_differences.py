@@ -15,13 +15,13 @@ from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.of_network import export
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import run, session
-from hwfault.injection.attach import inject
+from hwfault.injection.attach import inject_at
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from hwfault.proof import replay as module
+from hwfault.proof import engine, recorder
 from hwfault.proof.replay import replay
-from hwfault.proof.replay_report import ReplayReport
+from hwfault.proof.report import ReplayReport
 from tests.graph.edit.test_faults import watched
 from tests.graph.networks import batch, fresh, network, plan
 from tests.graph.running import clean, copied, faulted
@@ -43,7 +43,7 @@ def library(monkeypatch):
                 change(graph)
             return session(graph, **options)
 
-        monkeypatch.setattr(module, "session", changed)
+        monkeypatch.setattr(engine, "session", changed)
 
     return with_changes
 
@@ -122,11 +122,13 @@ def test_another_seed_at_one_site(library, site):
     assert found.faults_expected == sum(np.count_nonzero(b != a) for b, a in right)
     assert found.faults_seen == sum(np.count_nonzero(b != a) for b, a in wrong)
     sample, word = np.argwhere(right[0][1] != wrong[0][1])[0]
-    place = found.first_fault_difference
-    assert (place.seed, place.sample, place.word, place.call) == (SEEDS[0], sample, word, 0)
-    assert place.pytorch_before == place.onnxruntime_before
-    assert place.pytorch_after != place.onnxruntime_after
-    assert found.first_code_difference is None
+    place = found.first
+    assert (place.kind, place.sample, place.word, place.call) == ("faults", sample, word, 0)
+    assert report.runs[0].seed == SEEDS[0]
+    assert report.runs[0].first.site == site
+    here = next(codes for codes in place.words if codes.word == word)
+    assert here.recorded_before == here.found_before
+    assert here.recorded_after == place.recorded != place.found == here.found_after
 
 
 def test_a_site_in_the_middle(library):
@@ -136,7 +138,7 @@ def test_a_site_in_the_middle(library):
     assert [s.name for s in report.sites if s.faults_differ] == [SITE]
     later = by_name(report)["features.3.act_quant"]
     assert later.codes_differ > 0
-    assert later.first_fault_difference is None
+    assert later.first.kind == "codes"
 
 
 def test_another_sample_number_at_one_site(library):
@@ -149,34 +151,34 @@ def test_another_sample_number_at_one_site(library):
 def test_a_sample_number_that_does_not_matter(library):
     """Parameters are sample 0 whatever their op is told."""
     library(adds("features.2.weight_quant", 4, 1))
-    assert replayed(NAME).verdict == "exact"
+    assert replayed(NAME).verdict == "pass"
 
 
 def test_another_sample_number_from_the_second_batch_on(library):
     """Each batch begins at sample 0: the first one is right."""
     library(ignores(4, 0))
-    assert replayed(NAME, sizes=PARTS[:1]).verdict == "exact"
+    assert replayed(NAME, sizes=PARTS[:1]).verdict == "pass"
     report = replayed(NAME)
     assert report.exit_code == 3
     for site in report.sites:
         assert (site.faults_differ > 0) == plan(NAME).at(site.name).site.batched
-        if site.first_fault_difference is not None:
-            assert site.first_fault_difference.sample >= PARTS[0]
+        if site.first is not None:
+            assert site.first.sample >= PARTS[0]
 
 
 def test_the_second_seed_alone(library):
     """A seed that is not heard is right where it happens to be asked for."""
     library(ignores(3, SEEDS[0]))
-    assert replayed("mlp", seeds=SEEDS[:1]).verdict == "exact"
+    assert replayed("mlp", seeds=SEEDS[:1]).verdict == "pass"
     report = replayed("mlp")
     assert report.exit_code == 3
-    assert {site.first_fault_difference.seed for site in report.sites if site.faults_differ} == {SEEDS[1]}
+    assert [run.seed for run in report.runs if run.first is not None] == [SEEDS[1]]
 
 
 def test_the_second_run_of_a_quantizer(library):
     library(adds("again.weight_quant#1", 3, 1))
     report = by_name(replayed("twice"))
-    assert report["again.weight_quant"].first_fault_difference.call == 1
+    assert report["again.weight_quant"].first.call == 1
     assert [key for key, site in report.items() if site.faults_differ] == ["again.weight_quant"]
 
 
@@ -188,11 +190,10 @@ def test_one_bit_of_one_word(library):
     report = replayed("formats", seeds=SEEDS[:1], sizes=PARTS[:1])
     assert report.exit_code == 3
     assert [site.faults_differ for site in report.sites] == [0, 0, 0, 0, 1]
-    place = report.sites[-1].first_fault_difference
-    assert (place.seed, place.sample, place.word, place.call) == (SEEDS[0], 3, 2, 0)
-    assert place.pytorch_before == place.onnxruntime_before
-    assert (place.onnxruntime_after - place.pytorch_after) % 2**7 == 1
-    assert report.sites[-1].first_code_difference is None
+    run, place = report.first
+    assert (run.seed, place.kind, place.sample, place.word, place.call) == (SEEDS[0], "faults", 3, 2, 0)
+    assert (place.found - place.recorded) % 2**7 == 1
+    assert report.sites[-1].codes_differ == 0
 
 
 def test_values_that_are_off_the_grid(library):
@@ -202,13 +203,13 @@ def test_values_that_are_off_the_grid(library):
     assert report.exit_code == 3
     site = report.sites[-1]
     assert site.faults_differ > 0.8 * site.words
-    assert site.first_fault_difference.pytorch_after == site.first_fault_difference.onnxruntime_after
+    assert site.first.recorded == site.first.found
 
 
 def test_faults_where_arithmetic_differs_too(library):
     """Faults are judged by the codes that each engine has: one difference does not hide the other."""
     library(the_first_convolution_is_off)
-    assert replayed(NAME).verdict == "faults equal, arithmetic differs"
+    assert replayed(NAME).verdict == "codes differ"
     library(the_first_convolution_is_off, adds(SITE, 3, 1))
     report = replayed(NAME)
     assert report.exit_code == 3
@@ -216,10 +217,15 @@ def test_faults_where_arithmetic_differs_too(library):
     assert [s.name for s in report.sites if s.faults_differ] == [SITE]
 
 
+def under(plan):
+    """Injections of this plan, whatever is asked for."""
+    return lambda model, _plan, known, **options: inject_at(model, plan, known, **options)
+
+
 def test_pytorch_that_errs_where_codes_differ(library, monkeypatch):
     """PyTorch's own faults are held against the stream too, on the codes that it has."""
     library(the_first_convolution_is_off)
-    monkeypatch.setattr(module, "inject", lambda model, _plan, **options: inject(model, ANOTHER, **options))
+    monkeypatch.setattr(recorder, "inject_at", under(ANOTHER))
     report = replayed(NAME)
     assert report.exit_code == 3
     assert all(site.faults_differ for site in report.sites)
@@ -239,9 +245,9 @@ def test_pytorch_that_errs_where_every_code_differs(library, monkeypatch):
 
     library(one_code_up)
     report = replay(model, graph, x, seeds=[1])
-    assert (report.verdict, report.exit_code) == ("faults equal, arithmetic differs", 0)
+    assert (report.verdict, report.exit_code) == ("codes differ", 3)
     assert report.sites[0].codes_differ == report.sites[0].words == sum(PARTS) * 72
-    monkeypatch.setattr(module, "inject", lambda model, _plan, **options: inject(model, wrong, **options))
+    monkeypatch.setattr(recorder, "inject_at", under(wrong))
     report = replay(model, graph, x, seeds=[1])
     assert report.exit_code == 3
     assert report.sites[0].codes_differ == report.sites[0].words
@@ -253,11 +259,11 @@ ANOTHER = resolve(sites(network(NAME)), [BitFlips(probability=0.05)])
 def test_pytorch_under_another_plan(monkeypatch):
     """Graph, plan and hash agree with each other, but PyTorch draws from a plan of its own."""
     graph = insert_faults(clean(NAME), ANOTHER)
-    assert replayed(NAME, graph).verdict == "exact"
-    monkeypatch.setattr(module, "inject", lambda model, _plan, **options: inject(model, plan(NAME), **options))
+    assert replayed(NAME, graph).verdict == "pass"
+    monkeypatch.setattr(recorder, "inject_at", under(plan(NAME)))
     report = replayed(NAME, graph)
     assert (report.verdict, report.exit_code) == ("faults differ", 3)
-    assert all(site.faults_differ and site.first_fault_difference for site in report.sites)
+    assert all(site.faults_differ and site.first is not None for site in report.sites)
 
 
 def test_pytorch_under_another_seed(monkeypatch):
@@ -277,7 +283,9 @@ def test_pytorch_under_another_seed(monkeypatch):
         def __exit__(self, *_args):
             self.held.remove()
 
-    monkeypatch.setattr(module, "inject", lambda *args, **options: Deaf(inject(*args, **{**options, "seed": 77})))
+    monkeypatch.setattr(
+        recorder, "inject_at", lambda *args, **options: Deaf(inject_at(*args, **{**options, "seed": 77}))
+    )
     report = replayed("mlp")
     assert report.exit_code == 3
     assert all(site.faults_differ for site in report.sites)
@@ -285,7 +293,7 @@ def test_pytorch_under_another_seed(monkeypatch):
 
 def test_pytorch_without_faults(monkeypatch):
     none = resolve(sites(network(NAME)), [BitFlips(probability=0.0)])
-    monkeypatch.setattr(module, "inject", lambda model, _plan, **options: inject(model, none, **options))
+    monkeypatch.setattr(recorder, "inject_at", under(none))
     report = replayed(NAME)
     assert report.exit_code == 3
     assert all(site.faults_expected == 0 and site.faults_seen > 0 for site in report.sites)
@@ -335,7 +343,7 @@ def test_the_report_of_a_difference_as_a_file(library, tmp_path):
     loaded = ReplayReport.model_validate_json(text.replace(',\n "verdict": "faults differ"', ""))
     assert loaded == report
     assert loaded.exit_code == 3
-    assert by_name(loaded)[SITE].first_fault_difference == by_name(report)[SITE].first_fault_difference
+    assert by_name(loaded)[SITE].first == by_name(report)[SITE].first
 
 
 def test_predictions_are_not_more_than_there_are(library):
@@ -357,4 +365,4 @@ def test_a_network_that_was_never_run_and_one_that_was():
             model(batch("binary"))
         reports.append(replay(model, faulted("binary"), batches("binary"), seeds=[1]))
     assert reports[0] == reports[1]
-    assert reports[0].verdict == "exact"
+    assert reports[0].verdict == "pass"

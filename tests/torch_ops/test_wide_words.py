@@ -257,7 +257,7 @@ def test_replay_of_wide_words_is_exact_and_says_so():
     plan = resolve(sites(model), [BitFlips(probability=0.02)])
     report = replay(model, export(model, x, plan=plan), [x], seeds=[0, 1])
     (entry,) = [site for site in report.sites if site.name == BIAS]
-    assert report.verdict == "exact"
+    assert report.verdict == "pass"
     assert entry.faults_seen == entry.faults_expected > 100
     assert "nearest value" in entry.note
 

@@ -1,6 +1,6 @@
 """The sites of a faulted graph as they are looked at while it runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +85,16 @@ def _read_grid(entry: FaultNode, planned: SitePlan, constants: Constants) -> tup
     return scale, zero_point
 
 
-def with_outputs(graph: ModelProto, watched: Iterable[Watched], others: Iterable[str] = ()) -> ModelProto:
-    """The graph with the tensors that tell of its sites, and other float32 ones, among its outputs."""
+def with_outputs(
+    graph: ModelProto, watched: Iterable[Watched], others: Iterable[str] = (), doubles: Collection[str] = ()
+) -> ModelProto:
+    """The graph with the tensors that tell of its sites, and others, among its outputs.
+
+    Others are float32 where they are not among the `doubles`.
+    """
     out = ModelProto()
     out.CopyFrom(graph)
-    kinds: dict[str, Any] = dict.fromkeys(others, TensorProto.FLOAT)
+    kinds: dict[str, Any] = {name: TensorProto.DOUBLE if name in doubles else TensorProto.FLOAT for name in others}
     for watch in watched:
         kind = TensorProto.DOUBLE if watch.scale.dtype == np.float64 else TensorProto.FLOAT
         operands = () if watch.array is None else watch.array.input[1:]

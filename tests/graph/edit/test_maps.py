@@ -94,7 +94,7 @@ def ops_of(graph):
 def test_replay_is_exact(mixed, name):
     plan, graph = mixed(name)
     report = replay(network(name), graph, batches(name), seeds=SEEDS)
-    assert report.verdict == "exact", report
+    assert report.verdict == "pass", report
     assert report.exit_code == 0
     assert [site.name for site in report.sites] == list(plan.names)
     assert all(site.faults_seen == site.faults_expected > 0 for site in report.sites if site.words > 300)
@@ -151,7 +151,7 @@ def test_a_graph_of_permanent_faults_has_no_seed():
     assert_same(outs[0], by_network("biased", plan, x, 77))
     assert (outs[0] != by_pytorch(network("biased"), x)).any()
     report = replay(network("biased"), graph, batches("biased"), seeds=SEEDS)
-    assert (report.verdict, plan_of(graph)) == ("exact", plan)
+    assert (report.verdict, plan_of(graph)) == ("pass", plan)
 
 
 def test_a_graph_of_intermittent_faults_alone_has_one(profile):
@@ -159,7 +159,7 @@ def test_a_graph_of_intermittent_faults_alone_has_one(profile):
     assert [info.name for info in graph.graph.input[1:]] == ["hwfault_seed", "hwfault_first_sample"]
     held, x = session(graph, threads=1), batch("biased")
     assert len({run(held, x.numpy(), seed=1, first_sample=n)[0].tobytes() for n in range(6)}) > 1
-    assert replay(network("biased"), graph, batches("biased"), seeds=SEEDS).verdict == "exact"
+    assert replay(network("biased"), graph, batches("biased"), seeds=SEEDS).verdict == "pass"
     assert plan_of(graph) == plan
 
 
@@ -189,7 +189,7 @@ def test_other_representations_replay_exactly(profile, representation):
     for name in ("formats", "binary", "residual"):
         plan, graph = graph_of(name, *faults)
         report = replay(network(name), graph, batches(name), seeds=SEEDS)
-        assert report.verdict == "exact", (name, report)
+        assert report.verdict == "pass", (name, report)
         assert by_network(name, plan, batch(name), 1).shape
 
 
@@ -217,7 +217,7 @@ def test_codes_that_go_and_come_back(profile, representation):
     with torch.no_grad():
         assert (torch.signbit(model(x)) & (model(x) == 0)).any()
     report = replay(model, export(model, x, plan=plan), [x], seeds=SEEDS)
-    assert report.verdict == "exact", report
+    assert report.verdict == "pass", report
 
 
 # plans that are carried
@@ -393,4 +393,4 @@ def test_a_step_of_a_map_without_rows():
     )
     x = batch("biased")
     assert_same(run(session(graph, threads=1), x.numpy())[0], by_pytorch(network("biased"), x))
-    assert replay(network("biased"), graph, batches("biased"), seeds=[1]).verdict == "exact"
+    assert replay(network("biased"), graph, batches("biased"), seeds=[1]).verdict == "pass"

@@ -36,10 +36,10 @@ def replayed(name, faults=None, **options):
 
 
 def check_faults(report, expected):
-    assert [site.name for site in report.sites] == [site.name for site in expected]
+    assert {site.name for site in report.sites} == {site.name for site in expected}
     for site in report.sites:
         assert site.faults_differ == 0
-        assert site.first_fault_difference is None
+        assert site.first is None or site.first.kind == "codes"
     assert sum(site.faults_seen for site in report.sites) > 50
 
 
@@ -47,16 +47,16 @@ def check_faults(report, expected):
 def test_power_of_two_scales_replay_to_the_last_bit(name):
     report, expected = replayed(name, scale="power_of_two")
     check_faults(report, expected)
-    assert report.verdict == "exact"
+    assert report.verdict == "pass"
     assert all(site.codes_differ == 0 and site.faults_seen == site.faults_expected for site in report.sites)
-    assert report.logits_differ == report.logits_changed_by_observation == 0
+    assert report.outputs_differ == report.outputs_changed_by_observation == 0
 
 
 @pytest.mark.parametrize("name", every(SOON))
 def test_float_scales_replay_with_the_same_faults(name):
     report, expected = replayed(name)
     check_faults(report, expected)
-    assert report.verdict in ("exact", "faults equal, arithmetic differs")
+    assert report.verdict in ("pass", "outputs differ", "codes differ")
     words = sum(site.words for site in report.sites)
     assert sum(site.codes_differ for site in report.sites) < 0.01 * words  # they spread from layer to layer
 
@@ -79,7 +79,7 @@ WAYS = [
 def test_every_option_replays(name, options, scale):
     report, expected = replayed(name, scale=scale, **options)
     check_faults(report, expected)
-    assert report.verdict == "exact" or (scale == "float" and report.verdict == "faults equal, arithmetic differs")
+    assert report.verdict == "pass" or (scale == "float" and report.verdict in ("outputs differ", "codes differ"))
 
 
 @pytest.mark.parametrize("kind", ["activation", "weight"])
@@ -87,7 +87,7 @@ def test_every_option_replays(name, options, scale):
 def test_onnxruntime_folds_nothing_into_the_clean_sites(name, kind):
     """Weights without faults are constants, into which normalisations could be fused."""
     faults = [BitFlips(probability=1e-2, sites={"kind": kind})]
-    assert replayed(name, faults, scale="power_of_two")[0].verdict == "exact"
+    assert replayed(name, faults, scale="power_of_two")[0].verdict == "pass"
 
 
 @pytest.mark.parametrize("name", ["tiny_cnn", "cnv", slow("resnet20"), "mobilenet_v1_cifar"])
@@ -99,7 +99,7 @@ def test_every_layer_has_an_accumulator_that_replays(name):
     assert kinds.count("accumulator") == kinds.count("weight")
     plan = resolve(found, [BitFlips(probability=1e-3, sites={"kind": "accumulator"})])
     report = replay(network, export(network, x, plan=plan), [x], seeds=[1])
-    assert report.verdict == "exact"
+    assert report.verdict == "pass"
     assert sum(site.faults_seen for site in report.sites) > 100
 
 

@@ -165,7 +165,7 @@ def test_a_faulted_graph_goes_channels_last_with_its_faults(name):
     assert any("layout" in {a.name for a in entry.node.attribute} for entry in fault_nodes(moved))
     assert_same(by_onnxruntime(lowered(moved), x, seed=5, first_sample=2), expected)
     assert_same(by_qonnx(moved, x, 5, 2), expected)
-    assert replay(network(name), lowered(moved), [x], seeds=[1, 2]).verdict == "exact"
+    assert replay(network(name), lowered(moved), [x], seeds=[1, 2]).verdict == "pass"
 
 
 def converted(graph):

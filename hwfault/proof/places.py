@@ -1,0 +1,141 @@
+"""The sites of a graph as they are compared: every run of each, in the graph's order, and its tensor."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from hwfault.errors import PlanError
+from hwfault.graph.read.integer import adds_integers, find_worths, is_double, is_integer
+from hwfault.graph.read.layouts import Layout
+from hwfault.graph.read.places import Places
+from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.read.sums import find_sums
+from hwfault.graph.run.watched import Watched, watched_sites
+from hwfault.plan.fault_plan import FaultPlan
+from hwfault.program.names import first_run
+from hwfault.program.processes import Site
+from hwfault.proof.manifest import RecordedSite
+
+Array = NDArray[Any]
+
+
+class SiteTensor(NamedTuple):
+    """One run of a site in a graph: the tensor of its values and how they lie, and what is watched of its faults."""
+
+    site: Site
+    call: int
+    tensor: str
+    layout: Layout
+    grid: tuple[Array, Array]
+    """Scale and zero point that the graph has there; float64 where the values are."""
+    watched: Watched | None
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """All tensors that tell of it."""
+        return (self.tensor,) if self.watched is None else self.watched.tensors
+
+
+def find_tensors(graph: ModelProto, plan: FaultPlan | None) -> list[SiteTensor]:
+    """Every run of every site that a graph has, in the order in which they run; `plan` is the one that it carries."""
+    order = {name: i for i, node in enumerate(graph.graph.node) for name in node.output}
+    found = [*_find_struck(graph, plan), *_find_left_alone(graph, plan)]
+    calls: Counter[str] = Counter()
+    out = []
+    for place in sorted(found, key=lambda place: order.get(place.tensor, -1)):
+        out.append(place._replace(call=calls[place.site.name]))
+        calls[place.site.name] += 1
+    return out
+
+
+def match_recorded(
+    found: Sequence[SiteTensor], recorded: Sequence[RecordedSite], plan: FaultPlan | None, *, whole: bool = True
+) -> list[SiteTensor]:
+    """The runs of a graph's sites with the sites as they were recorded.
+
+    Raises PlanError where graph and record have others. Where the record is not meant to be the `whole` graph's, those
+    that no fault strikes are left out instead. So are accumulators that the record knows nothing of, always.
+    """
+    known = {entry.site.name: entry for entry in recorded}
+    struck = () if plan is None else plan.names
+    calls = Counter(place.site.name for place in found)
+    wrong: set[str] = set()
+    for place in found:
+        name = place.site.name
+        reason = _difference(known.get(name), place.site, calls[name])
+        if reason and name not in struck and (not whole or (name not in known and place.site.kind == "accumulator")):
+            wrong.add(name)
+        elif reason:
+            raise PlanError(reason)
+    in_runs = {first_run(name) for name in struck}
+    for name, entry in known.items():
+        if not calls[name] and (whole or first_run(name) in in_runs):
+            raise PlanError(_other_runs(name, entry.calls, 0))
+    return [place._replace(site=known[place.site.name].site) for place in found if place.site.name not in wrong]
+
+
+def _difference(recorded: RecordedSite | None, own: Site, calls: int) -> str | None:
+    """What a site of a graph has otherwise than was recorded; positions may be others."""
+    name = own.name
+    if recorded is None:
+        return f"the graph has the site {name!r}, of which there is no record; expected the graph of that network"
+    site = recorded.site
+    if (site.kind, site.bit_width, site.signed) != (own.kind, own.bit_width, own.signed):
+        told = [f"{s.kind} of {s.bit_width} bits, {'signed' if s.signed else 'unsigned'}" for s in (site, own)]
+        return (
+            f"the site {name!r} was recorded as {told[0]}, but the graph has there {told[1]}; expected the graph of "
+            "the recorded network"
+        )
+    return None if calls == recorded.calls else _other_runs(name, recorded.calls, calls)
+
+
+def _other_runs(name: str, recorded: int, found: int) -> str:
+    return (
+        f"the site {name!r} was recorded {recorded} times in a forward, but the graph has {found} nodes of it; "
+        "expected the graph of the recorded network"
+    )
+
+
+def _find_struck(graph: ModelProto, plan: FaultPlan | None) -> Iterator[SiteTensor]:
+    if plan is None:
+        return
+    for name, nodes in watched_sites(graph, plan).items():
+        for watched in nodes:
+            grid = watched.scale, watched.zero_point
+            yield SiteTensor(plan.at(name).site, 0, watched.node.before, watched.layout, grid, watched)
+
+
+def _find_left_alone(graph: ModelProto, plan: FaultPlan | None) -> Iterator[SiteTensor]:
+    places = Places(graph, carries_faults=plan is not None)
+    struck = () if plan is None else plan.names
+    for place in places.found:
+        if place.site.name not in struck:
+            grid = place.grid.scale, place.grid.zero_point
+            yield SiteTensor(place.site, 0, place.tensor, place.layout, grid, None)
+    yield from (place for place in _find_exact_sums(graph, places) if place.site.name not in struck)
+
+
+def exact_sums(graph: ModelProto) -> Collection[str]:
+    """The accumulators of a graph in integer arithmetic that no fault strikes there: sums that all engines have."""
+    if not is_integer(graph):
+        return frozenset()
+    places = Places(graph, carries_faults=bool(fault_nodes(graph)))
+    return {place.site.name for place in _find_exact_sums(graph, places)}
+
+
+def _find_exact_sums(graph: ModelProto, places: Places) -> Iterator[SiteTensor]:
+    """The sums of integers that nothing strikes, before what says their worth."""
+    if not is_integer(graph):
+        return
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    sums, _ = find_sums(graph, places)
+    for layer in (layer for layer in sums if adds_integers(layer.node)):
+        worths = find_worths(graph, layer.node)
+        if worths:
+            tensor = worths[0].input[0]
+            dtype = np.float64 if is_double(makers, tensor) else np.float32
+            yield SiteTensor(layer.site, 0, tensor, (), (np.ones((), dtype), np.zeros((), dtype)), None)
