@@ -49,8 +49,9 @@ class SampleAxes:
 
     def __init__(self, model: ModelProto, tensors: Tensors, batch_axis: int | None = None) -> None:
         exported = exported_sites(model)
-        says = exported.tells_axes and batch_axis in (None, 0)  # exports have the samples in front
-        self._said = {site.name: site.batch_axis for site in exported.sites if says and site.batched}
+        self._said: dict[str, BatchAxis] = {}
+        if exported.tells_axes and batch_axis in (None, 0):  # exports have the samples in front
+            self._said = {site.name: site.batch_axis for site in exported.sites if site.batched}
         moved = any(not batch.plain for batch in self._said.values())
         self._shapes = tensors.shapes
         self._found = find_samples(model, tensors, batch_axis, moved=moved)
@@ -67,17 +68,20 @@ class SampleAxes:
         otherwise than its nodes do it.
         """
         batch = self._batch_axis(name, tensor, layout)
-        shape, said = self._shape(tensor, layout), None if batch.plain else batch
+        shape = self._shape(tensor, layout)
+        said = None if batch.plain else batch
         if shape is None:
             return said, None
         extent = shape[batch.axis] if batch.axis < len(shape) else 0
-        if batch.axis >= max(len(shape), 1) or (extent is not None and extent % batch.rows):
+        beyond = batch.axis >= max(len(shape), 1)
+        if beyond or (extent is not None and extent % batch.rows):
             raise NoGridError(f"it has the shape {list(shape)}, which does not hold {batch}")
         return said, batch.sample_shape(shape)
 
     def _batch_axis(self, name: str, tensor: str, layout: Layout) -> BatchAxis:
         """What the graph says of a site, or else what its nodes do; raises NoGridError where these differ."""
-        found, said = self._in_order(tensor, layout), self._said.get(name)
+        found = self._in_order(tensor, layout)
+        said = self._said.get(name)
         if isinstance(found, str):
             if said is not None:
                 return said
@@ -99,10 +103,13 @@ class SampleAxes:
 
     def _shape(self, tensor: str, layout: Layout) -> Shape | None:
         """The shape in the order of the words, with the extents that are the same at any size of the inputs."""
-        said, found = self._shapes.get(tensor), self._found.shapes.get(tensor)
-        if said is not None and found is not None and len(said) == len(found):
-            said = tuple(one if one is not None else other for one, other in zip(said, found, strict=True))
-        return numbered_shape(said if said is not None else found, layout)
+        said = self._shapes.get(tensor)
+        found = self._found.shapes.get(tensor)
+        if said is None:
+            return numbered_shape(found, layout)
+        if found is not None and len(said) == len(found):
+            said = tuple(other if one is None else one for one, other in zip(said, found, strict=True))
+        return numbered_shape(said, layout)
 
 
 def batch_axis_of(node: NodeProto) -> BatchAxis:
@@ -120,23 +127,29 @@ def find_samples(model: ModelProto, tensors: Tensors, batch_axis: int | None = N
     `batch_axis` is that of the inputs; None: their symbolic one, or the one of several that is called "batch", else 0.
     `moved` says that somewhere they are known not to lie along axis 0. Raises GraphError where no input has the axis.
     """
+    # most graphs leave the samples along axis 0 all the way, which is seen without inferring shapes anew
     inputs = _Inputs(model, tensors, batch_axis)
     quick = Following(model, tensors, inputs.axes, inputs.others, tensors.shapes, inputs.batch)
     if not moved and all(lying == PLAIN for lying in quick.lying.values()):
         return Samples(quick.lying, {}, inputs.batch)
-    runs, seen = list[dict[str, Lying]](), list[dict[str, Shape]]()
+
+    # others are followed with all extents, at two sizes: what holds at both does not rest on a coincidence of one
+    seen: list[dict[str, Shape]] = []
+    runs: list[dict[str, Lying]] = []
     for shapes, batch in inputs.sizes():
-        seen.append(shapes_for(model, shapes))
-        runs.append(Following(model, tensors, inputs.axes, inputs.others, tensors.shapes | seen[-1], batch).lying)
-    lying = {name: _same([run[name] for run in runs]) for name in runs[0]}
+        inferred = shapes_for(model, shapes)
+        followed = Following(model, tensors, inputs.axes, inputs.others, tensors.shapes | inferred, batch)
+        seen.append(inferred)
+        runs.append(followed.lying)
+    lying = {name: _agree([run[name] for run in runs]) for name in runs[0]}
     return Samples(lying, _common(seen), inputs.batch)
 
 
-def _same(answers: Sequence[Lying]) -> Lying:
+def _agree(answers: Sequence[Lying]) -> Lying:
     """The answer that does not depend on the extents of the inputs, or why there is none."""
-    told = next((answer for answer in answers if isinstance(answer, str)), None)
-    if told is not None:
-        return told
+    for answer in answers:
+        if isinstance(answer, str):
+            return answer
     if len(set(answers)) > 1:
         return "how many rows each has depends on the extents of the inputs"
     return answers[0]
@@ -146,10 +159,14 @@ def _common(seen: Sequence[Mapping[str, Shape]]) -> dict[str, Shape]:
     """The shapes that were found for all inputs, with the extents that they have in common and None for the others."""
     found: dict[str, Shape] = {}
     for name, shape in seen[0].items():
-        others = [shapes.get(name) for shapes in seen]
-        if all(other is not None and len(other) == len(shape) for other in others):
-            extents = zip(*(other or () for other in others), strict=True)
-            found[name] = tuple(each[0] if len(set(each)) == 1 else None for each in extents)
+        shapes = [one[name] for one in seen if name in one]
+        if len(shapes) < len(seen) or any(len(other) != len(shape) for other in shapes):
+            continue
+        common = []
+        for extents in zip(*shapes, strict=True):
+            alike = len(set(extents)) == 1
+            common.append(extents[0] if alike else None)
+        found[name] = tuple(common)
     return found
 
 
@@ -161,13 +178,16 @@ class _Inputs:
         self._infos = [info for info in model.graph.input if info.name not in initializers]
         self._shapes = {info.name: tensors.shapes.get(info.name) for info in self._infos}
         if batch_axis is None:
-            named = {info.name: _axis_of(info, self._shapes[info.name]) for info in self._infos}
-            axes = {name: axis for name, axis in named.items() if self._shapes[name] != ()}
+            axes = {}
+            for info in self._infos:
+                shape = self._shapes[info.name]
+                if shape != ():  # a scalar holds no samples
+                    axes[info.name] = _axis_of(info, shape)
         else:
             axes = _with_axis(batch_axis, self._shapes)
         extents = {name: _extent(self._shapes[name], axis) for name, axis in axes.items()}
-        open_ones = [name for name, extent in extents.items() if extent is None]
-        self.batch = None if open_ones or not extents else next(iter(extents.values()))
+        sizes = list(extents.values())
+        self.batch = sizes[0] if sizes and None not in sizes else None
         """The size of the batch; None: any."""
         # what has another extent there holds no samples
         self.axes = {name: BatchAxis(axis=axis) for name, axis in axes.items() if extents[name] == self.batch}
@@ -176,17 +196,19 @@ class _Inputs:
     def sizes(self) -> Iterable[tuple[dict[str, Shape], int]]:
         """Shapes of the inputs, and the size of the batch in them: two, or one where all extents are fixed."""
         symbolic = {name: self._symbols(name) for name in self._shapes if self._shapes[name] is not None}
-        names = dict.fromkeys(s for symbols in symbolic.values() for s in symbols if isinstance(s, str) and s != "")
-        for i, size in enumerate(_SIZES if names or self.batch is None else _SIZES[:1]):
+        names: dict[str, None] = {}  # those of open axes other than the samples'
+        for symbols in symbolic.values():
+            names.update((symbol, None) for symbol in symbols if isinstance(symbol, str) and symbol != "")
+        sizes = _SIZES if names or self.batch is None else _SIZES[:1]
+        for i, size in enumerate(sizes):
             batch = size if self.batch is None else self.batch
-            values = {name: _OTHERS[k % len(_OTHERS)][i] for k, name in enumerate(names)} | {"": batch}
-            yield (
-                {
-                    name: tuple(values[s] if isinstance(s, str) else s for s in symbols)
-                    for name, symbols in symbolic.items()
-                },
-                batch,
-            )
+            values = {"": batch}
+            for k, name in enumerate(names):
+                values[name] = _OTHERS[k % len(_OTHERS)][i]
+            shapes: dict[str, Shape] = {}
+            for name, symbols in symbolic.items():
+                shapes[name] = tuple(values[symbol] if isinstance(symbol, str) else symbol for symbol in symbols)
+            yield shapes, batch
 
     def _symbols(self, name: str) -> list[int | str]:
         """The extents of an input, open ones by a name: "" for that of the samples."""
@@ -195,8 +217,14 @@ class _Inputs:
         axis = self.axes[name].axis if name in self.axes else None
         symbols: list[int | str] = []
         for i, extent in enumerate(self._shapes[name] or ()):
-            own = said[i] if i < len(said) and said[i] else f"{name} {i}"
-            symbols.append(extent if extent is not None else "" if i == axis else own)
+            if extent is not None:
+                symbols.append(extent)
+            elif i == axis:
+                symbols.append("")
+            elif i < len(said) and said[i]:
+                symbols.append(said[i])  # one name has one value, in other inputs too
+            else:
+                symbols.append(f"{name} {i}")
         return symbols
 
 
@@ -210,7 +238,9 @@ def _axis_of(info: ValueInfoProto, shape: Shape | None) -> int:
     called = [axis for axis in open_ones if _BATCH.search(names[axis])]
     if len(called) == 1:
         return called[0]
-    return open_ones[0] if shape and shape[0] != 1 and len(open_ones) == 1 else 0
+    if shape and shape[0] != 1 and len(open_ones) == 1:
+        return open_ones[0]
+    return 0
 
 
 def _with_axis(axis: int, shapes: Mapping[str, Shape | None]) -> dict[str, int]:
@@ -232,4 +262,6 @@ def _with_axis(axis: int, shapes: Mapping[str, Shape | None]) -> dict[str, int]:
 
 
 def _extent(shape: Shape | None, axis: int) -> int | None:
-    return shape[axis] if shape is not None and axis < len(shape) else None
+    if shape is None or axis >= len(shape):
+        return None
+    return shape[axis]

@@ -85,12 +85,12 @@ def grid_of(node: NodeProto, constants: Constants, *, signed_input: bool | None 
         return _of_thresholds(node, constants)
     if node.op_type == "Trunc":
         return _of_truncation(node, constants, signed_input)
-    bipolar = node.op_type == "BipolarQuant"
-    values = _read(node, constants, ("scale",) if bipolar else ("scale", "zero point", "bit width"))
-    if bipolar:
-        return IntegerGrid(values[0], np.zeros((), np.float32), 1, True, (node.input[1], None))
+    if node.op_type == "BipolarQuant":
+        (scale,) = _read(node, constants, ("scale",))
+        return IntegerGrid(scale, np.zeros((), np.float32), 1, True, (node.input[1], None))
+    scale, zero_point, width = _read(node, constants, ("scale", "zero point", "bit width"))
     signed = bool(attribute(node, "signed", 1))
-    return IntegerGrid(values[0], values[1], _width(values[2]), signed, (node.input[1], node.input[2]))
+    return IntegerGrid(scale, zero_point, _width(width), signed, (node.input[1], node.input[2]))
 
 
 def _read(node: NodeProto, constants: Constants, labels: tuple[str, ...]) -> list[Array]:
@@ -119,7 +119,7 @@ def _constant(label: str, name: str, constants: Constants) -> Array:
 
 def _width(values: Array) -> int:
     width = float(values.item()) if values.size == 1 else float("nan")
-    if width not in range(1, 33):
+    if width not in range(1, 33):  # which no fraction is in
         raise NoGridError(f"its bit width is {width}, expected an integer from 1 to 32")
     return int(width)
 
@@ -144,9 +144,8 @@ def _of_truncation(node: NodeProto, constants: Constants, signed_input: bool | N
 
 def _of_thresholds(node: NodeProto, constants: Constants) -> IntegerGrid:
     """Counts of thresholds reached, times out_scale, plus out_bias; out_dtype says how they are stored."""
-    scale, bias = (
-        np.float32(attribute(node, key, default)) for key, default in (("out_scale", 1.0), ("out_bias", 0.0))
-    )
+    scale = np.float32(attribute(node, "out_scale", 1.0))
+    bias = np.float32(attribute(node, "out_bias", 0.0))
     name = attribute(node, "out_dtype", b"").decode(errors="replace")
     thresholds = constants.shape(node.input[1]) if len(node.input) > 1 else None
     if not thresholds or not node.output:
@@ -160,11 +159,13 @@ def _of_thresholds(node: NodeProto, constants: Constants) -> IntegerGrid:
                 f"{bias:g}; expected one threshold and an out_bias of half the out_scale, negative"
             )
         return IntegerGrid(np.abs(bias), np.zeros((), np.float32), 1, True)
-    width, signed, _ = annotated(name)
+    width, signed, _ = read_datatype(name)
     first = bias / scale if scale > 0 else np.float32(np.nan)
     if first != np.round(first):
         raise NoGridError(f"its out_bias {bias:g} is no multiple of its out_scale {scale:g}, expected whole steps")
-    lowest, highest = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if signed else (0, (1 << width) - 1)
+    # counts start at the bias: a signed range is all thresholds' counts moved down by it
+    lowest = -(1 << (width - 1)) if signed else 0
+    highest = lowest + (1 << width) - 1
     if first < lowest or first + thresholds[-1] > highest:
         raise NoGridError(
             f"its integers {first:g} to {first + thresholds[-1]:g} are not those of its out_dtype {name}, expected "
@@ -173,7 +174,7 @@ def _of_thresholds(node: NodeProto, constants: Constants) -> IntegerGrid:
     return IntegerGrid(np.asarray(scale), np.zeros((), np.float32), width, signed)
 
 
-def annotated(name: str) -> tuple[int, bool, float]:
+def read_datatype(name: str) -> tuple[int, bool, float]:
     """Width, sign and scale of qonnx's integer and fixed point datatypes; raises NoGridError for others."""
     from qonnx.core.datatype import DataType
 
@@ -181,16 +182,17 @@ def annotated(name: str) -> tuple[int, bool, float]:
         kind = DataType[name]
     except (KeyError, ValueError, AssertionError, IndexError):
         raise NoGridError(f"its datatype is {name!r}, which qonnx does not have") from None
+    bipolar = name == "BIPOLAR"
     fixed = kind.is_fixed_point()
-    if (
-        name != "BIPOLAR"
-        and not fixed
-        and not (kind.is_integer() and name.startswith(("INT", "UINT", "BINARY", "TERNARY")))
-    ):
+    # qonnx counts some floats and scaled integers as integers, so that the name decides
+    integer = kind.is_integer() and name.startswith(("INT", "UINT", "BINARY", "TERNARY"))
+    if not (bipolar or fixed or integer):
         raise NoGridError(f"its datatype is {name}, expected integers or fixed point")
-    if not 1 <= kind.bitwidth() <= 32 or (kind.bitwidth() == 1 and kind.signed() and name != "BIPOLAR"):
+    width = kind.bitwidth()
+    signed = kind.signed()
+    if not 1 <= width <= 32 or (width == 1 and signed and not bipolar):
         raise NoGridError(f"its datatype is {name}, expected 1 to 32 bits, signed ones 2 or BIPOLAR")
-    return kind.bitwidth(), kind.signed(), float(kind.scale_factor()) if fixed else 1.0
+    return width, signed, float(kind.scale_factor()) if fixed else 1.0
 
 
 def annotations(model: ModelProto) -> dict[str, str]:
@@ -205,7 +207,7 @@ def annotations(model: ModelProto) -> dict[str, str]:
 
 def grid_of_initializer(name: str, datatype: str, constants: Constants) -> IntegerGrid:
     """The grid of weights that are integers already; raises NoGridError unless all of them are what is annotated."""
-    width, signed, scale = annotated(datatype)
+    width, signed, scale = read_datatype(datatype)
     grid = IntegerGrid(np.asarray(scale, np.float32), np.zeros((), np.float32), width, signed)
     values = constants.get(name)
     if values is None or values.dtype != np.float32 or not grid.holds(values):

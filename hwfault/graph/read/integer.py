@@ -31,10 +31,12 @@ def adds_integers(node: NodeProto) -> bool:
 
 def left(model: ModelProto) -> dict[str, str]:
     """What of a graph may differ from engine to engine, and why, by layer or else by node; empty where all is exact."""
-    found = [node for node in model.graph.node if _is_left(node)]
-    return {
-        _layer(node): metadata(node).get(LEFT) or f"{node.op_type} is rounded in each engine's way" for node in found
-    }
+    found = {}
+    for node in model.graph.node:
+        if _is_left(node):
+            rounded = f"{node.op_type} is rounded in each engine's way"
+            found[_layer(node)] = metadata(node).get(LEFT) or rounded
+    return found
 
 
 def _is_left(node: NodeProto) -> bool:
@@ -64,20 +66,25 @@ def mark_integer(model: ModelProto, reasons: Mapping[str, str]) -> None:
 
 def find_worths(model: ModelProto, layer: NodeProto) -> list[NodeProto]:
     """The nodes that say what a layer's integer sums are worth; the sums are the first input of each."""
-    found, at = [], [layer.output[0]]
-    for name in at:
-        for node in (node for node in model.graph.node if name in node.input):
+    found = []
+    at = [layer.output[0]]
+    for name in at:  # which grows on the way
+        for node in model.graph.node:
+            if name not in node.input:
+                continue
             if node.op_type == AFFINE and node.input[0] == name:
                 found.append(node)
-            elif ops.of(node.op_type).joins_parts:
-                at += [made for made in node.output[:1] if made not in at]
+            elif ops.of(node.op_type).joins_parts and node.output and node.output[0] not in at:
+                at.append(node.output[0])
     return found
 
 
 def find_first_sums(makers: Mapping[str, NodeProto], sums: str) -> NodeProto | None:
     """The node that adds up the products (of the first part) behind integer sums."""
     node = makers.get(_before(makers, sums, _is_behind_sums))
-    return node if node is not None and adds_integers(node) else None
+    if node is None or not adds_integers(node):
+        return None
+    return node
 
 
 def find_integers(makers: Mapping[str, NodeProto], part: str) -> str:
@@ -98,7 +105,10 @@ def _is_behind_sums(node: NodeProto) -> bool:
 def _before(makers: Mapping[str, NodeProto], name: str, through: Callable[[NodeProto], bool]) -> str:
     """What a tensor was before such nodes; a graph from outside may go in circles."""
     seen: set[str] = set()
-    while name not in seen and (node := makers.get(name)) is not None and through(node) and node.input:
+    while name not in seen:
+        node = makers.get(name)
+        if node is None or not through(node) or not node.input:
+            break
         seen.add(name)
         name = node.input[0]
     return name
@@ -107,7 +117,9 @@ def _before(makers: Mapping[str, NodeProto], name: str, through: Callable[[NodeP
 def is_double(makers: Mapping[str, NodeProto], sums: str) -> bool:
     """Whether integer sums are float64: cast to it, added up from parts, or those of inputs that are."""
     node = makers.get(sums)
-    inputs = [] if node is None else [makers.get(name) for name in node.input]
-    if node is None or ops.of(node.op_type).joins_parts:
-        return node is not None
+    if node is None:
+        return False
+    if ops.of(node.op_type).joins_parts:
+        return True  # parts are added up in float64, which holds all of their sums
+    inputs = [makers.get(name) for name in node.input]
     return any(maker is not None and maker.op_type == "Cast" for maker in inputs)

@@ -23,14 +23,17 @@ Array = NDArray[Any]
 
 def channels_last(rank: int) -> Layout:
     """The channels behind the positions; nothing to be done below three axes."""
-    return (0, *range(2, rank), 1) if rank > 2 else ()
+    if rank < 3:
+        return ()
+    return (0, *range(2, rank), 1)
 
 
 def then(layout: Layout, permutation: Sequence[int]) -> Layout:
     """The layout of a tensor that is transposed; empty where it is back in order."""
-    before = layout or tuple(range(len(permutation)))
+    in_order = tuple(range(len(permutation)))
+    before = layout or in_order
     after = tuple(before[axis] for axis in permutation)
-    return () if after == tuple(range(len(after))) else after
+    return () if after == in_order else after
 
 
 def inverse(permutation: Sequence[int]) -> Layout:
@@ -52,7 +55,9 @@ def numbered_shape(shape: Shape | None, layout: Layout) -> Shape | None:
     """The shape of the tensor whose words are numbered; None where the layout is not one of the shape."""
     if shape is None or not layout:
         return shape
-    return tuple(shape[axis] for axis in inverse(layout)) if len(shape) == len(layout) else None
+    if len(shape) != len(layout):
+        return None
+    return tuple(shape[axis] for axis in inverse(layout))
 
 
 def number_words(values: Array, layout: Layout) -> Array:
@@ -64,7 +69,9 @@ def align_to_numbered(small: Array, layout: Layout) -> Array:
     """A scale or zero point, which lies along a tensor's last axes, as it lies along the numbered tensor's."""
     if not layout or small.size == 1:
         return small
-    return number_words(small.reshape((1,) * (len(layout) - small.ndim) + small.shape), layout)
+    missing = len(layout) - small.ndim
+    whole = small.reshape((1,) * missing + small.shape)
+    return number_words(whole, layout)
 
 
 def align_to_tensor(small: Array, layout: Layout) -> Array:
@@ -101,8 +108,12 @@ def _find_wanted(model: ModelProto, ranks: dict[str, int]) -> list[tuple[str, La
     last: list[tuple[str, Layout]] = []
     for node in model.graph.node:
         if _wants_first(node):
-            first += [(name, ()) for name in (*node.input[:1], *node.output[:1]) if name in ranks]
-        last += [(name, channels_last(ranks[name])) for name in _wanted_last(node) if name in ranks]
+            for name in (*node.input[:1], *node.output[:1]):
+                if name in ranks:
+                    first.append((name, ()))
+        for name in _wanted_last(node):
+            if name in ranks:
+                last.append((name, channels_last(ranks[name])))
     return first + last
 
 
@@ -146,7 +157,9 @@ def _flattened(model: ModelProto, tensors: Tensors, layouts: dict[str, Layout]) 
     for node in model.graph.node:
         own = ops.of(node.op_type)
         name = node.input[0] if node.input else ""
-        long = sum(extent != 1 for extent in (tensors.shapes.get(name) or ())[1:])
+        # of a single long axis the words are in order wherever it lies
+        shape = tensors.shapes.get(name) or ()
+        long = sum(extent != 1 for extent in shape[1:])
         scrambles = own.flattens and layouts.get(name) and long > 1
         passes_on = (own.elementwise or own.flattens) and any(other in found for other in node.input)
         if scrambles or passes_on:

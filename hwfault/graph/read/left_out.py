@@ -9,7 +9,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 from hwfault.graph import ops
 from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.external import graphs
-from hwfault.graph.read.grids import NoGridError, annotated
+from hwfault.graph.read.grids import NoGridError, read_datatype
 from hwfault.graph.read.names import SUFFIX
 from hwfault.graph.read.qonnxgraph import site_name
 from hwfault.graph.read.shapes import Tensors, is_fault
@@ -96,7 +96,7 @@ def _holds_integers(datatype: str | None) -> bool:
     if datatype is None:
         return False
     try:
-        annotated(datatype)
+        read_datatype(datatype)
     except NoGridError:
         return False
     return True

@@ -5,10 +5,9 @@ order (channels, positions), however the graph lets them lie: qonnx's passes tra
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 from onnx import ModelProto, NodeProto
 
 from hwfault.errors import GraphError
@@ -61,7 +60,8 @@ class Places:
 
     def __init__(self, model: ModelProto, *, carries_faults: bool = False, batch_axis: int | None = None) -> None:
         self._carries_faults = carries_faults
-        self.tensors, self.constants = Tensors(model), Constants(model)
+        self.tensors = Tensors(model)
+        self.constants = Constants(model)
         self.names = Names(model, self.tensors)
         self.found: list[SiteTensor] = []
         self.obstacles: dict[str, str] = {}
@@ -102,7 +102,9 @@ class Places:
     def _constant_source(self, name: str) -> str:
         """The tensor that a layer's weights are, before fault nodes and transpositions."""
         *_, first = self.tensors.before(name, lambda node: node.op_type not in GRID_OPS)
-        return first if name in self.tensors.constants or any(map(is_fault, self.tensors.readers[first])) else name
+        if name in self.tensors.constants or any(map(is_fault, self.tensors.readers[first])):
+            return first
+        return name
 
     def _add(self, node: NodeProto | None, tensor: str) -> None:
         name = tensor if node is None else self.names.of(node)
@@ -119,7 +121,8 @@ class Places:
         except NoGridError as obstacle:
             what = f"weights {tensor!r}" if node is None else f"node {node.name!r}"
             told = f"the {what} (site {name!r}) cannot be a site: {obstacle}{self._offset(node)}"
-            self.obstacles[tensor if name in self.obstacles else name] = told
+            key = tensor if name in self.obstacles else name  # nodes may share a name, and none is to be hidden
+            self.obstacles[key] = told
             return
         site = Site(
             name=name,
@@ -152,22 +155,26 @@ class Places:
 
     def _offset(self, node: NodeProto | None) -> str:
         """Where the offset of signed thresholds stands, if it is not with them."""
-        named = node is not None and node.op_type == "MultiThreshold" and bool(node.output)
-        readers = self.tensors.readers[node.output[0]] if node is not None and named else []
-        if len(readers) != 1 or not ops.of(readers[0].op_type).adds:
+        if node is None or node.op_type != "MultiThreshold" or not node.output:
             return ""
-        others = [name for name in readers[0].input if name in self.tensors.constants]
-        if not others:
+        readers = self.tensors.readers[node.output[0]]
+        if len(readers) != 1:
+            return ""
+        reader = readers[0]
+        if not ops.of(reader.op_type).adds or not any(name in self.tensors.constants for name in reader.input):
             return ""
         return (
-            f"; its offset stands in the {readers[0].op_type} {readers[0].name!r} behind it: write it as the node's "
+            f"; its offset stands in the {reader.op_type} {reader.name!r} behind it: write it as the node's "
             "out_bias (finn.transformation.streamline.absorb.AbsorbSignBiasIntoMultiThreshold)"
         )
 
     def _layer(self, node: NodeProto | None, tensor: str, fixed: bool) -> str:
         """The op that a site belongs to: the layer of a parameter, the quantizer of an activation."""
-        reading = [n.op_type for n in self._readers(tensor) if _reads_parameters(n)] if fixed else []
-        return reading[0] if reading else "" if node is None else node.op_type
+        if fixed:
+            for reader in self._readers(tensor):
+                if _reads_parameters(reader):
+                    return reader.op_type
+        return "" if node is None else node.op_type
 
     def _readers(self, tensor: str) -> Iterator[NodeProto]:
         """What reads a constant tensor, transposed or not."""
@@ -180,8 +187,11 @@ class Places:
             if self._layouts and rank > 2 and tensor not in self._layouts and not self._carries_faults:
                 raise NoGridError("the channels of other tensors lie last, and whether its own do is not known")
             return self._layouts.get(tensor, ())
+        # layers that want one parameter in different ways leave it as it lies
         wanted = {_weight_layout(node, name, rank) for node, name in self.tensors.behind(tensor)} - {None}
-        return wanted.pop() or () if len(wanted) == 1 else ()
+        if len(wanted) != 1:
+            return ()
+        return wanted.pop() or ()
 
     def _signed_input(self, node: NodeProto) -> bool | None:
         """The sign of the integers that a truncation reads."""
@@ -190,14 +200,19 @@ class Places:
         signs = {place.tensor: place.grid.signed for place in self.found}
         *way, first = self.tensors.before(node.input[0], _keeps_sign)
         maker = self.tensors.makers.get(first)
-        known = next((signs[name] for name in (*way, first) if name in signs), None)
-        return True if known is None and maker is not None and ops.of(maker.op_type).accumulates else known
+        for name in (*way, first):
+            if name in signs:
+                return signs[name]
+        if maker is not None and ops.of(maker.op_type).accumulates:
+            return True  # sums of products have a sign, whatever their operands
+        return None
 
     def source(self, name: str) -> SiteTensor | None:
         """The activation whose integers a tensor holds, moved, padded with 0 or rectified; None if there is none."""
-        way = self.tensors.before(name, lambda node: _keeps_grid(node, self.constants))
-        place = next((self.by_tensor[tensor] for tensor in way if tensor in self.by_tensor), None)
-        return place if place is not None and place.site.batched else None
+        place = self._first_place(self.tensors.before(name, lambda node: _keeps_grid(node, self.constants)))
+        if place is None or not place.site.batched:
+            return None
+        return place
 
     def unmoved(self, name: str) -> str:
         """The tensor that first holds the integers of one: before they were moved, padded with 0, or cast."""
@@ -206,9 +221,17 @@ class Places:
 
     def weights(self, name: str) -> SiteTensor | None:
         """The parameter that a tensor is, faults aside; None if it is none."""
-        way = self.tensors.before(name, is_fault)
-        place = next((self.by_tensor[tensor] for tensor in way if tensor in self.by_tensor), None)
-        return place if place is not None and not place.site.batched else None
+        place = self._first_place(self.tensors.before(name, is_fault))
+        if place is None or place.site.batched:
+            return None
+        return place
+
+    def _first_place(self, way: Iterable[str]) -> SiteTensor | None:
+        """The first tensor on a way that is a site."""
+        for tensor in way:
+            if tensor in self.by_tensor:
+                return self.by_tensor[tensor]
+        return None
 
     def _tell_apart(self) -> None:
         """Names nodes after their outputs that share one by accident."""
@@ -216,12 +239,13 @@ class Places:
         for i, place in enumerate(self.found):
             groups[place.site.name].append(i)
         for members in groups.values():
-            if len({_identity(self.found[i]) for i in members}) > 1:
-                for i in members:
-                    place = self.found[i]
-                    if place.node is not None and SITE not in metadata(place.node):
-                        renamed = place.site.model_copy(update={"name": place.tensor})
-                        self.found[i] = place._replace(site=renamed)
+            if len({_identity(self.found[i]) for i in members}) == 1:
+                continue  # one quantizer that runs several times
+            for i in members:
+                place = self.found[i]
+                if place.node is not None and SITE not in metadata(place.node):
+                    renamed = place.site.model_copy(update={"name": place.tensor})
+                    self.found[i] = place._replace(site=renamed)
 
     def _leave_mixed_out(self) -> None:
         """Leaves parameters out that an export of hwfault 0.4.0 said to be one site, although their words differ."""
@@ -245,7 +269,9 @@ class Places:
         for i, place in enumerate(self.found):
             if place.site.batched:
                 runs[first_run(place.site.name)].append(i)
-        for members in (members for members in runs.values() if len(members) > 1):
+        for members in runs.values():
+            if len(members) == 1:
+                continue
             # where an export says which run a node is, its word counts
             names = {self.found[i].site.name for i in members}
             said = len(names) == len(members)
@@ -286,14 +312,20 @@ class Places:
 
 def _memory(place: SiteTensor) -> object:
     """What quantizers that read one parameter have in common if they make the same integers of it."""
-    grid, site = place.grid, place.site
-    return site.bit_width, site.signed, *((v.shape, v.tobytes()) for v in (grid.scale, grid.zero_point)), site.kind
+    site = place.site
+    scale = place.grid.scale
+    zero_point = place.grid.zero_point
+    numbers = (scale.shape, scale.tobytes(), zero_point.shape, zero_point.tobytes())
+    return site.kind, site.bit_width, site.signed, numbers
 
 
 def _identity(place: SiteTensor) -> object:
     """What two nodes of one quantizer have in common; weights of one are the same initializer, or said to be one."""
-    site, node = place.site, place.node
-    own = "" if node is None or site.batched or SITE in metadata(node) else node.input[0]
+    site = place.site
+    node = place.node
+    own = ""
+    if node is not None and not site.batched and SITE not in metadata(node):
+        own = node.input[0]
     return site.kind, site.bit_width, site.signed, own
 
 
@@ -301,7 +333,10 @@ def _kind(name: str, shape: Shape | None, fixed: bool) -> SiteKind:
     kind = _SUFFIX_KINDS.get(name.rpartition(".")[2])
     if not fixed:
         return "input" if kind == "input" else "activation"
-    return kind if kind in ("weight", "bias") else "bias" if shape is not None and len(shape) <= 1 else "weight"
+    if kind in ("weight", "bias"):
+        return kind
+    # a name that does not say it: biases have one value a channel
+    return "bias" if shape is not None and len(shape) <= 1 else "weight"
 
 
 def _weight_layout(node: NodeProto, name: str, rank: int) -> Layout | None:
@@ -330,5 +365,7 @@ def _keeps_grid(node: NodeProto, constants: Constants) -> bool:
         return not attribute(node, "pad_value", 0)
     if node.op_type != "Pad" or attribute(node, "mode", b"constant") != b"constant":
         return True
-    value = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
+    if len(node.input) < 3 or not node.input[2]:
+        return True  # pads with 0
+    value = constants.get(node.input[2])
     return value is not None and not value.any()

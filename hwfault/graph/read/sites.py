@@ -51,35 +51,46 @@ def sites(model: ModelProto, batch_axis: int | None = None) -> SiteList:
     Raises GraphError if there is no such place or axis, and for faults of a version that is not known here.
     """
     check_version(model)
+    # what the nodes of the graph show; a parameter that is read again is one site
     found = graph_sites(model, batch_axis)
-    carried = _carried(model)
-    listed: dict[str, Site] = {}
-    for site in [*(place.site for place in found.places), *(entry.site for entry in found.sums), *carried]:
-        listed[site.name] = site  # a parameter that is read again is one site
+    listed = {place.site.name: place.site for place in found.places}
+    listed |= {entry.site.name: entry.site for entry in found.sums}
     # the layer of an accumulator that is struck already is none any more, as its sums are told by the graph's plan
-    obstacles = {name: why for name, why in found.obstacles.items() if name not in {site.name for site in carried}}
+    obstacles = dict(found.obstacles)
+    for site in _carried(model):
+        listed[site.name] = site
+        obstacles.pop(site.name, None)
+
+    # what an export said of the network comes first and counts more, as far as the graph does not contradict it
     exported = exported_sites(model).sites
-    kept = [site for site in exported if _same(listed.get(site.name), site)]
-    mine = {name: site for name, site in listed.items() if name not in exported.obstacles}
-    order = [*(site.name for site in exported), *mine]
-    chosen = mine | {site.name: site for site in kept}
-    ordered = [chosen[name] for name in dict.fromkeys(order) if name in chosen]
+    order = dict.fromkeys([*(site.name for site in exported), *listed])
+    chosen = {name: site for name, site in listed.items() if name not in exported.obstacles}
+    for site in exported:
+        if _agrees(listed.get(site.name), site):
+            chosen[site.name] = site
+    ordered = [chosen[name] for name in order if name in chosen]
     sums = [site for site in ordered if site.kind == "accumulator"]
     others = [site for site in ordered if site.kind != "accumulator"]
     return SiteList([*others, *sums], obstacles | exported.obstacles, found.notes | exported.notes)
 
 
-def _same(found: Site | None, exported: Site) -> bool:
+def _agrees(found: Site | None, exported: Site) -> bool:
     """Whether what the graph has is the network's site, as far as the graph tells."""
     if found is None:
         return False
-    known = ["kind", "bit_width", "signed", "weights", "batch", *(["shape"] if found.shape is not None else [])]
+    known = ["kind", "bit_width", "signed", "weights", "batch"]
+    if found.shape is not None:
+        known.append("shape")
     return all(getattr(found, key) == getattr(exported, key) for key in known)
 
 
 def _carried(model: ModelProto) -> list[Site]:
     """The accumulators that a faulted graph computes already."""
     names = {site_name(node) for node in model.graph.node if node.domain == DOMAIN and node.op_type == ARRAY_OP}
-    plan = metadata(model).get(PLAN) if names else None
-    planned = FaultPlan.from_json(plan, "the graph's plan") if plan is not None else None
-    return [planned.at(name).site for name in planned.names if name in names] if planned is not None else []
+    if not names:
+        return []  # a plan may be large: it is only read where it is asked
+    text = metadata(model).get(PLAN)
+    if text is None:
+        return []
+    plan = FaultPlan.from_json(text, "the graph's plan")
+    return [plan.at(name).site for name in plan.names if name in names]

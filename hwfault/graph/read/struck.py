@@ -21,8 +21,9 @@ def check_kept(model: ModelProto) -> None:
     struck = {site_name(node) for node in model.graph.node if is_fault(node)}
     lost = [name for name in planned if name not in struck]
     if lost:
+        others = f" and {len(lost) - 1} other sites" if len(lost) > 1 else ""
         raise GraphError(
-            f"the graph's plan strikes {lost[0]!r}{f' and {len(lost) - 1} other sites' if lost[1:] else ''}, but the "
+            f"the graph's plan strikes {lost[0]!r}{others}, but the "
             "fault nodes there are gone: a transformation removed or folded them; put the faults into the transformed "
             "graph, or leave that transformation out"
         )
@@ -47,17 +48,22 @@ class FaultNode(NamedTuple):
 
 def fault_nodes(model: ModelProto) -> list[FaultNode]:
     """The fault nodes of a graph, in its order; a quantizer or layer that runs twice has two entries of one site."""
-    chains: dict[str, FaultNode] = {}
-    for node in (node for node in model.graph.node if node.domain == DOMAIN):
+    chains: dict[str, FaultNode] = {}  # by the tensor behind the last node so far
+    for node in model.graph.node:
+        if node.domain != DOMAIN:
+            continue
         if node.op_type == ARRAY_OP:
-            chains[node.output[0]] = FaultNode(site_name(node), node.output[0], node.output[0], ())
+            sums = node.output[0]
+            chains[sums] = FaultNode(site_name(node), sums, sums, ())
         if node.op_type in FAULT_OPS:
             check_inputs(node)
-            name, before = site_name(node), node.input[0]
+            name = site_name(node)
+            before = node.input[0]
+            after = node.output[0]
             entry = chains.get(before)
             if entry is None or entry.site != name:  # the first step of a site
                 entry = FaultNode(name, before, before, ())
             else:
                 del chains[before]
-            chains[node.output[0]] = entry._replace(after=node.output[0], nodes=(*entry.nodes, node))
+            chains[after] = entry._replace(after=after, nodes=(*entry.nodes, node))
     return list(chains.values())
