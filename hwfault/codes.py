@@ -11,6 +11,10 @@ Representation = Literal["twos_complement", "offset_binary", "sign_magnitude"]
 REPRESENTATIONS: tuple[Representation, ...] = ("twos_complement", "offset_binary", "sign_magnitude")
 
 
+# looked up, not shifted: torch 2.11 cannot compile a shift by a width that differs from site to site
+_POWERS = tuple(1 << bits for bits in range(33))
+
+
 @dataclass(frozen=True)
 class CodeFormat:
     """How integers are stored: `bit_width` (1 to 32) bits, in the `representation` if `signed`, else plain binary.
@@ -33,22 +37,22 @@ class CodeFormat:
     @property
     def mask(self) -> int:
         """The code word with all bits set."""
-        return (1 << self.bit_width) - 1
+        return _POWERS[self.bit_width] - 1
 
     @property
     def low(self) -> int:
         """The least integer."""
-        return -(1 << (self.bit_width - 1)) if self.signed else 0
+        return -_POWERS[self.bit_width - 1] if self.signed else 0
 
     @property
     def high(self) -> int:
         """The largest integer."""
-        return 1 if self.bipolar else (1 << (self.bit_width - int(self.signed))) - 1
+        return 1 if self.bipolar else _POWERS[self.bit_width - int(self.signed)] - 1
 
     @property
     def top(self) -> int:
         """The sign bit; 0 if there is none."""
-        return 1 << (self.bit_width - 1) if self.signed and self.bit_width > 1 else 0
+        return _POWERS[self.bit_width - 1] if self.signed and self.bit_width > 1 else 0
 
 
 def encode(

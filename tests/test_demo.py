@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -39,12 +38,11 @@ FILES = [
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """(folder, what was printed, on stderr, seconds) of one run."""
+    """(folder, what was printed, on stderr) of one run."""
     folder = tmp_path_factory.mktemp("demo") / "out"
-    start = time.monotonic()
     result = CliRunner().invoke(main, ["demo", "--out", str(folder)], catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
-    return folder, result.stdout, result.stderr, time.monotonic() - start
+    return folder, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +209,3 @@ def test_the_picture(demo):
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     assert width > 600
     assert height > 400
-
-
-def test_it_is_done_in_about_a_minute(demo):
-    assert demo[3] < 180  # 60 s on two free cores; test machines are busy
