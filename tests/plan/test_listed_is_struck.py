@@ -225,7 +225,7 @@ def run(name, plan, batches, *, training, seed, epoch=0):
     """Every run of a site, with the numbers under which it is listed."""
     model, first = network(name).train(training), 0
     with inject(model, plan, seed=seed, observe=(seen := Seen(plan))) as injection, torch.no_grad():
-        injection.epoch = epoch
+        injection.clock.epoch = epoch
         for step, size in enumerate(batches):
             seen.clear()
             model(batch()[:size])
