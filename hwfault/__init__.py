@@ -30,6 +30,7 @@ if _typing.TYPE_CHECKING:  # what type checkers see; all is imported on first us
     from hwfault.laws.accumulator import AccumulatorFormat as AccumulatorFormat
     from hwfault.laws.bit_flips import BitFlips as BitFlips
     from hwfault.laws.bypassed import BypassedElements as BypassedElements
+    from hwfault.laws.cells import CellFaults as CellFaults
     from hwfault.laws.cluster import Clusters as Clusters
     from hwfault.laws.late import LateBits as LateBits
     from hwfault.laws.map import MapFaults as MapFaults
@@ -55,6 +56,7 @@ _PUBLIC = {
     "AccumulatorFormat": "hwfault.laws.accumulator",
     "BitFlips": "hwfault.laws.bit_flips",
     "BypassedElements": "hwfault.laws.bypassed",
+    "CellFaults": "hwfault.laws.cells",
     "Clusters": "hwfault.laws.cluster",
     "FaultDriver": "hwfault.train.driver",
     "FaultInjection": "hwfault.train.callback",

@@ -19,7 +19,7 @@ def test_the_first_example_runs():
 def test_the_faults_in_yaml_are_faults():
     block = re.search(r"```yaml\n(faults:.*?)```", README, re.DOTALL)
     assert block
-    assert len(FaultList.parse(yaml.safe_load(block[1]), "README.md").faults) == 9
+    assert len(FaultList.parse(yaml.safe_load(block[1]), "README.md").faults) == 10
 
 
 def test_the_training_configuration_is_one():

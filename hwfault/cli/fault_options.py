@@ -96,7 +96,10 @@ def _list_models(ctx: click.Context, _param: click.Parameter, asked: bool) -> No
     ctx.exit()
 
 
-_FAULTS = "A profile at an operating point (NAME@axis=value,...), a device's map (map:FILE), or a YAML file."
+_FAULTS = (
+    "A profile at an operating point (NAME@axis=value,...), a device's map (map:FILE), single cells (cells:FILE, a CSV "
+    "table), or a YAML file."
+)
 _ONE = click.option("--faults", "named", help=_FAULTS)
 _MANY = click.option("--faults", "named", multiple=True, help=f"{_FAULTS} Several are compared; LABEL=... names one.")
 _OPTIONS = (

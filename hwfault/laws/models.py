@@ -11,6 +11,7 @@ from hwfault.laws import (
     accumulator,
     bit_flips,
     bypassed,
+    cells,
     cluster,
     late,
     profile,
@@ -22,6 +23,7 @@ from hwfault.laws.accumulator import AccumulatorFormat
 from hwfault.laws.bit_flips import BitFlips
 from hwfault.laws.bound import Bound, Lowered, Target
 from hwfault.laws.bypassed import BypassedElements
+from hwfault.laws.cells import CellFaults
 from hwfault.laws.cluster import Clusters
 from hwfault.laws.files import Files, changed_sentence
 from hwfault.laws.late import LateBits
@@ -39,6 +41,7 @@ __all__ = [
     "AccumulatorFormat",
     "BitFlips",
     "BypassedElements",
+    "CellFaults",
     "Clusters",
     "FaultList",
     "FaultModel",
@@ -62,6 +65,7 @@ FaultModel = Annotated[
     | Clusters
     | ProfileFaults
     | MapFaults
+    | CellFaults
     | AccumulatorFormat
     | StuckElement
     | BypassedElements
@@ -98,6 +102,7 @@ LAWS: Mapping[str, Law] = {
     "cluster": Law(Clusters, cluster.lower, cluster.EXAMPLE),
     "profile": Law(ProfileFaults, profile.lower, profile.EXAMPLE, profile.bind),
     "map": Law(MapFaults, map_.lower, map_.EXAMPLE, map_.bind),
+    "cells": Law(CellFaults, cells.lower, cells.EXAMPLE, cells.bind),
     "accumulator": Law(AccumulatorFormat, accumulator.lower, accumulator.EXAMPLE, accumulator.bind),
     "stuck_element": Law(StuckElement, stuck_element.lower, stuck_element.EXAMPLE),
     "bypassed": Law(BypassedElements, bypassed.lower, bypassed.EXAMPLE),
@@ -152,12 +157,14 @@ def load_faults(path: Path | str, files: Files | None = None) -> tuple[FaultMode
 
 
 def named_faults(text: str, files: Files | None = None) -> tuple[FaultModel, ...]:
-    """What `--faults` names: `map:FILE`, a profile (`NAME@axis=value,...`), or a YAML file.
+    """What `--faults` names: `map:FILE`, `cells:FILE`, a profile (`NAME@axis=value,...`), or a YAML file.
 
     Raises FileError or ModelError.
     """
     if text.startswith("map:"):
         return (MapFaults(file=text.removeprefix("map:")),)
+    if text.startswith("cells:"):
+        return (CellFaults(file=text.removeprefix("cells:")),)
     name, at = parse_operating_point(text)
     if at or not is_path(name):
         return (ProfileFaults(profile=name, at=at),)

@@ -19,7 +19,7 @@ def places_of(bound: Bound[Any], sites: Sequence[Site]) -> list[int]:
     for selector in bound.selectors:
         places = selector.places(sites)
         # a profile's component may have several kinds of sites, of which a network need not have each
-        if not places and bound.fault.sites:
+        if not places and (bound.fault.sites or bound.profile is None):
             raise ModelError(f"no site matches the selector {str(selector)!r}: {_why_none(sites, selector)}")
         found.update(places)
     if not found:

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from hwfault.codes import CodeFormat, represent, twos_complement
 from hwfault.errors import HwfaultError
 from hwfault.injection.attach import inject
-from hwfault.laws.models import BitFlips, BypassedElements, Clusters, LateBits, MapFaults, ProfileFaults, WordFaults
+from hwfault.laws.models import (
+    BitFlips,
+    BypassedElements,
+    CellFaults,
+    Clusters,
+    LateBits,
+    MapFaults,
+    ProfileFaults,
+    WordFaults,
+)
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.plan.listing import faults_at
@@ -145,7 +154,10 @@ def as_listed(plan, name, hits, codes):
     """The codes (words,) of a site in two's complement as the listing says that they are afterwards."""
     entry = plan.at(name)
     faultless, bits = codes, entry.site.bit_width
+    firsts = {process.fault: process for process in reversed(entry.processes)}
     for process in entry.processes:
+        if process is not firsts[process.fault]:
+            continue  # the cells of one fault are different ones, which were all taken with its first process
         own = [hit for hit in hits if hit.process == process.fault]
         fmt = CodeFormat(bits, entry.site.signed, process.representation or "twos_complement")
         stored = represent(codes, fmt)
@@ -180,12 +192,29 @@ PROTECTIONS = st.builds(
 
 
 @st.composite
+def single_cells(draw, known, kind):
+    """Cells of the sites of one kind, each once, some in one sample or step."""
+    given = {}
+    for site in (site for site in known if site.kind == kind):
+        for _ in range(draw(st.integers(1, 20))):
+            word, bit = draw(st.integers(0, site.words - 1)), draw(st.integers(0, site.bit_width - 1))
+            when = draw(st.sampled_from([{}, {"sample" if site.batched else "step": draw(st.integers(0, 5))}]))
+            what = draw(st.sampled_from(["flip", "stuck_0", "stuck_1"]))
+            given[site.name, word, bit] = {"site": site.name, "word": word, "bit": bit, "kind": what, **when}
+    return CellFaults(cells=list(given.values()))
+
+
+@st.composite
 def laws(draw, device, name):
     """A fault model on all sites of one kind that the network has."""
     there = sorted({site.kind for site in known_sites(name)} & set(KINDS))
     where = {"sites": [Select(kind=draw(st.sampled_from(there)))]}
     rate = draw(st.sampled_from([0.01, 0.2, 1.0]))
-    law = draw(st.sampled_from(["bits", "word", "cluster", "map", "protected map", "profile", "late", "bypassed"]))
+    law = draw(
+        st.sampled_from(["bits", "word", "cluster", "map", "protected map", "profile", "late", "bypassed", "cells"])
+    )
+    if law == "cells":
+        return draw(single_cells(known_sites(name), where["sites"][0].kind))
     if law == "bits":
         return BitFlips(p01=rate, p10=draw(st.sampled_from([0.0, 0.1 if rate < 1 else 1.0])), **where)
     if law == "word":
