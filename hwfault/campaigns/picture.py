@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 from hwfault.campaigns.intervals import Basis, Interval
 from hwfault.campaigns.trials import Trials
 from hwfault.files import check_picture, replace_atomically
+from hwfault.report.colours import BLUE, SERIES, VERMILION
 from hwfault.terminal import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe-Ito: told apart by all
+_COLOURS = SERIES
 _MARKERS = "osD^vP"
 _DASHES = ("-", "--", "-.", ":")
 _MOST_BARS = 60
 _MOST_TICKS = 8
 _LEGEND = "mean over fault seeds, these samples; band: 95 % interval (t),\nwhisker: 95 % bound, too few trials differ"
-_LOW, _HIGH = "#d55e00", "#0072b2"
+_LOW, _HIGH = VERMILION, BLUE
 
 
 def draw_accuracy(

@@ -23,13 +23,14 @@ def show_report(
 ) -> None:
     """Writes and prints a report, and ends the process: exit code 0 for what passes or is accepted, else 3."""
     from hwfault.proof.accept import refusals
-    from hwfault.proof.page import write_page
     from hwfault.proof.sentences import judgement, sentence
 
     # files
     if out is not None:
         report.save(out)
     if html is not None:
+        from hwfault.proof.page import write_page
+
         write_page(html, report)
     # the terminal
     if as_json:
@@ -46,6 +47,7 @@ def show_report(
 
 def _print(report: "ReplayReport") -> None:
     from hwfault.proof.report import run_name
+    from hwfault.proof.sentences import words_told
 
     runs = [
         [run_name(run.seed).removeprefix("the "), run.predictions, run.predictions_differ, run.outputs_differ]
@@ -55,11 +57,8 @@ def _print(report: "ReplayReport") -> None:
     if report.sites:
         click.echo()
         print_table(_COLUMNS, list(map(_site_cells, report.sites)))
-    for site in report.sites:
-        if site.no_numbers:
-            click.echo(f"{site.name}: {site.no_numbers} words held no number (NaN or infinite), which no fault strikes")
-        if site.note:
-            click.echo(f"{site.name}: {site.note}")
+    for told in (told for site in report.sites for told in words_told(site)):
+        click.echo(told)
     if report.first is not None:
         _print_first(*report.first)
 

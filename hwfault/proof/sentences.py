@@ -2,7 +2,7 @@
 
 from hwfault.plan.listing import Hit
 from hwfault.proof.accept import BOUND, Accept, refusals, rounded_share
-from hwfault.proof.report import Codes, Difference, ReplayReport, RunRecord, run_name
+from hwfault.proof.report import Codes, Difference, ReplayReport, RunRecord, SiteRecord, run_name
 
 _MOST_REASONS = 3
 
@@ -129,3 +129,14 @@ def fault_cells(hit: Hit) -> list[str]:
     """A drawn fault for a table: its number in the plan, the word, the bit, what else was drawn, and its effect."""
     known = ["-" if value is None else str(value) for value in (hit.bit, hit.aux)]
     return [str(hit.process), str(hit.word), *known, hit.effect]
+
+
+def words_told(site: SiteRecord) -> list[str]:
+    """What must be said of a site's words besides their numbers."""
+    told = []
+    if site.no_numbers:
+        words = "word" if site.no_numbers == 1 else "words"
+        told.append(
+            f"{site.name}: {site.no_numbers:,} {words} held no number (NaN or infinite), which no fault strikes"
+        )
+    return told if site.note is None else [*told, f"{site.name}: {site.note}"]

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.files import check_picture, replace_atomically
+from hwfault.report.colours import BLUE, VERMILION
 from hwfault.report.profile_pictures import block_counts, draw_blocks, draw_map_picture
 from hwfault.stream.fault_map import FaultMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SEEN, _EXPECTED = "#0072b2", "#d55e00"
+_SEEN, _EXPECTED = BLUE, VERMILION
 _MOST_BARS = 24
 _LEAST_EXPECTED = 1e-2
 

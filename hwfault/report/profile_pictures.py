@@ -14,16 +14,17 @@ from hwfault.profiles.curve import look_up, point_interval
 from hwfault.profiles.describe import QUANTITIES
 from hwfault.profiles.profile import Profile
 from hwfault.profiles.rates import Axis, RateCurve, RatePoint
+from hwfault.report.colours import BLUE, DARK_GREY, GREEN, SERIES, VERMILION
 from hwfault.stream.fault_map import FaultMap, Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe-Ito: told apart by all
+_COLOURS = SERIES
 _KINDS = {
-    Kind.FLIP: ("flip", "#009e73"),
-    Kind.STUCK_AT_0: ("stuck at 0", "#0072b2"),
-    Kind.STUCK_AT_1: ("stuck at 1", "#d55e00"),
+    Kind.FLIP: ("flip", GREEN),
+    Kind.STUCK_AT_0: ("stuck at 0", BLUE),
+    Kind.STUCK_AT_1: ("stuck at 1", VERMILION),
 }
 _ABOVE: dict[str, Any] = {
     "loc": "lower right",
@@ -155,10 +156,10 @@ def _shade(axes: "Axes", axis: Axis, values: Sequence[float]) -> None:
     else:
         mild, harsh = low, high
     if axis.fail_free_from is not None:
-        _region(axes, axis.fail_free_from, mild, "#009e73", "fail-free")
+        _region(axes, axis.fail_free_from, mild, GREEN, "fail-free")
     for crash in (axis.crash_below, axis.crash_above):
         if crash is not None:
-            _region(axes, crash, harsh, "#555555", "crashes")
+            _region(axes, crash, harsh, DARK_GREY, "crashes")
     axes.set_xlim(low, high)
 
 
@@ -240,7 +241,7 @@ def draw_map_picture(
 
 def _draw_dots(axes: "Axes", row: NDArray[np.int64], column: NDArray[np.int64], kind: NDArray[np.uint8]) -> None:
     if not len(row):
-        axes.text(0.5, 0.5, "no fault", transform=axes.transAxes, ha="center", va="center", color="#555555")
+        axes.text(0.5, 0.5, "no fault", transform=axes.transAxes, ha="center", va="center", color=DARK_GREY)
         return
     size = float(np.clip(4000 / len(row), 1.5, 14))
     for code, (name, colour) in _KINDS.items():

@@ -91,6 +91,38 @@ def test_it_holds_no_script_and_loads_nothing(passed, kind):
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
+def test_a_phone_and_paper_show_it_whole(passed):
+    text = page(passed)
+    found = Tags(text)
+    (view,) = [own["content"] for tag, own in found.tags if own.get("name") == "viewport"]
+    assert view == "width=device-width, initial-scale=1"
+    assert "@media print" in text
+    assert all("style" not in own for _, own in found.tags), "one style sheet"
+    # what is wide scrolls on its own
+    assert text.count("<table>") == text.count('<div class="wide"><table>') > 3
+
+
+def test_a_replay_beside_a_network_has_no_bundle(passed):
+    text = Tags(page(passed.model_copy(update={"bundle_sha256": None}))).text
+    assert "Replay of a graph beside its network" in text
+    assert "Replay of a bundle" in Tags(page(passed)).text
+    assert passed.bundle_sha256 not in text
+
+
+def test_texts_that_turn_the_direction_are_tamed():
+    report = evil_report().model_copy(update={"engine": "ab\u202ecd\x1b[2J"})
+    assert "ab\\u202ecd\\x1b[2J" in Tags(page(report)).text
+
+
+def test_what_is_special_about_words_is_told():
+    report = evil_report()
+    site = report.runs[0].sites[0].model_copy(update={"no_numbers": 2, "note": "its words are <wide>"})
+    report = report.model_copy(update={"runs": (report.runs[0].model_copy(update={"sites": (site,)}),)})
+    text = Tags(page(report)).text
+    assert f"{EVIL}: 2 words held no number (NaN or infinite), which no fault strikes" in text
+    assert f"{EVIL}: its words are <wide>" in text
+
+
 def test_names_appear_as_text():
     text = Tags(page(evil_report())).text
     assert EVIL in text
