@@ -75,8 +75,8 @@ class Side:
 
     @property
     def changed(self) -> Mask:
-        """Which words (samples, words) the faults changed, to the bit."""
-        changed: Mask = bits_of(self._before) != bits_of(self._after)
+        """Which words (samples, words) the faults changed; 0 and -0 are one number, and what is none stays."""
+        changed: Mask = (self._before != self._after) & ~np.isnan(self._before)
         return self._rows(changed)
 
     def strays(self, watched: Watched, seed: int, first_sample: int) -> Mask:

@@ -96,8 +96,9 @@ def test_replay_is_exact(mixed, name):
     report = replay(network(name), graph, batches(name), seeds=SEEDS)
     assert report.verdict == "pass", report
     assert report.exit_code == 0
-    assert [site.name for site in report.sites] == list(plan.names)
-    assert all(site.faults_seen == site.faults_expected > 0 for site in report.sites if site.words > 300)
+    struck = [site for site in report.sites if site.name in plan.names]
+    assert {site.name for site in struck} == set(plan.names)
+    assert all(site.faults_seen == site.faults_expected > 0 for site in struck if site.words > 300)
     assert report.plan_sha256 == plan.digest
 
 
@@ -166,7 +167,8 @@ def test_a_graph_of_intermittent_faults_alone_has_one(profile):
 @pytest.mark.parametrize("refresh", REFRESHES)
 def test_weights_are_compared_in_every_batch_in_which_they_may_differ(profile, refresh):
     plan, graph = graph_of("biased", profile(refresh, sites="1.weight_quant"))
-    (site,) = replay(network("biased"), graph, batches("biased"), seeds=SEEDS).sites
+    report = replay(network("biased"), graph, batches("biased"), seeds=SEEDS)
+    (site,) = [site for site in report.sites if site.name in plan.names]
     (step,) = plan.steps("1.weight_quant")
     periods = (0, 5, 6) if refresh in ("inference", "batch") else (0,)
     cells = [len(step.active(seed, period)) for seed in SEEDS for period in periods]

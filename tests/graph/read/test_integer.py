@@ -109,7 +109,9 @@ def test_faults_of_accumulators(name, bits):
         BitFlips(probability=1e-3, sites=sums),
     ]
     report = check(model, x, arrays)
-    assert len(report.sites) == sum(isinstance(m, (qnn.QuantConv2d, qnn.QuantLinear)) for m in model.modules())
+    assert sum(site.kind == "accumulator" for site in report.sites) == sum(
+        isinstance(m, (qnn.QuantConv2d, qnn.QuantLinear)) for m in model.modules()
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_every_kind_of_network_and_fault(name, faults):
     graph = export(network(name), small_batch(name), plan=planned(name, faults), arithmetic="integer")
     report = replay(network(name), graph, [small_batch(name, 5)], seeds=[1, 2])
     assert report.verdict == "pass"
-    assert {site.name for site in report.sites} == set(planned(name, faults).names)
+    assert {site.name for site in report.sites} >= set(planned(name, faults).names)
 
 
 @pytest.mark.parametrize("name", ["cnn", "biased", "residual", "power_of_two", "binary", "asymmetric"])
