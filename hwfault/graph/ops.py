@@ -40,9 +40,16 @@ Samples = Literal[
     "rows of their own",
     "sort",
     "mix",
+    "mix at",
+    "mix axes",
     "mix behind",
+    "reverse",
+    "put",
+    "put rows",
+    "new axis",
     "multiply",
     "sum",
+    "not followed",
 ]
 Extent = Literal["", "passes", "picks", "computes"]
 
@@ -178,8 +185,13 @@ _MOVES = (
     Op("Identity", grid="keeps", exact=True, shape="same"),
     Op("Im2Col", home="qonnx", native=True, grid="keeps", exact=True, channels="last before"),
     Op("NonZero", exact=True, samples="no samples"),
+    Op("OneHot", exact=True, samples="new axis"),
     Op("Pad", grid="keeps", exact=True, samples="pad"),
     Op("Reshape", grid="keeps", exact=True, flattens=True, samples="fold", beside=True),
+    Op("ReverseSequence", exact=True, samples="reverse", beside=True),
+    Op("Scatter", exact=True, samples="put"),
+    Op("ScatterElements", exact=True, samples="put"),
+    Op("ScatterND", exact=True, samples="put rows"),
     Op("Shape", exact=True, samples="no samples"),
     Op("Size", exact=True, samples="no samples"),
     Op("Slice", grid="keeps", exact=True, samples="slice", extent="picks", takes_part=True),
@@ -273,6 +285,10 @@ _ROUNDS_IN_ITS_WAY = (
     Op("LogSoftmax", samples="mix"),
     Op("Hardmax", samples="mix"),
     Op("LpNormalization", samples="mix"),
+    Op("CumProd", samples="mix at"),
+    Op("CumSum", samples="mix at"),
+    Op("DFT", samples="mix at"),
+    Op("MeanVarianceNormalization", samples="mix axes"),
     Op("LayerNormalization", samples="mix behind"),
     Op("LRN", channels="first"),
     Op("BatchNormalization", channels="first"),
@@ -280,11 +296,24 @@ _ROUNDS_IN_ITS_WAY = (
     Op("GRU", samples="recur"),
     Op("LSTM", samples="recur"),
     Op("RNN", samples="recur"),
+    Op("MaxRoiPool", samples="rows of their own"),
     Op("NonMaxSuppression", samples="rows of their own"),
     Op("RoiAlign", samples="rows of their own"),
     Op("QuantAvgPool2d", home="qonnx", native=True, grid="keeps sign"),
 )
 """What each engine may round in its own way, or add up in its own order."""
+
+_NOT_FOLLOWED = (
+    Op("If", samples="not followed"),
+    Op("Loop", samples="not followed"),
+    Op("Scan", samples="not followed"),
+    Op("ConcatFromSequence", samples="not followed"),
+    Op("OptionalGetElement", samples="not followed"),
+    Op("SequenceAt", samples="not followed"),
+    Op("SequenceMap", samples="not followed"),
+    Op("SplitToSequence", samples="not followed"),
+)
+"""What has bodies, or works on lists of tensors."""
 
 _OF_HWFAULT = (
     Op("TransientFaults", home="hwfault", native=True, exact=True, shape="same", fault_inputs=_DRAWN),
@@ -295,7 +324,7 @@ _OF_HWFAULT = (
     Op(AFFINE, home="hwfault", native=True, exact=True, shape="same"),
 )
 
-TABLE = (*_QUANTIZERS, *_LAYERS, *_MOVES, *_PICKS, *_ROUNDS_ONCE, *_ROUNDS_IN_ITS_WAY, *_OF_HWFAULT)
+TABLE = (*_QUANTIZERS, *_LAYERS, *_MOVES, *_PICKS, *_ROUNDS_ONCE, *_ROUNDS_IN_ITS_WAY, *_NOT_FOLLOWED, *_OF_HWFAULT)
 _ROW = {op.name: op for op in TABLE}
 _UNKNOWN = Op("")
 _QLINEAR = Op("QLinear", home="microsoft", own_integers=True)

@@ -17,7 +17,7 @@ from hwfault.graph.read.layouts import Layout, number_words, numbered_shape
 from hwfault.graph.read.nodes import drawn_inputs, fault_node
 from hwfault.graph.read.places import Places, SiteTensor
 from hwfault.graph.read.qonnxgraph import PLAN, PLAN_SHA256, WORDS, attribute, metadata, words_sha256
-from hwfault.graph.read.shapes import Shape
+from hwfault.graph.read.shapes import Shape, read_by
 from hwfault.graph.read.struck import FaultNode, fault_nodes
 from hwfault.graph.read.sums import find_layers
 from hwfault.graph.read.versions import NEW, OLD, check_version
@@ -121,7 +121,7 @@ class _Wiring:
     def __init__(self, model: ModelProto) -> None:
         self._places = Places(model, carries_faults=True)
         self.constants, self.names = self._places.constants, self._places.names
-        self._readers = Counter(name for node in model.graph.node for name in node.input)
+        self._readers = Counter(name for node in model.graph.node for name in read_by(node))
         self._readers.update(info.name for info in model.graph.output)
         initializers = {tensor.name for tensor in model.graph.initializer}
         self._inputs = {info.name for info in model.graph.input} - initializers

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from onnx import ModelProto, NodeProto
 
 from hwfault.graph.read.external import graphs
+from hwfault.graph.read.shapes import read_by
 
 _LOG = logging.getLogger("hwfault")
 
@@ -40,11 +41,8 @@ def count_of(count: int, what: str) -> str:
 
 
 def read_names(nodes: Iterable[NodeProto]) -> set[str]:
-    """The names of the tensors that nodes read."""
-    read: set[str] = set()
-    for node in nodes:
-        read.update(node.input)
-    return read
+    """The names of the tensors that nodes and their bodies read."""
+    return {name for node in nodes for name in read_by(node)}
 
 
 class FreshNames:

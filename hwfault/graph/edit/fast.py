@@ -21,6 +21,7 @@ from hwfault.graph.ops import DOMAIN, FAULT_OPS
 from hwfault.graph.read.external import check_in_memory
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
 from hwfault.graph.read.qonnxgraph import Constants, attribute, replace_nodes, set_metadata
+from hwfault.graph.read.shapes import read_by
 from hwfault.stream.check import signed64
 
 Array = NDArray[Any]
@@ -79,8 +80,8 @@ def _compute_constants(model: ModelProto, compute: Compute, seed: int | None) ->
     done = {name for node in ready for name in node.output}
     rest = [node for node in model.graph.node if not done.intersection(node.output)]
     # the values that others read, all in one run
-    read = dict.fromkeys(name for node in rest for name in node.input if name in done)
-    values = _compute(model, ready, list(read), compute, seed)
+    read = sorted(read_names(rest) & done)
+    values = _compute(model, ready, read, compute, seed)
     replace_nodes(model, rest)
     for name, value in zip(read, values, strict=True):
         model.graph.initializer.append(numpy_helper.from_array(value, name))
@@ -160,7 +161,7 @@ def _fold_normalizations(model: ModelProto) -> int:
 
 def _find_layers(model: ModelProto) -> Iterator[_Layer]:
     makers = {name: node for node in model.graph.node for name in node.output}
-    readers = Counter(name for node in model.graph.node for name in node.input)
+    readers = Counter(name for node in model.graph.node for name in read_by(node))
     readers.update(info.name for info in model.graph.output)
     for norm in model.graph.node:
         if norm.op_type != "BatchNormalization" or len(norm.output) != 1:

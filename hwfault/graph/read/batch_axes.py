@@ -130,7 +130,7 @@ def find_samples(model: ModelProto, tensors: Tensors, batch_axis: int | None = N
     # most graphs leave the samples along axis 0 all the way, which is seen without inferring shapes anew
     inputs = _Inputs(model, tensors, batch_axis)
     quick = Following(model, tensors, inputs.axes, inputs.others, tensors.shapes, inputs.batch)
-    if not moved and all(lying == PLAIN for lying in quick.lying.values()):
+    if not moved and not quick.unsure and all(lying == PLAIN for lying in quick.lying.values()):
         return Samples(quick.lying, {}, inputs.batch)
 
     # others are followed with all extents, at two sizes: what holds at both does not rest on a coincidence of one

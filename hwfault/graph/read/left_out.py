@@ -12,7 +12,7 @@ from hwfault.graph.read.external import graphs
 from hwfault.graph.read.grids import NoGridError, read_datatype
 from hwfault.graph.read.names import SUFFIX
 from hwfault.graph.read.qonnxgraph import site_name
-from hwfault.graph.read.shapes import Tensors, is_fault
+from hwfault.graph.read.shapes import Tensors, bodies_of, is_fault
 
 _TO_QUANT = "write it as Quant first (qonnx.transformation.qcdq_to_qonnx.QCDQToQuant)"
 
@@ -112,7 +112,7 @@ def _inside(model: ModelProto) -> Iterator[_Found]:
             advice = "inline it first (onnx.inliner.inline_local_functions)"
             yield from _quantized(function.node, where, advice)
             for node in function.node:
-                for body in _bodies(node):
+                for body in bodies_of(node):
                     yield from _quantized((n for graph in graphs(body) for n in graph.node), where, advice)
 
 
@@ -141,12 +141,7 @@ def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
     for function in model.functions:
         yield from function.node
         for node in function.node:
-            yield from (n for body in _bodies(node) for graph in graphs(body) for n in graph.node)
-
-
-def _bodies(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        yield from _graphs_of(attribute)
+            yield from (n for body in bodies_of(node) for graph in graphs(body) for n in graph.node)
 
 
 def _graphs_of(attribute: AttributeProto) -> Iterator[GraphProto]:

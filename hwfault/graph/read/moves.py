@@ -7,7 +7,7 @@ from onnx import ModelProto, NodeProto
 
 from hwfault.graph import ops
 from hwfault.graph.read.qonnxgraph import Constants, attribute, standard_opset
-from hwfault.graph.read.shapes import Shape, Tensors, is_fault
+from hwfault.graph.read.shapes import Shape, Tensors, alike, has_same_rows, is_fault, keeps_rows, read_by
 from hwfault.program.batch_axes import BatchAxis
 
 Lying = BatchAxis | str
@@ -15,6 +15,8 @@ Lying = BatchAxis | str
 
 _ONE_AXIS = 13
 """The first opset whose Softmax works along one axis."""
+_AXIS_BEFORE_LAST = 20
+"""The first opset whose DFT works along the last axis but one unless told otherwise; before it was axis 1."""
 
 
 class Following:
@@ -38,6 +40,9 @@ class Following:
         self._shapes = shapes
         self._batch = batch
         self._opset = standard_opset(model)
+        self._functions = {(function.domain, function.name) for function in model.functions}
+        self.unsure = False
+        """Whether a reshape was taken to leave the samples where they were although the shapes do not say so."""
         self.lying: dict[str, Lying] = dict(axes)
         empty = set(others)
         for node in model.graph.node:
@@ -52,15 +57,23 @@ class Following:
 
     def _follow(self, node: NodeProto) -> None:
         """Notes where the samples lie in a node's outputs."""
-        known = [name for name in node.input if name in self.lying]
+        known = [name for name in read_by(node) if name in self.lying]
         if not known:
             return
-        lying = self._behind(node, known)
+        lying = self._unfollowed(node) or self._behind(node, known)
         recurs = ops.of(node.op_type).samples == "recur"
         for i, output in enumerate(node.output):
             if output:
                 own = _of_recurrence(node, i, lying) if recurs else lying
                 self.lying[output] = self._checked(node, output, own)
+
+    def _unfollowed(self, node: NodeProto) -> str | None:
+        """Why nothing is known of what a node makes of samples; None where they are followed through it."""
+        if (node.domain, node.op_type) in self._functions:
+            return f"{_told(node)} calls a model function: inline it first (onnx.inliner.inline_local_functions)"
+        if ops.of(node.op_type).samples == "not followed":
+            return f"{_told(node)} is not followed"
+        return None
 
     def _behind(self, node: NodeProto, known: list[str]) -> Lying:
         """Where the samples lie behind a node, of whose inputs those that are `known` have some."""
@@ -139,6 +152,23 @@ class Following:
                 return f"{_told(node)} sorts along their axis" if sorts else axis
             case "mix" | "mix behind":
                 return f"{_told(node)} works along their axis" if self._mixes(node, axis, rank) else axis
+            case "mix at":
+                along = self._along(node, rank)
+                return f"{_told(node)} works along their axis" if along in (axis, None) else axis
+            case "mix axes":
+                several = attribute(node, "axes", (0, 2, 3))
+                mixed = axis in several or axis - rank in several
+                return f"{_told(node)} works along their axis" if mixed else axis
+            case "reverse":
+                return f"{_told(node)} turns them round" if axis == attribute(node, "time_axis", 0) else axis
+            case "put":
+                puts = attribute(node, "axis", 0) in (axis, axis - rank)
+                return f"{_told(node)} puts some in the place of others" if puts else axis
+            case "put rows" if len(node.input) > 1:
+                depth = (self._shape(node.input[1]) or (None,))[-1]
+                return f"{_told(node)} puts some in the place of others" if depth is None or axis < depth else axis
+            case "new axis":
+                return axis + int(attribute(node, "axis", -1) % (rank + 1) <= axis)
             case "pick behind" if attribute(node, "batch_dims", 0) <= axis:
                 return _picks(node)
         if own.shape == "broadcast" and rank:  # axes are added in front of those of a smaller rank
@@ -178,9 +208,10 @@ class Following:
             return f"the node {node.name!r} reshapes them to an extent that is computed"
         if self._keeps_first(node) or before is None or after is None:
             return lying
-        if _keeps_rows(before, after):
-            return lying
-        return f"the node {node.name!r} folds {before} into {after}"
+        if not keeps_rows(before, after):
+            return f"the node {node.name!r} folds {before} into {after}"
+        self.unsure |= not has_same_rows(before, after)
+        return lying
 
     def _behind_known_reshape(self, node: NodeProto, lying: BatchAxis) -> Lying:
         """The same with all extents: words stay in their order, so that `run` of a sample lie together as before."""
@@ -260,7 +291,7 @@ class Following:
         if before is None or after is None or len(before) > len(after):
             return axis
         moved = axis + len(after) - len(before)
-        return moved if _alike(after[moved], before[axis]) else _picks(node)
+        return moved if alike(after[moved], before[axis]) else _picks(node)
 
     def _behind_pick(self, node: NodeProto, axis: int, rank: int) -> int | str:
         """Nodes that join or pick along axes, of which that of the samples may be one."""
@@ -298,7 +329,7 @@ class Following:
             return f"the node {node.name!r} adds them up"
         if attribute(node, "keepdims", 1):
             return axis
-        return axis - sum(a < axis for a in gone)
+        return axis - sum(int(a) < axis for a in gone)
 
     def _behind_product(self, node: NodeProto, name: str, axis: int) -> int | str:
         """A product of matrices adds up along the last axis of its first factor and the last but one of its second."""
@@ -311,6 +342,14 @@ class Following:
         if axis == rank - 1 - factor:
             return f"the node {node.name!r} adds them up"
         return axis + max(self._rank(node.output[0]) - rank, 0)
+
+    def _along(self, node: NodeProto, rank: int) -> int | None:
+        """The axis along which a node adds up, which it reads from an input, in old opsets an attribute."""
+        transforms = node.op_type == "DFT"
+        given = self._numbers(node, "axis", 2 if transforms else 1)
+        if given == [] and transforms:
+            given = [1 if self._opset < _AXIS_BEFORE_LAST else -2]
+        return given[0] % rank if given and rank else None
 
     def _mixes(self, node: NodeProto, axis: int, rank: int) -> bool:
         """Whether what a node makes of a sample depends on others: it normalizes along their axis."""
@@ -359,27 +398,3 @@ def _behind_einsum(node: NodeProto, position: int, axis: int) -> int | str:
 
 def _listed(lying: Iterable[BatchAxis]) -> str:
     return " and ".join(sorted({str(batch) for batch in lying}))
-
-
-def _keeps_rows(before: Shape, after: Shape) -> bool:
-    """Whether a reshape keeps axis 0, as far as the extents that are known tell."""
-    words = _product(before[1:])
-    if after and words is not None and _alike(after[0], before[0]) and _product(after[1:]) == words:
-        return True
-    # an extent that the graph fixes is not that of a batch of any size
-    fixed = bool(after) and after[0] is not None and after[0] != before[0]
-    return not fixed and (words is None or None in after[1:])
-
-
-def _product(shape: Shape) -> int | None:
-    """How many words a shape has; None where an extent is not known."""
-    words = 1
-    for extent in shape:
-        if extent is None:
-            return None
-        words *= extent
-    return words
-
-
-def _alike(one: int | None, other: int | None) -> bool:
-    return one is None or other is None or one == other

@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from onnx import ModelProto, NodeProto, TensorShapeProto, ValueInfoProto, shape_inference
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorShapeProto, ValueInfoProto, shape_inference
 
 from hwfault.graph import ops
 from hwfault.graph.ops import AFFINE, CHANNELS_LAST, DOMAIN, STANDARD_DOMAINS
+from hwfault.graph.read.external import graphs
 
 Shape = tuple[int | None, ...]
 
@@ -23,6 +24,51 @@ def whole_shape(shape: Shape | None) -> tuple[int, ...] | None:
     return tuple(extent for extent in shape if extent is not None)
 
 
+def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs that a node runs: branches and loop bodies."""
+    for attribute in node.attribute:
+        yield from ([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
+
+
+def read_by(node: NodeProto) -> list[str]:
+    """The tensors that a node reads, its inputs and then what its bodies read of the level around it."""
+    inside = [graph for body in bodies_of(node) for graph in graphs(body)]
+    read = {name for graph in inside for part in graph.node for name in part.input}
+    own = {name for graph in inside for part in graph.node for name in part.output}
+    own |= {named.name for graph in inside for named in (*graph.input, *graph.initializer)}
+    return [*node.input, *sorted(read - own - set(node.input))]
+
+
+def keeps_rows(before: Shape, after: Shape) -> bool:
+    """Whether a reshape keeps axis 0, as far as the extents that are known tell."""
+    if has_same_rows(before, after):
+        return True
+    # an extent that the graph fixes is not that of a batch of any size
+    fixed = bool(after) and after[0] is not None and after[0] != before[0]
+    return not fixed and (product(before[1:]) is None or None in after[1:])
+
+
+def has_same_rows(before: Shape, after: Shape) -> bool:
+    """Whether the extents themselves say that a reshape keeps axis 0."""
+    words = product(before[1:])
+    return bool(after) and words is not None and alike(after[0], before[0]) and product(after[1:]) == words
+
+
+def product(shape: Shape) -> int | None:
+    """How many words a shape has; None where an extent is not known."""
+    words = 1
+    for extent in shape:
+        if extent is None:
+            return None
+        words *= extent
+    return words
+
+
+def alike(one: int | None, other: int | None) -> bool:
+    """Whether two extents are, or may be, the same."""
+    return one is None or other is None or one == other
+
+
 class Tensors:
     """The tensors of a graph's main level by name."""
 
@@ -30,12 +76,12 @@ class Tensors:
         self.makers: dict[str, NodeProto] = {name: node for node in model.graph.node for name in node.output}
         self.readers: defaultdict[str, list[NodeProto]] = defaultdict(list)
         for node in model.graph.node:
-            for name in dict.fromkeys(node.input):
+            for name in dict.fromkeys(read_by(node)):
                 self.readers[name].append(node)
         self.shapes = _shapes(model)
         self.constants = {tensor.name for tensor in model.graph.initializer}
         for node in model.graph.node:  # in the order in which they run
-            if all(name in self.constants for name in node.input if name):
+            if all(name in self.constants for name in read_by(node) if name):
                 self.constants.update(node.output)
 
     def behind(self, name: str, through: Callable[[NodeProto], bool] = is_fault) -> Iterator[tuple[NodeProto, str]]:

@@ -12,7 +12,9 @@ from torch import nn
 
 from hwfault.errors import GraphError
 from hwfault.graph.edit.fast import _keeps_codes, only_to_run
+from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.of_network import export
+from hwfault.graph.read.sites import sites as graph_sites
 from hwfault.graph.run.session import run, run_without_inputs, session
 from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, ProfileFaults
@@ -178,6 +180,80 @@ def test_a_gain_of_zero_is_not_folded():
     assert [
         n.output[0] for n in only_to_run(graph, run_without_inputs).graph.node if n.op_type == "BatchNormalization"
     ] == norms
+
+
+def branching(read):
+    """x (n, 6) -> Quant -> MatMul with a quantized weight, and a branch that reads `read` beside it."""
+    inputs = {"x": "a", "weight": "w", "alone": "v", "only here": "offset", "raw": "W"}[read]
+    branch = [helper.make_node("ReduceSum", [inputs], ["o"], keepdims=0)]
+    other = [helper.make_node("Neg", ["o"], ["negated"])]
+    out = [helper.make_empty_tensor_value_info(name) for name in ("o", "negated")]
+    then, otherwise = (
+        helper.make_graph([*branch, *rest], name, [], [info])
+        for rest, name, info in (([], "then", out[0]), (other, "else", out[1]))
+    )
+    quant = {"domain": "qonnx.custom_op.general", "signed": 1, "narrow": 0, "rounding_mode": "ROUND"}
+    nodes = [
+        helper.make_node("Quant", ["x", "scale", "zero", "bits"], ["a"], name="x_quant", **quant),
+        helper.make_node("Quant", ["W", "scale", "zero", "bits"], ["w"], name="w_quant", **quant),
+        helper.make_node("Quant", ["W", "scale", "zero", "bits"], ["v"], name="v_quant", **quant),
+        helper.make_node("If", ["yes"], ["more"], then_branch=then, else_branch=otherwise),
+        helper.make_node("MatMul", ["a", "w"], ["product"]),
+        helper.make_node("Add", ["product", "more"], ["y"]),
+    ]
+    held = {"scale": 0.5, "zero": 0, "bits": 4, "offset": [3, 4], "W": np.linspace(-3, 3, 18).reshape(6, 3)}
+    constants = [from_array(np.asarray(value, np.float32), name) for name, value in held.items()]
+    x = helper.make_tensor_value_info("x", 1, ["batch", 6])
+    y = helper.make_tensor_value_info("y", 1, ["batch", 3])
+    graph = helper.make_graph(nodes, "branching", [x], [y], [*constants, from_array(np.array(True), "yes")])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("qonnx.custom_op.general", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+@pytest.mark.parametrize("faults", [False, True])
+@pytest.mark.parametrize("read", ["x", "weight", "alone", "only here", "raw"])
+def test_what_only_a_branch_reads_stays(read, faults):
+    graph, x = branching(read), np.linspace(-2, 2, 24, dtype=np.float32).reshape(4, 6)
+    if faults:
+        graph = insert_faults(graph, resolve(graph_sites(graph), [BitFlips(probability=0.1)]))
+    expected, found = (run(session(graph, fast=fast), x, seed=3)[0] for fast in (False, True))
+    assert np.array_equal(expected, found)
+    quantized = [np.clip(np.rint(v * 2), -8, 7) / 2 for v in (x, np.linspace(-3, 3, 18).reshape(6, 3))]
+    more = {
+        "x": quantized[0].sum(),
+        "weight": quantized[1].sum(),
+        "alone": quantized[1].sum(),
+        "only here": 7,
+        "raw": 0,
+    }[read]
+    assert np.allclose(expected, quantized[0] @ quantized[1] + more, atol=1e-5) == (not faults)
+
+
+def test_a_layer_that_a_branch_reads_keeps_its_normalization():
+    """What is folded into a layer would reach the branch, too."""
+    weights = np.linspace(-1, 1, 4).reshape(2, 2, 1, 1)
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["sums"], ["o"])], "b", [], [helper.make_empty_tensor_value_info("o")]
+    )
+    quant = {"domain": "qonnx.custom_op.general", "signed": 1, "narrow": 0, "rounding_mode": "ROUND"}
+    norm = ["gain", "shift", "mean", "variance"]
+    nodes = [
+        helper.make_node("Quant", ["W", "scale", "zero", "bits"], ["w"], name="w_quant", **quant),
+        helper.make_node("Conv", ["x", "w"], ["sums"]),
+        helper.make_node("BatchNormalization", ["sums", *norm], ["normal"]),
+        helper.make_node("If", ["yes"], ["same"], then_branch=branch, else_branch=branch),
+        helper.make_node("Add", ["normal", "same"], ["y"]),
+    ]
+    held = {"scale": 0.25, "zero": 0, "bits": 4, "W": weights} | {name: [2, 3] for name in norm}
+    constants = [from_array(np.asarray(value, np.float32), name) for name, value in held.items()]
+    x, y = (helper.make_tensor_value_info(name, 1, ["batch", 2, 3, 3]) for name in "xy")
+    graph = helper.make_graph(nodes, "norm", [x], [y], [*constants, from_array(np.array(True), "yes")])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("qonnx.custom_op.general", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    faulted = insert_faults(model, resolve(graph_sites(model), [BitFlips(probability=0.2)]))
+    data = np.linspace(-1, 1, 36, dtype=np.float32).reshape(2, 2, 3, 3)
+    expected, found = (run(session(faulted, fast=fast), data, seed=3)[0] for fast in (False, True))
+    assert np.allclose(expected, found, atol=1e-5)
 
 
 def test_a_seed_without_fast_is_refused():

@@ -72,6 +72,11 @@ MOVED = {  # what is done to (B, 4, 6), and where the samples lie then
     "a mean of channels": ([SWAP, node("ReduceMean", axes=[2], keepdims=0)], BatchAxis(axis=1)),
     "normalized": ([SWAP, node("LayerNormalization", (np.ones(6, np.float32),))], BatchAxis(axis=1)),
     "padded": ([SWAP, node("Pad", ([1, 0, 0, 2, 0, 0],))], BatchAxis(axis=1)),
+    "added up along tokens": ([SWAP, node("CumSum", (0,))], BatchAxis(axis=1)),
+    "one of three, in front": (
+        [node("Cast", to=TensorProto.INT64), node("OneHot", (3, np.array([0, 1], np.float32)), axis=0)],
+        BatchAxis(axis=1),
+    ),
 }
 LOST = {  # what is done to (B, 4, 6), and what is said of it
     "a slice of the samples": ([node("Slice", ([1], [3], [0]))], r"'move0' \(Slice\) joins, picks"),
@@ -99,6 +104,29 @@ LOST = {  # what is done to (B, 4, 6), and what is said of it
         r"'move1' \(LRN\) is not known to leave them along axis 1",
     ),
     "cut into three": ([node("Reshape", ([3, -1],))], "'move0' folds"),
+    "added up one by one": ([node("CumSum", (0,))], r"'move0' \(CumSum\) works along their axis"),
+    "from behind, transposed": ([SWAP, node("CumSum", (-2,))], r"'move1' \(CumSum\) works along their axis"),
+    "turned round": ([node("ReverseSequence", ([3] * 4,))], r"'move0' \(ReverseSequence\) turns them round"),
+    "turned round, transposed": (
+        [SWAP, node("ReverseSequence", ([2] * 4,), batch_axis=0, time_axis=1)],
+        r"'move1' \(ReverseSequence\) turns them round",
+    ),
+    "put elsewhere": (
+        [node("ScatterND", ([[0], [1]], np.ones((2, 4, 6), np.float32)))],
+        r"'move0' \(ScatterND\) puts some in the place of others",
+    ),
+    "put elsewhere one by one": (
+        [node("ScatterElements", ([[[1]]], np.ones((1, 1, 1), np.float32)))],
+        r"'move0' \(ScatterElements\) puts some in the place of others",
+    ),
+    "put elsewhere, transposed": (
+        [SWAP, node("ScatterND", ([[0, 1], [1, 0]], np.ones((2, 6), np.float32)))],
+        r"'move1' \(ScatterND\) puts some in the place of others",
+    ),
+    "normalized over all": (
+        [node("Unsqueeze", ([3],)), node("MeanVarianceNormalization")],
+        r"'move1' \(MeanVarianceNormalization\) works along their axis",
+    ),
 }
 KEPT = {
     "flat": [node("Flatten")],
@@ -117,6 +145,15 @@ KEPT = {
     "an axis and away": [node("Unsqueeze", ([0],)), node("Squeeze", ([0],))],
     "an equation within": [node("Einsum", equation="bij->bji")],
     "repeated tokens": [node("Tile", ([1, 3, 1],))],
+    "added up within a sample": [node("CumSum", (-1,))],
+    "turned round within a sample": [node("ReverseSequence", ([3] * 4,), batch_axis=0, time_axis=1)],
+    "put within a sample": [node("ScatterElements", ([[[1]]], np.ones((1, 1, 1), np.float32)), axis=1)],
+    "put at a token": [
+        SWAP,
+        node("ScatterND", ([[2]], np.ones((1, 1, 6), np.float32))),
+        SWAP,
+    ],
+    "normalized within a sample": [node("MeanVarianceNormalization", axes=[1, -1])],
 }
 
 
@@ -202,6 +239,50 @@ def test_what_joins_tensors(moves, why, extent):
         assert found.obstacles == {}
     else:
         assert re.search(why, found.obstacles["last"])
+
+
+def turning(op):
+    """x -> Quant -> a node that transposes it where the graph does not show it -> Quant."""
+    made = graph(["batch", 4, 6], SWAP)
+    (turn,) = [part for part in made.graph.node if part.op_type == "Transpose"]
+    if op == "SequenceAt":
+        number = helper.make_node("Constant", [], ["number"], value_int=0)
+        inside = [helper.make_node("SplitToSequence", ["t0"], ["parts"], axis=0), number]
+        inside.append(helper.make_node("SequenceAt", ["parts", "number"], ["t1"], name="move0"))
+    elif op == "Turn":
+        opsets = [helper.make_opsetid("", 17)]
+        made.functions.append(helper.make_function("mine", "Turn", ["t0"], ["t1"], [turn], opsets))
+        made.opset_import.append(helper.make_opsetid("mine", 1))
+        inside = [helper.make_node("Turn", ["t0"], ["t1"], name="move0", domain="mine")]
+    else:
+        flag = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True)))
+        out = [helper.make_tensor_value_info("t1", TensorProto.FLOAT, None)]
+        body = helper.make_graph([turn], "body", [], out)
+        inside = [flag, helper.make_node("If", ["yes"], ["t1"], name="move0", then_branch=body, else_branch=body)]
+    every = [made.graph.node[0], *inside, made.graph.node[-1]]
+    content = [entry.SerializeToString() for entry in every]
+    del made.graph.node[:]
+    for text in content:
+        made.graph.node.add().ParseFromString(text)
+    return made
+
+
+@pytest.mark.parametrize("op", ["If", "SequenceAt", "Turn"])
+def test_samples_are_not_followed_through_bodies_lists_and_functions(op):
+    made = turning(op)
+    assert run(session(made), values([3, 4, 6], None))[0].shape == ((1, 4, 6) if op == "SequenceAt" else (4, 3, 6))
+    found = graph_sites(made)
+    assert [site.name for site in found] == ["first"]
+    assert re.search(
+        rf"cannot be told: the node 'move0' \({op}\) (is not followed|calls a model)", found.obstacles["last"]
+    )
+
+
+def test_a_reshape_of_an_unknown_shape_is_looked_at_closely():
+    """(B, 4, 6) folded to what only the size of a batch tells, then to rows that hold parts of several samples."""
+    found = graph_sites(reshaped_by(0, 1, node("Reshape", ([-1, 5, 4, 1],))))
+    assert "folds" in found.obstacles["last"]
+    assert graph_sites(reshaped_by(0, 1, node("Reshape", ([-1, 2, 12],)))).obstacles == {}
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -292,9 +373,9 @@ def test_a_transposed_matrix_product(turned):
     assert graph_sites(made)[-1].batch == BatchAxis(axis=1)
 
 
-def reshaped_by(axis, times):  # times 1: it is not multiplied
+def reshaped_by(axis, times, *moves):  # times 1: it is not multiplied
     """(B, 4, 6) in a shape that begins with an extent of its own, as traced networks compute it."""
-    made = graph(["batch", 4, 6], node("Reshape", ("target",)))
+    made = graph(["batch", 4, 6], node("Reshape", ("target",)), *moves)
     held = {"i": np.array(axis), "times": np.array(times), "rest": np.array([-1]), "where": np.array([0])}
     made.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in held.items())
     nodes = [
