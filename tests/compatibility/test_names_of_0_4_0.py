@@ -30,6 +30,9 @@ PUBLIC = (
 
 TOLD = {
     "hwfault.bundle.manifest": "Manifest",
+    "hwfault.bundle.engine": "Engine SiteTensor",
+    "hwfault.bundle.report": "BundleReport SiteRecord",
+    "hwfault.graph.report": "Place ReplayReport SiteReport",
     "hwfault.graph.channels_last": "to_channels_last",
     "hwfault.graph.export": "export",
     "hwfault.graph.integer": "left",

@@ -7,7 +7,7 @@ import torch
 from hwfault.graph.export.of_network import export
 from hwfault.graph.ops import DOMAIN
 from hwfault.graph.run.session import session
-from hwfault.injection.attach import inject, inject_at
+from hwfault.injection.attach import inject
 from hwfault.laws.models import AccumulatorFormat, BitFlips, BypassedElements, LateBits, StuckElement
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
@@ -124,7 +124,8 @@ def test_pytorch_with_other_faults_of_an_array(monkeypatch, kind, arithmetic):
     """The graph does what its plan says, and so agrees with itself: the record alone tells."""
     plan, other = planned(FAULTS[kind]), planned(OTHERS[kind])
     assert replayed(plan, arithmetic=arithmetic).verdict == "pass"
-    monkeypatch.setattr(recorder, "inject_at", lambda model, _plan, *rest, **own: inject_at(model, other, *rest, **own))
+    attached = recorder.Recorder.attached
+    monkeypatch.setattr(recorder.Recorder, "attached", lambda self, _plan: attached(self, other))
     check_told(replayed(plan, arithmetic=arithmetic), kind)
 
 
