@@ -52,11 +52,15 @@ def count_table(h: float) -> tuple[int, ...]:
     """
     if not 0.0 < h < 1.0:
         raise ValueError(f"h is {h!r}, expected 0 < h < 1")
+    # a cell is hit with probability h if hits fall on a block at a mean of -1024 ln(1 - h)
     ctx = _EXACT
     mean = ctx.multiply(Decimal(-BLOCK), ctx.ln(ctx.subtract(Decimal(1), Decimal(h))))
-    term = ctx.exp(ctx.minus(mean))
-    below, unit, i = term, Decimal(1 << 32), 0
+    unit = Decimal(1 << 32)
+    term = ctx.exp(ctx.minus(mean))  # P(N = i)
+    below = term  # P(N <= i)
+    i = 0
     table: list[int] = []
+    # until no count word is left beyond the threshold
     while ctx.multiply(unit, ctx.subtract(Decimal(1), below)) >= Decimal("0.5"):
         table.append(int(ctx.multiply(unit, below)))
         i += 1
@@ -98,8 +102,12 @@ def _accept(p: float, h: float) -> int:
         return 0
     if p == h:
         return ACCEPT_ALL
-    ctx, one = _EXACT, Decimal(1)
-    share = ctx.divide(ctx.ln(ctx.subtract(one, Decimal(p))), ctx.ln(ctx.subtract(one, Decimal(h))))
+    # hits on a cell are Poisson: of a mean of -ln(1 - h) a share of ln(1 - p) / ln(1 - h) is to count
+    ctx = _EXACT
+    one = Decimal(1)
+    wanted = ctx.ln(ctx.subtract(one, Decimal(p)))
+    drawn = ctx.ln(ctx.subtract(one, Decimal(h)))
+    share = ctx.divide(wanted, drawn)
     accept = int(ctx.multiply(Decimal(ACCEPT_ALL), share).to_integral_value())
     if accept == 0:
         raise ModelError(f"a probability of {p!r} beside {h!r} is too small to be drawn: their ratio must exceed 2^-23")
@@ -112,5 +120,6 @@ def size_table(sizes: Sequence[float]) -> tuple[int, ...]:
         check_probability(p, f"the probability of cluster size {j + 1}")
     if not sizes or not math.isclose(math.fsum(sizes), 1.0, abs_tol=1e-9):
         raise ModelError(f"the cluster sizes' probabilities are {list(sizes)}, expected a list that sums to 1")
+    # P(size <= 1), P(size <= 2), ...; that of all of them needs no threshold
     partial = [math.fsum(sizes[: j + 1]) for j in range(len(sizes) - 1)]
     return tuple(round(ACCEPT_ALL * min(p, 1.0)) for p in partial)

@@ -15,6 +15,7 @@ from hwfault.errors import PlanError
 from hwfault.program.kinds import reads_other_words
 from hwfault.stream.check import batch_and_words
 from hwfault.stream.mechanism import MapOperands, Mechanism, StreamOperands
+from hwfault.stream.tables import SAMPLED, SAMPLED_WORDS
 from hwfault.stream.touched import Words, touched
 from hwfault.torch_ops.on_cpu import WRITERS
 
@@ -28,17 +29,32 @@ class Found(NamedTuple):
 
 def program_words(source: Tensor, o: StreamOperands[Tensor]) -> Found:
     """What a fault program may strike."""
-    samples, program = np.ascontiguousarray(o.samples.numpy()), o.program.tolist()
+    samples = np.ascontiguousarray(o.samples.numpy())
+    program = o.program.tolist()
     _, words = batch_and_words(source.shape, samples.size)
-    key = int(o.seed) & 0xFFFFFFFFFFFFFFFF
-    found = touched(program, seed=key, samples=samples, words=words, bit_width=o.bit_width)
+    seed = int(o.seed) & 0xFFFFFFFFFFFFFFFF
+    found = touched(program, seed=seed, samples=samples, words=words, bit_width=o.bit_width)
     return Found(found, reads_other_words(program))
 
 
 def map_words(source: Tensor, o: MapOperands[Tensor]) -> Found:
     """What a fault map may strike."""
     batch, words = batch_and_words(source.shape, o.period.numel())
-    return Found((np.arange(batch)[:, None] * words + o.word.numpy()).reshape(-1))
+    rows = o.word.numpy()
+    if o.threshold == SAMPLED:
+        return Found(_sampled_words(rows, o.period.numpy(), words))
+    every = np.arange(batch)[:, None] * words + rows
+    return Found(every.reshape(-1))
+
+
+def _sampled_words(rows: Words, numbers: Words, words: int) -> Words:
+    """The words of a map whose rows name their samples, in elements with these numbers, of so many words each."""
+    sample, word = np.divmod(rows, SAMPLED_WORDS)
+    found = []
+    for element, number in enumerate((numbers & 0xFFFFFFFF).tolist()):
+        first, end = np.searchsorted(sample, (number, number + 1))
+        found.append(element * words + word[first:end])
+    return np.concatenate(found)
 
 
 _FIND: dict[str, Callable[[Tensor, Any], Found]] = {"stream": program_words, "map": map_words}
@@ -47,28 +63,31 @@ _FIND: dict[str, Callable[[Tensor, Any], Found]] = {"stream": program_words, "ma
 def strike_by_cpu(mechanism: Mechanism, operands: Any, x: Tensor) -> Tensor:
     """x with faults."""
     _refuse_capture(x)
-    here = _fetched(operands)
+    here = _fetch_operands(operands)
     found = _FIND[mechanism.name](x, here)
     some = _Some(x, found.words)
-    before = some.fetched(x)
+    before = some.fetch(x)
     after = torch.empty_like(before) if found.read_each_other else before
     WRITERS[mechanism.name].strike(before, after, here, None, None)
-    return some.written(x, after)
+    return some.write(x, after)
 
 
-def zeroed(mechanism: Mechanism, operands: Any, gradient: Tensor, stored: Tensor | None) -> Tensor:
+def zero_by_cpu(mechanism: Mechanism, operands: Any, gradient: Tensor, stored: Tensor | None) -> Tensor:
     """A gradient with zeros at the words that are changed; `stored` are the values before, where these decide."""
     _refuse_capture(gradient)
-    here = _fetched(operands)
-    some = _Some(gradient, _FIND[mechanism.name](gradient, here).words)
-    part = some.fetched(gradient)
-    WRITERS[mechanism.name].zero(part, part, None if stored is None else some.fetched(stored), here)
-    return some.written(gradient, part)
+    here = _fetch_operands(operands)
+    found = _FIND[mechanism.name](gradient, here)
+    some = _Some(gradient, found.words)
+    part = some.fetch(gradient)
+    before = None if stored is None else some.fetch(stored)
+    WRITERS[mechanism.name].zero(part, part, before, here)
+    return some.write(gradient, part)
 
 
-def _fetched(operands: Any) -> Any:
+def _fetch_operands(operands: Any) -> Any:
     """The operands with their tensors on the CPU, contiguous."""
-    return type(operands)(*(o.cpu().contiguous() if isinstance(o, Tensor) else o for o in operands))
+    here = [o.cpu().contiguous() if isinstance(o, Tensor) else o for o in operands]
+    return type(operands)(*here)
 
 
 class _Some:
@@ -78,13 +97,13 @@ class _Some:
         self._here = torch.from_numpy(found)
         self._there = self._here.to(like.device)
 
-    def fetched(self, x: Tensor) -> Tensor:
+    def fetch(self, x: Tensor) -> Tensor:
         """A tensor on the CPU that has these words of x, and zeros that take no memory elsewhere."""
         part = torch.from_numpy(np.zeros(x.shape, dtype=f"i{x.element_size()}")).view(x.dtype)
         part.view(-1)[self._here] = x.reshape(-1)[self._there].cpu()
         return part
 
-    def written(self, x: Tensor, part: Tensor) -> Tensor:
+    def write(self, x: Tensor, part: Tensor) -> Tensor:
         """A copy of x, contiguous, with these words from a tensor on the CPU."""
         out = x.clone(memory_format=torch.contiguous_format)
         out.view(-1)[self._there] = part.view(-1)[self._here].to(x.device)
@@ -95,7 +114,8 @@ def entirely(op: Callable[..., Any], x: Tensor, *args: Any) -> tuple[Tensor, ...
     """What an operator makes of tensors of any device: everything is copied to the CPU, and the results back."""
     _refuse_capture(x)
     out = op(x.cpu(), *map(_on_cpu, args))
-    return tuple(t.to(x.device) for t in (out if isinstance(out, tuple) else (out,)))
+    several = out if isinstance(out, tuple) else (out,)
+    return tuple(t.to(x.device) for t in several)
 
 
 def _on_cpu(argument: Any) -> Any:

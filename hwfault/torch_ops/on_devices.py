@@ -52,7 +52,7 @@ def zero(
     dtype_number(gradient)
     operands = known.named(tensors, numbers)
     if not has_triton(gradient.device):
-        return by_cpu.zeroed(known, operands, gradient, kept)
+        return by_cpu.zero_by_cpu(known, operands, gradient, kept)
     from hwfault.stream import cuda  # takes Triton
 
     return cuda.zero(gradient, kept, operands)

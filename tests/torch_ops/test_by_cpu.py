@@ -1,5 +1,6 @@
 """Devices without Triton: words found and struck on the CPU, which here stands in for the device as well."""
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -8,6 +9,8 @@ from hwfault.errors import PlanError
 from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, Clusters, WordFaults
 from hwfault.stream.mechanism import STREAM
+from hwfault.stream.sampled_map import SampledMap
+from hwfault.stream.tables import SAMPLED
 from hwfault.torch_ops import by_cpu, on_devices
 from hwfault.torch_ops.strike_op import strike, zero
 from tests.injection.networks import NETWORKS, batch, build
@@ -85,6 +88,23 @@ def test_what_does_not_lie_in_order_comes_out_in_order():
     assert struck_alike(operators.stream(*args)).is_contiguous()
 
 
+def test_maps_whose_rows_name_their_samples():
+    """Of which a row's number is far beyond the words of a tensor."""
+    x = on_grid((4, 6, 10))
+    numbers = [5, 2**32 - 1, 5, 0]
+    cells = np.array([(5, 0, 1, 0), (5, 59, 3, 2), (6, 7, 0, 0), (2**32 - 1, 8, 2, 1), (2**32 - 1, 9, 2, 0)])
+    rows = SampledMap.from_cells(60, 4, *cells.T)
+    _, _, seed, _, _, *grid = test_map_op.arguments("mixed", x=x, threshold=SAMPLED)
+    masks = torch.from_numpy(np.stack([rows.and_mask, rows.xor_mask]).view(np.int32))
+    args = (x, torch.tensor(numbers), seed, torch.from_numpy(rows.key), masks, *grid)
+    after = struck_alike(operators.rows(*args))
+    changed = (after != x).reshape(4, -1).sum(1)
+    assert changed[0] == changed[2] > 0
+    assert changed[1] > 0
+    assert changed[3] == 0
+    zeroed_alike(operators.rows_zero(*test_map_op.gradient_arguments(args, torch.ones_like(x))))
+
+
 @pytest.mark.parametrize("threshold", [0, test_map_op.HALF, 2**32])
 @pytest.mark.parametrize("kinds", test_map_op.KINDS)
 def test_fault_maps(kinds, threshold):
@@ -156,7 +176,7 @@ def test_captures_are_refused(monkeypatch):
     with FakeTensorMode():
         x = torch.empty(2, 3, device="cuda")
     struck = lambda: by_cpu.strike_by_cpu(STREAM, (), x)  # noqa: E731
-    for run in (struck, lambda: by_cpu.zeroed(STREAM, (), x, None), lambda: by_cpu.entirely(None, x)):
+    for run in (struck, lambda: by_cpu.zero_by_cpu(STREAM, (), x, None), lambda: by_cpu.entirely(None, x)):
         with pytest.raises(PlanError, match="cannot be captured in a CUDA graph: protected memories, arrays"):
             run()
 

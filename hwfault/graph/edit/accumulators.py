@@ -80,7 +80,8 @@ def rewrite_layers(model: ModelProto, sums: Sequence[Sums], plan: FaultPlan) -> 
     Raises GraphError for a graph that cannot compute so (see `check_rewritable`).
     """
     check_rewritable(model, sums)
-    out, fresh = copy_model(model), FreshNames(model)
+    out = copy_model(model)
+    fresh = FreshNames(model)
     # layers of integer arithmetic stay as they are: nodes are put in behind their sums
     behind: dict[str, list[NodeProto]] = {}
     exact = [entry for entry in sums if adds_integers(entry.node)]
@@ -129,7 +130,8 @@ class _Writer:
     """Collects the nodes and constants that are written for one layer; their names begin with that of its output."""
 
     def __init__(self, prefix: str, fresh: FreshNames) -> None:
-        self.prefix, self._fresh = prefix, fresh
+        self.prefix = prefix
+        self._fresh = fresh
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
 
@@ -159,11 +161,13 @@ class _Writer:
 
         `operands` are the sums, which are float64 where they are `double`, and the integers of inputs and weights.
         """
-        site, at = entry.site, self.take_name("added_up")
+        site = entry.site
+        at = self.take_name("added_up")
         self.nodes.append(make_array_node(entry, layer, operands, at))
         # the sums are integers: the grid of their codes has the scale 1 and the zero point 0
         dtype = np.float64 if double else np.float32
-        one, zero = self.add_constant("one", np.array(1, dtype)), self.add_constant("zero", np.array(0, dtype))
+        one = self.add_constant("one", np.array(1, dtype))
+        zero = self.add_constant("zero", np.array(0, dtype))
         for i, step in enumerate(plan.steps(site.name)):
             after = self.take_name(f"step{i}")
             node, constants = fault_node(
@@ -177,11 +181,12 @@ class _Writer:
 
 def _write_layer(model: ModelProto, layer: Sums, plan: FaultPlan, fresh: FreshNames) -> list[NodeProto]:
     """The nodes in a layer's place, whose constants are put into the graph."""
-    entry, output = plan.at(layer.site.name), layer.node.output[0]
+    entry = plan.at(layer.site.name)
     double = asks_for_double(entry)
-    write = _Writer(output, fresh)
+    write = _Writer(layer.node.output[0], fresh)
     # the integers of inputs and weights
-    x_scale, w_scale = layer.source.grid.scale, layer.weights.grid.scale
+    x_scale = layer.source.grid.scale
+    w_scale = layer.weights.grid.scale
     x = _write_integers(write, "x", layer.node.input[0], x_scale)
     w = _write_integers(write, "w", layer.read, w_scale)
     # their products added up, by the layer's own op
@@ -213,7 +218,8 @@ def _write_integers(write: _Writer, what: str, tensor: str, scale: Array) -> str
 
 def _write_sums(write: _Writer, layer: Sums, x: str, w: str) -> str:
     """The layer's own node on integers and without its bias; the name of its output."""
-    node, output = NodeProto(), write.take_name("sums")
+    output = write.take_name("sums")
+    node = NodeProto()
     node.CopyFrom(layer.node)
     node.input[:] = [x, w]
     node.output[:] = [output]
@@ -228,6 +234,7 @@ def _write_output(write: _Writer, layer: NodeProto, site: Site, values: str, ops
     if not bias:
         write.nodes[-1].output[0] = layer.output[0]
         return
+    # the values have positions behind their channels, which a convolution's bias has not
     positions = list(range(1, len(site.weights or ()) - 1))
     if positions and opset < _AXES_ARE_INPUTS:
         bias = write.add_node("Unsqueeze", [bias], "bias", axes=positions)
@@ -246,7 +253,8 @@ def _strike_integer_sums(
     New nodes by the tensor behind whose maker they belong; their constants are put into the graph, and what read the
     sums reads the struck ones.
     """
-    entry, write = plan.at(layer.site.name), _Writer(layer.node.output[0], fresh)
+    entry = plan.at(layer.site.name)
+    write = _Writer(layer.node.output[0], fresh)
     makers = {name: node for node in model.graph.node for name in node.output}
     readers = find_worths(model, layer.node)
     sums = at = readers[0].input[0]

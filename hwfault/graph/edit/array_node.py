@@ -1,6 +1,7 @@
 """The op ArrayFaults in a graph: its nodes, and what they compute, by the native library."""
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,13 @@ def value_scale(x: Values, w: Values, layer: NodeProto, *, double: bool) -> Valu
     `x` and `w` are the scales of inputs and weights, one value or, of weights, one for each output.
     """
     dtype = np.float64 if double else np.float32
-    channels: tuple[int, ...] = () if w.size == 1 else (w.size,)
-    if channels and layer.op_type == "Conv":  # whose positions lie behind its channels
-        channels += (1,) * (w.ndim - 2)
-    of_inputs, of_weights = x.astype(dtype).reshape(()), w.astype(dtype).reshape(channels)
+    channels: tuple[int, ...] = ()
+    if w.size > 1:
+        channels = (w.size,)
+        if layer.op_type == "Conv":  # whose positions lie behind its channels
+            channels += (1,) * (w.ndim - 2)
+    of_inputs = x.astype(dtype).reshape(())
+    of_weights = w.astype(dtype).reshape(channels)
     return np.asarray(np.multiply(of_inputs, of_weights))
 
 
@@ -55,11 +59,16 @@ def make_array_node(entry: SitePlan, layer: NodeProto, inputs: tuple[str, str, s
         }
         numbers = {"group": attribute(layer, "group", 1), "channels_last": 0}
     lists["order"] = array.order
-    lists["events"] = [number for event in array.events for number in event]
-    numbers |= {"width": entry.site.bit_width, "overflow": array.overflow, "step": array.step}
-    numbers |= {"pass_steps": array.pass_steps, "recompute": int(asks_for_double(entry))}
+    lists["events"] = list(chain.from_iterable(array.events))
+    numbers["width"] = entry.site.bit_width
+    numbers["overflow"] = array.overflow
+    numbers["step"] = array.step
+    numbers["pass_steps"] = array.pass_steps
+    # sums in float64 are all computed anew: the layer itself has added up float32
+    numbers["recompute"] = int(asks_for_double(entry))
     if entry.site.batch is not None and layer.op_type != "Conv":  # each row of a convolution is added up on its own
-        numbers |= {key: getattr(entry.site.batch, key) for key in BATCH_AXIS}
+        for key in BATCH_AXIS:
+            numbers[key] = getattr(entry.site.batch, key)
     node = helper.make_node(ARRAY_OP, list(inputs), [output], name=output, domain=DOMAIN, **numbers)
     for key, values in lists.items():  # also an empty one has to be a list of integers
         node.attribute.append(helper.make_attribute(key, list(values), attr_type=AttributeProto.INTS))
@@ -81,11 +90,15 @@ def add_up(node: NodeProto, sums: Values, x: Values, w: Values) -> Values:
         recompute=bool(numbers["recompute"]),
     )
     if numbers["channels_last"]:
+        # a linear layer: every position of a sample is multiplied by the same weights
         batch = batch_axis_of(node)
-        sums_of, x_of = arrange(sums, batch), arrange(x, batch)
+        sums_of = arrange(sums, batch)
+        x_of = arrange(x, batch)
         positions = math.prod(sums_of.shape[1:-1])
         layer = Layer(len(sums_of), w.shape[0], 1, w.shape[1], (Axis(positions, positions),), True)
-        return restore(native.accumulate_arrays(sums_of, x_of, w, layer, array), sums.shape, batch)
+        struck = native.accumulate_arrays(sums_of, x_of, w, layer, array)
+        return restore(struck, sums.shape, batch)
+    # a convolution, whose pads in front of each axis come first in the list of all
     walk = [lists[key] for key in ("strides", "pads", "dilations")]
     lengths = zip(x.shape[2:], sums.shape[2:], w.shape[2:], *walk, strict=False)
     axes = tuple(Axis(*map(int, axis)) for axis in lengths)

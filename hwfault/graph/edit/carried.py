@@ -82,12 +82,9 @@ def _count_planned(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entrie
     """How often what each site of the plan strikes is in the graph: its quantizer, its layer, or its weights."""
     # quantizers may be folded into their weights, and weights may be integers from the start
     planned = Counter(entry.site for entry in entries if entry.before in wiring.constants.names)
-    for node in model.graph.node:
-        if node.op_type in GRID_OPS and (name := wiring.names.of(node)) in plan.names:
-            planned[name] += 1
-    for node in find_layers(model):
-        if (name := wiring.names.of_layer(node)) in plan.names:
-            planned[name] += 1
+    found = [wiring.names.of(node) for node in model.graph.node if node.op_type in GRID_OPS]
+    found += [wiring.names.of_layer(node) for node in find_layers(model)]
+    planned.update(name for name in found if name in plan.names)
     return planned
 
 
@@ -120,7 +117,8 @@ class _Wiring:
 
     def __init__(self, model: ModelProto) -> None:
         self._places = Places(model, carries_faults=True)
-        self.constants, self.names = self._places.constants, self._places.names
+        self.constants = self._places.constants
+        self.names = self._places.names
         self._readers = Counter(name for node in model.graph.node for name in read_by(node))
         self._readers.update(info.name for info in model.graph.output)
         initializers = {tensor.name for tensor in model.graph.initializer}
@@ -129,7 +127,8 @@ class _Wiring:
 
     def check_steps(self, entry: FaultNode, plan: FaultPlan) -> None:
         """Raises GraphError unless the nodes do what the plan says, step by step."""
-        site, steps = plan.at(entry.site).site, plan.steps(entry.site)
+        site = plan.at(entry.site).site
+        steps = plan.steps(entry.site)
         if len(steps) != len(entry.nodes):
             raise GraphError(
                 f"the site {entry.site!r} has {len(entry.nodes)} fault nodes for {len(steps)} steps; {_ANEW}"
@@ -183,7 +182,9 @@ class _Wiring:
         Of wide words it strikes the same, as long as one node alone does so.
         """
         site = plan.at(entry.site).site
-        grid = None if site.kind == "accumulator" else self._grid(entry, site)
+        if site.kind == "accumulator":
+            return False  # their zero point is 0
+        grid = self._grid(entry, site)
         return grid is not None and not grid.whole
 
     def _grid(self, entry: FaultNode, site: Site) -> IntegerGrid | None:
@@ -195,34 +196,34 @@ class _Wiring:
 
     def _is_place(self, entry: FaultNode, place: SiteTensor) -> bool:
         """Whether a site's nodes strike what its quantizer makes, on the same grid."""
-        return place.site.name == entry.site and self._read_grid_of(entry, place.grid.scale, place.grid.zero_point)
+        if place.site.name != entry.site:
+            return False
+        return self._read_grid_of(entry, place.grid.scale, place.grid.zero_point)
 
     def _on_grid(self, entry: FaultNode, site: Site, name: str) -> bool:
         """Whether a site's nodes strike constants that are integers on the grid of all of them."""
-        values, grid = self.constants.get(name), self._grid(entry, site)
+        values = self.constants.get(name)
+        grid = self._grid(entry, site)
         if site.batched or values is None or grid is None:
             return False
         return self._read_grid_of(entry, grid.scale, grid.zero_point) and grid.holds(values)
 
     def _read_grid_of(self, entry: FaultNode, scale: NDArray[Any], zero_point: NDArray[Any]) -> bool:
         """Whether all of a site's nodes read that scale and zero point."""
-        return all(self._is(n.input[1], scale) and self._is(n.input[2], zero_point) for n in entry.nodes)
+        for node in entry.nodes:
+            if not self._is(node.input[1], scale) or not self._is(node.input[2], zero_point):
+                return False
+        return True
 
     def _check_layout(self, entry: FaultNode, site: Site, place: SiteTensor | None) -> None:
         """Raises GraphError where the words are known to lie otherwise than the nodes have it."""
         layout = layout_of(entry.node)
-        # by what the export noted of a parameter's words
         if place is not None and place.node is not None and not site.batched:
-            values, stamp = self.constants.get(place.node.input[0]), metadata(place.node).get(WORDS)
-            ours = place.tensor == entry.before and stamp is not None
-            if ours and values is not None and stamp != _stamp(values, layout):
-                raise GraphError(
-                    f"the values of the site {entry.site!r} were changed in the graph after its export, or lie in "
-                    f"another order than its fault node {entry.node.name!r} says; export it anew"
-                )
+            self._check_stamp(entry, place, place.node, layout)
         # by the shape of one sample, or of the parameter
-        found = numbered_shape(self._places.tensors.shapes.get(entry.before), layout)
-        known = _of_a_sample(found, site) if found is not None and site.batched else found
+        known = numbered_shape(self._places.tensors.shapes.get(entry.before), layout)
+        if known is not None and site.batched:
+            known = _of_a_sample(known, site)
         fits = known is None or None in known or site.shape is None or _has_same_axes(known, site)
         alike = all(layout_of(node) == layout for node in entry.nodes)
         if not alike or not fits:
@@ -230,6 +231,18 @@ class _Wiring:
                 f"the words of the site {entry.site!r} lie in another order than its fault node {entry.node.name!r} "
                 f"says (shape {list(known or ())}, layout {list(layout)}; the plan has {list(site.shape or ())}), or "
                 f"are others; {_ANEW}"
+            )
+
+    def _check_stamp(self, entry: FaultNode, place: SiteTensor, quantizer: NodeProto, layout: Layout) -> None:
+        """Raises GraphError where a parameter's words are not those whose hash the export noted."""
+        values = self.constants.get(quantizer.input[0])
+        stamp = metadata(quantizer).get(WORDS)
+        if place.tensor != entry.before or stamp is None or values is None:
+            return
+        if stamp != _stamp(values, layout):
+            raise GraphError(
+                f"the values of the site {entry.site!r} were changed in the graph after its export, or lie in "
+                f"another order than its fault node {entry.node.name!r} says; export it anew"
             )
 
     def check_sums(self, entry: FaultNode, plan: FaultPlan) -> None:
@@ -251,25 +264,35 @@ class _Wiring:
         return values is not None and np.array_equal(values.ravel(), expected.ravel())
 
     def _draws_from_inputs(self, node: NodeProto) -> bool:
+        """Whether a node reads the graph's two inputs of numbers, the same ones as all others, if it reads any."""
         drawn = tuple(drawn_inputs(node).values())
         if not drawn:
             return True
-        self._numbers = self._numbers or (drawn[0], drawn[1])
-        return drawn == self._numbers and set(drawn) <= self._inputs and drawn[0] != drawn[1]
+        seed, first_sample = drawn
+        if self._numbers is None:
+            self._numbers = (seed, first_sample)
+        return drawn == self._numbers and set(drawn) <= self._inputs and seed != first_sample
 
 
 def _stamp(values: NDArray[Any], layout: Layout) -> str | None:
     """The hash of a parameter's words, None where they do not lie so."""
-    return words_sha256(number_words(values, layout)) if len(layout) in (0, values.ndim) else None
+    if len(layout) not in (0, values.ndim):
+        return None
+    return words_sha256(number_words(values, layout))
 
 
 def _of_a_sample(shape: Shape, site: Site) -> Shape | None:
     """The shape of one sample of a tensor; None where it has no axis for them."""
     batch = site.batch_axis
-    return batch.sample_shape(shape) if batch.axis < len(shape) else None
+    if batch.axis >= len(shape):
+        return None
+    return batch.sample_shape(shape)
 
 
 def _has_same_axes(shape: tuple[int | None, ...], site: Site) -> bool:
     """Whether a tensor in the order of its words can be a site's; activations may have other positions."""
     planned = site.shape or ()
-    return shape == planned or (site.batched and sorted(map(str, shape)) != sorted(map(str, planned)))
+    if shape == planned:
+        return True
+    # the same extents in another order are a transposition; others are those of another example
+    return site.batched and sorted(map(str, shape)) != sorted(map(str, planned))

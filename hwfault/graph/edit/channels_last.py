@@ -40,13 +40,14 @@ def put_channels_last(model: ModelProto, *, make_input_channels_last: bool = Fal
                 "qonnx.util.cleanup.cleanup_model(ModelWrapper(model), override_inpsize=N)"
             )
         convert = ConvertToChannelsLastAndClean(make_input_channels_last=make_input_channels_last)
-        moved, wrapper = True, wrapper.transform(convert)
+        wrapper = wrapper.transform(convert)
         # transpositions meet behind fault nodes that they moved past, which makes room for further ones
-        while moved:
+        while True:
             before = wrapper.model.SerializeToString(deterministic=True)
             wrapper = wrapper.transform(MoveTransposesPastFaults())
-            moved = wrapper.model.SerializeToString(deterministic=True) != before
-            wrapper = wrapper.transform(convert) if moved else wrapper
+            if wrapper.model.SerializeToString(deterministic=True) == before:
+                break
+            wrapper = wrapper.transform(convert)
     return Edit(wrapper.model, _describe_changes(model, wrapper.model))
 
 
@@ -54,10 +55,13 @@ def _describe_changes(before: ModelProto, after: ModelProto) -> list[str]:
     """How many nodes have their channels last now, or number their words otherwise, and what stands between them."""
     turned = count_nodes(after, _has_channels_last) - count_nodes(before, _has_channels_last)
     laid_out = count_nodes(after, _has_layout) - count_nodes(before, _has_layout)
-    changes = [f"{count_of(turned, 'node')} with channels last from now on"] if turned > 0 else []
+    changes = []
+    if turned > 0:
+        changes.append(f"{count_of(turned, 'node')} with channels last from now on")
     if laid_out > 0:
         changes.append(f"{count_of(laid_out, 'fault node')} that number words by a layout from now on")
-    return [*changes, f"{count_of(count_nodes(after, _is_transpose), 'transposition')} in the graph"]
+    changes.append(f"{count_of(count_nodes(after, _is_transpose), 'transposition')} in the graph")
+    return changes
 
 
 def count_nodes(model: ModelProto, has: Callable[[NodeProto], bool]) -> int:
@@ -146,7 +150,9 @@ def _moved_up(model: ModelWrapper, node: NodeProto) -> bool:
 
 
 def _permutation(node: NodeProto | None) -> tuple[int, ...]:
-    return tuple(attribute(node, "perm", ())) if node is not None and node.op_type == "Transpose" else ()
+    if node is None or node.op_type != "Transpose":
+        return ()
+    return tuple(attribute(node, "perm", ()))
 
 
 def _place(model: ModelWrapper, node: NodeProto) -> int:
@@ -163,5 +169,7 @@ def _lay_out(model: ModelWrapper, node: NodeProto, permutation: Sequence[int]) -
     for i in (1, 2):
         values = model.get_initializer(node.input[i])
         if values.size > 1:
+            # a tensor of its own: other nodes may read the old one as it lies
             node.input[i] = model.make_new_valueinfo_name()
-            model.set_initializer(node.input[i], np.ascontiguousarray(align_to_tensor(values, tuple(permutation))))
+            aligned = align_to_tensor(values, tuple(permutation))
+            model.set_initializer(node.input[i], np.ascontiguousarray(aligned))

@@ -45,12 +45,17 @@ def check_accumulator(places: Places, entry: SitePlan, before: str, after: str) 
     # what reads the struck sums gives them the worth that they have
     readers = list(tensors.behind(after, lambda reader: reader.op_type == "Transpose"))
     if exact is not None:  # that worth holds normalisations, too: only the network knows it
-        return bool(readers) and all(n.op_type == AFFINE and name == n.input[0] for n, name in readers)
-    if len(readers) != 1 or readers[0][0].op_type != "Mul":
+        return bool(readers) and all(reader.op_type == AFFINE and name == reader.input[0] for reader, name in readers)
+    if len(readers) != 1:
         return False
-    value = places.constants.get(readers[0][0].input[1])
-    if value is None or scales.w is None:
-        return value is not None
+    product, _ = readers[0]
+    if product.op_type != "Mul":
+        return False
+    value = places.constants.get(product.input[1])
+    if value is None:
+        return False
+    if scales.w is None:
+        return True  # folded weights do not tell their scale, so that no other value can be expected
     expected = value_scale(scales.x, scales.w, layer, double=double)
     return np.array_equal(value.ravel(), expected.ravel())
 
@@ -64,7 +69,9 @@ def _read_attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, int | bytes | str | float) else list(value)
+    if isinstance(value, int | bytes | str | float):
+        return value
+    return list(value)  # protobuf's repeated fields do not compare with each other
 
 
 def _read_scales(places: Places, node: NodeProto, layer: NodeProto) -> _Scales | None:
@@ -74,20 +81,26 @@ def _read_scales(places: Places, node: NodeProto, layer: NodeProto) -> _Scales |
     """
     # the array node reads the very integers that the layer adds up
     exact = adds_integers(layer)
-    inputs, read = (_find_operand(places, name, exact=exact) for name in layer.input)
+    inputs, weights = (_find_operand(places, name, exact=exact) for name in layer.input)
     inputs_given, weights_given = (_find_operand(places, name, exact=exact) for name in node.input[1:3])
-    if inputs != inputs_given or not (read == weights_given or _are_same_constants(places, read, weights_given)):
+    if inputs != inputs_given:
+        return None
+    if weights != weights_given and not _are_same_constants(places, weights, weights_given):
         return None
     # those of the inputs are a quantizer's, divided by its scale
     x = read_division(places, places.unmoved(inputs) if exact else inputs)
-    source = None if x is None else places.source(x.tensor)
-    if x is None or source is None or not np.array_equal(x.scale.ravel(), source.grid.scale.ravel()):
+    if x is None:
+        return None
+    source = places.source(x.tensor)
+    if source is None or not np.array_equal(x.scale.ravel(), source.grid.scale.ravel()):
         return None
     # those of the weights are, too, or they are constants
-    w = read_division(places, read)
+    w = read_division(places, weights)
     if w is None:
-        folded = places.constants.get(read)
-        return _Scales(x.scale, None) if folded is not None and np.array_equal(folded, np.round(folded)) else None
+        folded = places.constants.get(weights)
+        if folded is None or not np.array_equal(folded, np.round(folded)):
+            return None
+        return _Scales(x.scale, None)
     scale = _find_weight_scale(places, find_origin(places, w.tensor))
     if scale is None or not np.array_equal(w.scale.ravel(), scale.ravel()):
         return None
@@ -96,20 +109,26 @@ def _read_scales(places: Places, node: NodeProto, layer: NodeProto) -> _Scales |
 
 def _find_operand(places: Places, name: str, *, exact: bool) -> str:
     """The integers that a layer or array node reads, before they were transposed or, in parts, picked."""
-    return find_integers(places.tensors.makers, name) if exact else find_origin(places, name)
+    if exact:
+        return find_integers(places.tensors.makers, name)
+    return find_origin(places, name)
 
 
 def _find_weight_scale(places: Places, name: str) -> Array | None:
     """The scale of weights, which their fault nodes still tell where the quantizer was folded into them."""
-    weights, maker = places.weights(name), places.tensors.makers.get(name)
+    weights = places.weights(name)
     if weights is not None:
         return weights.grid.scale
-    return places.constants.get(maker.input[1]) if maker is not None and is_fault(maker) else None
+    maker = places.tensors.makers.get(name)
+    if maker is None or not is_fault(maker):
+        return None
+    return places.constants.get(maker.input[1])
 
 
 def _are_same_constants(places: Places, one: str, other: str) -> bool:
     """Whether two tensors are the same constants, of which qonnx gives each reader its own, transposed or not."""
-    mine, theirs = (places.constants.get(name) for name in (one, other))
+    mine = places.constants.get(one)
+    theirs = places.constants.get(other)
     if mine is None or theirs is None:
         return False
     return np.array_equal(mine, theirs) or np.array_equal(mine, theirs.T)

@@ -91,12 +91,15 @@ def _compute_constants(model: ModelProto, compute: Compute, seed: int | None) ->
 
 def _find_computable(model: ModelProto, seed: int | None) -> list[NodeProto]:
     """The quantizers and faults whose inputs are constants, or made by others of them; none makes an output."""
-    constants, needed = Constants(model), {info.name for info in model.graph.output}
-    known = {""} if seed is None else {"", SEED, FIRST_SAMPLE}
+    constants = Constants(model)
+    outputs = {info.name for info in model.graph.output}  # whose makers have to stay nodes
+    known = {""}  # inputs that are left out
+    if seed is not None:
+        known |= {SEED, FIRST_SAMPLE}
     ready: list[NodeProto] = []
     for node in model.graph.node:
         computed = all(name in constants or name in known for name in node.input)
-        if computed and _is_foldable(node) and not needed.intersection(node.output):
+        if computed and _is_foldable(node) and not outputs.intersection(node.output):
             ready.append(node)
             known.update(node.output)
     return ready
@@ -123,7 +126,9 @@ def _compute(
     for name, number in ((SEED, signed64(seed or 0)), (FIRST_SAMPLE, 0)):
         part.graph.initializer.append(numpy_helper.from_array(np.array(number, np.int64), name))
     _drop_unread(part)
-    return compute(part) if names else []
+    if not names:
+        return []  # nothing is read: there is no graph without outputs to be run
+    return compute(part)
 
 
 def _drop_unread(model: ModelProto) -> None:
@@ -147,7 +152,8 @@ class _Layer(NamedTuple):
 
 def _fold_normalizations(model: ModelProto) -> int:
     """Folds every BatchNormalization that can be, in place; how many."""
-    constants, fresh = Constants(model), FreshNames(model)
+    constants = Constants(model)
+    fresh = FreshNames(model)
     folded = 0
     for number, layer in enumerate(list(_find_layers(model))):
         made = _fold(constants, layer)
@@ -232,9 +238,13 @@ def _fold(constants: Constants, layer: _Layer) -> _Folded | None:
     # the gain of an output goes into its weights, and into the scale by which the faults read their codes
     gains = gain.reshape(-1, *[1] * (given.weights.ndim - 1))
     weights = given.weights * gains
-    scale = np.broadcast_to(given.scale, gains.shape) if given.scale.size == 1 else given.scale
+    scale = given.scale
+    if scale.size == 1:
+        scale = np.broadcast_to(scale, gains.shape)
     scale = scale * gains
-    if scale.shape != gains.shape or not _keeps_codes(given.weights, given.scale, weights, scale, given.zero_point):
+    if scale.shape != gains.shape:
+        return None  # a scale along other axes than the outputs
+    if not _keeps_codes(given.weights, given.scale, weights, scale, given.zero_point):
         return None
     # what the normalization adds, and the layer's own bias with the gain, is the bias from now on
     bias: Array = given.beta - given.mean * gain
@@ -267,5 +277,6 @@ def _keeps_codes(weights: Array, scale: Array, new_weights: Array, new_scale: Ar
     with np.errstate(all="ignore"):
         before = np.rint(weights / scale + zero)
         after = np.rint(new_weights / new_scale + zero)
+    # codes that are put there by faults are rounded once on the way: small ones come back from it
     are_small = np.abs(before) + np.abs(zero) < _MOST_INTEGER
     return bool(are_small.all()) and np.array_equal(before, after)

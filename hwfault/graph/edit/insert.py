@@ -7,13 +7,13 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hwfault import __version__
-from hwfault.errors import GraphError, PlanError
+from hwfault.errors import GraphError
 from hwfault.graph.edit.accumulators import check_rewritable, rewrite_layers, select_sums
 from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
+from hwfault.graph.edit.planned import find_planned
 from hwfault.graph.edit.strip import UNDO, how_to_undo
 from hwfault.graph.ops import DOMAIN, FAULT_OPS
 from hwfault.graph.read.external import check_in_memory
-from hwfault.graph.read.grids import check_steps
 from hwfault.graph.read.layouts import number_words
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, fault_node
 from hwfault.graph.read.places import SiteTensor
@@ -23,7 +23,6 @@ from hwfault.graph.read.qonnxgraph import (
     SITE,
     WORDS,
     Constants,
-    metadata,
     replace_nodes,
     set_metadata,
     standard_opset,
@@ -31,12 +30,8 @@ from hwfault.graph.read.qonnxgraph import (
 )
 from hwfault.graph.read.shapes import is_fault
 from hwfault.graph.read.sites import GraphSites, graph_sites
-from hwfault.graph.read.sums import Sums
 from hwfault.graph.read.versions import SPEC
 from hwfault.plan.fault_plan import FaultPlan, spec_of
-from hwfault.program.batch_axes import BatchAxis
-from hwfault.program.names import first_run, split_run
-from hwfault.program.processes import Site
 
 _ZERO = f"{DOMAIN}_zero_point"
 _KEPT = f"{DOMAIN}_kept"
@@ -70,7 +65,7 @@ def put_faults_in(
     found = graph_sites(model, batch_axis)
     sums = select_sums(found, plan)
     check_rewritable(model, sums)
-    places = _planned(model, found, plan, sums)
+    places = find_planned(model, found, plan, sums)
     # the copy
     out = copy_model(model)
     _name_runs(out, found)
@@ -139,121 +134,10 @@ def _describe_changes(model: ModelProto, drawn: list[str], rewritten: list[str])
     changes = [f"{count_of(count, 'node')} {op} put in" for op, count in sorted(struck.items())]
     changes += rewritten
     if drawn:
-        changes.append(f"the {'input' if len(drawn) == 1 else 'inputs'} {' and '.join(drawn)}")
-    return [*changes, "the plan, its hash and what undoes all this, as metadata"]
-
-
-def _planned(model: ModelProto, found: GraphSites, plan: FaultPlan, sums: Sequence[Sums]) -> list[SiteTensor]:
-    """The places of the plan, by its names; raises PlanError or GraphError for one that cannot be struck."""
-    for name in found.obstacles.keys() & set(plan.names):
-        raise GraphError(found.obstacles[name])
-    # a graph tells by itself which quantizers read one parameter, but the plan which of them are one memory
-    known = {alias: entry.site for entry in plan.sites for alias in entry.site.aliases or ()}
-    known |= {entry.site.name: entry.site for entry in plan.sites}
-    places, others = list[SiteTensor](), list[Site]()
-    for place in found.places:
-        planned = known.get(place.own)
-        if planned is None:
-            others.append(place.site.model_copy(update={"name": place.own}))
-        else:
-            own = {"name": planned.name, "batch": _batch_of(place.site, planned, found.batch)}
-            places.append(place._replace(site=place.site.model_copy(update=own)))
-    _check_batch_axes(plan, places, sums, found.batch)
-    struck = [*(place.site for place in places), *(plan.at(entry.site.name).site for entry in sums)]
-    plan.check_fits([*others, *struck], "the graph")
-    _check_runs([*(place.site for place in found.places), *(entry.site for entry in found.sums)], plan)
-    constants = Constants(model)
-    for place in places:
-        _check_words(place, plan.at(place.site.name).site, constants)
-        check_steps(place.site.name, place.grid, len(plan.steps(place.site.name)))
-    _check_memories(places, constants)
-    return places
-
-
-def _batch_of(site: Site, planned: Site, batch: int | None) -> BatchAxis | None:
-    """Where a graph made for so many samples has those of a site; one alone lies as the plan says, too, if it fits."""
-    if batch != 1 or planned.batch == site.batch or site.shape is None:
-        return site.batch
-    lying, said = site.batch_axis, planned.batch_axis
-    rest = site.shape[lying.axis + (lying.rows > 1) :]
-    whole = (*site.shape[: lying.axis], lying.rows, *rest)
-    fits = said.axis < len(whole) and whole[said.axis] == said.rows
-    return planned.batch if fits else site.batch
-
-
-def _check_batch_axes(plan: FaultPlan, places: Sequence[SiteTensor], sums: Sequence[Sums], batch: int | None) -> None:
-    """Raises PlanError where the plan takes samples to lie otherwise than the graph has them."""
-    sites = [place.site for place in places]
-    for entry in sums:
-        own = _batch_of(entry.site, plan.at(entry.site.name).site, batch)
-        sites.append(entry.site.model_copy(update={"batch": own}))
-    plan.check_batch_axes(sites, "the graph")
-
-
-def _check_runs(sites: Sequence[Site], plan: FaultPlan) -> None:
-    """Raises PlanError if a quantizer or layer runs more often in the graph than the plan knows."""
-    known = {first_run(entry.site.name): entry.site.known_runs for entry in plan.sites}
-    for site in sites:
-        first, run = split_run(site.name)
-        if first not in known or not site.batched or run == 0 or site.name in plan.names:
-            continue
-        runs = known[first]
-        if runs is None or run >= runs:
-            told = "no example has shown how often it runs" if runs is None else f"{runs} are known to the plan"
-            raise PlanError(
-                f"the graph has the run {site.name!r} of the site {first!r}, but {told}; resolve the faults against "
-                "the sites of this graph, or of the network with an example, as in resolve(sites(model, example), ...)"
-            )
-
-
-def _check_memories(places: Sequence[SiteTensor], constants: Constants) -> None:
-    """Raises PlanError where what is one memory in the plan are other parameters, or read otherwise, in the graph."""
-    first: dict[str, SiteTensor] = {}
-    for place in places:
-        held = first.setdefault(place.site.name, place)
-        if held.node is None or place.node is None or place.own == held.own:
-            continue
-        mine, theirs = (constants.get(node.input[0]) for node in (place.node, held.node))
-        differs = mine is not None and theirs is not None and not np.array_equal(mine, theirs)
-        if differs or not _read_alike(place, held):
-            what = "hold different values" if differs else "are read as different integers"
-            raise PlanError(
-                f"the plan was made for {place.own!r} and {held.own!r} as one parameter, the site {place.site.name!r}, "
-                f"but in the graph they {what}; resolve the faults against this one again"
-            )
-
-
-def _read_alike(one: SiteTensor, other: SiteTensor) -> bool:
-    """Whether two places have one width, sign, scale and zero point."""
-    if (one.site.bit_width, one.site.signed) != (other.site.bit_width, other.site.signed):
-        return False
-    if not np.array_equal(one.grid.scale.ravel(), other.grid.scale.ravel()):
-        return False
-    return np.array_equal(one.grid.zero_point.ravel(), other.grid.zero_point.ravel())
-
-
-def _check_words(place: SiteTensor, planned: Site, constants: Constants) -> None:
-    """Raises PlanError if words lie in another order than where the plan comes from."""
-    name = place.tensor if place.node is None else place.node.input[0]
-    values = None if place.site.batched else constants.get(name)
-    stamp = None if place.node is None else metadata(place.node).get(WORDS)
-    shape = place.site.shape
-    if stamp is not None and values is not None:
-        same = stamp == words_sha256(number_words(values, place.layout))
-    else:
-        same = shape is None or planned.shape is None or _fits(shape, planned)
-    if not same:
-        raise PlanError(
-            f"the values of the site {planned.name!r} (shape {list(shape or ())} in the graph, "
-            f"{list(planned.shape or ())} in the plan) are not those that were exported, or lie in another order, so "
-            "that faults would strike other words; put the plan into the graph as it was exported"
-        )
-
-
-def _fits(shape: tuple[int, ...], planned: Site) -> bool:
-    """Whether words of a shape are the plan's; activations may have other positions than in the plan's example."""
-    mine, theirs = ([extent for extent in axes if extent != 1] for axes in (shape, planned.shape or ()))
-    return mine == theirs or (planned.batched and sorted(mine) != sorted(theirs))
+        inputs = "input" if len(drawn) == 1 else "inputs"
+        changes.append(f"the {inputs} {' and '.join(drawn)}")
+    changes.append("the plan, its hash and what undoes all this, as metadata")
+    return changes
 
 
 def _splice(model: ModelProto, planned: Sequence[SiteTensor], plan: FaultPlan, shared: "_Shared") -> None:
@@ -288,8 +172,10 @@ class _Shared:
     """What the fault nodes of one graph have in common: names, and constants that all of them read."""
 
     def __init__(self, model: ModelProto, planned: Sequence[SiteTensor]) -> None:
-        self.fresh, self.constants = FreshNames(model), Constants(model)
-        self.zero, self.kept = self.fresh.take(_ZERO), self.fresh.take(_KEPT)
+        self.fresh = FreshNames(model)
+        self.constants = Constants(model)
+        self.zero = self.fresh.take(_ZERO)
+        self.kept = self.fresh.take(_KEPT)
         self.is_kept_read = False
         if any(_reads_shared_zero(place) for place in planned):
             model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), self.zero))
@@ -310,18 +196,20 @@ def _add_kept(model: ModelProto, shared: _Shared) -> None:
 
 def _chain(model: ModelProto, place: SiteTensor, plan: FaultPlan, shared: _Shared) -> list[NodeProto]:
     """The fault nodes behind a tensor; the last has its name, and the constants are in the graph."""
-    site, after = place.site, place.tensor
+    site = place.site
+    after = place.tensor
     steps = plan.steps(site.name)
     grid = _grid(model, place, shared)
-    named = [f"{after}_before_faults", *(f"{after}_after_step{i}" for i in range(1, len(steps)))]
-    names = [*(shared.fresh.take(name) for name in named), after]
+    # the tensors before, between and behind the nodes
+    names = [shared.fresh.take(f"{after}_before_faults")]
+    names += [shared.fresh.take(f"{after}_after_step{i}") for i in range(1, len(steps))]
+    names.append(after)
     own = (place.node.name if place.node is not None else "") or after
     nodes = []
     for i, step in enumerate(steps):
         name = f"{own}.faults{i}" if i else f"{own}.faults"
-        node, constants = fault_node(
-            site, step, (names[i], *grid), names[i + 1], name, place.layout, take_name=shared.fresh.take
-        )
+        inputs = (names[i], *grid)
+        node, constants = fault_node(site, step, inputs, names[i + 1], name, place.layout, take_name=shared.fresh.take)
         if node.op_type == "FaultMap" and not site.batched and standard_opset(model) >= _CLIP_HAS_INPUTS:
             node.input.append(shared.kept)
             shared.is_kept_read = True
@@ -346,9 +234,12 @@ def _mark(place: SiteTensor, plan: FaultPlan, constants: Constants) -> dict[str,
     """The metadata of what makes a struck tensor: its site, which outlives the names of nodes, and its words' hash."""
     if not plan.steps(place.site.name):
         return {}
-    values = None if place.site.batched or place.node is None else constants.get(place.node.input[0])
-    words = {} if values is None else {WORDS: words_sha256(number_words(values, place.layout))}
-    return {SITE: place.site.name} | words
+    marks = {SITE: place.site.name}
+    if not place.site.batched and place.node is not None:
+        values = constants.get(place.node.input[0])
+        if values is not None:
+            marks[WORDS] = words_sha256(number_words(values, place.layout))
+    return marks
 
 
 def _rename_initializer(model: ModelProto, name: str, new: str) -> None:

@@ -62,8 +62,9 @@ def _has_channels_last(node: NodeProto) -> bool:
     """Whether a node works on channels-last values and has no kernel for that."""
     if node.domain == CHANNELS_LAST:
         return True
-    pads = attribute(node, "auto_pad", b"NOTSET") if _is_of_qonnx(node) and node.op_type == "MaxPoolNHWC" else b"NOTSET"
-    return pads not in (b"NOTSET", b"VALID")
+    if not _is_of_qonnx(node) or node.op_type != "MaxPoolNHWC":
+        return False
+    return attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
 
 
 def _is_marker(node: NodeProto) -> bool:
@@ -113,13 +114,15 @@ def _check_transposable(graph: GraphProto, node: NodeProto) -> None:
 def _transpose_around(graph: GraphProto, node: NodeProto, fresh: FreshNames) -> list[NodeProto]:
     """A node on channels-last values as the standard op on channels-first ones; a Conv's weights turn with them."""
     rank = _read_rank(graph, node)
-    to_first, to_last = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
+    to_first = [0, rank - 1, *range(1, rank - 1)]
+    to_last = [0, *range(2, rank), 1]
     first = NodeProto()
     first.CopyFrom(node)
-    first.domain, first.op_type = "", node.op_type.removesuffix("NHWC")
+    first.domain = ""
+    first.op_type = node.op_type.removesuffix("NHWC")
     made = []
-    turned = min(2 if node.op_type == "Conv" else 1, len(node.input))
-    for i in range(turned):
+    turned = 2 if node.op_type == "Conv" else 1
+    for i in range(min(turned, len(node.input))):
         first.input[i] = fresh.take(f"{node.output[0]}.in{i}.channels_first")
         made.append(helper.make_node("Transpose", [node.input[i]], [first.input[i]], perm=to_first))
     first.output[0] = fresh.take(f"{node.output[0]}.channels_first")
@@ -136,8 +139,10 @@ def _read_rank(graph: GraphProto, node: NodeProto) -> int:
     for info in (*graph.value_info, *graph.input, *graph.output):
         if info.type.tensor_type.HasField("shape"):
             told[info.name] = len(info.type.tensor_type.shape.dim)
-    # a Conv's weights tell it, too
-    names = [*node.input[: 2 if node.op_type == "Conv" else 1], *node.output]
+    inputs = node.input[:1]
+    if node.op_type == "Conv":
+        inputs = node.input[:2]  # the weights tell it, too
+    names = [*inputs, *node.output]
     rank = next((told[name] for name in names if name in told), 0)
     if rank < 3:
         raise GraphError(

@@ -324,7 +324,7 @@ class Following:
         axes = [attribute(node, "axis", 0)] if one else self._numbers(node, "axes", 1)
         if axes is None or not rank:
             return axis
-        gone = {a % rank for a in axes} or set(range(rank))
+        gone: set[int] = {a % rank for a in axes} or set(range(rank))
         if axis in gone:
             return f"the node {node.name!r} adds them up"
         if attribute(node, "keepdims", 1):

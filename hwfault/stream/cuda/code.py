@@ -28,7 +28,9 @@ _OFFSET_BINARY, _SIGN_MAGNITUDE = tl.constexpr(1), tl.constexpr(2)
 def to_number(stored):
     """Stored values as the numbers that arithmetic is done in: float64 for float64, else float32."""
     if stored.dtype == tl.int16:
-        number = (stored.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+        # bfloat16 is the upper half of a float32
+        upper = stored.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
+        number = upper.to(tl.float32, bitcast=True)
     elif stored.dtype == tl.float64:
         number = stored
     else:
@@ -41,7 +43,9 @@ def to_stored(number, like: tl.constexpr):
     """Numbers as stored values of the type `like`, rounded to the nearest even."""
     if like == tl.int16:
         bits = number.to(tl.uint32, bitcast=True)
-        rounded = tl.where(number != number, bits | 0x400000, bits + 0x7FFF + ((bits >> 16) & 1))
+        # a half and, for ties, the lowest bit that stays; of NaN a bit is set, which rounding up might clear
+        nearest = bits + 0x7FFF + ((bits >> 16) & 1)
+        rounded = tl.where(number != number, bits | 0x400000, nearest)
         stored = (rounded >> 16).to(tl.uint16).to(tl.int16, bitcast=True)
     else:
         stored = number.to(like)
@@ -65,16 +69,18 @@ def steps(word, grid, number: tl.constexpr):
     `grid` is (scale, how many, how many words share one, and the same three for the zero point).
     """
     scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner = grid
+    scales = _pick(scale, n_scale, scale_inner, word, number)
     zeros = _pick(zero_point, n_zero_point, zero_point_inner, word, number)
-    return _pick(scale, n_scale, scale_inner, word, number), zeros
+    return scales, zeros
 
 
 @triton.jit
 def _nearest_even(x):
     below = tl.floor(x)
-    rest = x - below
+    rest = x - below  # exact
     half = below * 0.5
-    up = (rest > 0.5) | ((rest == 0.5) & (half != tl.floor(half)))
+    below_is_odd = half != tl.floor(half)
+    up = (rest > 0.5) | ((rest == 0.5) & below_is_odd)
     return below + tl.where(up, 1.0, 0.0)
 
 
@@ -86,7 +92,9 @@ def code_mask(bit_width):
 
 @triton.jit
 def _top(bit_width, signed):
-    return tl.where((signed != 0) & (bit_width > 1), 1, 0).to(tl.uint32) << (bit_width - 1).to(tl.uint32)
+    """The highest bit of a code word if it is one of two's complement, else 0; of one bit alone there is no sign."""
+    has_sign = (signed != 0) & (bit_width > 1)
+    return tl.where(has_sign, 1, 0).to(tl.uint32) << (bit_width - 1).to(tl.uint32)
 
 
 @triton.jit
@@ -102,18 +110,20 @@ def encode(number, scale, zero_point, form, half: tl.constexpr):
     else:
         rounded = _nearest_even(number / scale + zero_point)
     q = tl.where(tl.abs(rounded) < _KNOWN, rounded, 0.0).to(tl.int64)
-    mask, top = code_mask(bit_width), _top(bit_width, signed)
+    bipolar = (signed != 0) & (bit_width == 1)  # -1 and 1 as 0 and 1
     if half:
         bits = tl.full([], 1, tl.int64) << bit_width
         low = tl.where(signed != 0, 0 - (bits >> 1), 0)
-        high = tl.where((signed != 0) & (bit_width == 1), 1, bits + low - 1)
+        high = tl.where(bipolar, 1, bits + low - 1)
         q = tl.minimum(tl.maximum(q, low), high)
+    # two's complement, and then as the memory represents it
+    mask = code_mask(bit_width)
+    top = _top(bit_width, signed)
     code = q.to(tl.uint32) & mask
     negative = (code & top) != 0
-    magnitude = tl.where(code == top, mask, ((0 - code) & mask) | top)
+    magnitude = tl.where(code == top, mask, ((0 - code) & mask) | top)  # the lowest integer has none: the next one's
     code = tl.where((representation == _SIGN_MAGNITUDE) & negative, magnitude, code)
     code = tl.where(representation == _OFFSET_BINARY, code ^ top, code)
-    bipolar = (signed != 0) & (bit_width == 1)
     return tl.where(bipolar, (q > 0).to(tl.uint32), code)
 
 
@@ -121,11 +131,12 @@ def encode(number, scale, zero_point, form, half: tl.constexpr):
 def decode(code, scale, zero_point, form):
     """Numbers of codes: one subtraction and one multiplication."""
     bit_width, signed, representation = form
-    mask, top = code_mask(bit_width), _top(bit_width, signed)
+    mask = code_mask(bit_width)
+    top = _top(bit_width, signed)
     twos = tl.where(representation == _OFFSET_BINARY, code ^ top, code)
     negative = (representation == _SIGN_MAGNITUDE) & ((code & top) != 0)
     twos = tl.where(negative, (0 - (code ^ top)) & mask, twos)
-    q = twos.to(tl.int64) - ((twos & top).to(tl.int64) << 1)
+    q = twos.to(tl.int64) - ((twos & top).to(tl.int64) << 1)  # the highest bit counts negative
     bipolar = (signed != 0) & (bit_width == 1)
     q = tl.where(bipolar, 2 * q - 1, q)
     return (q.to(scale.dtype) - zero_point) * scale
@@ -143,7 +154,8 @@ def read_codes(stored, word, mask, grid, form, number: tl.constexpr):
 @triton.jit
 def hold_numbers(stored, word, mask):
     """Which words of a sample hold a number: what is not finite is never struck."""
-    return tl.abs(to_number(tl.load(stored + word, mask=mask, other=0))) < float("inf")
+    number = to_number(tl.load(stored + word, mask=mask, other=0))
+    return tl.abs(number) < float("inf")  # false for NaN, too
 
 
 @triton.jit

@@ -16,10 +16,16 @@ _WEYL_0, _WEYL_1 = tl.constexpr(0x9E3779B9), tl.constexpr(0xBB67AE85)
 def philox(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10 of counters and a key, all uint32, of shapes that broadcast."""
     for _ in tl.static_range(10):
-        high0, low0 = tl.umulhi(c0, _MULTIPLIER_0), c0 * _MULTIPLIER_0
-        high1, low1 = tl.umulhi(c2, _MULTIPLIER_1), c2 * _MULTIPLIER_1
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = k0 + _WEYL_0, k1 + _WEYL_1
+        high0 = tl.umulhi(c0, _MULTIPLIER_0)
+        low0 = c0 * _MULTIPLIER_0
+        high1 = tl.umulhi(c2, _MULTIPLIER_1)
+        low1 = c2 * _MULTIPLIER_1
+        c0 = high1 ^ c1 ^ k0
+        c1 = low1
+        c2 = high0 ^ c3 ^ k1
+        c3 = low0
+        k0 = k0 + _WEYL_0
+        k1 = k1 + _WEYL_1
     return c0, c1, c2, c3
 
 
@@ -27,7 +33,9 @@ def philox(c0, c1, c2, c3, k0, k1):
 def key_of(seed, sample, block):
     """What the streams of a block have in common (`key` below), from the pointer to an int64 with the seed's bits."""
     bits = tl.load(seed)
-    return (block << 6).to(tl.uint32), sample.to(tl.uint32), bits.to(tl.uint32), (bits >> 32).to(tl.uint32)
+    low = bits.to(tl.uint32)
+    high = (bits >> 32).to(tl.uint32)
+    return (block << 6).to(tl.uint32), sample.to(tl.uint32), low, high
 
 
 @triton.jit
@@ -39,7 +47,10 @@ def _call(quad, plane, site, key):
 
 @triton.jit
 def _pick(r0, r1, r2, r3, which):
-    return tl.where(which < 2, tl.where(which == 0, r0, r1), tl.where(which == 2, r2, r3))
+    """The word of a call numbered `which` (0 to 3); there are no arrays that a lane could index."""
+    first = tl.where(which == 0, r0, r1)
+    second = tl.where(which == 2, r2, r3)
+    return tl.where(which < 2, first, second)
 
 
 @triton.jit
@@ -47,8 +58,9 @@ def read_process(program, at):
     """Kind, site number and body of the process that begins at `at`, and where the next one begins."""
     kind = tl.load(program + at).to(tl.int32)
     site = tl.load(program + at + 1).to(tl.uint32)
+    length = tl.load(program + at + 2).to(tl.int32)
     body = at + 3
-    return kind, site, body, body + tl.maximum(tl.load(program + at + 2).to(tl.int32), 0)
+    return kind, site, body, body + tl.maximum(length, 0)  # a negative one would never end
 
 
 @triton.jit
@@ -58,14 +70,17 @@ def read_tables(program, body, kind, bit_width):
     A process on words has one table, which comes first.
     """
     plane = tl.arange(0, PLANES)
-    first, length = tl.zeros([PLANES], tl.int32), tl.zeros([PLANES], tl.int32)
+    first = tl.zeros([PLANES], tl.int32)
+    length = tl.zeros([PLANES], tl.int32)
     planes = tl.where(kind <= CLUSTER, bit_width, 1)
-    before = tl.where(kind == BIT, 2, 0)
+    # what stands before the tables: in front of all, and of bits two accepts before each
     at = body + tl.where(kind == MASK, 1, 0) + tl.where(kind == LATE, 5, 0)
     if kind == CLUSTER:
         at += 2 + tl.load(program + body + 1).to(tl.int32)
+    accepts = tl.where(kind == BIT, 2, 0)
+    # tables have lengths of their own: where one begins is known once those before it were read
     for i in range(planes):
-        at += before
+        at += accepts
         n = tl.load(program + at).to(tl.int32)
         first = tl.where(plane == i, at + 1, first)
         length = tl.where(plane == i, n, length)
@@ -76,10 +91,13 @@ def read_tables(program, body, kind, bit_width):
 @triton.jit
 def count_hits(program, first, length, kind, site, key):
     """How many hits each plane of a block has: (PLANES,) int32, from count words and tables."""
+    # four planes share a call of the generator for their count words
     plane = tl.where(kind <= CLUSTER, tl.arange(0, PLANES), _WORD_PLANE)
-    r0, r1, r2, r3 = _call(tl.zeros([PLANES], tl.uint32), (32 + (plane >> 2)).to(tl.uint32), site, key)
+    counting = (32 + (plane >> 2)).to(tl.uint32)
+    r0, r1, r2, r3 = _call(tl.zeros([PLANES], tl.uint32), counting, site, key)
     word = _pick(r0, r1, r2, r3, plane & 3).to(tl.int64)
-    low, high = tl.zeros([PLANES], tl.int32), tl.maximum(length, 0)
+    low = tl.zeros([PLANES], tl.int32)
+    high = tl.maximum(length, 0)
     longest = tl.max(high, 0)
     while longest > 0:  # the thresholds not above the word, by bisection in all tables at once
         middle = (low + high) >> 1
@@ -97,12 +115,17 @@ def draw_hits(hit, plane, every, kind, site, key):
 
     `hit`, `plane` and `every` (whether the plane's every cell is hit) have shapes that broadcast.
     """
+    # a hit on a word takes two of a call's words, its position and v; one on a bit takes one for both
     on_words = kind > CLUSTER
     quad = tl.where(on_words, hit >> 1, hit >> 2)
-    r0, r1, r2, r3 = _call(quad, tl.where(on_words, _WORD_PLANE, plane).to(tl.uint32), site, key)
-    r = tl.where(on_words, tl.where((hit & 1) == 0, r0, r2), _pick(r0, r1, r2, r3, hit & 3))
-    aux = tl.where(on_words, tl.where((hit & 1) == 0, r1, r3), r >> 10)
-    return tl.where(every, hit, (r & 1023).to(tl.int32)), aux
+    of_plane = tl.where(on_words, _WORD_PLANE, plane).to(tl.uint32)
+    r0, r1, r2, r3 = _call(quad, of_plane, site, key)
+    even = (hit & 1) == 0
+    r = tl.where(on_words, tl.where(even, r0, r2), _pick(r0, r1, r2, r3, hit & 3))
+    v = tl.where(even, r1, r3)
+    aux = tl.where(on_words, v, r >> 10)
+    position = (r & 1023).to(tl.int32)
+    return tl.where(every, hit, position), aux
 
 
 @triton.jit
@@ -111,7 +134,8 @@ def cluster_sizes(program, body, aux):
     size = tl.zeros(aux.shape, tl.int32) + 1
     thresholds = tl.load(program + body + 1).to(tl.int32)
     for j in range(thresholds):
-        size += (tl.load(program + body + 2 + j) <= aux.to(tl.int64)).to(tl.int32)
+        reached = tl.load(program + body + 2 + j) <= aux.to(tl.int64)
+        size += reached.to(tl.int32)
     return size
 
 
@@ -125,11 +149,13 @@ def another_code(code, v, mask):
 def previous_word(word, columns, rows, channels, inner):
     """The word (int64) that the same processing element produced before, -1 for its first."""
     channel = word // inner % channels
-    position = word // (inner * channels) * inner + word % inner - rows
+    position = word // (inner * channels) * inner + word % inner
+    # before the element's first channel of a position came its last one of the position before
+    earlier_position = position - rows
     last = channel + (channels - 1 - channel) // columns * columns
-    at = tl.maximum(position, 0)
+    at = tl.maximum(earlier_position, 0)  # `//` rounds towards 0 here
     earlier = at // inner * inner * channels + last * inner + at % inner
-    first = tl.where(position < 0, -1, earlier)
+    first = tl.where(earlier_position < 0, -1, earlier)
     return tl.where(channel >= columns, word - columns * inner, first)
 
 

@@ -113,7 +113,9 @@ def _launch(kernel: Any, placed: _Placed, source: Tensor, stored: Tensor | None,
     source = source.contiguous()
     out = torch.empty_like(source)
     if source.numel() > 0:
-        with torch.cuda.device(source.device) if source.is_cuda else nullcontext():
+        # Triton launches on the current device, whatever its arguments' is
+        device = torch.cuda.device(source.device) if source.is_cuda else nullcontext()
+        with device:
             kernel[(placed.batch * placed.blocks,)](
                 source=_bits(source),
                 out=_bits(out),
@@ -127,8 +129,7 @@ def _launch(kernel: Any, placed: _Placed, source: Tensor, stored: Tensor | None,
 
 
 def _check_alike(gradient: Tensor, x: Tensor) -> None:
-    one, other = ((t.shape, t.dtype, t.device) for t in (gradient, x))
-    if one != other:
+    if (gradient.shape, gradient.dtype, gradient.device) != (x.shape, x.dtype, x.device):
         raise PlanError(
             f"a gradient {tuple(gradient.shape)} of {gradient.dtype} on {gradient.device} for values "
             f"{tuple(x.shape)} of {x.dtype} on {x.device}, expected the same"

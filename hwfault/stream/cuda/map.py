@@ -18,7 +18,8 @@ SAMPLED_WORDS = tl.constexpr(1 << 31)
 @triton.jit
 def first_row(row_word, rows, word, LANES: tl.constexpr):
     """How many of the ascending words of a map's rows lie below `word`."""
-    low, high = tl.zeros([], tl.int32), tl.zeros([], tl.int32) + rows
+    low = tl.zeros([], tl.int32)
+    high = tl.zeros([], tl.int32) + rows
     while low < high:  # the number lies in low .. high
         stride = (high - low + LANES - 1) // LANES
         probe = low + (tl.arange(0, LANES) + 1) * stride - 1
@@ -36,8 +37,9 @@ def active_masks(and_mask, xor_mask, word, mask, threshold, site, seed, period, 
     for bit in range(bit_width):
         cell = tl.full([], 1, tl.uint32) << bit
         here = (faulty & cell) != 0
-        if tl.max(here.to(tl.int32), 0) > 0:
-            works = here & (active(word, bit, site, seed, period).to(tl.int64) >= threshold)
+        if tl.max(here.to(tl.int32), 0) > 0:  # most bits of most rows are healthy, and a draw is dear
+            drawn = active(word, bit, site, seed, period).to(tl.int64)
+            works = here & (drawn >= threshold)
             and_mask = tl.where(works, and_mask | cell, and_mask)
             xor_mask = tl.where(works, (xor_mask | cell) ^ cell, xor_mask)
     return and_mask, xor_mask
@@ -88,7 +90,8 @@ def map_kernel(
     unit = tl.program_id(0)
     element = unit // blocks
     index = unit - element * blocks
-    origin, begin = element.to(tl.int64) * words, index.to(tl.int64) * BLOCK
+    origin = element.to(tl.int64) * words
+    begin = index.to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     copied = tl.load(source + origin + begin + at, mask=begin + at < words)
     first = tl.zeros([], tl.int64)  # what the rows of this sample have for its word 0

@@ -75,21 +75,28 @@ def _flips(program, body, first, kind, along_words, plane, aux, size, bit_width)
 def _hit_of_lane(count, lane):
     """Which plane's hit a lane holds, and its number there, where the hits of all planes take a lane each in turn."""
     behind = tl.cumsum(count, 0)
-    plane = tl.minimum(tl.sum((behind[:, None] <= lane[None, :]).to(tl.int32), 0), PLANES - 1)
-    return plane, tl.maximum(lane - tl.gather(behind - count, plane, 0), 0)
+    # a lane's plane is the number of planes whose hits all lie in lanes before it
+    passed = tl.sum((behind[:, None] <= lane[None, :]).to(tl.int32), 0)
+    plane = tl.minimum(passed, PLANES - 1)
+    first = tl.gather(behind - count, plane, 0)
+    return plane, tl.maximum(lane - first, 0)
 
 
 @triton.jit
 def _of_last(flips, position, ours, lane):
     """What the last hit on the same word flips, which is what stands."""
     same = (position[:, None] == position[None, :]) & ours[:, None]
-    return tl.gather(flips, tl.max(tl.where(same, lane[:, None], 0), 0), 0)
+    last = tl.max(tl.where(same, lane[:, None], 0), 0)
+    return tl.gather(flips, last, 0)
 
 
 @triton.jit
 def _cells_along_words(flips, position, size, ours, limit, lane):
     """A lane for each cell where hits had one: what it flips, its position, and how many cells there are."""
-    size = tl.where(ours, tl.minimum(size, tl.maximum(limit - position, 0)), 0)
+    # clusters end with the block, and its words at the latest
+    room = tl.maximum(limit - position, 0)
+    size = tl.where(ours, tl.minimum(size, room), 0)
+    # lane j holds cell `step` of the one hit in whose run of lanes it lies, which the sums below pick
     ends = tl.cumsum(size, 0)
     step = lane[None, :] - (ends - size)[:, None]
     struck = (step >= 0) & (step < size[:, None])
@@ -103,14 +110,16 @@ def _cells_of_process(
     program, body, kind, site, first, table, count, bit_width, limit, key, begin, LANES: tl.constexpr
 ):
     """The cells that a process hits in a block, in the lanes from `begin` on: their positions, flips and number."""
-    lane, hits = tl.arange(0, LANES), tl.sum(count, 0)
+    lane = tl.arange(0, LANES)
+    hits = tl.sum(count, 0)
     own = lane - begin
     ours = (own >= 0) & (own < hits)
     # a lane draws its hit
     plane, hit = _hit_of_lane(count, own)
     every = tl.gather(table, plane, 0) < 0
     position, aux = draw_hits(hit, plane, every, kind, site, key)
-    size, along_words = tl.full(lane.shape, 1, tl.int32), kind < 0
+    size = tl.full(lane.shape, 1, tl.int32)
+    along_words = kind < 0  # false, as a tensor: Triton's branches must agree on types
     if kind == CLUSTER:
         size = cluster_sizes(program, body, aux)
         along_words = tl.load(program + body) != 0
@@ -132,9 +141,13 @@ def _collect(program, length, bit_width, limit, key, LANES: tl.constexpr):
     For each its process, its position, and the bits that it flips where they are 0 and where they are 1.
     """
     lane = tl.arange(0, LANES)
-    owner, position = tl.full([LANES], -1, tl.int32), tl.zeros([LANES], tl.int32)
-    zeros, ones = tl.zeros([LANES], tl.uint32), tl.zeros([LANES], tl.uint32)
-    cells, process, at = 0, 0, 0
+    owner = tl.full([LANES], -1, tl.int32)
+    position = tl.zeros([LANES], tl.int32)
+    zeros = tl.zeros([LANES], tl.uint32)
+    ones = tl.zeros([LANES], tl.uint32)
+    cells = 0
+    process = 0
+    at = 0
     while at < length:
         kind, site, body, after = read_process(program, at)
         first, table = read_tables(program, body, kind, bit_width)
@@ -180,18 +193,21 @@ def _strike_few(
         code = read_codes(stored, word, inside, grid, form, NUMBER)
     before = code
     same = position[:, None] == position[None, :]
-    process, at = 0, 0
+    process = 0
+    at = 0
     while at < length:
         kind, _, body, after = read_process(program, at)
         mine = inside & (owner == process)
-        flips = zeros ^ ((zeros ^ ones) & code)
+        flips = zeros ^ ((zeros ^ ones) & code)  # the bits of `ones` where the code has ones, else those of `zeros`
         if kind == RANDOM:
             flips = another_code(code, zeros, code_mask(form[0])) ^ code
         if KNOWN:
             if kind == LATE:
                 flips = zeros & late_flips(code, stored, word, mine, program, body, grid, form, NUMBER)
+        # every lane of a word takes what all of the process' hits on it flip, so that its lanes agree
         flips = tl.where(mine, flips, 0)
-        code = code ^ tl.reduce(tl.where(same, flips[:, None], 0), 0, either)
+        on_my_word = tl.where(same, flips[:, None], 0)
+        code = code ^ tl.reduce(on_my_word, 0, either)
         process += 1
         at = after
     if KNOWN:
@@ -235,11 +251,14 @@ def strike_kernel(
 
     The codes before are those of `stored`, or 0 if it is not KNOWN.
     """
+    # which block of which sample this is
     unit = tl.program_id(0)
     element = unit // blocks
     index = unit - element * blocks
-    origin, begin = element.to(tl.int64) * words, index.to(tl.int64) * BLOCK
+    origin = element.to(tl.int64) * words
+    begin = index.to(tl.int64) * BLOCK
     limit = tl.minimum(words - begin, BLOCK).to(tl.int32)
+    # hits are drawn between the load and the store of the copy, so that memory's latency is not waited for
     at = tl.arange(0, BLOCK)
     copied = tl.load(source + origin + begin + at, mask=begin + at < words)
     key = key_of(seed, tl.load(samples + element), index)

@@ -27,8 +27,10 @@ TO_CODE = tl.constexpr(1 << 33)
 @triton.jit
 def late_flips(code, stored, word, mask, program, body, grid, form, NUMBER: tl.constexpr):
     """Where codes differ from those that the same processing elements produced before."""
-    columns, rows = tl.load(program + body + 1), tl.load(program + body + 2)
-    channels, inner = tl.load(program + body + 3), tl.load(program + body + 4)
+    columns = tl.load(program + body + 1)
+    rows = tl.load(program + body + 2)
+    channels = tl.load(program + body + 3)
+    inner = tl.load(program + body + 4)
     before = previous_word(word, columns, rows, channels, inner)
     there = mask & (before >= 0)
     late = read_codes(stored, tl.maximum(before, 0), there, grid, form, NUMBER)
@@ -38,15 +40,20 @@ def late_flips(code, stored, word, mask, program, body, grid, form, NUMBER: tl.c
 @triton.jit
 def _struck_words(program, table_at, kind, aux, at, here, code, flip, WIDE: tl.constexpr):
     """Which of the words hits at the places `at` strike, if a process of bits takes them by what the words hold."""
+    # how many hits fall on each word, of those that count for a stored 0 and of those that count for a stored 1
+    position = tl.where(here, at, 0)
     accepted = here
     if kind == BIT:
-        accepted = here & (aux < tl.load(program + table_at - 3).to(tl.uint32))
-    zeros = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
+        accept01 = tl.load(program + table_at - 3).to(tl.uint32)
+        accepted = here & (aux < accept01)
+    zeros = tl.histogram(position, WIDE, mask=accepted)
     ones = zeros
     if kind == BIT:
-        accepted = here & (aux + tl.load(program + table_at - 2).to(tl.uint32) >= ACCEPT_ALL)
-        ones = tl.histogram(tl.where(here, at, 0), WIDE, mask=accepted)
-    return tl.where((kind == BIT) & ((code & flip) != 0), ones, zeros) > 0
+        accept10 = tl.load(program + table_at - 2).to(tl.uint32)
+        accepted = here & (aux + accept10 >= ACCEPT_ALL)
+        ones = tl.histogram(position, WIDE, mask=accepted)
+    holds_one = (code & flip) != 0
+    return tl.where((kind == BIT) & holds_one, ones, zeros) > 0
 
 
 @triton.jit
@@ -57,6 +64,7 @@ def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, W
     count = count_hits(program, first, table, kind, site, key)
     flips = tl.zeros([WIDE], tl.uint32)
     for plane in range(tl.where(kind <= CLUSTER, bit_width, 1)):
+        # a number that one lane holds is read by a sum of which all other lanes are 0
         hits = tl.sum(tl.where(lane == plane, count, 0), 0)
         table_at = tl.sum(tl.where(lane == plane, first, 0), 0)
         every = tl.sum(tl.where((lane == plane) & (table < 0), 1, 0), 0) > 0
@@ -65,14 +73,17 @@ def _wide_flips(program, body, kind, site, code, start, limit, bit_width, key, W
             position, aux = draw_hits(done + lane, plane, every, kind, site, key)
             inside = (done + lane < hits) & (position < limit)
             position -= start
-            size, along_words = tl.full([PLANES], 1, tl.int32), kind < 0
+            size = tl.full([PLANES], 1, tl.int32)
+            along_words = kind < 0  # false, as a tensor: Triton's branches must agree on types
             if kind == CLUSTER:
                 size = cluster_sizes(program, body, aux)
                 along_words = tl.load(program + body) != 0
-                size = tl.minimum(size, tl.where(along_words, limit - start - position, bit_width - plane))
+                room = tl.where(along_words, limit - start - position, bit_width - plane)
+                size = tl.minimum(size, room)
             size = tl.where(inside, size, 0)
             # the first cells of all, then the second ones
-            step, steps = 0, tl.max(size, 0)
+            step = 0
+            steps = tl.max(size, 0)
             while step < steps:
                 at = position + tl.where(along_words, step, 0)
                 here = (step < size) & (at >= 0) & (at < WIDE)
@@ -94,12 +105,16 @@ def _wide_random(program, body, kind, site, code, start, bit_width, key, WIDE: t
     hits = tl.sum(count_hits(program, first, table, kind, site, key), 0)
     every = tl.min(table, 0) < 0
     word = start + tl.arange(0, WIDE)
-    v, struck = tl.zeros([WIDE], tl.uint32), word < 0
+    v = tl.zeros([WIDE], tl.uint32)
+    struck = word < 0  # none
     for done in range(0, hits, PLANES):
         positions, auxes = draw_hits(done + lane, 0, every, kind, site, key)
         for i in range(tl.minimum(hits - done, PLANES)):
-            here = word == tl.sum(tl.where(lane == i, positions, 0), 0)
-            v = tl.where(here, tl.sum(tl.where(lane == i, auxes, 0), 0), v)
+            # of several hits on a word the last one stands
+            position = tl.sum(tl.where(lane == i, positions, 0), 0)
+            aux = tl.sum(tl.where(lane == i, auxes, 0), 0)
+            here = word == position
+            v = tl.where(here, aux, v)
             struck = struck | here
     return tl.where(struck, another_code(code, v, code_mask(bit_width)), code)
 

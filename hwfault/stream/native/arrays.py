@@ -21,7 +21,8 @@ _FIRST_ROOM = 1024
 
 def philox(counter: ArrayLike, key: int) -> NDArray[np.uint32]:
     """Philox4x32-10 of one counter (4,) under a 64 bit key: (4,) words."""
-    words, out = np.ascontiguousarray(counter, dtype=np.uint32), np.empty(4, dtype=np.uint32)
+    words = np.ascontiguousarray(counter, dtype=np.uint32)
+    out = np.empty(4, dtype=np.uint32)
     library().hwfault_philox(_at(words), key, _at(out))
     return out
 
@@ -57,7 +58,7 @@ def faulty_words(dtype: int, x: int, draw: Draw, format: Format) -> NDArray[np.i
 
 def _with_room(find: Callable[..., int], *types: type) -> list[NDArray[Any]]:
     """What `find` writes into arrays of these types; asked again with what is needed where they are too small."""
-    room = _FIRST_ROOM
+    room = _FIRST_ROOM  # the library writes what fits, and tells how many there are
     while True:
         arrays: list[NDArray[Any]] = [np.empty(room, dtype=kind) for kind in types]
         n = find(room, *arrays)
@@ -68,7 +69,7 @@ def _with_room(find: Callable[..., int], *types: type) -> list[NDArray[Any]]:
 
 def check_program(program: Sequence[int], bit_width: int) -> None:
     """Raises HwfaultError for what is no fault program of words of so many bits."""
-    nothing = np.zeros((1, 0), dtype=np.uint32)
+    nothing = np.zeros((1, 0), dtype=np.uint32)  # the library checks the whole program before it looks at words
     inject_codes(nothing, program=program, seed=0, samples=[0], bit_width=bit_width)
 
 
@@ -77,7 +78,8 @@ def inject_codes(
 ) -> NDArray[np.uint32]:
     """The codes (batch, words) after all processes of a program; `samples` has one number for each element."""
     out = np.array(codes, dtype=np.uint32, order="C")
-    numbers, flat = np.ascontiguousarray(samples, dtype=np.int64), np.array(program, dtype=np.int64)
+    numbers = np.ascontiguousarray(samples, dtype=np.int64)
+    flat = np.array(program, dtype=np.int64)
     batch, words = out.shape
     if numbers.shape != (batch,):
         raise HwfaultError(f"{numbers.shape} sample numbers for codes of shape {out.shape}, expected one a row")
@@ -107,7 +109,10 @@ def protect_codes(
     numbers = _one_a_row(codes, samples)
     period = _one_a_row(codes, np.zeros(len(codes)) if periods is None else periods)
     number, cells = _table(layout, memory)
-    one, zero, counts = np.ones(1), np.zeros(1), np.zeros(3, dtype=np.int64)
+    counts = np.zeros(3, dtype=np.int64)
+    # the library strikes values: codes are those of the scale 1 and the zero point 0
+    one = np.ones(1)
+    zero = np.zeros(1)
     draw = pointers.draw(seed, _at(numbers), batch, words, _at(flat), flat.size)
     map = Map(
         batch=batch,
@@ -158,7 +163,8 @@ def accumulate_arrays(
 
 
 def _check_sizes(acc: NDArray[Any], x: NDArray[Any], w: NDArray[Any], layer: Layer) -> None:
-    inputs, outputs = (int(np.prod([getattr(a, end) for a in layer.axes])) for end in ("input", "output"))
+    inputs = int(np.prod([axis.input for axis in layer.axes]))
+    outputs = int(np.prod([axis.output for axis in layer.axes]))
     expected = (
         layer.batch * layer.channels * outputs,
         layer.batch * layer.groups * layer.depth * inputs,

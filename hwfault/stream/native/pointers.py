@@ -105,7 +105,8 @@ def accumulate(
 ) -> None:
     """Writes the accumulators acc as the array leaves them to out; acc and out are float32 (0) or float64 (1), the
     integers x and w float32."""
-    order, events = np.ascontiguousarray(array.order, np.int64), np.ascontiguousarray(array.events, np.int64)
+    order = np.ascontiguousarray(array.order, np.int64)
+    events = np.ascontiguousarray(array.events, np.int64)
     if order.size not in (0, layer.products):
         raise HwfaultError(f"the order names {order.size} products of {layer.products}, expected each of them once")
     axes = np.array([tuple(vars(axis).values()) for axis in layer.axes], np.int64)
