@@ -10,7 +10,7 @@ from hwfault.plan.fault_plan import FaultPlan
 from hwfault.records import Record
 
 OneFault = FaultModel | Mapping[str, Any] | str | Path
-"""A record, a mapping as in YAML, or what `--faults` names: a YAML file, a profile, `map:FILE`."""
+"""A record, a mapping as in YAML, or what `--faults` names: a YAML file, a profile, `map:FILE`, `cells:FILE`."""
 
 GivenFaults = OneFault | Iterable[OneFault]
 GivenPlan = FaultPlan | GivenFaults

@@ -94,6 +94,15 @@ def test_no_seed_and_no_site_has_a_say():
         assert engine(codes, replace(case, seed=1, site=2)).tolist() == engine(codes, case).tolist(), name
 
 
+@pytest.mark.parametrize("name", ["NumPy", "C", "torch"])  # an op takes no other numbers
+def test_numbers_of_samples_are_taken_mod_2_to_the_32(name):
+    case = random_case(Random(6), 5, 4)
+    codes = case.codes(4)
+    for beyond in (2**32, 2**40, 3 * 2**61):
+        later = replace(case, period=case.period + beyond)
+        assert ENGINES[name](codes, later).tolist() == case.after(codes)
+
+
 def test_gradients():
     case = Case(((3, 1, 0, 0), (4, 2, 1, 0)), 5, 3, 3)
     values, *rest = arguments(case.codes(3), case)
