@@ -29,7 +29,7 @@ _COLUMNS = (*_NEEDED, *_OPTIONAL)
 _LINE = "site,word,bit,kind[,sample][,step]"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _MOST_SAMPLES = 1 << 32
-_LONGEST_NAME, _MOST_NAMES = 1000, 1 << 16
+_LONGEST_NAME, _LONGEST_LINE, _MOST_NAMES = 1000, 4096, 1 << 16
 
 
 class Cell(Record):
@@ -108,11 +108,11 @@ def read_table(content: bytes, source: str) -> CellTable:
     rows = _Rows(f"{source}: line")
     header: list[str] | None = None
     for line, fields in _lines(text, source):
+        where = f"{source}: line {line}"
         if header is None:
-            header = _header(f"{source}: line {line}", fields)
+            header = _header(where, fields)
         else:
-            cell = _named(f"{source}: line {line}", header, fields)
-            rows.add(*_cell(f"{source}: line {line}", cell), line)
+            rows.add(*_cell(where, _named(where, header, fields)), line)
     if header is None:
         raise FileError(f"{source}: no header, expected the line {_LINE}")
     table = rows.table()
@@ -123,14 +123,21 @@ def read_table(content: bytes, source: str) -> CellTable:
 
 def _lines(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
     """(number, fields without spaces around them) of the lines that say something."""
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
-    try:
-        for fields in reader:
-            stripped = [field.strip() for field in fields]
-            if any(stripped) and not stripped[0].startswith("#"):
-                yield reader.line_num, stripped
-    except csv.Error as error:
-        raise FileError(f"{source}: line {reader.line_num}: {error}, expected a CSV table {_LINE}") from None
+    for number, line in enumerate(StringIO(text, newline=None), 1):
+        if len(line) > _LONGEST_LINE:  # before its fields take memory
+            raise FileError(
+                f"{source}: line {number}: {len(line)} characters, expected a CSV table {_LINE} with lines of at most "
+                f"{_LONGEST_LINE}"
+            )
+        if line.isspace() or line.lstrip().startswith("#"):
+            continue
+        try:
+            fields = next(csv.reader([line], strict=True))
+        except csv.Error as error:
+            raise FileError(f"{source}: line {number}: {error}, expected a CSV table {_LINE}") from None
+        stripped = [field.strip() for field in fields]
+        if any(stripped):
+            yield number, stripped
 
 
 def _header(where: str, names: list[str]) -> list[str]:

@@ -350,7 +350,7 @@ HEADER = "site,word,bit,kind,sample\n"
         (HEADER + "act,1,1e3,flip,\n", "line 2: '1e3' as bit"),
         (HEADER + "act,\u0661,1,flip,\n", "line 2: '\u0661' as word"),
         (HEADER + f"act,{'9' * 19},1,flip,\n", "line 2: '9{19}' as word"),
-        (HEADER + f"act,{'9' * 10**5},1,flip,\n", "line 2: '9{40}' as word"),
+        (HEADER + f"act,{'9' * 1000},1,flip,\n", "line 2: '9{40}' as word"),
         (HEADER + "act,1,1,flop,\n", "line 2: the kind 'flop': did you mean 'flip'"),
         (HEADER + "act,1,1,,\n", "line 2: the kind ''"),
         (HEADER + ",1,1,flip,\n", "line 2: the name of a site has 0 characters, expected 1 to 1000"),
@@ -359,7 +359,9 @@ HEADER = "site,word,bit,kind,sample\n"
         (HEADER + f"act,1,1,flip,{2**32}\n", "line 2: 4294967296 as sample, expected 0 to 2.32 - 1"),
         (HEADER.encode() + b"\xff,1,1,flip,\n", "line 2: not UTF-8 text"),
         (HEADER + '"act,1,1,flip,\n', "line 2: unexpected end of data, expected a CSV table"),
-        (HEADER + f"{'a' * 200_000},1,1,flip,\n", "line 2: field larger than field limit"),
+        (HEADER + f"{'a' * 200_000},1,1,flip,\n", "line 2: 200011 characters, expected .* lines of at most 4096"),
+        (HEADER + "," * 10**6, "line 2: 1000000 characters"),
+        (HEADER + '"act\n",1,1,flip,\n', "line 2: unexpected end of data"),
     ],
 )
 def test_files_that_are_no_table(text, words, tmp_path):
