@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hwfault.errors import HwfaultError
+from hwfault.errors import HwfaultError, expect_kind
 from hwfault.torch_ops.inside_torch import in_forward_mode
 
 _USUAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -60,6 +60,8 @@ class _WithTangents(FaultInjectionFunction):
 
 def _check(x: Tensor, faulty_values: Tensor, mask: Tensor) -> None:
     """Raises HwfaultError for what would fail, or mean something else, in the forward or only in the backward pass."""
+    for what, given in (("x", x), ("faulty_values", faulty_values), ("the mask", mask)):
+        expect_kind(given, Tensor, f"{what} of FaultInjectionFunction", "a tensor (of a QuantTensor its .value)")
     if mask.dtype != torch.bool:
         raise HwfaultError(
             f"the mask of FaultInjectionFunction is {mask.dtype}, expected torch.bool, true where the values are "

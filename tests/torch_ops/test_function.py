@@ -1,5 +1,6 @@
 """FaultInjectionFunction: what it refuses at the call, and that every transform of torch follows its rule."""
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -140,6 +141,16 @@ def test_a_refusal_inside_of_transforms():
     for transformed in (grad(cubes), vmap(apply)):
         with pytest.raises(HwfaultError, match=r"is torch\.uint8, expected torch\.bool"):
             transformed(x, values, mask.byte())
+
+
+@pytest.mark.parametrize("given", [None, [[True]], 1.0, np.ones((2, 3)), "mask"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_no_tensor_is_refused_in_a_sentence(place, given):
+    operands = [torch.zeros(2, 3), torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool)]
+    operands[place] = given
+    what = ("x", "faulty_values", "the mask")[place]
+    with pytest.raises(HwfaultError, match=rf"^{what} of FaultInjectionFunction is .*, expected a tensor"):
+        apply(*operands)
 
 
 @pytest.mark.parametrize("called", [lambda *args: FaultInjectionFunction.apply(*args), lambda *args: apply(*args)])
