@@ -220,17 +220,22 @@ class Notes(Generic[T]):
         self._noted: dict[int, tuple[weakref.ref[Tensor], int, T]] = {}
 
     def note(self, tensor: Any, what: T | None) -> None:
-        value, key = bare(tensor), id(bare(tensor))
+        value = bare(tensor)
+        key = id(value)
         if what is not None and isinstance(value, Tensor):
+            # another tensor may get the number of one that is gone
             gone = weakref.ref(value, lambda _: self._noted.pop(key, None))
             self._noted[key] = (gone, _version(value), what)
 
     def of(self, tensor: Any) -> T | None:
         value = bare(tensor)
         entry = self._noted.get(id(value))
-        if entry is None or entry[1] != _version(value) or entry[0]() is not value:
+        if entry is None:
             return None
-        return entry[2]
+        noted, version, what = entry
+        if version != _version(value) or noted() is not value:
+            return None
+        return what
 
 
 def _version(tensor: Tensor) -> int:
@@ -259,7 +264,8 @@ class Grids(TorchFunctionMode, Generic[T]):
             self.notes.note(out, OFF_GRID)
             return out
         if func in _KEEPS_GRID or (func is functional.pad and _pads_with_zero(*args, **kwargs)):
-            for part in out if isinstance(out, tuple | list) and not isinstance(out, IntQuantTensor) else [out]:
+            several = isinstance(out, tuple | list) and not isinstance(out, IntQuantTensor)  # which is a tuple, too
+            for part in out if several else [out]:
                 self.notes.note(part, grid)
         return out
 
@@ -276,7 +282,9 @@ def _pads_with_zero(_x: Tensor, _pad: Any, mode: str = "constant", value: float 
 @torch.no_grad()
 def _look(model: nn.Module, example: Inputs, layers: Mapping[str, Any], quantizers: Quantizers) -> _Seen:
     """What each layer was given in a forward of the example, run by run."""
-    grids, calls, fractional = Grids[str](), {name: list[_Call]() for name in layers}, set[str]()
+    grids = Grids[str]()
+    calls: dict[str, list[_Call]] = {name: [] for name in layers}
+    fractional: set[str] = set()
     runs: Counter[str] = Counter()
 
     def made(name: str, out: Any) -> None:
@@ -289,9 +297,10 @@ def _look(model: nn.Module, example: Inputs, layers: Mapping[str, Any], quantize
             grids.notes.note(out, run_name(name, runs[name]))
             runs[name] += 1
 
-    handles = [
-        q.proxy.register_forward_hook(lambda _m, _a, out, name=name: made(name, out)) for name, q in quantizers.items()
-    ]
+    handles = []
+    for name, quantizer in quantizers.items():
+        hook = quantizer.proxy.register_forward_hook(lambda _m, _a, out, name=name: made(name, out))
+        handles.append(hook)
 
     def note(name: str, x: Any, out: Any) -> None:
         calls[name].append(_call(x, out, grids.notes.of(x), layers[name], quantizers))
@@ -306,7 +315,9 @@ def _look(model: nn.Module, example: Inputs, layers: Mapping[str, Any], quantize
 
 
 def _call(x: Any, out: Any, source: str | OffGrid | None, layer: Any, quantizers: Quantizers) -> _Call:
-    largest, scales, integers = None, 1, True
+    largest = None
+    scales = 1
+    integers = True
     if isinstance(source, OffGrid):
         source = None
     elif source is not None:
@@ -314,7 +325,8 @@ def _call(x: Any, out: Any, source: str | OffGrid | None, layer: Any, quantizers
     elif isinstance(x, IntQuantTensor):
         largest = largest_magnitude_of(x)
     if isinstance(x, IntQuantTensor):
-        scales, integers = x.scale.numel(), whole(x.zero_point)
+        scales = x.scale.numel()
+        integers = whole(x.zero_point)
     value = bare(out)
     rank = layer.weight.dim() if isinstance(layer, LAYERS) else value.dim()
     batched = value.dim() >= 2 if rank == 2 else value.dim() == rank

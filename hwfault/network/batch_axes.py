@@ -59,27 +59,41 @@ def _as_often(found: list[BatchAxis | str], runs: int) -> list[BatchAxis | str]:
 
 def _found(runs: Runs, inputs: Inputs) -> dict[str, list[BatchAxis | str]]:
     batches = {size: inputs.batch(size) for size in MARKED}
-    shapes = {size: runs.see(batch, lambda _n, _r, value: tuple(value.shape)) for size, batch in batches.items()}
-    found: dict[str, list[BatchAxis | str]] = {}
-    extents: dict[Key, Extents] = {}
-    # the axis and its rows, by the shapes alone
-    for name in dict.fromkeys(name for seen in shapes.values() for name in seen):
-        each = [shapes[size].get(name, []) for size in MARKED]
-        if len({len(shape) for shape in each}) > 1:
-            found[name] = [_UNEVEN] * max(map(len, each))
-            continue
-        said = [_extents(*pair) for pair in zip(*each, strict=True)]
-        found[name] = ["" if isinstance(one, Extents) else one for one in said]
-        extents |= {(name, run): one for run, one in enumerate(said) if isinstance(one, Extents)}
+    found, extents = _find_extents(runs, batches)
     # how the rows lie, by the mark; where that does not tell, by changes
-    marked = _marked(runs, batches, extents)
+    marked = _find_marked(runs, batches, extents)
     told = {key: _inner(marked.get(key, {}), extent.rows) for key, extent in extents.items()}
     unsure = {key: extents[key] for key, inner in told.items() if len(inner) != 1}
-    changed = _changed(runs, batches, unsure)
+    changed = _find_changed(runs, batches, unsure)
     for (name, run), extent in extents.items():
-        answer = _answer(name, extent, told[name, run], changed.get((name, run)))
-        found[name][run] = answer
+        found[name][run] = _answer(name, extent, told[name, run], changed.get((name, run)))
     return found
+
+
+def _find_extents(
+    runs: Runs, batches: Mapping[int, Inputs]
+) -> tuple[dict[str, list[BatchAxis | str]], dict[Key, Extents]]:
+    """The axis and its rows for each run, by the shapes alone; and for each site why its runs have none, "" so far."""
+    shapes = {size: runs.see(batch, lambda _n, _r, value: tuple(value.shape)) for size, batch in batches.items()}
+    names: dict[str, None] = {}
+    for seen in shapes.values():
+        names.update(dict.fromkeys(seen))
+    found: dict[str, list[BatchAxis | str]] = {}
+    extents: dict[Key, Extents] = {}
+    for name in names:
+        three, five = (shapes[size].get(name, []) for size in MARKED)
+        if len(three) != len(five):
+            found[name] = [_UNEVEN] * max(len(three), len(five))
+            continue
+        found[name] = []
+        for run, (a, b) in enumerate(zip(three, five, strict=True)):
+            said = _extents(a, b)
+            if isinstance(said, Extents):
+                extents[name, run] = said
+                found[name].append("")
+            else:
+                found[name].append(said)
+    return found, extents
 
 
 def _extents(three: Shape, five: Shape) -> Extents | str:
@@ -93,16 +107,16 @@ def _extents(three: Shape, five: Shape) -> Extents | str:
     if len(grown) > 1:
         return f"the axes {grown} of its shape {three} all grow with the number of samples, expected one"
     (axis,) = grown
-    rows = [divmod(shape[axis], size) for shape, size in zip((three, five), sizes, strict=True)]
-    if rows[0] != rows[1] or rows[0][1]:
+    rows, rest = divmod(three[axis], sizes[0])
+    if divmod(five[axis], sizes[1]) != (rows, rest) or rest:
         return (
             f"axis {axis} has {three[axis]} rows for {sizes[0]} samples and {five[axis]} for {sizes[1]}, expected as "
             "many for each sample (rows that depend on the data cannot be told apart by sample)"
         )
-    return Extents(axis, rows[0][0])
+    return Extents(axis, rows)
 
 
-def _marked(runs: Runs, batches: Mapping[int, Inputs], extents: Mapping[Key, Extents]) -> dict[Key, Marks]:
+def _find_marked(runs: Runs, batches: Mapping[int, Inputs], extents: Mapping[Key, Extents]) -> dict[Key, Marks]:
     """Which rows hold the mark of each marked sample; nothing where the network does not bear it."""
 
     def rows(name: str, run: int, value: Tensor) -> Rows:
@@ -119,7 +133,7 @@ def _marked(runs: Runs, batches: Mapping[int, Inputs], extents: Mapping[Key, Ext
     return found
 
 
-def _changed(runs: Runs, batches: Mapping[int, Inputs], extents: Mapping[Key, Extents]) -> dict[Key, Marks]:
+def _find_changed(runs: Runs, batches: Mapping[int, Inputs], extents: Mapping[Key, Extents]) -> dict[Key, Marks]:
     """Which rows change with the content of each sample, over several changes."""
     found: dict[Key, Marks] = {key: {} for key in extents}
     if not extents:
@@ -132,14 +146,16 @@ def _changed(runs: Runs, batches: Mapping[int, Inputs], extents: Mapping[Key, Ex
         before = runs.see(batches[size], kept)
 
         def rows(name: str, run: int, value: Tensor, before: dict[str, list[Tensor | None]] = before) -> Rows:
-            old = before[name][run] if run < len(before.get(name, [])) else None
+            earlier = before.get(name, [])
+            old = earlier[run] if run < len(earlier) else None
             if old is None or old.shape != value.shape:
                 return []
             return _reached(differ(old, value), extents.get((name, run)))
 
         for sample in samples:
             for change in CHANGES:
-                _note(found, runs.see(batches[size].changed(sample, change), rows), size, sample)
+                changed = batches[size].changed(sample, change)
+                _note(found, runs.see(changed, rows), size, sample)
     return found
 
 
@@ -147,17 +163,22 @@ def _reached(where: Tensor, extents: Extents | None) -> Rows:
     """The rows of the batch axis with anything true in them."""
     if extents is None or extents.axis >= where.dim():
         return []
-    rows: Rows = where.movedim(extents.axis, 0).flatten(1).any(1).tolist() if where.dim() > 1 else where.tolist()
+    if where.dim() > 1:
+        where = where.movedim(extents.axis, 0).flatten(1).any(1)
+    rows: Rows = where.tolist()
     return rows
 
 
 def _note(found: dict[Key, Marks], seen: Mapping[str, list[Rows]], size: int, sample: int) -> None:
     """Adds rows that were reached to those found before."""
     for (name, run), marks in found.items():
-        rows = seen[name][run] if run < len(seen.get(name, [])) else []
+        each = seen.get(name, [])
+        rows = each[run] if run < len(each) else []
         before = marks.get((size, sample), rows)
-        # of another length is what depends on the data: it fits nothing
-        marks[size, sample] = [a or b for a, b in zip(before, rows, strict=True)] if len(before) == len(rows) else []
+        if len(before) == len(rows):
+            marks[size, sample] = [a or b for a, b in zip(before, rows, strict=True)]
+        else:
+            marks[size, sample] = []  # of another length is what depends on the data: it fits nothing
 
 
 def _inner(marks: Marks, rows: int) -> list[int]:
@@ -165,10 +186,18 @@ def _inner(marks: Marks, rows: int) -> list[int]:
     seen = {key: reached for key, reached in marks.items() if any(reached)}
     if {size for size, _ in seen} != set(MARKED):
         return []
-    divisors = [inner for inner in range(1, rows + 1) if rows % inner == 0]
-    exact = [inner for inner in divisors if all(_expected(key, rows, inner) == r for key, r in seen.items())]
+    exact: list[int] = []
+    within: list[int] = []
+    for inner in range(1, rows + 1):
+        if rows % inner:
+            continue
+        pairs = [(reached, _expected(key, rows, inner)) for key, reached in seen.items()]
+        if all(reached == expected for reached, expected in pairs):
+            exact.append(inner)
+        if all(_within(reached, expected) for reached, expected in pairs):
+            within.append(inner)
     # rows that hold no content (padding, a token of the network's own) are not reached
-    return exact or [inner for inner in divisors if all(_within(r, _expected(k, rows, inner)) for k, r in seen.items())]
+    return exact or within
 
 
 def _expected(key: tuple[int, int], rows: int, inner: int) -> Rows:
@@ -177,7 +206,9 @@ def _expected(key: tuple[int, int], rows: int, inner: int) -> Rows:
 
 
 def _within(reached: Rows, expected: Rows) -> bool:
-    return len(reached) == len(expected) and all(b for a, b in zip(reached, expected, strict=True) if a)
+    if len(reached) != len(expected):
+        return False
+    return all(there for here, there in zip(reached, expected, strict=True) if here)
 
 
 def _answer(name: str, extents: Extents, marked: list[int], changed: Marks | None) -> BatchAxis | str:

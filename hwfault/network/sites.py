@@ -84,11 +84,11 @@ def sites(model: nn.Module, example: Example | None = None, batch_axis: Axes = 0
 
 def _memories(found: Mapping[str, Quantizer], shared: Memories) -> list[Site]:
     """The sites of quantizers; those that read one memory are one, under the first of their names."""
-    return [
-        quantizer.site.model_copy(update={"aliases": shared.aliases(name)})
-        for name, quantizer in found.items()
-        if name not in shared.first
-    ]
+    listed = []
+    for name, quantizer in found.items():
+        if name not in shared.first:
+            listed.append(quantizer.site.model_copy(update={"aliases": shared.aliases(name)}))
+    return listed
 
 
 def _add(
@@ -124,11 +124,10 @@ def _runs_of(
 
     @contextmanager
     def watch(note: Callable[[str, Tensor], None]) -> Iterator[None]:
-        handles = [
-            quantizer.proxy.register_forward_hook(functools.partial(_show, note, name))
-            for name, quantizer in found.items()
-            if quantizer.site.batched
-        ]
+        handles = []
+        for name, quantizer in found.items():
+            if quantizer.site.batched:
+                handles.append(quantizer.proxy.register_forward_hook(functools.partial(_show, note, name)))
         try:
             with watched(accumulator_layers(network), lambda name, _x, out: note(name, bare(out))):
                 yield
@@ -189,8 +188,9 @@ def check_known(plan: FaultPlan, known: SiteList | None) -> None:
     if known is None:
         return
     names = {site.name for site in known}
-    if name := next((name for name in plan.names if name in known.obstacles and name not in names), None):
-        raise PlanError(f"the plan strikes the site {name!r}, which is none here: {known.obstacles[name]}")
+    for name in plan.names:
+        if name in known.obstacles and name not in names:
+            raise PlanError(f"the plan strikes the site {name!r}, which is none here: {known.obstacles[name]}")
     plan.check_batch_axes(known, "the network")
 
 
@@ -227,7 +227,8 @@ def _enabled(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[tupl
         if not isinstance(module, _PROXIES) or not module.is_quant_enabled:
             continue
         layer = recurrent.get(id(module))
-        yield name, module, _why_none(name, module, name in layers) if layer is None else _in_recurrence(layer)
+        why = _why_none(name, module, name in layers) if layer is None else _in_recurrence(layer)
+        yield name, module, why
 
 
 def _in_recurrence(layer: str) -> str:

@@ -28,19 +28,27 @@ def tied(model: nn.Module, quantizers: Quantizers, inputs: Inputs | None = None)
         parameter = quantizer.parameter
         if parameter is not None:
             groups.setdefault(_key(parameter), []).append(name)
-    shared = {name: key for key, names in groups.items() if len(names) > 1 for name in names}
-    grids = _grids(model, {name: quantizers[name] for name in shared}, inputs) if shared else {}
-    readings = [
-        Reading(name, key, _word(quantizers[name].site), *_arrays(grids.get(name))) for name, key in shared.items()
-    ]
+    shared: dict[str, Hashable] = {}
+    for key, names in groups.items():
+        if len(names) > 1:
+            shared.update(dict.fromkeys(names, key))
+    if not shared:
+        return memories([])
+    grids = _grids(model, {name: quantizers[name] for name in shared}, inputs)
+    readings = []
+    for name, key in shared.items():
+        scale, zero_point = _arrays(grids.get(name))
+        readings.append(Reading(name, key, _word(quantizers[name].site), scale, zero_point))
     return memories(readings)
 
 
 def _key(parameter: Tensor) -> Hashable:
     """What is equal for parameters whose words are the same, in the same order."""
-    if parameter.numel() and parameter.device.type != "meta" and (start := parameter.data_ptr()):
-        return start, tuple(parameter.shape), parameter.stride(), parameter.dtype
-    return id(parameter)
+    # two Parameters may lie on one memory; those without any (empty, or on the meta device) are themselves alone
+    start = parameter.data_ptr() if parameter.numel() and parameter.device.type != "meta" else 0
+    if not start:
+        return id(parameter)
+    return start, tuple(parameter.shape), parameter.stride(), parameter.dtype
 
 
 def _word(site: Any) -> Hashable:
@@ -48,7 +56,10 @@ def _word(site: Any) -> Hashable:
 
 
 def _arrays(grid: ScaleAndZero | None) -> tuple[Any, Any]:
-    return (None, None) if grid is None else tuple(t.detach().numpy(force=True) for t in grid)  # type: ignore[return-value]
+    if grid is None:
+        return None, None
+    scale, zero_point = grid
+    return scale.detach().numpy(force=True), zero_point.detach().numpy(force=True)
 
 
 @torch.no_grad()
@@ -61,10 +72,11 @@ def _grids(model: nn.Module, shared: Mapping[str, Quantizer], inputs: Inputs | N
             if not getattr(proxy, "requires_input_scale", False):
                 found[name] = grid_of(proxy, proxy.forward(parameter))  # not called: its hooks may strike
         if inputs is not None and len(found) < len(shared):
-            handles = [
-                quantizer.proxy.register_forward_hook(functools.partial(_keep, found, name, quantizer.parameter))
-                for name, quantizer in shared.items()
-            ]
+            # the scale of a bias is that of its layer's inputs, which a forward alone shows
+            handles = []
+            for name, quantizer in shared.items():
+                keep = functools.partial(_keep, found, name, quantizer.parameter)
+                handles.append(quantizer.proxy.register_forward_hook(keep))
             try:
                 inputs.run(model)
             finally:
@@ -90,12 +102,14 @@ def check_tied(plan: FaultPlan, found: Memories) -> None:
                 f"the plan strikes {site.name!r} as a memory of its own, but the network reads the same words as "
                 f"{found.first[site.name]!r}; resolve the faults against this network again"
             )
-        said, there = set(site.aliases or ()), set(found.aliases(site.name) or ())
+        said = set(site.aliases or ())
+        there = set(found.aliases(site.name) or ())
         if site.name not in found.open and not site.batched and said != there:
             names = ", ".join(map(repr, sorted(said ^ there)))
+            who = "only the network" if there - said else "only the plan"
             raise PlanError(
                 f"the plan and the network do not agree on who reads the memory of {site.name!r}: {names} "
-                f"{'only the network' if there - said else 'only the plan'} has with it; resolve the faults against "
+                f"{who} has with it; resolve the faults against "
                 "this network again"
             )
 
@@ -104,9 +118,14 @@ class StillTied:
     """Checks, at each reading in a forward, that what is one memory is read alike, and what is two is not."""
 
     def __init__(self, plan: FaultPlan, found: Memories) -> None:
-        self._memory = {alias: e.site.name for e in plan.sites for alias in (e.site.name, *(e.site.aliases or ()))}
-        several = {e.site.name for e in plan.sites if e.site.aliases}
-        self._watched = {name for name, first in self._memory.items() if first in several}
+        self._memory: dict[str, str] = {}  # by each name that reads it, that of its site
+        self._watched: set[str] = set()
+        for entry in plan.sites:
+            names = (entry.site.name, *(entry.site.aliases or ()))
+            self._memory.update(dict.fromkeys(names, entry.site.name))
+            if entry.site.aliases:
+                self._watched.update(names)
+        # those whose scales an example has not shown may turn out to be one memory
         if not found.open.isdisjoint(self._memory):
             self._watched |= found.open
         self._open = found.open
