@@ -64,7 +64,7 @@ def words_sharing(shape: Sequence[int], given: Sequence[int], batch: int, what: 
     axes = [axis for axis, length in enumerate(given, missing) if length > 1]
     other_length = any(given[axis - missing] != shape[axis] for axis in axes)
     # kernels number words from each sample's first: a value that goes with the batch axis has no place there
-    per_element = batch > 1 and axes == [0] and len(shape) > 1
+    per_element = batch > 1 and axes == [0]
     if missing < 0 or len(axes) > 1 or per_element or other_length:
         raise PlanError(
             f"a {what} of shape {tuple(given)} for values of shape {tuple(shape)}, expected one for the tensor or one "

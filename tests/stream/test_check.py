@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hwfault.errors import HwfaultError
+from hwfault.errors import HwfaultError, PlanError
 from hwfault.stream import hits
-from hwfault.stream.check import check_draw, check_seed, signed64
+from hwfault.stream.check import check_draw, check_seed, signed64, words_sharing
 
 DRAW = {"seed": 1, "site": 2, "words": 3, "plane": 0}
 
@@ -31,6 +31,30 @@ def test_signed_seeds_keep_their_bits(seed):
 )
 def test_draws(change):
     check_draw(**{**DRAW, **change})
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "batch", "words"),
+    [
+        ((4, 3, 5), (), 4, 1),
+        ((4, 3, 5), (1, 3, 1), 4, 5),
+        ((4, 3, 5), (3, 1), 4, 5),
+        ((4, 3, 5), (5,), 4, 1),
+        ((4, 3, 5), (4, 1, 1), 1, 15),  # a parameter: its first axis counts outputs
+        ((4,), (4,), 1, 1),
+    ],
+)
+def test_words_that_share_a_scale(shape, given, batch, words):
+    assert words_sharing(shape, given, batch, "scale") == words
+
+
+@pytest.mark.parametrize(
+    ("shape", "given"), [((4, 3), (4, 1)), ((4,), (4,)), ((4, 3), (4, 3)), ((4, 3), (2,)), ((4,), (1, 4))]
+)
+def test_scales_that_words_cannot_share(shape, given):
+    """One for each sample is none of a channel: samples are numbered on, and words from each sample's first."""
+    with pytest.raises(PlanError, match="expected one for the tensor or one for each channel"):
+        words_sharing(shape, given, 4, "scale")
 
 
 WRONG = [
