@@ -55,9 +55,14 @@ class Batches:
         self._device = torch.device(device)
         self._split = split.kept_on(self._device)
         self._read = self._split.reader(augment, seed=seed, workers=workers, device=self._device)
-        self._batch_size, self._seed, self._shuffle = batch_size, seed, shuffle
-        self._rank, self._world = rank, world
-        self._epoch = self._done = self._resume_at = 0
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle = shuffle
+        self._rank = rank
+        self._world = world
+        self._epoch = 0
+        self._done = 0
+        self._resume_at = 0
 
     @property
     def sampler(self) -> "Batches":
@@ -68,7 +73,9 @@ class Batches:
     def samples(self) -> int:
         """How many samples this rank takes in an epoch."""
         count = len(self._split)
-        return math.ceil(count / self._world) if self._shuffle else len(range(self._rank, count, self._world))
+        if self._shuffle:
+            return math.ceil(count / self._world)
+        return len(range(self._rank, count, self._world))
 
     def __len__(self) -> int:
         """The number of batches of a whole epoch on this rank."""
@@ -77,7 +84,9 @@ class Batches:
     def set_epoch(self, epoch: int) -> None:
         """The epoch (from 0) that is iterated over next; another epoch than before begins at its first batch."""
         if epoch != self._epoch:
-            self._epoch, self._done, self._resume_at = epoch, 0, 0
+            self._epoch = epoch
+            self._done = 0
+            self._resume_at = 0
 
     def order(self) -> Tensor:
         """The numbers (int64) in the split of this rank's samples in this epoch, in order."""
@@ -85,13 +94,16 @@ class Batches:
         if not self._shuffle:
             return torch.arange(self._rank, count, self._world)
         order = permutation(count, self._seed, self._epoch, ORDER)
-        return torch.from_numpy(np.resize(order, self.samples * self._world)[self._rank :: self._world].copy())
+        filled_up = np.resize(order, self.samples * self._world)  # which begins anew where it ends
+        own = filled_up[self._rank :: self._world]
+        return torch.from_numpy(own.copy())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of this epoch, from its first, or once from where a loaded state was."""
         labels = self._split.labels
         batches = torch.split(self.order().to(labels.device), self._batch_size) if self.samples else ()
-        self._done, self._resume_at = self._resume_at, 0
+        self._done = self._resume_at
+        self._resume_at = 0  # where a state was is gone on from once
         rest = batches[self._done :]
         for index, x in zip(rest, self._read(self._epoch, rest), strict=True):
             self._done += 1
@@ -108,11 +120,14 @@ class Batches:
         """
         fixed = self._fixed()
         changed = [f"{key} {state.get(key)}, now {fixed[key]}" for key in fixed if state.get(key) != fixed[key]]
-        epoch, done = state.get("epoch"), state.get("done")
+        epoch = state.get("epoch")
+        done = state.get("done")
         if changed or not isinstance(epoch, int) or not isinstance(done, int) or not 0 <= done <= len(self):
             what = "; ".join(changed) or f"epoch {epoch!r} and {done!r} of {len(self)} batches done"
             raise HwfaultError(f"the position in the data does not fit: {what}; resume with what it was saved with")
-        self._epoch, self._done, self._resume_at = epoch, done, done
+        self._epoch = epoch
+        self._done = done
+        self._resume_at = done
 
     def _fixed(self) -> dict[str, int | bool]:
         return {

@@ -45,7 +45,9 @@ def _repository(start: Path) -> tuple[Path, Path] | None:
             return work, place
         if place.is_file():  # of a worktree or submodule: it says where the folder is
             kind, _, path = _text(place).partition(":")
-            return (work, work / path.strip()) if kind == "gitdir" else None
+            if kind != "gitdir":
+                return None
+            return work, work / path.strip()
     return None
 
 
@@ -72,8 +74,13 @@ def _packed(common: Path, name: str) -> str:
     """What packed-refs has for a branch; empty if nothing."""
     place = common / "packed-refs"
     lines = _text(place).splitlines() if place.is_file() else []
-    entries = (line.split(" ", 1) for line in lines if not line.startswith(("#", "^")))
-    return next((entry[0] for entry in entries if len(entry) == 2 and entry[1] == name), "")
+    for line in lines:
+        if line.startswith(("#", "^")):  # comments, and what annotated tags stand for
+            continue
+        commit, _, branch = line.partition(" ")
+        if branch == name:
+            return commit
+    return ""
 
 
 def _text(path: Path) -> str:

@@ -103,10 +103,13 @@ class FaultDriver:
         """Sets what is active in a training step: epochs count from 1, steps (batches) from 0 in each epoch."""
         factors = [fault.schedule.factor(epoch, step, self.seed, k) for k, fault in enumerate(self.faults)]
         for refresh, injection in self._injections.items():
-            # held faults differ from rank to rank as all others do
-            hold = None if refresh is None else (epoch - 1) // refresh * self._world + self._rank
+            hold = None
+            if refresh is not None:
+                # held faults differ from rank to rank as all others do
+                hold = (epoch - 1) // refresh * self._world + self._rank
             self._set(refresh, factors, _Moment(self.seed, hold, epoch))
-            injection.clock.rank, injection.clock.world = self._rank, self._world
+            injection.clock.rank = self._rank
+            injection.clock.world = self._world
 
     def evaluate(self, epoch: int | None = None, *, shared_out: bool = True) -> None:
         """Sets what is active in the evaluation after an epoch (None: after all training), which begins at sample 0.
@@ -115,9 +118,12 @@ class FaultDriver:
         """
         at = last_epoch(self.faults) if epoch is None else epoch
         factors = [fault.schedule.eval_factor(at) for fault in self.faults]
+        rank, world = (self._rank, self._world) if shared_out else (0, 1)
         for refresh, injection in self._injections.items():
-            self._set(refresh, factors, _Moment(self.eval_seed, None if refresh is None else 0, 0))
-            injection.clock.rank, injection.clock.world = (self._rank, self._world) if shared_out else (0, 1)
+            hold = None if refresh is None else 0  # the same faults after each epoch
+            self._set(refresh, factors, _Moment(self.eval_seed, hold, 0))
+            injection.clock.rank = rank
+            injection.clock.world = world
             injection.clock.restart_evaluation()
 
     @contextmanager
@@ -142,9 +148,10 @@ class FaultDriver:
 
         They are the same on all ranks where all have batches of the same sizes.
         """
-        clocks = [injection.clock for injection in self.injections[:1]]
-        steps, samples = (clocks[0].steps, clocks[0].next_sample(True)) if clocks else (0, 0)
-        return {"steps": steps, "samples": samples}
+        if not self.injections:
+            return {"steps": 0, "samples": 0}
+        clock = self.injections[0].clock  # which all follow
+        return {"steps": clock.steps, "samples": clock.next_sample(True)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from where `state_dict` was taken; raises HwfaultError for anything else."""
@@ -192,7 +199,8 @@ class FaultDriver:
 
     def _set(self, refresh: int | None, factors: Sequence[float], now: _Moment) -> None:
         """Sets plan and numbers of a group, each only where it changed."""
-        injection, before = self._injections[refresh], self._moments[refresh]
+        injection = self._injections[refresh]
+        before = self._moments[refresh]
         plan = self._planned(self._of(refresh, factors))
         if plan is not injection.plan:
             injection.plan = plan

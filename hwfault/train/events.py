@@ -23,13 +23,17 @@ class Events:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        given = {name: value for name, value in figures.items() if value is not None}
-        made = [Event(wall_time=time.time(), step=step, summary=scalar(name, value)) for name, value in given.items()]
+        now = time.time()
+        events = []
+        for name, value in figures.items():
+            if value is not None:
+                events.append(Event(wall_time=now, step=step, summary=scalar(name, value)))
         try:
             self._folder.mkdir(exist_ok=True)
-            begin = [] if self._path.exists() else [Event(wall_time=time.time(), file_version="brain.Event:2")]
+            if not self._path.exists():
+                events.insert(0, Event(wall_time=now, file_version="brain.Event:2"))
             with self._path.open("ab") as file:
-                file.write(b"".join(map(_record, [*begin, *made])))
+                file.write(b"".join(map(_record, events)))
         except OSError as error:
             raise FileError(f"{self._path}: cannot be written ({error.strerror or error}); free some space") from error
 
@@ -40,4 +44,6 @@ def _record(event: Any) -> bytes:
 
     content: bytes = event.SerializeToString()
     length = struct.pack("<Q", len(content))
-    return length + struct.pack("<I", masked_crc32c(length)) + content + struct.pack("<I", masked_crc32c(content))
+    of_length = struct.pack("<I", masked_crc32c(length))
+    of_content = struct.pack("<I", masked_crc32c(content))
+    return length + of_length + content + of_content

@@ -42,9 +42,14 @@ def table(history: Iterable[Epoch]) -> str:
 
 def ramp_factor(faults: Sequence[ScheduledFault], epoch: int) -> float:
     """The largest factor that the ramps of the faults which strike in training give an epoch; 0 if none strikes."""
-    due = [fault.schedule for fault in faults if fault.schedule.during != "eval"]
-    within = [s for s in due if s.from_epoch <= epoch and (s.until_epoch is None or epoch <= s.until_epoch)]
-    return max((s.ramp_factor(epoch) for s in within), default=0.0)
+    largest = 0.0
+    for fault in faults:
+        schedule = fault.schedule
+        begun = schedule.from_epoch <= epoch
+        ended = schedule.until_epoch is not None and epoch > schedule.until_epoch
+        if schedule.during != "eval" and begun and not ended:
+            largest = max(largest, schedule.ramp_factor(epoch))
+    return largest
 
 
 def monitored(config: TrainConfig, columns: Iterable[str]) -> str | None:
@@ -62,9 +67,12 @@ def strikes_in_evaluation(config: TrainConfig) -> bool:
 
 def columns(config: TrainConfig, *, validation: bool) -> tuple[str, ...]:
     """The figures that an epoch comes to, with or without validation data."""
-    held_out = ("validation_loss", "validation_accuracy") if validation else ()
-    faulty = ("faulty_loss", "faulty_accuracy") if validation and strikes_in_evaluation(config) else ()
-    return ("loss", "accuracy", *held_out, *faulty)
+    found = ["loss", "accuracy"]
+    if validation:
+        found += ["validation_loss", "validation_accuracy"]
+        if strikes_in_evaluation(config):
+            found += ["faulty_loss", "faulty_accuracy"]
+    return tuple(found)
 
 
 def check_monitor(config: TrainConfig, *, validation: bool) -> None:

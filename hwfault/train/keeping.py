@@ -30,7 +30,8 @@ class Keep(Checkpoint):
         self._events = Events(folder / EVENTS)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
-        every, module = self._config.checkpoint_every_steps, cast(Classifier, pl_module)
+        every = self._config.checkpoint_every_steps
+        module = cast(Classifier, pl_module)
         batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         at_a_step = batches % trainer.accumulate_grad_batches == 0
         if not every or not at_a_step or batches == trainer.num_training_batches:  # the epoch's end writes it anyway
@@ -40,7 +41,8 @@ class Keep(Checkpoint):
             self._keep_state(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        module, problem = cast(Classifier, pl_module), None
+        module = cast(Classifier, pl_module)
+        problem = None
         if trainer.is_global_zero:
             try:
                 self._keep_network(module)
@@ -56,11 +58,13 @@ class Keep(Checkpoint):
         share_problem(problem and self._with_advice(problem), trainer.strategy.root_device)
 
     def _with_advice(self, problem: FileError) -> FileError:
-        kept = (self._folder / LAST).exists()
-        return FileError(f"{problem}; what was kept before is whole: go on from it with --resume") if kept else problem
+        if not (self._folder / LAST).exists():
+            return problem
+        return FileError(f"{problem}; what was kept before is whole: go on from it with --resume")
 
     def _keep_network(self, module: Classifier) -> None:
-        history, folder = module.history, self._folder
+        history = module.history
+        folder = self._folder
         checkpoint.save(folder / CHECKPOINT, module.network, self._config)
         if self._config.checkpoint_every and module.epoch % self._config.checkpoint_every == 0:
             checkpoint.save(folder / f"epoch-{module.epoch:04}.safetensors", module.network, self._config)

@@ -84,11 +84,16 @@ class LearningRate:
         self._epochs = epochs
         self._warmup = warmup
         self._frozen = frozen
-        self._factor, self._best, self._bad = 1.0, math.nan, 0
+        # what a plateau has seen
+        self._factor = 1.0
+        self._best = math.nan
+        self._bad = 0
 
     def factor(self, step: int) -> float:
         """The factor for a step counted from 0, of `steps` an epoch."""
-        rising = min(1.0, (step + 1) / (self._warmup * self._steps)) if self._warmup else 1.0
+        rising = 1.0
+        if self._warmup:
+            rising = min(1.0, (step + 1) / (self._warmup * self._steps))
         return rising * self._scheduled(step)
 
     def _scheduled(self, step: int) -> float:
@@ -108,15 +113,19 @@ class LearningRate:
 
     def observe(self, epoch: int, figure: float, *, smaller: bool) -> None:
         """Tells a plateau the monitored figure at the end of an epoch counted from 1."""
-        if not isinstance(plateau := self._schedule, Plateau) or epoch <= max(self._frozen, self._warmup):
+        plateau = self._schedule
+        if not isinstance(plateau, Plateau) or epoch <= max(self._frozen, self._warmup):
             return
-        figure = -figure if smaller else figure
+        if smaller:
+            figure = -figure
         if math.isnan(self._best) or figure > self._best + plateau.threshold * abs(self._best):
-            self._best, self._bad = figure, 0
+            self._best = figure
+            self._bad = 0
             return
         self._bad += 1
         if self._bad > plateau.patience:
-            self._factor, self._bad = max(plateau.floor, self._factor * plateau.gamma), 0
+            self._factor = max(plateau.floor, self._factor * plateau.gamma)
+            self._bad = 0
 
     def state_dict(self) -> dict[str, float]:
         """What a plateau has seen."""
@@ -124,4 +133,6 @@ class LearningRate:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Goes on where `state_dict` was taken."""
-        self._factor, self._best, self._bad = state["factor"], state["best"], int(state["bad"])
+        self._factor = state["factor"]
+        self._best = state["best"]
+        self._bad = int(state["bad"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
 from torch import nn
@@ -56,23 +55,36 @@ class Phase:
     @property
     def _warming_up(self) -> int:
         """How many epochs of this phase have a fault whose ramp is still rising."""
-        ramps = [f.schedule for f in self.config.faults if f.schedule.ramp != "none" and f.schedule.during != "eval"]
-        last = max((ramp.from_epoch + ramp.ramp_epochs - 1 for ramp in ramps), default=0)
+        last = 0  # the last epoch of the faults' schedules in which one rises
+        for fault in self.config.faults:
+            schedule = fault.schedule
+            if schedule.ramp != "none" and schedule.during != "eval":
+                last = max(last, schedule.from_epoch + schedule.ramp_epochs - 1)
         return max(0, last - self.fault_epoch(0) + 1)
 
 
 def phases_of(config: TrainConfig) -> tuple[Phase, ...]:
     """The phases of a run, in order; a run without phases is one."""
-    parts = config.parts
-    total = sum(part.epochs for part in parts)
+    total = sum(part.epochs for part in config.parts)
     found = []
-    for number, (part, end) in enumerate(zip(parts, accumulate(p.epochs for p in parts), strict=True), 1):
-        first = end - part.epochs + 1
+    first = 1
+    for number, part in enumerate(config.parts, 1):
+        # faults that a phase gives itself begin with it; others go on as those of the run
         own = bool(config.phases) and config.phases[number - 1].faults is not None
-        found.append(Phase(number, part, first, total, first if own else 1, number if own else 0))
+        phase = Phase(
+            number,
+            part,
+            first_epoch=first,
+            epochs=total,
+            faults_from=first if own else 1,
+            faults_of=number if own else 0,
+        )
+        found.append(phase)
+        first += part.epochs
     return tuple(found)
 
 
 def prepared(phase: Phase, network: nn.Module, augment: str | Callable[..., Any] | None) -> Phase:
     """The phase with what its globs and names mean for this network; raises ModelError for globs that match nothing."""
-    return replace(phase, frozen=tuple(frozen_parameters(network, phase.config.freeze)), augment=augment)
+    frozen = tuple(frozen_parameters(network, phase.config.freeze))
+    return replace(phase, frozen=frozen, augment=augment)

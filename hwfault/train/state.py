@@ -14,13 +14,18 @@ from hwfault.errors import FileError
 
 def tensors(network: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer by its name, as it is and not copied."""
-    return {name: t.detach() for name, t in [*network.named_parameters(), *network.named_buffers()]}
+    found: dict[str, Tensor] = {}
+    found.update(network.named_parameters())
+    found.update(network.named_buffers())
+    return {name: tensor.detach() for name, tensor in found.items()}
 
 
 def load_tensors(network: nn.Module, state: dict[str, Tensor]) -> None:
     """Writes the tensors into the network; raises FileError unless names and shapes are the network's own."""
     own = tensors(network)
-    wrong = sorted(own.keys() ^ state.keys()) or [key for key in own if own[key].shape != state[key].shape]
+    wrong = sorted(own.keys() ^ state.keys())
+    if not wrong:
+        wrong = [key for key in own if own[key].shape != state[key].shape]
     if wrong:
         raise FileError(f"the checkpoint is another network's: they differ in {wrong[0]}")
     with torch.no_grad():
@@ -30,7 +35,11 @@ def load_tensors(network: nn.Module, state: dict[str, Tensor]) -> None:
 
 def counters(network: nn.Module) -> dict[str, Any]:
     """The numbers (int, float, bool) that modules keep as plain attributes, by module and attribute name."""
-    return {f"{name}:{key}": value for name, module in network.named_modules() for key, value in _numbers(module)}
+    found = {}
+    for name, module in network.named_modules():
+        for key, value in _numbers(module):
+            found[f"{name}:{key}"] = value
+    return found
 
 
 def load_counters(network: nn.Module, state: dict[str, Any]) -> None:
@@ -42,5 +51,9 @@ def load_counters(network: nn.Module, state: dict[str, Any]) -> None:
 
 
 def _numbers(module: nn.Module) -> list[tuple[str, Any]]:
-    plain = vars(module).items()
-    return [(k, v) for k, v in plain if isinstance(v, int | float) and k != "training" and not k.startswith("_")]
+    """The module's own numbers; `training` is set anew for each pass, and what begins with _ is torch's."""
+    found = []
+    for key, value in vars(module).items():
+        if isinstance(value, int | float) and key != "training" and not key.startswith("_"):
+            found.append((key, value))
+    return found

@@ -29,8 +29,12 @@ class Totals:
         """
         sizes = torch.tensor(self._sizes, dtype=torch.float64, device=self._losses.device)
         loss = (self._losses[: len(self._sizes)] * sizes).sum()
-        sums = over_ranks(torch.stack([loss, self._right.double(), sizes.sum()])).tolist()
-        return (sums[0] / sums[2], sums[1] / sums[2]) if sums[2] else (float("nan"), float("nan"))
+        # all three in one exchange between the ranks, and in one wait for the device
+        sums = torch.stack([loss, self._right.double(), sizes.sum()])
+        all_loss, all_right, samples = over_ranks(sums).tolist()
+        if not samples:
+            return float("nan"), float("nan")
+        return all_loss / samples, all_right / samples
 
     def first_not_finite(self) -> tuple[int, float] | None:
         """The step (from 0) of the first loss that is not finite on any rank, and the ranks' losses there added up.
@@ -40,8 +44,12 @@ class Totals:
         losses = self._losses[: len(self._sizes)]
         bad = torch.nonzero(~torch.isfinite(losses))
         own = int(bad[0]) if len(bad) else len(self._sizes)
+        # every rank takes part in the exchanges, also those whose losses are all finite
         step = int(over_ranks(torch.tensor(float(own), device=losses.device), smallest=True))
-        return None if step == len(self._sizes) else (step, float(over_ranks(losses[step].clone())))
+        if step == len(self._sizes):
+            return None
+        together = over_ranks(losses[step].clone())
+        return step, float(together)
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far of every rank, each of which must ask."""

@@ -92,7 +92,8 @@ def cifar100(folder: Path | str | None = None) -> Dataset:
 def _load(version: _Version, folder: Path | str | None) -> Dataset:
     contents = _contents(version, version.source.folder(folder))
     *train, test = (_records(version, *contents[name]) for name in version.source.files)
-    x, y = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    x = np.concatenate([images for images, _ in train])
+    y = np.concatenate([labels for _, labels in train])
     return image_data((x, y), test, classes=version.labels[-1], mean=version.mean, std=version.std)
 
 
@@ -102,13 +103,15 @@ _Contents = Mapping[str, tuple[str, bytes]]
 def _contents(version: _Version, folder: Path) -> _Contents:
     """Where each file was found, to be named in errors, and what it holds."""
     names = version.source.files
-    for place in (folder / place for place in version.source.places[:2]):
-        present = [name for name in names if (place / name).exists()]
-        if missing := sorted({*names} - {*present}) if present else []:
-            raise version.source.missing(place, f" as a whole, {', '.join(missing)} is missing")
-        if present:
-            limit = version.record * _RECORDS
-            return {name: (str(place / name), read_at_most(place / name, limit)) for name in names}
+    for below in version.source.places[:2]:
+        place = folder / below
+        missing = [name for name in names if not (place / name).exists()]
+        if len(missing) == len(names):
+            continue
+        if missing:
+            raise version.source.missing(place, f" as a whole, {', '.join(sorted(missing))} is missing")
+        limit = version.record * _RECORDS
+        return {name: (str(place / name), read_at_most(place / name, limit)) for name in names}
     if (folder / version.archive).exists():
         return _unpacked(version, folder / version.archive)
     python = [name for name in version.python if (folder / name).exists()]
@@ -150,8 +153,9 @@ def _unpacked(version: _Version, path: Path) -> _Contents:
         raise FileError(
             f"{path}: not a readable .tar.gz archive ({str(error) or type(error).__name__}); get it again {_PAGE}"
         ) from error
-    if missing := [name for name in version.source.files if name not in contents]:
-        raise FileError(f"{path}: holds no {missing[0]} of at most {limit} bytes; get it again {_PAGE}")
+    for name in version.source.files:
+        if name not in contents:
+            raise FileError(f"{path}: holds no {name} of at most {limit} bytes; get it again {_PAGE}")
     return contents
 
 

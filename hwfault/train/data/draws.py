@@ -24,5 +24,7 @@ def permutation(count: int, seed: int, epoch: int, purpose: int) -> NDArray[np.i
 
 def uniform(count: int, seed: int, epoch: int) -> NDArray[np.float32]:
     """Numbers in [0, 1) to change each sample of an epoch with, (count, 8): multiples of 2^-24."""
+    # of 24 bits every one is kept: a float32 has no more
     top = words(count * COLUMNS, seed, epoch, AUGMENT) >> np.uint64(40)
-    return (top.astype(np.float32) * np.float32(2**-24)).reshape(count, COLUMNS)
+    fractions = top.astype(np.float32) * np.float32(2**-24)
+    return fractions.reshape(count, COLUMNS)

@@ -55,27 +55,40 @@ def fashion_mnist(folder: Path | str | None = None) -> Dataset:
 
 def _load(source: Source, folder: Path | str | None, *, mean: float, std: float) -> Dataset:
     train_x, train_y, test_x, test_y = _find(source, source.folder(folder))
-    train, test = _part(train_x, train_y), _part(test_x, test_y)
+    train = _part(train_x, train_y)
+    test = _part(test_x, test_y)
     return image_data(train, test, classes=_CLASSES, mean=(mean,), std=(std,))
 
 
 def _find(source: Source, folder: Path) -> list[Path]:
-    for place in (folder / place for place in source.places):
-        found = [path for name in source.files for path in _either(place / name)]
-        if missing := [n for n in source.files if not _either(place / n)] if found else []:
+    for below in source.places:
+        place = folder / below
+        found: list[Path] = []
+        missing: list[str] = []
+        for name in source.files:
+            path = _either(place / name)
+            if path is None:
+                missing.append(name)
+            else:
+                found.append(path)
+        if found and missing:
             raise source.missing(place, f" as a whole, {', '.join(missing)} is missing")
         if found:
             return found
     raise source.missing(folder)
 
 
-def _either(path: Path) -> list[Path]:
-    """The file, or else the same one gzipped, if there is either."""
-    return [file for file in (path, path.with_name(f"{path.name}.gz")) if file.exists()][:1]
+def _either(path: Path) -> Path | None:
+    """The file, or else the same one gzipped; None if there is neither."""
+    for file in (path, path.with_name(f"{path.name}.gz")):
+        if file.exists():
+            return file
+    return None
 
 
 def _part(images: Path, labels: Path) -> Arrays:
-    x, y = read_idx(images, 3), read_idx(labels, 1)
+    x = read_idx(images, 3)
+    y = read_idx(labels, 1)
     if x.shape[1:] != _IMAGE or len(x) != len(y) or not len(x):
         raise FileError(
             f"{images} holds {x.shape} and {labels} {y.shape}, expected (n, 28, 28) images and (n,) labels, not empty"
@@ -95,7 +108,8 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         with gzip.open(path) if zipped else path.open("rb") as stream:
             shape = _shape(path, stream.read(4 + 4 * dimensions), dimensions)
             expected = math.prod(shape)
-            if expected > min(_LARGEST, size * _ZIPPED_AT_MOST if zipped else size):
+            holds_at_most = size * _ZIPPED_AT_MOST if zipped else size
+            if expected > min(_LARGEST, holds_at_most):
                 raise FileError(f"{path}: has shape {shape} by its header, too large for a file of {size} bytes")
             content = stream.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:

@@ -57,13 +57,16 @@ class Prepare:
     def __call__(self, image: Image.Image) -> Tensor:
         """uint8 (3, size, size); raises FileError for an image too narrow to be resized so."""
         side = self.size * 8 // 7
-        width, height = (side * length // min(image.size) for length in image.size)
+        shorter = min(image.size)
+        width = side * image.width // shorter
+        height = side * image.height // shorter
         if width * height > _PIXELS:
             raise FileError(
                 f"an image of {image.width} x {image.height} pixels would be resized to {width} x {height}, expected "
                 f"{_PIXELS} pixels at most; cut it"
             )
-        left, top = (round((length - self.size) / 2) for length in (width, height))
+        left = round((width - self.size) / 2)
+        top = round((height - self.size) / 2)
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         return pixels(resized.crop((left, top, left + self.size, top + self.size)))
 
@@ -84,17 +87,23 @@ class ResizedCrop:
         left, top, width, height = _part(image.width, image.height)
         part = image.crop((left, top, left + width, top + height))
         made = pixels(part.resize((self.size, self.size), Image.Resampling.BILINEAR))
-        return made.flip(-1) if float(torch.rand(())) < 0.5 else made
+        if float(torch.rand(())) < 0.5:
+            return made.flip(-1)
+        return made
 
 
 def _part(width: int, height: int) -> tuple[int, int, int, int]:
     """Left, top, width and height of a random part."""
+    # all numbers at once, so that what is drawn behind them does not depend on which of the parts stick out
     for area, ratio, x, y in torch.rand((_TRIES, 4), dtype=torch.float64).tolist():
         target = width * height * (_AREA[0] + area * (_AREA[1] - _AREA[0]))
         shape = math.exp(math.log(_RATIO[0]) + ratio * math.log(_RATIO[1] / _RATIO[0]))
-        w, h = round(math.sqrt(target * shape)), round(math.sqrt(target / shape))
+        w = round(math.sqrt(target * shape))
+        h = round(math.sqrt(target / shape))
         if 0 < w <= width and 0 < h <= height:
-            return int(x * (width - w + 1)), int(y * (height - h + 1)), w, h
+            left = int(x * (width - w + 1))
+            top = int(y * (height - h + 1))
+            return left, top, w, h
     w = min(width, round(height * _RATIO[1]))
     h = min(height, round(width / _RATIO[0]))
     return (width - w) // 2, (height - h) // 2, w, h

@@ -36,13 +36,16 @@ class Finish:
             stored = stored.to(torch.float32) / torch.full((), 255.0, device=stored.device)
         if not self.mean:
             return stored
-        mean, std = (_channels(values, stored) for values in (self.mean, self.std))
-        return stored.sub(mean).div_(std)
+        mean = _channels(self.mean, stored)
+        std = _channels(self.std, stored)
+        return stored.sub(mean).div_(std)  # in place of the difference, which is ours
 
     def prepared(self, normalise: bool, transform: Callable[[Any], Any] | None) -> "Finish":
         """The same with another transform, if one is given, and perhaps without mean and std."""
-        mean, std = (self.mean, self.std) if normalise else ((), ())
-        return Finish(mean, std, transform or self.transform)
+        made = transform or self.transform
+        if not normalise:
+            return Finish(transform=made)
+        return Finish(self.mean, self.std, made)
 
     def transformed(self, stored: Tensor) -> Tensor:
         """What the transform makes of a batch, finished; without a transform, the batch finished."""
@@ -53,7 +56,9 @@ class Finish:
 
 
 def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, device=like.device).view(-1, *[1] * (like.dim() - 2))
+    """One value a channel, to be broadcast over a batch."""
+    positions = [1] * (like.dim() - 2)
+    return torch.tensor(values, device=like.device).view(-1, *positions)
 
 
 def made_by(what: str, code: Callable[..., Any], *given: Any, count: int | None = None) -> Tensor:
@@ -144,7 +149,10 @@ class MemorySplit(Split):
             raise HwfaultError(f"augment 'crop_flip' is for images (n, c, h, w), given inputs of shape {given}")
 
         def read(epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-            draws = None if change is None else torch.from_numpy(uniform(len(self), seed, epoch)).to(device)
+            # drawn for every sample of the split, so that a sample's do not depend on which batch it is in
+            draws = None
+            if change is not None:
+                draws = torch.from_numpy(uniform(len(self), seed, epoch)).to(device)
             for index in batches:
                 stored = self.stored[index.to(self.stored.device)].to(device)
                 if change is not None and draws is not None:
@@ -170,13 +178,17 @@ def split_indices(count: int, validation: float, seed: int) -> tuple[Tensor, Ten
 
     Raises HwfaultError unless each has one sample or more.
     """
-    whole = validation >= 1 and validation == int(validation) if np.isfinite(validation) else False
-    held = int(validation) if whole else round(validation * count) if 0 < validation < 1 else 0
+    held = 0
+    if 0 < validation < 1:
+        held = round(validation * count)
+    elif np.isfinite(validation) and validation == int(validation):
+        held = int(validation)
     if not 0 < held < count:
         raise HwfaultError(
             f"validation is {validation:g}, expected a share between 0 and 1 or a whole number of samples "
             f"that takes from 1 to {count - 1} of the {count} for training"
         )
     order = permutation(count, seed, 0, SPLIT)
-    kept, taken = np.sort(order[held:]), np.sort(order[:held])
-    return torch.from_numpy(kept), torch.from_numpy(taken)
+    stay = np.sort(order[held:])
+    taken = np.sort(order[:held])
+    return torch.from_numpy(stay), torch.from_numpy(taken)

@@ -53,9 +53,15 @@ def mobilenet_v1_cifar(**options: Any) -> nn.Module:
 
 
 def _mobilenet(o: MobileNetOptions, stride: int) -> nn.Module:
-    widths = [max(8, int(channels * o.width)) for channels in (32, *(channels for channels, _ in _BLOCKS))]
-    stem = (o.conv(o.channels, widths[0], 3, stride=stride, padding=1), BatchNorm2d(widths[0]), o.act())
-    pairs = zip(widths, widths[1:], _BLOCKS, strict=False)
-    blocks = [Separable(o, inputs, outputs, step) for inputs, outputs, (_, step) in pairs]
-    features, fc = nn.Sequential(*stem, *blocks), o.classifier(widths[-1])
+    def scale(channels: int) -> int:
+        return max(8, int(channels * o.width))
+
+    # made in the order in which they run, as each draws its first weights
+    width = scale(32)
+    layers = [o.conv(o.channels, width, 3, stride=stride, padding=1), BatchNorm2d(width), o.act()]
+    for channels, step in _BLOCKS:
+        inputs, width = width, scale(channels)
+        layers.append(Separable(o, inputs, width, step))
+    features = nn.Sequential(*layers)
+    fc = o.classifier(width)
     return Chain(input=o.input(), features=features, pool=o.pooled(), fc=fc, output=o.output())

@@ -36,15 +36,19 @@ def cnv(**options: Any) -> nn.Module:
     layers: list[nn.Module] = []
     for i, (inputs, outputs) in enumerate(pairwise((o.channels, 64, 64, 128, 128, 256, 256))):
         layers += [o.conv(inputs, outputs, 3), BatchNorm2d(outputs), o.act()]
-        layers += [nn.MaxPool2d(2)] if i in (1, 3) else []
+        if i in (1, 3):
+            layers.append(nn.MaxPool2d(2))
     features = nn.Sequential(*layers, nn.Flatten())
     return Chain(input=o.input(), features=features, classifier=_linear(o, 256, 512, 512), output=o.output())
 
 
 def _linear(o: Options, *widths: int) -> nn.Sequential:
     """Linear layers with normalisation and activation, the last one to the logits."""
-    hidden = [layer for i, k in pairwise(widths) for layer in (o.linear(i, k), BatchNorm1d(k), o.act())]
-    return nn.Sequential(*hidden, o.linear(widths[-1], o.classes), BatchNorm1d(o.classes))
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [o.linear(inputs, outputs), BatchNorm1d(outputs), o.act()]
+    layers += [o.linear(widths[-1], o.classes), BatchNorm1d(o.classes)]
+    return nn.Sequential(*layers)
 
 
 class TinyOptions(Options):
