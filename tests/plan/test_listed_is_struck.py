@@ -36,6 +36,7 @@ from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.reference import previous_words
 from tests.injection.networks import batch, build
 from tests.injection.oracle import samples_first
+from tests.laws.cell_cases import some_cells
 
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
 NETWORKS = ("biased", "mlp", "turned")
@@ -192,19 +193,6 @@ PROTECTIONS = st.builds(
 
 
 @st.composite
-def single_cells(draw, known, kind):
-    """Cells of the sites of one kind, each once, some in one sample or step."""
-    given = {}
-    for site in (site for site in known if site.kind == kind):
-        for _ in range(draw(st.integers(1, 20))):
-            word, bit = draw(st.integers(0, site.words - 1)), draw(st.integers(0, site.bit_width - 1))
-            when = draw(st.sampled_from([{}, {"sample" if site.batched else "step": draw(st.integers(0, 5))}]))
-            what = draw(st.sampled_from(["flip", "stuck_0", "stuck_1"]))
-            given[site.name, word, bit] = {"site": site.name, "word": word, "bit": bit, "kind": what, **when}
-    return CellFaults(cells=list(given.values()))
-
-
-@st.composite
 def laws(draw, device, name):
     """A fault model on all sites of one kind that the network has."""
     there = sorted({site.kind for site in known_sites(name)} & set(KINDS))
@@ -214,7 +202,8 @@ def laws(draw, device, name):
         st.sampled_from(["bits", "word", "cluster", "map", "protected map", "profile", "late", "bypassed", "cells"])
     )
     if law == "cells":
-        return draw(single_cells(known_sites(name), where["sites"][0].kind))
+        struck = [site for site in known_sites(name) if site.kind == where["sites"][0].kind]
+        return CellFaults(cells=[one for site in struck for one in draw(some_cells(site, range(6)))])
     if law == "bits":
         return BitFlips(p01=rate, p10=draw(st.sampled_from([0.0, 0.1 if rate < 1 else 1.0])), **where)
     if law == "word":
