@@ -90,19 +90,23 @@ class Clock:
             f"the values of {name!r} have the shape {tuple(shape)}, which holds {samples} samples (by its batch axis: "
             f"{said}), but the inputs hold {self.batch}; "
             + (
-                "resolve the faults against this network again"
+                "say along which axis these have them if it is not 0, inject(..., batch_axis=...), or resolve the "
+                "faults against this network again"
                 if batch is not None
                 else "give an example of the inputs, inject(..., example=inputs, batch_axis=...), so that the batch "
                 "axis of each site is found"
             )
         )
 
-    def check_thread(self, site: str, now: Moment) -> None:
+    def check_place(self, site: str, now: Moment) -> None:
         """Raises HwfaultError where a site runs in another thread than the forward that the numbers are those of.
+
+        And PlanError where it is recomputed under other rules than those of its forward.
 
         Two forwards at once would share one row of numbers. What a backward pass recomputes, in autograd's own
         threads, keeps the numbers of its forward; a compiled forward does not say where it runs.
         """
+        self.runs.check_unchanged(site, now)
         if now.compiling or self._thread in (None, get_ident()) or self._paused or now.recomputing:
             return
         refuse_two_forwards(f"the site {site!r} runs")
@@ -143,6 +147,8 @@ class Clock:
     def hold(self, number: int | None) -> None:
         if number is not None:
             self._held.fill_(check_number(number))
+        if self._holds or number is not None:
+            self.runs.set_anew("`hold`")
         self._holds = number is not None
 
     def of(self, batch: int | None) -> Tensor:

@@ -172,7 +172,10 @@ class Injection:
     def _go_live(self) -> None:
         """Notes what is struck from now on; None where nothing can ever change."""
         on = [name for name in self._ready.strikes if self._enabled and name not in self._disabled]
-        self._live = {name: None if name in self._ready.idle else self._ready.strikes[name] for name in on}
+        live = {name: None if name in self._ready.idle else self._ready.strikes[name] for name in on}
+        if live != self._live:
+            self.clock.runs.set_anew("the plan, or what of it is enabled,")
+        self._live = live
 
     @property
     def enabled(self) -> bool:
@@ -232,6 +235,8 @@ class Injection:
 
     @seed.setter
     def seed(self, seed: int) -> None:
+        if check_seed(seed) != getattr(self, "_seed", seed):
+            self.clock.runs.set_anew("the seed")
         self._seed = check_seed(seed)
         # a new tensor: graphs of earlier forwards may still hold the old one for their backward
         self._seed_tensor = kept(signed64(seed), self._device)
@@ -258,6 +263,8 @@ class Injection:
         if given is not None:
             given = given.to(torch.int64)
             check(given, 0, SAMPLES - 1, NOT_THERE)
+        if not (given is None and self.clock.samples is None):
+            self.clock.runs.set_anew("`samples`")
         self.clock.samples = None if given is None else given.to(self._device)
 
     def active(self, name: str) -> bool:
@@ -269,6 +276,7 @@ class Injection:
 
         Raises PlanError for a run that was not known when the faults were resolved.
         """
+        self.clock.runs.check_unchanged(first, now)
         run = self.clock.runs.number(first, first in self._several, now)
         return first if run == 0 else self._further(first, run)
 
@@ -287,7 +295,7 @@ class Injection:
 
         Raises HwfaultError in another thread than the forward's, PlanError as `run` does.
         """
-        self.clock.check_thread(first, now)
+        self.clock.check_place(first, now)
         name = first
         if batched:
             run = self.clock.runs.number(first, first in self._several, now)

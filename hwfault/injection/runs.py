@@ -39,6 +39,8 @@ class Runs:
         self._went_back = False
         self._inside = False
         self._counting = False
+        self._changed: str | None = None
+        """What decides about faults and was set anew since the last forward."""
 
     def begin(self) -> None:
         """Begins a forward of the whole model, also one that is recomputed or does not count."""
@@ -54,10 +56,25 @@ class Runs:
             return
         self._segments.clear()
         self._counting = True
+        self._changed = None
         self._forward += 1
         self._gone_back = None
         if self._went_back:
             self._open, self._went_back = 0, False
+
+    def set_anew(self, what: str) -> None:
+        """Notes that something that decides about faults has another value: what is recomputed would read that."""
+        if not self._inside:  # what a hook sets in the forward itself, that forward reads
+            self._changed = what
+
+    def check_unchanged(self, name: str, now: Moment) -> None:
+        """Raises PlanError where a backward pass recomputes a site under other rules than those of its forward."""
+        if now.recomputing and self._changed is not None:
+            raise PlanError(
+                f"the site {name!r} is recomputed in a backward pass (gradient checkpointing), but {self._changed} was "
+                "set anew since its forward, so that its faults would be others; set it when the backward pass is "
+                "over, or train without checkpointing"
+            )
 
     def end(self, output: Any) -> None:
         """Ends it; if it counts, a backward pass through its outputs is noticed from now on."""

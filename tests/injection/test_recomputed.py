@@ -267,3 +267,61 @@ def test_no_activation_lives_longer():
         gc.collect()
         assert all(reference() is None for reference in kept)
     handle.remove()
+
+
+ANEW = {
+    "seed": lambda i, plan: setattr(i, "seed", 6),
+    "plan": lambda i, plan: setattr(i, "plan", plan),
+    "hold": lambda i, plan: setattr(i, "hold", 3),
+    "samples": lambda i, plan: setattr(i, "samples", torch.arange(16) + 40),
+    "enabled": lambda i, plan: setattr(i, "enabled", False),
+    "disabled": lambda i, plan: i.disable("q*"),
+}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("way", ["each run", "two together"])
+@pytest.mark.parametrize("what", ANEW)
+def test_rules_that_are_set_before_the_backward_pass_are_an_error(what, way, reentrant):
+    model = made(way, reentrant)
+    listed = sites(model, inputs())
+    plan, other = resolve(listed, FAULTS), resolve(listed, [BitFlips(probability=0.3)])
+    with inject(model, plan, seed=5) as injection:
+        out = model(inputs())
+        ANEW[what](injection, other)
+        with pytest.raises(PlanError, match=r"'q.act_quant.*' is recomputed .* was set anew since its forward"):
+            out.sum().backward()
+
+
+@pytest.mark.parametrize("what", ANEW)
+def test_rules_that_are_set_between_two_steps_are_no_error(what):
+    model = made("each run")
+    listed = sites(model, inputs())
+    with inject(model, resolve(listed, FAULTS), seed=5) as injection:
+        model(inputs()).sum().backward()
+        ANEW[what](injection, resolve(listed, [BitFlips(probability=0.3)]))
+        model(inputs()).sum().backward()
+
+
+@pytest.mark.parametrize("way", ["each run", "plain"])
+def test_rules_that_are_set_to_what_they_are_change_nothing(way):
+    model = made(way)
+    with inject(model, resolve(sites(model, inputs()), FAULTS), seed=5) as injection:
+        out = model(inputs())
+        injection.seed, injection.plan, injection.enabled, injection.hold = 5, injection.plan, True, None
+        injection.samples = None
+        injection.first_sample = 100
+        out.sum().backward()
+
+
+def test_what_is_not_recomputed_keeps_its_rules():
+    """The backward pass of an ordinary forward is its own, whatever was set since."""
+    found = []
+    for seed in (5, 6):
+        model = made("plain")
+        with inject(model, resolve(sites(model, inputs()), FAULTS), seed=5) as injection:
+            out = model(inputs())
+            injection.seed = seed
+            out.sum().backward()
+        found.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -179,6 +179,11 @@ def test_batches_along_another_axis_are_counted_there():
         model(example)
     for call, numbers in zip(seen.of("0.act_quant"), [range(4), [9, 2, 5, 7]], strict=True):
         assert same_bits(call.after, faulty(plan, call, 1, numbers))
+    with (
+        inject(model, plan, seed=1),
+        pytest.raises(PlanError, match=r"inputs hold 7; say along which.*batch_axis=\.\.\."),
+    ):
+        model(example)
     with inject(model, plan, seed=1, batch_axis=1) as injection:
         injection.samples = torch.arange(7)
         with pytest.raises(HwfaultError, match="expected one number for each"):
