@@ -74,7 +74,7 @@ def differing(model: nn.Module, arithmetic: Arithmetic, integers: int) -> tuple[
     computed = {site.name for site in sites(model) if site.batched}  # weights are the same in every batch
     for batch in x.split(32) * 9:
         report = replay(model, graph, [batch], seeds=[SEED])
-        assert report.exit_code == 0, report.verdict
+        assert report.verdict != "faults differ"
         counted += sum(site.words for site in report.sites if site.name in computed)
         differ += sum(site.codes_differ for site in report.sites)
         logits += report.outputs_differ
