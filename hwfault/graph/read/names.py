@@ -76,7 +76,11 @@ class Names:
         if scope.path is not None:
             return scope.path
         around, paths = self._around(scope.called)
-        return f"{next(iter(paths))}{scope.called[len(around) :]}" if len(paths) == 1 else scope.called
+        if len(paths) != 1:
+            return scope.called
+        (path,) = paths
+        inner = scope.called[len(around) :]
+        return f"{path}{inner}"
 
     def _around(self, called: str) -> tuple[str, set[str]]:
         """The innermost module of a scope that has parameters in it, and which paths such a module has."""
@@ -96,11 +100,17 @@ class Names:
                 groups[scope.called].append(node)
         for called, nodes in groups.items():
             around, paths = self._around(called)
+            # in a scope that several modules have
             several = len(paths) > 1 and (len(nodes) > 1 or around in paths)
+            # in one of which nothing tells how many have it, where scopes are known to be cut short
             unknown = len(nodes) > 1 and not paths and self._cut
+            # with scales of their own, as no quantizer's runs have
             constants = {tuple(node.input[1:]) for node in nodes}
-            if several or unknown or len(constants) > 1:
-                self._names.update({_output(node): _output(node) for node in nodes if SITE not in metadata(node)})
+            if not several and not unknown and len(constants) == 1:
+                continue
+            for node in nodes:
+                if SITE not in metadata(node):
+                    self._names[_output(node)] = _output(node)
 
     def _layer_of_weights(self, node: NodeProto, called: str) -> str | None:
         """The path of a layer, which its weights tell where their quantizer lies in its scope."""
@@ -110,9 +120,12 @@ class Names:
         scope = self._scopes.get(first)
         if scope is None or scope.path is None:
             return None
-        layer = scope.called.rpartition(".")[0]
+        layer, _, _ = scope.called.rpartition(".")
         # a layer's scope is numbered where it runs again, or where another one has the same
-        return scope.path.rpartition(".")[0] if layer in (called, _RUN.sub("", called)) else None
+        if layer not in (called, _RUN.sub("", called)):
+            return None
+        path, _, _ = scope.path.rpartition(".")
+        return path
 
 
 def _modules(scopes: Iterable[_Scope]) -> dict[str, set[str]]:
@@ -121,10 +134,11 @@ def _modules(scopes: Iterable[_Scope]) -> dict[str, set[str]]:
     for called, path in scopes:
         if path is None:
             continue
-        parts = called.split(".")[:-1]
+        parts = called.split(".")[:-1]  # without the quantizer's own
         for count in range(1, len(parts) + 1):
-            inner = called[len(".".join(parts[:count])) :]
-            found[".".join(parts[:count])].add(path.removesuffix(inner))
+            module = ".".join(parts[:count])
+            inner = called[len(module) :]
+            found[module].add(path.removesuffix(inner))
     return found
 
 
@@ -135,7 +149,9 @@ def _path(called: str, parameter: str) -> str | None:
     if parameter.startswith(f"{called}."):
         return called
     found = parameter.rfind(f".{called}.")
-    return None if found < 0 else parameter[: found + 1 + len(called)]
+    if found < 0:
+        return None
+    return parameter[: found + 1 + len(called)]
 
 
 def _has_scope(node: NodeProto) -> bool:

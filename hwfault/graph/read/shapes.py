@@ -157,9 +157,11 @@ def _read(infos: Iterable[ValueInfoProto]) -> dict[str, Shape]:
 
 def _more_exact(inferred: Shape | None, said: Shape | None) -> Shape:
     """What was inferred, with the extents that it leaves open as the graph says them, where both have as many axes."""
-    if inferred is None or said is None or len(inferred) != len(said):
-        return said or () if inferred is None else inferred
-    return tuple(known if known is not None else other for known, other in zip(inferred, said, strict=True))
+    if inferred is None:
+        return said or ()
+    if said is None or len(inferred) != len(said):
+        return inferred
+    return tuple(other if known is None else known for known, other in zip(inferred, said, strict=True))
 
 
 def _shape(shape: TensorShapeProto) -> Shape:

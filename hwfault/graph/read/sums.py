@@ -71,21 +71,27 @@ def _tell_apart(name: str, runs: list[Sums]) -> dict[str, Sums]:
         names = [run.node.output[0] + SUFFIX for run in runs]  # layers that share a scope by accident
     else:
         names = [run_name(name, i) for i in range(len(runs))]  # of one layer, each of which adds up sums of its own
-    return {
-        own: run._replace(site=run.site.model_copy(update={"name": own})) for own, run in zip(names, runs, strict=True)
-    }
+    found = {}
+    for own, run in zip(names, runs, strict=True):
+        site = run.site.model_copy(update={"name": own})
+        found[own] = run._replace(site=site)
+    return found
 
 
 def _count_runs(run: Sums, found: Mapping[str, Sums]) -> Sums:
     """A run of a layer that says how many there are."""
-    runs = sum(first_run(name) == first_run(run.site.name) for name in found)
-    return run._replace(site=run.site.model_copy(update={"runs": runs})) if runs > 1 else run
+    layer = first_run(run.site.name)
+    runs = sum(first_run(name) == layer for name in found)
+    if runs == 1:
+        return run
+    return run._replace(site=run.site.model_copy(update={"runs": runs}))
 
 
 def _read_sums(name: str, node: NodeProto, places: Places) -> Sums:
     _check_node(node)
     inputs, read, transposed = find_operands(node, places)
-    weights, source = places.weights(read), places.source(inputs)
+    weights = places.weights(read)
+    source = places.source(inputs)
     if weights is None:
         raise NoGridError("its weights are not quantized there")
     if source is None:
@@ -116,8 +122,8 @@ def _check_node(node: NodeProto) -> None:
         raise NoGridError(f"it has {len(node.input)} inputs, expected 2")
     if attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         raise NoGridError("its padding (auto_pad) depends on the input's shape, expected pads")
-    plain = node.op_type != "Gemm" or (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)) == (1.0, 1.0)
-    if not plain or attribute(node, "transA", 0):
+    factors = (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)) if node.op_type == "Gemm" else (1.0, 1.0)
+    if factors != (1.0, 1.0) or attribute(node, "transA", 0):
         raise NoGridError("it scales what it adds up (alpha, beta) or transposes its inputs (transA)")
 
 
@@ -138,9 +144,11 @@ def _check_scales(weights: SiteTensor, source: SiteTensor) -> None:
     shape = weights.site.shape
     if shape is None or len(shape) < 2:
         raise NoGridError("the shape of its weights is not known before the graph runs")
+    # a sum is worth one number only if all of its products have one scale: that of the output
     scale = align_to_numbered(weights.grid.scale, weights.layout)
     full = (1,) * (len(shape) - scale.ndim) + scale.shape
-    if scale.size != 1 and full != (shape[0], *(1 for _ in shape[1:])):
+    one_an_output = (shape[0],) + (1,) * (len(shape) - 1)
+    if scale.size != 1 and full != one_an_output:
         raise NoGridError(
             f"its weights have a scale of shape {list(scale.shape)}, expected one value for all, or for each output"
         )
