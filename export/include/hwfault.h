@@ -150,6 +150,28 @@ typedef struct {
 HWFAULT_API int64_t hwfault_accumulate(int32_t dtype, const void* acc, const float* x, const float* w, void* out,
                                        const hwfault_layer* layer, const hwfault_array* array, int32_t threads);
 
+/* A fake quantizer of float32 values: integers from `least` to `most`, round(x / scale + zero_point), ties to even, as
+ * their values (integer - zero_point) * scale. The values lie in C order as repeats * outer * shared * inner of them; the
+ * one at (r, o, s, i) has scale number o * inner + i, and that of zero points (1: one for all). `passes` says that the
+ * gradient passes also where an integer was clamped; elsewhere it is 0 there. */
+typedef struct {
+  const float* scale;
+  const float* zero_point;
+  int64_t repeats, outer, shared, inner;
+  int64_t zero_points;
+  float least, most;
+  int32_t passes;
+} hwfault_quantizer;
+
+/* out = x quantized; out may be x. Returns 0. */
+HWFAULT_API int64_t hwfault_quantize(const float* x, float* out, const hwfault_quantizer* quantizer, int32_t threads);
+
+/* The gradients of x and of each scale from that of the quantized values; either may be NULL, and none may be the
+ * gradient given. Sums are the same for any number of threads. Returns 0. */
+HWFAULT_API int64_t hwfault_quantize_gradient(const float* x, const float* gradient, float* x_gradient,
+                                              double* scale_gradient, const hwfault_quantizer* quantizer,
+                                              int32_t threads);
+
 #ifdef __cplusplus
 }
 #endif

@@ -8,6 +8,7 @@
 #include "inject.h"
 #include "parts.h"
 #include "protect.h"
+#include "quantize.h"
 
 namespace {
 
@@ -304,6 +305,35 @@ int64_t hwfault_accumulate(int32_t dtype, const void* acc, const float* x, const
     if (dtype == HWFAULT_FLOAT32) return as(float{});
     if (dtype == HWFAULT_FLOAT64) return as(double{});
     throw Error("dtype is " + std::to_string(dtype) + ", expected 0 or 1 for accumulators");
+  });
+}
+
+int64_t hwfault_quantize(const float* x, float* out, const hwfault_quantizer* quantizer, int32_t threads) {
+  return guarded([&] {
+    const Quantizer grid(*quantizer);
+    if (grid.count() > 0 && !(x && out)) throw Error("a pointer to values is null");
+    return share_out(grid.pieces(), threads, [&](int64_t first, int64_t last) {
+      return grid.quantize(x, out, first, last), int64_t{0};
+    }, grid.pieces_per_thread());
+  });
+}
+
+int64_t hwfault_quantize_gradient(const float* x, const float* gradient, float* x_gradient, double* scale_gradient,
+                                  const hwfault_quantizer* quantizer, int32_t threads) {
+  return guarded([&] {
+    const Quantizer grid(*quantizer);
+    if (grid.count() > 0 && !(x && gradient)) throw Error("a pointer to values is null");
+    if (gradient && x_gradient == gradient) throw Error("the gradient of x needs memory of its own");
+    if (!scale_gradient)
+      return share_out(x_gradient ? grid.pieces() : 0, threads, [&](int64_t first, int64_t last) {
+        return grid.pass(x, gradient, x_gradient, first, last), int64_t{0};
+      }, grid.pieces_per_thread());
+    std::vector<double> sums = grid.room_for_sums();
+    share_out(grid.sums(), threads, [&](int64_t first, int64_t last) {
+      return grid.differentiate(x, gradient, x_gradient, scale_gradient, sums.data(), first, last), int64_t{0};
+    }, grid.sums_per_thread());
+    grid.add_up(sums, scale_gradient);
+    return int64_t{0};
   });
 }
 

@@ -2,7 +2,7 @@
 
 import ctypes
 import re
-from ctypes import c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import c_char_p, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from hwfault.stream.native.header import SIGNATURES, STRUCTS
 
 HEADER = Path(__file__).parents[2] / "export" / "include" / "hwfault.h"
 TEXT = re.sub(r"/\*.*?\*/|^#.*?$", "", HEADER.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-NUMBERS = {"int32_t": c_int32, "int64_t": c_int64, "uint32_t": c_uint32, "uint64_t": c_uint64}
+NUMBERS = {"float": c_float, "int32_t": c_int32, "int64_t": c_int64, "uint32_t": c_uint32, "uint64_t": c_uint64}
 
 
 def enums():

@@ -10,7 +10,7 @@ from hwfault.stream.native.arrays import (
     plane_hits,
     protect_codes,
 )
-from hwfault.stream.native.header import Draw, Format, Map, Protection
+from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer
 from hwfault.stream.native.loading import library, library_path, onnxruntime_library
 from hwfault.stream.native.pointers import (
     accumulate,
@@ -20,6 +20,8 @@ from hwfault.stream.native.pointers import (
     inject,
     protected,
     protection,
+    quantize,
+    quantize_gradient,
     zero_faulty,
     zero_map,
     zero_protected,
@@ -30,6 +32,7 @@ __all__ = [
     "Format",
     "Map",
     "Protection",
+    "Quantizer",
     "accumulate",
     "accumulate_arrays",
     "apply_map",
@@ -48,6 +51,8 @@ __all__ = [
     "protect_codes",
     "protected",
     "protection",
+    "quantize",
+    "quantize_gradient",
     "zero_faulty",
     "zero_map",
     "zero_protected",

@@ -1,6 +1,6 @@
 """What export/include/hwfault.h declares, for ctypes: its structs and the arguments of its functions, in its order."""
 
-from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 
@@ -95,6 +95,23 @@ class Array(Structure):
     )
 
 
+class Quantizer(Structure):
+    """A fake quantizer's grid, and how the values lie on its scales."""
+
+    _fields_ = (
+        ("scale", c_void_p),
+        ("zero_point", c_void_p),
+        ("repeats", c_int64),
+        ("outer", c_int64),
+        ("shared", c_int64),
+        ("inner", c_int64),
+        ("zero_points", c_int64),
+        ("least", c_float),
+        ("most", c_float),
+        ("passes", c_int32),
+    )
+
+
 STRUCTS = {
     "hwfault_format": Format,
     "hwfault_draw": Draw,
@@ -102,6 +119,7 @@ STRUCTS = {
     "hwfault_protection": Protection,
     "hwfault_layer": Layer,
     "hwfault_array": Array,
+    "hwfault_quantizer": Quantizer,
 }
 
 _DRAW, _FORMAT, _MAP, _PROTECTION = POINTER(Draw), POINTER(Format), POINTER(Map), POINTER(Protection)
@@ -124,6 +142,11 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hwfault_accumulate": (
         c_int64,
         (c_int32, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(Layer), POINTER(Array), c_int32),
+    ),
+    "hwfault_quantize": (c_int64, (c_void_p, c_void_p, POINTER(Quantizer), c_int32)),
+    "hwfault_quantize_gradient": (
+        c_int64,
+        (c_void_p, c_void_p, c_void_p, c_void_p, POINTER(Quantizer), c_int32),
     ),
 }
 """Result and arguments of each function; pointers to memory are plain addresses, those to structs have their type."""

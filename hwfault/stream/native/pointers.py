@@ -1,4 +1,4 @@
-"""The C functions that strike values in memory, which is given as raw addresses.
+"""The C functions that strike and quantize values in memory, which is given as raw addresses.
 
 `dtype` is the number of the values' type in the header, `x` and `out` may be one, and `threads` is how many share the
 work. All raise HwfaultError for numbers that are impossible.
@@ -11,7 +11,7 @@ import numpy as np
 from hwfault.errors import HwfaultError
 from hwfault.stream import array as sums
 from hwfault.stream.native import header
-from hwfault.stream.native.header import Draw, Format, Map, Protection
+from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer
 from hwfault.stream.native.loading import library
 from hwfault.stream.protection import KINDS, Memory
 
@@ -130,3 +130,16 @@ def accumulate(
         recompute=array.recompute,
     )
     library().hwfault_accumulate(dtype, acc, x, w, out, shape, how, threads)
+
+
+def quantize(x: int, out: int, quantizer: Quantizer, threads: int) -> None:
+    """Writes the float32 values x quantized to out, which may be x."""
+    library().hwfault_quantize(x, out, quantizer, threads)
+
+
+def quantize_gradient(
+    x: int, gradient: int, x_gradient: int | None, scale_gradient: int | None, quantizer: Quantizer, threads: int
+) -> None:
+    """Writes the gradients of x (float32) and of each scale (float64), of which either may be None, from the gradient
+    of the quantized values."""
+    library().hwfault_quantize_gradient(x, gradient, x_gradient, scale_gradient, quantizer, threads)
