@@ -18,6 +18,7 @@ from torch.nn.modules import module as modules
 
 # looked up once: torch._C is a large table, and every site of a forward asks for these
 _operators_watched = torch._C._len_torch_dispatch_stack
+_functions_watched = torch._C._len_torch_function_stack
 _transforms = torch._C._functorch.peek_interpreter_stack
 _tracing_state = torch._C._get_tracing_state
 _backward_pass = torch._C._current_graph_task_id
@@ -64,6 +65,11 @@ def traced() -> bool:
     )
 
 
+def functions_watched() -> bool:
+    """Whether a mode sees the functions of torch that are called, but not what autograd runs for them."""
+    return bool(_functions_watched())
+
+
 def is_exporting() -> bool:
     """Whether torch.export runs; in torch 2.11 `torch.compiler.is_exporting()` is true in all that is compiled."""
     return bool(torch.compiler._is_exporting_flag)
@@ -92,6 +98,11 @@ def backward_pass() -> int:
 def is_plain(x: Any) -> bool:
     """Whether x is a tensor on the CPU of which only its memory counts: no subclass, wrapper or lazy negation."""
     return type(x) is Tensor and _keys(x).raw_repr() in _plain_keys()
+
+
+def is_memory(x: Any) -> bool:
+    """The same, or a parameter of that kind."""
+    return (type(x) is Tensor or type(x) is nn.Parameter) and _keys(x).raw_repr() in _plain_keys()
 
 
 @cache
@@ -155,6 +166,11 @@ def compiled(module: nn.Module) -> nn.Module | None:
 def forward_hooks(module: nn.Module) -> Any:
     """The forward hooks of a module in their order, by the id of their handle: an OrderedDict, which may be sorted."""
     return module._forward_hooks
+
+
+def hooks_of(module: nn.Module) -> tuple[Any, ...]:
+    """The dicts of all hooks that a call of a module may run; they stay the same as hooks come and go."""
+    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
 
 
 def has_global_hooks() -> bool:

@@ -1,0 +1,192 @@
+"""Brevitas' integer fake quantizer, from its scale on, as one operator with one backward pass.
+
+Every step rounds as Brevitas' own tensors do, so that values and their gradients are equal to the bit; the gradients of
+scales, which are sums, are added up in float64 in an order of their own. Kept for the backward pass are the values and
+the scale, and no masks. Second derivatives, and gradients that somebody follows, take the steps one by one.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from brevitas.function.ops import tensor_clamp
+from brevitas.function.ops_ste import round_ste, tensor_clamp_ste
+from torch import Tensor
+
+from hwfault.stream import native
+from hwfault.torch_ops.inside_torch import is_memory, traced
+
+
+class Lie(NamedTuple):
+    """Values as `repeats` * `outer` * `shared` * `inner` of them, with scale number o * inner + i at (r, o, s, i)."""
+
+    repeats: int
+    outer: int
+    shared: int
+    inner: int
+
+
+class Ends(NamedTuple):
+    """The integers there are, as numbers, and whether gradients pass where they were clamped."""
+
+    least: float
+    most: float
+    passes: bool
+
+
+@lru_cache(maxsize=4096)
+def lie_of(shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> Lie | None:
+    """How values lie on scales of a shape; None where the operator has no such way, or the scales are the longer."""
+    lengths = (1,) * (len(shape) - len(scale_shape)) + tuple(scale_shape)
+    if len(lengths) != len(shape) or any(n not in (1, m) for n, m in zip(lengths, shape, strict=True)):
+        return None
+    # axes of length 1 belong to either side
+    runs: list[list[int]] = [[0, 1]]
+    for length, scales in zip(shape, lengths, strict=True):
+        if length == 1:
+            continue
+        own = int(scales != 1)
+        if runs[-1][0] == own:
+            runs[-1][1] *= length
+        else:
+            runs.append([own, length])
+    return _lie([length for _, length in runs])
+
+
+def _lie(runs: list[int]) -> Lie | None:
+    """From the lengths of runs of axes without scales, with, without, and so on."""
+    if len(runs) == 1:
+        return Lie(1, 1, runs[0], 1)
+    if len(runs) == 2:
+        return Lie(1, 1, runs[0], runs[1])  # a scale for each value of a row
+    if len(runs) > 4:
+        return None
+    repeats, outer, shared, inner = (*runs, 1)[:4]
+    return Lie(repeats, outer, shared, inner)
+
+
+def why_not(x: Tensor, scale: Tensor, zero_point: Tensor) -> str | None:
+    """Why the operator does not take these tensors; None if it does."""
+    if not x.dtype == scale.dtype == zero_point.dtype == torch.float32:
+        return f"values, scale and zero point are {x.dtype}, {scale.dtype} and {zero_point.dtype}, expected float32"
+    if not (is_memory(x) and is_memory(scale) and is_memory(zero_point)):
+        return "its tensors are no plain ones on the CPU"
+    if zero_point.requires_grad and torch.is_grad_enabled():
+        return "its zero point is learned"
+    return _why_not_placed(x, scale, zero_point)
+
+
+def _why_not_placed(x: Tensor, scale: Tensor, zero_point: Tensor) -> str | None:
+    lie = lie_of(x.shape, scale.shape)
+    if lie is None:
+        return f"its scales of shape {tuple(scale.shape)} lie in no known way on values of shape {tuple(x.shape)}"
+    if zero_point.shape != scale.shape and (zero_point.numel() != 1 or zero_point.dim() > x.dim()):
+        return f"its zero points have the shape {tuple(zero_point.shape)}, expected one, or that of the scales"
+    if not (x.is_contiguous() or (scale.numel() == 1 and _format(x) is not None)):
+        return "its values do not lie one behind the other in memory"
+    return None
+
+
+def _format(x: Tensor) -> torch.memory_format | None:
+    """In which order the values of a tensor lie in memory without gaps, None for others."""
+    if x.is_contiguous():
+        return torch.contiguous_format
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    return last if last is not None and x.is_contiguous(memory_format=last) else None
+
+
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
+    """The quantized values, of tensors for which `why_not` has no reason."""
+    if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
+        out: Tensor = _Quantized.apply(x, scale, zero_point, ends)  # type: ignore[no-untyped-call]
+        return out
+    return _quantized(x, scale, zero_point, ends)
+
+
+def _quantized(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
+    out = torch.empty_like(x)
+    scale, zero_point = scale.contiguous(), zero_point.contiguous()
+    native.quantize(x.data_ptr(), out.data_ptr(), _grid(x, scale, zero_point, ends), torch.get_num_threads())
+    return out
+
+
+def _grid(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> native.Quantizer:
+    lie = lie_of(x.shape, scale.shape)
+    assert lie is not None
+    return native.Quantizer(scale.data_ptr(), zero_point.data_ptr(), *lie, zero_point.numel(), *ends)
+
+
+class _Quantized(torch.autograd.Function):
+    """Values, their gradient and that of the scale, each in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.ends = ends
+        ctx.save_for_backward(x, scale, zero_point)
+        return _quantized(x, scale, zero_point, ends)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient = gradients[0]
+        if gradient is None:
+            return None, None, None, None
+        x, scale, zero_point = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        placed = None if torch.is_grad_enabled() or traced() else _as_values(gradient, x)
+        if placed is None:
+            return *_one_by_one(gradient, x, scale, zero_point, ctx.ends, wanted), None, None
+        return *_differentiated(placed, x, scale, zero_point, ctx.ends, wanted), None, None
+
+
+def _as_values(gradient: Tensor, x: Tensor) -> Tensor | None:
+    """A gradient that lies in memory as the values do; None where Brevitas' result would lie otherwise than they."""
+    order = _format(x)
+    if not is_memory(gradient) or order is None or gradient.dtype != x.dtype:
+        return None
+    if gradient.is_contiguous(memory_format=order):
+        return gradient
+    expanded = 0 in gradient.stride()
+    return gradient.contiguous() if expanded and order is torch.contiguous_format else None
+
+
+def _differentiated(
+    gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of values and scale, as far as they are wanted."""
+    of_x = torch.empty_like(x) if wanted[0] else None
+    of_scale = torch.empty(scale.shape, dtype=torch.float64, device=scale.device) if wanted[1] else None
+    scale, zero_point = scale.contiguous(), zero_point.contiguous()
+    native.quantize_gradient(
+        x.data_ptr(),
+        gradient.data_ptr(),
+        None if of_x is None else of_x.data_ptr(),
+        None if of_scale is None else of_scale.data_ptr(),
+        _grid(x, scale, zero_point, ends),
+        torch.get_num_threads(),
+    )
+    return of_x, None if of_scale is None else of_scale.to(scale.dtype)
+
+
+def _one_by_one(
+    gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The same by Brevitas' own steps, which can be differentiated again."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not again:
+            x, scale = (t.detach().requires_grad_(wants) for t, wants in zip((x, scale), wanted, strict=True))
+        out = in_steps(x, scale, zero_point, ends)
+        asked = [t for t, wants in zip((x, scale), wanted, strict=True) if wants]
+        found = iter(torch.autograd.grad(out, asked, gradient, create_graph=again))
+    of_x, of_scale = (next(found) if wants else None for wants in wanted)
+    return of_x, of_scale
+
+
+def in_steps(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
+    """What Brevitas' IntQuant does, with its functions."""
+    least, most = (torch.full((), end, dtype=x.dtype, device=x.device) for end in ends[:2])
+    clamp = tensor_clamp_ste if ends.passes else tensor_clamp
+    integers = clamp(round_ste(x / scale + zero_point), min_val=least, max_val=most)
+    out: Tensor = (integers - zero_point) * scale
+    return out
