@@ -23,6 +23,7 @@ if _typing.TYPE_CHECKING:  # what type checkers see; all is imported on first us
     from hwfault.campaigns.evaluate import campaign as campaign
     from hwfault.campaigns.evaluate import evaluate as evaluate
     from hwfault.errors import HwfaultError as HwfaultError
+    from hwfault.fusion.fused import fused as fused
     from hwfault.graph.export.of_network import export as export
     from hwfault.graph.run.session import run as run
     from hwfault.graph.run.session import session as session
@@ -74,6 +75,7 @@ _PUBLIC = {
     "campaign": "hwfault.campaigns.evaluate",
     "evaluate": "hwfault.campaigns.evaluate",
     "export": "hwfault.graph.export.of_network",
+    "fused": "hwfault.fusion.fused",
     "inject": "hwfault.injection.attach",
     "integer_arithmetic": "hwfault.arithmetic.integer_arithmetic",
     "load": "hwfault.train.checkpoint",

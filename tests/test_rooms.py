@@ -34,6 +34,7 @@ ROOMS = (
     "plan",
     "torch_ops",
     "network",
+    "fusion",
     "arithmetic",
     "injection",
     "resolving",

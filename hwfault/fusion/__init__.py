@@ -1,0 +1,1 @@
+"""Brevitas' integer fake quantizers, each as one operator for a while."""

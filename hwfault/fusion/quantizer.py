@@ -1,0 +1,87 @@
+"""What stands in for the forward of an IntQuant."""
+
+from typing import Any
+
+import torch
+from brevitas.core.function_wrapper import Identity, TensorClampSte
+from torch import Tensor
+
+from hwfault.fusion.parts import Unchanged, why_left_module
+from hwfault.network.hooks import NeverCopied, StandIn
+from hwfault.torch_ops.inside_torch import functions_watched, has_global_hooks, traced
+from hwfault.torch_ops.quantize import Ends, quantize, why_not
+
+_FOLLOWED = "its operators were followed (by a compiler, an export, a transform or a mode), which sees Brevitas' own"
+
+
+class OneOperator(NeverCopied):
+    """Quantizes as an IntQuant does, by one operator wherever that is the same, else by the IntQuant's own forward.
+
+    The module must be one for which `why_left_module` has no reason.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.why: str | None = None
+        """Why the latest run was Brevitas' own; None if it was not."""
+        self._plain = module.forward
+        self._look()
+        self._stand_in = StandIn(module, "forward", self, lambda: None)
+
+    @staticmethod
+    def of(module: Any) -> "OneOperator | None":
+        """The one that stands in for a module's forward, if any does."""
+        present = vars(module).get("forward") if module is not None else None
+        return present if isinstance(present, OneOperator) else None
+
+    def remove(self) -> None:
+        self._stand_in.remove()
+
+    def __call__(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        if traced() or functions_watched():
+            if not torch.compiler.is_compiling():
+                self.why = _FOLLOWED
+            return self._by_brevitas(scale, zero_point, bit_width, x)
+        self.why = self._why_not_now(bit_width)
+        if self.why is not None:
+            return self._by_brevitas(scale, zero_point, bit_width, x)
+        viewed = x if self._view is None else self._view(x)
+        self.why = why_not(viewed, scale, zero_point)
+        if self.why is not None:
+            return self._by_brevitas(scale, zero_point, bit_width, x)
+        return quantize(viewed, scale, zero_point, self._ends_of(bit_width))
+
+    def _by_brevitas(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = self._plain(scale, zero_point, bit_width, x)
+        return out
+
+    def _look(self) -> None:
+        """Notes what the module is made of."""
+        self._unchanged = Unchanged(self.module)
+        self._passes = type(self.module.tensor_clamp_impl) is TensorClampSte
+        view = self.module.input_view_impl
+        self._view = None if type(view) is Identity else view
+        self._ends: dict[tuple[float, bool, bool], Ends] = {}
+
+    def _why_not_now(self, bit_width: Tensor) -> str | None:
+        if not self._unchanged():
+            why = why_left_module(self.module, self)
+            if why is not None:
+                return why
+            self._look()
+        if has_global_hooks():
+            return "hooks are attached to all modules, of which its parts would not run"
+        if bit_width.requires_grad and torch.is_grad_enabled():
+            return "its bit width is learned"
+        if bit_width.dim() or bit_width.dtype != torch.float32:
+            return f"its bit width is a tensor {tuple(bit_width.shape)} of {bit_width.dtype}, expected one float32"
+        return None
+
+    def _ends_of(self, bit_width: Tensor) -> Ends:
+        """The least and the largest integer, as Brevitas has them."""
+        key = bit_width.item(), self.module.signed, self.module.narrow_range
+        if key not in self._ends:
+            with torch.no_grad():
+                least, most = self.module.min_int(bit_width), self.module.max_int(bit_width)
+            self._ends[key] = Ends(float(least), float(most), self._passes)
+        return self._ends[key]
