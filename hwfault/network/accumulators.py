@@ -2,7 +2,7 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -93,7 +93,7 @@ def accumulators(model: nn.Module, example: Inputs, quantizers: Quantizers) -> t
             own = run_name(name, run)
             try:
                 call = calls[run : run + 1]
-                sites.append(_seen_site(own, layer, call, len(calls), quantizers, seen.fractional))
+                sites.append(_seen_site(own, layer, call, len(calls), quantizers, seen))
             except NoAccumulatorError as obstacle:
                 obstacles[own] = str(obstacle)
     return sites, obstacles
@@ -132,6 +132,8 @@ class _Seen(NamedTuple):
 
     calls: dict[str, list[_Call]]
     fractional: set[str]
+    scaled: set[str]
+    """Quantizers of activations that have several scales."""
 
 
 def whole(zero_point: Tensor) -> bool:
@@ -139,13 +141,11 @@ def whole(zero_point: Tensor) -> bool:
     return torch.equal(zero_point, zero_point.round())
 
 
-def _seen_site(
-    name: str, layer: Any, calls: list[_Call], runs: int, quantizers: Quantizers, fractional: Collection[str]
-) -> Site:
+def _seen_site(name: str, layer: Any, calls: list[_Call], runs: int, quantizers: Quantizers, seen: _Seen) -> Site:
     """The site of one run of a layer, of `runs` in all; `calls` is empty where it did not run."""
     _check_layer(layer, quantizers)
     weights = weights_of(layer, quantizers)
-    check_whole("weights", whole=weights is None or weights.site.name not in fractional)
+    check_whole("weights", whole=weights is None or weights.site.name not in seen.fractional)
     if not calls:
         raise NoAccumulatorError("the layer did not run on the example")
     (call,) = calls
@@ -154,8 +154,9 @@ def _seen_site(
             "its inputs are on no known grid: no quantizer lies right before it (a batch normalisation, average "
             "pooling, an addition or a dropout between the two leaves the grid)"
         )
-    check_whole("inputs", whole=call.whole and first_run(call.source or "") not in fractional)
-    check_one_scale(call.scales)
+    check_whole("inputs", whole=call.whole and first_run(call.source or "") not in seen.fractional)
+    # what a layer is given may be bare values, which do not tell the scales of the quantizer that they come from
+    check_one_scale(2 if first_run(call.source or "") in seen.scaled else call.scales)
     if not call.batched:
         raise NoAccumulatorError("its input has no batch axis")
     site = _site(name, layer, call.largest, call.source, call.shape, quantizers)
@@ -285,15 +286,18 @@ def _look(model: nn.Module, example: Inputs, layers: Mapping[str, Any], quantize
     grids = Grids[str]()
     calls: dict[str, list[_Call]] = {name: [] for name in layers}
     fractional: set[str] = set()
+    scaled: set[str] = set()
     runs: Counter[str] = Counter()
 
     def made(name: str, out: Any) -> None:
-        """Notes which run of a quantizer a tensor comes from, and zero points that are no integers."""
+        """Notes which run of a quantizer a tensor comes from, and scales and zero points that do not add up."""
         if not bare(out).dim():  # Brevitas probes quantizers with a scalar to learn their scale
             return
         if isinstance(out, IntQuantTensor) and not whole(out.zero_point):
             fractional.add(name)
         if quantizers[name].site.batched:
+            if isinstance(out, IntQuantTensor) and out.scale.numel() > 1:
+                scaled.add(name)
             grids.notes.note(out, run_name(name, runs[name]))
             runs[name] += 1
 
@@ -311,7 +315,7 @@ def _look(model: nn.Module, example: Inputs, layers: Mapping[str, Any], quantize
     finally:
         for handle in handles:
             handle.remove()
-    return _Seen(calls, fractional)
+    return _Seen(calls, fractional, scaled)
 
 
 def _call(x: Any, out: Any, source: str | OffGrid | None, layer: Any, quantizers: Quantizers) -> _Call:

@@ -159,6 +159,37 @@ def test_obstacles(layers, text):
     assert text in only(*layers, x=X)
 
 
+WITH_SCALES = {  # what a layer is given of a quantizer that has a scale for each of 3 channels
+    "as it is": (lambda x: x, qnn.QuantConv2d(3, 4, 3, bias=False)),
+    "bare": (lambda x: x.value, qnn.QuantConv2d(3, 4, 3, bias=False)),
+    "bare and flat": (lambda x: x.value.flatten(1), qnn.QuantLinear(48, 3, bias=False)),
+    "bare, channels last": (lambda x: x.value.transpose(1, 3), qnn.QuantLinear(3, 2, bias=False)),
+    "the largest": (lambda x: x.value.amax((2, 3)), qnn.QuantLinear(3, 2, bias=False)),
+}
+
+
+@pytest.mark.parametrize("name", WITH_SCALES)
+def test_inputs_with_several_scales_add_up_to_nothing(name):
+    between, layer = WITH_SCALES[name]
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            scales = {"per_channel_broadcastable_shape": (1, 3, 1, 1), "scaling_stats_permute_dims": (1, 0, 2, 3)}
+            self.act = qnn.QuantReLU(bit_width=4, scaling_per_output_channel=True, return_quant_tensor=True, **scales)
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(between(self.act(x)))
+
+    x = torch.rand(6, 3, 4, 4)
+    model = Scaled()
+    model(x)
+    found, obstacles = accumulators(model.eval(), x)
+    assert found == []
+    assert "its inputs have a scale for each channel" in obstacles["layer.accumulator"]
+
+
 def test_a_layer_without_a_batch_axis():
     assert "no batch axis" in only(qnn.QuantIdentity(), qnn.QuantLinear(8, 3, **LINEAR), x=torch.rand(8))
 
