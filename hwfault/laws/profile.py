@@ -24,7 +24,8 @@ from hwfault.laws.memory import cell_processes, representation_of
 from hwfault.laws.on_sites import Digest, OnSites
 from hwfault.laws.protected import ProtectedMemory
 from hwfault.profiles.library import profile_path
-from hwfault.profiles.profile import Component, Rate
+from hwfault.profiles.parts import Component
+from hwfault.profiles.profile import Rate
 from hwfault.profiles.spatial import Clusters as ClusterPattern
 from hwfault.profiles.spatial import Independent, ProcessingElements, Spatial
 from hwfault.program.mapped import ProtectedProcess
