@@ -59,7 +59,8 @@ class Expected(NamedTuple):
     def __str__(self) -> str:
         if self.nothing:
             return f"no fault can strike any of {self.sites} sites: every rate is 0"
-        text = f"expected in a trial: {self.once} faults, and {self.each} in each sample"
+        in_each = self.each if self.each.high else "none"
+        text = f"expected in a trial: {self.once} faults, and {in_each} in each sample"
         if self.unknown:
             text += f" (without {len(self.unknown)} sites whose words are not known: {self.unknown[0]!r} ...)"
         return text + (f"; {len(self.idle)} of {self.sites} sites cannot be struck" if self.idle else "")
