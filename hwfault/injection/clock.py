@@ -107,6 +107,7 @@ class Clock:
         threads, keeps the numbers of its forward; a compiled forward does not say where it runs.
         """
         self.runs.check_unchanged(site, now)
+        self.runs.look_for_segment(now)
         if now.compiling or self._thread in (None, get_ident()) or self._paused or now.recomputing:
             return
         refuse_two_forwards(f"the site {site!r} runs")

@@ -385,9 +385,9 @@ class Injection:
 
     def remove(self) -> None:
         """Takes every hook away again; the model is as it was. Harmless when called twice."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._handles:
+            self._handles.pop(0).remove()
+        self.clock.runs.removed = True
         if self._claim is not None:
             self._claim.release()
 

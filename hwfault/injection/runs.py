@@ -41,6 +41,11 @@ class Runs:
         self._counting = False
         self._changed: str | None = None
         """What decides about faults and was set anew since the last forward."""
+        self._with_gradients = False
+        self._recomputed: int | None = None
+        """The last forward of which a part is computed again in its backward pass, as far as that was looked for."""
+        self.removed = False
+        """Whether the hooks are gone, without which a backward pass computes parts again without faults."""
 
     def begin(self) -> None:
         """Begins a forward of the whole model, also one that is recomputed or does not count."""
@@ -57,6 +62,7 @@ class Runs:
         self._segments.clear()
         self._counting = True
         self._changed = None
+        self._with_gradients = torch.is_grad_enabled()
         self._forward += 1
         self._gone_back = None
         if self._went_back:
@@ -98,8 +104,22 @@ class Runs:
             if node is not None:
                 node.register_prehook(notice)
 
+    def look_for_segment(self, now: Moment) -> None:
+        """Notes whether a site runs in a segment that is checkpointed by a forward without gradients (reentrant).
+
+        Of others torch notices itself that what they compute again differs.
+        """
+        if self._with_gradients and not (now.compiling or now.recomputing or torch.is_grad_enabled()):
+            self._recomputed = self._forward if any(_segments()) else self._recomputed
+
     def _notice(self, forward: int, _gradients: Any) -> None:
         self._gone_back, self._went_back = forward, True
+        if self.removed and forward == self._recomputed:
+            raise PlanError(
+                "the faults were removed before the backward pass of a forward with gradient checkpointing, which "
+                "computes parts of it again, without them then; run the backward pass inside of the block of "
+                "`with inject(...)`"
+            )
 
     def number(self, name: str, several: bool, now: Moment) -> int:
         """The number of the present run of a site, from 0; `several` says that it is known to have more than one.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from brevitas import nn as qnn
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointError, checkpoint
 
 from hwfault.errors import PlanError
 from hwfault.injection.attach import inject
@@ -324,4 +324,33 @@ def test_what_is_not_recomputed_keeps_its_rules():
             injection.seed = seed
             out.sum().backward()
         found.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("way", ["run 1 only", "each run", "two together", "nested around all"])
+def test_faults_that_are_removed_before_the_backward_pass_are_an_error(way, reentrant):
+    """Torch itself says so where it compares what is computed again."""
+    model = made(way, reentrant)
+    with inject(model, resolve(sites(model, inputs()), FAULTS), seed=5):
+        out = model(inputs())
+    raised = (PlanError, CheckpointError)
+    with pytest.raises(raised, match=r"removed before the backward pass|during the original forward"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_ordinary_forward_goes_back_without_its_hooks(frozen):
+    found = []
+    for inside in (True, False):
+        model = made("plain")
+        before = model.two
+        model.two = torch.no_grad()(before) if frozen else before
+        with inject(model, resolve(sites(model, inputs()), FAULTS), seed=5):
+            out = model(inputs())
+            if inside:
+                out.sum().backward()
+        if not inside:
+            out.sum().backward()
+        found.append([p.grad for p in model.layer.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
