@@ -344,6 +344,16 @@ def _check_format(node: NodeProto, site: Site, constants: Constants) -> None:
     except NoGridError as obstacle:
         raise GraphError(f"the node {node.name!r} (site {site.name!r}) cannot be a site: {obstacle}") from None
     batched = constants.shape(node.input[0]) is None
+    if batched and not site.batched:
+        raise GraphError(
+            f"the parameter of the quantizer {site.name!r} is no constant of its own in Brevitas' export, which writes "
+            "parameters with equal values once; expected other values (of zeros, say, after some training)"
+        )
+    if site.batched and not batched:
+        raise GraphError(
+            f"the quantizer {site.name!r} quantizes a constant, which holds no samples; expected values that depend on "
+            "the inputs, or a constant that is quantized beforehand"
+        )
     pairs = ((site.bit_width, site.signed, site.batched), (grid.bit_width, grid.signed, batched))
     mine, theirs = ((width, "signed" if signed else "unsigned", batch) for width, signed, batch in pairs)
     if mine != theirs:
