@@ -9,17 +9,17 @@ import time
 import pytest
 import torch
 
-from tests.stream.triton_here import OLDEST
+from tests.helpers.stream.triton_here import OLDEST
 
 pytest.importorskip("triton", minversion=OLDEST, reason="the benchmark measures Triton kernels")
 
 from hwfault.train import networks
 from tests.benchmarks import gpu, gpu_bandwidth, gpu_equality, gpu_networks
 from tests.benchmarks.gpu import Report
-from tests.injection.replay import WAITS, Recorded
+from tests.helpers.injection.replay import WAITS, Recorded
+from tests.helpers.stream.triton_calls import INTERPRETED, fast_or
 from tests.process import own_words
 from tests.slowly import thinned
-from tests.stream.triton_calls import INTERPRETED, fast_or
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="on a GPU the benchmark itself can be run")
 

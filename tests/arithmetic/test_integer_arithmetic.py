@@ -25,9 +25,9 @@ from hwfault.network.accumulators import bare
 from hwfault.network.sites import quantizers, sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.accumulators import EXACT_SUM
-from tests.graph.networks import Chain
-from tests.injection.snapshot import snapshot
-from tests.train.zoo import batch, lived_in
+from tests.helpers.graph.networks import Chain
+from tests.helpers.injection.snapshot import snapshot
+from tests.helpers.train.zoo import batch, lived_in
 
 
 def act(bits=8, **options):

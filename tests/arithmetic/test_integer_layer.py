@@ -20,12 +20,12 @@ from hwfault.stream.array import Array, Axis, Layer
 from hwfault.stream.array_reference import accumulate
 from hwfault.stream.mapping import FinnMvau, OutputStationary, WeightStationary
 from hwfault.stream.reference import inject_codes
-from tests.graph.networks import NETWORKS as EXACT
-from tests.graph.networks import batch as exact_batch
-from tests.graph.networks import network as exact_network
-from tests.injection.networks import NETWORKS, Chain, batch, build
-from tests.injection.oracle import Seen, same_bits
-from tests.injection.snapshot import snapshot
+from tests.helpers.graph.networks import NETWORKS as EXACT
+from tests.helpers.graph.networks import batch as exact_batch
+from tests.helpers.graph.networks import network as exact_network
+from tests.helpers.injection.networks import NETWORKS, Chain, batch, build
+from tests.helpers.injection.oracle import Seen, same_bits
+from tests.helpers.injection.snapshot import snapshot
 
 ONES = 0xFFFFFFFF
 

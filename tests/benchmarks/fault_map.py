@@ -5,7 +5,7 @@ import torch
 
 from hwfault.stream.tables import ALWAYS
 from tests.benchmarks.side_by_side import ratios, show
-from tests.torch_ops.operators import fault_map
+from tests.helpers.torch_ops.operators import fault_map
 
 _WORDS = 32 << 20
 

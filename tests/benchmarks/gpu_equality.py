@@ -12,11 +12,11 @@ from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.stream import native
 from hwfault.train import networks
 from tests.benchmarks.gpu import Report, device
-from tests.injection.networks import batch, build
-from tests.stream import triton_calls
-from tests.stream.cases import Draw
-from tests.stream.programs import VECTORS, vector_process
-from tests.stream.triton_calls import (
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.stream import triton_calls
+from tests.helpers.stream.cases import Draw
+from tests.helpers.stream.programs import VECTORS, vector_process
+from tests.helpers.stream.triton_calls import (
     DEVICE,
     DTYPES,
     by_triton,
@@ -26,7 +26,7 @@ from tests.stream.triton_calls import (
     same_bits,
     tensors,
 )
-from tests.torch_ops import operators
+from tests.helpers.torch_ops import operators
 
 _FAULTS = [BitFlips(probability=1e-2), BitFlips(p01=1e-2, p10=2e-2), WordFaults(probability=1e-2)]
 

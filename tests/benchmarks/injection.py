@@ -6,7 +6,7 @@ from hwfault.laws.models import WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
 from tests.benchmarks.side_by_side import ratios, show
-from tests.torch_ops import operators
+from tests.helpers.torch_ops import operators
 
 _WORDS = 32 << 20
 

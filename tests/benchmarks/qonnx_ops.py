@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.benchmarks.side_by_side import ratios, show
-from tests.graph.ops import by_qonnx, load, model, quant_node
 from tests.graph.run.test_qonnx_layers import annotated, pool_by_qonnx
+from tests.helpers.graph.ops import by_qonnx, load, model, quant_node
 
 _THRESHOLDS = {"out_dtype": "UINT8", "data_layout": "NHWC"}
 _AVERAGE = {"kernel": 4, "stride": 4, "ibits": 8, "obits": 8, "signed": 0, "data_layout": "NHWC"}

@@ -15,7 +15,7 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.train import build
 from hwfault.train.data import digits
-from tests.train import small
+from tests.helpers.train import small
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from hwfault.laws.models import MapFaults, ProfileFaults, bit_errors
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.fault_map import FaultMap
-from tests.train import small
+from tests.helpers.train import small
 
 KC705 = "bram28-kintex7-kc705b-undervolt"
 

@@ -15,7 +15,7 @@ from hwfault.injection.statistics import SiteStatistics
 from hwfault.laws.models import MapFaults, ProfileFaults
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.protection_scheme import Protection
-from tests.train import small
+from tests.helpers.train import small
 
 POINT, OTHER = Point(ber=0.1, labels={"faults": "x"}), Point(ber=0.2)
 ASKED = {"network": "n", "faults": [{"probability": 0.1}]}

@@ -25,7 +25,7 @@ def test_a_checkpoint_of_another_network(out, kept, tmp_path):
     words = ["is another network's", "3 bit"]
     refused("evaluate", wider, "--out", out, words=words)
     refused("export", wider, "--out", kept, words=words)
-    other = save_other(tmp_path / "b.safetensors", build("tests.train.small:network"), TrainConfig())
+    other = save_other(tmp_path / "b.safetensors", build("tests.helpers.train.small:network"), TrainConfig())
     refused("evaluate", other, "--out", out, words="is another network's")
 
 
@@ -112,7 +112,7 @@ def test_a_clean_graph_has_nothing_to_replay(made, run, kept):
 
 
 def test_a_plan_for_other_sites(run, kept, tmp_path):
-    good("faults", "tests.train.small:network", "--ber", 0.1, "--save", tmp_path / "p.json")
+    good("faults", "tests.helpers.train.small:network", "--ber", 0.1, "--save", tmp_path / "p.json")
     refused(
         "export",
         run,

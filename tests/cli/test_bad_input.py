@@ -276,7 +276,8 @@ def test_batch_sizes_that_are_none(made, run, out, kept, batch):
 
 
 @pytest.mark.parametrize(
-    "spec", ["no.such:thing", "json:loads", "tests.train.small:not_a_network", ":", "tests.train.small:", "os"]
+    "spec",
+    ["no.such:thing", "json:loads", "tests.helpers.train.small:not_a_network", ":", "tests.helpers.train.small:", "os"],
 )
 def test_networks_and_data_that_are_none(out, spec):
     refused("sites", spec, words="")
@@ -285,8 +286,8 @@ def test_networks_and_data_that_are_none(out, spec):
 
 
 def test_data_that_does_not_fit_the_network(run, out, kept):
-    refused("evaluate", run, "--data", "tests.train.small:data", "--out", out, words="")
-    refused("export", run, "--data", "tests.train.small:data", "--out", kept, words="")
+    refused("evaluate", run, "--data", "tests.helpers.train.small:data", "--out", out, words="")
+    refused("export", run, "--data", "tests.helpers.train.small:data", "--out", kept, words="")
 
 
 def test_a_run_without_its_checkpoint(run, out, tmp_path):

@@ -64,7 +64,7 @@ def test_another_graph_in_the_bundles_place(made, bundle):
 def test_replay_names_the_first_difference_and_ends_with_code_3(bundle, tmp_path):
     from safetensors.numpy import save
 
-    from tests.proof.bundles import copied, rewritten
+    from tests.helpers.proof.bundles import copied, rewritten
 
     mine = copied(bundle, tmp_path / "mine")
     tensors = load_file(mine / "seed-3.safetensors")
@@ -85,7 +85,7 @@ def test_replay_names_the_first_difference_and_ends_with_code_3(bundle, tmp_path
 def test_rounding_that_differs_can_be_accepted(bundle, tmp_path):
     from safetensors.numpy import save
 
-    from tests.proof.bundles import copied, rewritten
+    from tests.helpers.proof.bundles import copied, rewritten
 
     mine = copied(bundle, tmp_path / "mine")
     tensors = load_file(mine / "clean.safetensors")
@@ -129,11 +129,11 @@ def test_a_runner_in_onnxruntimes_place(bundle):
     command = f"{sys.executable} {script} right {bundle}"
     done = good("replay", bundle, "--runner-command", command)
     assert f"runner {command}" in done.stdout
-    wrong = "tests.proof.engines:wrong_shape"
+    wrong = "tests.helpers.proof.engines:wrong_shape"
     refused("replay", bundle, "--runner", wrong, words="the output has the shape")
-    own = "tests.proof.engines:raises"
+    own = "tests.helpers.proof.engines:raises"
     refused("replay", bundle, "--runner", own, words=["raised NoBoard", "it is on fire (", "engines.py, line"])
-    late = ("--runner", "tests.proof.engines:hangs", "--runner-timeout", 0.2)
+    late = ("--runner", "tests.helpers.proof.engines:hangs", "--runner-timeout", 0.2)
     refused("replay", bundle, *late, words="did not answer within 0.2 s")
 
 

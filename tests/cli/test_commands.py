@@ -134,7 +134,7 @@ def test_training_is_repeatable(tmp_path):
 
 
 def test_own_networks_and_data(tmp_path):
-    own = ["--network", "tests.train.small:network", "--data", "tests.train.small:data"]
+    own = ["--network", "tests.helpers.train.small:network", "--data", "tests.helpers.train.small:data"]
     run = tmp_path / "run"
     good("train", *own, "--epochs", 2, "--batch-size", 16, "--learning-rate", 0.01, "--out", run)
     done = good("evaluate", run, *own, "--ber", 0.01, "--seeds", "0-2", "--json")

@@ -30,13 +30,13 @@ def other(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A run of the user's own network and data."""
-    from tests.train.small import data, network
+    from tests.helpers.train.small import data, network
 
     folder = tmp_path_factory.mktemp("small") / "mine"
     folder.mkdir()
     learnt = network()
     learnt(data().train_x)  # its scales
-    spec = {"network": "tests.train.small:network", "data": "tests.train.small:data"}
+    spec = {"network": "tests.helpers.train.small:network", "data": "tests.helpers.train.small:data"}
     checkpoint.save(folder / "checkpoint.safetensors", learnt.eval(), TrainConfig(**spec))
     return folder
 
@@ -91,12 +91,17 @@ def test_it_goes_on_where_it_was_and_refuses_another_question(run, other, tmp_pa
 
 
 def test_runs_on_other_data_say_so(run, small):
-    own = ["--network", "tests.train.small:network"]
+    own = ["--network", "tests.helpers.train.small:network"]
     done = refused(
-        "compare", run, small, *own, *ARGUMENTS, words=["was trained on the data", "--data tests.train.small:data"]
+        "compare",
+        run,
+        small,
+        *own,
+        *ARGUMENTS,
+        words=["was trained on the data", "--data tests.helpers.train.small:data"],
     )
     assert "code that a file names is not run" in done
-    refused("compare", run, small, *ARGUMENTS, words="--network tests.train.small:network")
+    refused("compare", run, small, *ARGUMENTS, words="--network tests.helpers.train.small:network")
 
 
 def test_different_data_sets_are_told_apart(run, tmp_path):

@@ -21,7 +21,7 @@ from hwfault.cli import common, main
 from hwfault.cli.door import EscapedStream, escaped_streams
 from hwfault.errors import HwfaultError
 from tests.cli.conftest import good, hwfault
-from tests.proof.bundles import written
+from tests.helpers.proof.bundles import written
 
 HOSTILE = "\x1b]0;pwned\x07\x1b[2J\u202efoo[bold]"
 SHOWN = "\\x1b]0;pwned\\x07\\x1b[2J\\u202efoo[bold]"

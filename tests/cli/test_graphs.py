@@ -7,7 +7,7 @@ from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.run.session import load_model
 from hwfault.plan.fault_plan import FaultPlan
 from tests.cli.conftest import good, hwfault
-from tests.graph.foreign import graph
+from tests.helpers.graph.foreign import graph
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from hwfault.proof.storage import Bundle
 from hwfault.train import TrainConfig, build, checkpoint
 from hwfault.train.data import digits
 from tests.cli.conftest import good, hwfault, refused
-from tests.train.small import half_quantized, not_quantized
+from tests.helpers.train.small import half_quantized, not_quantized
 
 
 def saved(folder, function):
     """A checkpoint of a network of one's own, and the option that trusts it."""
-    spec = f"tests.train.small:{function.__name__}"
+    spec = f"tests.helpers.train.small:{function.__name__}"
     checkpoint.save(folder / "own.safetensors", build(spec), TrainConfig(network=spec))
     return folder / "own.safetensors", "--network", spec
 

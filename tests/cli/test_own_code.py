@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 from tests.cli.conftest import good, hwfault, refused
-from tests.train import files
+from tests.helpers.train import files
 
-BROKEN = "tests.train.small:broken"
+BROKEN = "tests.helpers.train.small:broken"
 SAID = [f"{BROKEN}' raised Broken: on purpose (", "small.py, line ", "mend that code, or name another"]
 
 

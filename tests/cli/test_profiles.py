@@ -6,7 +6,7 @@ import yaml
 from hwfault.profiles.library import folder, library
 from hwfault.profiles.profile import Profile
 from tests.cli.conftest import good, hwfault, refused
-from tests.profiles.profiles import changed
+from tests.helpers.profiles.profiles import changed
 
 KC705 = "bram28-kintex7-kc705b-undervolt"
 

@@ -8,7 +8,7 @@ from hwfault.devices.device import places
 from hwfault.devices.dumps import FORMATS
 from hwfault.stream.fault_map import FaultMap
 from tests.cli.conftest import files, good, refused
-from tests.profiles.kc705 import RATE, drawn, hex_dump, measured
+from tests.helpers.profiles.kc705 import RATE, drawn, hex_dump, measured
 
 
 @pytest.fixture(scope="module")

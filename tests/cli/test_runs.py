@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.cli.conftest import good, hwfault, refused
-from tests.train import files
+from tests.helpers.train import files
 
 TRANSFORM = "tests.train.test_data_folder:to_bytes"
 

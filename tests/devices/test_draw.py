@@ -13,8 +13,8 @@ from hwfault.devices.draw import draw_map
 from hwfault.errors import HwfaultError, ModelError
 from hwfault.profiles.spatial import BlockColumn, Clusters, Independent, ProcessingElements, Rows, Spatial
 from hwfault.stream.fault_map import Kind
-from tests.profiles import oracle
-from tests.profiles.kc705 import BLOCKS, PATTERN, RATE, cluster_statistics, drawn
+from tests.helpers.profiles import oracle
+from tests.helpers.profiles.kc705 import BLOCKS, PATTERN, RATE, cluster_statistics, drawn
 
 CASES = json.loads(oracle.MAPS.read_text())["cases"]
 NAMES = [f"{i}-{case['spatial']['kind']}" for i, case in enumerate(CASES)]

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from hwfault.devices.dumps import FORMATS, load_dump, parse_dump
 from hwfault.errors import FileError, ModelError
 from hwfault.stream.fault_map import Kind
-from tests.profiles.kc705 import hex_dump, measured
+from tests.helpers.profiles.kc705 import hex_dump, measured
 
 
 @pytest.fixture

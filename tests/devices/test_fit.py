@@ -14,7 +14,7 @@ from hwfault.profiles.spatial import BlockColumn, Independent
 from hwfault.profiles.write import write_profile
 from hwfault.report.map_picture import draw_map_overview
 from hwfault.stream.fault_map import FaultMap, Kind
-from tests.profiles.kc705 import PATTERN, RATE, drawn, measured
+from tests.helpers.profiles.kc705 import PATTERN, RATE, drawn, measured
 
 
 def measurement(cells, kind=Kind.STUCK_AT_0, source="dump", held=(None, None), **at):

@@ -14,8 +14,8 @@ from hwfault.profiles.library import library
 from hwfault.profiles.profile import Profile
 from hwfault.profiles.spatial import BlockColumn, Independent
 from hwfault.profiles.write import write_profile
-from tests.profiles.kc705 import PATTERN, RATE, drawn, hex_dump, measured
-from tests.profiles.profiles import changed, profile
+from tests.helpers.profiles.kc705 import PATTERN, RATE, drawn, hex_dump, measured
+from tests.helpers.profiles.profiles import changed, profile
 
 KC705 = Profile.load("bram28-kintex7-kc705b-undervolt")
 MEMORY = {"kind": "linear", "row_bits": 16}

@@ -15,8 +15,8 @@ from hwfault.errors import HwfaultError
 from hwfault.fusion.parts import int_quant, quantizers
 from hwfault.fusion.quantizer import OneOperator
 from hwfault.train import networks
-from tests.injection.networks import biased, cnn, power_of_two
-from tests.injection.snapshot import snapshot
+from tests.helpers.injection.networks import biased, cnn, power_of_two
+from tests.helpers.injection.snapshot import snapshot
 
 X = torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 

@@ -15,7 +15,7 @@ from torch import nn
 
 import hwfault as hf
 from hwfault.fusion.parts import int_quant, quantizers
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.oracle import same_bits
 from tests.network.test_every_quantizer import REFUSED, SHIPPED, built
 
 LEFT = {

@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import hwfault as hf
 from hwfault.fusion.parts import int_quant
 from hwfault.network.hooks import StandIn
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.oracle import same_bits
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 

@@ -13,8 +13,8 @@ import hwfault as hf
 from hwfault.injection.injection import Injection
 from hwfault.train import networks
 from tests.fusion.test_fused_equal import hold_scales
-from tests.injection.networks import biased, per_channel
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.networks import biased, per_channel
+from tests.helpers.injection.oracle import same_bits
 
 FLIPS = hf.BitFlips(probability=0.02)
 DIGITS = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -14,7 +14,7 @@ from hwfault.stream import native
 from hwfault.stream.native.header import Array, Layer, Protection
 from hwfault.stream.protection import KINDS, Memory
 from tests.fuzz.graphs import LATE
-from tests.stream.programs import ALL, Bit, Cluster, Mask, Random, program
+from tests.helpers.stream.programs import ALL, Bit, Cluster, Mask, Random, program
 
 T = TypeVar("T")
 HUGE = (1 << 63) - 1

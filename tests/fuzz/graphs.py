@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from tests.stream.programs import ALL, Bit, Cluster, Mask, Random, program
+from tests.helpers.stream.programs import ALL, Bit, Cluster, Mask, Random, program
 
 QONNX, HWFAULT = "qonnx.custom_op.general", "hwfault"
 INTS = AttributeProto.INTS

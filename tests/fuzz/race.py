@@ -15,7 +15,7 @@ from hwfault.stream import native
 from tests.fuzz.cases import plain_session
 from tests.fuzz.graphs import BITS, BURSTS, HWFAULT, MIXED, NUMBERS, QUANT, ROWS, STRIKE, Constants, graph, node
 from tests.fuzz.worker import use_given_library
-from tests.stream.programs import ALL, Bit, program
+from tests.helpers.stream.programs import ALL, Bit, program
 
 SESSIONS, THREADS, RUNS = 8, 4, 2
 SHAPE = (2, 64, 64)

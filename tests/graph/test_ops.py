@@ -13,7 +13,7 @@ from qonnx.custom_op.registry import is_custom_op
 import hwfault
 from hwfault.graph import ops
 from hwfault.graph.run.qonnx_ops import custom_op
-from tests.graph.ops import QONNX, load
+from tests.helpers.graph.ops import QONNX, load
 
 PACKAGE = Path(hwfault.__file__).parent
 REGISTER = Path(__file__).parents[2] / "export" / "src" / "ort_register.cc"

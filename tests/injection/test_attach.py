@@ -15,9 +15,9 @@ from hwfault.laws.models import BitFlips, Clusters, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.oracle import Seen, faulty, same_bits
-from tests.injection.snapshot import snapshot
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import Seen, faulty, same_bits
+from tests.helpers.injection.snapshot import snapshot
 
 FLIPS = [BitFlips(probability=0.05)]
 

@@ -14,11 +14,11 @@ from hwfault.injection.site_hook import attached
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from tests.injection.networks import batch, build
-from tests.injection.oracle import FAULTS, Seen, faulty, same_bits
-from tests.injection.snapshot import snapshot
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import FAULTS, Seen, faulty, same_bits
+from tests.helpers.injection.snapshot import snapshot
+from tests.helpers.torch_ops import operators
 from tests.slowly import slow
-from tests.torch_ops import operators
 from tests.torch_ops.test_ops import arguments
 
 # dynamo warns about itself and about Brevitas, differently in each version of torch

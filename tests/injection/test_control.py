@@ -13,9 +13,9 @@ from hwfault.laws.models import AccumulatorFormat, BitFlips, LateBits, MapFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.fault_map import FaultMap
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.oracle import Seen, faulty, same_bits
-from tests.injection.snapshot import snapshot
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import Seen, faulty, same_bits
+from tests.helpers.injection.snapshot import snapshot
 
 FAULTS = [WordFaults(probability=0.1, sites="*act*"), BitFlips(probability=0.05, sites="*weight*")]
 ACTS, WEIGHTS = ["0.act_quant", "3.act_quant"], ["1.weight_quant", "5.weight_quant"]

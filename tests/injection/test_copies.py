@@ -24,8 +24,8 @@ from hwfault.laws.models import BitFlips
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.train.callback import FaultDriver
-from tests.injection.networks import batch, build
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import same_bits
 
 FLIPS = [BitFlips(probability=0.05)]
 SUMS = [BitFlips(probability=0.02, sites={"kind": "accumulator"})]

@@ -9,8 +9,8 @@ from torch import nn
 from hwfault.errors import PlanError
 from hwfault.injection.attach import inject
 from hwfault.network.sites import sites
-from tests.injection.networks import build
-from tests.network.moving import FLIPS, MOVES, UNSAID, Does, assigned, in_parts, trained
+from tests.helpers.injection.networks import build
+from tests.helpers.network.moving import FLIPS, MOVES, UNSAID, Does, assigned, in_parts, trained
 
 
 @pytest.mark.parametrize("name", ["frames", "tokens first", "time and batch", "heads"])
@@ -68,7 +68,7 @@ def test_functions_that_keep_samples_in_front_do_not(name):
 
 @pytest.mark.parametrize("name", ["cnn", "mlp", "twice", "binary"])
 def test_ordinary_networks_need_no_example(name):
-    from tests.injection.networks import batch
+    from tests.helpers.injection.networks import batch
 
     model = build(name)
     with inject(model, FLIPS, seed=1), torch.no_grad():

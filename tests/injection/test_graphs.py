@@ -15,9 +15,9 @@ from hwfault.laws.models import BitFlips, LateBits, WordFaults
 from hwfault.network.grids import known_scale
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from tests.injection.networks import batch, build
-from tests.injection.oracle import Seen, same_bits
-from tests.injection.replay import WAITS, Recorded
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import Seen, same_bits
+from tests.helpers.injection.replay import WAITS, Recorded
 
 FAULTS = [BitFlips(probability=0.03), BitFlips(p01=0.01, p10=0.05), WordFaults(probability=0.02)]
 NAMES = ("cnn", "power_of_two", "per_channel", "residual")

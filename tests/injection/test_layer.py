@@ -20,8 +20,8 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.processes import Site
 from hwfault.torch_ops.function import FaultInjectionFunction
-from tests.injection.networks import Chain, batch
-from tests.injection.oracle import FAULTS, Call, faulty, same_bits
+from tests.helpers.injection.networks import Chain, batch
+from tests.helpers.injection.oracle import FAULTS, Call, faulty, same_bits
 
 apply = FaultInjectionFunction.apply
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

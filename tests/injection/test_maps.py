@@ -18,9 +18,9 @@ from hwfault.program.processes import MapProcess
 from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.tables import site_number
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.oracle import Seen, same_bits
-from tests.injection.snapshot import snapshot
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import Seen, same_bits
+from tests.helpers.injection.snapshot import snapshot
 
 REFRESHES = ("inference", "batch", "epoch", "power_cycle")
 HALF = 2**31

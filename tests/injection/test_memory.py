@@ -8,9 +8,9 @@ import torch
 
 from hwfault.injection.attach import inject
 from tests.benchmarks.network import kept_for_backward, peak
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.oracle import FAULTS
-from tests.torch_ops import operators
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import FAULTS
+from tests.helpers.torch_ops import operators
 from tests.torch_ops.test_ops import PROGRAMS, arguments, on_grid
 
 NEVER_READS = ["bits", "random", "lsb", "msb", "full", "clusters", "rows"]

@@ -19,8 +19,8 @@ from hwfault.laws.models import BitFlips
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.train.callback import FaultDriver
-from tests.injection.networks import Chain, batch, build
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.networks import Chain, batch, build
+from tests.helpers.injection.oracle import same_bits
 
 FLIPS = [BitFlips(probability=0.05)]
 REFUSED = r"has faults attached to this network.*use a copy for each thread"

@@ -8,8 +8,8 @@ from hwfault.laws.models import ProfileFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.protection_scheme import Protection
-from tests.graph.networks import batch, network
-from tests.injection.oracle import Seen, decoded
+from tests.helpers.graph.networks import batch, network
+from tests.helpers.injection.oracle import Seen, decoded
 
 P = 0.02
 FLIPS = ProfileFaults(

@@ -19,9 +19,9 @@ from hwfault.codes import (
 )
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.reference import inject_codes
-from tests.stream import engines
-from tests.stream.programs import Mask, symmetric
-from tests.torch_ops import operators
+from tests.helpers.stream import engines
+from tests.helpers.stream.programs import Mask, symmetric
+from tests.helpers.torch_ops import operators
 
 TWOS, OFFSET, SIGN = REPRESENTATIONS
 WIDTHS = (4, 8)

@@ -19,8 +19,8 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.selectors import Select
 from hwfault.stream.reference import hits
-from tests.injection.networks import batch, build
-from tests.injection.oracle import Seen, same_bits
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import Seen, same_bits
 
 FLIPS = [BitFlips(probability=0.1)]
 

@@ -13,8 +13,8 @@ from hwfault.plan.listing import faults_at
 from hwfault.torch_ops import held
 from hwfault.train.callback import FaultDriver
 from hwfault.train.schedule import Schedule, ScheduledFault
-from tests.injection.networks import batch, build
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import same_bits
 
 FLIPS = [BitFlips(probability=0.05)]
 FIRST_NOT = 2**32

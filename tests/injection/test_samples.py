@@ -10,8 +10,8 @@ from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.oracle import Seen, faulty, same_bits
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import Seen, faulty, same_bits
 
 FLIPS = [BitFlips(probability=0.05)]
 MODELS = {"bits": FLIPS, "asymmetric": [BitFlips(p01=0.08, p10=0.01)], "random": [WordFaults(probability=0.1)]}

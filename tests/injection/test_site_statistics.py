@@ -21,9 +21,9 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.plan.listing import faults_at
 from hwfault.program.processes import Site
 from hwfault.torch_ops import codec
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.oracle import FAULTS, Seen
-from tests.torch_ops import operators
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import FAULTS, Seen
+from tests.helpers.torch_ops import operators
 
 ONE, ZERO = torch.tensor(1.0), torch.tensor(0.0)
 

@@ -12,9 +12,9 @@ from hwfault.laws.models import BitFlips, Clusters, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
-from tests.injection.networks import batch, build
-from tests.injection.oracle import Seen
-from tests.torch_ops import operators
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import Seen
+from tests.helpers.torch_ops import operators
 
 
 def struck_codes(faults, *, samples, words, bits=4, seed=0, stored=None):

@@ -12,8 +12,8 @@ from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import quantizers, sites
 from hwfault.plan.fault_plan import resolve
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.oracle import Seen, name_of_parameter, same_bits
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import Seen, name_of_parameter, same_bits
 
 FLIPS = [BitFlips(probability=0.05)]
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")

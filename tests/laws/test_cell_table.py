@@ -9,7 +9,7 @@ from hwfault.laws.cell_table import LARGEST_TABLE, read_table
 from hwfault.laws.cells import CellFaults
 from hwfault.laws.models import load_faults, named_faults
 from hwfault.plan.fault_plan import FaultPlan, resolve
-from tests.laws.cell_cases import SITES, cell, plan_of
+from tests.helpers.laws.cell_cases import SITES, cell, plan_of
 
 
 def table(text, folder):

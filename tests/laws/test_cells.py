@@ -23,12 +23,12 @@ from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.plan.listing import faults_at
 from hwfault.stream.mechanism import MapOperands
 from tests.cli.conftest import good, hwfault
-from tests.graph.running import by_qonnx
-from tests.injection.networks import batch, build
-from tests.laws.cell_cases import ACT, SITES, WEIGHT, cell, cells, plan_of, some_cells
+from tests.helpers.graph.running import by_qonnx
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.laws.cell_cases import ACT, SITES, WEIGHT, cell, cells, plan_of, some_cells
+from tests.helpers.stream.triton_here import OLDEST
+from tests.helpers.torch_ops.operators import fault_map
 from tests.plan.test_listed_is_struck import Seen, known_sites, network
-from tests.stream.triton_here import OLDEST
-from tests.torch_ops.operators import fault_map
 
 
 def by_hand(codes, given, numbers):
@@ -151,7 +151,7 @@ def by_operator(x, o):
 def by_triton(x, o):
     pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
     from hwfault.stream import cuda
-    from tests.stream.triton_calls import DEVICE
+    from tests.helpers.stream.triton_calls import DEVICE
 
     return cuda.strike(x.to(DEVICE), MapOperands(*(t.to(DEVICE) if hasattr(t, "to") else t for t in o))).cpu()
 

@@ -14,8 +14,8 @@ from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.layouts import Stored
 from hwfault.stream.mapping import Linear
 from hwfault.stream.protection_scheme import Protection
+from tests.helpers.stream import protection_oracle as oracle
 from tests.laws.test_profile import SITES, SRAM, WEIGHTS, cells, map_of, saved, sram
-from tests.stream import protection_oracle as oracle
 
 
 def every_cell(folder, bits, cells_of_it, kind=0):

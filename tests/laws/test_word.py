@@ -20,12 +20,12 @@ from hwfault.program.processes import Site
 from hwfault.stream import native
 from hwfault.stream.fault_map import Kind
 from hwfault.stream.tables import ALWAYS, encode_table, site_number
+from tests.helpers.stream import oracle
+from tests.helpers.stream.cases import Draw
+from tests.helpers.stream.engines import ENGINES, by_reference, many_by_onnxruntime
+from tests.helpers.stream.programs import Bit, Mask, Random, program
+from tests.helpers.stream.triton_here import OLDEST
 from tests.plan.test_listed_is_struck import check_run, known_sites
-from tests.stream import oracle
-from tests.stream.cases import Draw
-from tests.stream.engines import ENGINES, by_reference, many_by_onnxruntime
-from tests.stream.programs import Bit, Mask, Random, program
-from tests.stream.triton_here import OLDEST
 
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
 ANSWERS = Path(__file__).parents[1] / "stream" / "word_codes.json"
@@ -72,7 +72,7 @@ def test_the_known_answers_are_those_of_the_text():
 def by_triton(*draw):
     pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
     from hwfault.stream.cuda import launch
-    from tests.stream import triton_calls
+    from tests.helpers.stream import triton_calls
 
     # the interpreter's time goes by the number of steps: a block's words are taken at once
     with triton_calls.fast_or(), pytest.MonkeyPatch.context() as patch:
@@ -181,7 +181,7 @@ def test_what_is_listed_strikes_a_network(effect, persistence):
 def test_a_graph_has_the_faults_of_the_network(persistence):
     from hwfault.graph.export.of_network import export
     from hwfault.proof.replay import replay
-    from tests.injection.networks import batch, build
+    from tests.helpers.injection.networks import batch, build
 
     model, x = build("biased").eval(), batch()[:3]
     plan = resolve(known_sites("biased"), [fault("code", persistence=persistence)], device=3)

@@ -13,8 +13,8 @@ from hwfault.laws.models import BitFlips
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.train.networks import digits_cnn
-from tests.injection.networks import Chain, batch, build
-from tests.injection.snapshot import snapshot
+from tests.helpers.injection.networks import Chain, batch, build
+from tests.helpers.injection.snapshot import snapshot
 
 
 def accumulators(model, x=None):

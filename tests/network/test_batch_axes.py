@@ -14,9 +14,9 @@ from hwfault.laws.models import AccumulatorFormat, BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.batch_axes import BatchAxis
-from tests.injection.networks import Chain
-from tests.injection.oracle import Seen, faulty, same_bits
-from tests.network.moving import FLIPS, MOVES, Does, quant, trained
+from tests.helpers.injection.networks import Chain
+from tests.helpers.injection.oracle import Seen, faulty, same_bits
+from tests.helpers.network.moving import FLIPS, MOVES, Does, quant, trained
 
 
 @pytest.mark.parametrize("name", MOVES)

@@ -17,8 +17,8 @@ from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.mapping import WeightStationary
 from hwfault.stream.protection_scheme import Protection
-from tests.injection.oracle import Seen, same_bits
-from tests.network.moving import FLIPS, UNSAID, Does, trained
+from tests.helpers.injection.oracle import Seen, same_bits
+from tests.helpers.network.moving import FLIPS, UNSAID, Does, trained
 
 SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}, "share": 1.0}
 HERE = [Select(name="b.act_quant")]

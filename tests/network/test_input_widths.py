@@ -25,8 +25,8 @@ from hwfault.network import widths
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.torch_ops import held
-from tests.injection.networks import Chain
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.networks import Chain
+from tests.helpers.injection.oracle import same_bits
 from tests.network.test_widths import CONST, LEARNED, STATEFUL, by_data, by_hand, by_load_state_dict, by_optimizer
 
 SUMS = [BitFlips(probability=0.05, sites=[{"kind": "accumulator"}])]

@@ -13,7 +13,7 @@ from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from tests.injection.oracle import Seen, faulty, same_bits
+from tests.helpers.injection.oracle import Seen, faulty, same_bits
 
 FAULTS = [BitFlips(p01=0.1, p10=0.03), WordFaults(probability=0.05)]
 pytestmark = [

@@ -20,7 +20,7 @@ from hwfault.laws.models import BitFlips, MapFaults, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.fault_map import FaultMap, Kind
-from tests.injection.oracle import Seen, faulty, same_bits
+from tests.helpers.injection.oracle import Seen, faulty, same_bits
 
 NAMES = ("a.weight_quant", "b.weight_quant", "deep.0.weight_quant")
 FMT = CodeFormat(4, signed=True)

@@ -6,8 +6,8 @@ from torch import nn
 
 from hwfault.injection.site_hook import attached
 from hwfault.network.sites import sites
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.snapshot import snapshot
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.snapshot import snapshot
 
 EXPECTED = {
     "cnn": [

@@ -17,7 +17,7 @@ from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.memories import Reading, memories
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.torch_ops import unheld
-from tests.injection.oracle import Seen, same_bits
+from tests.helpers.injection.oracle import Seen, same_bits
 
 NAMES = ("a.weight_quant", "b.weight_quant")
 

@@ -19,8 +19,8 @@ from hwfault.network import widths
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.torch_ops import held
-from tests.injection.networks import Chain, batch
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.networks import Chain, batch
+from tests.helpers.injection.oracle import same_bits
 
 FLIPS = [BitFlips(probability=0.05)]
 LEARNED, STATEFUL, CONST = BitWidthImplType.PARAMETER, BitWidthImplType.STATEFUL_CONST, BitWidthImplType.CONST

@@ -21,8 +21,8 @@ from hwfault.injection.attach import inject
 from hwfault.network.sites import sites
 from hwfault.program.processes import Site, SiteList
 from hwfault.proof.replay import replay
-from tests.networks.brevitas_networks import NETWORKS, build
-from tests.networks.built import BATCH
+from tests.helpers.networks.brevitas_networks import NETWORKS, build
+from tests.helpers.networks.built import BATCH
 
 RATE = 0.02
 QUICK = ("attention, tokens first", "weight shifted HQO", "shared requantizer", "bias 32")

@@ -12,7 +12,7 @@ from hwfault.program.processes import Site
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.reference import processes
 from hwfault.stream.tables import accepts, encode_table, site_number, size_table
-from tests.stream.programs import VECTORS, Bit, Cluster, Mask, Random, program, vector_process
+from tests.helpers.stream.programs import VECTORS, Bit, Cluster, Mask, Random, program, vector_process
 
 ALL = 1 << 22
 ACT = Site(name="features.0.act_quant", kind="activation", bit_width=4, signed=False, layer="QuantReLU")

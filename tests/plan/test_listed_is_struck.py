@@ -34,9 +34,9 @@ from hwfault.stream.mapping import FinnMvau, Linear
 from hwfault.stream.protection import DETECTED, linear_layout, read, store
 from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.reference import previous_words
-from tests.injection.networks import batch, build
-from tests.injection.oracle import samples_first
-from tests.laws.cell_cases import some_cells
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import samples_first
+from tests.helpers.laws.cell_cases import some_cells
 
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
 NETWORKS = ("biased", "mlp", "turned")

@@ -17,7 +17,7 @@ from hwfault.devices.draw import draw_map
 from hwfault.errors import ModelError
 from hwfault.profiles.library import folder, library, parse_operating_point
 from hwfault.profiles.profile import Profile
-from tests.profiles.kc705 import cluster_statistics
+from tests.helpers.profiles.kc705 import cluster_statistics
 
 FREE = {
     "uniform-flips": {"ber": 0.01},

@@ -7,7 +7,7 @@ import pytest
 from hwfault.errors import FileError, ModelError
 from hwfault.profiles.parts import Effect
 from hwfault.profiles.profile import Profile
-from tests.profiles.profiles import BASE, GUESS, LAB, REMOVED, changed, curve, profile, rates
+from tests.helpers.profiles.profiles import BASE, GUESS, LAB, REMOVED, changed, curve, profile, rates
 
 POINT = BASE["rate"]["points"][0]
 

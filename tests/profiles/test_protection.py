@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hwfault.errors import ModelError
 from hwfault.stream.protection_scheme import Protection, majority_error, word_errors
-from tests.stream.protection_oracle import read
+from tests.helpers.stream.protection_oracle import read
 
 KINDS = ("parity", "secded", "tmr")
 

@@ -11,7 +11,7 @@ from scipy.stats import beta, binom
 from hwfault.errors import ModelError
 from hwfault.profiles.curve import interval, point_interval
 from hwfault.profiles.profile import Profile
-from tests.profiles.profiles import curve, profile, rates
+from tests.helpers.profiles.profiles import curve, profile, rates
 
 KC705 = {0.59: 2, 0.58: 8, 0.57: 26, 0.56: 62, 0.55: 252, 0.54: 690, 0.53: 2274}
 BITS = 14581760

@@ -16,7 +16,7 @@ from hwfault.stream import native
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.tables import ACCEPT_ALL, accepts, encode_table, size_table
-from tests.stream.programs import VECTORS
+from tests.helpers.stream.programs import VECTORS
 
 VECTORS_IN = Path(__file__).parents[1] / "stream"
 CASES = range(len(VECTORS["cases"]))

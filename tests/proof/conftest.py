@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.proof.bundles import copied, written
+from tests.helpers.proof.bundles import copied, written
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from hwfault.proof.sentences import judgement, sentence
 from hwfault.proof.tally import held_words
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.protection_scheme import Protection
-from tests.graph.networks import batch, network
-from tests.proof.bundles import SAMPLES, opened, with_tensors, written
-from tests.proof.engines import emulated
+from tests.helpers.graph.networks import batch, network
+from tests.helpers.proof.bundles import SAMPLES, opened, with_tensors, written
+from tests.helpers.proof.engines import emulated
 
 OUTPUTS, CODES = Accept(), Accept(codes=True)
 SITE = "0.act_quant"

@@ -31,9 +31,9 @@ from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.mapping import OutputStationary
 from hwfault.stream.protection_scheme import Protection
 from tests.cli.conftest import good
-from tests.graph.attention import NETWORKS, batch, network
-from tests.graph.ops import assert_same
-from tests.graph.running import by_qonnx, copied, tidied
+from tests.helpers.graph.attention import NETWORKS, batch, network
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.graph.running import by_qonnx, copied, tidied
 from tests.slowly import slow
 
 SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}, "sites": "*_quant"}

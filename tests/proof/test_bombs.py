@@ -10,7 +10,7 @@ from hwfault.errors import FileError
 from hwfault.proof import storage
 from hwfault.proof.manifest import MANIFEST, MOST_FILES
 from hwfault.proof.storage import Bundle, write
-from tests.proof.bundles import opened, with_manifest, zipped
+from tests.helpers.proof.bundles import opened, with_manifest, zipped
 
 
 def test_a_zip_is_read_once_for_all_of_its_files(mine, tmp_path, monkeypatch):

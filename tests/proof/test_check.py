@@ -18,9 +18,9 @@ from hwfault.proof.replay import replay
 from hwfault.proof.sentences import sentence
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.protection_scheme import Protection
-from tests.graph.networks import ALL, batch, network, plan
-from tests.graph.running import by_pytorch, clean, copied, faulted, tidied
-from tests.proof.bundles import SAMPLES, SEEDS, opened, rewritten, with_tensors, written
+from tests.helpers.graph.networks import ALL, batch, network, plan
+from tests.helpers.graph.running import by_pytorch, clean, copied, faulted, tidied
+from tests.helpers.proof.bundles import SAMPLES, SEEDS, opened, rewritten, with_tensors, written
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -15,9 +15,9 @@ from hwfault.injection.attach import inject
 from hwfault.proof.check import check
 from hwfault.proof.manifest import CLEAN, INPUTS, MANIFEST, PLAN
 from hwfault.proof.page import page
-from tests.graph.networks import network, plan
-from tests.graph.running import by_pytorch
-from tests.proof.bundles import opened, rewritten, with_tensors
+from tests.helpers.graph.networks import network, plan
+from tests.helpers.graph.running import by_pytorch
+from tests.helpers.proof.bundles import opened, rewritten, with_tensors
 
 SEED = "seed-1.safetensors"
 FILES = (CLEAN, INPUTS, PLAN, SEED)

@@ -15,7 +15,7 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.proof.check import check
 from hwfault.proof.record import write_bundle
 from hwfault.proof.replay import replay
-from tests.proof.bundles import opened, with_tensors
+from tests.helpers.proof.bundles import opened, with_tensors
 
 PLACES = ((0, 3, np.nan), (2, 5, np.inf), (2, 6, -np.inf))
 

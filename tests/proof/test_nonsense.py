@@ -12,9 +12,9 @@ from hwfault.proof.answer import codes_of_integers
 from hwfault.proof.check import check
 from hwfault.proof.sentences import sentence
 from hwfault.proof.sides import stands_for_code, strange_values
-from tests.graph.running import copied
-from tests.proof.bundles import SAMPLES, SEEDS, opened
-from tests.proof.engines import emulated
+from tests.helpers.graph.running import copied
+from tests.helpers.proof.bundles import SAMPLES, SEEDS, opened
+from tests.helpers.proof.engines import emulated
 
 SITES = ("0.act_quant", "1.weight_quant", "2.act_quant")
 """Signed with 8 bits, signed with 3, unsigned with 2."""
@@ -173,7 +173,7 @@ def test_numbers_that_are_none_are_their_own_kind_only():
 
 def test_shapes_that_do_not_fit_the_scales(tmp_path):
     """A transposed answer would be read with the scales of other channels."""
-    from tests.proof.bundles import written
+    from tests.helpers.proof.bundles import written
 
     bundle = opened(written(tmp_path / "b", "per_channel"))
     tensors = bundle.tensors("clean.safetensors")
@@ -195,7 +195,7 @@ def test_one_weight_alone_is_not_every_output(whole):
 
 
 def test_a_site_in_some_batches_only(tmp_path):
-    from tests.proof.bundles import written
+    from tests.helpers.proof.bundles import written
 
     folder = written(tmp_path / "b", batch_size=4)
     recorded = Recorded(folder, "0.act_quant")
@@ -238,7 +238,7 @@ def test_outputs_that_are_no_numbers(whole, wrong):
 
 def test_recorded_numbers_that_are_none_are_found(mine):
     """A NaN that was recorded is found as NaN of any bits; in its place nothing else is."""
-    from tests.proof.bundles import with_tensors
+    from tests.helpers.proof.bundles import with_tensors
 
     def change(tensors):
         tensors["output"][1, 2], tensors["output"][3, 0] = np.nan, np.inf

@@ -10,7 +10,7 @@ from hwfault.plan.listing import Hit
 from hwfault.proof.check import check
 from hwfault.proof.page import page, write_page
 from hwfault.proof.report import Codes, Difference, ReplayReport, RunRecord, SiteRecord
-from tests.proof.bundles import opened
+from tests.helpers.proof.bundles import opened
 
 EVIL = "<script>alert(1)</script>&\"'"
 

@@ -8,8 +8,8 @@ from hwfault.laws.models import BitFlips
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof.recorder import Noted, Recorder, join
-from tests.graph.networks import batch, fresh, network, plan
-from tests.injection.snapshot import snapshot
+from tests.helpers.graph.networks import batch, fresh, network, plan
+from tests.helpers.injection.snapshot import snapshot
 
 NAME, SAMPLES, SEED = "formats", 7, 2**63 + 1
 

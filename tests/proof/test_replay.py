@@ -26,9 +26,9 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.proof.replay import replay
 from hwfault.proof.report import ReplayReport
 from tests.graph.edit.test_faults import by_reference, watched
-from tests.graph.networks import ALL, FAULTS, Chain, batch, fresh, network, plan, signed
-from tests.graph.running import clean, copied, faulted, tidied
-from tests.injection.snapshot import snapshot
+from tests.helpers.graph.networks import ALL, FAULTS, Chain, batch, fresh, network, plan, signed
+from tests.helpers.graph.running import clean, copied, faulted, tidied
+from tests.helpers.injection.snapshot import snapshot
 
 SEEDS = (1, 2**63 + 5)
 PARTS = (5, 1, 8)

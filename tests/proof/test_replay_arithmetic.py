@@ -19,8 +19,8 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof.replay import replay
 from tests.graph.edit.test_faults import watched
-from tests.graph.networks import ACTS, FAULTS, WEIGHTS, Chain, batch, plan, signed
-from tests.graph.running import copied, faulted
+from tests.helpers.graph.networks import ACTS, FAULTS, WEIGHTS, Chain, batch, plan, signed
+from tests.helpers.graph.running import copied, faulted
 from tests.proof.test_replay import PARTS, SEEDS, batches, by_name, replayed
 
 

@@ -17,8 +17,8 @@ from hwfault.proof.accept import Accept, refusals
 from hwfault.proof.replay import replay
 from hwfault.proof.sentences import sentence
 from hwfault.stream.mapping import WeightStationary
-from tests.graph.networks import batch, network
-from tests.graph.running import copied
+from tests.helpers.graph.networks import batch, network
+from tests.helpers.graph.running import copied
 
 ARRAY = WeightStationary(rows=4, columns=2)
 STUCK = StuckElement(element=(1, 1), bit=9, value=1, mapping=ARRAY)

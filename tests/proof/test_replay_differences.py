@@ -23,8 +23,8 @@ from hwfault.proof import engine, recorder
 from hwfault.proof.replay import replay
 from hwfault.proof.report import ReplayReport
 from tests.graph.edit.test_faults import watched
-from tests.graph.networks import batch, fresh, network, plan
-from tests.graph.running import clean, copied, faulted
+from tests.helpers.graph.networks import batch, fresh, network, plan
+from tests.helpers.graph.running import clean, copied, faulted
 from tests.proof.test_replay import PARTS, SEEDS, Act, batches, by_name, replayed
 from tests.proof.test_replay_arithmetic import offset
 

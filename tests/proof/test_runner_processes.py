@@ -16,8 +16,8 @@ import pytest
 from hwfault.errors import HwfaultError
 from hwfault.proof import runners
 from hwfault.proof.check import check
-from tests.proof import engines
-from tests.proof.bundles import opened
+from tests.helpers.proof import engines
+from tests.helpers.proof.bundles import opened
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +203,7 @@ def test_a_process_that_replays_a_bundle_imports_no_pytorch(whole):
     code = f"""
 import sys
 from hwfault.cli import main
-for rest in ([], ["--runner", "tests.proof.engines:wrong_shape"]):
+for rest in ([], ["--runner", "tests.helpers.proof.engines:wrong_shape"]):
     try:
         main(["replay", {str(whole)!r}, *rest])
     except SystemExit as end:

@@ -14,11 +14,11 @@ from hwfault.proof import runners
 from hwfault.proof.check import check
 from hwfault.proof.sentences import sentence
 from hwfault.stream.fault_map import FaultMap, Kind
-from tests.graph.networks import batch, network
-from tests.proof import engines
-from tests.proof.bundles import SAMPLES, SEEDS, opened, written
+from tests.helpers.graph.networks import batch, network
+from tests.helpers.proof import engines
+from tests.helpers.proof.bundles import SAMPLES, SEEDS, opened, written
 
-ENGINES = "tests.proof.engines"
+ENGINES = "tests.helpers.proof.engines"
 
 
 def test_a_right_engine_passes_clean_and_faulty(whole):

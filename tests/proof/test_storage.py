@@ -14,8 +14,8 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.profiles.profile import Profile
 from hwfault.proof.manifest import CLEAN, LARGEST, MANIFEST, PLAN, Manifest
 from hwfault.proof.storage import Bundle, write
-from tests.graph.networks import network
-from tests.proof.bundles import opened, with_manifest, written, zipped
+from tests.helpers.graph.networks import network
+from tests.helpers.proof.bundles import opened, with_manifest, written, zipped
 
 
 def everything(folder):
@@ -224,7 +224,7 @@ def test_paths_that_are_no_bundles(tmp_path):
 
 
 def test_tensors_that_are_none(mine):
-    from tests.proof.bundles import rewritten
+    from tests.helpers.proof.bundles import rewritten
 
     for content in (b"", b"abc", b"\xff" * 64, (1 << 62).to_bytes(8, "little") + b"{}"):
         rewritten(mine, CLEAN, content)

@@ -18,9 +18,9 @@ from hwfault.proof.manifest import CLEAN, seed_file
 from hwfault.proof.places import exact_sums
 from hwfault.proof.replay import replay
 from hwfault.proof.sentences import sentence
-from tests.graph.networks import batch, network
-from tests.graph.running import clean, copied
-from tests.proof.bundles import SAMPLES, SEEDS, opened, with_manifest, with_tensors, written
+from tests.helpers.graph.networks import batch, network
+from tests.helpers.graph.running import clean, copied
+from tests.helpers.proof.bundles import SAMPLES, SEEDS, opened, with_manifest, with_tensors, written
 
 NAME, SUMS = "digits_cnn", "features.0.accumulator"
 ORDER = ["input.act_quant", "features.0.weight_quant", SUMS, "features.1.act_quant", "features.2.weight_quant"]
@@ -39,7 +39,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def mine(bundle, tmp_path):
-    from tests.proof.bundles import copied
+    from tests.helpers.proof.bundles import copied
 
     return copied(bundle, tmp_path / "mine")
 

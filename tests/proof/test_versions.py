@@ -23,7 +23,7 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.proof.check import check
 from hwfault.proof.manifest import FAULTED_GRAPH, MANIFEST
 from hwfault.proof.record import write_bundle
-from tests.proof.bundles import opened, rewritten, with_manifest
+from tests.helpers.proof.bundles import opened, rewritten, with_manifest
 
 X = torch.linspace(-1, 1, 32).reshape(2, 16)
 

@@ -21,7 +21,7 @@ from hwfault.report.profile_pictures import (
     map_panels,
 )
 from hwfault.stream.fault_map import FaultMap
-from tests.profiles.profiles import curve, rates
+from tests.helpers.profiles.profiles import curve, rates
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.stream.engines import ENGINES, Engine
+from tests.helpers.stream.engines import ENGINES, Engine
 
 
 @pytest.fixture(params=ENGINES)

@@ -10,7 +10,7 @@ from hwfault.errors import HwfaultError
 from hwfault.stream import native
 from hwfault.stream.array import Array, Axis, Layer
 from hwfault.stream.array_reference import accumulate
-from tests.stream.accumulator_cases import case
+from tests.helpers.stream.accumulator_cases import case
 
 KNOWN = json.loads((Path(__file__).parent / "accumulators.json").read_text())
 LINEAR = Layer(1, 4, 1, 6, (Axis(1, 1),), True)

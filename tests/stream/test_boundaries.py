@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.stream import oracle
+from tests.helpers.stream import oracle
 
 SEED, SITE, SAMPLE = 2**63 + 11, 0xFFFF0001, 2**32 - 1
 DRAW = (SEED, SITE, SAMPLE)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.stream.triton_here import OLDEST
+from tests.helpers.stream.triton_here import OLDEST
 
 pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
@@ -20,13 +20,10 @@ from hwfault.stream import reference
 from hwfault.stream.check import signed64
 from hwfault.stream.cuda import launch
 from hwfault.stream.cuda.draw import philox
-from tests.slowly import thinned
-from tests.stream.cases import SEEDS, WORDS, Draw
-from tests.stream.engines import by_native, by_reference
-from tests.stream.programs import VECTORS, Bit, Cluster, Mask, Random, program, symmetric, vector_process
-from tests.stream.test_known_answers import PHILOX
-from tests.stream.test_late import draws as late_draws
-from tests.stream.triton_calls import (
+from tests.helpers.stream.cases import SEEDS, WORDS, Draw
+from tests.helpers.stream.engines import by_native, by_reference
+from tests.helpers.stream.programs import VECTORS, Bit, Cluster, Mask, Random, program, symmetric, vector_process
+from tests.helpers.stream.triton_calls import (
     DTYPES,
     INTERPRETED,
     by_triton,
@@ -39,7 +36,10 @@ from tests.stream.triton_calls import (
     tensors,
     zero_faulty,
 )
-from tests.torch_ops import operators
+from tests.helpers.torch_ops import operators
+from tests.slowly import thinned
+from tests.stream.test_known_answers import PHILOX
+from tests.stream.test_late import draws as late_draws
 
 
 @pytest.fixture(autouse=True, scope="module")

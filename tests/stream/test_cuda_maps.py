@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.stream.triton_here import OLDEST
+from tests.helpers.stream.triton_here import OLDEST
 
 pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
@@ -19,10 +19,9 @@ from hwfault.stream.check import signed64
 from hwfault.stream.cuda import launch
 from hwfault.stream.cuda.map import first_row
 from hwfault.stream.tables import ALWAYS
-from tests.slowly import thinned
-from tests.stream.cases import SAMPLES, SEEDS, SITES, Draw
-from tests.stream.intermittent import case_of, known
-from tests.stream.triton_calls import (
+from tests.helpers.stream.cases import SAMPLES, SEEDS, SITES, Draw
+from tests.helpers.stream.intermittent import case_of, known
+from tests.helpers.stream.triton_calls import (
     DTYPES,
     INTERPRETED,
     fast_or,
@@ -33,7 +32,8 @@ from tests.stream.triton_calls import (
     tensors,
     zero_map,
 )
-from tests.torch_ops import operators
+from tests.helpers.torch_ops import operators
+from tests.slowly import thinned
 
 
 @pytest.fixture(autouse=True, scope="module")

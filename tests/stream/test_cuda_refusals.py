@@ -7,14 +7,14 @@ import sys
 import pytest
 import torch
 
-from tests.stream.triton_here import OLDEST
+from tests.helpers.stream.triton_here import OLDEST
 
 pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
 from hwfault.errors import PlanError
+from tests.helpers.stream.programs import symmetric
+from tests.helpers.stream.triton_calls import fault_map, inject, on_device, zero_faulty
 from tests.slowly import thinned
-from tests.stream.programs import symmetric
-from tests.stream.triton_calls import fault_map, inject, on_device, zero_faulty
 
 
 def arguments(**changed):

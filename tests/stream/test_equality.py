@@ -7,9 +7,9 @@ import pytest
 
 from hwfault.stream import native
 from hwfault.stream.check import signed64
-from tests.stream.cases import Draw, cases
-from tests.stream.engines import by_native, by_reference, many_by_onnxruntime, session_of
-from tests.stream.programs import Bit, Cluster, Mask, Random
+from tests.helpers.stream.cases import Draw, cases
+from tests.helpers.stream.engines import by_native, by_reference, many_by_onnxruntime, session_of
+from tests.helpers.stream.programs import Bit, Cluster, Mask, Random
 
 COUNT, PARTS = 10_000, 20
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from hwfault.codes import CodeFormat
 from hwfault.stream import native, reference
-from tests.stream.capi import Arguments, call
-from tests.stream.programs import ALL, Bit
-from tests.stream.values import Grid
+from tests.helpers.stream.capi import Arguments, call
+from tests.helpers.stream.programs import ALL, Bit
+from tests.helpers.stream.values import Grid
 
 RATES = [0.0, 1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 0.02, 0.03, 0.05, 0.3, 1.0]
 

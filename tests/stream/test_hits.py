@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.stream import hits, reference
-from tests.stream import oracle
-from tests.stream.cases import SAMPLES, SEEDS, SITES
+from tests.helpers.stream import oracle
+from tests.helpers.stream.cases import SAMPLES, SEEDS, SITES
 
 ENGINES = ("reference", "native")
 PLANES = st.sampled_from((*range(32), 63))

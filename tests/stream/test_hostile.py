@@ -12,7 +12,7 @@ import pytest
 
 from hwfault.errors import HwfaultError
 from hwfault.stream import native
-from tests.stream.capi import Arguments, RefusedError, call
+from tests.helpers.stream.capi import Arguments, RefusedError, call
 
 HUGE = 2**63 - 1
 
@@ -130,7 +130,7 @@ FUZZ = """
 import numpy as np
 from hwfault.errors import HwfaultError
 from hwfault.stream import native
-from tests.stream.cases import Draw
+from tests.helpers.stream.cases import Draw
 
 draw = Draw(1)
 strange = (0, 1, -1, -2, 2, 3, 4, 31, 33, 2**22, 2**22 + 1, 2**31, 2**32, 2**32 + 1, 2**62, 2**63 - 1, -2**63)
@@ -165,8 +165,8 @@ NUMBERS = """
 import ctypes
 import numpy as np
 from hwfault.codes import CodeFormat
-from tests.stream.capi import Arguments, RefusedError, call
-from tests.stream.values import Grid
+from tests.helpers.stream.capi import Arguments, RefusedError, call
+from tests.helpers.stream.values import Grid
 
 x, wrong = np.zeros((1, 100), np.float32), 0
 HUGE = 2**63 - 1

@@ -10,9 +10,9 @@ import torch
 from hwfault.program.processes import MapStep
 from hwfault.stream import native, reference
 from hwfault.stream.fault_map import FaultMap
-from tests.stream.capi import RefusedError, call
-from tests.stream.cases import SITES, Draw
-from tests.stream.intermittent import (
+from tests.helpers.stream.capi import RefusedError, call
+from tests.helpers.stream.cases import SITES, Draw
+from tests.helpers.stream.intermittent import (
     ALWAYS,
     ENGINES,
     EXTREME_PERIODS,
@@ -28,8 +28,8 @@ from tests.stream.intermittent import (
     struck,
     threshold,
 )
+from tests.helpers.stream.values import DTYPES, Batch, grid, numbers
 from tests.stream.test_native import assert_same_bits
-from tests.stream.values import DTYPES, Batch, grid, numbers
 
 SITE, SEED = 0xC0FFEE, 2**63 + 12345
 FLOATS = {"float32": np.float32, "float64": np.float64}

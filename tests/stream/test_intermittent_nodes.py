@@ -12,9 +12,9 @@ from hwfault.errors import ModelError
 from hwfault.graph.run.strike import strike_codes
 from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
-from tests.stream.capi import call
-from tests.stream.cases import Draw
-from tests.stream.intermittent import (
+from tests.helpers.stream.capi import call
+from tests.helpers.stream.cases import Draw
+from tests.helpers.stream.intermittent import (
     ALWAYS,
     Case,
     MapArguments,
@@ -25,10 +25,10 @@ from tests.stream.intermittent import (
     run_node,
     threshold,
 )
+from tests.helpers.stream.values import Grid
+from tests.helpers.torch_ops.operators import fault_map
 from tests.stream.test_intermittent import FLOATS, SEED, SITE, after_periods, flips, random_case, values
 from tests.stream.test_native import assert_same_bits
-from tests.stream.values import Grid
-from tests.torch_ops.operators import fault_map
 
 REFRESHES = ("inference", "batch", "held")
 

@@ -5,8 +5,8 @@ import pytest
 
 from hwfault.stream import native, reference
 from hwfault.stream.tables import accepts, count_table, site_number
-from tests.stream import oracle
-from tests.stream.programs import VECTORS, vector_process
+from tests.helpers.stream import oracle
+from tests.helpers.stream.programs import VECTORS, vector_process
 
 # Random123, tests/kat_vectors, philox4x32 with 10 rounds (counter, key, output; all hexadecimal)
 RANDOM123 = """

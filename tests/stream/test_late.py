@@ -9,10 +9,10 @@ import pytest
 from hwfault.errors import HwfaultError
 from hwfault.stream import native, reference
 from hwfault.stream.tables import WORD_PLANE, encode_table
-from tests.stream.cases import Draw
-from tests.stream.engines import many_by_onnxruntime
-from tests.stream.programs import program
-from tests.stream.values import grid
+from tests.helpers.stream.cases import Draw
+from tests.helpers.stream.engines import many_by_onnxruntime
+from tests.helpers.stream.programs import program
+from tests.helpers.stream.values import grid
 
 KNOWN = json.loads((Path(__file__).parent / "accumulators.json").read_text())["late"]
 
@@ -136,7 +136,7 @@ def test_channels_that_do_not_divide_a_sample():
 
 
 def test_in_place_is_refused():
-    from tests.stream.capi import Arguments, RefusedError, call
+    from tests.helpers.stream.capi import Arguments, RefusedError, call
 
     x = np.zeros((1, 8), np.float32)
     given = Arguments(late(1, 1.0, 1, 1, 1, 8, 1), 1, [0], 8, grid(Draw(1), 8, signed=False))

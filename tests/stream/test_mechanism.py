@@ -12,7 +12,7 @@ from hwfault.program.kinds import BY_NAME
 from hwfault.program.kinds import KINDS as PROCESSES
 from hwfault.stream.mechanism import ARRAY, MAP, MECHANISMS, PROTECTED, STREAM, T, mechanism_named
 from hwfault.stream.native.header import SIGNATURES, STRUCTS
-from tests.stream.triton_here import OLDEST
+from tests.helpers.stream.triton_here import OLDEST
 
 NUMBERS = (c_int32, c_int64, c_uint32, c_uint64)
 MADE_BY_LAUNCH = {"source", "out", "stored", "words", "blocks", "rows", "program_length"}

@@ -7,11 +7,11 @@ import pytest
 
 from hwfault.codes import CodeFormat
 from hwfault.stream import native
-from tests.stream import oracle
-from tests.stream.capi import Arguments, Map, RefusedError, call, pointer
-from tests.stream.cases import Case, Draw
-from tests.stream.programs import Bit, Cluster, Mask, Random, program, symmetric
-from tests.stream.values import BITS, DTYPES, STORED, Batch, Grid, batch, grid, numbers
+from tests.helpers.stream import oracle
+from tests.helpers.stream.capi import Arguments, Map, RefusedError, call, pointer
+from tests.helpers.stream.cases import Case, Draw
+from tests.helpers.stream.programs import Bit, Cluster, Mask, Random, program, symmetric
+from tests.helpers.stream.values import BITS, DTYPES, STORED, Batch, Grid, batch, grid, numbers
 
 COUNT, PARTS = 2000, 10
 

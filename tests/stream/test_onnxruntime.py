@@ -9,11 +9,11 @@ from onnx import TensorProto, helper
 
 from hwfault.codes import CodeFormat, decode
 from hwfault.stream.check import signed64
-from tests.stream.cases import Case, Draw
-from tests.stream.engines import fault_node, session
-from tests.stream.programs import Cluster, Mask, Random, symmetric
+from tests.helpers.stream.cases import Case, Draw
+from tests.helpers.stream.engines import fault_node, session
+from tests.helpers.stream.programs import Cluster, Mask, Random, symmetric
+from tests.helpers.stream.values import Batch, Grid, numbers, telling, tells
 from tests.stream.test_native import assert_same_bits, big_batch
-from tests.stream.values import Batch, Grid, numbers, telling, tells
 
 TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
 

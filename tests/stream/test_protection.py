@@ -10,8 +10,8 @@ from hwfault.errors import HwfaultError, ModelError
 from hwfault.stream import native
 from hwfault.stream.protection import KINDS, Layout, MapRows, Memory, linear_layout, protect_codes, read, store
 from hwfault.stream.tables import site_number
-from tests.stream import protection_oracle as oracle
-from tests.stream.protection_cases import (
+from tests.helpers.stream import protection_oracle as oracle
+from tests.helpers.stream.protection_cases import (
     ENGINES,
     VECTORS,
     Case,

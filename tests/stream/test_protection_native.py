@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from hwfault.codes import CodeFormat
 from hwfault.errors import HwfaultError
 from hwfault.stream.protection import KINDS, MapRows, Memory
-from tests.stream.capi import pointer
-from tests.stream.cases import Draw
-from tests.stream.protection_calls import Call, plain, struck
-from tests.stream.protection_cases import Case, cases, flips
+from tests.helpers.stream.capi import pointer
+from tests.helpers.stream.cases import Draw
+from tests.helpers.stream.protection_calls import Call, plain, struck
+from tests.helpers.stream.protection_cases import Case, cases, flips
+from tests.helpers.stream.values import BITS, DTYPES, STORED, Grid, grid, numbers, widen
 from tests.stream.test_hostile import in_a_process_of_its_own
-from tests.stream.values import BITS, DTYPES, STORED, Grid, grid, numbers, widen
 
 KEPT = 2**32 - 1
 
@@ -218,8 +218,8 @@ FUZZ = """
 import numpy as np
 from hwfault.errors import HwfaultError
 from hwfault.stream.protection import Memory, MapRows
-from tests.stream.cases import Draw
-from tests.stream.protection_calls import plain
+from tests.helpers.stream.cases import Draw
+from tests.helpers.stream.protection_calls import plain
 
 draw, good, refused = Draw(1), 0, 0
 strange = (0, 1, -1, 2, 3, 5, 8, 31, 32, 33, 63, 64, 65, 2**31 - 1, -2**31)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hwfault.errors import HwfaultError
 from hwfault.stream import native
-from tests.stream.quantize_oracle import Grid, quantized, same_bits, scale_gradient, stopped, x_gradient
+from tests.helpers.stream.quantize_oracle import Grid, quantized, same_bits, scale_gradient, stopped, x_gradient
 
 STRANGE = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 0.25, -0.25, 0.75, 1e-40, 3e38, -3e38], np.float32)
 

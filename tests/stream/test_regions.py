@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwfault.stream.regions import own_words
-from tests.stream.oracle import philox
+from tests.helpers.stream.oracle import philox
 
 
 @pytest.mark.parametrize("cell", [0, 5, 2**32 - 1, 2**32, 2**32 + 5, 3 * 2**32 + 7, 2**57 + 5])

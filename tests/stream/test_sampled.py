@@ -12,11 +12,11 @@ from hwfault.program.processes import SampledProcess, SitePlan
 from hwfault.program.sites import Site
 from hwfault.stream.fault_map import Kind
 from hwfault.stream.sampled_map import SampledMap
-from tests.stream.capi import RefusedError, call
-from tests.stream.intermittent import MapArguments, feeds, node, plain_grid, run_in_qonnx, run_node
-from tests.stream.sampled import ENGINES, EXTREME, SAMPLED, Case, arguments, case_of, known, random_case
-from tests.stream.triton_here import OLDEST
-from tests.torch_ops.operators import fault_map, zero_map
+from tests.helpers.stream.capi import RefusedError, call
+from tests.helpers.stream.intermittent import MapArguments, feeds, node, plain_grid, run_in_qonnx, run_node
+from tests.helpers.stream.sampled import ENGINES, EXTREME, SAMPLED, Case, arguments, case_of, known, random_case
+from tests.helpers.stream.triton_here import OLDEST
+from tests.helpers.torch_ops.operators import fault_map, zero_map
 
 SAMPLES = 4
 
@@ -57,9 +57,9 @@ def test_every_engine_is_the_rule_on_random_cases(bits):
 
 def test_triton_is_the_operator():
     pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
-    from tests.stream.triton_calls import fast_or, on_device, zero_map
-    from tests.stream.triton_calls import fault_map as by_triton
-    from tests.torch_ops import operators
+    from tests.helpers.stream.triton_calls import fast_or, on_device, zero_map
+    from tests.helpers.stream.triton_calls import fault_map as by_triton
+    from tests.helpers.torch_ops import operators
 
     rng, changed = Random(3), 0
     for bits in (1, 4, 8, 31, 32):

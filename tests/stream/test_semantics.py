@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.stream import hits
-from tests.stream import oracle
-from tests.stream.cases import Draw, cases
-from tests.stream.programs import ALL, Bit, Cluster, Mask, Random, program, symmetric
+from tests.helpers.stream import oracle
+from tests.helpers.stream.cases import Draw, cases
+from tests.helpers.stream.programs import ALL, Bit, Cluster, Mask, Random, program, symmetric
 
 CASES = st.integers(0, 2**32 - 1).map(lambda seed: Draw(seed).case())
 SEEDS = st.integers(0, 2**64 - 1)

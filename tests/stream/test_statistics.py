@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chi2, norm
 
 from hwfault.stream import hits, native
-from tests.stream.programs import ALL, Bit, Cluster, Mask, Random, symmetric
+from tests.helpers.stream.programs import ALL, Bit, Cluster, Mask, Random, symmetric
 
 BITS, WORDS, SAMPLES = 32, 1 << 20, 96  # 100.7 million cells a plane
 CELLS = WORDS * SAMPLES

@@ -22,7 +22,7 @@ from hwfault.stream.tables import (
     site_number,
     size_table,
 )
-from tests.stream import oracle
+from tests.helpers.stream import oracle
 
 MODERATE = (1e-4, 7e-4, 1e-3, 0.0123, 0.03, 0.1, 0.25, 0.5, 0.9)
 SMALLEST = 2.0**-43  # where 2^32 P(N > 0) reaches 1/2

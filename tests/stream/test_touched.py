@@ -6,10 +6,10 @@ import pytest
 from hwfault.stream.reference import plane_hits, previous_words
 from hwfault.stream.tables import encode_table
 from hwfault.stream.touched import touched
+from tests.helpers.stream.cases import cases
+from tests.helpers.stream.engines import by_native
+from tests.helpers.stream.programs import ALL, Bit, Cluster, Mask, Random, program
 from tests.process import peak_memory
-from tests.stream.cases import cases
-from tests.stream.engines import by_native
-from tests.stream.programs import ALL, Bit, Cluster, Mask, Random, program
 from tests.stream.test_late import draws as late_draws
 from tests.stream.test_late import late
 

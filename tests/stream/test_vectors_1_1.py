@@ -10,11 +10,11 @@ from onnx import TensorProto, helper
 
 from hwfault.codes import CodeFormat, encode, faulty_values
 from hwfault.torch_ops import codec
+from tests.helpers.stream.engines import fault_node, session
+from tests.helpers.stream.triton_here import OLDEST
+from tests.helpers.torch_ops import operators
 from tests.slowly import thinned
-from tests.stream.engines import fault_node, session
 from tests.stream.make_vectors_1_1 import cases
-from tests.stream.triton_here import OLDEST
-from tests.torch_ops import operators
 
 WRITTEN = json.loads(Path(__file__).with_name("vectors_1_1.json").read_text(encoding="utf-8"))["cases"]
 NUMBERED = range(len(WRITTEN))
@@ -87,7 +87,7 @@ def test_the_native_library(index):
 @pytest.mark.parametrize("index", thinned(NUMBERED, 3))
 def test_triton(index):
     pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
-    from tests.stream.triton_calls import inject, on_device, zero_faulty
+    from tests.helpers.stream.triton_calls import inject, on_device, zero_faulty
 
     case = Case(index)
     with np.errstate(all="ignore"):

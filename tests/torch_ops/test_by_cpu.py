@@ -13,12 +13,13 @@ from hwfault.stream.sampled_map import SampledMap
 from hwfault.stream.tables import SAMPLED
 from hwfault.torch_ops import by_cpu, on_devices
 from hwfault.torch_ops.strike_op import strike, zero
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.oracle import same_bits
-from tests.injection.stand_in import as_on_a_device, with_triton
-from tests.stream.cases import Draw
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import same_bits
+from tests.helpers.injection.stand_in import as_on_a_device, with_triton
+from tests.helpers.stream.cases import Draw
+from tests.helpers.torch_ops import operators
 from tests.stream.test_late import late
-from tests.torch_ops import operators, test_map_op, test_protection_op
+from tests.torch_ops import test_map_op, test_protection_op
 from tests.torch_ops.test_ops import DTYPES, PROGRAMS, arguments, on_grid
 
 

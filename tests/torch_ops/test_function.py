@@ -8,7 +8,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from hwfault.errors import HwfaultError
 from hwfault.torch_ops.function import FaultInjectionFunction
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.oracle import same_bits
 
 # torch warns of its own ways: derivatives in forward mode use jit.script, and Dynamo instantiates autograd functions
 pytestmark = [

@@ -21,9 +21,9 @@ from hwfault.stream.mechanism import STREAM, StreamOperands
 from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.tables import encode_table
 from hwfault.torch_ops import eager
-from tests.injection.networks import NETWORKS, Chain, batch, build
-from tests.injection.oracle import FAULTS, Seen, same_bits
-from tests.torch_ops import operators
+from tests.helpers.injection.networks import NETWORKS, Chain, batch, build
+from tests.helpers.injection.oracle import FAULTS, Seen, same_bits
+from tests.helpers.torch_ops import operators
 
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
 WAYS = ["in place", "copied", "operators"]

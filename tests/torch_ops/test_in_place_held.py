@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import quantizers
-from tests.injection.networks import batch, build
-from tests.injection.oracle import FAULTS, Seen, same_bits, spy
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import FAULTS, Seen, same_bits, spy
 from tests.torch_ops.test_in_place import WAYS, assert_same_by_all_ways, by, gradients, same, trained
 
 

@@ -13,11 +13,11 @@ from hwfault.program.processes import MapProcess, MapStep
 from hwfault.stream.check import signed64
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.torch_ops.strike_op import strike, zero
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.oracle import same_bits
+from tests.helpers.torch_ops.operators import fault_map, rows, rows_zero
 from tests.injection.test_maps import HALF, rows_of
 from tests.injection.test_memory import kept
 from tests.slowly import thinned
-from tests.torch_ops.operators import fault_map, rows, rows_zero
 from tests.torch_ops.test_ops import DTYPES, on_grid
 
 KINDS = {

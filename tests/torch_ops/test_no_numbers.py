@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hwfault.stream.protection import Memory
-from tests.torch_ops.operators import accumulate, fault_map, protected
+from tests.helpers.torch_ops.operators import accumulate, fault_map, protected
 
 STRANGE = torch.tensor([float("nan"), float("inf"), -float("inf")])
 ONE, ZERO = torch.tensor(1.0), torch.tensor(0.0)

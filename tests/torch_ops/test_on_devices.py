@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.stream.triton_here import OLDEST
+from tests.helpers.stream.triton_here import OLDEST
 
 pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
 
@@ -20,12 +20,13 @@ from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.stream.cuda import launch
 from hwfault.torch_ops import on_devices
 from hwfault.torch_ops.strike_op import strike, zero
-from tests.injection.networks import batch, build
-from tests.injection.oracle import same_bits
-from tests.injection.stand_in import as_on_a_device, with_triton
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import same_bits
+from tests.helpers.injection.stand_in import as_on_a_device, with_triton
+from tests.helpers.stream.triton_calls import INTERPRETED, fast_or
+from tests.helpers.torch_ops import operators
 from tests.slowly import slow
-from tests.stream.triton_calls import INTERPRETED, fast_or
-from tests.torch_ops import operators, test_map_op
+from tests.torch_ops import test_map_op
 from tests.torch_ops.test_ops import DTYPES, PROGRAMS, arguments, on_grid
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="on a GPU the tensors must be there; make bench-gpu compares")

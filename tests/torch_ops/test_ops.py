@@ -14,9 +14,9 @@ from hwfault.program.processes import Site
 from hwfault.stream.check import signed64
 from hwfault.stream.reference import inject_codes
 from hwfault.torch_ops.strike_op import strike, zero
-from tests.injection.oracle import FAULTS, same_bits
+from tests.helpers.injection.oracle import FAULTS, same_bits
+from tests.helpers.torch_ops import operators
 from tests.slowly import thinned
-from tests.torch_ops import operators
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 PROGRAMS = {name: faults for name, faults in FAULTS.items() if name != "several"}

@@ -25,8 +25,8 @@ from hwfault.laws.models import BitFlips, LateBits, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.reference import inject_codes
-from tests.injection.networks import Chain, batch
-from tests.injection.oracle import Seen, same_bits
+from tests.helpers.injection.networks import Chain, batch
+from tests.helpers.injection.oracle import Seen, same_bits
 
 FAULTS = [BitFlips(p01=0.05, p10=0.03), WordFaults(probability=0.05)]
 HALVES = [torch.bfloat16, torch.float16]

@@ -12,9 +12,9 @@ from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.stream.protection import KINDS, Layout, MapRows, Memory, protect_codes
 from hwfault.stream.tables import ALWAYS
 from hwfault.torch_ops.strike_op import strike, zero
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.oracle import same_bits
+from tests.helpers.torch_ops.operators import memory, memory_zero, protected, zero_protected
 from tests.slowly import thinned
-from tests.torch_ops.operators import memory, memory_zero, protected, zero_protected
 from tests.torch_ops.test_ops import on_grid
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

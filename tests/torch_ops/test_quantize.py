@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwfault.torch_ops.quantize import Ends, Lie, lie_of, quantize, why_not
-from tests.injection.oracle import same_bits
+from tests.helpers.injection.oracle import same_bits
 
 STRANGE = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 0.05, -0.05, 0.15, 1e-40, 3e38, -3e38])
 SHAPES = [

@@ -5,8 +5,9 @@ import torch
 
 from hwfault.errors import PlanError
 from hwfault.torch_ops.strike_op import strike, zero
-from tests.injection.oracle import same_bits
-from tests.torch_ops import operators, test_map_op, test_ops, test_protection_op
+from tests.helpers.injection.oracle import same_bits
+from tests.helpers.torch_ops import operators
+from tests.torch_ops import test_map_op, test_ops, test_protection_op
 
 NONE = torch.zeros(0, dtype=torch.int64)
 

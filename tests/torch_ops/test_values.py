@@ -11,8 +11,8 @@ from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from tests.injection.networks import NETWORKS, batch, build
-from tests.injection.oracle import FAULTS, Seen, faulty, same_bits, spy
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import FAULTS, Seen, faulty, same_bits, spy
 
 
 def planned(model, faults):

@@ -10,7 +10,7 @@ from hwfault.train.data import Dataset, MemorySplit, load
 from hwfault.train.data.augment import crop_flip
 from hwfault.train.data.draws import uniform, words
 from hwfault.train.data.split import Finish, split_indices
-from tests.train import files
+from tests.helpers.train import files
 
 counts = st.integers(1, 40)
 seeds = st.integers(0, (1 << 64) - 1)
@@ -171,7 +171,7 @@ def test_augmentations_of_the_users():
     ):
         epoch_of(split, 12, augment=lambda x, draws: x.double())
     with pytest.raises(HwfaultError, match=r"the augmentation raised Broken: on purpose \(.*small\.py, line \d+\)"):
-        epoch_of(split, 12, augment="tests.train.small:broken")
+        epoch_of(split, 12, augment="tests.helpers.train.small:broken")
     with pytest.raises(HwfaultError, match="augmentation returned a list, expected a uint8 or float32 tensor of 12"):
         epoch_of(split, 12, augment=lambda x, draws: [x])
 

@@ -19,11 +19,11 @@ from hwfault.plan.fault_plan import FaultPlan
 from hwfault.train.callback import FaultInjection, network_of
 from hwfault.train.driver import evaluation_seed
 from hwfault.train.schedule import Schedule, ScheduledFault
-from tests.injection.networks import batch, build
-from tests.injection.oracle import Call, Seen, faulty, same_bits
-from tests.injection.snapshot import snapshot
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import Call, Seen, faulty, same_bits
+from tests.helpers.injection.snapshot import snapshot
+from tests.helpers.train.lit import NAMES, Being, Float, Holding, Resumable, Settled, Two, Watch, loader, trainer
 from tests.slowly import slow
-from tests.train.lit import NAMES, Being, Float, Holding, Resumable, Settled, Two, Watch, loader, trainer
 
 FAULTS = [WordFaults(probability=0.2, effect="msb")]
 ROOT = Path(__file__).parents[2]
@@ -315,7 +315,7 @@ def ranks(request, tmp_path_factory):
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [*run, "-m", "tests.train.two_ranks", request.param, str(out)],
+        [*run, "-m", "tests.helpers.train.two_ranks", request.param, str(out)],
         env=env,
         cwd=out,
         capture_output=True,

@@ -13,7 +13,7 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.reference import inject_codes
 from hwfault.train.callback import FaultInjection
-from tests.train.lit import Holding, loader, trainer
+from tests.helpers.train.lit import Holding, loader, trainer
 
 BIAS, WORDS, STEPS = "2.bias_quant", 300, 4
 FLIPS = [BitFlips(probability=0.02, sites=BIAS)]

@@ -10,9 +10,9 @@ from hwfault.errors import FileError
 from hwfault.laws.models import bit_errors
 from hwfault.train import TrainConfig, build, restore, save, train
 from hwfault.train.checkpoint import load
-from tests.train import small
+from tests.helpers.train import small
 
-OWN = "tests.train.small:network"
+OWN = "tests.helpers.train.small:network"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hwfault.train.learning import Cosine, MultiStep
 from hwfault.train.schedule import Schedule, ScheduledFault
 
 YAML = """
-network: tests.train.small:network
+network: tests.helpers.train.small:network
 network_args: {width: 5}
 faults:
   - {model: bit_flips, probability: 0.03, sites: "*weight*"}

@@ -149,8 +149,8 @@ def test_a_data_set_checks_itself():
 
 
 def test_users_data():
-    assert load("tests.train.small:data").classes == 3
+    assert load("tests.helpers.train.small:data").classes == 3
     with pytest.raises(HwfaultError, match=r"returned dict, expected hwfault\.train\.Dataset"):
-        load("tests.train.small:not_a_network")
+        load("tests.helpers.train.small:not_a_network")
     with pytest.raises(HwfaultError, match="data 'digit' is unknown: did you mean 'digits'"):
         load("digit")

@@ -8,7 +8,7 @@ import torch
 
 from hwfault.errors import FileError, HwfaultError
 from hwfault.train.data import cifar, cifar10, cifar100, load
-from tests.train import files
+from tests.helpers.train import files
 
 RECORD = 3073
 

@@ -15,7 +15,7 @@ import torch
 
 from hwfault.errors import FileError
 from hwfault.train.data import load
-from tests.train import files
+from tests.helpers.train import files
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 SAMPLES = 3

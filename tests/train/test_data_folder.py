@@ -12,7 +12,7 @@ from PIL import Image
 from hwfault.errors import FileError, HwfaultError
 from hwfault.train.batches import Batches
 from hwfault.train.data import ImageFolder, images, load
-from tests.train import files, small
+from tests.helpers.train import files, small
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_transforms_of_the_users_take_a_pil_image(folder):
     uint8 = load("image_folder", folder=folder, transform=to_bytes, normalise=False)
     assert torch.equal((uint8.example * 255).round(), (data.example * 100).round())
     assert torch.equal(data.prepared(normalise=False).example, data.example)
-    for broken in ({"transform": small.broken}, {"transform": "tests.train.small:broken"}):
+    for broken in ({"transform": small.broken}, {"transform": "tests.helpers.train.small:broken"}):
         with pytest.raises(HwfaultError, match="the transform raised Broken: on purpose"):
             whole(load("image_folder", folder=folder, **broken).test)
     with pytest.raises(HwfaultError, match="transform returned a Image, expected a uint8 or float32 tensor of one"):
@@ -198,7 +198,7 @@ def test_images_of_several_sizes_need_a_transform_that_makes_one(folder):
         whole(data.test)
 
 
-@pytest.mark.parametrize("name", ["torchvision.transforms:ToTensor", "tests.train.needs_torchvision:train"])
+@pytest.mark.parametrize("name", ["torchvision.transforms:ToTensor", "tests.helpers.train.needs_torchvision:train"])
 def test_torchvision_is_asked_for_by_name(folder, name, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)  # as if it was not installed, also where it is
     monkeypatch.delitem(sys.modules, "torchvision.transforms", raising=False)

@@ -6,7 +6,7 @@ import torch
 
 from hwfault.errors import FileError
 from hwfault.train.data import idx, load
-from tests.train import files
+from tests.helpers.train import files
 
 TEN = np.arange(10)
 

@@ -13,10 +13,10 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.train.driver import evaluation_seed
-from tests.injection.networks import build
-from tests.injection.oracle import faulty, same_bits
-from tests.stream.oracle import philox
-from tests.train.driven import ACT, ACTS, WEIGHT, WEIGHTS, Loop, at, kinds, masks
+from tests.helpers.injection.networks import build
+from tests.helpers.injection.oracle import faulty, same_bits
+from tests.helpers.stream.oracle import philox
+from tests.helpers.train.driven import ACT, ACTS, WEIGHT, WEIGHTS, Loop, at, kinds, masks
 
 
 def test_each_fault_follows_its_own_schedule():

@@ -7,10 +7,10 @@ from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.laws.models import AccumulatorFormat, BitFlips, LateBits, MapFaults
 from hwfault.stream.fault_map import FaultMap
 from hwfault.train.driver import FaultDriver
-from tests.injection.networks import batch, build
-from tests.injection.oracle import same_bits
-from tests.injection.snapshot import snapshot
-from tests.train.driven import ACTS, WEIGHTS, Loop, at, masks
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import same_bits
+from tests.helpers.injection.snapshot import snapshot
+from tests.helpers.train.driven import ACTS, WEIGHTS, Loop, at, masks
 
 ADDED = {"kind": "accumulator"}
 

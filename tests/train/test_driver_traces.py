@@ -9,10 +9,10 @@ from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.train import driver as driver_module
 from hwfault.train.driver import FaultDriver
-from tests.injection.networks import batch, build
-from tests.injection.oracle import same_bits
-from tests.injection.snapshot import snapshot
-from tests.train.driven import ACT, ACTS, WEIGHTS, Loop, at, masks
+from tests.helpers.injection.networks import batch, build
+from tests.helpers.injection.oracle import same_bits
+from tests.helpers.injection.snapshot import snapshot
+from tests.helpers.train.driven import ACT, ACTS, WEIGHTS, Loop, at, masks
 
 
 def test_clean_forwards_have_no_faults_and_do_not_count():

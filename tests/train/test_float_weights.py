@@ -15,7 +15,7 @@ from torch import nn
 from hwfault.errors import FileError
 from hwfault.train import TrainConfig, save
 from hwfault.train.float_weights import load_float
-from tests.train.zoo import batch, fresh, lived_in
+from tests.helpers.train.zoo import batch, fresh, lived_in
 
 NAMES = ("tiny_cnn", "mlp", "cnv", "resnet20", "mobilenet_v1_cifar")
 

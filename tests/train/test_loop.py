@@ -19,14 +19,14 @@ from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits
 from hwfault.train.learning import LearningRate, Plateau
 from hwfault.train.phases import phases_of
-from tests.train import small
+from tests.helpers.train import small
 
 STEP = {"epochs": 1, "batch_size": 48, "optimizer": "sgd", "momentum": 0, "weight_decay": 0, "schedule": "constant"}
 
 
 def trained(progress=None, data=None, network_args=None, **changes):
     config = TrainConfig(**{"epochs": 12, "batch_size": 16, "learning_rate": 0.02} | changes)
-    network = build("tests.train.small:network", seed=config.seed, **(network_args or {}))
+    network = build("tests.helpers.train.small:network", seed=config.seed, **(network_args or {}))
     return network, train(network, data or small.data(), config, progress=progress)
 
 
@@ -135,7 +135,7 @@ def test_validation_is_kept_from_training():
 def moved(**changes):
     """How one step of plain descent moves the weights of the first layer."""
     network, _ = trained(**STEP, learning_rate=0.5, network_args={"dropout": 0.0}, **changes)
-    return network[0].weight.detach() - build("tests.train.small:network").get_parameter("0.weight")
+    return network[0].weight.detach() - build("tests.helpers.train.small:network").get_parameter("0.weight")
 
 
 def test_the_averaged_loss_is_the_mean_of_clean_and_faulty():
@@ -197,7 +197,7 @@ def test_clipped_gradients():
 
 def test_frozen_layers_stay_as_they_are():
     network, _ = trained(freeze=["0", "1"])
-    before = build("tests.train.small:network").state_dict()
+    before = build("tests.helpers.train.small:network").state_dict()
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("0."))
     assert not torch.equal(before["3.weight"], after["3.weight"])
@@ -255,7 +255,7 @@ def test_training_stops_early(monitor, best):
         ({"precision": "16-mixed"}, "precision is '16-mixed', which needs a GPU"),
         ({"devices": 4096}, "devices is 4096, but there are"),
         ({"augment": "flip"}, "flip"),
-        ({"augment": "tests.train.small:CONSTANT"}, "CONSTANT"),
+        ({"augment": "tests.helpers.train.small:CONSTANT"}, "CONSTANT"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_first_step(given, words):
@@ -286,7 +286,7 @@ def test_the_ramp_is_in_the_history():
 
 
 def test_a_loss_that_is_not_finite_stops_training():
-    network = build("tests.train.small:network")
+    network = build("tests.helpers.train.small:network")
     config = TrainConfig(batch_size=16, faults=bit_errors(0.01))
 
     def poison(epoch):
@@ -305,7 +305,7 @@ def test_interrupts_are_exceptions_as_ever():
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
-    network = build("tests.train.small:network")
+    network = build("tests.helpers.train.small:network")
     with pytest.raises(KeyboardInterrupt):
         train(network, small.data(), TrainConfig(faults=bit_errors(0.01)), progress=interrupt)
     assert signal.getsignal(signal.SIGINT) == before

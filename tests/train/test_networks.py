@@ -10,7 +10,7 @@ from hwfault.network.sites import sites
 from hwfault.train import build
 from hwfault.train.data import digits
 from hwfault.train.networks import digits_cnn
-from tests.train import small
+from tests.helpers.train import small
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -52,7 +52,7 @@ def test_the_seed_fixes_the_weights_and_leaves_torchs_own_state():
 
 
 def test_a_users_network():
-    assert build("tests.train.small:network", width=5)[0].out_features == 5
+    assert build("tests.helpers.train.small:network", width=5)[0].out_features == 5
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_a_users_network():
         ("no.such.module:f", {}, "cannot be imported"),
         (":f", {}, "cannot be imported"),
         (".relative:f", {}, "cannot be imported"),
-        ("tests.train.small:netwrok", {}, "did you mean 'network'"),
-        ("tests.train.small:CONSTANT", {}, "no function 'CONSTANT'"),
-        ("tests.train.small:network", {"wdith": 3}, "unexpected keyword argument 'wdith'"),
-        ("tests.train.small:not_a_network", {}, "returned dict"),
-        ("tests.train.small:broken", {}, "raised Broken: on purpose ("),
+        ("tests.helpers.train.small:netwrok", {}, "did you mean 'network'"),
+        ("tests.helpers.train.small:CONSTANT", {}, "no function 'CONSTANT'"),
+        ("tests.helpers.train.small:network", {"wdith": 3}, "unexpected keyword argument 'wdith'"),
+        ("tests.helpers.train.small:not_a_network", {}, "returned dict"),
+        ("tests.helpers.train.small:broken", {}, "raised Broken: on purpose ("),
         ("digits_cnn", {"bits": 1}, "bits is 1, expected 2 to 8"),
         ("digits_cnn", {"bits": "4"}, "bits is '4'"),
     ],
@@ -89,7 +89,7 @@ def test_a_module_that_cannot_be_read_says_where(tmp_path, monkeypatch):
 
 def test_what_the_users_own_code_raises_says_where():
     with pytest.raises(HwfaultError, match=r"small\.py, line \d+\); mend that code") as error:
-        build("tests.train.small:broken")
+        build("tests.helpers.train.small:broken")
     assert isinstance(error.value.__cause__, small.Broken)
     with pytest.raises(HwfaultError, match=r"^network .x. is unknown"):
         build("tests.train.test_networks:refusing")

@@ -7,7 +7,7 @@ from hwfault.errors import ModelError
 from hwfault.laws.models import bit_errors
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.phases import phases_of
-from tests.train import small
+from tests.helpers.train import small
 from tests.train.test_loop import masks, same
 
 RISING = {"model": "bit_flips", "probability": 0.1, "schedule": {"ramp": "linear", "ramp_epochs": 2}}
@@ -15,7 +15,7 @@ RISING = {"model": "bit_flips", "probability": 0.1, "schedule": {"ramp": "linear
 
 def trained(**changes):
     config = TrainConfig(**{"epochs": 2, "batch_size": 16} | changes)
-    network, seen = build("tests.train.small:network"), []
+    network, seen = build("tests.helpers.train.small:network"), []
 
     def note(_epoch):
         seen.append({key: tensor.clone() for key, tensor in network.state_dict().items()})

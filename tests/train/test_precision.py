@@ -9,9 +9,9 @@ from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.stream.reference import inject_codes
 from hwfault.train import TrainConfig, train, trainer
 from hwfault.train.driver import FaultDriver
-from tests.injection.oracle import Seen, same_bits
+from tests.helpers.injection.oracle import Seen, same_bits
+from tests.helpers.train import small
 from tests.torch_ops.test_precision import comes_back, within
-from tests.train import small
 
 FAULTS = (BitFlips(p01=0.1, p10=0.05), WordFaults(probability=0.1))
 BATCH = 12

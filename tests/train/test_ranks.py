@@ -8,13 +8,13 @@ import sys
 import pytest
 import yaml
 
+from tests.helpers.train.recording import NOTES, notes
 from tests.process import own_words
-from tests.train.recording import NOTES, notes
 from tests.train.test_resume import equal, kept
 
 CONFIG = {
-    "network": "tests.train.recording:network",
-    "data": "tests.train.small:data",
+    "network": "tests.helpers.train.recording:network",
+    "data": "tests.helpers.train.small:data",
     "validation": 9,
     "batch_size": 4,
     "epochs": 2,
@@ -85,7 +85,7 @@ def test_torchrun_comes_to_the_same(two, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_of_two_is_killed_and_resumed(two, tmp_path):
-    killer = "tests.train.recording:mortal"
+    killer = "tests.helpers.train.recording:mortal"
     train(tmp_path, "--devices", "2", network=killer, code=-9, checkpoint_every_steps=3)
     assert (tmp_path / "run" / "last.ckpt").exists()
     config = json.loads((tmp_path / "run" / "config.json").read_text())

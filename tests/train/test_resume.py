@@ -19,9 +19,9 @@ from tests.slowly import slow, thinned
 
 FLIPS = {"model": "bit_flips", "probability": 0.05}
 CONFIG = {
-    "network": "tests.train.small:network",
-    "data": "tests.train.small:data",
-    "augment": "tests.train.small:jitter",
+    "network": "tests.helpers.train.small:network",
+    "data": "tests.helpers.train.small:data",
+    "augment": "tests.helpers.train.small:jitter",
     "validation": 0.25,
     "batch_size": 4,
     "accumulate": 2,
@@ -157,7 +157,9 @@ def test_statistics_that_are_gathered_over_the_first_batches_go_on(tmp_path):
 @pytest.mark.parametrize("kill", [3, 7])
 def test_numbers_that_a_module_of_the_users_own_keeps_go_on(tmp_path, kill):
     """One with a fraction, one whole and a truth, of a layer that fades its noise out: none is in its state_dict."""
-    config = TrainConfig(**CONFIG | {"network": "tests.train.small:fading", "phases": [], "epochs": 2, "faults": []})
+    config = TrainConfig(
+        **CONFIG | {"network": "tests.helpers.train.small:fading", "phases": [], "epochs": 2, "faults": []}
+    )
     count = [0]
 
     def advance():

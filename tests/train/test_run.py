@@ -15,9 +15,9 @@ from hwfault.laws.models import bit_errors
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.environment import environment
 from hwfault.train.run import _batches, resumed_config, train_into
-from tests.train import small
+from tests.helpers.train import small
 
-OWN = {"network": "tests.train.small:network", "data": "tests.train.small:data", "batch_size": 16}
+OWN = {"network": "tests.helpers.train.small:network", "data": "tests.helpers.train.small:data", "batch_size": 16}
 
 
 def begin(_what, _steps):
@@ -168,8 +168,8 @@ def test_a_resume_with_another_configuration_lists_what_changed(tmp_path):
 def test_code_that_a_run_names_is_not_run_on_resume(tmp_path):
     run(tmp_path)
     for given, words in (
-        ({}, "names the network 'tests.train.small:network'; code that a file names is not run"),
-        ({"network": OWN["network"]}, "names the data 'tests.train.small:data'"),
+        ({}, "names the network 'tests.helpers.train.small:network'; code that a file names is not run"),
+        ({"network": OWN["network"]}, "names the data 'tests.helpers.train.small:data'"),
     ):
         with pytest.raises(FileError) as error:
             resumed_config(tmp_path, given)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hwfault.train import checkpoint
-from tests.train.files import write_cifar10
+from tests.helpers.train.files import write_cifar10
 from tests.train.test_resume import equal, kept
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from hwfault.train import TrainConfig, build, restore, save
 from hwfault.train.networks import NETWORKS
 from hwfault.train.networks.layers import BatchNorm1d, BatchNorm2d
 from hwfault.train.networks.quantizers import SameGrid
+from tests.helpers.train.zoo import QUICK, batch, fresh, lived_in
 from tests.slowly import slow
-from tests.train.zoo import QUICK, batch, fresh, lived_in
 
 NAMED = sorted(NETWORKS.keys() - {"digits_cnn"})
 FAMILIES = ("tiny_cnn", "mlp", "cnv", "resnet20", "resnet18", "mobilenet_v1", "mobilenet_v1_cifar")

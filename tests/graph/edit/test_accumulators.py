@@ -22,10 +22,10 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof.replay import replay
 from hwfault.stream.mapping import OutputStationary, WeightStationary
-from tests.graph.networks import ALL, Chain, batch, network, signed
-from tests.graph.ops import assert_same
-from tests.graph.running import by_onnxruntime, by_qonnx, clean, copied, tidied
-from tests.injection import networks as float_networks
+from tests.helpers.graph.networks import ALL, Chain, batch, network, signed
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.graph.running import by_onnxruntime, by_qonnx, clean, copied, tidied
+from tests.helpers.injection import networks as float_networks
 
 ARRAY = WeightStationary(rows=8, columns=4)
 SUMS = {"kind": "accumulator"}

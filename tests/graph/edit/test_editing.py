@@ -25,10 +25,10 @@ from hwfault.graph.read.sites import graph_sites, sites
 from hwfault.graph.run.session import load_model, run, run_without_inputs, session
 from hwfault.laws.models import AccumulatorFormat, BitFlips, ProfileFaults
 from hwfault.plan.fault_plan import resolve
-from tests.graph import foreign
-from tests.graph.networks import batch, network, plan
-from tests.graph.ops import assert_same
-from tests.graph.running import clean, copied, faulted, tidied
+from tests.helpers.graph import foreign
+from tests.helpers.graph.networks import batch, network, plan
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.graph.running import clean, copied, faulted, tidied
 
 SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}, "sites": "*"}
 IN_SUMS = BitFlips(probability=0.1, sites={"kind": "accumulator"})

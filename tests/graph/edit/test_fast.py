@@ -23,8 +23,8 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.train import networks
 from hwfault.train.networks import FixedPointWeight
 from tests.benchmarks.cnv import cnv
-from tests.graph.networks import Chain, signed
-from tests.injection.oracle import Seen
+from tests.helpers.graph.networks import Chain, signed
+from tests.helpers.injection.oracle import Seen
 from tests.slowly import slow
 
 FAULTS = {

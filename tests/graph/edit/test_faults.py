@@ -13,11 +13,11 @@ from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import run, session
 from hwfault.stream import reference
 from hwfault.stream.check import signed64
-from tests.graph.networks import ALL, batch, plan
-from tests.graph.ops import DOUBLE, FLOAT, assert_same, by_qonnx, load, model
-from tests.graph.running import copied, faulted, faulted_session
-from tests.stream.cases import Draw
-from tests.stream.values import telling
+from tests.helpers.graph.networks import ALL, batch, plan
+from tests.helpers.graph.ops import DOUBLE, FLOAT, assert_same, by_qonnx, load, model
+from tests.helpers.graph.running import copied, faulted, faulted_session
+from tests.helpers.stream.cases import Draw
+from tests.helpers.stream.values import telling
 
 LARGE_SEEDS = (0, 1, 2**32, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1)
 

@@ -23,9 +23,9 @@ from hwfault.laws.models import BitFlips, Clusters, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
-from tests.graph.networks import ALL, batch, fresh, listed, network, plan
-from tests.graph.ops import QONNX, assert_same
-from tests.graph.running import (
+from tests.helpers.graph.networks import ALL, batch, fresh, listed, network, plan
+from tests.helpers.graph.ops import QONNX, assert_same
+from tests.helpers.graph.running import (
     by_onnxruntime,
     by_pytorch,
     by_pytorch_faulted,

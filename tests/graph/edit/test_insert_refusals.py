@@ -22,9 +22,9 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
 from tests.graph.edit.test_insert import full, tiny
-from tests.graph.networks import batch, fresh, network, plan
-from tests.graph.ops import QONNX
-from tests.graph.running import clean, copied, faulted, tidied
+from tests.helpers.graph.networks import batch, fresh, network, plan
+from tests.helpers.graph.ops import QONNX
+from tests.helpers.graph.running import clean, copied, faulted, tidied
 
 
 def refused(graph, plan, error, text):

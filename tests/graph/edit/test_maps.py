@@ -24,9 +24,9 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import MapStep
 from hwfault.proof.replay import replay
 from hwfault.stream.mapping import Linear
-from tests.graph.networks import ALL, batch, network
-from tests.graph.ops import assert_same
-from tests.graph.running import by_pytorch, by_qonnx, clean, copied, tidied
+from tests.helpers.graph.networks import ALL, batch, network
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.graph.running import by_pytorch, by_qonnx, clean, copied, tidied
 
 SEEDS = (1, 2**63 + 5)
 REFRESHES = ("inference", "batch", "epoch", "power_cycle")
@@ -200,7 +200,7 @@ class Zeros(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        from tests.graph.networks import signed
+        from tests.helpers.graph.networks import signed
 
         self.one = signed(4)
 

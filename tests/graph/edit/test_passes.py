@@ -25,10 +25,10 @@ from hwfault.graph.run.session import run, session
 from hwfault.laws.models import BitFlips, LateBits, ProfileFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from tests.graph.lowering import lowered
-from tests.graph.networks import batch, network, plan
-from tests.graph.ops import assert_same
-from tests.graph.running import by_onnxruntime, by_pytorch_faulted, clean, copied, faulted, tidied
+from tests.helpers.graph.lowering import lowered
+from tests.helpers.graph.networks import batch, network, plan
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.graph.running import by_onnxruntime, by_pytorch_faulted, clean, copied, faulted, tidied
 
 NAMES = ("biased", "residual", "per_channel", "binary")
 MIXED = [

@@ -25,10 +25,10 @@ from hwfault.program.processes import Site
 from hwfault.proof.replay import replay
 from hwfault.stream.mapping import FinnMvau, Linear, WeightStationary
 from hwfault.stream.protection_scheme import Protection
-from tests.graph.networks import batch, network
-from tests.graph.ops import assert_same
-from tests.graph.running import by_qonnx, copied, tidied
-from tests.injection.oracle import Seen, decoded
+from tests.helpers.graph.networks import batch, network
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.graph.running import by_qonnx, copied, tidied
+from tests.helpers.injection.oracle import Seen, decoded
 
 SECDED = Protection(kind="secded", data_bits=64)
 SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}}

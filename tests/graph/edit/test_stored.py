@@ -13,7 +13,7 @@ from hwfault.graph.read.sites import sites
 from hwfault.graph.run.session import load_model, load_stored
 from hwfault.laws.models import BitFlips
 from hwfault.plan.fault_plan import resolve
-from tests.graph.running import clean, copied
+from tests.helpers.graph.running import clean, copied
 
 
 def put_in(graph, path=None):

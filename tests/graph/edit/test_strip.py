@@ -20,11 +20,11 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.stream.mapping import WeightStationary
 from hwfault.stream.protection_scheme import Protection
 from tests.graph.export.test_zoo import every
-from tests.graph.networks import ALL, batch, network
-from tests.graph.running import clean, copied, faulted, tidied
+from tests.helpers.graph.networks import ALL, batch, network
+from tests.helpers.graph.running import clean, copied, faulted, tidied
+from tests.helpers.train.zoo import batch as zoo_batch
+from tests.helpers.train.zoo import lived_in
 from tests.slowly import thinned
-from tests.train.zoo import batch as zoo_batch
-from tests.train.zoo import lived_in
 
 ARRAY = WeightStationary(rows=8, columns=4)
 SUMS = {"kind": "accumulator"}

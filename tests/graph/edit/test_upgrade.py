@@ -14,9 +14,9 @@ from hwfault.errors import GraphError
 from hwfault.graph.edit.upgrade import upgrade
 from hwfault.graph.ops import CHANNELS_LAST, OLD_DOMAINS
 from hwfault.graph.run.session import run, session
-from tests.graph.ops import FLOAT, QONNX, assert_same, by_qonnx, load, model, quant_node
 from tests.graph.run.test_quant import SAMPLE
-from tests.graph.running import clean, copied
+from tests.helpers.graph.ops import FLOAT, QONNX, assert_same, by_qonnx, load, model, quant_node
+from tests.helpers.graph.running import clean, copied
 
 seeds = st.integers(0, 1 << 32)
 

@@ -18,11 +18,11 @@ from hwfault.graph.run.session import run, session
 from hwfault.laws.models import BitFlips
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from tests.graph.networks import ACTS, ALL, WEIGHTS, Chain, batch, fresh, network, plan, signed
-from tests.graph.ops import assert_same
-from tests.graph.running import by_onnxruntime, by_pytorch, by_qonnx, clean, clean_session, tidied
-from tests.injection import networks as float_networks
-from tests.injection.snapshot import snapshot
+from tests.helpers.graph.networks import ACTS, ALL, WEIGHTS, Chain, batch, fresh, network, plan, signed
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.graph.running import by_onnxruntime, by_pytorch, by_qonnx, clean, clean_session, tidied
+from tests.helpers.injection import networks as float_networks
+from tests.helpers.injection.snapshot import snapshot
 
 QUANTS = ("Quant", "BipolarQuant")
 

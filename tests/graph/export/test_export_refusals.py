@@ -17,7 +17,7 @@ from hwfault.injection.site_hook import attached
 from hwfault.laws.models import BitFlips
 from hwfault.network.sites import quantizers, sites
 from hwfault.plan.fault_plan import resolve
-from tests.graph.networks import (
+from tests.helpers.graph.networks import (
     ACTS,
     WEIGHTS,
     Chain,
@@ -28,9 +28,9 @@ from tests.graph.networks import (
     plan,
     signed,
 )
-from tests.graph.ops import assert_same
-from tests.graph.running import by_onnxruntime, by_pytorch
-from tests.injection.snapshot import snapshot
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.graph.running import by_onnxruntime, by_pytorch
+from tests.helpers.injection.snapshot import snapshot
 
 X = batch("biased")
 

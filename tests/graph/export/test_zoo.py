@@ -10,8 +10,8 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.proof.replay import replay
 from hwfault.train.networks import NETWORKS
+from tests.helpers.train.zoo import QUICK, batch, lived_in
 from tests.slowly import slow, thinned
-from tests.train.zoo import QUICK, batch, lived_in
 
 SEEDS = (1, 2**63 + 5)
 SOON = [name for name in QUICK if name not in ("resnet18", "resnet50", "mobilenet_v1")]

@@ -18,8 +18,8 @@ from hwfault.laws.models import BitFlips
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.sites import Site
-from tests.graph.moves import graph, node
-from tests.graph.ops import QONNX, assert_same
+from tests.helpers.graph.moves import graph, node
+from tests.helpers.graph.ops import QONNX, assert_same
 
 FLIPS = [BitFlips(probability=0.05)]
 

@@ -28,9 +28,9 @@ from hwfault.program.batch_axes import BatchAxis
 from hwfault.proof.manifest import Manifest
 from hwfault.proof.record import write_bundle
 from hwfault.proof.replay import replay
-from tests.graph import attention
-from tests.graph.moves import graph
-from tests.graph.ops import assert_same
+from tests.helpers.graph import attention
+from tests.helpers.graph.moves import graph
+from tests.helpers.graph.ops import assert_same
 
 FLIPS = [BitFlips(probability=0.05)]
 

@@ -31,10 +31,10 @@ from hwfault.laws.models import AccumulatorFormat, BitFlips, ProfileFaults, Word
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.protection_scheme import Protection
 from tests.graph.edit.test_insert import X, tiny
-from tests.graph.foreign import THRESHOLDS, WEIGHTS, graph, inputs
-from tests.graph.networks import batch
-from tests.graph.ops import QONNX, assert_same
-from tests.graph.running import by_onnxruntime, clean, copied, tidied
+from tests.helpers.graph.foreign import THRESHOLDS, WEIGHTS, graph, inputs
+from tests.helpers.graph.networks import batch
+from tests.helpers.graph.ops import QONNX, assert_same
+from tests.helpers.graph.running import by_onnxruntime, clean, copied, tidied
 
 SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}, "sites": "*"}
 FAULTS = {
@@ -223,7 +223,7 @@ def test_quantizers_that_were_converted_are_told():
 
 
 def test_gemms_written_as_matrix_products_keep_their_faults():
-    from tests.graph.networks import batch
+    from tests.helpers.graph.networks import batch
 
     plan = resolve(sites(clean("biased")), [BitFlips(probability=0.02)])
     struck = tidied(insert_faults(clean("biased"), plan), 4)

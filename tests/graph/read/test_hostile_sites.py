@@ -15,8 +15,8 @@ from hwfault.graph.edit.strip import strip_faults
 from hwfault.graph.read.sites import sites
 from hwfault.laws.models import BitFlips
 from hwfault.plan.fault_plan import resolve
-from tests.graph.foreign import graph
-from tests.graph.running import clean, copied
+from tests.helpers.graph.foreign import graph
+from tests.helpers.graph.running import clean, copied
 
 VALUES = (0, -3, 1 << 40, 0.5, float("nan"), "INT4", "UINT300", "", [1, 2], [0, 0, 9], [0.5], ["a"])
 FAULTS = [BitFlips(probability=0.1), BitFlips(probability=0.1, sites="*accumulator")]

@@ -31,16 +31,16 @@ from hwfault.proof.replay import replay
 from hwfault.stream.native import onnxruntime_library
 from tests.graph.edit.test_accumulators import FAULTS, planned
 from tests.graph.export.test_zoo import others
-from tests.graph.networks import ACTS, ALL, WEIGHTS, Chain, network, signed
-from tests.graph.networks import batch as small_batch
-from tests.graph.ops import DOUBLE, FLOAT, assert_same, load
-from tests.graph.ops import by_qonnx as by_qonnx_node
-from tests.graph.ops import model as one_node
-from tests.graph.running import by_qonnx, copied, tidied
-from tests.injection import networks as float_networks
+from tests.helpers.graph.networks import ACTS, ALL, WEIGHTS, Chain, network, signed
+from tests.helpers.graph.networks import batch as small_batch
+from tests.helpers.graph.ops import DOUBLE, FLOAT, assert_same, load
+from tests.helpers.graph.ops import by_qonnx as by_qonnx_node
+from tests.helpers.graph.ops import model as one_node
+from tests.helpers.graph.running import by_qonnx, copied, tidied
+from tests.helpers.injection import networks as float_networks
+from tests.helpers.train.zoo import batch, lived_in
 from tests.proof.test_replay_arithmetic import rounding_network
 from tests.slowly import slow, thinned
-from tests.train.zoo import batch, lived_in
 
 SMALL = ("tiny_cnn", "mlp", "cnv", "resnet20")
 DEEP = (("resnet20", 8), ("mobilenet_v1_cifar", 4))

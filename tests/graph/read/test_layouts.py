@@ -29,12 +29,12 @@ from hwfault.program.processes import MapStep, Site
 from hwfault.proof.replay import replay
 from hwfault.stream.mapping import Linear, WeightStationary
 from hwfault.stream.protection_scheme import Protection
-from tests.graph.lowering import lowered
-from tests.graph.networks import WEIGHTS, Chain, batch, network, plan, signed
-from tests.graph.ops import QONNX, assert_same
-from tests.graph.running import by_onnxruntime, by_qonnx, clean, copied, faulted, tidied
-from tests.train.zoo import batch as zoo_batch
-from tests.train.zoo import lived_in
+from tests.helpers.graph.lowering import lowered
+from tests.helpers.graph.networks import WEIGHTS, Chain, batch, network, plan, signed
+from tests.helpers.graph.ops import QONNX, assert_same
+from tests.helpers.graph.running import by_onnxruntime, by_qonnx, clean, copied, faulted, tidied
+from tests.helpers.train.zoo import batch as zoo_batch
+from tests.helpers.train.zoo import lived_in
 
 ARRAY = WeightStationary(rows=8, columns=4)
 SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}, "sites": "*"}

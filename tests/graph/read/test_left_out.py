@@ -16,7 +16,7 @@ from hwfault.graph.read.sites import sites
 from hwfault.laws.models import BitFlips
 from hwfault.plan.fault_plan import resolve
 from hwfault.program.processes import Site
-from tests.graph.ops import QONNX
+from tests.helpers.graph.ops import QONNX
 
 CONSTANTS = {"s": 0.5, "z": 0.0, "w": 4.0, "two": 2.0}
 

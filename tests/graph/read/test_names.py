@@ -25,9 +25,9 @@ from hwfault.injection.attach import inject
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from tests.graph.networks import ACTS, WEIGHTS, signed
-from tests.graph.ops import QONNX
-from tests.graph.running import copied
+from tests.helpers.graph.networks import ACTS, WEIGHTS, signed
+from tests.helpers.graph.ops import QONNX
+from tests.helpers.graph.running import copied
 
 FAULTS = [BitFlips(probability=0.05), WordFaults(probability=0.02, sites={"kind": "activation"})]
 

@@ -13,11 +13,11 @@ from hwfault.laws.models import AccumulatorFormat, BitFlips, LateBits, ProfileFa
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.mapping import OutputStationary, WeightStationary
-from tests.graph.networks import ALL, batch, network
-from tests.graph.running import clean, copied, tidied
+from tests.helpers.graph.networks import ALL, batch, network
+from tests.helpers.graph.running import clean, copied, tidied
+from tests.helpers.train.zoo import batch as zoo_batch
+from tests.helpers.train.zoo import lived_in
 from tests.slowly import slow
-from tests.train.zoo import batch as zoo_batch
-from tests.train.zoo import lived_in
 
 ARRAY = WeightStationary(rows=8, columns=4)
 FAULTS = [

@@ -13,8 +13,8 @@ from hwfault.graph.read.grids import IntegerGrid
 from hwfault.graph.read.qonnxgraph import SITE, set_metadata
 from hwfault.graph.read.sites import graph_sites, sites
 from hwfault.network.sites import sites as network_sites
-from tests.graph.networks import Chain, batch, signed
-from tests.graph.ops import QONNX
+from tests.helpers.graph.networks import Chain, batch, signed
+from tests.helpers.graph.ops import QONNX
 
 SUMS = "layer.accumulator"
 SQUARE = np.arange(-8, 8, dtype=np.float32).reshape(4, 4) / 8

@@ -5,8 +5,8 @@ import pytest
 from onnx import AttributeProto, TensorProto, helper
 
 from hwfault.stream.array_reference import accumulate
-from tests.graph.ops import DOUBLE, FLOAT, by_qonnx, load
-from tests.stream.accumulator_cases import case
+from tests.helpers.graph.ops import DOUBLE, FLOAT, by_qonnx, load
+from tests.helpers.stream.accumulator_cases import case
 
 LISTS = ("strides", "pads", "dilations", "order", "events")
 

@@ -23,9 +23,9 @@ from hwfault.program.processes import Site, SitePlan, Step
 from hwfault.stream.array_reference import accumulate
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.protection_scheme import Protection
-from tests.graph.ops import assert_same, by_qonnx, load
 from tests.graph.run.test_array_op import node_of, session_of
-from tests.stream.accumulator_cases import Case, case
+from tests.helpers.graph.ops import assert_same, by_qonnx, load
+from tests.helpers.stream.accumulator_cases import Case, case
 
 BITS, FIRST = 6, 5
 FMT = CodeFormat(BITS, True)

@@ -9,7 +9,7 @@ import pytest
 from hwfault.graph.ops import FAULT_OPS
 from hwfault.graph.run.qonnx_ops import custom_op
 from hwfault.stream.mechanism import ARRAY, MECHANISMS
-from tests.graph.ops import qonnx_attributes
+from tests.helpers.graph.ops import qonnx_attributes
 
 EXPORT = Path(__file__).parents[3] / "export"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in sorted((EXPORT / "src").glob("ort_*"))}

@@ -6,8 +6,8 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from hwfault.graph.run.session import run, session
 from hwfault.stream.tables import ACCEPT_ALL
-from tests.graph.ops import assert_same
-from tests.stream.cases import Bit, Draw, Random
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.stream.cases import Bit, Draw, Random
 from tests.stream.test_late import late
 
 SHAPE, BITS = (3, 8, 40, 32), 6

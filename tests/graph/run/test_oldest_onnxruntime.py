@@ -22,7 +22,7 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.stream.native import onnxruntime_library
 from hwfault.stream.protection_scheme import Protection
 from hwfault.train.networks import build
-from tests.graph.ops import QONNX, assert_same
+from tests.helpers.graph.ops import QONNX, assert_same
 
 HOST = Path(__file__).with_name("old_host.py")
 FAULTS = [

@@ -14,9 +14,9 @@ from qonnx.transformation.infer_shapes import InferShapes
 from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, decode, encode, represent
 from hwfault.stream.protection import MapRows, Memory
 from hwfault.stream.tables import ALWAYS
-from tests.graph.ops import DOUBLE, FLOAT, assert_same, by_qonnx, model
-from tests.stream.protection_calls import struck
-from tests.stream.protection_cases import Case, cases, feeds, flips, node, node_session
+from tests.helpers.graph.ops import DOUBLE, FLOAT, assert_same, by_qonnx, model
+from tests.helpers.stream.protection_calls import struck
+from tests.helpers.stream.protection_cases import Case, cases, feeds, flips, node, node_session
 
 TYPES = {FLOAT: np.float32, DOUBLE: np.float64}
 REFRESH = ("inference", "batch", "held")

@@ -14,7 +14,7 @@ from qonnx.util.cleanup import cleanup_model
 import hwfault
 from hwfault.errors import GraphError
 from hwfault.graph.run.session import load_model, run, session
-from tests.graph.ops import QONNX, assert_same, load, quant_node
+from tests.helpers.graph.ops import QONNX, assert_same, load, quant_node
 
 SHIPPED = Path(qonnx.__file__).parent / "data" / "onnx"
 GRAPHS = sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*.onnx"))

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from tests.graph.ops import load, model, quant_node
 from tests.graph.run.test_quant import SPECIAL
+from tests.helpers.graph.ops import load, model, quant_node
 
 OPS = {
     "Quant": ("x scale zeropt bits", "signed narrow rounding_mode"),

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import GraphProto, StringStringEntryProto, TensorAnnotation
 
-from tests.graph.ops import assert_same, by_qonnx, load, model, quant_node
 from tests.graph.run.test_quant import SPECIAL
+from tests.helpers.graph.ops import assert_same, by_qonnx, load, model, quant_node
 
 seeds = st.integers(0, 1 << 32)
 THREADS = (1, 2, 4)

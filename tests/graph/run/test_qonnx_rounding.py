@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.graph.ops import assert_same, by_qonnx, load, model, quant_node
 from tests.graph.run.test_quant import MODES, SPECIAL, broadcast
+from tests.helpers.graph.ops import assert_same, by_qonnx, load, model, quant_node
 
 TRUNC = {1: "x scale zeropt in_bits out_bits", 2: "x scale zeropt in_bits out_scale out_bits"}
 FLOATQUANT = "x scale exponent_bits mantissa_bits bias largest"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from tests.graph.ops import FLOAT, QONNX, assert_same, by_qonnx, load, model, quant_node, quant_session
+from tests.helpers.graph.ops import FLOAT, QONNX, assert_same, by_qonnx, load, model, quant_node, quant_session
 
 MODES = ("ROUND", "HALF_EVEN", "CEIL", "FLOOR", "UP", "DOWN", "HALF_UP", "HALF_DOWN")
 BITS = (*range(1, 33), 0.5, 1.5, 2.3, 4.75, 7.999, 11.1)

@@ -20,10 +20,10 @@ from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run import session as module
 from hwfault.graph.run.session import load_model, run, session
 from tests.graph.edit.test_insert import X, tiny
-from tests.graph.networks import batch, plan
-from tests.graph.ops import assert_same, load
-from tests.graph.running import by_pytorch_faulted, clean, copied, faulted, tidied
-from tests.graph.running import faulted_session as made
+from tests.helpers.graph.networks import batch, plan
+from tests.helpers.graph.ops import assert_same, load
+from tests.helpers.graph.running import by_pytorch_faulted, clean, copied, faulted, tidied
+from tests.helpers.graph.running import faulted_session as made
 
 PACKAGE = Path(hwfault.__file__).parents[1]
 

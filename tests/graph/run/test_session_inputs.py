@@ -7,10 +7,10 @@ from onnx import TensorProto, helper
 from hwfault.errors import GraphError, HwfaultError
 from hwfault.graph.run.session import run, session
 from tests.graph.edit.test_insert import X, tiny
-from tests.graph.networks import batch, network
-from tests.graph.ops import assert_same
-from tests.graph.running import by_onnxruntime, by_pytorch, by_pytorch_faulted, clean_session, faulted, tidied
-from tests.graph.running import faulted_session as made
+from tests.helpers.graph.networks import batch, network
+from tests.helpers.graph.ops import assert_same
+from tests.helpers.graph.running import by_onnxruntime, by_pytorch, by_pytorch_faulted, clean_session, faulted, tidied
+from tests.helpers.graph.running import faulted_session as made
 
 
 @pytest.mark.parametrize(
