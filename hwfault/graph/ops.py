@@ -98,6 +98,8 @@ class Op:
     others are known to do so along axis 0 only."""
     beside: bool = False
     """Whether its further inputs are indices or extents: their samples need not lie as those of the first do."""
+    random: bool = False
+    """Whether it answers otherwise each time, also where its inputs are constants or none."""
     extent: Extent = ""
     """What it does to the number of an axis on its way from a Shape to a Reshape."""
     layer: Layer | None = None
@@ -324,7 +326,26 @@ _OF_HWFAULT = (
     Op(AFFINE, home="hwfault", native=True, exact=True, shape="same"),
 )
 
-TABLE = (*_QUANTIZERS, *_LAYERS, *_MOVES, *_PICKS, *_ROUNDS_ONCE, *_ROUNDS_IN_ITS_WAY, *_NOT_FOLLOWED, *_OF_HWFAULT)
+_RANDOM = (
+    Op("Bernoulli", random=True),
+    Op("Multinomial", random=True),
+    Op("RandomNormal", random=True, samples="rows of their own"),
+    Op("RandomNormalLike", random=True),
+    Op("RandomUniform", random=True, samples="rows of their own"),
+    Op("RandomUniformLike", random=True),
+)
+
+TABLE = (
+    *_QUANTIZERS,
+    *_LAYERS,
+    *_MOVES,
+    *_PICKS,
+    *_ROUNDS_ONCE,
+    *_ROUNDS_IN_ITS_WAY,
+    *_NOT_FOLLOWED,
+    *_RANDOM,
+    *_OF_HWFAULT,
+)
 _ROW = {op.name: op for op in TABLE}
 _UNKNOWN = Op("")
 _QLINEAR = Op("QLinear", home="microsoft", own_integers=True)

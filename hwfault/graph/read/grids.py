@@ -16,6 +16,8 @@ Array = NDArray[Any]
 
 _FLOAT_BITS, _SURE_BITS = 24, 20
 """Integers of so many bits are float32 numbers; those of the second come back from their values with any scale."""
+_FARTHEST = 1 << 23
+"""The largest zero point to which a float32 can add an integer of a narrow word without losing it."""
 
 
 class NoGridError(Exception):
@@ -110,6 +112,11 @@ def _constant(label: str, name: str, constants: Constants) -> Array:
         raise NoGridError(f"its {label} holds {values.dtype}, expected numbers")
     if "scale" in label and not (np.isfinite(values) & (values != 0)).all():
         raise NoGridError(f"its {label} is 0 or not finite")
+    if "zero point" in label and not (np.abs(values.astype(np.float64)) <= _FARTHEST).all():
+        raise NoGridError(
+            f"its {label} is {values.ravel()[np.abs(values).argmax()]:.9g}, where float32 does not tell one integer from "
+            f"the next; expected at most {_FARTHEST} in magnitude"
+        )
     if sum(extent != 1 for extent in values.shape) > 1:
         raise NoGridError(
             f"its {label} has shape {list(values.shape)}, expected one value for the tensor or for each channel"

@@ -81,7 +81,8 @@ class Tensors:
         self.shapes = _shapes(model)
         self.constants = {tensor.name for tensor in model.graph.initializer}
         for node in model.graph.node:  # in the order in which they run
-            if all(name in self.constants for name in read_by(node) if name):
+            fixed = all(name in self.constants for name in read_by(node) if name)
+            if fixed and not ops.of(node.op_type).random:
                 self.constants.update(node.output)
 
     def behind(self, name: str, through: Callable[[NodeProto], bool] = is_fault) -> Iterator[tuple[NodeProto, str]]:
