@@ -113,8 +113,9 @@ def _constant(label: str, name: str, constants: Constants) -> Array:
     if "scale" in label and not (np.isfinite(values) & (values != 0)).all():
         raise NoGridError(f"its {label} is 0 or not finite")
     if "zero point" in label and not (np.abs(values.astype(np.float64)) <= _FARTHEST).all():
+        farthest = values.ravel()[np.abs(values).argmax()]
         raise NoGridError(
-            f"its {label} is {values.ravel()[np.abs(values).argmax()]:.9g}, where float32 does not tell one integer from "
+            f"its {label} is {farthest:.9g}, where float32 does not tell one integer from "
             f"the next; expected at most {_FARTHEST} in magnitude"
         )
     if sum(extent != 1 for extent in values.shape) > 1:
