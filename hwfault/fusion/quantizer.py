@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hwfault.fusion.parts import Unchanged, why_left_module
 from hwfault.network.hooks import NeverCopied, StandIn
-from hwfault.torch_ops.inside_torch import functions_watched, has_global_hooks, traced
+from hwfault.torch_ops.inside_torch import functions_watched, has_global_hooks, traced, written
 from hwfault.torch_ops.quantize import Ends, quantize, why_not
 
 _FOLLOWED = "its operators were followed (by a compiler, an export, a transform or a mode), which sees Brevitas' own"
@@ -62,6 +62,7 @@ class OneOperator(NeverCopied):
         view = self.module.input_view_impl
         self._view = None if type(view) is Identity else view
         self._ends: dict[tuple[float, bool, bool], Ends] = {}
+        self._known: tuple[tuple[int, int, bool, bool], Tensor, Ends] | None = None
 
     def _why_not_now(self, bit_width: Tensor) -> str | None:
         if not self._unchanged():
@@ -79,9 +80,25 @@ class OneOperator(NeverCopied):
 
     def _ends_of(self, bit_width: Tensor) -> Ends:
         """The least and the largest integer, as Brevitas has them."""
-        key = bit_width.item(), self.module.signed, self.module.narrow_range
+        own = self.module.signed, self.module.narrow_range
+        if bit_width.device.type != "cpu":
+            return self._ends_there(bit_width, own)
+        key = bit_width.item(), *own
         if key not in self._ends:
-            with torch.no_grad():
-                least, most = self.module.min_int(bit_width), self.module.max_int(bit_width)
+            least, most = self._range(bit_width)
             self._ends[key] = Ends(float(least), float(most), self._passes)
         return self._ends[key]
+
+    def _ends_there(self, bit_width: Tensor, own: tuple[bool, bool]) -> Ends:
+        """The same of a device, which is not waited for: computed anew if the width's memory was written."""
+        if bit_width.is_inference():
+            return Ends(*self._range(bit_width), self._passes)
+        key = bit_width.data_ptr(), written(bit_width), *own
+        if self._known is None or self._known[0] != key:
+            # the width is held, so that no other comes to lie in its place
+            self._known = key, bit_width, Ends(*self._range(bit_width), self._passes)
+        return self._known[2]
+
+    def _range(self, bit_width: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.module.min_int(bit_width), self.module.max_int(bit_width)

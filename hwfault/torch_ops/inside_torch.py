@@ -101,17 +101,20 @@ def is_plain(x: Any) -> bool:
 
 
 def is_memory(x: Any) -> bool:
-    """The same, or a parameter of that kind."""
-    return (type(x) is Tensor or type(x) is nn.Parameter) and _keys(x).raw_repr() in _plain_keys()
+    """The same of tensors and parameters, on the CPU or a CUDA device."""
+    if not (type(x) is Tensor or type(x) is nn.Parameter):
+        return False
+    kind = x.device.type
+    return kind in ("cpu", "cuda") and _keys(x).raw_repr() in _plain_keys(kind)
 
 
 @cache
-def _plain_keys() -> frozenset[int]:
-    """Which implementations of an operator plain tensors take, as bits."""
+def _plain_keys(kind: str = "cpu") -> frozenset[int]:
+    """Which implementations of an operator plain tensors of a kind of device take, as bits."""
     made = []
     for inference in (False, True):
         with torch.inference_mode(inference):
-            made.append(torch.empty(0, device="cpu"))
+            made.append(torch.empty(0, device=kind))
     return frozenset(_keys(x).raw_repr() for x in made)
 
 

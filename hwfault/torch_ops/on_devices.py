@@ -71,6 +71,12 @@ def has_triton(device: torch.device) -> bool:
     return not lacking
 
 
+@cache
+def lacking_triton(device: torch.device) -> str:
+    """The same in words, without a warning: what keeps Triton from being used; empty if nothing does."""
+    return _lacking(device)
+
+
 def _lacking(device: torch.device) -> str:
     """What keeps Triton from being used; empty if nothing does."""
     if device.type != "cuda" or torch.version.hip is not None:

@@ -2,7 +2,8 @@
 
 Every step rounds as Brevitas' own tensors do, so that values and their gradients are equal to the bit; the gradients of
 scales, which are sums, are added up in float64 in an order of their own. Kept for the backward pass are the values and
-the scale, and no masks. Second derivatives, and gradients that somebody follows, take the steps one by one.
+the scale, and no masks. Second derivatives, and gradients that somebody follows, take the steps one by one. On the CPU
+the native library does it, on CUDA devices Triton's kernels do (hwfault.stream.cuda.launch_quantize).
 """
 
 from functools import lru_cache
@@ -14,6 +15,7 @@ from brevitas.function.ops_ste import round_ste, tensor_clamp_ste
 from torch import Tensor
 
 from hwfault.stream import native
+from hwfault.torch_ops import on_devices
 from hwfault.torch_ops.inside_torch import is_memory, traced
 
 
@@ -27,10 +29,13 @@ class Lie(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """The integers there are, as numbers, and whether gradients pass where they were clamped."""
+    """The integers there are, and whether gradients pass where they were clamped.
 
-    least: float
-    most: float
+    The least and the most are numbers, for a device also tensors there, which nobody has to wait for.
+    """
+
+    least: float | Tensor
+    most: float | Tensor
     passes: bool
 
 
@@ -70,7 +75,11 @@ def why_not(x: Tensor, scale: Tensor, zero_point: Tensor) -> str | None:
     if not x.dtype == scale.dtype == zero_point.dtype == torch.float32:
         return f"values, scale and zero point are {x.dtype}, {scale.dtype} and {zero_point.dtype}, expected float32"
     if not (is_memory(x) and is_memory(scale) and is_memory(zero_point)):
-        return "its tensors are no plain ones on the CPU"
+        return "its tensors are no plain ones on the CPU or a CUDA device"
+    if not x.device == scale.device == zero_point.device:
+        return f"its values are on {x.device}, its scale on {scale.device}, its zero point on {zero_point.device}"
+    if on_device(x) and (lacking := on_devices.lacking_triton(x.device)):
+        return lacking
     if zero_point.requires_grad and torch.is_grad_enabled():
         return "its zero point is learned"
     return _why_not_placed(x, scale, zero_point)
@@ -103,7 +112,28 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor
     return _quantized(x, scale, zero_point, ends)
 
 
+def on_device(x: Tensor) -> bool:
+    """Whether Triton's kernels take a tensor."""
+    return x.is_cuda
+
+
+def _there(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> tuple[Any, Any, Lie]:
+    """The launcher of kernels, the grid as it takes it, and how the values lie."""
+    from hwfault.stream.cuda import launch_quantize  # takes Triton
+
+    lie = lie_of(x.shape, scale.shape)
+    assert lie is not None
+    least, most = (torch.as_tensor(end, dtype=torch.float32, device=x.device) for end in (ends.least, ends.most))
+    zero_point = zero_point.expand(scale.shape) if zero_point.dim() <= scale.dim() else zero_point.reshape(scale.shape)
+    scale, zero_point = scale.contiguous(), zero_point.contiguous()
+    return launch_quantize, launch_quantize.Grid(scale, zero_point, least, most, ends.passes), lie
+
+
 def _quantized(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
+    if on_device(x):
+        kernels, grid, lie = _there(x, scale, zero_point, ends)
+        values: Tensor = kernels.quantize(x.detach(), grid, lie)
+        return values
     out = torch.empty_like(x)
     scale, zero_point = scale.contiguous(), zero_point.contiguous()
     native.quantize(x.data_ptr(), out.data_ptr(), _grid(x, scale, zero_point, ends), torch.get_num_threads())
@@ -154,6 +184,20 @@ def _differentiated(
     gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of values and scale, as far as they are wanted."""
+    of_x: Tensor | None
+    of_scale: Tensor | None
+    if on_device(x):
+        kernels, grid, lie = _there(x, scale, zero_point, ends)
+        of_x, of_scale = kernels.differentiate(x.detach(), gradient, grid, lie, wanted)
+    else:
+        of_x, of_scale = _differentiated_here(gradient, x, scale, zero_point, ends, wanted)
+    return of_x, None if of_scale is None else of_scale.to(scale.dtype)
+
+
+def _differentiated_here(
+    gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The same on the CPU, the scale's in float64."""
     of_x = torch.empty_like(x) if wanted[0] else None
     of_scale = torch.empty(scale.shape, dtype=torch.float64, device=scale.device) if wanted[1] else None
     scale, zero_point = scale.contiguous(), zero_point.contiguous()
@@ -165,7 +209,7 @@ def _differentiated(
         _grid(x, scale, zero_point, ends),
         torch.get_num_threads(),
     )
-    return of_x, None if of_scale is None else of_scale.to(scale.dtype)
+    return of_x, of_scale
 
 
 def _one_by_one(
@@ -185,7 +229,7 @@ def _one_by_one(
 
 def in_steps(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
     """What Brevitas' IntQuant does, with its functions."""
-    least, most = (torch.full((), end, dtype=x.dtype, device=x.device) for end in ends[:2])
+    least, most = (torch.as_tensor(end, dtype=x.dtype, device=x.device) for end in (ends.least, ends.most))
     clamp = tensor_clamp_ste if ends.passes else tensor_clamp
     integers = clamp(round_ste(x / scale + zero_point), min_val=least, max_val=most)
     out: Tensor = (integers - zero_point) * scale

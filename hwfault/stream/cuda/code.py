@@ -75,7 +75,7 @@ def steps(word, grid, number: tl.constexpr):
 
 
 @triton.jit
-def _nearest_even(x):
+def nearest_even(x):
     below = tl.floor(x)
     rest = x - below  # exact
     half = below * 0.5
@@ -106,9 +106,9 @@ def encode(number, scale, zero_point, form, half: tl.constexpr):
     """
     bit_width, signed, representation = form
     if number.dtype == tl.float32:
-        rounded = _nearest_even(tl.div_rn(number, scale) + zero_point)
+        rounded = nearest_even(tl.div_rn(number, scale) + zero_point)
     else:
-        rounded = _nearest_even(number / scale + zero_point)
+        rounded = nearest_even(number / scale + zero_point)
     q = tl.where(tl.abs(rounded) < _KNOWN, rounded, 0.0).to(tl.int64)
     bipolar = (signed != 0) & (bit_width == 1)  # -1 and 1 as 0 and 1
     if half:

@@ -1,0 +1,82 @@
+"""The operator on a device, whose kernels run under Triton's interpreter here: what the native library computes."""
+
+import pytest
+import torch
+
+from tests.helpers.stream.triton_here import OLDEST
+
+pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
+
+import hwfault as hf
+from hwfault.fusion.parts import int_quant
+from hwfault.fusion.quantizer import OneOperator
+from hwfault.stream.cuda import launch_quantize
+from hwfault.torch_ops import on_devices, quantize
+from tests.helpers.injection.networks import cnn
+from tests.helpers.injection.oracle import same_bits
+from tests.helpers.stream.triton_calls import INTERPRETED
+from tests.torch_ops.test_quantize import SHAPES, both, random_case
+
+X = torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+
+pytestmark = pytest.mark.skipif(not INTERPRETED, reason="a GPU is taken for the CPU here")
+
+
+@pytest.fixture
+def as_device(monkeypatch):
+    """The kernels in place of the native library; what they launched."""
+    launched = []
+    for name in ("quantize", "differentiate"):
+        plain = getattr(launch_quantize, name)
+        noted = lambda *args, plain=plain, name=name: launched.append(name) or plain(*args)  # noqa: E731
+        monkeypatch.setattr(launch_quantize, name, noted)
+    monkeypatch.setattr(quantize, "on_device", lambda _x: True)
+    monkeypatch.setattr(on_devices, "lacking_triton", lambda _device: "")
+    return launched
+
+
+@pytest.mark.parametrize(("shape", "scale_shape"), SHAPES)
+def test_any_shape(as_device, shape, scale_shape):
+    case = random_case(torch.Generator().manual_seed(1), shape, scale_shape)
+    one, own = both(*case)
+    assert as_device == ["quantize", "differentiate"]
+    assert same_bits(own[0], one[0])
+    assert same_bits(own[1], one[1])
+    assert torch.allclose(own[2], one[2], rtol=1e-4, atol=1e-5)
+
+
+def test_a_network(as_device, monkeypatch):
+    net = cnn()
+    net(X)
+    net.eval()
+    with hf.fused(net) as block, hf.inject(net, hf.BitFlips(probability=0.05)), torch.no_grad():
+        net(X)
+        found = net(X)
+        assert as_device.count("quantize") >= 4
+        assert block.left == {}
+    monkeypatch.undo()
+    with hf.inject(net, hf.BitFlips(probability=0.05)), torch.no_grad():
+        net(X)
+        assert torch.equal(net(X), found)
+
+
+def test_a_device_without_triton(as_device, monkeypatch):
+    monkeypatch.setattr(on_devices, "lacking_triton", lambda _device: "the GPU is too old for Triton")
+    assert quantize.why_not(X, torch.tensor(0.1), torch.tensor(0.0)) == "the GPU is too old for Triton"
+
+
+def test_the_ends_of_a_device_are_computed_anew_only_where_the_width_was_written():
+    net = cnn()
+    net(X)
+    with hf.fused(net):
+        operator = OneOperator.of(int_quant(net[1].weight_quant))
+        width = torch.tensor(4.0)
+        own = operator.module.signed, operator.module.narrow_range
+        first = operator._ends_there(width.detach(), own)
+        assert (float(first.least), float(first.most)) == (-7, 7)
+        assert operator._ends_there(width.detach(), own) is first
+        width.fill_(3)
+        assert float(operator._ends_there(width.detach(), own).most) == 3
+        assert float(operator._ends_there(torch.tensor(5.0), own).most) == 15
+        with torch.inference_mode():
+            assert float(operator._ends_there(torch.tensor(6.0), own).most) == 31
