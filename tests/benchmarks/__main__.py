@@ -8,10 +8,21 @@ warnings.filterwarnings("ignore", message="fast_hadamard_transform package not f
 
 
 def main() -> None:
-    from tests.benchmarks import fast_graph, fault_map, graph, injection, integer, maps, network, protection, qonnx_ops
+    from tests.benchmarks import (
+        fast_graph,
+        fault_map,
+        fused,
+        graph,
+        injection,
+        integer,
+        maps,
+        network,
+        protection,
+        qonnx_ops,
+    )
 
     print(machine())
-    for benchmark in (injection, fault_map, protection, maps, network, graph, fast_graph, qonnx_ops, integer):
+    for benchmark in (injection, fault_map, protection, maps, network, fused, graph, fast_graph, qonnx_ops, integer):
         benchmark.main()
 
 

@@ -45,9 +45,9 @@ def compare(name: str, build: Callable[[], nn.Module], rounds: int) -> None:
     with ExitStack() as attached:
         attached.enter_context(inject(models[_FAULTY], [BitFlips(probability=_BER)], seed=1))
         attached.enter_context(random_masks(models[_MASKS], 1 - (1 - _BER) ** _BITS))
-        forwards = {key: lambda model=model: _forward(model, x) for key, model in models.items()}
+        forwards = {key: lambda model=model: forward(model, x) for key, model in models.items()}
         show("forward", ratios(forwards, rounds), _TO_REACH)
-        steps = {key: lambda model=model: _step(model, x, target) for key, model in models.items()}
+        steps = {key: lambda model=model: step(model, x, target) for key, model in models.items()}
         show("training step (forward and backward)", ratios(steps, rounds), _TO_REACH)
         kept = {key: kept_for_backward(model, x) for key, model in models.items()}
         _show_bytes("kept for the backward pass", kept)
@@ -61,13 +61,13 @@ def _show_bytes(title: str, found: dict[str, int]) -> None:
         print(f"    {name:<44} {n - clean:+,} bytes")
 
 
-def _forward(model: nn.Module, x: Tensor) -> Tensor:
+def forward(model: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         out: Tensor = model(x)
     return out
 
 
-def _step(model: nn.Module, x: Tensor, target: Tensor) -> None:
+def step(model: nn.Module, x: Tensor, target: Tensor) -> None:
     model.zero_grad()
     nn.functional.cross_entropy(model(x), target).backward()
 
