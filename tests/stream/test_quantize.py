@@ -22,7 +22,9 @@ def lie(shape, scale_shape):
         return 1, 1, int(np.prod(shape)), 1
     gap = [a for a in range(axes[0], axes[-1]) if a not in axes]
     if not gap:
-        return int(np.prod(shape[: axes[0]])), int(np.prod(scale_shape)), int(np.prod(shape[axes[-1] + 1 :])), 1
+        repeats, shared = int(np.prod(shape[: axes[0]])), int(np.prod(shape[axes[-1] + 1 :]))
+        scales = int(np.prod(scale_shape))
+        return (repeats, scales, shared, 1) if shared != 1 else (1, 1, repeats, scales)
     first, last = gap[0], gap[-1]
     parts = shape[: axes[0]], shape[axes[0] : first], shape[first : last + 1], shape[last + 1 :]
     return tuple(int(np.prod(part)) for part in parts)
@@ -116,6 +118,7 @@ LAYOUTS = [
     ((2, 300, 3), (1, 300, 1)),
     ((4, 5000), (4, 1)),
     ((3, 4, 600), (1, 1, 600)),
+    ((2, 3, 2, 4500), (1, 3, 1, 4500)),
     ((0, 4), (1, 4)),
     ((0,), (1,)),
     ((4, 0), (4, 1)),
@@ -146,6 +149,22 @@ def test_any_layout_equals_numpy(shape, scale_shape, seed, several_zero_points):
     check_sums(ds, x, gradient, grid)
     assert same_bits(differentiate(x, gradient, grid, wants=(True, False))[0], dx)
     assert np.array_equal(differentiate(x, gradient, grid, wants=(False, True))[1], ds)
+
+
+def test_a_row_of_one_value_is_a_column_of_scales():
+    """Two ways to say how the same values lie."""
+    rng = np.random.default_rng(2)
+    grid = grids(rng, (1, 40), True)
+    x, gradient = (rng.normal(size=(30, 40)).astype(np.float32) for _ in range(2))
+    out, of_x, of_scale = np.empty_like(x), np.empty_like(x), np.empty(40)
+    rows = struct(grid, x.shape)
+    rows.repeats, rows.outer, rows.shared, rows.inner = 30, 40, 1, 1
+    native.quantize(x.ctypes.data, out.ctypes.data, rows, 1)
+    native.quantize_gradient(*(a.ctypes.data for a in (x, gradient, of_x, of_scale)), rows, 1)
+    assert same_bits(out, quantize(x, grid))
+    dx, ds = differentiate(x, gradient, grid)
+    assert same_bits(of_x, dx)
+    assert np.allclose(of_scale, ds[0], rtol=1e-12, atol=1e-12)
 
 
 def check_sums(found, x, gradient, grid):
