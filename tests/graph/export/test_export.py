@@ -12,6 +12,7 @@ from torch import nn
 from hwfault.errors import PlanError
 from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.export.of_network import export
+from hwfault.graph.read.integer import INTEGERS, is_integer
 from hwfault.graph.read.qonnxgraph import metadata
 from hwfault.graph.read.sites import sites as graph_sites
 from hwfault.graph.run.session import run, session
@@ -260,3 +261,9 @@ def test_weights_stay_in_the_graph_as_they_are():
     for node in quant_nodes(clean("biased")):
         if node.name == "1.weight_quant":
             np.testing.assert_array_equal(held[node.input[0]], model[1].weight.detach().numpy())
+
+
+def test_without_a_word_the_arithmetic_is_no_integers():
+    graph = export(network("biased"), batch("biased"))
+    assert not is_integer(graph)
+    assert all(INTEGERS not in metadata(node) and node.op_type != "Affine" for node in graph.graph.node)

@@ -365,12 +365,6 @@ def test_refusals():
         export(model, x)
 
 
-def test_the_default_says_nothing():
-    graph = export(network("biased"), small_batch("biased"))
-    assert not is_integer(graph)
-    assert all(INTEGERS not in metadata(node) and node.op_type != "Affine" for node in graph.graph.node)
-
-
 def faults_put_in_twice(graph):
     return insert_faults(graph, planned("biased", "stuck"))
 
