@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
-from hwfault.cli.measuring import Begin, Measuring, measured, measuring_options, print_legend, warn_of_one_seed
+from hwfault.cli.measuring import Begin, Measuring, measure, measuring_options, print_legend, warn_of_one_seed
 from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
@@ -75,7 +75,7 @@ def _trials(
 
     kept = None if folder is None else folder / f"trials-{name.replace('/', '-')}.jsonl"
     why = {} if kept is None else question(campaign, points)
-    return measured(campaign, points, seeds, what=name, begin=begin, kept=kept, question=why)
+    return measure(campaign, points, seeds, what=name, begin=begin, kept=kept, question=why)
 
 
 def _write(folder: Path, table: "Sequence[Compared]", changed: dict[str, tuple[str, ...]]) -> None:

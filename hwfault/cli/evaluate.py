@@ -12,7 +12,7 @@ from hwfault.cli.common import Rates, json_option, print_json, print_table, prog
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
 from hwfault.cli.measuring import (
     Measuring,
-    measured,
+    measure,
     measuring_options,
     print_legend,
     statistics_tables,
@@ -181,7 +181,7 @@ def command(
     why = {} if folder is None else _question(campaign, points, told)
     kept = None if folder is None else folder / "trials.jsonl"
     with progress() as begin:
-        results = measured(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept, question=why)
+        results = measure(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept, question=why)
     tell_left(exact.left if exact is not None else {})
 
     # what is kept of them, and printed

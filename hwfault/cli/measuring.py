@@ -94,7 +94,7 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_how
 
 
-def measured(
+def measure(
     campaign: "Campaign",
     points: "Sequence[Point]",
     seeds: Sequence[int],

@@ -134,11 +134,11 @@ def _text(point: dict[str, float]) -> str:
 
 def _print(profile: "Profile", point: dict[str, float], rate: "Rate | None", as_json: bool) -> None:
     from hwfault.devices.holding import pattern_note
-    from hwfault.profiles.describe import lines, points, rate_sentence, resolved, sources, summary
+    from hwfault.profiles.describe import describe_rate, lines, points, rate_sentence, sources, summary
 
     note = None if rate is None else pattern_note(profile, point)
     if as_json:
-        at = None if rate is None else {"operating_point": point, **resolved(rate), "note": note}
+        at = None if rate is None else {"operating_point": point, **describe_rate(rate), "note": note}
         told = {"digest": profile.digest, "points": points(profile.rate), "resolved": at}
         print_json(summary(profile) | told | {"profile": profile.model_dump(mode="json")})
         return

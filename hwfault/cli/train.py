@@ -125,19 +125,19 @@ def command(
 def _config(config_file: Path | None, chosen: dict[str, Any], resumed: Path | None) -> "TrainConfig":
     """What the file, or else the run to resume, and the options say together."""
     from hwfault.records import read_yaml
-    from hwfault.train.config import merged
+    from hwfault.train.config import merge_settings
     from hwfault.train.run import resumed_config
 
     if config_file is not None:
-        return merged(read_yaml(config_file), chosen, str(config_file))
-    return merged({}, chosen, "the options") if resumed is None else resumed_config(resumed, chosen)
+        return merge_settings(read_yaml(config_file), chosen, str(config_file))
+    return merge_settings({}, chosen, "the options") if resumed is None else resumed_config(resumed, chosen)
 
 
 def _with_ramps(config: "TrainConfig", epochs: int | None) -> "TrainConfig":
     """The configuration with a linear ramp on every fault."""
     if epochs is None:
         return config
-    from hwfault.train.config import merged
+    from hwfault.train.config import merge_settings
     from hwfault.train.schedule import ScheduledFault
 
     if not config.faults:
@@ -145,4 +145,4 @@ def _with_ramps(config: "TrainConfig", epochs: int | None) -> "TrainConfig":
     ramp = {"ramp": "linear" if epochs else "none", "ramp_epochs": epochs}
     schedules = [fault.schedule.model_dump() | ramp for fault in config.faults]
     faults = [ScheduledFault(fault=f.fault, schedule=s) for f, s in zip(config.faults, schedules, strict=True)]
-    return merged(config.model_dump(exclude_none=True), {"faults": faults}, "the options")
+    return merge_settings(config.model_dump(exclude_none=True), {"faults": faults}, "the options")

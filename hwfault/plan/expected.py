@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple, Protocol
 
-from hwfault.program.means import Mean, added, exactly, hit_probability
+from hwfault.program.means import Mean, add_means, exactly, hit_probability
 from hwfault.program.processes import SitePlan
 from hwfault.stream.tables import Table
 
@@ -93,7 +93,7 @@ def expected_faults(plan: Planned, site: str | None = None) -> Expected:
             else:
                 once.append(found)
     idle = tuple(entry.site.name for entry in entries if _idle(plan, entry))
-    return Expected(_range(added(once)), _range(added(each)), tuple(dict.fromkeys(unknown)), idle, len(entries))
+    return Expected(_range(add_means(once)), _range(add_means(each)), tuple(dict.fromkeys(unknown)), idle, len(entries))
 
 
 def _idle(plan: Planned, entry: SitePlan) -> bool:

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Literal
 
 from hwfault.errors import ModelError, nearest
-from hwfault.profiles.numbers import listed
+from hwfault.profiles.numbers import list_numbers
 from hwfault.profiles.rates import Axis, RateCurve, RatePoint
 
 _EXACT = Context(prec=50, Emin=-999_999, Emax=999_999)  # rounded once, to a float, so that it is the same everywhere
@@ -124,7 +124,7 @@ def _place(curve: RateCurve, axis: Axis, values: Sequence[float], value: float, 
     if curve.interpolation == "exact":
         raise ModelError(
             f"{name}: {axis.name} = {value:g} is not among the points, and nothing is known between them; "
-            f"expected one of {listed(values)}"
+            f"expected one of {list_numbers(values)}"
         )
     if not ordered[0] < value < ordered[-1]:
         return _beside(axis, values, value, name)

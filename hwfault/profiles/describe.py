@@ -148,7 +148,7 @@ def sources(profile: Profile) -> Iterator[tuple[str, str]]:
         yield f"[{source.key}] {source.status}, {seen}", "; ".join(part for part in where if part)
 
 
-def resolved(rate: Rate) -> dict[str, Any]:
+def describe_rate(rate: Rate) -> dict[str, Any]:
     """A rate at an operating point, as JSON tells it."""
     keys = ("value", "cells", "flip", "stuck_at_0", "stuck_at_1", "region", "upper_bound", "status", "sources")
     return {key: getattr(rate, key) for key in keys}

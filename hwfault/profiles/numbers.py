@@ -46,6 +46,6 @@ Share = Annotated[float | str, BeforeValidator(_share)]
 """A number in [0, 1], or the name of a free parameter."""
 
 
-def listed(values: Any) -> str:
+def list_numbers(values: Any) -> str:
     """Numbers as a text: 0.53, 0.54, 0.55."""
     return ", ".join(f"{value:g}" for value in values)

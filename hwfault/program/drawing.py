@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.program.draws import Draws, Ints, PlaneHits, When, in_every_row, joined
+from hwfault.program.draws import Draws, Ints, PlaneHits, When, in_every_row, join_draws
 from hwfault.program.kinds import Kind
 from hwfault.program.periods import Refresh
 from hwfault.stream.fault_map import FaultMap
@@ -36,7 +36,7 @@ def draw_stream(
             bit = np.full(len(word), i if drawing.kind.strikes == "bits" else -1)
             hit = {"row": np.full(len(word), row), "word": word, "bit": bit, "aux": aux.astype(np.int64)}
             found.append(Draws(**hit, **_EFFECTS[drawing.kind.name](drawing, i, hit["word"], hit["aux"])))
-    return joined(found)
+    return join_draws(found)
 
 
 Effect = dict[str, Any]

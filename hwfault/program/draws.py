@@ -156,7 +156,7 @@ def draws(
     return process.draws(site, tables, when, words, _ENGINES[engine])
 
 
-def joined(parts: Sequence[Draws]) -> Draws:
+def join_draws(parts: Sequence[Draws]) -> Draws:
     """The hits of several draws, one behind the other."""
     nothing = np.zeros(0, np.int64)
     none = Draws(nothing, nothing, nothing, nothing)
@@ -168,4 +168,4 @@ def in_every_row(rows: Mapping[int, Draws] | Draws, of: ArrayLike) -> Draws:
     """The hits of each row: the same in all of them, or those by the number (n,) that each row has."""
     numbers = np.asarray(of).tolist()
     found = [(rows if isinstance(rows, Draws) else rows[number]) for number in numbers]
-    return joined([Draws(**(vars(part) | {"row": _numbers(i) + 0 * part.word})) for i, part in enumerate(found)])
+    return join_draws([Draws(**(vars(part) | {"row": _numbers(i) + 0 * part.word})) for i, part in enumerate(found)])

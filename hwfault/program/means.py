@@ -19,7 +19,7 @@ def exactly(number: float) -> Mean:
     return Mean(number, number)
 
 
-def added(means: Iterable[Mean]) -> Mean:
+def add_means(means: Iterable[Mean]) -> Mean:
     """The mean of all of them together."""
     every = list(means)
     return Mean(math.fsum(mean.low for mean in every), math.fsum(mean.high for mean in every))

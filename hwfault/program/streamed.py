@@ -10,7 +10,7 @@ from hwfault.program.drawing import Drawing, draw_stream
 from hwfault.program.draws import Draws, PlaneHits, When
 from hwfault.program.kinds import Operand
 from hwfault.program.mapped import Accept, Uint32
-from hwfault.program.means import Mean, added, exactly, hit_probability, mean_accepted
+from hwfault.program.means import Mean, add_means, exactly, hit_probability, mean_accepted
 from hwfault.program.periods import Changes
 from hwfault.program.sites import Site
 from hwfault.program.striking import StrikingProcess
@@ -104,8 +104,8 @@ class Process(StrikingProcess):
         own = [tables[i] for i in self.tables]
         if "accept01" in self.row.names:
             planes = zip(own, self.accept01, self.accept10, strict=True)
-            return added(mean_accepted(site.words, *plane) for plane in planes)
-        hits = added(exactly(site.words * hit_probability(table)) for table in own)
+            return add_means(mean_accepted(site.words, *plane) for plane in planes)
+        hits = add_means(exactly(site.words * hit_probability(table)) for table in own)
         # a code, or bits of another word, that are the same as here change nothing
         return Mean(0, hits.high) if self.row.reads == "others" or self.code is not None else hits
 

@@ -21,7 +21,7 @@ from hwfault.profiles.library import profile_path
 from hwfault.proof.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, INPUTS, PLAN, Manifest, seed_file
 from hwfault.proof.places import exact_sums
 from hwfault.proof.recorder import Noted, Recorder, join
-from hwfault.proof.storage import Tensors, described, write
+from hwfault.proof.storage import Tensors, describe_files, write
 from hwfault.stream.check import check_seed
 
 
@@ -73,7 +73,7 @@ def write_bundle(
         plan_sha256=None if plan is None else plan.digest,
         profiles={name: place for name, (place, _) in profiles.items()},
         sites=recorder.sites,
-        files=described(files),
+        files=describe_files(files),
     )
     write(path, manifest, files)
     return manifest

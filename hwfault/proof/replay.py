@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hwfault.errors import GraphError, HwfaultError, PlanError, expect_kind
 from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.export.of_network import Arithmetic
-from hwfault.graph.read.grids import GRID_OPS
+from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.integer import is_integer
 from hwfault.graph.read.qonnxgraph import WORDS, metadata, site_name, words_sha256
 from hwfault.graph.read.versions import NEW

@@ -34,7 +34,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 _BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, NotImplementedError)
 
 
-def described(files: Mapping[str, bytes]) -> dict[str, BundledFile]:
+def describe_files(files: Mapping[str, bytes]) -> dict[str, BundledFile]:
     """The entry of each file in a manifest."""
     return {
         name: BundledFile(bytes=len(content), sha256=sha256(content).hexdigest()) for name, content in files.items()

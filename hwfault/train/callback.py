@@ -14,7 +14,7 @@ from hwfault.network.sites import quantizers
 from hwfault.stream.check import check_seed
 from hwfault.torch_ops.gradient import Gradient, passes_straight_through
 from hwfault.train.driver import FaultDriver, evaluation_seed
-from hwfault.train.schedule import GivenSchedules, scheduled
+from hwfault.train.schedule import GivenSchedules, schedule_faults
 
 if TYPE_CHECKING:
     from hwfault.injection.statistics import Statistics
@@ -55,7 +55,7 @@ class FaultInjection(Callback):
         statistics: bool = False,
     ) -> None:
         passes_straight_through(gradient)
-        self.faults = scheduled(faults)
+        self.faults = schedule_faults(faults)
         self.seed = check_seed(seed)
         self.eval_seed = evaluation_seed(seed) if eval_seed is None else check_seed(eval_seed)
         self.network = network

@@ -19,7 +19,7 @@ from hwfault.train.learning import LearningRate
 from hwfault.train.losses import loss_of
 from hwfault.train.optimizers import clip_weights, frozen_modules, optimizer_of
 from hwfault.train.phases import Phase
-from hwfault.train.randomness import mixed, reseed
+from hwfault.train.randomness import mix_seed, reseed
 from hwfault.train.ranks import from_first_rank
 from hwfault.train.telling import on_all_ranks
 from hwfault.train.totals import Totals
@@ -68,7 +68,7 @@ class Classifier(lightning.LightningModule):
         return Batches(
             self._data.train,
             config.batch_size,
-            seed=mixed("order", config.seed, number) if number > 1 else config.seed,
+            seed=mix_seed("order", config.seed, number) if number > 1 else config.seed,
             shuffle=True,
             augment=self.phase.augment,
             device=self.device,
@@ -109,7 +109,7 @@ class Classifier(lightning.LightningModule):
         factor = self._rates.factor(self.trainer.global_step)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr]
             group["lr"] = self.config.learning_rate * factor
-        seed = mixed("step", self.config.seed, self.phase.number, self.current_epoch, batch_idx, self.global_rank)
+        seed = mix_seed("step", self.config.seed, self.phase.number, self.current_epoch, batch_idx, self.global_rank)
         reseed(seed, self.device)
         if self.driver is not None:
             self.driver.train_step(self.phase.fault_epoch(self.current_epoch), batch_idx)

@@ -202,7 +202,7 @@ def _short(value: Any) -> str:
     return "none" if value in (None, MISSING) else str(value)
 
 
-def merged(given: Any, changed: dict[str, Any], source: str) -> TrainConfig:
+def merge_settings(given: Any, changed: dict[str, Any], source: str) -> TrainConfig:
     """The configuration that `given` (what a file holds) describes with some keys changed.
 
     A key may name one of a nested mapping (network_args.bits). Raises ModelError that names `source`.

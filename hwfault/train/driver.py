@@ -16,7 +16,7 @@ from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.stream.check import check_seed
 from hwfault.torch_ops.gradient import Gradient
-from hwfault.train.schedule import GivenSchedules, last_epoch, scheduled
+from hwfault.train.schedule import GivenSchedules, last_epoch, schedule_faults
 
 _KEPT_PLANS = 64
 _OTHER_SEED = 0x9E3779B97F4A7C15
@@ -73,7 +73,7 @@ class FaultDriver:
     ) -> None:
         if not 0 <= rank < world:
             raise HwfaultError(f"rank {rank} of {world} processes, expected 0 to {world - 1}")
-        self.faults = scheduled(faults)
+        self.faults = schedule_faults(faults)
         self.seed = check_seed(seed)
         self.eval_seed = evaluation_seed(seed) if eval_seed is None else check_seed(eval_seed)
         self._rank, self._world = rank, world

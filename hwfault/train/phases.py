@@ -9,7 +9,7 @@ from torch import nn
 from hwfault.train.config import TrainConfig
 from hwfault.train.learning import LearningRate
 from hwfault.train.optimizers import frozen_parameters
-from hwfault.train.randomness import mixed
+from hwfault.train.randomness import mix_seed
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Phase:
     def fault_seed(self) -> int:
         """The seed of the faults in training; faults that a phase gave are others than the run's."""
         seed = self.config.seed
-        return mixed("faults", seed, self.faults_of) if self.faults_of else seed
+        return mix_seed("faults", seed, self.faults_of) if self.faults_of else seed
 
     @property
     def evaluation_seed(self) -> int:
         """The seed of the faults in evaluation: the same in every epoch and phase."""
-        return mixed("evaluation", self.config.seed)
+        return mix_seed("evaluation", self.config.seed)
 
     def learning_rate(self, steps: int) -> LearningRate:
         """The learning rate's factor over this phase's epochs of `steps` optimiser steps each."""
@@ -84,7 +84,7 @@ def phases_of(config: TrainConfig) -> tuple[Phase, ...]:
     return tuple(found)
 
 
-def prepared(phase: Phase, network: nn.Module, augment: str | Callable[..., Any] | None) -> Phase:
+def prepare_phase(phase: Phase, network: nn.Module, augment: str | Callable[..., Any] | None) -> Phase:
     """The phase with what its globs and names mean for this network; raises ModelError for globs that match nothing."""
     frozen = tuple(frozen_parameters(network, phase.config.freeze))
     return replace(phase, frozen=frozen, augment=augment)

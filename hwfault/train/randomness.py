@@ -33,7 +33,7 @@ def reseed(seed: int, device: torch.device) -> None:
             torch.cuda.manual_seed(seed)
 
 
-def mixed(what: str, *numbers: int) -> int:
+def mix_seed(what: str, *numbers: int) -> int:
     """A seed (64 bits) that depends on all of the numbers (0 to 2^64 - 1) and on what it is for."""
     key = struct.pack(f"<{len(numbers)}Q", *numbers)
     return int.from_bytes(blake2b(key, digest_size=8, person=what.encode()).digest(), "little")

@@ -15,7 +15,7 @@ from hwfault.locks import locked_folder
 from hwfault.own_code import is_code
 from hwfault.records import read_yaml
 from hwfault.train import checkpoint
-from hwfault.train.config import TrainConfig, changes, merged
+from hwfault.train.config import TrainConfig, changes, merge_settings
 from hwfault.train.data import Data, load
 from hwfault.train.environment import note_start
 from hwfault.train.float_weights import load_float
@@ -110,7 +110,7 @@ def resumed_config(out: Path | str, given: Mapping[str, Any]) -> TrainConfig:
                 f"{path}: names the {key} {spec!r}; code that a file names is not run, so name it yourself "
                 f"(--{key} {spec}) if you trust it"
             )
-    return merged(read_yaml(path), dict(given), str(path))
+    return merge_settings(read_yaml(path), dict(given), str(path))
 
 
 def check_runs(network: nn.Module, data: Data) -> None:

@@ -121,7 +121,7 @@ GivenSchedules = ScheduledFault | GivenFaults | Iterable[ScheduledFault | OneFau
 """Faults as `hwfault.plan.given` takes them, and those that have schedules."""
 
 
-def scheduled(faults: GivenSchedules) -> tuple[ScheduledFault, ...]:
+def schedule_faults(faults: GivenSchedules) -> tuple[ScheduledFault, ...]:
     """Faults with their schedules; those without one strike always, in training and evaluation.
 
     Raises ModelError for what is no fault, FileError for a file of faults that cannot be read.

@@ -26,7 +26,7 @@ from hwfault.train.driver import FaultDriver
 from hwfault.train.folder import LAST
 from hwfault.train.history import Epoch, check_monitor, columns, monitored, smaller_is_better
 from hwfault.train.keeping import Keep
-from hwfault.train.phases import Phase, phases_of, prepared
+from hwfault.train.phases import Phase, phases_of, prepare_phase
 from hwfault.train.placement import placement
 from hwfault.train.telling import on_all_ranks
 
@@ -58,7 +58,7 @@ class Run:
         self._device = next((p.device for p in network.parameters()), torch.device("cpu"))
         augment = config.augment
         given = named("augment", augment) if augment is not None and is_code(augment) else augment
-        self._phases = tuple(prepared(phase, network, given) for phase in phases_of(config))
+        self._phases = tuple(prepare_phase(phase, network, given) for phase in phases_of(config))
         self._counts: dict[str, int] | None = None
         self.history: list[Epoch] = []
 

@@ -19,7 +19,7 @@ from hwfault.stream import hits
 from hwfault.stream.tables import site_number
 from hwfault.train import Epoch, TrainConfig, checkpoint
 from hwfault.train.data import digits
-from hwfault.train.schedule import Schedule, ScheduledFault, scheduled
+from hwfault.train.schedule import Schedule, ScheduledFault, schedule_faults
 from tests.cli.conftest import good, hwfault
 
 ACCUMULATORS = [f"{layer}.accumulator" for layer in ("features.0", "features.2", "features.4", "classifier")]
@@ -121,7 +121,7 @@ def test_train_from_a_file_that_options_override(tmp_path):
     good("train", "--config", path, "--batch-size", 256, "--ber", 0.01, "--out", tmp_path / "run")
     config = TrainConfig.load(tmp_path / "run" / "config.json")
     assert (config.batch_size, config.learning_rate, config.epochs) == (256, 0.01, 1)
-    assert config.faults == scheduled(bit_errors(0.01))
+    assert config.faults == schedule_faults(bit_errors(0.01))
     good("train", "--config", tmp_path / "run" / "config.json", "--out", tmp_path / "again")
     assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "run" / "config.json").read_text()
 

@@ -18,7 +18,7 @@ from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import FaultMap
 from hwfault.train import TrainConfig, checkpoint
 from hwfault.train.data import digits
-from hwfault.train.schedule import scheduled
+from hwfault.train.schedule import schedule_faults
 from tests.cli.conftest import files, good, hwfault, refused
 
 KC705 = "bram28-kintex7-kc705b-undervolt"
@@ -178,7 +178,7 @@ def test_a_saved_plan(run, tmp_path):
 def test_train_under_a_profile_and_a_map(tmp_path, device):
     good("train", "--epochs", 1, "--faults", SRAM, "--device", 4, "--seed", 1, "--out", tmp_path / "one")
     config = TrainConfig.load(tmp_path / "one" / "config.json")
-    assert config.faults == scheduled([ProfileFaults(profile="sram14-ibm-7points", at={"operating_point": 0})])
+    assert config.faults == schedule_faults([ProfileFaults(profile="sram14-ibm-7points", at={"operating_point": 0})])
     assert (config.device, config.seed) == (4, 1)
     good("train", "--config", tmp_path / "one" / "config.json", "--out", tmp_path / "again")
     one, again = (tmp_path / name / "checkpoint.safetensors" for name in ("one", "again"))

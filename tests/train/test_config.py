@@ -9,7 +9,7 @@ import pytest
 from hwfault.errors import FileError, ModelError
 from hwfault.laws.models import BitFlips, bit_errors
 from hwfault.train import Phase, TrainConfig
-from hwfault.train.config import changes, merged
+from hwfault.train.config import changes, merge_settings
 from hwfault.train.learning import Cosine, MultiStep
 from hwfault.train.schedule import Schedule, ScheduledFault
 
@@ -115,12 +115,12 @@ def test_changes():
 
 def test_options_override_keys_also_nested_ones():
     given = {"network_args": {"bits": 3}, "epochs": 5, "schedule": "plateau"}
-    config = merged(given, {"network_args.width": 7, "epochs": 6, "schedule.patience": 2}, "x")
+    config = merge_settings(given, {"network_args.width": 7, "epochs": 6, "schedule.patience": 2}, "x")
     assert config.network_args == {"bits": 3, "width": 7}
     assert (config.epochs, config.schedule.name, config.schedule.patience) == (6, "plateau", 2)
     assert given == {"network_args": {"bits": 3}, "epochs": 5, "schedule": "plateau"}
     with pytest.raises(ModelError, match="epochs is 5, which has no keys"):
-        merged(given, {"epochs.x": 1}, "x")
+        merge_settings(given, {"epochs.x": 1}, "x")
 
 
 @pytest.mark.parametrize(

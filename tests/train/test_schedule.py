@@ -22,7 +22,7 @@ from hwfault.laws.models import (
     WordFaults,
 )
 from hwfault.records import Record
-from hwfault.train.schedule import FaultModel, Schedule, ScheduledFault, last_epoch, scheduled
+from hwfault.train.schedule import FaultModel, Schedule, ScheduledFault, last_epoch, schedule_faults
 
 FLIPS = BitFlips(probability=0.01)
 ARRAY = {"kind": "weight_stationary", "rows": 4, "columns": 8}
@@ -275,7 +275,7 @@ def test_what_is_written_is_read():
 
 def test_bare_faults():
     given = (FLIPS, ScheduledFault(fault=FLIPS, schedule=RAMP))
-    assert Run(faults=given).faults == scheduled(given) == (ScheduledFault(fault=FLIPS), given[1])
+    assert Run(faults=given).faults == schedule_faults(given) == (ScheduledFault(fault=FLIPS), given[1])
 
 
 @pytest.mark.parametrize(

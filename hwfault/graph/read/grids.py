@@ -8,7 +8,6 @@ from onnx import ModelProto, NodeProto
 
 from hwfault.codes import CodeFormat, decode, encode
 from hwfault.errors import GraphError
-from hwfault.graph.ops import GRID_OPS as GRID_OPS
 from hwfault.graph.read.qonnxgraph import Constants, attribute
 from hwfault.program.accumulators import largest_magnitude
 

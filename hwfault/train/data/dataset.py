@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwfault.errors import FileError
-from hwfault.train.data.split import Finish, MemorySplit, Split, parted
+from hwfault.train.data.split import Finish, MemorySplit, Split, split_in_two
 
 Transform = Callable[[Any], Any]
 
@@ -110,7 +110,7 @@ class Dataset:
 
     def split_off(self, validation: float, seed: int) -> Self:
         """As for all `Data`."""
-        stay, held = parted(self.train, self.validation, validation, seed)
+        stay, held = split_in_two(self.train, self.validation, validation, seed)
         return replace(
             self, train_x=stay.stored, train_y=stay.labels, validation_x=held.stored, validation_y=held.labels
         )

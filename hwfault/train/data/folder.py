@@ -17,7 +17,7 @@ from hwfault.train.data.dataset import Transform
 from hwfault.train.data.images import Prepare, ResizedCrop, decode
 from hwfault.train.data.reading import image_reader
 from hwfault.train.data.sources import Source
-from hwfault.train.data.split import Finish, Reader, Split, made_by, parted
+from hwfault.train.data.split import Finish, Reader, Split, made_by, split_in_two
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff")
 # of a random subset of ImageNet's training images, resized to 256 and cropped to 224; the deviations are probably the
@@ -111,7 +111,7 @@ class ImageFolder:
 
     def split_off(self, validation: float, seed: int) -> Self:
         """As for all `Data`."""
-        stay, held = parted(self.train, self.validation, validation, seed)
+        stay, held = split_in_two(self.train, self.validation, validation, seed)
         return replace(self, train=stay, validation=held)
 
     def prepared(self, *, normalise: bool = True, transform: Transform | None = None) -> Self:

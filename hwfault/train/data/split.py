@@ -162,7 +162,7 @@ class MemorySplit(Split):
         return read
 
 
-def parted(train: AnySplit, held_before: Split | None, validation: float, seed: int) -> tuple[AnySplit, AnySplit]:
+def split_in_two(train: AnySplit, held_before: Split | None, validation: float, seed: int) -> tuple[AnySplit, AnySplit]:
     """What stays for training and what is held out for validation, a share or number of samples drawn from `seed`.
 
     Raises HwfaultError if either would be empty, or if there is a split for validation before.
