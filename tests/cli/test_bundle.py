@@ -125,7 +125,7 @@ def test_what_cannot_be_accepted(bundle, value):
 
 
 def test_a_runner_in_onnxruntimes_place(bundle):
-    script = ROOT / "tests" / "proof" / "engines.py"
+    script = ROOT / "tests" / "helpers" / "proof" / "engines.py"
     command = f"{sys.executable} {script} right {bundle}"
     done = good("replay", bundle, "--runner-command", command)
     assert f"runner {command}" in done.stdout
