@@ -16,6 +16,7 @@ from hwfault.network.accumulators import Notes, bare
 from hwfault.network.inputs import Axes, tensors_in
 from hwfault.program.batch_axes import BatchAxis
 from hwfault.torch_ops.arranged import unnamed
+from hwfault.torch_ops.inside_torch import viewed
 
 _MOVES = {
     *("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "adjoint", "flatten"),
@@ -169,10 +170,10 @@ class Following(TorchFunctionMode):
         self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], numbers: list[Tensor] | None
     ) -> list[tuple[Tensor, Lying | None]]:
         """The tensor into a part of which a function writes, and where the samples lie in it then."""
-        parts = [part for part in _written(func, args, kwargs) if part._base is not None]
-        if not parts:
+        views = [(part, viewed(part)) for part in _written(func, args, kwargs)]
+        part, whole = next(((part, whole) for part, whole in views if whole is not None), (None, None))
+        if part is None or whole is None:
             return []
-        (part, whole) = parts[0], parts[0]._base
         if numbers is None or numbers[0].shape != part.shape:
             lying = self.notes.of(whole)  # as what is computed element by element
             return [(whole, lying if self.notes.of(part) is not None else _GONE)]
