@@ -115,7 +115,7 @@ def test_the_replay_is_exact(demo):
 
 
 def test_what_is_printed(demo):
-    folder, out, err, _ = demo
+    folder, out, err = demo
     lines = out.splitlines()
     assert lines[0].split() == ["accuracy", "at", "BER", "0", "0.001", "0.003", "0.01", "0.03", "0.05"]
     assert lines[1].startswith(CLEAN)
