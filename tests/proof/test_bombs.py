@@ -53,7 +53,7 @@ def test_what_is_written_can_be_read(mine, tmp_path, small):
     """Content that packs so well is left unpacked."""
     whole = Bundle.open(mine)
     files = {name: whole.read(name) for name in whole.manifest.files} | {"zeros.bin": bytes(1 << 22)}
-    manifest = whole.manifest.model_copy(update={"files": storage.described(files)})
+    manifest = whole.manifest.model_copy(update={"files": storage.describe_files(files)})
     write(tmp_path / "b.zip", manifest, files)
     assert opened(tmp_path / "b.zip").read("zeros.bin") == bytes(1 << 22)
     assert (tmp_path / "b.zip").stat().st_size > 1 << 22
