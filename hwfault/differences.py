@@ -14,7 +14,9 @@ def differences(first: Any, second: Any, place: str = "") -> dict[str, tuple[Any
     if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         first, second = (dict(enumerate(values)) for values in (first, second))
     if isinstance(first, dict) and isinstance(second, dict):
-        both = ((key, first.get(key, MISSING), second.get(key, MISSING)) for key in dict.fromkeys((*first, *second)))
-        parts = (differences(old, new, f"{place}.{key}" if place else str(key)) for key, old, new in both)
-        return {key: value for part in parts for key, value in part.items()}
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in dict.fromkeys((*first, *second)):  # in the order of the first
+            inner = f"{place}.{key}" if place else str(key)
+            found |= differences(first.get(key, MISSING), second.get(key, MISSING), inner)
+        return found
     return {} if first == second else {place: (first, second)}

@@ -57,10 +57,13 @@ class Strike:
     """
 
     def __init__(self, plan: FaultPlan, entry: SitePlan, device: torch.device) -> None:
-        self._name, self._batched, self._batch = entry.site.name, entry.site.batched, entry.site.batch
-        self._format = CodeFormat(entry.site.bit_width, entry.site.signed)
-        self._exact = entry.site.kind == "accumulator"  # whole numbers, which a plan keeps within what the type holds
-        self._steps = [_STEPS[step.mechanism](entry.site, step, device) for step in plan.steps(entry.site.name)]
+        site = entry.site
+        self._name = site.name
+        self._batched = site.batched
+        self._batch = site.batch
+        self._format = CodeFormat(site.bit_width, site.signed)
+        self._exact = site.kind == "accumulator"  # whole numbers, which a plan keeps within what the type holds
+        self._steps = [_STEPS[step.mechanism](site, step, device) for step in plan.steps(site.name)]
         self._only = self._steps[0] if len(self._steps) == 1 else None
         self._may_be_unknown = bool(self._steps) and not self._exact and may_be_unknown(self._format.bit_width)
 

@@ -75,20 +75,31 @@ class FaultMap:
         _check_size(bit_width, words)
         w, b, k = (np.asarray(x, dtype=np.int64).ravel() for x in (word, bit, kind))
         _check_cells(words, bit_width, w, b, k)
-        cell, first = np.unique(w * bit_width + b, return_index=True)  # the first of equal cells, as numpy sorts stably
+        # the first of equal cells, as numpy sorts stably
+        cell, first = np.unique(w * bit_width + b, return_index=True)
+        k = k[first]
+        bits = np.uint32(1) << (cell % bit_width).astype(np.uint32)
+        # (code & and_mask) ^ xor_mask: a stuck bit is cleared, and set again where it is stuck at 1; a flip is set only
+        cleared = np.where(k != Kind.FLIP, bits, 0)
+        changed = np.where(k != Kind.STUCK_AT_0, bits, 0)
+        # cells of one word lie together, and make one row
         rows, start = np.unique(cell // bit_width, return_index=True)
-        bits, k = np.uint32(1) << (cell % bit_width).astype(np.uint32), k[first]
-        stuck, set_bits = np.where(k != Kind.FLIP, bits, 0), np.where(k != Kind.STUCK_AT_0, bits, 0)
-        and_mask, xor_mask = (np.bitwise_or.reduceat(m, start) if len(start) else m for m in (stuck, set_bits))
-        masks = (ALL_ONES ^ and_mask.astype(np.uint32), xor_mask.astype(np.uint32))
-        return cls(bit_width, words, rows, *masks, dict(provenance or {}))
+        if len(start):
+            cleared = np.bitwise_or.reduceat(cleared, start)
+            changed = np.bitwise_or.reduceat(changed, start)
+        and_mask = ALL_ONES ^ cleared.astype(np.uint32)
+        xor_mask = changed.astype(np.uint32)
+        return cls(bit_width, words, rows, and_mask, xor_mask, dict(provenance or {}))
 
     def cells(self) -> tuple[Words, Words, Kinds]:
         """(word, bit, kind) of every faulty cell, ascending."""
         bits = np.arange(self.bit_width, dtype=np.uint32)
-        kept, flipped = ((mask[:, None] >> bits & 1).astype(bool) for mask in (self.and_mask, self.xor_mask))
-        row, bit = np.nonzero(~kept | flipped)
-        kind = np.where(kept[row, bit], Kind.FLIP, np.where(flipped[row, bit], Kind.STUCK_AT_1, Kind.STUCK_AT_0))
+        kept = (self.and_mask[:, None] >> bits & 1).astype(bool)
+        changed = (self.xor_mask[:, None] >> bits & 1).astype(bool)
+        row, bit = np.nonzero(~kept | changed)
+        # a bit that is not kept is cleared, and is 1 if it is changed then
+        stuck = np.where(changed[row, bit], Kind.STUCK_AT_1, Kind.STUCK_AT_0)
+        kind = np.where(kept[row, bit], Kind.FLIP, stuck)
         return self.word[row], bit.astype(np.int64), kind.astype(np.uint8)
 
     def apply(self, codes: Codes) -> Codes:

@@ -240,10 +240,12 @@ def _layer(acc: Tensor, o: ArrayOperands[Tensor]) -> Layer:
     if not o.walk:
         positions = acc.shape[1:-1].numel()
         return Layer(x.shape[0], w.shape[0], 1, w.shape[1], (Axis(positions, positions),), True)
-    steps = [o.walk[i : i + 3] for i in range(0, len(o.walk), 3)]
-    lengths = zip(x.shape[2:], acc.shape[2:], w.shape[2:], steps, strict=True)
-    axes = tuple(Axis(i, o, k, stride, pad, dilation) for i, o, k, (stride, pad, dilation) in lengths)
-    return Layer(x.shape[0], w.shape[0], o.groups, w.shape[1], axes)
+    axes = []
+    steps = zip(o.walk[::3], o.walk[1::3], o.walk[2::3], strict=True)  # stride, padding and dilation
+    lengths = zip(x.shape[2:], acc.shape[2:], w.shape[2:], strict=True)
+    for of_axis, step in zip(lengths, steps, strict=True):
+        axes.append(Axis(*of_axis, *step))
+    return Layer(x.shape[0], w.shape[0], o.groups, w.shape[1], tuple(axes))
 
 
 def _address(x: Tensor | None) -> int | None:

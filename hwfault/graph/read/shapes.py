@@ -32,10 +32,14 @@ def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
 
 def read_by(node: NodeProto) -> list[str]:
     """The tensors that a node reads, its inputs and then what its bodies read of the level around it."""
-    inside = [graph for body in bodies_of(node) for graph in graphs(body)]
-    read = {name for graph in inside for part in graph.node for name in part.input}
-    own = {name for graph in inside for part in graph.node for name in part.output}
-    own |= {named.name for graph in inside for named in (*graph.input, *graph.initializer)}
+    read: set[str] = set()
+    own: set[str] = set()
+    for body in bodies_of(node):
+        for graph in graphs(body):
+            own.update(named.name for named in (*graph.input, *graph.initializer))
+            for part in graph.node:
+                read.update(part.input)
+                own.update(part.output)
     return [*node.input, *sorted(read - own - set(node.input))]
 
 
