@@ -71,6 +71,36 @@ HWFAULT_API int64_t hwfault_faulty_words(int32_t dtype, const void* x, const hwf
 /* The faults on codes, in place; returns the number of words changed. */
 HWFAULT_API int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t bit_width);
 
+/* A site's fault program, copied, parsed and checked once, and its words' format but for scale and zero point. Never changed
+ * again: any number of threads may use one at a time. */
+typedef struct hwfault_site hwfault_site;
+
+/* How the values of a site lie in memory, and the numbers of the types: `batch` samples of `words` words each; how many
+ * scales and zero points there are, and how many words share one before the next one comes (as in hwfault_format). */
+typedef struct {
+  int64_t batch, words;
+  int64_t n_scale, scale_inner;
+  int64_t n_zero_point, zero_point_inner;
+  int32_t dtype, scale_dtype, zero_point_dtype;
+} hwfault_shape;
+
+/* *site = a new site, to be freed when nobody uses it any more. Returns 0. */
+HWFAULT_API int64_t hwfault_site_new(const int64_t* program, int64_t length, int32_t bit_width, int32_t is_signed,
+                                     int32_t representation, hwfault_site** site);
+HWFAULT_API void hwfault_site_free(hwfault_site* site);
+
+/* hwfault_inject for a site: sample[i] is the number of the i-th of the tensor's samples, and scale and zero point are
+ * read where they lie. Returns the number of words changed. */
+HWFAULT_API int64_t hwfault_site_strike(const hwfault_site* site, const hwfault_shape* shape, const void* x, void* out,
+                                        const void* scale, const void* zero_point, uint64_t seed, const int64_t* sample,
+                                        int32_t threads, int64_t* no_numbers);
+
+/* hwfault_zero_faulty for a site; scale and zero point are read only where x is given. Returns the number of faulty
+ * words. */
+HWFAULT_API int64_t hwfault_site_zero(const hwfault_site* site, const hwfault_shape* shape, const void* gradient,
+                                      void* out, const void* x, const void* scale, const void* zero_point,
+                                      uint64_t seed, const int64_t* sample, int32_t threads);
+
 /* Permanent faults: code' = (code & and_mask) ^ xor_mask at the rows' words (strictly ascending) of every sample.
  * Intermittent ones, if `threshold` is below 2^32: a cell shows its fault where its activity, drawn for (seed, site,
  * period[i] of the i-th sample, word, bit), lies below the threshold. `period` may be NULL where it is 2^32.

@@ -10,7 +10,7 @@ from hwfault.stream.native.arrays import (
     plane_hits,
     protect_codes,
 )
-from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer
+from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer, Shape
 from hwfault.stream.native.loading import library, library_path, onnxruntime_library
 from hwfault.stream.native.pointers import (
     accumulate,
@@ -26,18 +26,23 @@ from hwfault.stream.native.pointers import (
     zero_map,
     zero_protected,
 )
+from hwfault.stream.native.site import ParsedSite, calls, fail
 
 __all__ = [
     "Draw",
     "Format",
     "Map",
+    "ParsedSite",
     "Protection",
     "Quantizer",
+    "Shape",
     "accumulate",
     "accumulate_arrays",
     "apply_map",
+    "calls",
     "check_program",
     "draw",
+    "fail",
     "faulty_words",
     "format",
     "hits",

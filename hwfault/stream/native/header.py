@@ -35,6 +35,22 @@ class Draw(Structure):
     )
 
 
+class Shape(Structure):
+    """How the values of a site lie in memory, how many share a scale, and the numbers of their types."""
+
+    _fields_ = (
+        ("batch", c_int64),
+        ("words", c_int64),
+        ("n_scale", c_int64),
+        ("scale_inner", c_int64),
+        ("n_zero_point", c_int64),
+        ("zero_point_inner", c_int64),
+        ("dtype", c_int32),
+        ("scale_dtype", c_int32),
+        ("zero_point_dtype", c_int32),
+    )
+
+
 class Map(Structure):
     """A fault map's rows, and for intermittent faults what their activity is drawn for."""
 
@@ -115,6 +131,7 @@ class Quantizer(Structure):
 STRUCTS = {
     "hwfault_format": Format,
     "hwfault_draw": Draw,
+    "hwfault_shape": Shape,
     "hwfault_map": Map,
     "hwfault_protection": Protection,
     "hwfault_layer": Layer,
@@ -124,6 +141,8 @@ STRUCTS = {
 
 _DRAW, _FORMAT, _MAP, _PROTECTION = POINTER(Draw), POINTER(Format), POINTER(Map), POINTER(Protection)
 _MEMORY = (_DRAW, _MAP, _FORMAT, _PROTECTION)
+_SHAPE = POINTER(Shape)
+_AT_SITE = (c_void_p, c_void_p, c_uint64, c_void_p, c_int32)
 _HITS = (c_uint64, c_uint32, c_uint32, c_int64, c_int32, c_void_p, c_int64, c_int64, c_void_p, c_void_p)
 
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -135,6 +154,10 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hwfault_zero_faulty": (c_int64, (c_int32, c_void_p, c_void_p, c_void_p, _DRAW, _FORMAT, c_int32)),
     "hwfault_faulty_words": (c_int64, (c_int32, c_void_p, _DRAW, _FORMAT, c_int64, c_void_p, c_void_p, c_void_p)),
     "hwfault_inject_codes": (c_int64, (c_void_p, _DRAW, c_int32)),
+    "hwfault_site_new": (c_int64, (c_void_p, c_int64, c_int32, c_int32, c_int32, c_void_p)),
+    "hwfault_site_free": (None, (c_void_p,)),
+    "hwfault_site_strike": (c_int64, (c_void_p, _SHAPE, c_void_p, c_void_p, *_AT_SITE, POINTER(c_int64))),
+    "hwfault_site_zero": (c_int64, (c_void_p, _SHAPE, c_void_p, c_void_p, c_void_p, *_AT_SITE)),
     "hwfault_apply_map": (c_int64, (c_int32, c_void_p, c_void_p, _MAP, _FORMAT, c_int32, POINTER(c_int64))),
     "hwfault_zero_map": (c_int64, (c_int32, c_void_p, c_void_p, c_void_p, _MAP, _FORMAT, c_int32)),
     "hwfault_protected": (c_int64, (c_int32, c_void_p, c_void_p, *_MEMORY, c_void_p, c_int32)),
