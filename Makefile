@@ -17,7 +17,8 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,fast]'
+	$(BIN)/python -m hwfault.fast
 	touch $@
 
 # the oldest onnxruntime that the native library supports, apart because a Python environment holds only one

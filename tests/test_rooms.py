@@ -33,6 +33,7 @@ ROOMS = (
     "laws",
     "plan",
     "torch_ops",
+    "fast",
     "network",
     "fusion",
     "arithmetic",

@@ -11,7 +11,7 @@ from hwfault.stream.native.arrays import (
     protect_codes,
 )
 from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer, Shape
-from hwfault.stream.native.loading import library, library_path, onnxruntime_library
+from hwfault.stream.native.loading import addresses, library, library_path, onnxruntime_library
 from hwfault.stream.native.pointers import (
     accumulate,
     apply_map,
@@ -38,6 +38,7 @@ __all__ = [
     "Shape",
     "accumulate",
     "accumulate_arrays",
+    "addresses",
     "apply_map",
     "calls",
     "check_program",

@@ -53,6 +53,12 @@ def library() -> Any:
     return loaded
 
 
+def addresses() -> dict[str, int]:
+    """Where the library's functions lie in memory, by their names."""
+    loaded = library()
+    return {name: ctypes.cast(getattr(loaded, name), ctypes.c_void_p).value or 0 for name in SIGNATURES}
+
+
 def _checked(result: int, _function: Any, _arguments: Any) -> int:
     """What a function returned; raises HwfaultError if that is an error, which is negative."""
     if result < 0:

@@ -1,0 +1,31 @@
+// The native library's C functions as the extension calls them: at the addresses where Python has loaded them, so that
+// there is one copy of the stream.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include "hwfault.h"
+
+// Every function that the extension calls, a line each.
+#define HWFAULT_CALLED(X) \
+  X(hwfault_error_text)   \
+  X(hwfault_site_strike)  \
+  X(hwfault_site_zero)
+
+namespace hwfault_torch {
+
+struct Library {
+#define HWFAULT_POINTER(name) decltype(&::name) name = nullptr;
+  HWFAULT_CALLED(HWFAULT_POINTER)
+#undef HWFAULT_POINTER
+};
+extern Library library;
+
+// The result of a C function; throws its text where that is an error.
+inline int64_t checked(int64_t result) {
+  if (result < 0) throw std::runtime_error(library.hwfault_error_text(result));
+  return result;
+}
+
+}  // namespace hwfault_torch
