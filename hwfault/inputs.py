@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from hwfault.errors import FileError, expect_kind
 
@@ -16,7 +16,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: Path | str) -> IO[bytes]:
+def open_regular(path: Path | str) -> BufferedReader:
     """The regular file of this name (or behind a link of it), open for reading, as bytes.
 
     Nothing else is opened, not even for a moment. Raises FileError for a pipe, device or socket and for a name that no

@@ -180,6 +180,7 @@ def modules_after(statement):
         "import hwfault.profiles.profile, hwfault.devices.draw, hwfault.stream.fault_map",
         "import hwfault.plan, hwfault.laws.memory, hwfault.program.processes, hwfault.plan.listing",
         "import hwfault.graph.ops",
+        "import hwfault.train.config, hwfault.train.kept_sites, hwfault.cli.sites, hwfault.cli.faults",
     ],
 )
 def test_light_imports_stay_light(statement):

@@ -13,20 +13,28 @@ from hwfault.errors import HwfaultError
 from hwfault.notices import spoken
 from hwfault.own_code import modules_of_current_folder
 
-COMMANDS = (
-    "demo",
-    "train",
-    "evaluate",
-    "compare",
-    "sites",
-    "faults",
-    "export",
-    "run",
-    "insert",
-    "strip",
-    "replay",
-    "profiles",
-)
+COMMANDS = {
+    "demo": "Train a small network on the digits with and without faults, measure, export and replay it: under a "
+    "minute.",
+    "train": "Train a network; its checkpoint, configuration and history are in the folder after every epoch.",
+    "evaluate": "Accuracy of RUN (a folder of `hwfault train`, or a checkpoint) on its held-out data, under faults or "
+    "without.",
+    "compare": "Accuracy of each RUN (a folder of `hwfault train`, or a checkpoint) against the bit error rate.",
+    "sites": "List the injection sites of SOURCE: a network (digits_cnn, module:function), a run or checkpoint, or a "
+    "graph.",
+    "faults": "Print the faults that strike one sample of a site, in the order of the fault stream.",
+    "export": "Write RUN (a folder of `hwfault train`, or a checkpoint) as a QONNX graph; with faults given, they are "
+    "inside it.",
+    "run": "Run MODEL, any QONNX graph with or without faults, in onnxruntime, and print what its outputs hold.",
+    "insert": "Put faults into GRAPH, a QONNX graph (.onnx) of any origin; `hwfault sites GRAPH` lists where they can "
+    "strike.",
+    "strip": "Take the faults out of GRAPH: what is written is the graph before they were put in, the same in every "
+    "byte.",
+    "replay": "Run GRAPH (a faulted graph) in onnxruntime and RUN (its network) in PyTorch on the held-out data, and "
+    "compare.",
+    "profiles": "Fault profiles: how pieces of hardware corrupt stored bits, with the source of every number.",
+}
+"""Each command with the first sentence of its help, which is told here again so that --help imports none of them."""
 _OF_TRAINING = ("torch", "brevitas", "lightning", "matplotlib", "PIL", "qonnx", "scipy", "sklearn", "tensorboardX")
 """What the extra `train` installs."""
 
@@ -42,6 +50,13 @@ class _Commands(click.Group):
             return None
         command: click.Command = import_module(f"hwfault.cli.{name}").command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands as click does, by stand-ins."""
+        width = formatter.width - 6 - max(map(len, COMMANDS))
+        rows = [(name, click.Command(name, help=said).get_short_help_str(width)) for name, said in COMMANDS.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for text in args:

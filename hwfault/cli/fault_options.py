@@ -5,13 +5,19 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hwfault.laws.files import Files
-from hwfault.laws.models import LAWS, FaultModel, bit_errors, named_faults
-from hwfault.program.selectors import Select
+if TYPE_CHECKING:
+    from hwfault.laws.files import Files
+    from hwfault.laws.models import FaultModel
+
+
+def _no_files() -> "Files":
+    from hwfault.laws.files import Files
+
+    return Files()
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Given:
     select: str | None
     device: int | None
     strict_sources: bool
-    files: Files = field(default_factory=Files)
+    files: "Files" = field(default_factory=_no_files)
     """What a command reads of the files that the faults name."""
 
     @property
@@ -33,13 +39,15 @@ class Given:
         return bool(self.named) or self.ber is not None
 
     @property
-    def faults(self) -> tuple[FaultModel, ...]:
+    def faults(self) -> "tuple[FaultModel, ...]":
         """The faults that the options name; empty if none does."""
         return next(iter(self.lists.values()), ())
 
     @cached_property
-    def lists(self) -> dict[str, tuple[FaultModel, ...]]:
+    def lists(self) -> "dict[str, tuple[FaultModel, ...]]":
         """Each list of faults that the options name, by a name of its own; none if no option does."""
+        from hwfault.laws.models import bit_errors, named_faults
+
         if self.named and self.ber is not None:
             raise click.UsageError("--faults and --ber were both given, expected one of them")
         self.check_strict()
@@ -60,7 +68,9 @@ class Given:
         if self.strict_sources and not self.named:
             raise click.UsageError("--strict-sources goes with the profiles of --faults")
 
-    def _completed(self, fault: FaultModel) -> FaultModel:
+    def _completed(self, fault: "FaultModel") -> "FaultModel":
+        from hwfault.program.selectors import Select
+
         listed = "; in a YAML file each fault has its `sites:`"
         if self.select is not None and not fault.named_on_command_line:
             raise click.UsageError(f"--select goes with --ber, or with a profile or map in --faults{listed}")
@@ -89,6 +99,8 @@ def _list_models(ctx: click.Context, _param: click.Parameter, asked: bool) -> No
     """Prints each fault model with an example, and ends the command."""
     if not asked or ctx.resilient_parsing:
         return
+    from hwfault.laws.models import LAWS
+
     click.echo("faults:")
     for law in LAWS.values():
         click.echo(f"  - {law.example}")

@@ -10,12 +10,10 @@ from typing import Any
 import click
 
 from hwfault.errors import FileError, GraphError, HwfaultError
-from hwfault.records import read_yaml
+from hwfault.train.folder import CONFIG, FILES
 
 _LARGEST_MANIFEST = 1 << 24
 _TEXTS = (".yaml", ".yml", ".json")
-RUN = ("config.json", "environment.json", "history.csv", "checkpoint.safetensors", "best.safetensors", "last.ckpt")
-"""The files of a run, as hwfault.train.folder calls them (which takes seconds to import); a test compares both."""
 
 
 class OutputFile(click.Path):
@@ -122,9 +120,9 @@ def _paths(text: str) -> Iterator[Path]:
 def _belonging(path: Path, out: Path) -> Iterator[Path]:
     """The files that an input consists of beside itself, as far as `out` may be one of them."""
     if os.path.isdir(path):
-        yield from (path / name for name in (*RUN, *_listed(path / "manifest.json")))
+        yield from (path / name for name in (*FILES, *_listed(path / "manifest.json")))
         yield from path.glob("epoch-*.safetensors")
-        yield from _named_in(path / RUN[0])
+        yield from _named_in(path / CONFIG)
     elif path.suffix in _TEXTS:
         yield from _named_in(path)
     elif path.suffix == ".onnx" and os.path.isfile(out):
@@ -138,6 +136,8 @@ def _belonging(path: Path, out: Path) -> Iterator[Path]:
 
 def _named_in(path: Path) -> Iterator[Path]:
     """What exists of the files that a file of faults or a configuration names: maps, profiles, checkpoints, data."""
+    from hwfault.records import read_yaml
+
     try:
         waiting = [read_yaml(path)]  # JSON is YAML, too
     except HwfaultError:  # which the command itself will tell, if it reads it at all

@@ -8,7 +8,6 @@ from hwfault.cli.common import json_option, print_json, print_table
 from hwfault.cli.examples import Shown, example_options
 from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
-from hwfault.program.notes import notes_on
 
 if TYPE_CHECKING:
     from hwfault.program.processes import Site
@@ -29,6 +28,8 @@ def command(source: str, trusted: Trusted, shown: Shown, as_json: bool) -> None:
 
     Quantizers and accumulators that cannot be struck follow with the reason, and what is worth knowing of the sites.
     """
+    from hwfault.program.notes import notes_on
+
     found = trusted.sites(source, shown)
     notes = dict(found.notes)
     for name, note in notes_on(found).items():

@@ -8,6 +8,7 @@ import click
 from hwfault.cli.common import json_option, print_json, progress
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.paths import Command, OutputFolder
+from hwfault.train.folder import FILES
 
 if TYPE_CHECKING:
     from hwfault.train import TrainConfig
@@ -30,11 +31,6 @@ class Setting(click.ParamType[Any]):
             return key, load_yaml(text)
         except (yaml.YAMLError, ValueError, RecursionError):
             self.fail(f"{text!r} is no value as in YAML", param, ctx)
-
-
-_FOLDER = OutputFolder(
-    "config.json", "environment.json", "history.csv", "checkpoint.safetensors", "best.safetensors", "last.ckpt"
-)
 
 
 @click.command("train", cls=Command)
@@ -76,7 +72,7 @@ _FOLDER = OutputFolder(
 @click.option("--set", "settings", type=Setting(), multiple=True, help="Any other key of the file: KEY=VALUE.")
 @fault_options
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, as if it had not stopped.")
-@click.option("--out", required=True, type=_FOLDER, help="Folder for checkpoint and configuration.")
+@click.option("--out", required=True, type=OutputFolder(*FILES), help="Folder for checkpoint and configuration.")
 @json_option
 def command(
     config_file: Path | None,

@@ -16,9 +16,10 @@ from hwfault.network.sites import sites
 from hwfault.own_code import is_code
 from hwfault.program.selectors import names_of
 from hwfault.train.config import TrainConfig
+from hwfault.train.folder import CONFIG_KEY
 from hwfault.train.networks import build
 
-_CONFIG, _FORMATS = "hwfault.config", "hwfault.formats"
+_FORMATS = "hwfault.formats"
 
 
 def save(path: Path | str, network: nn.Module, config: TrainConfig) -> None:
@@ -30,7 +31,7 @@ def save(path: Path | str, network: nn.Module, config: TrainConfig) -> None:
     expect_kind(config, TrainConfig, "the configuration", "a hwfault.train.TrainConfig, which tells how to build it")
     # copies, because safetensors refuses tensors that share memory, as a quantizer used twice does
     state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in network.state_dict().items()}
-    metadata = {_CONFIG: config.to_json(), _FORMATS: json.dumps(_formats(network))}
+    metadata = {CONFIG_KEY: config.to_json(), _FORMATS: json.dumps(_formats(network))}
     write_atomically(path, to_bytes(state, metadata=metadata))
 
 
@@ -100,7 +101,7 @@ def _read(path: Path | str) -> _Content:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        config = TrainConfig.parse(json.loads(metadata[_CONFIG]), f"{path}: its configuration")
+        config = TrainConfig.parse(json.loads(metadata[CONFIG_KEY]), f"{path}: its configuration")
         return _Content(state, config, dict(json.loads(metadata[_FORMATS])))
     except SafetensorError as error:
         raise FileError(

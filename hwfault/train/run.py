@@ -12,6 +12,7 @@ from torch import nn
 from hwfault.errors import FileError, HwfaultError
 from hwfault.files import output_folder, write_atomically
 from hwfault.locks import locked_folder
+from hwfault.network.sites import sites
 from hwfault.own_code import is_code
 from hwfault.records import read_yaml
 from hwfault.train import checkpoint
@@ -21,6 +22,7 @@ from hwfault.train.environment import note_start
 from hwfault.train.float_weights import load_float
 from hwfault.train.folder import BEST, CHECKPOINT, CONFIG, ENVIRONMENT, HISTORY, LAST
 from hwfault.train.history import Epoch, table
+from hwfault.train.kept_sites import keep_sites, key_of
 from hwfault.train.loop import with_validation
 from hwfault.train.networks import build
 from hwfault.train.placement import device_type, world
@@ -73,7 +75,22 @@ def _train_into(folder: Path, config: TrainConfig, begin: Begin, resume: bool) -
     with seeded(config.seed, network):
         run = Run(network, data, config, folder=folder, watch=Watch(start=start, batch=advance))
         run.fit(saved)
+    if first:
+        _keep_sites(folder, data)
     return tuple(run.history)
+
+
+def _keep_sites(folder: Path, data: Data) -> None:
+    """Leaves the sites of a trained run in its folder: those of the network as whoever loads the checkpoint has it."""
+    key = key_of(folder)
+    if key is None:
+        return
+    network, _ = checkpoint.load(folder / CHECKPOINT)
+    try:
+        found = sites(network, data.example)
+    except Exception:  # the run is whole without them, and whoever asks for its sites is told
+        return
+    keep_sites(folder, key, found)
 
 
 def begin_with(network: nn.Module, path: str) -> None:

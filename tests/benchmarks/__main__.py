@@ -19,10 +19,23 @@ def main() -> None:
         network,
         protection,
         qonnx_ops,
+        startup,
     )
 
     print(machine())
-    for benchmark in (injection, fault_map, protection, maps, network, fused, graph, fast_graph, qonnx_ops, integer):
+    for benchmark in (
+        injection,
+        fault_map,
+        protection,
+        maps,
+        network,
+        fused,
+        graph,
+        fast_graph,
+        qonnx_ops,
+        integer,
+        startup,
+    ):
         benchmark.main()
 
 
