@@ -20,10 +20,12 @@ def main() -> None:
         protection,
         qonnx_ops,
         startup,
+        stream,
     )
 
     print(machine())
     for benchmark in (
+        stream,
         injection,
         fault_map,
         protection,
