@@ -183,14 +183,15 @@ HWFAULT_API int64_t hwfault_accumulate(int32_t dtype, const void* acc, const flo
 /* A fake quantizer of float32 values: integers from `least` to `most`, round(x / scale + zero_point), ties to even, as
  * their values (integer - zero_point) * scale. The values lie in C order as repeats * outer * shared * inner of them; the
  * one at (r, o, s, i) has scale number o * inner + i, and that of zero points (1: one for all). `passes` says that the
- * gradient passes also where an integer was clamped; elsewhere it is 0 there. */
+ * gradient passes also where an integer was clamped; elsewhere it is 0 there. `rectifies` says that values below 0 are
+ * taken for 0 (and pass no gradient). */
 typedef struct {
   const float* scale;
   const float* zero_point;
   int64_t repeats, outer, shared, inner;
   int64_t zero_points;
   float least, most;
-  int32_t passes;
+  int32_t passes, rectifies;
 } hwfault_quantizer;
 
 /* out = x quantized; out may be x. Returns 0. */
@@ -201,6 +202,14 @@ HWFAULT_API int64_t hwfault_quantize(const float* x, float* out, const hwfault_q
 HWFAULT_API int64_t hwfault_quantize_gradient(const float* x, const float* gradient, float* x_gradient,
                                               double* scale_gradient, const hwfault_quantizer* quantizer,
                                               int32_t threads);
+
+/* largest[r] = the largest magnitude of row r of the values, NaN where one of them is. Returns 0. */
+HWFAULT_API int64_t hwfault_largest(const float* x, int64_t rows, int64_t length, float* largest);
+
+/* Adds to the gradients of the values that have their row's largest magnitude (the first of them if `first_only`) equal
+ * shares of its gradient. Rows whose largest magnitude is NaN are left alone. Returns 0. */
+HWFAULT_API int64_t hwfault_largest_gradient(const float* x, int64_t rows, int64_t length, const float* largest,
+                                             const float* gradient, int32_t first_only, float* x_gradient);
 
 #ifdef __cplusplus
 }

@@ -6,7 +6,6 @@
 #include "calls.h"
 #include "inject.h"
 #include "protect.h"
-#include "quantize.h"
 
 namespace {
 
@@ -28,7 +27,7 @@ int64_t parts_per_thread(const ProtectedMemory& memory) {
 
 extern "C" {
 
-int64_t hwfault_abi_version(void) { return 3; }
+int64_t hwfault_abi_version(void) { return 4; }
 
 const char* hwfault_error_text(int64_t) { return last_error().c_str(); }
 
@@ -113,7 +112,7 @@ int64_t hwfault_faulty_words(int32_t dtype, const void* x, const hwfault_draw* d
       const Codec<T> codec(*format);
       int64_t n = 0;
       strike_units(
-          program, *draw, units, 0, units.count(), [](int64_t, int64_t) {}, [](const Unit&) {},
+          program, *draw, units, 0, units.count(), [](const Unit&) {},
           [&](int64_t at, int64_t w) { return codec.encode(static_cast<const T*>(x)[at], w); },
           [&](int64_t at, int64_t, uint32_t was, uint32_t is) {
             if (!codec.is_number(static_cast<const T*>(x)[at])) return;
@@ -140,7 +139,7 @@ int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t 
     const uint32_t* stored = copied ? copy.data() : codes;
     int64_t changed = 0;
     strike_units(
-        program, *draw, units, 0, units.count(), [](int64_t, int64_t) {}, [](const Unit&) {},
+        program, *draw, units, 0, units.count(), [](const Unit&) {},
         [&](int64_t at, int64_t) { return stored[at] & program.code_mask(); },
         [&](int64_t at, int64_t, uint32_t, uint32_t is) { codes[at] = is, ++changed; });
     return changed;
@@ -246,35 +245,6 @@ int64_t hwfault_accumulate(int32_t dtype, const void* acc, const float* x, const
     if (dtype == HWFAULT_FLOAT32) return as(float{});
     if (dtype == HWFAULT_FLOAT64) return as(double{});
     throw Error("dtype is " + std::to_string(dtype) + ", expected 0 or 1 for accumulators");
-  });
-}
-
-int64_t hwfault_quantize(const float* x, float* out, const hwfault_quantizer* quantizer, int32_t threads) {
-  return guarded([&] {
-    const Quantizer grid(*quantizer);
-    if (grid.count() > 0 && !(x && out)) throw Error("a pointer to values is null");
-    return share_out(grid.pieces(), threads, [&](int64_t first, int64_t last) {
-      return grid.quantize(x, out, first, last), int64_t{0};
-    }, grid.pieces_per_thread());
-  });
-}
-
-int64_t hwfault_quantize_gradient(const float* x, const float* gradient, float* x_gradient, double* scale_gradient,
-                                  const hwfault_quantizer* quantizer, int32_t threads) {
-  return guarded([&] {
-    const Quantizer grid(*quantizer);
-    if (grid.count() > 0 && !(x && gradient)) throw Error("a pointer to values is null");
-    if (gradient && x_gradient == gradient) throw Error("the gradient of x needs memory of its own");
-    if (!scale_gradient)
-      return share_out(x_gradient ? grid.pieces() : 0, threads, [&](int64_t first, int64_t last) {
-        return grid.pass(x, gradient, x_gradient, first, last), int64_t{0};
-      }, grid.pieces_per_thread());
-    std::vector<double> sums = grid.room_for_sums();
-    share_out(grid.sums(), threads, [&](int64_t first, int64_t last) {
-      return grid.differentiate(x, gradient, x_gradient, scale_gradient, sums.data(), first, last), int64_t{0};
-    }, grid.sums_per_thread());
-    grid.add_up(sums, scale_gradient);
-    return int64_t{0};
   });
 }
 

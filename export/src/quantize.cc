@@ -18,10 +18,22 @@ constexpr int64_t kColumn = 256;     // scales of a row of scales that are done 
 constexpr int64_t kLanes = 16;
 constexpr int64_t kPerThread = 32768;  // values that are worth a thread
 
-// The integers that there are, and those whose gradient passes.
+// The integers that there are, those whose gradient passes, and what lower values are rectified to: NaN, to which none
+// compares, if they are not.
 struct Ends {
-  float least, most, pass_least, pass_most;
+  float least, most, pass_least, pass_most, floor;
 };
+
+// As torch's relu has it: what is no number stays none.
+HWFAULT_INLINE float rectified(float x, const Ends& ends) { return x < ends.floor ? ends.floor : x; }
+
+// Takes the gradient of values that were rectified away. A loop of its own, without which the one before it is not
+// vectorized.
+HWFAULT_INLINE void cut_off_all(const float* x, float* dx, int64_t n, const Ends& ends) {
+  if (std::isnan(ends.floor)) return;
+  HWFAULT_EACH_ALONE
+  for (int64_t i = 0; i < n; ++i) dx[i] = x[i] <= ends.floor ? 0.0f : dx[i];
+}
 
 HWFAULT_INLINE float clamped(float k, const Ends& ends) {
   k = k > ends.most ? ends.most : k;
@@ -29,13 +41,13 @@ HWFAULT_INLINE float clamped(float k, const Ends& ends) {
 }
 
 HWFAULT_INLINE float quantized(float x, float s, float z, const Ends& ends) {
-  return (clamped(std::rint(x / s + z), ends) - z) * s;
+  return (clamped(std::rint(rectified(x, ends) / s + z), ends) - z) * s;
 }
 
 HWFAULT_INLINE bool stopped(float k, const Ends& ends) { return (k > ends.pass_most) | (k < ends.pass_least); }
 
 HWFAULT_INLINE float passed(float x, float g, float s, float z, const Ends& ends) {
-  return (stopped(std::rint(x / s + z), ends) ? 0.0f : g * s) / s;
+  return (stopped(std::rint(rectified(x, ends) / s + z), ends) ? 0.0f : g * s) / s;
 }
 
 HWFAULT_CLONES void quantize_row(const float* x, float* out, int64_t n, float s, float z, const Ends& given) {
@@ -56,6 +68,7 @@ HWFAULT_CLONES void pass_row(const float* x, const float* g, float* dx, int64_t 
   const Ends ends = given;
   HWFAULT_EACH_ALONE
   for (int64_t i = 0; i < n; ++i) dx[i] = passed(x[i], g[i], s, z, ends);
+  cut_off_all(x, dx, n, ends);
 }
 
 HWFAULT_CLONES void pass_each(const float* x, const float* g, float* dx, int64_t n, const float* s, const float* z,
@@ -63,6 +76,7 @@ HWFAULT_CLONES void pass_each(const float* x, const float* g, float* dx, int64_t
   const Ends ends = given;
   HWFAULT_EACH_ALONE
   for (int64_t i = 0; i < n; ++i) dx[i] = passed(x[i], g[i], s[i], z[i], ends);
+  cut_off_all(x, dx, n, ends);
 }
 
 // What the terms of a scale's gradient are made of: g * whole - through * ratio. A gradient that the clamp stops is 0
@@ -77,13 +91,14 @@ HWFAULT_CLONES void differentiate_row(const float* x, const float* g, float* dx,
   float *whole = terms.whole, *through = terms.through, *ratio = terms.ratio;
   HWFAULT_EACH_ALONE
   for (int64_t i = 0; i < n; ++i) {
-    const float q = x[i] / s, k = std::rint(q + z);
+    const float value = x[i], gradient = g[i], q = rectified(value, ends) / s, k = std::rint(q + z);
     const bool stop = stopped(k, ends);
-    dx[i] = (stop ? 0.0f : g[i] * s) / s;
+    dx[i] = (stop ? 0.0f : gradient * s) / s;
     whole[i] = clamped(k, ends) - z;
-    through[i] = stop ? 0.0f : g[i];
+    through[i] = stop ? 0.0f : gradient;
     ratio[i] = q;
   }
+  cut_off_all(x, dx, n, ends);
 }
 
 HWFAULT_CLONES double sum_of_terms(const float* g, const Terms& terms, int64_t n) {
@@ -107,12 +122,13 @@ HWFAULT_CLONES void differentiate_each(const float* x, const float* g, float* dx
   const Ends ends = given;
   HWFAULT_EACH_ALONE
   for (int64_t i = 0; i < n; ++i) {
-    const float q = x[i] / s[i], k = std::rint(q + z[i]);
+    const float q = rectified(x[i], ends) / s[i], k = std::rint(q + z[i]);
     const bool stop = stopped(k, ends);
     dx[i] = (stop ? 0.0f : g[i] * s[i]) / s[i];
     const double gradient = g[i], through = stop ? 0.0f : g[i];
     ds[i] += gradient * (clamped(k, ends) - z[i]) - through * q;
   }
+  cut_off_all(x, dx, n, ends);
 }
 
 int64_t times(int64_t a, int64_t b) {
@@ -131,6 +147,7 @@ Quantizer::Quantizer(const hwfault_quantizer& given)
   constexpr float everything = std::numeric_limits<float>::infinity();
   pass_least_ = given.passes ? -everything : least_;
   pass_most_ = given.passes ? everything : most_;
+  floor_ = given.rectifies ? 0.0f : std::numeric_limits<float>::quiet_NaN();
   outer_ = given.outer, shared_ = given.shared, inner_ = given.inner;
   each_ = inner_ != 1;
   const int64_t scales = times(outer_, inner_), groups = times(given.repeats, outer_);
@@ -165,7 +182,7 @@ Quantizer::Piece Quantizer::piece(int64_t number) const {
 }
 
 void Quantizer::quantize(const float* x, float* out, int64_t first, int64_t last) const {
-  const Ends ends{least_, most_, pass_least_, pass_most_};
+  const Ends ends{least_, most_, pass_least_, pass_most_, floor_};
   for (int64_t number = first; number < last; ++number) {
     const auto [at, scale, n] = piece(number);
     if (each_)
@@ -176,7 +193,7 @@ void Quantizer::quantize(const float* x, float* out, int64_t first, int64_t last
 }
 
 void Quantizer::pass(const float* x, const float* gradient, float* x_gradient, int64_t first, int64_t last) const {
-  const Ends ends{least_, most_, pass_least_, pass_most_};
+  const Ends ends{least_, most_, pass_least_, pass_most_, floor_};
   for (int64_t number = first; number < last; ++number) {
     const auto [at, scale, n] = piece(number);
     if (each_)
@@ -197,7 +214,7 @@ void Quantizer::differentiate(const float* x, const float* gradient, float* x_gr
 
 void Quantizer::differentiate_piece(const float* x, const float* gradient, float* x_gradient, double* sums,
                                     int64_t number) const {
-  const Ends ends{least_, most_, pass_least_, pass_most_};
+  const Ends ends{least_, most_, pass_least_, pass_most_, floor_};
   const auto [at, scale, n] = piece(number);
   Terms terms;
   float unwanted[kPart];
@@ -213,7 +230,7 @@ void Quantizer::differentiate_piece(const float* x, const float* gradient, float
 
 void Quantizer::differentiate_column(const float* x, const float* gradient, float* x_gradient, double* scale_gradient,
                                      int64_t number) const {
-  const Ends ends{least_, most_, pass_least_, pass_most_};
+  const Ends ends{least_, most_, pass_least_, pass_most_, floor_};
   const int64_t group = number / columns_, begin = number % columns_ * kColumn;
   const int64_t n = std::min(kColumn, inner_ - begin), scale = group * inner_ + begin;
   float unwanted[kColumn];
@@ -232,6 +249,47 @@ void Quantizer::add_up(const std::vector<double>& sums, double* scale_gradient) 
   std::fill(scale_gradient, scale_gradient + outer_, 0.0);
   for (int64_t row = 0; row < rows_; ++row)
     for (int64_t i = row * per_row_; i < (row + 1) * per_row_; ++i) scale_gradient[row % outer_] += sums[i];
+}
+
+namespace {
+
+// The larger of two magnitudes, or NaN if one of them is.
+HWFAULT_INLINE float larger(float a, float b) { return b > a || b != b ? b : a; }
+
+HWFAULT_CLONES float largest_of(const float* x, int64_t n) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    HWFAULT_EACH_ALONE
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] = larger(lanes[l], std::fabs(x[i + l]));
+  }
+  float most = 0;
+  for (; i < n; ++i) most = larger(most, std::fabs(x[i]));
+  for (const float lane : lanes) most = larger(most, lane);
+  return most;
+}
+
+HWFAULT_INLINE float sign_of(float x) { return static_cast<float>((x > 0) - (x < 0)); }
+
+}  // namespace
+
+void largest_magnitudes(const float* x, int64_t rows, int64_t length, float* largest) {
+  for (int64_t row = 0; row < rows; ++row) largest[row] = largest_of(x + row * length, length);
+}
+
+void add_to_largest(const float* x, int64_t rows, int64_t length, const float* largest, const float* gradient,
+                    bool first_only, float* x_gradient) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const float *here = x + row * length, most = largest[row];
+    int64_t ties = 0;
+    for (int64_t i = 0; i < length && !(first_only && ties); ++i) ties += std::fabs(here[i]) == most;
+    const float share = gradient[row] / static_cast<float>(ties);
+    for (int64_t i = 0, left = ties; left; ++i) {
+      if (std::fabs(here[i]) != most) continue;
+      x_gradient[row * length + i] += share * sign_of(here[i]);
+      --left;
+    }
+  }
 }
 
 }  // namespace hwfault

@@ -43,9 +43,17 @@ class Quantizer {
   const float* scale_;
   const float* zero_point_;
   std::vector<float> zero_points_;  // one for each scale, where one was given for all
-  float least_, most_, pass_least_, pass_most_;
+  float least_, most_, pass_least_, pass_most_, floor_;
   bool each_;
   int64_t outer_, shared_, inner_, rows_, length_, per_row_, columns_;
 };
+
+// The largest magnitude of each row, NaN where a value is.
+void largest_magnitudes(const float* x, int64_t rows, int64_t length, float* largest);
+
+// Adds the gradient of each row's largest magnitude to that of the values that have it: the first alone, or equal shares.
+// Nothing is added in rows without one, whose largest magnitude is NaN.
+void add_to_largest(const float* x, int64_t rows, int64_t length, const float* largest, const float* gradient,
+                    bool first_only, float* x_gradient);
 
 }  // namespace hwfault

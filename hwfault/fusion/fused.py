@@ -8,6 +8,8 @@ from torch import nn
 from hwfault.errors import HwfaultError
 from hwfault.fusion.parts import int_quant, quantizers, why_left
 from hwfault.fusion.quantizer import OneOperator
+from hwfault.fusion.whole import WholeQuantizer
+from hwfault.fusion.whole_parts import why_not_whole
 from hwfault.network.hooks import NeverCopied, OwnHook
 from hwfault.network.sites import unwrap
 
@@ -40,6 +42,8 @@ class Fused(NeverCopied):
         self._active = True
         self._operators: dict[int, OneOperator] = {}
         """By the quantizer; those that share an IntQuant share the operator."""
+        self._whole: dict[int, WholeQuantizer] = {}
+        """By the quantizer: those that run as a whole, their scale included; `_operators` serve where they do not."""
         self._hooks: list[OwnHook] = []
         try:
             for proxy in self._proxies.values():
@@ -53,6 +57,11 @@ class Fused(NeverCopied):
 
     def _attach(self, proxy: Any) -> None:
         """Lets a quantizer run as one operator, if it may; what stood in for parts that it no longer has goes."""
+        self._attach_inner(proxy)
+        if id(proxy) not in self._whole and why_not_whole(proxy) is None:
+            self._whole[id(proxy)] = WholeQuantizer(proxy)
+
+    def _attach_inner(self, proxy: Any) -> None:
         module, before = int_quant(proxy), self._operators.get(id(proxy))
         if before is not None and before.module is module:
             return
@@ -80,7 +89,9 @@ class Fused(NeverCopied):
     def _why_left(self, proxy: Any) -> str | None:
         if not self._active:
             return "the block was left"
-        present = OneOperator.of(int_quant(proxy))
+        whole, present = self._whole.get(id(proxy)), OneOperator.of(int_quant(proxy))
+        if whole is not None and whole.why is None:
+            return None
         if present is not None:
             return present.why
         return why_left(proxy) or "its parts were built anew inside of the block; leave it, and begin another"
@@ -90,9 +101,11 @@ class Fused(NeverCopied):
         self._active = False
         for hook in self._hooks:
             hook.remove()
+        for whole in self._whole.values():
+            whole.remove()
         for operator in {id(o): o for o in self._operators.values()}.values():
             operator.remove()
-        self._hooks, self._operators = [], {}
+        self._hooks, self._operators, self._whole = [], {}, {}
 
     def __enter__(self) -> Self:
         if not self._active:

@@ -3,7 +3,8 @@
 A subclass may do anything else, and so may a hook or another forward on a part that no longer runs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from brevitas.core.function_wrapper import Identity, RoundSte, TensorClamp, TensorClampSte
@@ -13,7 +14,7 @@ from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import jit, nn
 
 from hwfault.network.readers import paths
-from hwfault.torch_ops.inside_torch import compiled, hooks_of, named_children
+from hwfault.torch_ops.inside_torch import compiled, has_global_hooks, hooks_made, hooks_of, named_children
 
 _PARTS: dict[str, tuple[str, tuple[type, ...]]] = {
     "float_to_int_impl": ("rounding", (RoundSte,)),
@@ -22,7 +23,7 @@ _PARTS: dict[str, tuple[str, tuple[type, ...]]] = {
     "delay_wrapper.delay_impl": ("delay", (_NoDelay,)),
 }
 """The parts of IntQuant that are passed over: what each is, and which types are known."""
-_VIEW = "input_view_impl"
+VIEW = "input_view_impl"
 
 
 def quantizers(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -77,24 +78,34 @@ def why_left_module(module: Any, own: object = None) -> str | None:
 
 def passed_over(module: Any) -> dict[str, nn.Module]:
     """The parts of an IntQuant that do not run while the operator stands for it."""
-    names = [*_PARTS, _VIEW] if type(getattr(module, _VIEW)) is Identity else [*_PARTS]
+    names = [*_PARTS, VIEW] if type(getattr(module, VIEW)) is Identity else [*_PARTS]
     return {name: module.get_submodule(name) for name in names}
 
 
-class Unchanged:
-    """Whether the parts of an IntQuant are those that were looked at, with no hook and no other forward on them."""
+class Watch:
+    """Whether modules that are passed over are still what they were, with no hook and no other forward on them."""
 
-    def __init__(self, module: Any) -> None:
-        parts = passed_over(module)
-        owners = [named_children(module), named_children(parts["delay_wrapper"])]
-        self._held = [(children, tuple(children.values())) for children in owners]
-        self._hooks = tuple(hooks for part in parts.values() for hooks in hooks_of(part))
-        self._own = tuple(vars(part) for part in parts.values())
+    def __init__(self, modules: Iterable[nn.Module], above: Iterable[nn.Module] = ()) -> None:
+        """`above` are modules that run themselves, of which only the children are looked at."""
+        watched = list(modules)
+        self._children = [named_children(module) for module in (*above, *watched) if named_children(module)]
+        self._held = self._present()
+        self._own = [vars(module) for module in watched]
+        self._attributes = self._count()
+        self._hooks = [hooks for module in watched for hooks in hooks_of(module)]
+        self._made = 0
 
     def __call__(self) -> bool:
-        if any(self._hooks):
-            return False
-        for children, held in self._held:
-            if tuple(children.values()) != held:
+        # every site of a forward asks: what is looked at here is in few places of memory
+        if self._made != hooks_made():
+            if any(self._hooks) or has_global_hooks():
                 return False
-        return not any("forward" in own for own in self._own)
+            self._made = hooks_made()
+        return self._present() == self._held and self._count() == self._attributes
+
+    def _present(self) -> list[nn.Module | None]:
+        return list(chain.from_iterable([children.values() for children in self._children]))
+
+    def _count(self) -> int:
+        """How many attributes they have: one more where another forward stands in."""
+        return sum(map(len, self._own))

@@ -6,12 +6,12 @@ import torch
 from brevitas.core.function_wrapper import Identity, TensorClampSte
 from torch import Tensor
 
-from hwfault.fusion.parts import Unchanged, why_left_module
+from hwfault.fusion.parts import Watch, passed_over, why_left_module
 from hwfault.network.hooks import NeverCopied, StandIn
 from hwfault.torch_ops.inside_torch import functions_watched, has_global_hooks, traced, written
 from hwfault.torch_ops.quantize import Ends, quantize, why_not
 
-_FOLLOWED = "its operators were followed (by a compiler, an export, a transform or a mode), which sees Brevitas' own"
+FOLLOWED = "its operators were followed (by a compiler, an export, a transform or a mode), which sees Brevitas' own"
 
 
 class OneOperator(NeverCopied):
@@ -40,7 +40,7 @@ class OneOperator(NeverCopied):
     def __call__(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         if traced() or functions_watched():
             if not torch.compiler.is_compiling():
-                self.why = _FOLLOWED
+                self.why = FOLLOWED
             return self._by_brevitas(scale, zero_point, bit_width, x)
         self.why = self._why_not_now(bit_width)
         if self.why is not None:
@@ -57,7 +57,7 @@ class OneOperator(NeverCopied):
 
     def _look(self) -> None:
         """Notes what the module is made of."""
-        self._unchanged = Unchanged(self.module)
+        self._unchanged = Watch([self.module, *passed_over(self.module).values()])
         self._passes = type(self.module.tensor_clamp_impl) is TensorClampSte
         view = self.module.input_view_impl
         self._view = None if type(view) is Identity else view

@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn.modules import batchnorm
 from torch.nn.modules import module as modules
+from torch.utils.hooks import RemovableHandle
 
 # looked up once: torch._C is a large table, and every site of a forward asks for these
 _operators_watched = torch._C._len_torch_dispatch_stack
@@ -179,6 +180,11 @@ def hooks_of(module: nn.Module) -> tuple[Any, ...]:
 def has_global_hooks() -> bool:
     """Whether there are hooks that are called for every module."""
     return bool(modules._has_any_global_hook())  # type: ignore[no-untyped-call]
+
+
+def hooks_made() -> int:
+    """How many hooks were ever attached to anything: as long as it stays the same, no module has got another."""
+    return RemovableHandle.next_id
 
 
 def named_children(module: nn.Module) -> Mapping[str, nn.Module | None]:

@@ -1,4 +1,4 @@
-"""Brevitas' integer fake quantizer, from its scale on, as one operator with one backward pass.
+"""Brevitas' integer fake quantizer as one operator with one backward pass: from its scale on, or with its scale.
 
 Every step rounds as Brevitas' own tensors do, so that values and their gradients are equal to the bit; the gradients of
 scales, which are sums, are added up in float64 in an order of their own. Kept for the backward pass are the values and
@@ -37,6 +37,8 @@ class Ends(NamedTuple):
     least: float | Tensor
     most: float | Tensor
     passes: bool
+    rectifies: bool = False
+    """Whether values are rectified before, as by torch's relu."""
 
 
 @lru_cache(maxsize=4096)
@@ -72,26 +74,34 @@ def _lie(runs: list[int]) -> Lie | None:
 
 def why_not(x: Tensor, scale: Tensor, zero_point: Tensor) -> str | None:
     """Why the operator does not take these tensors; None if it does."""
-    if not x.dtype == scale.dtype == zero_point.dtype == torch.float32:
-        return f"values, scale and zero point are {x.dtype}, {scale.dtype} and {zero_point.dtype}, expected float32"
-    if not (is_memory(x) and is_memory(scale) and is_memory(zero_point)):
+    return why_not_tensors(x, scale, zero_point, scale.shape)
+
+
+def why_not_tensors(
+    x: Tensor, source: Tensor, zero_point: Tensor, scale_shape: tuple[int, ...], reads_rows: bool = False
+) -> str | None:
+    """The same for what a scale of a shape is made of; `reads_rows` says that its rule reads rows of the values."""
+    if not x.dtype == source.dtype == zero_point.dtype == torch.float32:
+        return f"values, scale and zero point are {x.dtype}, {source.dtype} and {zero_point.dtype}, expected float32"
+    if not (is_memory(x) and is_memory(source) and is_memory(zero_point)):
         return "its tensors are no plain ones on the CPU or a CUDA device"
-    if not x.device == scale.device == zero_point.device:
-        return f"its values are on {x.device}, its scale on {scale.device}, its zero point on {zero_point.device}"
+    if not x.device == source.device == zero_point.device:
+        return f"its values are on {x.device}, its scale on {source.device}, its zero point on {zero_point.device}"
     if on_device(x) and (lacking := on_devices.lacking_triton(x.device)):
         return lacking
     if zero_point.requires_grad and torch.is_grad_enabled():
         return "its zero point is learned"
-    return _why_not_placed(x, scale, zero_point)
+    return _why_not_placed(x, scale_shape, zero_point, reads_rows)
 
 
-def _why_not_placed(x: Tensor, scale: Tensor, zero_point: Tensor) -> str | None:
-    lie = lie_of(x.shape, scale.shape)
+def _why_not_placed(x: Tensor, scale_shape: tuple[int, ...], zero_point: Tensor, reads_rows: bool) -> str | None:
+    lie = lie_of(x.shape, scale_shape)
     if lie is None:
-        return f"its scales of shape {tuple(scale.shape)} lie in no known way on values of shape {tuple(x.shape)}"
-    if zero_point.shape != scale.shape and (zero_point.numel() != 1 or zero_point.dim() > x.dim()):
+        return f"its scales of shape {tuple(scale_shape)} lie in no known way on values of shape {tuple(x.shape)}"
+    if zero_point.shape != scale_shape and (zero_point.numel() != 1 or zero_point.dim() > x.dim()):
         return f"its zero points have the shape {tuple(zero_point.shape)}, expected one, or that of the scales"
-    if not (x.is_contiguous() or (scale.numel() == 1 and _format(x) is not None)):
+    one = lie.outer * lie.inner == 1 and not reads_rows
+    if not (x.is_contiguous() or (one and _format(x) is not None)):
         return "its values do not lie one behind the other in memory"
     return None
 
@@ -109,7 +119,7 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor
     if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
         out: Tensor = _Quantized.apply(x, scale, zero_point, ends)  # type: ignore[no-untyped-call]
         return out
-    return _quantized(x, scale, zero_point, ends)
+    return quantized(x, scale, zero_point, ends)
 
 
 def on_device(x: Tensor) -> bool:
@@ -126,10 +136,10 @@ def _there(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> tuple[An
     least, most = (torch.as_tensor(end, dtype=torch.float32, device=x.device) for end in (ends.least, ends.most))
     zero_point = zero_point.expand(scale.shape) if zero_point.dim() <= scale.dim() else zero_point.reshape(scale.shape)
     scale, zero_point = scale.contiguous(), zero_point.contiguous()
-    return launch_quantize, launch_quantize.Grid(scale, zero_point, least, most, ends.passes), lie
+    return launch_quantize, launch_quantize.Grid(scale, zero_point, least, most, ends.passes, ends.rectifies), lie
 
 
-def _quantized(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
+def quantized(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
     if on_device(x):
         kernels, grid, lie = _there(x, scale, zero_point, ends)
         values: Tensor = kernels.quantize(x.detach(), grid, lie)
@@ -154,7 +164,7 @@ class _Quantized(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.ends = ends
         ctx.save_for_backward(x, scale, zero_point)
-        return _quantized(x, scale, zero_point, ends)
+        return quantized(x, scale, zero_point, ends)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -163,13 +173,13 @@ class _Quantized(torch.autograd.Function):
             return None, None, None, None
         x, scale, zero_point = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
-        placed = None if torch.is_grad_enabled() or traced() else _as_values(gradient, x)
+        placed = None if torch.is_grad_enabled() or traced() else as_values(gradient, x)
         if placed is None:
             return *_one_by_one(gradient, x, scale, zero_point, ctx.ends, wanted), None, None
-        return *_differentiated(placed, x, scale, zero_point, ctx.ends, wanted), None, None
+        return *differentiated(placed, x, scale, zero_point, ctx.ends, wanted), None, None
 
 
-def _as_values(gradient: Tensor, x: Tensor) -> Tensor | None:
+def as_values(gradient: Tensor, x: Tensor) -> Tensor | None:
     """A gradient that lies in memory as the values do; None where Brevitas' result would lie otherwise than they."""
     order = _format(x)
     if not is_memory(gradient) or order is None or gradient.dtype != x.dtype:
@@ -180,7 +190,7 @@ def _as_values(gradient: Tensor, x: Tensor) -> Tensor | None:
     return gradient.contiguous() if expanded and order is torch.contiguous_format else None
 
 
-def _differentiated(
+def differentiated(
     gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of values and scale, as far as they are wanted."""
@@ -228,9 +238,10 @@ def _one_by_one(
 
 
 def in_steps(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
-    """What Brevitas' IntQuant does, with its functions."""
+    """What Brevitas' IntQuant does, with its functions, behind a rectifier if there is one."""
     least, most = (torch.as_tensor(end, dtype=x.dtype, device=x.device) for end in (ends.least, ends.most))
     clamp = tensor_clamp_ste if ends.passes else tensor_clamp
-    integers = clamp(round_ste(x / scale + zero_point), min_val=least, max_val=most)
+    rectified = torch.relu(x) if ends.rectifies else x
+    integers = clamp(round_ste(rectified / scale + zero_point), min_val=least, max_val=most)
     out: Tensor = (integers - zero_point) * scale
     return out

@@ -20,12 +20,10 @@ def main() -> None:
         protection,
         qonnx_ops,
         startup,
-        stream,
     )
 
     print(machine())
     for benchmark in (
-        stream,
         injection,
         fault_map,
         protection,

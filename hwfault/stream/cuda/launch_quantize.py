@@ -17,13 +17,15 @@ Lie = tuple[int, int, int, int]
 
 
 class Grid(NamedTuple):
-    """Scales, as many zero points, the least and the largest integer, and whether gradients pass beyond them."""
+    """Scales, as many zero points, the least and the largest integer, whether gradients pass beyond them, and whether
+    values are rectified before."""
 
     scale: Tensor
     zero_point: Tensor
     least: Tensor
     most: Tensor
     passes: bool
+    rectifies: bool = False
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -44,6 +46,7 @@ def quantize(x: Tensor, grid: Grid, lie: Lie) -> Tensor:
                 shared=shared,
                 inner=inner,
                 ONE=grid.scale.numel() == 1,
+                RECTIFIES=grid.rectifies,
                 BLOCK=BLOCK,
                 **grid.tensors,
                 **_HOW,
@@ -57,7 +60,13 @@ def differentiate(
     """The gradients of values and (float64) scales, as far as they are wanted."""
     of_x = torch.empty_like(x) if wanted[0] else None
     given: dict[str, Any] = {"x": x, "gradient": gradient, "x_gradient": x if of_x is None else of_x, **grid.tensors}
-    given |= {"PASSES": grid.passes, "WANTS_X": wanted[0], "WANTS_SCALE": wanted[1], **_HOW}
+    given |= {
+        "PASSES": grid.passes,
+        "RECTIFIES": grid.rectifies,
+        "WANTS_X": wanted[0],
+        "WANTS_SCALE": wanted[1],
+        **_HOW,
+    }
     by = _by_rows if lie[3] == 1 else _by_columns
     of_scale = by(x, given, lie)
     return of_x, of_scale.reshape(grid.scale.shape) if wanted[1] else None

@@ -26,12 +26,22 @@ def clamped(k, least, most):
 
 
 @triton.jit
-def derived(x, g, s, z, least, most, PASSES: tl.constexpr):
+def rectified(x, RECTIFIES: tl.constexpr):
+    """As torch's relu has it: what is no number stays none."""
+    if RECTIFIES:
+        x = tl.where(x < 0, 0.0, x)
+    return x
+
+
+@triton.jit
+def derived(x, g, s, z, least, most, PASSES: tl.constexpr, RECTIFIES: tl.constexpr):
     """The gradient of values, and the terms (float64) of that of their scales."""
-    ratio = tl.div_rn(x, s)
+    ratio = tl.div_rn(rectified(x, RECTIFIES), s)
     k = rounded(ratio, z)
     stop = ((k > most) | (k < least)) & (not PASSES)
     dx = tl.div_rn(tl.where(stop, 0.0, g * s), s)
+    if RECTIFIES:
+        dx = tl.where(x <= 0, 0.0, dx)
     through = tl.where(stop, 0.0, g).to(tl.float64)
     terms = g.to(tl.float64) * (clamped(k, least, most) - z).to(tl.float64) - through * ratio.to(tl.float64)
     return dx, terms
@@ -44,7 +54,19 @@ _TENSORS = ["x", "out", "scale", "zero_point", "least", "most"]
 
 @triton.jit(do_not_specialize=_NUMBERS, do_not_specialize_on_alignment=_TENSORS)
 def quantize_kernel(
-    x, out, scale, zero_point, least, most, n, outer, shared, inner, ONE: tl.constexpr, BLOCK: tl.constexpr
+    x,
+    out,
+    scale,
+    zero_point,
+    least,
+    most,
+    n,
+    outer,
+    shared,
+    inner,
+    ONE: tl.constexpr,
+    RECTIFIES: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """out = x quantized; ONE scale, or several, each with its zero point."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -54,7 +76,7 @@ def quantize_kernel(
         row = at // inner
         number = row // shared % outer * inner + (at - row * inner)
     s, z = tl.load(scale + number, mask=here, other=1.0), tl.load(zero_point + number, mask=here, other=0.0)
-    k = rounded(tl.div_rn(tl.load(x + at, mask=here, other=0.0), s), z)
+    k = rounded(tl.div_rn(rectified(tl.load(x + at, mask=here, other=0.0), RECTIFIES), s), z)
     tl.store(out + at, (clamped(k, tl.load(least), tl.load(most)) - z) * s, mask=here)
 
 
@@ -76,6 +98,7 @@ def rows_kernel(
     length,
     per_row,
     PASSES: tl.constexpr,
+    RECTIFIES: tl.constexpr,
     WANTS_X: tl.constexpr,
     WANTS_SCALE: tl.constexpr,
     PIECE: tl.constexpr,
@@ -94,7 +117,7 @@ def rows_kernel(
         here = at < length
         value = tl.load(x + origin + at, mask=here, other=0.0)
         g = tl.load(gradient + origin + at, mask=here, other=0.0)
-        dx, terms = derived(value, g, s, z, low, high, PASSES)
+        dx, terms = derived(value, g, s, z, low, high, PASSES, RECTIFIES)
         if WANTS_X:
             tl.store(x_gradient + origin + at, dx, mask=here)
         total += tl.where(here, terms, 0.0)
@@ -121,6 +144,7 @@ def columns_kernel(
     inner,
     columns,
     PASSES: tl.constexpr,
+    RECTIFIES: tl.constexpr,
     WANTS_X: tl.constexpr,
     WANTS_SCALE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -140,7 +164,7 @@ def columns_kernel(
             at = row.to(tl.int64) * inner + i
             value = tl.load(x + at, mask=here, other=0.0)
             g = tl.load(gradient + at, mask=here, other=0.0)
-            dx, terms = derived(value, g, s, z, low, high, PASSES)
+            dx, terms = derived(value, g, s, z, low, high, PASSES, RECTIFIES)
             if WANTS_X:
                 tl.store(x_gradient + at, dx, mask=here)
             total += terms

@@ -125,6 +125,7 @@ class Quantizer(Structure):
         ("least", c_float),
         ("most", c_float),
         ("passes", c_int32),
+        ("rectifies", c_int32),
     )
 
 
@@ -170,6 +171,11 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hwfault_quantize_gradient": (
         c_int64,
         (c_void_p, c_void_p, c_void_p, c_void_p, POINTER(Quantizer), c_int32),
+    ),
+    "hwfault_largest": (c_int64, (c_void_p, c_int64, c_int64, c_void_p)),
+    "hwfault_largest_gradient": (
+        c_int64,
+        (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32, c_void_p),
     ),
 }
 """Result and arguments of each function; pointers to memory are plain addresses, those to structs have their type."""

@@ -9,7 +9,7 @@ import hwfault
 from hwfault.errors import HwfaultError, NativeLibraryError
 from hwfault.stream.native.header import SIGNATURES
 
-_ABI_VERSION = 3
+_ABI_VERSION = 4
 _NAMES = ("libhwfault.so", "libhwfault.dylib", "hwfault.dll")
 
 

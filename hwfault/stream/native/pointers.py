@@ -143,3 +143,18 @@ def quantize_gradient(
     """Writes the gradients of x (float32) and of each scale (float64), of which either may be None, from the gradient
     of the quantized values."""
     library().hwfault_quantize_gradient(x, gradient, x_gradient, scale_gradient, quantizer, threads)
+
+
+def largest(x: int, rows: int, length: int, out: int) -> None:
+    """Writes the largest magnitude of each row of float32 values, NaN where one is, to out."""
+    library().hwfault_largest(x, rows, length, out)
+
+
+def largest_gradient(
+    x: int, rows: int, length: int, largest: int, gradient: int, first_only: bool, x_gradient: int
+) -> None:
+    """Adds the gradient of each row's largest magnitude to the values that have it, the first alone or in equal shares.
+
+    Rows whose largest magnitude is NaN are left alone.
+    """
+    library().hwfault_largest_gradient(x, rows, length, largest, gradient, first_only, x_gradient)

@@ -21,6 +21,8 @@ from brevitas.quant.fixed_point import (
 )
 from torch import Tensor, nn
 
+from hwfault.network.shared_scale import SharedScale
+
 
 class _MeanMagnitude(nn.Module):
     """A multiple of the mean magnitude, of all weights or of each channel's."""
@@ -138,19 +140,4 @@ class SameGrid(qnn.QuantIdentity):  # type: ignore[misc]
 
 
 def _tie(layer: SameGrid, _keys: object = None) -> None:
-    layer.act_quant.fused_activation_quant_proxy.tensor_quant.scaling_impl = _ScaleOf(*layer._leader)
-
-
-class _ScaleOf(nn.Module):
-    """The scale of an activation layer, in the place of a learned range."""
-
-    def __init__(self, leader: nn.Module) -> None:
-        super().__init__()
-        self._leader = (leader,)
-
-    def forward(self, x: Tensor, _threshold: Tensor | None = None) -> Tensor:
-        quantizer: Any = self._leader[0].act_quant
-        quantizer = quantizer.fused_activation_quant_proxy.tensor_quant
-        threshold = quantizer.int_scaling_impl(quantizer.msb_clamp_bit_width_impl())
-        scale: Tensor = quantizer.scaling_impl(x, threshold)
-        return scale
+    layer.act_quant.fused_activation_quant_proxy.tensor_quant.scaling_impl = SharedScale(*layer._leader)

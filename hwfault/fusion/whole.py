@@ -1,0 +1,146 @@
+"""What stands in for the forward of a quantizer proxy: rectifier, scale and quantizer as one operator."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from brevitas.core.function_wrapper import TensorClamp
+from brevitas.core.zero_point import ZeroZeroPoint
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor, nn
+
+from hwfault.fusion.parts import Watch, tensor_quant
+from hwfault.fusion.quantizer import FOLLOWED, OneOperator
+from hwfault.fusion.recipes import Recipe, recipe_of
+from hwfault.fusion.whole_parts import Constant, State, leading, passed_over, why_not_passed_over, why_not_whole
+from hwfault.network.hooks import NeverCopied, StandIn
+from hwfault.torch_ops.inside_torch import functions_watched, traced
+from hwfault.torch_ops.quantize import Ends, quantize, why_not, why_not_tensors
+from hwfault.torch_ops.quantize_whole import quantize_whole
+
+_FLAGS = {flag: torch.tensor(flag) for flag in (False, True)}
+"""As quantized tensors carry them."""
+Made = tuple[Tensor, Tensor, Tensor]
+"""Values, scale and zero point."""
+
+
+class WholeQuantizer(NeverCopied):
+    """Quantizes as a proxy does, by one operator wherever that is the same, else by the proxy's own forward.
+
+    The proxy must be one for which `why_not_whole` has no reason.
+    """
+
+    def __init__(self, proxy: Any) -> None:
+        self.module = proxy
+        self._why: str | None = None
+        """Why the latest run was the proxy's own, None if it was not."""
+        self._plain = proxy.forward
+        self._look()
+        self._stand_in = StandIn(proxy, "forward", self, lambda: None)
+
+    @staticmethod
+    def of(proxy: Any) -> "WholeQuantizer | None":
+        """The one that stands in for a proxy's forward, if any does."""
+        present = vars(proxy).get("forward")
+        return present if isinstance(present, WholeQuantizer) else None
+
+    def remove(self) -> None:
+        self._stand_in.remove()
+
+    @property
+    def why(self) -> str | None:
+        """Why the proxy as it is now runs by its own forward, or why it did so when it ran last; None if neither."""
+        self._look_again()
+        return self._why_left or self._why
+
+    def __call__(self, x: Any) -> Any:
+        value = x[0] if type(x) is IntQuantTensor else x
+        made = self._made(value) if self._may_run(value) else None
+        if made is None:
+            return self._plain(x)
+        # IntQuantTensor(...) would look at each of them once more
+        rest = (self._width(), self._signed, _FLAGS[self.module.training])
+        return tuple.__new__(IntQuantTensor, (*made, *rest))
+
+    def _may_run(self, x: Any) -> bool:
+        if traced() or functions_watched():
+            if not torch.compiler.is_compiling():
+                self._why = FOLLOWED
+            return False
+        self._look_again()
+        self._why = self._why_left
+        if self._why is None and not isinstance(x, Tensor):
+            self._why = f"it was given a {type(x).__name__}, expected a tensor or an IntQuantTensor"
+        return self._why is None
+
+    def _made(self, x: Tensor) -> Made | None:
+        """None where the tensors are not such that the operator takes them."""
+        return self._from_scale(x) if self._recipe is None else self._by_rule(x, self._recipe)
+
+    def _by_rule(self, x: Tensor, recipe: Recipe) -> Made | None:
+        parameter, zero_point = recipe.parameter(), self._zero_point()
+        source = x if parameter is None else parameter
+        self._why = why_not_tensors(x, source, zero_point, recipe.rule.shape, parameter is None)
+        if self._why is not None:
+            return None
+        return *quantize_whole(x, parameter, zero_point, self._ends, recipe.rule), zero_point
+
+    def _from_scale(self, x: Tensor) -> Made:
+        """With the scale and the zero point of Brevitas' own modules, which may take statistics."""
+        quantizer, width = self._quantizer, self._width()
+        if self._ends.rectifies:
+            x = torch.relu(x)
+        scale = quantizer.scaling_impl(x, self._range)
+        zero_point = quantizer.zero_point_impl(x, scale, width)
+        self._why = why_not(x, scale, zero_point)
+        if self._why is not None:
+            return quantizer.int_quant(scale, zero_point, width, x), scale, zero_point
+        return quantize(x, scale, zero_point, self._ends._replace(rectifies=False)), scale, zero_point
+
+    def _look_again(self) -> None:
+        if not self._watch() or self._state() != self._held:
+            self._look()
+
+    def _look(self) -> None:
+        """Notes what the proxy is made of, and by which rule its scale is computed."""
+        proxy = self.module
+        self._watch: Callable[[], bool] = _never
+        self._state: Callable[[], list[object]] = list
+        self._recipe: Recipe | None = None
+        self._why_left = why_not_whole(proxy)
+        if self._why_left is None:
+            self._look_at(proxy, tensor_quant(proxy))
+        self._held: list[object] = self._state()
+
+    def _look_at(self, proxy: Any, quantizer: Any) -> None:
+        self._quantizer = quantizer
+        self._width = Constant(quantizer.msb_clamp_bit_width_impl.bit_width)
+        self._signed = _FLAGS[bool(proxy.is_signed)]
+        self._look_at_integers(quantizer, quantizer.int_quant, getattr(proxy, "fused_activation_quant_proxy", None))
+        if type(quantizer.zero_point_impl) is ZeroZeroPoint:
+            self._zero_point = Constant(quantizer.zero_point_impl.zero_point)
+            self._recipe = self._recipe_of(proxy, leading(quantizer))
+        by_rule = self._recipe is not None
+        self._why_left = why_not_passed_over(proxy, by_rule, OneOperator)
+        self._watch = Watch(passed_over(proxy, by_rule), [proxy])
+        self._state = State(proxy)
+
+    def _look_at_integers(self, quantizer: Any, inner: Any, fused: Any) -> None:
+        width = self._width()
+        with torch.no_grad():
+            least, most = inner.min_int(width), inner.max_int(width)
+            self._range = quantizer.int_scaling_impl(width)
+        if width.device.type == "cpu":
+            least, most = float(least), float(most)
+        rectifies = fused is not None and type(fused.activation_impl) is nn.ReLU
+        self._ends = Ends(least, most, type(inner.tensor_clamp_impl) is not TensorClamp, rectifies)
+
+    def _recipe_of(self, proxy: Any, leader: Any) -> Recipe | None:
+        parameters = getattr(proxy, "tracked_parameter_list", None)
+        shape = tuple(parameters[0].shape) if parameters else None
+        width = Constant(leader.msb_clamp_bit_width_impl.bit_width)()
+        return recipe_of(leader.scaling_impl, leader.int_scaling_impl, width, shape)
+
+
+def _never() -> bool:
+    return False

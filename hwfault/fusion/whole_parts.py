@@ -1,0 +1,161 @@
+"""Which quantizer proxies run as a whole by one operator, and what of them decides how."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from brevitas.core.bit_width import BitWidthConst
+from brevitas.core.function_wrapper import Identity
+from brevitas.core.quant.int import RescalingIntQuant
+from brevitas.core.scaling.int_scaling import IntScaling, PowerOfTwoIntScaling
+from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
+from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector, FusedActivationQuantProxy
+from torch import Tensor, nn
+
+from hwfault.fusion.parts import VIEW, tensor_quant, why_left_module
+from hwfault.fusion.recipes import stage_of
+from hwfault.network.shared_scale import SharedScale
+from hwfault.torch_ops.inside_torch import compiled, has_global_hooks, hooks_of, written
+
+_PROXIES = (ActQuantProxyFromInjector, WeightQuantProxyFromInjector)
+_ACTIVATIONS = (Identity, nn.Identity, nn.ReLU)
+
+
+def why_not_whole(proxy: Any) -> str | None:
+    """Why a quantizer does not run as a whole by one operator; None for one that does.
+
+    Whether its scale is computed inside, hwfault.fusion.recipes says.
+    """
+    if type(proxy) not in _PROXIES:
+        return f"its proxy is a {type(proxy).__name__}"
+    quantizer = tensor_quant(proxy)
+    if compiled(quantizer) is not None:
+        return "it is compiled"
+    return _why_not_switched(proxy) or _why_not_made_of(proxy, quantizer)
+
+
+def _why_not_switched(proxy: Any) -> str | None:
+    """The reasons that may come and go with a proxy's switches."""
+    if not proxy.is_quant_enabled:
+        return "it is switched off"
+    if proxy.export_mode:
+        return "it is being exported"
+    if proxy.skip_create_quant_tensor:
+        return "it returns values alone, as while it is calibrated"
+    if not proxy.training and getattr(proxy, _cache_of(proxy)):
+        return "it keeps what it returned (cache_inference_quant)"
+    return None
+
+
+def _cache_of(proxy: Any) -> str:
+    """The attribute that says whether a proxy keeps what it returned last."""
+    activations = type(proxy) is ActQuantProxyFromInjector
+    return "cache_inference_quant_act" if activations else "_cache_inference_quant_weight"
+
+
+def _why_not_made_of(proxy: Any, quantizer: Any) -> str | None:
+    if type(quantizer) is not RescalingIntQuant:
+        return f"it is a {type(quantizer).__name__}, expected a RescalingIntQuant"
+    if quantizer.observer_only:
+        return "it only observes"
+    inner = quantizer.int_quant
+    why = why_left_module(inner, vars(inner).get("forward"))
+    if why is not None:
+        return why
+    fused = getattr(proxy, "fused_activation_quant_proxy", None)
+    for what, part, known in (
+        ("view", getattr(inner, VIEW), (Identity,)),
+        ("bit width", quantizer.msb_clamp_bit_width_impl, (BitWidthConst,)),
+        ("range of integers", quantizer.int_scaling_impl, (IntScaling, PowerOfTwoIntScaling)),
+        ("activation", nn.Identity() if fused is None else fused.activation_impl, _ACTIVATIONS),
+        ("proxy", fused, (FusedActivationQuantProxy, type(None))),
+    ):
+        if type(part) not in known:
+            return f"its {what} is a {type(part).__name__}"
+    if fused is not None and getattr(fused.activation_impl, "inplace", False):
+        return "its activation overwrites what it is given"
+    return None
+
+
+def why_not_passed_over(proxy: Any, by_rule: bool, own: type) -> str | None:
+    """Why some part may not be passed over; `own` is the type of what may stand in for a forward."""
+    if has_global_hooks():
+        return "hooks are attached to all modules, of which its parts would not run"
+    for part in passed_over(proxy, by_rule):
+        name = type(part).__name__
+        if any(hooks_of(part)):
+            return f"a hook is attached to its part {name}, which would not run"
+        if "forward" in vars(part) and not isinstance(vars(part)["forward"], own):
+            return f"another forward stands in for that of its part {name}"
+    return None
+
+
+def leading(quantizer: Any) -> Any:
+    """The quantizer whose scale one has: mostly its own."""
+    scaling = quantizer.scaling_impl
+    return scaling.leader if type(scaling) is SharedScale else quantizer
+
+
+def passed_over(proxy: Any, by_rule: bool) -> Iterator[nn.Module]:
+    """The modules that do not run while the operator stands for a proxy: all its parts, but those of a scale and zero
+    point that are not computed by a rule; and those of the scale that it shares."""
+    quantizer = tensor_quant(proxy)
+    running = set() if by_rule else {*quantizer.scaling_impl.modules(), *quantizer.zero_point_impl.modules()}
+    parts = [module for module in proxy.modules() if module is not proxy and module not in running]
+    leader = leading(quantizer)
+    if by_rule and leader is not quantizer:
+        for part in (leader.scaling_impl, leader.int_scaling_impl, leader.msb_clamp_bit_width_impl):
+            parts += part.modules()
+    sentinel = [*getattr(proxy, "_zero_hw_sentinel", nn.Identity()).modules()]
+    return iter([part for part in parts if part not in sentinel])
+
+
+class State:
+    """What else than its parts decides how a proxy runs, as values that can be compared."""
+
+    def __init__(self, proxy: Any) -> None:
+        quantizer = tensor_quant(proxy)
+        leader = leading(quantizer)
+        self._proxy, self._cache, self._quantizer = proxy, _cache_of(proxy), quantizer
+        self._inner = quantizer.int_quant
+        self._activation = getattr(getattr(proxy, "fused_activation_quant_proxy", None), "activation_impl", None)
+        sources = [quantizer] if leader is quantizer else [quantizer, leader]
+        self._ranges = [source.int_scaling_impl for source in sources]
+        self._widths = [Constant(source.msb_clamp_bit_width_impl.bit_width) for source in sources]
+        self._stage = stage_of(leader.scaling_impl)
+
+    def __call__(self) -> list[object]:
+        proxy, inner = self._proxy, self._inner
+        found: list[object] = [
+            proxy.is_quant_enabled,
+            proxy.export_mode,
+            proxy.skip_create_quant_tensor,
+            proxy.is_signed,
+            proxy.training or not getattr(proxy, self._cache),
+            self._quantizer.observer_only,
+            inner.signed,
+            inner.narrow_range,
+            getattr(self._activation, "inplace", False),
+            leading(self._quantizer) is self._quantizer,
+            self._stage(),
+        ]
+        found += [(module.signed, getattr(module, "narrow_range", None)) for module in self._ranges]
+        found += [width.stamp() for width in self._widths]
+        return found
+
+
+class Constant:
+    """The one number of a StatelessBuffer of Brevitas'."""
+
+    def __init__(self, buffer: Any) -> None:
+        self._held = buffer._buffers
+
+    def __call__(self) -> Tensor:
+        value: Tensor = self._held["value"]
+        return value
+
+    def stamp(self) -> tuple[object, ...]:
+        """Changes with the number; on a device, which is not waited for, with each writing to its memory."""
+        value = self._held["value"]
+        if value.device.type == "cpu":
+            return id(value), value.item()
+        return id(value), -1 if value.is_inference() else written(value)

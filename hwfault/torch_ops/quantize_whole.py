@@ -1,0 +1,148 @@
+"""A whole quantizer of Brevitas' as one operator: the scale by a rule, the rectifier in front, then the quantizer.
+
+See hwfault.torch_ops.quantize for the quantizer and hwfault.torch_ops.scale_rule for scales.
+"""
+
+from typing import Any
+
+import torch
+from brevitas.function.ops_ste import abs_binary_sign_grad, ceil_ste, round_ste, scalar_clamp_min_ste
+from torch import Tensor
+
+from hwfault.torch_ops.inside_torch import traced
+from hwfault.torch_ops.quantize import Ends, as_values, differentiated, in_steps, quantized
+from hwfault.torch_ops.scale_rule import (
+    Restriction,
+    Scale,
+    ScaleRule,
+    add_to_largest,
+    scale_of,
+    source_gradient,
+)
+
+
+def quantize_whole(
+    x: Tensor, parameter: Tensor | None, zero_point: Tensor, ends: Ends, rule: ScaleRule
+) -> tuple[Tensor, Tensor]:
+    """The quantized values and their scale; `parameter` is the rule's source, None for the values' magnitudes.
+
+    For tensors for which `hwfault.torch_ops.quantize.why_not` has no reason, contiguous where the rule reads them.
+    """
+    followed = x.requires_grad or (parameter is not None and parameter.requires_grad)
+    if followed and torch.is_grad_enabled():
+        made: tuple[Tensor, Tensor] = _Whole.apply(x, parameter, zero_point, ends, rule)  # type: ignore[no-untyped-call]
+        return made
+    scale = scale_of(rule, x, parameter).scale
+    return quantized(x, scale, zero_point, ends), scale
+
+
+class _Whole(torch.autograd.Function):
+    """Values and scale, the gradients of values and parameter."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, parameter: Tensor | None, zero_point: Tensor, ends: Ends, rule: ScaleRule
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.ends, ctx.rule = ends, rule
+        made = scale_of(rule, x, parameter)
+        ctx.made = made._replace(scale=made.source)  # the scale itself is an output, which a node may not hold
+        ctx.save_for_backward(x, parameter, zero_point, made.scale)
+        return quantized(x, made.scale, zero_point, ends), made.scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        of_values, of_scale = gradients
+        x, parameter, zero_point, scale = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        placed = None if of_values is None else as_values(of_values, x)
+        if torch.is_grad_enabled() or traced() or (of_values is not None and placed is None):
+            found = _one_by_one((of_values, of_scale), x, parameter, zero_point, ctx.ends, ctx.rule, wanted)
+            return *found, None, None, None
+        made = ctx.made._replace(scale=scale)
+        return *_gradients((placed, of_scale), x, zero_point, made, ctx.ends, ctx.rule, wanted), None, None, None
+
+
+def _gradients(
+    given: tuple[Tensor | None, Tensor | None],
+    x: Tensor,
+    zero_point: Tensor,
+    made: Scale,
+    ends: Ends,
+    rule: ScaleRule,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of values and parameter, as far as they are wanted."""
+    of_values, of_scale = given
+    reads_values = rule.largest is not None and wanted[0]
+    of_x: Tensor | None = None
+    if of_values is not None:
+        of_x, summed = differentiated(
+            of_values, x, made.scale, zero_point, ends, (wanted[0], wanted[1] or reads_values)
+        )
+        if summed is not None:
+            of_scale = summed if of_scale is None else summed + of_scale
+    if of_scale is None:
+        return of_x, None
+    of_source = source_gradient(rule, made, of_scale.to(made.scale.dtype))
+    if not reads_values:
+        return of_x, of_source if wanted[1] else None
+    of_x = torch.zeros_like(x) if of_x is None else of_x
+    add_to_largest(rule, x, made, of_source, of_x)
+    return of_x, None
+
+
+def _one_by_one(
+    given: tuple[Tensor | None, Tensor | None],
+    x: Tensor,
+    parameter: Tensor | None,
+    zero_point: Tensor,
+    ends: Ends,
+    rule: ScaleRule,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """The same by Brevitas' own steps, which can be differentiated again."""
+    again = torch.is_grad_enabled()
+    sources = [x, parameter]
+    with torch.enable_grad():
+        if not again:
+            sources = [
+                None if t is None else t.detach().requires_grad_(w) for t, w in zip(sources, wanted, strict=True)
+            ]
+        values, own_parameter = sources
+        assert values is not None
+        scale = scale_in_steps(rule, values, own_parameter)
+        outputs = [in_steps(values, scale, zero_point, ends), scale]
+        asked = [t for t, wants in zip(sources, wanted, strict=True) if wants and t is not None]
+        pairs = [(out, g) for out, g in zip(outputs, given, strict=True) if g is not None and out.requires_grad]
+        found = iter(torch.autograd.grad([o for o, _ in pairs], asked, [g for _, g in pairs], create_graph=again))
+    of_x, of_parameter = (next(found) if wants else None for wants in wanted)
+    return of_x, of_parameter
+
+
+def scale_in_steps(rule: ScaleRule, x: Tensor, parameter: Tensor | None) -> Tensor:
+    """The scale by Brevitas' functions."""
+    source = _largest_in_steps(rule, x) if parameter is None else parameter
+    if rule.restriction is Restriction.MAGNITUDE:
+        source = source.abs()
+    else:
+        source = source.log2() if parameter is None else source
+        if rule.restriction is Restriction.NEAREST_POWER:
+            source = round_ste(source)
+        elif rule.restriction is Restriction.NEXT_POWER:
+            source = ceil_ste(source)
+        source = torch.pow(2.0, source)
+    if rule.least is not None:
+        source = scalar_clamp_min_ste(abs_binary_sign_grad(source), rule.least)
+    scale = source / rule.threshold
+    return scale if rule.least_scale is None else scalar_clamp_min_ste(abs_binary_sign_grad(scale), rule.least_scale)
+
+
+def _largest_in_steps(rule: ScaleRule, x: Tensor) -> Tensor:
+    assert rule.largest is not None
+    if rule.largest.first_only:
+        found = torch.max(x.abs().reshape(rule.largest.rows, -1), dim=1)[0]
+    else:
+        found = torch.max(x.abs())
+    found = found.view(rule.shape)
+    return found if rule.least_magnitude is None else scalar_clamp_min_ste(found, rule.least_magnitude)
