@@ -11,15 +11,14 @@ def main() -> None:
     from tests.benchmarks import (
         fast_graph,
         fault_map,
-        fused,
         graph,
         injection,
         integer,
         maps,
-        network,
         protection,
         qonnx_ops,
         startup,
+        training_speed,
     )
 
     print(machine())
@@ -28,8 +27,7 @@ def main() -> None:
         fault_map,
         protection,
         maps,
-        network,
-        fused,
+        training_speed,
         graph,
         fast_graph,
         qonnx_ops,

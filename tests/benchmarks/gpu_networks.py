@@ -1,7 +1,7 @@
 """Networks on a CUDA device, under faults against the same without: eager, in CUDA graphs, compiled; and their memory.
 
 Forwards are in evaluation mode without gradients, steps are forward and backward in training mode. Beside them the
-usual way, a random mask over each tensor of activations (see masks.py), which leaves the weights alone.
+usual way, a random mask over each tensor of activations (see peers.py), which leaves the weights alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ from tests.benchmarks.cnv import batch as images
 from tests.benchmarks.cnv import cnv
 from tests.benchmarks.device_time import measured, ratios
 from tests.benchmarks.gpu import Report
-from tests.benchmarks.masks import random_masks
 from tests.benchmarks.network import kept_for_backward, resnet20
+from tests.benchmarks.peers import pick_random_words, struck
 
 _BER, _BITS = 1e-3, 4
 CLEAN, FAULTY, MASKS = "clean", f"BER {_BER:g}, all activations and weights", "random masks, all activations"
@@ -55,8 +55,9 @@ class Models:
 
     @contextmanager
     def attached(self) -> Iterator[tuple[dict[str, nn.Module], Injection]]:
-        faults, share = [BitFlips(probability=_BER)], 1 - (1 - _BER) ** _BITS
-        with inject(self._built[FAULTY], faults, seed=1) as injection, random_masks(self._built[MASKS], share):
+        faults, masked = [BitFlips(probability=_BER)], self._built[MASKS]
+        masks = struck(masked, pick_random_words, _BER, kinds=("input", "activation"))
+        with inject(self._built[FAULTY], faults, seed=1) as injection, masks:
             yield self._built, injection
 
     def forwards(self, models: dict[str, Callable[[Tensor], Tensor]]) -> Runs:
