@@ -112,7 +112,7 @@ int64_t hwfault_faulty_words(int32_t dtype, const void* x, const hwfault_draw* d
       const Codec<T> codec(*format);
       int64_t n = 0;
       strike_units(
-          program, *draw, units, 0, units.count(), [](const Unit&) {},
+          program, *draw, units, 0, units.count(), [](int64_t, int64_t) {}, [](const Unit&) {},
           [&](int64_t at, int64_t w) { return codec.encode(static_cast<const T*>(x)[at], w); },
           [&](int64_t at, int64_t, uint32_t was, uint32_t is) {
             if (!codec.is_number(static_cast<const T*>(x)[at])) return;
@@ -139,7 +139,7 @@ int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* draw, int32_t 
     const uint32_t* stored = copied ? copy.data() : codes;
     int64_t changed = 0;
     strike_units(
-        program, *draw, units, 0, units.count(), [](const Unit&) {},
+        program, *draw, units, 0, units.count(), [](int64_t, int64_t) {}, [](const Unit&) {},
         [&](int64_t at, int64_t) { return stored[at] & program.code_mask(); },
         [&](int64_t at, int64_t, uint32_t, uint32_t is) { codes[at] = is, ++changed; });
     return changed;

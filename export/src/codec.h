@@ -34,12 +34,18 @@ inline uint32_t float_to_bits(float value) {
 inline float load(float x) { return x; }
 inline double load(double x) { return x; }
 inline float load(BFloat16 x) { return bits_to_float(uint32_t{x.bits} << 16); }
+// one of two numbers without a branch, which for halves that are 0 or not could not be foretold
+inline uint32_t choose(bool first, uint32_t a, uint32_t b) {
+  const uint32_t mask = 0u - first;
+  return (a & mask) | (b & ~mask);
+}
+
 inline float load(Half x) {
   const uint32_t sign = (x.bits & 0x8000u) << 16, rest = x.bits & 0x7FFFu;
   if (rest >= 0x7C00u) return bits_to_float(sign | 0x7F800000u | (rest & 0x3FFu) << 13);
   // subnormal halves by way of an integer: no float32 on the way is subnormal, which threads may flush to zero
-  const float magnitude = rest < 0x400u ? static_cast<float>(rest) * 0x1p-24f : bits_to_float((rest << 13) + 0x38000000u);
-  return bits_to_float(sign | float_to_bits(magnitude));
+  const uint32_t subnormal = float_to_bits(static_cast<float>(static_cast<int32_t>(rest)) * 0x1p-24f);
+  return bits_to_float(sign | choose(rest < 0x400u, subnormal, (rest << 13) + 0x38000000u));
 }
 
 inline void store(float* to, float v) { *to = v; }
@@ -53,13 +59,12 @@ inline void store(Half* to, float v) {
   const uint32_t bits = float_to_bits(v), sign = bits >> 16 & 0x8000u, rest = bits & 0x7FFFFFFFu;
   if (rest >= 0x47800000u) {  // too large, infinite or NaN
     to->bits = static_cast<uint16_t>(sign | (rest > 0x7F800000u ? 0x7E00u : 0x7C00u));
-  } else if (rest < 0x38800000u) {  // subnormal: the addition rounds at the half's last place
-    const float shifted = bits_to_float(rest) + 0.5f;
-    to->bits = static_cast<uint16_t>(sign | (float_to_bits(shifted) - 0x3F000000u));
-  } else {
-    const uint32_t rounded = rest + 0xFFFu + (rest >> 13 & 1u);
-    to->bits = static_cast<uint16_t>(sign | (rounded - 0x38000000u) >> 13);
+    return;
   }
+  // subnormal: the addition rounds at the half's last place
+  const uint32_t subnormal = float_to_bits(bits_to_float(rest) + 0.5f) - 0x3F000000u;
+  const uint32_t rounded = rest + 0xFFFu + (rest >> 13 & 1u);
+  to->bits = static_cast<uint16_t>(sign | choose(rest < 0x38800000u, subnormal, (rounded - 0x38000000u) >> 13));
 }
 
 // Encodes and decodes the words of one sample.

@@ -7,9 +7,10 @@
 #include <utility>
 #include <vector>
 
-#include "block.h"
+#include "blocks.h"
 #include "codec.h"
-#include "flips.h"
+#include "copy.h"
+#include "rounding.h"
 
 namespace hwfault {
 
@@ -31,6 +32,12 @@ struct Units {
     const int64_t element = unit / blocks(), block = unit % blocks(), first = block * kBlock;
     return {element, block, first, element * words + first, static_cast<uint32_t>(std::min(words - first, kBlock))};
   }
+  // the unit behind one, which at() finds by two divisions
+  Unit behind(const Unit& unit) const {
+    const int64_t first = unit.first_word + kBlock, left = words - first;
+    if (left <= 0) return {unit.element + 1, 0, 0, (unit.element + 1) * words, static_cast<uint32_t>(std::min(words, kBlock))};
+    return {unit.element, unit.block + 1, first, unit.offset + kBlock, static_cast<uint32_t>(std::min(left, kBlock))};
+  }
 };
 
 #if defined(__GNUC__)
@@ -39,29 +46,17 @@ struct Units {
 #define HWFAULT_PREFETCH(address, write) (void)(address)
 #endif
 
-// Copies bytes that do not overlap, asking for memory that the next blocks need, so that injection into this one and
-// their traffic overlap. Line by line, because a library's memcpy is slow at meeting pages for the first time.
-inline void copy_ahead(char* to, const char* from, size_t bytes) {
-  constexpr size_t kLine = 64, kAhead = 6144;  // measured; a multiple of 4096 is worse
-  size_t at = 0;
-  for (; at + kLine <= bytes; at += kLine) {
-    HWFAULT_PREFETCH(reinterpret_cast<uintptr_t>(from) + at + kAhead, 0);
-    HWFAULT_PREFETCH(reinterpret_cast<uintptr_t>(to) + at + kAhead, 1);
-    std::memcpy(to + at, from + at, kLine);
-  }
-  std::memcpy(to + at, from + at, bytes - at);
-}
-
 // Copies a tensor unit by unit, each just before it is struck; nothing to do if that happens in place.
 template <class T>
 struct Copy {
   const T* from;
   T* to;
+  bool past_caches = false;  // of a tensor that is larger than they are
 
   void operator()(const Unit& unit) const {
     if (from == to) return;
-    copy_ahead(reinterpret_cast<char*>(to + unit.offset), reinterpret_cast<const char*>(from + unit.offset),
-               unit.size * sizeof(T));
+    const auto copy = past_caches ? copy_past_caches : copy_lines;
+    copy(to + unit.offset, from + unit.offset, unit.size * sizeof(T));
   }
 };
 
@@ -114,66 +109,49 @@ class Permuted {
   int64_t words_, step_;
 };
 
-// Strikes units [first, last) in their order: for each calls copy(unit), then change(word of the tensor, word of the
-// sample, code before, code after) for words whose code changes, where encode(both words) is the code stored before.
-template <class Prepare, class Encode, class Change>
+// Strikes units [first, last): for each calls copy(unit), then change(word of the tensor, word of the sample, code
+// before, code after) for words whose code changes, where encode(both words) is the code stored before and ask(both words)
+// fetches it into the cache. The words are ascending, if asked for, else in any order.
+template <class Ask, class Prepare, class Encode, class Change>
 void strike_units(const Program& program, const hwfault_draw& draw, const Units& units, int64_t first, int64_t last,
-                  Prepare copy, Encode encode, Change change, bool ascending = false) {
-  Block block;
-  for (int64_t u = first; u < last; ++u) {
-    const Unit unit = units.at(u);
-    copy(unit);
-    block.strike(
-        program, draw.seed, static_cast<uint32_t>(draw.sample[unit.element]), static_cast<uint32_t>(unit.block),
-        unit.size, [&](int64_t w) { return encode(unit.offset + w, unit.first_word + w); },
-        [&](uint32_t w, uint32_t before, uint32_t after) {
-          change(unit.offset + w, unit.first_word + w, before, after);
+                  Ask ask, Prepare copy, Encode encode, Change change, bool ascending = false) {
+  if (first >= last) return;
+  Blocks blocks(program, draw.seed, last - first);
+  Unit unit[kLanes];
+  Lanes lanes;
+  Unit next = units.at(first);
+  for (int64_t left = last - first; left > 0; left -= lanes.n) {
+    lanes.n = static_cast<int>(std::min<int64_t>(left, blocks.most()));
+    for (int lane = 0; lane < lanes.n; ++lane, next = units.behind(next)) {
+      unit[lane] = next;
+      lanes.sample[lane] = static_cast<uint32_t>(draw.sample[next.element]);
+      lanes.block[lane] = static_cast<uint32_t>(next.block);
+      lanes.size[lane] = next.size;
+      copy(next);
+    }
+    blocks.strike(
+        lanes, [&](int lane, int64_t w) HWFAULT_INLINE_CALL { ask(unit[lane].offset + w, unit[lane].first_word + w); },
+        [&](int lane, int64_t w) { return encode(unit[lane].offset + w, unit[lane].first_word + w); },
+        [&](int lane, uint32_t w, uint32_t was, uint32_t is) {
+          change(unit[lane].offset + w, unit[lane].first_word + w, was, is);
         },
         ascending);
   }
 }
 
-// The same for a program that Flips can draw, in any order; ask(both words) fetches a word into the cache.
-template <class Ask, class Prepare, class Encode, class Change>
-void flip_units(const Program& program, const hwfault_draw& draw, const Units& units, int64_t first, int64_t last,
-                Ask ask, Prepare copy, Encode encode, Change change) {
-  Flips flips(program, draw.seed);
-  Unit unit[kLanes];
-  uint32_t sample[kLanes], block[kLanes], size[kLanes];
-  for (int64_t u = first; u < last; u += kLanes) {
-    const int n = static_cast<int>(std::min<int64_t>(last - u, kLanes));
-    for (int lane = 0; lane < n; ++lane) {
-      unit[lane] = units.at(u + lane);
-      sample[lane] = static_cast<uint32_t>(draw.sample[unit[lane].element]);
-      block[lane] = static_cast<uint32_t>(unit[lane].block);
-      size[lane] = unit[lane].size;
-    }
-    flips.draw(sample, block, size, n);
-    for (const Flips::Hit& hit : flips) {
-      const Unit& struck = unit[Flips::lane_of(hit.cell)];
-      ask(struck.offset + Flips::word_of(hit.cell), struck.first_word + Flips::word_of(hit.cell));
-    }
-    for (int lane = 0; lane < n; ++lane) copy(unit[lane]);
-    flips.strike(
-        [&](int lane, uint32_t w) { return encode(unit[lane].offset + w, unit[lane].first_word + w); },
-        [&](int lane, uint32_t w, uint32_t was, uint32_t is) {
-          change(unit[lane].offset + w, unit[lane].first_word + w, was, is);
-        });
-  }
-}
-
-// Strikes units of a tensor that is copied on the way, with whichever of the two can; x is read as well unless it is
-// null.
+// Strikes units of a tensor that is copied on the way; x is read as well unless it is null.
 template <class T, class Encode, class Change, class Where = InOrder>
 void strike_copy(const Program& program, const hwfault_draw& draw, const Units& units, int64_t first, int64_t last,
                  Copy<T> copy, const T* x, Encode encode, Change change, const Where& where = {}) {
-  if (!Flips::can_draw(program)) return strike_units(program, draw, units, first, last, copy, encode, change);
-  const auto ask = [&, copy, x](int64_t at, int64_t word) {
+  copy.past_caches = copy.from != copy.to && units.batch * units.words > kPastCaches / static_cast<int64_t>(sizeof(T));
+  // compilers take a function that only fetches for one without effect, and drop its calls unless they are inlined
+  const auto ask = [&, copy, x](int64_t at, int64_t word) HWFAULT_INLINE_CALL {
     const int64_t place = where(at, word);
-    if (copy.from == copy.to) HWFAULT_PREFETCH(copy.to + place, 1);  // a copy touches it anyway
+    if (copy.from == copy.to || copy.past_caches) HWFAULT_PREFETCH(copy.to + place, 1);
     if (x && x != copy.from) HWFAULT_PREFETCH(x + place, 0);
   };
-  flip_units(program, draw, units, first, last, ask, copy, encode, change);
+  strike_units(program, draw, units, first, last, ask, copy, encode, change);
+  if (copy.past_caches) end_copies_past_caches();
 }
 
 // How many words a call changed, and how many of those that were struck hold no number and stay what they are.

@@ -46,6 +46,8 @@ class Reader {
     table.every = n < 0;
     table.length = std::max<int64_t>(n, 0);
     table.thresholds = ascending(table.length, kTwo32, "a count table");
+    for (table.reachable = table.length; table.reachable && table.thresholds[table.reachable - 1] == kTwo32;)
+      --table.reachable;
     return table;
   }
 
@@ -90,8 +92,7 @@ Process read_process(Reader& program, int bit_width) {
     process.channels = body.number("the channels of a layer", 1, kMost);
     process.inner = body.number("the words of a channel", 1, kMost);
   }
-  const bool on_bits = process.kind == Kind::bit || process.kind == Kind::cluster;
-  read_planes(body, process, on_bits ? bit_width : 1, process.kind == Kind::bit);
+  read_planes(body, process, process.on_bits() ? bit_width : 1, process.kind == Kind::bit);
   if (!body.done()) throw Error("the fault program has numbers left over at the end of a process");
   return process;
 }

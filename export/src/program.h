@@ -30,6 +30,9 @@ struct Process {
   // late: columns and rows of the array; channels, and how many words lie between one channel and the next
   int64_t columns = 1, rows = 1, channels = 1, inner = 1;
 
+  // whether it strikes single bits, each plane on its own, and not words as wholes
+  bool on_bits() const { return kind == Kind::bit || kind == Kind::cluster; }
+
   // mask: the bits that a hit flips in a word with this code
   uint32_t flips(uint32_t code) const { return zeros ^ ((zeros ^ ones) & code); }
 

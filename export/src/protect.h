@@ -91,9 +91,9 @@ class ProtectedMemory {
   }
 
   template <class Code>
-  int64_t strike_transient(int64_t element, int64_t block, Code code, Flips* flips) const;
+  int64_t strike_transient(Blocks& struck, int64_t element, int64_t block, Code code, Flips* flips) const;
   template <class Code, class Flip>
-  void strike_block(int64_t element, int64_t block, Code code, Flip flip, Tally& tally) const;
+  void strike_block(Blocks& struck, int64_t element, int64_t block, Code code, Flip flip, Tally& tally) const;
   template <class Code, class Flip>
   void strike_table(int64_t element, Code code, Flip flip, Tally& tally) const;
 
@@ -109,27 +109,32 @@ class ProtectedMemory {
 
 // Writes the sub-words of a block that transient faults change, in ascending order; returns how many there are.
 template <class Code>
-int64_t ProtectedMemory::strike_transient(int64_t element, int64_t block, Code code, Flips* flips) const {
+int64_t ProtectedMemory::strike_transient(Blocks& struck, int64_t element, int64_t block, Code code,
+                                          Flips* flips) const {
   if (program_.processes.empty()) return 0;
   const int64_t first = block * kBlock, size = std::min(kBlock, memory_words_ * sub_words_ - first);
-  const auto stored = [&](uint32_t i) {
+  const auto stored = [&](int, int64_t i) {
     const int64_t m = (first + i) / sub_words_;
     return code_.store(data_of(m, code))[static_cast<int>(first + i - m * sub_words_)];
   };
+  Lanes one;
+  one.n = 1;
+  one.sample[0] = static_cast<uint32_t>(draw_.sample[element]);
+  one.block[0] = static_cast<uint32_t>(block);
+  one.size[0] = static_cast<uint32_t>(size);
   int64_t n = 0;
-  Block struck;
   struck.strike(
-      program_, draw_.seed, static_cast<uint32_t>(draw_.sample[element]), static_cast<uint32_t>(block),
-      static_cast<uint32_t>(size), stored,
-      [&](uint32_t i, uint32_t before, uint32_t after) { flips[n++] = {first + i, before ^ after}; }, true);
+      one, [](int, int64_t) {}, stored,
+      [&](int, uint32_t i, uint32_t before, uint32_t after) { flips[n++] = {first + i, before ^ after}; }, true);
   return n;
 }
 
 // Calls flip(code word, bits) with what the decoder lets through of a block; words come in ascending order.
 template <class Code, class Flip>
-void ProtectedMemory::strike_block(int64_t element, int64_t block, Code code, Flip flip, Tally& tally) const {
+void ProtectedMemory::strike_block(Blocks& struck, int64_t element, int64_t block, Code code, Flip flip,
+                                   Tally& tally) const {
   Flips flips[kBlock];
-  const int64_t n = strike_transient(element, block, code, flips), end = (block + 1) * (kBlock / sub_words_);
+  const int64_t n = strike_transient(struck, element, block, code, flips), end = (block + 1) * (kBlock / sub_words_);
   const auto word_of_flips = [&](int64_t i) { return i < n ? flips[i].word / sub_words_ : INT64_MAX; };
   int64_t row = first_row(end - kBlock / sub_words_), i = 0;
   while (true) {
@@ -172,6 +177,7 @@ template <class Prepare, class Encode, class Change>
 Tally ProtectedMemory::strike(int64_t first, int64_t last, Prepare copy, Encode encode, Change change) const {
   Tally tally;
   const int64_t blocks = (memory_words_ * sub_words_ + kBlock - 1) / kBlock;
+  Blocks struck(program_, draw_.seed, 1);
   for (int64_t p = first; p < last; ++p) {
     const Part part = part_at(p);
     for (int64_t w = 0; w < part.words; w += kBlock)
@@ -186,7 +192,7 @@ Tally ProtectedMemory::strike(int64_t first, int64_t last, Prepare copy, Encode 
     };
     if (linear())
       for (int64_t b = p % parts_of_element_ * part_blocks_, end = std::min(b + part_blocks_, blocks); b < end; ++b)
-        strike_block(part.element, b, code, flip, tally);
+        strike_block(struck, part.element, b, code, flip, tally);
     else
       strike_table(part.element, code, flip, tally);
     flip(-1, 0);

@@ -29,6 +29,7 @@ inline Quad philox(Quad c, uint64_t key) {
 struct Table {
   const int64_t* thresholds = nullptr;
   int64_t length = 0;
+  int64_t reachable = 0;  // thresholds below 2^32: no word reaches the others
   bool every = false;
 
   bool empty() const { return !every && length == 0; }

@@ -18,11 +18,13 @@ def main() -> None:
         protection,
         qonnx_ops,
         startup,
+        stream,
         training_speed,
     )
 
     print(machine())
     for benchmark in (
+        stream,
         injection,
         fault_map,
         protection,

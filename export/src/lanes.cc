@@ -1,4 +1,4 @@
-#include "flips.h"
+#include "lanes.h"
 
 #include <algorithm>
 
@@ -61,6 +61,19 @@ HWFAULT_CLONES void philox_each(Counters& counters, uint64_t key) {
   }
 }
 
+// Up to so many thresholds are compared one after the other with all words, more are searched for each.
+constexpr int64_t kFewThresholds = 256;
+
+HWFAULT_CLONES void count_few(const uint32_t* words, const int64_t* thresholds, int64_t n, uint32_t* counts) {
+  uint32_t word[kLanes], reached[kLanes] = {};
+  std::copy(words, words + kLanes, word);
+  for (int64_t i = 0; i < n; ++i) {
+    const auto threshold = static_cast<uint32_t>(thresholds[i]);
+    for (int lane = 0; lane < kLanes; ++lane) reached[lane] += word[lane] >= threshold;
+  }
+  std::copy(reached, reached + kLanes, counts);
+}
+
 }  // namespace
 
 void philox_lanes(Counters& counters, uint64_t key) {
@@ -71,14 +84,11 @@ void philox_lanes(Counters& counters, uint64_t key) {
   philox_each(counters, key);
 }
 
-HWFAULT_CLONES void count_lanes(const Counters& counters, const Thresholds* thresholds, int n,
-                                uint32_t (*counts)[kLanes]) {
-  for (int of = 0; of < n; ++of) {
-    uint32_t reached[kLanes] = {};
-    for (int i = 0; i < thresholds[of].n; ++i)
-      for (int lane = 0; lane < kLanes; ++lane) reached[lane] += counters.word[of][lane] >= thresholds[of].value[i];
-    std::copy(reached, reached + kLanes, counts[of]);
-  }
+void count_lanes(const uint32_t* words, const Table& table, uint32_t* counts) {
+  if (table.every || table.reachable > kFewThresholds)
+    std::transform(words, words + kLanes, counts, [&](uint32_t word) { return table.count(word); });
+  else
+    count_few(words, table.thresholds, table.reachable, counts);
 }
 
 }  // namespace hwfault

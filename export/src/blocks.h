@@ -1,0 +1,80 @@
+// Striking the words of several blocks at once: only words that are hit are ever decoded.
+#pragma once
+
+#include <cstdint>
+
+#include "hits.h"
+
+namespace hwfault {
+
+// The codes of up to most() blocks while the processes of a program change them, one after the other.
+class Blocks {
+ public:
+  // for calls with no more than so many blocks
+  Blocks(const Program& program, uint64_t seed, int64_t blocks);
+
+  int most() const { return most_; }
+
+  // Calls change(lane, word, code before, code after) for each word whose code differs after all processes, where
+  // encode(lane, word) is the code stored before, also for words outside of the block (negative ones lie before it),
+  // and ask(lane, word) is called some time before it. They are ascending, if asked for, else in any order.
+  template <class Ask, class Encode, class Change>
+  void strike(const Lanes& lanes, Ask ask, Encode encode, Change change, bool ascending = false) {
+    n_ = 0;
+    for (const Process& process : program_.processes) {
+      settle();
+      for (hits_.start(process, lanes); hits_.next();) {
+        for (const Hit& hit : hits_) ask(lane_of(hit.cell()), word_of(hit.cell()));
+        const int known = n_;
+        find(process, lanes);
+        for (int i = known; i < n_; ++i) before_[i] = now_[i] = encode(lane_of(cell_[i]), word_of(cell_[i]));
+        if (process.kind == Kind::late) read_earlier(process, lanes, encode);
+        flip(process);
+      }
+    }
+    if (ascending) sort();
+    for (int i = 0; i < n_; ++i)
+      if (const uint32_t after = now_[i] ^ delta_[i]; after != before_[i])
+        change(lane_of(cell_[i]), word_of(cell_[i]), before_[i], after);
+  }
+
+ private:
+  static constexpr int64_t kStruck = 4096;
+
+  // The code that the processing element of each hit's word produced before, instead of the hit's aux.
+  template <class Encode>
+  void read_earlier(const Process& process, const Lanes& lanes, Encode encode) {
+    for (Hit& hit : hits_) {
+      const int lane = lane_of(hit.cell());
+      const int64_t first = int64_t{lanes.block[lane]} * kBlock, word = process.previous(first + word_of(hit.cell()));
+      hit.set_aux(word < 0 ? 0u : encode(lane, word - first));
+    }
+  }
+
+  // What the processes so far have flipped is what the next one finds.
+  void settle();
+  // Which of the struck words each hit is on; those that were not struck before come behind the others.
+  void find(const Process& process, const Lanes& lanes);
+  // What the hits flip in the words that they are on.
+  void flip(const Process& process);
+  void sort();
+
+  int place(uint16_t cell, int& n);
+  void burst(const Process& process, const Lanes& lanes);
+  void flip_bits(const Process& process);
+  template <class FlipsOf>
+  void replace(FlipsOf flips_of);
+
+  const Program& program_;
+  Hits hits_;
+  int most_;
+  int n_ = 0;
+  // of each word that is hit: its code before all processes, before the present one, and what this one flips; there is
+  // room for one more than there can be
+  uint16_t cell_[kStruck + 1];
+  uint32_t before_[kStruck], now_[kStruck], delta_[kStruck + 1];
+  uint16_t index_[kLanes * kBlock];  // of a word among those that are struck
+  uint16_t at_[Hits::kMost];         // of a hit's word among them
+};
+
+}  // namespace hwfault
