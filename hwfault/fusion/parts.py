@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
+import torch
 from brevitas.core.function_wrapper import Identity, RoundSte, TensorClamp, TensorClampSte
 from brevitas.core.quant.delay import DelayWrapper, _NoDelay
 from brevitas.core.quant.int_base import IntQuant
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
-from torch import jit, nn
+from torch import Tensor, jit, nn
 
 from hwfault.network.readers import paths
 from hwfault.torch_ops.inside_torch import compiled, has_global_hooks, hooks_made, hooks_of, named_children
@@ -73,6 +74,13 @@ def why_left_module(module: Any, own: object = None) -> str | None:
             return f"a hook is attached to its part {name!r}, which would not run"
         if "forward" in vars(part):
             return f"another forward stands in for that of its part {name!r}"
+    return None
+
+
+def why_not_width(bit_width: Tensor) -> str | None:
+    """Why the operator does not take a bit width."""
+    if bit_width.dim() or bit_width.dtype != torch.float32:
+        return f"its bit width is a tensor {tuple(bit_width.shape)} of {bit_width.dtype}, expected one float32"
     return None
 
 

@@ -6,7 +6,7 @@ import torch
 from brevitas.core.function_wrapper import Identity, TensorClampSte
 from torch import Tensor
 
-from hwfault.fusion.parts import Watch, passed_over, why_left_module
+from hwfault.fusion.parts import Watch, passed_over, why_left_module, why_not_width
 from hwfault.network.hooks import NeverCopied, StandIn
 from hwfault.torch_ops.inside_torch import functions_watched, has_global_hooks, traced, written
 from hwfault.torch_ops.quantize import Ends, quantize, why_not
@@ -74,9 +74,7 @@ class OneOperator(NeverCopied):
             return "hooks are attached to all modules, of which its parts would not run"
         if bit_width.requires_grad and torch.is_grad_enabled():
             return "its bit width is learned"
-        if bit_width.dim() or bit_width.dtype != torch.float32:
-            return f"its bit width is a tensor {tuple(bit_width.shape)} of {bit_width.dtype}, expected one float32"
-        return None
+        return why_not_width(bit_width)
 
     def _ends_of(self, bit_width: Tensor) -> Ends:
         """The least and the largest integer, as Brevitas has them."""

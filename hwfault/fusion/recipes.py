@@ -21,6 +21,7 @@ from brevitas.core.stats.view_wrapper import _ViewParameter
 from brevitas.core.utils import StatelessBuffer
 from torch import Tensor, nn
 
+from hwfault.fusion.parts import why_not_width
 from hwfault.torch_ops.scale_rule import Largest, Restriction, ScaleRule
 
 _INTEGERS = (IntScaling, PowerOfTwoIntScaling)
@@ -42,6 +43,9 @@ _KNOWN = frozenset((*_STEPS, *_STATISTICS))
 """What may lie below a scaling module."""
 
 
+_NOTHING = torch.empty(0)
+
+
 class Recipe(NamedTuple):
     """A scale that the operator computes itself."""
 
@@ -57,7 +61,7 @@ def recipe_of(scaling: Any, int_scaling: Any, bit_width: Tensor, values: tuple[i
     None for activations.
     """
     reader = _READERS.get(type(scaling))
-    if reader is None or type(int_scaling) not in _INTEGERS:
+    if reader is None or type(int_scaling) not in _INTEGERS or why_not_width(bit_width):
         return None
     with torch.no_grad():
         return reader(scaling, int_scaling(bit_width), values)
@@ -65,9 +69,24 @@ def recipe_of(scaling: Any, int_scaling: Any, bit_width: Tensor, values: tuple[i
 
 def stage_of(scaling: Any) -> Callable[[], object]:
     """What changes as a scaling module goes over to another way of computing its scale."""
+    limits = [part for part in scaling.modules() if type(part) is ScalarSignedClampMinSte]
     if type(scaling) is not ParameterFromRuntimeStatsScaling:
-        return lambda: None
-    return lambda: (scaling.counter > scaling.collect_stats_steps, scaling.training, scaling.local_loss_mode)
+        return lambda: [limit.min_val for limit in limits]
+    return lambda: (
+        *(scaling.counter > scaling.collect_stats_steps, scaling.training, scaling.local_loss_mode),
+        *[limit.min_val for limit in limits],
+    )
+
+
+def why_no_source(x: Tensor, recipe: Recipe) -> str | None:
+    """Why a recipe does not go with what it would read now: its parameter, or the values."""
+    rule, parameter = recipe.rule, recipe.parameter()
+    if parameter is not None:
+        return None if parameter.shape == rule.shape else f"its scale is no parameter of shape {rule.shape} any more"
+    rows, first_only = rule.largest or (0, False)
+    if x.numel() and (not first_only or x.shape[0] == rows):
+        return None
+    return f"its values of shape {tuple(x.shape)} do not have the {rows} largest magnitudes of its weights"
 
 
 def _of_parameter(scaling: Any, threshold: Tensor, _values: object) -> Recipe | None:
@@ -79,9 +98,9 @@ def _of_parameter(scaling: Any, threshold: Tensor, _values: object) -> Recipe | 
         return None
     threshold = scaling.restrict_clamp_threshold(scaling.restrict_threshold_pre(threshold))
     least = _least(scaling.restrict_clamp_scaling.clamp_ste)
-    held = scaling._parameters if type(scaling) is ParameterScaling else scaling.value._buffers
-    rule = ScaleRule(restriction, threshold, tuple(held["value"].shape), least=least)
-    return Recipe(rule, lambda: held["value"])
+    source = _parameter(scaling) if type(scaling) is ParameterScaling else _constant(scaling.value)
+    rule = ScaleRule(restriction, threshold, tuple(source().shape), least=least)
+    return Recipe(rule, source)
 
 
 def _of_learned(scaling: Any, threshold: Tensor, _values: object) -> Recipe | None:
@@ -98,8 +117,20 @@ def _of_learned(scaling: Any, threshold: Tensor, _values: object) -> Recipe | No
     least = _least(scaling.clamp_scaling.clamp_min_ste)
     # in training what is divided is kept from falling below it, in evaluation the quotient
     limits = (least, None) if scaling.training else (None, least)
+    source = _parameter(scaling)
+    return Recipe(ScaleRule(restriction, threshold, tuple(source().shape), *limits), source)
+
+
+def _parameter(scaling: Any) -> Callable[[], Tensor]:
+    """What a scaling module learns; nothing where it is no parameter any more."""
     held = scaling._parameters
-    return Recipe(ScaleRule(restriction, threshold, tuple(held["value"].shape), *limits), lambda: held["value"])
+    return lambda: held.get("value", _NOTHING)
+
+
+def _constant(buffer: Any) -> Callable[[], Tensor]:
+    """What a StatelessBuffer returns, which no gradient reaches."""
+    held = buffer._buffers
+    return lambda: held["value"].detach() if held["value"].requires_grad else held["value"]
 
 
 def _of_largest(scaling: Any, threshold: Tensor, values: tuple[int, ...] | None) -> Recipe | None:
@@ -146,6 +177,15 @@ _READERS: dict[type, Callable[[Any, Tensor, tuple[int, ...] | None], Recipe | No
 }
 
 
+_RESTRICTIONS: dict[tuple[type, ...], Restriction] = {
+    (restrictions.FloatRestrictValue, Abs): Restriction.MAGNITUDE,
+    (restrictions.LogFloatRestrictValue, PowerOfTwo): Restriction.POWER,
+    (restrictions.PowerOfTwoRestrictValue, RoundSte, PowerOfTwo): Restriction.NEAREST_POWER,
+    (restrictions.PowerOfTwoRestrictValue, CeilSte, PowerOfTwo): Restriction.NEXT_POWER,
+}
+"""By the types of a step and of its parts."""
+
+
 def _all_known(module: nn.Module) -> bool:
     """Whether all parts of a module are of known types; of scaling modules, all parts below."""
     return all(type(part) in _KNOWN or (part is module and type(part) in _READERS) for part in module.modules())
@@ -153,14 +193,7 @@ def _all_known(module: nn.Module) -> bool:
 
 def _restriction(step: nn.Module) -> Restriction | None:
     """What a step of Brevitas' restricts its input to."""
-    if type(step) is restrictions.FloatRestrictValue:
-        return Restriction.MAGNITUDE
-    if type(step) is restrictions.LogFloatRestrictValue:
-        return Restriction.POWER
-    if type(step) is restrictions.PowerOfTwoRestrictValue:
-        nearest = type(step.float_to_int_impl) is RoundSte
-        return Restriction.NEAREST_POWER if nearest else Restriction.NEXT_POWER
-    return None
+    return _RESTRICTIONS.get((type(step), *map(type, step.children())))
 
 
 def _least(step: Any) -> float | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hwfault.fusion.parts import Watch, tensor_quant
 from hwfault.fusion.quantizer import FOLLOWED, OneOperator
-from hwfault.fusion.recipes import Recipe, recipe_of
+from hwfault.fusion.recipes import Recipe, recipe_of, why_no_source
 from hwfault.fusion.whole_parts import Constant, State, leading, passed_over, why_not_passed_over, why_not_whole
 from hwfault.network.hooks import NeverCopied, StandIn
 from hwfault.torch_ops.inside_torch import functions_watched, traced
@@ -20,6 +20,7 @@ from hwfault.torch_ops.quantize_whole import quantize_whole
 
 _FLAGS = {flag: torch.tensor(flag) for flag in (False, True)}
 """As quantized tensors carry them."""
+CHANGED = "its parts were changed while it ran"
 Made = tuple[Tensor, Tensor, Tensor]
 """Values, scale and zero point."""
 
@@ -50,6 +51,8 @@ class WholeQuantizer(NeverCopied):
     @property
     def why(self) -> str | None:
         """Why the proxy as it is now runs by its own forward, or why it did so when it ran last; None if neither."""
+        if WholeQuantizer.of(self.module) is not self:
+            return "another forward stands in for that of its proxy"
         self._look_again()
         return self._why_left or self._why
 
@@ -75,7 +78,13 @@ class WholeQuantizer(NeverCopied):
 
     def _made(self, x: Tensor) -> Made | None:
         """None where the tensors are not such that the operator takes them."""
-        return self._from_scale(x) if self._recipe is None else self._by_rule(x, self._recipe)
+        if self._recipe is None:
+            return self._from_scale(x)
+        self._why = why_no_source(x, self._recipe)
+        if self._why is not None:
+            self._changed()
+            return None
+        return self._by_rule(x, self._recipe)
 
     def _by_rule(self, x: Tensor, recipe: Recipe) -> Made | None:
         parameter, zero_point = recipe.parameter(), self._zero_point()
@@ -92,7 +101,8 @@ class WholeQuantizer(NeverCopied):
             x = torch.relu(x)
         scale = quantizer.scaling_impl(x, self._range)
         zero_point = quantizer.zero_point_impl(x, scale, width)
-        self._why = why_not(x, scale, zero_point)
+        # those modules may have changed others that have not run yet
+        self._why = why_not(x, scale, zero_point) if self._watch() else CHANGED
         if self._why is not None:
             return quantizer.int_quant(scale, zero_point, width, x), scale, zero_point
         return quantize(x, scale, zero_point, self._ends._replace(rectifies=False)), scale, zero_point
@@ -107,10 +117,14 @@ class WholeQuantizer(NeverCopied):
         self._watch: Callable[[], bool] = _never
         self._state: Callable[[], list[object]] = list
         self._recipe: Recipe | None = None
-        self._why_left = why_not_whole(proxy)
+        self._why_left = why_not_whole(proxy, WholeQuantizer.of(proxy))
         if self._why_left is None:
             self._look_at(proxy, tensor_quant(proxy))
         self._held: list[object] = self._state()
+
+    def _changed(self) -> None:
+        """The proxy is looked at when it runs next; another recipe may do then."""
+        self._watch = _never
 
     def _look_at(self, proxy: Any, quantizer: Any) -> None:
         self._quantizer = quantizer
@@ -122,8 +136,9 @@ class WholeQuantizer(NeverCopied):
             self._recipe = self._recipe_of(proxy, leading(quantizer))
         by_rule = self._recipe is not None
         self._why_left = why_not_passed_over(proxy, by_rule, OneOperator)
-        self._watch = Watch(passed_over(proxy, by_rule), [proxy])
-        self._state = State(proxy)
+        if self._why_left is None:
+            self._watch = Watch(passed_over(proxy, by_rule), [proxy])
+            self._state = State(proxy)
 
     def _look_at_integers(self, quantizer: Any, inner: Any, fused: Any) -> None:
         width = self._width()

@@ -11,7 +11,7 @@ from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector, FusedActivationQuantProxy
 from torch import Tensor, nn
 
-from hwfault.fusion.parts import VIEW, tensor_quant, why_left_module
+from hwfault.fusion.parts import VIEW, tensor_quant, why_left_module, why_not_width
 from hwfault.fusion.recipes import stage_of
 from hwfault.network.shared_scale import SharedScale
 from hwfault.torch_ops.inside_torch import compiled, has_global_hooks, hooks_of, written
@@ -20,13 +20,15 @@ _PROXIES = (ActQuantProxyFromInjector, WeightQuantProxyFromInjector)
 _ACTIVATIONS = (Identity, nn.Identity, nn.ReLU)
 
 
-def why_not_whole(proxy: Any) -> str | None:
+def why_not_whole(proxy: Any, own: object = None) -> str | None:
     """Why a quantizer does not run as a whole by one operator; None for one that does.
 
-    Whether its scale is computed inside, hwfault.fusion.recipes says.
+    `own` is what may stand in for its forward. Whether its scale is computed inside, hwfault.fusion.recipes says.
     """
     if type(proxy) not in _PROXIES:
         return f"its proxy is a {type(proxy).__name__}"
+    if vars(proxy).get("forward") is not own:
+        return "another forward stands in for that of its proxy"
     quantizer = tensor_quant(proxy)
     if compiled(quantizer) is not None:
         return "it is compiled"
@@ -73,7 +75,7 @@ def _why_not_made_of(proxy: Any, quantizer: Any) -> str | None:
             return f"its {what} is a {type(part).__name__}"
     if fused is not None and getattr(fused.activation_impl, "inplace", False):
         return "its activation overwrites what it is given"
-    return None
+    return why_not_width(Constant(quantizer.msb_clamp_bit_width_impl.bit_width)())
 
 
 def why_not_passed_over(proxy: Any, by_rule: bool, own: type) -> str | None:
@@ -122,6 +124,7 @@ class State:
         self._ranges = [source.int_scaling_impl for source in sources]
         self._widths = [Constant(source.msb_clamp_bit_width_impl.bit_width) for source in sources]
         self._stage = stage_of(leader.scaling_impl)
+        self._shares = leader is not quantizer
 
     def __call__(self) -> list[object]:
         proxy, inner = self._proxy, self._inner
@@ -135,9 +138,11 @@ class State:
             inner.signed,
             inner.narrow_range,
             getattr(self._activation, "inplace", False),
-            leading(self._quantizer) is self._quantizer,
             self._stage(),
         ]
+        if self._shares:  # of the leader's parts none is below the proxy
+            leader = leading(self._quantizer)
+            found += [leader, leader.scaling_impl, leader.int_scaling_impl, leader.msb_clamp_bit_width_impl]
         found += [(module.signed, getattr(module, "narrow_range", None)) for module in self._ranges]
         found += [width.stamp() for width in self._widths]
         return found
@@ -151,11 +156,11 @@ class Constant:
 
     def __call__(self) -> Tensor:
         value: Tensor = self._held["value"]
-        return value
+        return value.detach() if value.requires_grad else value
 
     def stamp(self) -> tuple[object, ...]:
         """Changes with the number; on a device, which is not waited for, with each writing to its memory."""
         value = self._held["value"]
-        if value.device.type == "cpu":
+        if value.device.type == "cpu" and value.numel() == 1:
             return id(value), value.item()
         return id(value), -1 if value.is_inference() else written(value)

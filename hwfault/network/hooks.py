@@ -88,7 +88,7 @@ class StandIn:
     """
 
     def __init__(self, module: nn.Module, name: str, value: Any, may_be_copied: Callable[[], None]) -> None:
-        self._module, self._name, self._may_be_copied = module, name, may_be_copied
+        self._module, self._name, self._value, self._may_be_copied = module, name, value, may_be_copied
         setattr(module, name, value)
         # asked by deepcopy, copy and pickle; an object's own attribute goes before its class's
         vars(module)["__getstate__"] = self._state
@@ -96,8 +96,11 @@ class StandIn:
             vars(module)["__deepcopy__"] = self._deepcopy
 
     def remove(self) -> None:
-        for name in (self._name, "__getstate__", "__deepcopy__"):
-            vars(self._module).pop(name, None)
+        own = vars(self._module)
+        if own.get(self._name) is self._value:  # and not what somebody else has put there meanwhile
+            del own[self._name]
+        for name in ("__getstate__", "__deepcopy__"):
+            own.pop(name, None)
 
     def _state(self) -> Any:
         self._may_be_copied()

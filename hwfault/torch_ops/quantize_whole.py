@@ -9,7 +9,7 @@ import torch
 from brevitas.function.ops_ste import abs_binary_sign_grad, ceil_ste, round_ste, scalar_clamp_min_ste
 from torch import Tensor
 
-from hwfault.torch_ops.inside_torch import traced
+from hwfault.torch_ops.inside_torch import is_memory, traced
 from hwfault.torch_ops.quantize import Ends, as_values, differentiated, in_steps, quantized
 from hwfault.torch_ops.scale_rule import (
     Restriction,
@@ -47,6 +47,8 @@ class _Whole(torch.autograd.Function):
         ctx.ends, ctx.rule = ends, rule
         made = scale_of(rule, x, parameter)
         ctx.made = made._replace(scale=made.source)  # the scale itself is an output, which a node may not hold
+        if parameter is not None and not parameter.requires_grad:
+            ctx.mark_non_differentiable(made.scale)
         ctx.save_for_backward(x, parameter, zero_point, made.scale)
         return quantized(x, made.scale, zero_point, ends), made.scale
 
@@ -56,7 +58,8 @@ class _Whole(torch.autograd.Function):
         x, parameter, zero_point, scale = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
         placed = None if of_values is None else as_values(of_values, x)
-        if torch.is_grad_enabled() or traced() or (of_values is not None and placed is None):
+        strange = (of_values is not None and placed is None) or not (of_scale is None or is_memory(of_scale))
+        if torch.is_grad_enabled() or traced() or strange:
             found = _one_by_one((of_values, of_scale), x, parameter, zero_point, ctx.ends, ctx.rule, wanted)
             return *found, None, None, None
         made = ctx.made._replace(scale=scale)
@@ -115,7 +118,11 @@ def _one_by_one(
         outputs = [in_steps(values, scale, zero_point, ends), scale]
         asked = [t for t, wants in zip(sources, wanted, strict=True) if wants and t is not None]
         pairs = [(out, g) for out, g in zip(outputs, given, strict=True) if g is not None and out.requires_grad]
-        found = iter(torch.autograd.grad([o for o, _ in pairs], asked, [g for _, g in pairs], create_graph=again))
+        if not pairs:
+            return None, None
+        followed, gradients = zip(*pairs, strict=True)
+        # the scale may be all that a gradient is of, and does not depend on the values then
+        found = iter(torch.autograd.grad(followed, asked, gradients, create_graph=again, allow_unused=True))
     of_x, of_parameter = (next(found) if wants else None for wants in wanted)
     return of_x, of_parameter
 
