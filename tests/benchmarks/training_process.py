@@ -20,7 +20,7 @@ from torch import nn
 import hwfault as hf
 from hwfault.fusion.fused import Fused
 from tests.benchmarks.cnv import batch
-from tests.benchmarks.network import forward, kept_for_backward, peak, step
+from tests.benchmarks.network import forward, kept_for_backward, peak, training_step
 from tests.benchmarks.peers import draw_densely, draw_sparsely, pick_random_words, struck
 from tests.benchmarks.training_networks import NETWORKS, settle
 
@@ -110,7 +110,7 @@ def measure(network: str, samples: int, seconds: float, memory: bool = False) ->
             return report
         for model in models.values():
             model.train()
-        steps = {name: lambda model=model: step(model, x, target) for name, model in models.items()}
+        steps = {name: training_step(model, x, target) for name, model in models.items()}
         report["step"] = summary(times(steps, 2 * seconds / 3))
         if memory:
             report["kept"] = {name: kept_for_backward(model, x) for name, model in models.items()}
@@ -122,7 +122,7 @@ def measure_gathering(network: str, samples: int, seconds: float) -> dict[str, o
     """The training step while Brevitas gathers statistics of activations, as in the first 300 of a training."""
     x, target = batch(samples), torch.arange(samples) % 10
     with variants(network, samples, gathering=True) as (models, block):
-        steps = {name: lambda model=model: step(model, x, target) for name, model in models.items()}
+        steps = {name: training_step(model, x, target) for name, model in models.items()}
         return {"step": summary(times(steps, seconds)), "fused": len(block.fused), "left": block.left}
 
 
