@@ -13,7 +13,7 @@ from tests.benchmarks.float_twin import float_twin
 from tests.benchmarks.peers import Grid, draw_densely, draw_sparsely, pick_random_words, struck
 from tests.benchmarks.training_networks import NETWORKS, settle
 from tests.benchmarks.training_process import FUSED_FAULTY, TWIN, VARIANTS, summary
-from tests.benchmarks.training_speed import Measured, Run, conclusion, runs, table
+from tests.benchmarks.training_speed import Measured, Run, conclusion, readme, runs, table
 
 WAYS = (draw_sparsely, draw_densely, pick_random_words)
 CELLS = 40_000
@@ -142,6 +142,15 @@ def test_tables_and_conclusion():
     assert "0.570x, worst of 2 processes 0.730x   (to reach: 0.52x)   MISSED" in text
     assert text.count("reached") == 6
     assert "left to Brevitas in CNV: {'q': 'a hook'}" in text
+
+
+def test_the_table_for_the_readme_has_medians_of_processes():
+    three = [Measured(Run("CNV", 8, 2), report(ratio)) for ratio in (0.41, 0.99, 0.5)]
+    others = [Measured(Run("CNV", 8, 1), report(0.1)), Measured(Run("3 bit MLP", 64, 2), report(0.25))]
+    rows = readme([*three, *others])[2:]
+    assert rows[0].startswith("| CNV | 8 | 0.50x, 0.50x | 1.50x, 1.50x |")
+    assert rows[1].startswith("| 3 bit MLP (untuned) | 64 | 0.25x, 0.25x |")
+    assert len(rows) == 2
 
 
 def test_every_target_is_measured_in_three_processes():

@@ -16,7 +16,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tests.benchmarks.training_networks import NETWORKS
-from tests.benchmarks.training_process import CLEAN, FUSED_FAULTY, VARIANTS
+from tests.benchmarks.training_process import (
+    CLEAN,
+    DENSE,
+    FAULTY,
+    FUSED_FAULTY,
+    REFERENCE,
+    SPARSE,
+    TWIN,
+    VARIANTS,
+)
 
 _TO_REACH = {
     ("ResNet-20", 64): {"forward": 0.50, "step": 0.65},
@@ -73,7 +82,7 @@ def main(quick: bool = False) -> None:
         measured.append(Measured(run, report_of(run, _SECONDS[run.batch] / (4 if quick else 1))))
         if i + 1 == len(planned) or _group(planned[i + 1]) != _group(run):
             print("\n".join(table([m for m in measured if _group(m.run) == _group(run)])), flush=True)
-    print("\n".join(conclusion(measured)), flush=True)
+    print("\n".join([*conclusion(measured), *readme(measured)]), flush=True)
 
 
 def _group(run: Run) -> tuple[str, int, bool]:
@@ -185,6 +194,24 @@ def _targets(measured: Sequence[Measured]) -> list[str]:
                 f"   (to reach: {target:.2f}x)   {verdict}"
             )
     return lines
+
+
+def readme(measured: Sequence[Measured]) -> list[str]:
+    """The README's table: forward and training step with two threads, medians of the processes that measured them."""
+    columns = (FUSED_FAULTY, FAULTY, TWIN, SPARSE, DENSE, REFERENCE)
+    lines = [f"| network | batch | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 2)}"]
+    for network, known in NETWORKS.items():
+        for samples in (64, 8):
+            alike = [m.report for m in measured if _group(m.run) == (network, samples, False) and m.run.threads == 2]
+            if alike:
+                cells = [_cell(alike, variant) for variant in columns]
+                lines.append(f"| {network}{'' if known.tuned else ' (untuned)'} | {samples} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(reports: Sequence[dict[str, Any]], variant: str) -> str:
+    found = [statistics.median(r[what]["ratios"][variant] for r in reports) for what in ("forward", "step")]
+    return ", ".join(f"{ratio:.2f}x" for ratio in found)
 
 
 def _ratio(measured: Measured, what: str) -> float:
