@@ -32,20 +32,22 @@ uint32_t size_of(const Process& process, int64_t aux) {
 
 Blocks::Blocks(const Program& program, uint64_t seed, int64_t blocks)
     : program_(program),
-      hits_(seed),
+      hits_(program, seed),
       most_(static_cast<int>(std::clamp<int64_t>(kStruck / most_struck(program), 1, std::min<int64_t>(blocks, kLanes)))) {
   std::fill_n(index_, most_ * kBlock, uint16_t{0});
   cell_[0] = 0;
 }
 
-void Blocks::settle() {
+void Blocks::settle(const Process& process) {
+  if (process_ == &process) return;
+  process_ = &process;
   for (int i = 0; i < n_; ++i) now_[i] ^= delta_[i], delta_[i] = 0;
 }
 
-void Blocks::find(const Process& process, const Lanes& lanes) {
-  if (process.kind == Kind::cluster) return burst(process, lanes);
+void Blocks::find(const HitsOfOne& hits, const Lanes& lanes) {
+  if (hits.process->kind == Kind::cluster) return burst(hits, lanes);
   int n = n_, i = 0;
-  for (const Hit& hit : hits_) at_[i++] = static_cast<uint16_t>(place(hit.cell(), n));
+  for (const Hit& hit : hits) at_[i++] = static_cast<uint16_t>(place(hit.cell(), n));
   n_ = n;
 }
 
@@ -61,15 +63,17 @@ int Blocks::place(uint16_t cell, int& n) {
   return at;
 }
 
-void Blocks::flip(const Process& process) {
+void Blocks::flip(const HitsOfOne& hits) {
+  const Process& process = *hits.process;
   switch (process.kind) {
-    case Kind::bit: return flip_bits(process);
+    case Kind::bit: return flip_bits(hits);
     case Kind::cluster: return;  // which does not depend on what is stored
-    case Kind::mask: return replace([&](uint32_t code, uint32_t) { return process.flips(code); });
-    case Kind::late: return replace([&](uint32_t code, uint32_t earlier) { return (code ^ earlier) & process.mask; });
+    case Kind::mask: return replace(hits, [&](uint32_t code, uint32_t) { return process.flips(code); });
+    case Kind::late:
+      return replace(hits, [&](uint32_t code, uint32_t earlier) { return (code ^ earlier) & process.mask; });
     case Kind::random: {
       const uint32_t mask = program_.code_mask();
-      return replace([&](uint32_t code, uint32_t v) {
+      return replace(hits, [&](uint32_t code, uint32_t v) {
         const auto other = code + 1 + static_cast<uint32_t>(uint64_t{v} * mask >> 32);
         return code ^ (other & mask);
       });
@@ -77,10 +81,10 @@ void Blocks::flip(const Process& process) {
   }
 }
 
-void Blocks::flip_bits(const Process& process) {
-  const Plane* const planes = process.planes.data();
+void Blocks::flip_bits(const HitsOfOne& hits) {
+  const Plane* const planes = hits.process->planes.data();
   int i = 0;
-  for (const Hit hit : hits_) {
+  for (const Hit hit : hits) {
     const Plane& plane = planes[hit.plane()];
     // no branch: which bit is stored could not be foretold
     const uint32_t one = now_[at_[i]] >> hit.plane() & 1u;
@@ -91,17 +95,18 @@ void Blocks::flip_bits(const Process& process) {
 
 // The last of several hits on a word stands: each sees what the processes before have left.
 template <class FlipsOf>
-void Blocks::replace(FlipsOf flips_of) {
+void Blocks::replace(const HitsOfOne& hits, FlipsOf flips_of) {
   int i = 0;
-  for (const Hit& hit : hits_) {
+  for (const Hit& hit : hits) {
     const uint16_t at = at_[i++];
     delta_[at] = flips_of(now_[at], hit.aux());
   }
 }
 
-void Blocks::burst(const Process& process, const Lanes& lanes) {
+void Blocks::burst(const HitsOfOne& hits, const Lanes& lanes) {
+  const Process& process = *hits.process;
   int n = n_;
-  for (const Hit& hit : hits_) {
+  for (const Hit& hit : hits) {
     const uint32_t size = size_of(process, hit.aux());
     const uint32_t plane = hit.plane(), left = lanes.size[lane_of(hit.cell())] - word_of(hit.cell());
     const uint32_t words = process.along_words ? std::min(size, left) : 1;

@@ -21,16 +21,11 @@ class Blocks {
   template <class Ask, class Encode, class Change>
   void strike(const Lanes& lanes, Ask ask, Encode encode, Change change, bool ascending = false) {
     n_ = 0;
-    for (const Process& process : program_.processes) {
-      settle();
-      for (hits_.start(process, lanes); hits_.next();) {
-        for (const Hit& hit : hits_) ask(lane_of(hit.cell()), word_of(hit.cell()));
-        const int known = n_;
-        find(process, lanes);
-        for (int i = known; i < n_; ++i) before_[i] = now_[i] = encode(lane_of(cell_[i]), word_of(cell_[i]));
-        if (process.kind == Kind::late) read_earlier(process, lanes, encode);
-        flip(process);
-      }
+    process_ = nullptr;
+    for (hits_.start(lanes); hits_.next();) {
+      for (const HitsOfOne& hits : hits_)
+        for (const Hit& hit : hits) ask(lane_of(hit.cell()), word_of(hit.cell()));
+      for (const HitsOfOne& hits : hits_) take(hits, lanes, encode);
     }
     if (ascending) sort();
     for (int i = 0; i < n_; ++i)
@@ -39,36 +34,48 @@ class Blocks {
   }
 
  private:
-  static constexpr int64_t kStruck = 4096;
+  static constexpr int64_t kStruck = 8192;
+
+  template <class Encode>
+  void take(const HitsOfOne& hits, const Lanes& lanes, Encode encode) {
+    settle(*hits.process);
+    const int known = n_;
+    find(hits, lanes);
+    for (int i = known; i < n_; ++i) before_[i] = now_[i] = encode(lane_of(cell_[i]), word_of(cell_[i]));
+    if (hits.process->kind == Kind::late) read_earlier(hits, lanes, encode);
+    flip(hits);
+  }
 
   // The code that the processing element of each hit's word produced before, instead of the hit's aux.
   template <class Encode>
-  void read_earlier(const Process& process, const Lanes& lanes, Encode encode) {
-    for (Hit& hit : hits_) {
+  static void read_earlier(const HitsOfOne& hits, const Lanes& lanes, Encode encode) {
+    for (Hit& hit : hits) {
       const int lane = lane_of(hit.cell());
-      const int64_t first = int64_t{lanes.block[lane]} * kBlock, word = process.previous(first + word_of(hit.cell()));
+      const int64_t first = int64_t{lanes.block[lane]} * kBlock;
+      const int64_t word = hits.process->previous(first + word_of(hit.cell()));
       hit.set_aux(word < 0 ? 0u : encode(lane, word - first));
     }
   }
 
-  // What the processes so far have flipped is what the next one finds.
-  void settle();
+  // What the processes before this one have flipped is what it finds.
+  void settle(const Process& process);
   // Which of the struck words each hit is on; those that were not struck before come behind the others.
-  void find(const Process& process, const Lanes& lanes);
+  void find(const HitsOfOne& hits, const Lanes& lanes);
   // What the hits flip in the words that they are on.
-  void flip(const Process& process);
+  void flip(const HitsOfOne& hits);
   void sort();
 
   int place(uint16_t cell, int& n);
-  void burst(const Process& process, const Lanes& lanes);
-  void flip_bits(const Process& process);
+  void burst(const HitsOfOne& hits, const Lanes& lanes);
+  void flip_bits(const HitsOfOne& hits);
   template <class FlipsOf>
-  void replace(FlipsOf flips_of);
+  void replace(const HitsOfOne& hits, FlipsOf flips_of);
 
   const Program& program_;
   Hits hits_;
   int most_;
   int n_ = 0;
+  const Process* process_ = nullptr;  // the present one
   // of each word that is hit: its code before all processes, before the present one, and what this one flips; there is
   // room for one more than there can be
   uint16_t cell_[kStruck + 1];

@@ -27,20 +27,30 @@ class Hit {
 inline int lane_of(uint16_t cell) { return cell / kBlock; }
 inline uint32_t word_of(uint16_t cell) { return cell % kBlock; }
 
+// Hits that one process has, [from, to).
+struct HitsOfOne {
+  const Process* process;
+  Hit *from, *to;
+
+  Hit* begin() const { return from; }
+  Hit* end() const { return to; }
+};
+
 class Hits {
  public:
   static constexpr int kCalls = 256;
   static constexpr int kMost = kCalls * 4;
 
-  explicit Hits(uint64_t seed) : seed_(seed) {}
+  Hits(const Program& program, uint64_t seed) : program_(program), seed_(seed) {}
 
-  // The hits of a process in some blocks, which must both outlive their drawing.
-  void start(const Process& process, const Lanes& lanes);
-  // Draws the next ones, up to kMost, or returns false: block by block and plane by plane, in stream order.
+  // The hits of all processes in some blocks, which must outlive their drawing.
+  void start(const Lanes& lanes);
+  // Draws the next ones, up to kMost, or returns false: process by process, in it block by block and plane by plane, in
+  // stream order.
   bool next();
 
-  Hit* begin() { return hits_; }
-  Hit* end() { return hits_ + n_; }
+  const HitsOfOne* begin() const { return of_; }
+  const HitsOfOne* end() const { return of_ + n_of_; }
 
  private:
   static constexpr int kPlanes = 32;
@@ -49,6 +59,7 @@ class Hits {
   struct Call {
     uint32_t quad, hits;
     uint16_t plane, lane;
+    uint32_t process;
   };
   // Where the next call is.
   struct Place {
@@ -56,22 +67,27 @@ class Hits {
     uint32_t quad;
   };
 
-  void count();
+  const Process& process(const Call& call) const { return program_.processes[call.process]; }
+  void start_process();
+  void count(const Process& process);
   int list_calls();
-  void make_calls(int first, int n);
+  int list_calls_of_process(int n);
+  int make_calls(const Call* calls, int n);
+  void begin_hits_of(const Process& process, Hit* from);
   void number_hits(Counters& c, const Call* calls, int n) const;
 
+  const Program& program_;
   uint64_t seed_;
-  const Process* process_ = nullptr;
   const Lanes* lanes_ = nullptr;
-  uint32_t per_call_ = 4;  // hits
-  bool every_ = false;     // whether some plane has all its cells hit
+  uint32_t process_ = 0;  // whose calls are listed
+  bool every_ = false;    // whether some plane has all its cells hit
   Place next_{};
   uint32_t counts_[kPlanes][kLanes];
   // one more than there can be, to be written to and not counted
   Call calls_[kCalls + 1];
   Hit hits_[kMost + 1];
-  int n_ = 0;
+  HitsOfOne of_[kCalls];
+  int n_ = 0, n_of_ = 0;
 };
 
 }  // namespace hwfault
