@@ -203,6 +203,26 @@ HWFAULT_API int64_t hwfault_quantize_gradient(const float* x, const float* gradi
                                               double* scale_gradient, const hwfault_quantizer* quantizer,
                                               int32_t threads);
 
+/* Which faults of a site strike what a quantizer gives: `batch` samples, of which the i-th has number sample[i]. */
+typedef struct {
+  const hwfault_site* site;
+  uint64_t seed;
+  const int64_t* sample;
+  int64_t batch;
+} hwfault_strike;
+
+/* hwfault_quantize and hwfault_site_strike in one pass, for values that have no scale each; out may be x. The format is the
+ * quantizer's: the site's own words. Returns the number of words changed; no_numbers as in hwfault_inject. */
+HWFAULT_API int64_t hwfault_quantize_struck(const float* x, float* out, const hwfault_quantizer* quantizer,
+                                            const hwfault_strike* strike, int32_t threads, int64_t* no_numbers);
+
+/* hwfault_quantize_gradient of values that were struck: no gradient passes at faulty words. `no_numbers` says that some
+ * words that were struck held no number, and so were not changed. Both gradients have to be wanted or x_gradient alone. */
+HWFAULT_API int64_t hwfault_quantize_struck_gradient(const float* x, const float* gradient, float* x_gradient,
+                                                     double* scale_gradient, const hwfault_quantizer* quantizer,
+                                                     const hwfault_strike* strike, int32_t no_numbers,
+                                                     int32_t threads);
+
 /* largest[r] = the largest magnitude of row r of the values, NaN where one of them is. Returns 0. */
 HWFAULT_API int64_t hwfault_largest(const float* x, int64_t rows, int64_t length, float* largest);
 

@@ -46,13 +46,14 @@ int64_t share_out(int64_t count, int64_t threads, F work, int64_t least = kUnits
 
 // The same for work that returns Changes: the words changed, and in *no_numbers (it may be null) those left as they are.
 template <class F>
-int64_t share_out_changes(int64_t count, int64_t threads, int64_t* no_numbers, F work) {
+int64_t share_out_changes(int64_t count, int64_t threads, int64_t* no_numbers, F work,
+                          int64_t least = kUnitsPerThread) {
   std::atomic<int64_t> left{0};
   const int64_t changed = share_out(count, threads, [&](int64_t first, int64_t last) {
     const Changes found = work(first, last);
     left += found.no_numbers;
     return found.changed;
-  });
+  }, least);
   if (no_numbers) *no_numbers = left;
   return changed;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <string>
 
@@ -212,20 +213,43 @@ void Quantizer::differentiate(const float* x, const float* gradient, float* x_gr
       differentiate_piece(x, gradient, x_gradient, sums, number);
 }
 
+double Quantizer::differentiate_run(const float* x, const float* gradient, float* x_gradient, const Piece& run) const {
+  const Ends ends{least_, most_, pass_least_, pass_most_, floor_};
+  Terms terms;
+  float given[kPart], unwanted[kPart];
+  double sum = 0;
+  for (int64_t done = 0; done < run.length; done += kPart) {
+    const int64_t i = run.at + done, part = std::min(kPart, run.length - done);
+    const float* g = gradient + i;
+    if (gradient == x_gradient) g = static_cast<float*>(std::memcpy(given, g, part * sizeof(float)));
+    float* dx = x_gradient ? x_gradient + i : unwanted;
+    differentiate_row(x + i, g, dx, part, scale_[run.scale], zero_point_[run.scale], ends, terms);
+    sum += sum_of_terms(g, terms, part);
+  }
+  return sum;
+}
+
 void Quantizer::differentiate_piece(const float* x, const float* gradient, float* x_gradient, double* sums,
                                     int64_t number) const {
+  sums[number] = differentiate_run(x, gradient, x_gradient, piece(number));
+}
+
+void Quantizer::quantize_range(const float* x, float* out, int64_t from, int64_t to) const {
   const Ends ends{least_, most_, pass_least_, pass_most_, floor_};
-  const auto [at, scale, n] = piece(number);
-  Terms terms;
-  float unwanted[kPart];
-  double sum = 0;
-  for (int64_t done = 0; done < n; done += kPart) {
-    const int64_t i = at + done, part = std::min(kPart, n - done);
-    float* dx = x_gradient ? x_gradient + i : unwanted;
-    differentiate_row(x + i, gradient + i, dx, part, scale_[scale], zero_point_[scale], ends, terms);
-    sum += sum_of_terms(gradient + i, terms, part);
+  while (from < to) {
+    const int64_t row = from / length_, scale = row % outer_, end = std::min(to, (row + 1) * length_);
+    quantize_row(x + from, out + from, end - from, scale_[scale], zero_point_[scale], ends);
+    from = end;
   }
-  sums[number] = sum;
+}
+
+void Quantizer::differentiate_range(const float* x, const float* gradient, float* x_gradient, int64_t from, int64_t to,
+                                    Sums& sums) const {
+  while (from < to) {
+    const int64_t row = from / length_, scale = row % outer_, end = std::min(to, (row + 1) * length_);
+    sums.emplace_back(scale, differentiate_run(x, gradient, x_gradient, {from, scale, end - from}));
+    from = end;
+  }
 }
 
 void Quantizer::differentiate_column(const float* x, const float* gradient, float* x_gradient, double* scale_gradient,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "hwfault.h"
@@ -28,6 +29,15 @@ class Quantizer {
   std::vector<double> room_for_sums() const { return std::vector<double>(each_ ? 0 : pieces()); }
   void differentiate(const float* x, const float* gradient, float* x_gradient, double* scale_gradient, double* sums,
                      int64_t first, int64_t last) const;
+  // Values [from, to) in C order, of which none has a scale of its own; the gradient may lie where that of x goes.
+  bool in_rows() const { return !each_; }
+  void quantize_range(const float* x, float* out, int64_t from, int64_t to) const;
+  // Adds (number of the scale, what the values of a row in the range add to its gradient) to `sums`, in their order.
+  using Sums = std::vector<std::pair<int64_t, double>>;
+  void differentiate_range(const float* x, const float* gradient, float* x_gradient, int64_t from, int64_t to,
+                           Sums& sums) const;
+
+  int64_t scales() const { return outer_ * inner_; }
   // The pieces' sums in their order, where scales have several pieces.
   void add_up(const std::vector<double>& sums, double* scale_gradient) const;
 
@@ -36,6 +46,7 @@ class Quantizer {
     int64_t at, scale, length;  // where it begins, the number of its (first) scale, how many values it has
   };
   Piece piece(int64_t number) const;
+  double differentiate_run(const float* x, const float* gradient, float* x_gradient, const Piece& run) const;
   void differentiate_piece(const float* x, const float* gradient, float* x_gradient, double* sums, int64_t number) const;
   void differentiate_column(const float* x, const float* gradient, float* x_gradient, double* scale_gradient,
                             int64_t number) const;

@@ -10,8 +10,14 @@
 // Every function that the extension calls, a line each.
 #define HWFAULT_CALLED(X) \
   X(hwfault_error_text)   \
+  X(hwfault_site_new)     \
+  X(hwfault_site_free)    \
   X(hwfault_site_strike)  \
-  X(hwfault_site_zero)
+  X(hwfault_site_zero)     \
+  X(hwfault_quantize)      \
+  X(hwfault_quantize_gradient) \
+  X(hwfault_largest)       \
+  X(hwfault_largest_gradient)
 
 namespace hwfault_torch {
 

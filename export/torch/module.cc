@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "library.h"
+#include "plain.h"
 
 namespace hwfault_torch {
 
@@ -19,6 +20,7 @@ void connect(const pybind11::dict& addresses) {
   library.name = reinterpret_cast<decltype(library.name)>(addresses[#name].cast<uintptr_t>());
   HWFAULT_CALLED(HWFAULT_CONNECT)
 #undef HWFAULT_CONNECT
+  note_plain_keys();
 }
 
 }  // namespace
@@ -27,4 +29,5 @@ void connect(const pybind11::dict& addresses) {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.attr("TORCH_VERSION") = TORCH_VERSION;
   m.def("connect", &hwfault_torch::connect);
+  hwfault_torch::add_quantizer(m);
 }

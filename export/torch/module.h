@@ -3,3 +3,10 @@
 
 #include <pybind11/pybind11.h>
 
+namespace hwfault_torch {
+
+void add_hook(pybind11::module_& m);
+void add_quantizer(pybind11::module_& m);
+void add_zero_node(pybind11::module_& m);
+
+}  // namespace hwfault_torch

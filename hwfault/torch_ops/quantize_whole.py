@@ -3,12 +3,14 @@
 See hwfault.torch_ops.quantize for the quantizer and hwfault.torch_ops.scale_rule for scales.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from brevitas.function.ops_ste import abs_binary_sign_grad, ceil_ste, round_ste, scalar_clamp_min_ste
 from torch import Tensor
 
+from hwfault.torch_ops.extension import extension
 from hwfault.torch_ops.inside_torch import is_memory, traced
 from hwfault.torch_ops.quantize import Ends, as_values, differentiated, in_steps, quantized
 from hwfault.torch_ops.scale_rule import (
@@ -19,6 +21,23 @@ from hwfault.torch_ops.scale_rule import (
     scale_of,
     source_gradient,
 )
+
+
+Operator = Callable[[Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor] | None]
+"""(values, parameter, zero point) -> quantized values and scale, None for tensors that it does not take."""
+
+
+def extended_operator(ends: Ends, rule: ScaleRule) -> Operator | None:
+    """`quantize_whole` of the C++ extension, with the same bits; None where there is no extension."""
+    module = extension()
+    if module is None or not rule.threshold.is_cpu:
+        return None
+    module.call_one_by_one(_one_by_one)
+    restriction = list(Restriction).index(rule.restriction)
+    rows, first_only = rule.largest or (0, False)
+    limits = (rule.least, rule.least_scale, rows, first_only, rule.least_magnitude)
+    made: Operator = module.Quantizer(*ends, restriction, rule.threshold, rule.shape, *limits, (ends, rule))
+    return made
 
 
 def quantize_whole(

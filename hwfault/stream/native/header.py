@@ -129,6 +129,12 @@ class Quantizer(Structure):
     )
 
 
+class Strike(Structure):
+    """Which faults of a parsed site strike a tensor."""
+
+    _fields_ = (("site", c_void_p), ("seed", c_uint64), ("sample", c_void_p), ("batch", c_int64))
+
+
 STRUCTS = {
     "hwfault_format": Format,
     "hwfault_draw": Draw,
@@ -138,6 +144,7 @@ STRUCTS = {
     "hwfault_layer": Layer,
     "hwfault_array": Array,
     "hwfault_quantizer": Quantizer,
+    "hwfault_strike": Strike,
 }
 
 _DRAW, _FORMAT, _MAP, _PROTECTION = POINTER(Draw), POINTER(Format), POINTER(Map), POINTER(Protection)
@@ -171,6 +178,14 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hwfault_quantize_gradient": (
         c_int64,
         (c_void_p, c_void_p, c_void_p, c_void_p, POINTER(Quantizer), c_int32),
+    ),
+    "hwfault_quantize_struck": (
+        c_int64,
+        (c_void_p, c_void_p, POINTER(Quantizer), POINTER(Strike), c_int32, POINTER(c_int64)),
+    ),
+    "hwfault_quantize_struck_gradient": (
+        c_int64,
+        (c_void_p, c_void_p, c_void_p, c_void_p, POINTER(Quantizer), POINTER(Strike), c_int32, c_int32),
     ),
     "hwfault_largest": (c_int64, (c_void_p, c_int64, c_int64, c_void_p)),
     "hwfault_largest_gradient": (
