@@ -22,7 +22,6 @@ from hwfault.torch_ops.scale_rule import (
     source_gradient,
 )
 
-
 Operator = Callable[[Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor] | None]
 """(values, parameter, zero point) -> quantized values and scale, None for tensors that it does not take."""
 
