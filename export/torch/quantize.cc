@@ -191,7 +191,7 @@ class WholeNode : public ag::Node {
 
   ag::variable_list apply(ag::variable_list&& given) override {
     const at::Tensor of_values = std::move(given[0]);
-    at::Tensor of_scale = std::move(given[1]);
+    at::Tensor of_scale = given.size() > 1 ? std::move(given[1]) : at::Tensor();
     given.clear();
     if (!of_values.defined() && !of_scale.defined()) return {at::Tensor(), at::Tensor()};
     const at::Tensor x = x_.unpack();
@@ -298,7 +298,7 @@ py::object quantize(const std::shared_ptr<const Quantizer>& quantizer, py::handl
     const auto node = make_node<WholeNode>(quantizer, x, parameter, zero_point, std::move(made));
     node->set_next_edges(ag::collect_next_edges(x, parameter));
     ag::set_history(values, node);
-    ag::set_history(scale, node);
+    if (!parameter.defined() || parameter.requires_grad()) ag::set_history(scale, node);
   }
   return py::make_tuple(std::move(values), std::move(scale));
 }

@@ -61,7 +61,12 @@ def test_functions(name):
     result, given = dict(functions())[name]
     own_result, own = SIGNATURES[name]
     assert {"int64_t": c_int64, "void": None, "const char*": c_char_p}[result] is own_result
-    counted = ("hwfault_inject", "hwfault_apply_map", "hwfault_site_strike")  # their last pointer is to one number
+    counted = (
+        "hwfault_inject",
+        "hwfault_apply_map",
+        "hwfault_site_strike",
+        "hwfault_quantize_struck",
+    )  # their last pointer is to one number
     assert [c_void_p if k is ctypes.POINTER(c_int64) and name in counted else k for k in own] == given
 
 
