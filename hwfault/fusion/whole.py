@@ -48,6 +48,10 @@ class WholeQuantizer(NeverCopied):
     def remove(self) -> None:
         self._stand_in.remove()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A copy of what holds it as its proxy's forward, as parts do that search for a scale, holds the plain one."""
+        return getattr, (self.module, "forward")
+
     @property
     def why(self) -> str | None:
         """Why the proxy as it is now runs by its own forward, or why it did so when it ran last; None if neither."""

@@ -1,5 +1,8 @@
 """What is changed about a whole quantizer while it is fused: the next forward is what Brevitas makes of it."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from brevitas.core.function_wrapper import Identity
@@ -44,6 +47,7 @@ from tests.helpers.fusion.changes import (
     write_width,
     write_zero_point,
 )
+from tests.helpers.fusion.variants import searched
 from tests.helpers.fusion.whole import (
     CONSTANT,
     LEARNED,
@@ -221,3 +225,26 @@ def test_values_of_other_rows_than_the_weights():
             assert same(quantize(layer, x), by_brevitas(layer, x))
         with pytest.raises(RuntimeError, match="max"):
             quantize(layer, torch.zeros(0, 6))
+
+
+def test_parts_that_are_built_meanwhile_and_run_their_proxy_can_be_copied_with_it():
+    layer = searched().layer
+    expected = quantize(searched().layer).scale
+    with hf.fused(layer):
+        rebuild(layer)  # its search for a scale has taken the forward of the proxy
+        assert torch.equal(quantize(layer).scale, expected)
+        inside = copy.deepcopy(layer)
+    for other in (inside, copy.deepcopy(layer), layer):
+        assert not isinstance(vars(proxy_of(other)).get("forward"), WholeQuantizer)
+        assert torch.equal(quantize(other).scale, expected)
+    stats = parts_of(inside).scaling_impl.parameter_list_stats.stats.stats_impl
+    assert stats.proxy_forward == proxy_of(inside).forward
+
+
+def test_copies_have_no_stand_in():
+    layer = act()
+    with hf.fused(layer):
+        pickled = pickle.dumps(proxy_of(layer).fused_activation_quant_proxy)
+        for other in (copy.deepcopy(proxy_of(layer)), pickle.loads(pickled)):  # noqa: S301  # written here
+            assert "forward" not in vars(other)
+        assert WholeQuantizer.of(proxy_of(layer))
