@@ -16,26 +16,38 @@ def tell_once(notices: Iterable[str]) -> None:
     for notice in notices:
         if notice not in _told:
             _told.add(notice)
-            # a plan's notes may come from anybody's file
-            _LOG.warning("%s", "".join(c if c.isprintable() else repr(c)[1:-1] for c in notice))
+            _LOG.warning("%s", _plain(notice))
+
+
+def remark(text: str) -> None:
+    """Logs what is worth knowing and no warning, each time; Python prints it where a log was asked for."""
+    _LOG.info("%s", _plain(text))
+
+
+def _plain(text: str) -> str:
+    # names and notes may come from anybody's file
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class _Handler(logging.Handler):
     def __init__(self, say: Callable[[str], object]) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say(f"warning: {record.getMessage()}")
+        warned = "warning: " if record.levelno >= logging.WARNING else ""
+        self._say(f"{warned}{record.getMessage()}")
 
 
 @contextmanager
 def spoken(say: Callable[[str], object]) -> Iterator[None]:
-    """Inside, `say` is called with each warning of hwfault's log, and what was told before may be told again."""
-    handler = _Handler(say)
+    """Inside, `say` is called with each line of hwfault's log, and what was told before may be told again."""
+    handler, level = _Handler(say), _LOG.level
     _told.clear()
     _LOG.addHandler(handler)
+    _LOG.setLevel(logging.INFO)
     try:
         yield
     finally:
+        _LOG.setLevel(level)
         _LOG.removeHandler(handler)

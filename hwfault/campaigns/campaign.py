@@ -25,6 +25,7 @@ from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import SiteList
 from hwfault.stream.check import check_seed
 from hwfault.train.data import Split
+from hwfault.train.fusing import fusing_to_measure
 
 _KEPT_PLANS = 32
 
@@ -231,7 +232,7 @@ def _number(injection: Injection, index: Tensor) -> None:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    with evaluation(model), torch.no_grad():
+    with evaluation(model), torch.no_grad(), fusing_to_measure(model):
         yield
 
 

@@ -82,9 +82,11 @@ class TrainConfig(Record):
     keys changed.
 
     The rest: `precision` of the arithmetic; `devices` (ranks) of the `accelerator` that train together on batches of
-    `batch_size` each. Every `checkpoint_every` epochs a checkpoint is kept (0: only the latest and the best); the state
-    to resume from is written after each epoch, and every `checkpoint_every_steps` optimiser steps. Everything random
-    follows from `seed`.
+    `batch_size` each. With `fused` Brevitas' integer quantizers run as one operator each (see hwfault.fused), in
+    training and validation: the same values and gradients in less time, but for the scales', which are sums in another
+    order; the log says which quantizers do not. Every `checkpoint_every` epochs a checkpoint is kept (0: only the
+    latest and the best); the state to resume from is written after each epoch, and every `checkpoint_every_steps`
+    optimiser steps. Everything random follows from `seed`.
 
     The default rate suits digits_cnn, whose weights lie on a grid of 1/8; other networks want 1e-3 or so.
     """
@@ -126,6 +128,7 @@ class TrainConfig(Record):
     monitor: Monitor | None = None
     phases: tuple[Phase, ...] = ()
 
+    fused: bool = True
     precision: Precision = "32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Count | None = None

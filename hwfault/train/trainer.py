@@ -16,6 +16,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from hwfault.errors import HwfaultError, ModelError
+from hwfault.fusion.fused import Fused
+from hwfault.notices import remark
 from hwfault.own_code import is_code, named
 from hwfault.train import ranks, state
 from hwfault.train.ckpt import AtomicCheckpoints
@@ -24,6 +26,7 @@ from hwfault.train.config import TrainConfig
 from hwfault.train.data import Data
 from hwfault.train.driver import FaultDriver
 from hwfault.train.folder import LAST
+from hwfault.train.fusing import describe_fused, fusing
 from hwfault.train.history import Epoch, check_monitor, columns, monitored, smaller_is_better
 from hwfault.train.keeping import Keep
 from hwfault.train.phases import Phase, phases_of, prepare_phase
@@ -76,9 +79,10 @@ class Run:
             self._check()
             self._watch.start()
             try:
-                for phase in self._phases[first - 1 :]:
-                    again = saved is not None and saved["phase"] == phase.number
-                    self._fit(phase, self._last if again else None)
+                with fusing(self._network, wanted=self._config.fused) as block:
+                    for phase in self._phases[first - 1 :]:
+                        again = saved is not None and saved["phase"] == phase.number
+                        self._fit(phase, self._last if again else None, block)
             finally:
                 ranks.end()
         self._network.eval()
@@ -104,9 +108,9 @@ class Run:
             with self._driver(phase, trainer):
                 pass
 
-    def _fit(self, phase: Phase, checkpoint: Path | None) -> None:
+    def _fit(self, phase: Phase, checkpoint: Path | None, block: Fused | None) -> None:
         self._network.train()  # all of it: a phase before may have frozen some
-        trainer = self._trainer(phase)
+        trainer = self._trainer(phase, block)
         with self._driver(phase, trainer) as driver, _frozen(self._network, phase.frozen):
             module = Classifier(self._network, self._data, phase, driver, self.history, self._counts)
             try:
@@ -139,7 +143,7 @@ class Run:
         finally:
             driver.remove()
 
-    def _trainer(self, phase: Phase) -> lightning.Trainer:
+    def _trainer(self, phase: Phase, block: Fused | None = None) -> lightning.Trainer:
         config = phase.config
         return lightning.Trainer(
             **placement(config, self._device),
@@ -147,7 +151,7 @@ class Run:
             max_epochs=config.epochs,
             accumulate_grad_batches=config.accumulate,
             gradient_clip_val=config.clip_gradient or None,
-            callbacks=self._callbacks(phase),
+            callbacks=self._callbacks(phase, block),
             plugins=[AtomicCheckpoints()],
             logger=False,
             enable_progress_bar=False,
@@ -159,7 +163,7 @@ class Run:
             default_root_dir=self._folder,
         )
 
-    def _callbacks(self, phase: Phase) -> list[Callback]:
+    def _callbacks(self, phase: Phase, block: Fused | None) -> list[Callback]:
         config, found = phase.config, list[Callback]()
         if config.early_stopping:
             figures = columns(config, validation=self._data.validation is not None)
@@ -168,16 +172,24 @@ class Run:
             found.append(EarlyStopping(column, 0.0, patience, mode=mode, check_on_train_epoch_end=True))
         if self._folder is not None:
             found.append(Keep(self._folder, self._config))
-        return [*found, _Tell(self._watch)]
+        return [*found, _Tell(self._watch, block)]
 
 
 class _Tell(Checkpoint):
-    """Tells of batches and epochs; a `Checkpoint`, so that an epoch is told of when it has been kept."""
+    """Tells of batches and epochs, and once of the quantizers that have run in a step as one operator each.
 
-    def __init__(self, watch: Watch) -> None:
+    A `Checkpoint`, so that an epoch is told of when it has been kept.
+    """
+
+    def __init__(self, watch: Watch, block: Fused | None) -> None:
         self._watch = watch
+        self._block = block
+        self._told = False
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
+        if not self._told and trainer.is_global_zero:
+            remark(describe_fused(cast(Classifier, pl_module).network, self._block))
+        self._told = True
         self._watch.batch()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -50,7 +50,9 @@ def test_the_first_rank_alone_writes_and_speaks(two):
     folder, done = two
     assert [epoch["epoch"] for epoch in json.loads(done.stdout)] == [1, 2]
     assert done.stderr.count("training") == 1
-    assert len(own_words(done.stderr).strip().splitlines()) == 1, done.stderr
+    lines = own_words(done.stderr).strip().splitlines()
+    assert len(lines) == 2, done.stderr
+    assert sum("run as one operator each" in line for line in lines) == 1
     assert len(list((folder / "run" / "tensorboard").iterdir())) == 1
     assert len(json.loads((folder / "run" / "environment.json").read_text())) == 1
 

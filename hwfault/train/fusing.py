@@ -1,0 +1,71 @@
+"""Quantizers that run as one operator each while a network is trained or measured, and what is said of them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import nn
+
+from hwfault.errors import HwfaultError
+from hwfault.fusion.fused import Fused, fused
+from hwfault.torch_ops.inside_torch import compiled
+
+_NAMED = 3
+"""How many quantizers are named that stay as they are for one reason."""
+
+
+@contextmanager
+def fusing(network: nn.Module, *, wanted: bool = True) -> Iterator[Fused | None]:
+    """Inside, a network's integer quantizers run as one operator each (see hwfault.fused), unless that is not wanted.
+
+    Raises HwfaultError where they do already, and where a network writes over what the backward pass needs then.
+    """
+    if not wanted:
+        yield None
+        return
+    with fused(network) as block:
+        try:
+            yield block
+        except RuntimeError as error:  # as autograd tells of it
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise HwfaultError(
+                f"the network writes over a tensor that the backward pass needs ({str(error).split(';')[0]}); "
+                "quantizers that run as one operator each keep what they were given: do without operations in place, "
+                "or set `fused: false`"
+            ) from error
+
+
+@contextmanager
+def fusing_to_measure(network: nn.Module) -> Iterator[None]:
+    """The same where values alone are asked for, which are Brevitas' to the bit; a block of the user's own stays."""
+    try:
+        block = fused(network)
+    except HwfaultError:  # they run as one operator each already
+        yield
+        return
+    with block:
+        yield
+
+
+def describe_fused(network: nn.Module, block: Fused | None) -> str:
+    """In one line how many quantizers run as one operator each, and why others do not, once they have run."""
+    if block is None:
+        return "all quantizers run as Brevitas' own, as `fused` is false"
+    ours, others = block.fused, block.left
+    told = f"{len(ours)} of {len(ours) + len(others)} quantizers run as one operator each"
+    left = [f"{_named(names)} ({why})" for why, names in _by_reason(others).items()]
+    if any(compiled(module) is not None for module in network.modules()):
+        left.append("all that torch.compile has compiled")  # which the block is not told of
+    return f"{told}; as Brevitas' own: {'; '.join(left)}" if left else told
+
+
+def _by_reason(left: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, why in left.items():
+        found.setdefault(why, []).append(name)
+    return found
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
