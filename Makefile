@@ -53,6 +53,7 @@ experiments: install
 	$(BIN)/python -m tests.experiments.undervolting
 	$(BIN)/python -m tests.experiments.elements
 	$(BIN)/python -m tests.experiments.training
+	$(BIN)/python -m tests.experiments.fused_training
 	$(BIN)/python -m tests.experiments.integer
 
 # hostile graphs and calls under AddressSanitizer and UndefinedBehaviorSanitizer; inputs that fail are kept
