@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 _LOG = logging.getLogger("hwfault")
+_REMARKS = logging.getLogger("hwfault.remarks")
 _told: set[str] = set()
 
 
@@ -20,8 +21,8 @@ def tell_once(notices: Iterable[str]) -> None:
 
 
 def remark(text: str) -> None:
-    """Logs what is worth knowing and no warning, each time; Python prints it where a log was asked for."""
-    _LOG.info("%s", _plain(text))
+    """Logs what is worth knowing and no warning, each time; Python prints it where somebody asked for such lines."""
+    _REMARKS.info("%s", _plain(text))
 
 
 def _plain(text: str) -> str:
@@ -41,13 +42,13 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def spoken(say: Callable[[str], object]) -> Iterator[None]:
-    """Inside, `say` is called with each line of hwfault's log, and what was told before may be told again."""
-    handler, level = _Handler(say), _LOG.level
+    """Inside, `say` is called with each warning and remark, and what was told before may be told again."""
+    handler, level = _Handler(say), _REMARKS.level
     _told.clear()
     _LOG.addHandler(handler)
-    _LOG.setLevel(logging.INFO)
+    _REMARKS.setLevel(logging.INFO)
     try:
         yield
     finally:
-        _LOG.setLevel(level)
+        _REMARKS.setLevel(level)
         _LOG.removeHandler(handler)
