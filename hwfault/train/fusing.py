@@ -1,12 +1,13 @@
 """Quantizers that run as one operator each while a network is trained or measured, and what is said of them."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from torch import nn
 
-from hwfault.errors import HwfaultError
+from hwfault.errors import HwfaultError, NativeLibraryError
 from hwfault.fusion.fused import Fused, fused
+from hwfault.stream.native.loading import library
 from hwfault.torch_ops.inside_torch import compiled
 
 _NAMED = 3
@@ -14,17 +15,19 @@ _NAMED = 3
 
 
 @contextmanager
-def fusing(network: nn.Module, *, wanted: bool = True) -> Iterator[Fused | None]:
-    """Inside, a network's integer quantizers run as one operator each (see hwfault.fused), unless that is not wanted.
+def fusing(network: nn.Module, *, wanted: bool = True) -> Iterator[Callable[[], str]]:
+    """Inside, a network's integer quantizers run as one operator each (see hwfault.fused), where wanted and possible.
 
-    Raises HwfaultError where they do already, and where a network writes over what the backward pass needs then.
+    What it answers with says in one line how many do, and why others do not, once they have run. Raises HwfaultError
+    where they do already, and where a network writes over what the backward pass needs then.
     """
-    if not wanted:
-        yield None
+    why = _why_none() if wanted else "`fused` is false"
+    if why is not None:
+        yield lambda: f"all quantizers run as Brevitas' own: {why}"
         return
     with fused(network) as block:
         try:
-            yield block
+            yield lambda: describe_fused(network, block)
         except RuntimeError as error:  # as autograd tells of it
             if "modified by an inplace operation" not in str(error):
                 raise
@@ -38,19 +41,25 @@ def fusing(network: nn.Module, *, wanted: bool = True) -> Iterator[Fused | None]
 @contextmanager
 def fusing_to_measure(network: nn.Module) -> Iterator[None]:
     """The same where values alone are asked for, which are Brevitas' to the bit; a block of the user's own stays."""
-    try:
-        block = fused(network)
-    except HwfaultError:  # they run as one operator each already
-        yield
-        return
+    block: AbstractContextManager[object] = nullcontext()
+    if _why_none() is None:
+        with suppress(HwfaultError):  # they run as one operator each already
+            block = fused(network)
     with block:
         yield
 
 
-def describe_fused(network: nn.Module, block: Fused | None) -> str:
+def _why_none() -> str | None:
+    """Why no quantizer can run as one operator here; None where they can."""
+    try:
+        library()
+    except NativeLibraryError as error:
+        return str(error)
+    return None
+
+
+def describe_fused(network: nn.Module, block: Fused) -> str:
     """In one line how many quantizers run as one operator each, and why others do not, once they have run."""
-    if block is None:
-        return "all quantizers run as Brevitas' own, as `fused` is false"
     ours, others = block.fused, block.left
     told = f"{len(ours)} of {len(ours) + len(others)} quantizers run as one operator each"
     left = [f"{_named(names)} ({why})" for why, names in _by_reason(others).items()]

@@ -16,7 +16,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from hwfault.errors import HwfaultError, ModelError
-from hwfault.fusion.fused import Fused
 from hwfault.notices import remark
 from hwfault.own_code import is_code, named
 from hwfault.train import ranks, state
@@ -26,7 +25,7 @@ from hwfault.train.config import TrainConfig
 from hwfault.train.data import Data
 from hwfault.train.driver import FaultDriver
 from hwfault.train.folder import LAST
-from hwfault.train.fusing import describe_fused, fusing
+from hwfault.train.fusing import fusing
 from hwfault.train.history import Epoch, check_monitor, columns, monitored, smaller_is_better
 from hwfault.train.keeping import Keep
 from hwfault.train.phases import Phase, phases_of, prepare_phase
@@ -36,6 +35,10 @@ from hwfault.train.telling import on_all_ranks
 _NEEDLESS = (  # warnings of Lightning's about what is meant to be so, and about torch's own parts
     r".*treespec, LeafSpec.*",
 )
+
+
+Said = Callable[[], str]
+"""Says how a network's quantizers run, once they have."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,12 @@ class Run:
             self._check()
             self._watch.start()
             try:
-                with fusing(self._network, wanted=self._config.fused) as block:
+                with fusing(self._network, wanted=self._config.fused) as how:
+                    said: Said | None = how
                     for phase in self._phases[first - 1 :]:
                         again = saved is not None and saved["phase"] == phase.number
-                        self._fit(phase, self._last if again else None, block)
+                        self._fit(phase, self._last if again else None, said)
+                        said = None  # once is enough
             finally:
                 ranks.end()
         self._network.eval()
@@ -108,9 +113,9 @@ class Run:
             with self._driver(phase, trainer):
                 pass
 
-    def _fit(self, phase: Phase, checkpoint: Path | None, block: Fused | None) -> None:
+    def _fit(self, phase: Phase, checkpoint: Path | None, said: Said | None) -> None:
         self._network.train()  # all of it: a phase before may have frozen some
-        trainer = self._trainer(phase, block)
+        trainer = self._trainer(phase, said)
         with self._driver(phase, trainer) as driver, _frozen(self._network, phase.frozen):
             module = Classifier(self._network, self._data, phase, driver, self.history, self._counts)
             try:
@@ -143,7 +148,7 @@ class Run:
         finally:
             driver.remove()
 
-    def _trainer(self, phase: Phase, block: Fused | None = None) -> lightning.Trainer:
+    def _trainer(self, phase: Phase, said: Said | None = None) -> lightning.Trainer:
         config = phase.config
         return lightning.Trainer(
             **placement(config, self._device),
@@ -151,7 +156,7 @@ class Run:
             max_epochs=config.epochs,
             accumulate_grad_batches=config.accumulate,
             gradient_clip_val=config.clip_gradient or None,
-            callbacks=self._callbacks(phase, block),
+            callbacks=self._callbacks(phase, said),
             plugins=[AtomicCheckpoints()],
             logger=False,
             enable_progress_bar=False,
@@ -163,7 +168,7 @@ class Run:
             default_root_dir=self._folder,
         )
 
-    def _callbacks(self, phase: Phase, block: Fused | None) -> list[Callback]:
+    def _callbacks(self, phase: Phase, said: Said | None) -> list[Callback]:
         config, found = phase.config, list[Callback]()
         if config.early_stopping:
             figures = columns(config, validation=self._data.validation is not None)
@@ -172,7 +177,7 @@ class Run:
             found.append(EarlyStopping(column, 0.0, patience, mode=mode, check_on_train_epoch_end=True))
         if self._folder is not None:
             found.append(Keep(self._folder, self._config))
-        return [*found, _Tell(self._watch, block)]
+        return [*found, _Tell(self._watch, said)]
 
 
 class _Tell(Checkpoint):
@@ -181,15 +186,14 @@ class _Tell(Checkpoint):
     A `Checkpoint`, so that an epoch is told of when it has been kept.
     """
 
-    def __init__(self, watch: Watch, block: Fused | None) -> None:
+    def __init__(self, watch: Watch, said: Said | None) -> None:
         self._watch = watch
-        self._block = block
-        self._told = False
+        self._said = said
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
-        if not self._told and trainer.is_global_zero:
-            remark(describe_fused(cast(Classifier, pl_module).network, self._block))
-        self._told = True
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if self._said is not None and trainer.is_global_zero:
+            remark(self._said())
+        self._said = None
         self._watch.batch()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 import hwfault as hf
 from hwfault.campaigns.evaluate import evaluate
-from hwfault.errors import HwfaultError
+from hwfault.errors import HwfaultError, NativeLibraryError
 from hwfault.laws.models import bit_errors
 from hwfault.notices import spoken
 from hwfault.train import TrainConfig, build, fusing, train
@@ -117,10 +117,9 @@ def ceiling():
 
 
 def test_the_log_says_once_which_are_left_and_why():
-    assert said(TrainConfig(epochs=2, **OWN)) == ["3 of 3 quantizers run as one operator each"]
-    assert said(TrainConfig(epochs=1, **OWN, fused=False)) == [
-        "all quantizers run as Brevitas' own, as `fused` is false"
-    ]
+    phases = [{"epochs": 1}, {"epochs": 1, "freeze": ["0.*"]}]
+    assert said(TrainConfig(epochs=2, phases=phases, **OWN)) == ["3 of 3 quantizers run as one operator each"]
+    assert said(TrainConfig(epochs=1, **OWN, fused=False)) == ["all quantizers run as Brevitas' own: `fused` is false"]
     own = OWN | {"network": "tests.train.test_fused_training:ceiling"}
     assert said(TrainConfig(epochs=1, **own)) == [
         "1 of 3 quantizers run as one operator each; as Brevitas' own: 0.weight_quant, 3.weight_quant (its "
@@ -137,6 +136,19 @@ def test_a_compiled_network_is_trained_as_brevitas_does():
     assert lines[0].endswith("; as Brevitas' own: all that torch.compile has compiled")
     (epoch,) = train(networks[1], small.data(), TrainConfig(epochs=1, fused=False, **OWN))
     assert one[0].loss == pytest.approx(epoch.loss, rel=1e-5)
+
+
+def test_without_the_native_library(monkeypatch):
+    """It never was needed to train without faults, nor to measure."""
+
+    def missing():
+        raise NativeLibraryError("the library was never built")
+
+    monkeypatch.setattr(fusing, "library", missing)
+    assert said(TrainConfig(epochs=1, **OWN)) == ["all quantizers run as Brevitas' own: the library was never built"]
+    monkeypatch.setattr(fusing, "fused", lambda network: pytest.fail("nothing may be fused"))
+    data = small.data()
+    evaluate(small.network(), data.test_x, data.test_y, (), seeds=(0,))
 
 
 def test_many_are_counted():
