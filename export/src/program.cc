@@ -28,8 +28,13 @@ class Reader {
   const int64_t* ascending(int64_t n, int64_t most, const char* what) {
     const int64_t* first = at_;
     if (n > end_ - at_) throw Error(std::string("the fault program ends within ") + what);
+    if (n == 0) return first;
+    // all at once, as tables of high rates have hundreds; one by one only to find the one to tell of
+    bool good = first[0] >= 0 && first[n - 1] <= most;
+    for (int64_t i = 1; i < n; ++i) good &= first[i] >= first[i - 1];
     int64_t least = 0;
-    for (int64_t i = 0; i < n; ++i) least = number(what, least, most);
+    for (int64_t i = 0; i < n && !good; ++i) least = number(what, least, most);
+    at_ = first + n;
     return first;
   }
 
