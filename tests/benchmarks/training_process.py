@@ -2,7 +2,9 @@
 
 `python -m tests.benchmarks.training_process NETWORK BATCH THREADS` prints a line of JSON; training_speed.py starts it.
 Forwards are in evaluation mode without gradients, steps are zero_grad, forward, cross entropy and backward in training
-mode; batches of 1 take no steps, as batch normalisation has no statistics of one sample.
+mode; batches of 1 take no steps, as batch normalisation has no statistics of one sample. With one thread it is
+processor time that is measured, which others on the machine disturb less; with more, which wait for each other, it is
+real time.
 """
 
 import argparse
@@ -60,6 +62,7 @@ def variants(network: str, samples: int, gathering: bool = False) -> Iterator[tu
 
 def times(runs: Runs, seconds: float) -> dict[str, list[float]]:
     """The seconds that each variant takes in each round, for about as long as is given; each round in another order."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     found: dict[str, list[float]] = {name: [] for name in runs}
     for name, run in runs.items():
         for _ in range(1 if name in _SLOW else _WARM_UP):
@@ -72,9 +75,9 @@ def times(runs: Runs, seconds: float) -> dict[str, list[float]]:
         gc.collect()
         gc.disable()
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
+            start = clock()
             runs[name]()
-            found[name].append(time.perf_counter() - start)
+            found[name].append(clock() - start)
         gc.enable()
         rounds += 1
     gc.unfreeze()

@@ -1,7 +1,8 @@
 """Training and evaluation under faults, fused and not, beside clean Brevitas, the float twin, and other ways to do it.
 
 Every network, batch size and number of threads is measured in processes of its own, one after the other, and every
-ratio is one to clean Brevitas, without faults. BER 1e-3 on all weights, biases and activations.
+ratio is one to clean Brevitas, without faults. BER 1e-3 on all weights, biases and activations. Ratios are medians over
+rounds, of real time with two threads and of processor time with one.
 
 `python -m tests.benchmarks.training_speed` takes 12 minutes or so on two free cores; with --quick, 4.
 """
