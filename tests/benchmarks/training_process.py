@@ -54,7 +54,7 @@ def variants(network: str, samples: int, gathering: bool = False) -> Iterator[tu
     with ExitStack() as attached:
         blocks = {key: attached.enter_context(hf.fused(models[key])) for key in (FUSED, FUSED_FAULTY)}
         for key in (FAULTY, FUSED_FAULTY):
-            attached.enter_context(hf.inject(models[key], flips, seed=1))
+            attached.enter_context(hf.inject(models[key], flips, seed=1, example=x))
         for key, way in _PEERS.items():
             attached.enter_context(struck(models[key], way, BER))
         yield models, blocks[FUSED_FAULTY]
