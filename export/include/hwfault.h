@@ -76,12 +76,14 @@ HWFAULT_API int64_t hwfault_inject_codes(uint32_t* codes, const hwfault_draw* dr
 typedef struct hwfault_site hwfault_site;
 
 /* How the values of a site lie in memory, and the numbers of the types: `batch` samples of `words` words each; how many
- * scales and zero points there are, and how many words share one before the next one comes (as in hwfault_format). */
+ * scales and zero points there are, and how many words share one before the next one comes (as in hwfault_format). The
+ * samples lie one behind the other where `run` is 0; else they take turns, `run` words of each, until all are there. */
 typedef struct {
   int64_t batch, words;
   int64_t n_scale, scale_inner;
   int64_t n_zero_point, zero_point_inner;
   int32_t dtype, scale_dtype, zero_point_dtype;
+  int64_t run;
 } hwfault_shape;
 
 /* *site = a new site, to be freed when nobody uses it any more. Returns 0. */

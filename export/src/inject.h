@@ -186,18 +186,20 @@ Changes inject_units(const T* x, T* out, const Program& program, const hwfault_d
 }
 
 // out = gradient with zeros at the faulty words of units [first, last); x may be null (see Program::reads_stored).
-template <class T>
+template <class T, class Where = InOrder>
 int64_t zero_units(const T* gradient, T* out, const T* x, const Program& program, const hwfault_draw& draw,
-                   const Codec<T>& codec, const Units& units, int64_t first, int64_t last) {
+                   const Codec<T>& codec, const Units& units, int64_t first, int64_t last, const Where& where = {}) {
   int64_t changed = 0;
   strike_copy(
-      program, draw, units, first, last, Copy<T>{gradient, out}, x,
-      [&](int64_t at, int64_t w) { return x ? codec.encode(x[at], w) : 0u; },
-      [&](int64_t at, int64_t, uint32_t, uint32_t) {
-        if (x && !codec.is_number(x[at])) return;
-        out[at] = T{};
+      program, draw, units, first, last, where.copy(gradient, out), x,
+      [&](int64_t at, int64_t w) { return x ? codec.encode(x[where(at, w)], w) : 0u; },
+      [&](int64_t at, int64_t w, uint32_t, uint32_t) {
+        const int64_t place = where(at, w);
+        if (x && !codec.is_number(x[place])) return;
+        out[place] = T{};
         ++changed;
-      });
+      },
+      where);
   return changed;
 }
 

@@ -1,7 +1,7 @@
 // Sites whose programs were parsed once, and their C functions.
 #include "site.h"
 
-#include <new>
+#include <cstring>
 
 #include "calls.h"
 
@@ -24,6 +24,25 @@ const double* numbers_of(int32_t dtype, const void* from, int64_t n, double* roo
   if (n > 1) many.resize(static_cast<size_t>(n)), room = many.data();
   read_numbers(dtype, from, n, room);
   return room;
+}
+
+// Calls f(where), where the words of a tensor's samples lie.
+template <class F>
+int64_t with_places(const hwfault_shape& shape, const Units& units, F f) {
+  if (!shape.run) return f(InOrder{});
+  if (shape.run < 0 || shape.words % shape.run)
+    throw Error("samples of " + std::to_string(shape.words) + " words take turns every " + std::to_string(shape.run) +
+                " words, expected a divisor");
+  return f(InTurns(units, shape.run));
+}
+
+// Copies the values of samples that take turns, which cannot be copied sample by sample.
+void copy_turns(const hwfault_shape& shape, const void* from, void* to) {
+  if (!shape.run || from == to || shape.batch * shape.words == 0) return;
+  with_type(shape.dtype, [&](auto type) {
+    std::memcpy(to, from, static_cast<size_t>(shape.batch * shape.words) * sizeof type);
+    return int64_t{0};
+  });
 }
 
 }  // namespace
@@ -92,9 +111,12 @@ int64_t hwfault_site_strike(const hwfault_site* site, const hwfault_shape* shape
     return with_type(shape->dtype, [&](auto type) {
       using T = decltype(type);
       const Codec<T> codec(format.get());
-      return share_out_changes(units.count(), threads, no_numbers, [&](int64_t first, int64_t last) {
-        return inject_units(static_cast<const T*>(x), static_cast<T*>(out), site->program, draw, codec, units, first,
-                            last);
+      return with_places(*shape, units, [&](const auto& where) {
+        copy_turns(*shape, x, out);
+        return share_out_changes(units.count(), threads, no_numbers, [&](int64_t first, int64_t last) {
+          return inject_units(static_cast<const T*>(x), static_cast<T*>(out), site->program, draw, codec, units, first,
+                              last, where);
+        });
       });
     });
   });
@@ -113,9 +135,12 @@ int64_t hwfault_site_zero(const hwfault_site* site, const hwfault_shape* shape, 
       return with_type(shape->dtype, [&](auto type) {
         using T = decltype(type);
         const Codec<T> codec(format);
-        return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
-          return zero_units(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x),
-                            site->program, draw, codec, units, first, last);
+        return with_places(*shape, units, [&](const auto& where) {
+          copy_turns(*shape, gradient, out);
+          return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
+            return zero_units(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x),
+                              site->program, draw, codec, units, first, last, where);
+          });
         });
       });
     };

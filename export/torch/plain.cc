@@ -1,6 +1,5 @@
 #include "plain.h"
 
-#include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/InferenceMode.h>
@@ -30,7 +29,7 @@ bool is_plain(const at::Tensor& x) {
 }
 
 bool followed() {
-  return c10::impl::TorchDispatchModeTLS::any_modes_set() || at::impl::PythonTorchFunctionTLS::stack_len() > 0 ||
+  return c10::impl::TorchDispatchModeTLS::any_modes_set() ||
          is_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode) ||
          is_included(c10::DispatchKey::FuncTorchDynamicLayerBackMode) || is_included(c10::DispatchKey::Tracer) ||
          torch::autograd::ForwardADLevel::try_get_by_idx(0) != nullptr;

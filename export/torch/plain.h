@@ -16,7 +16,7 @@ void note_plain_keys();
 // No subclass, wrapper or lazy negation on the CPU.
 bool is_plain(const at::Tensor& x);
 
-// Whether modes, transforms, a tracer or forward derivatives see the operators that this thread calls.
+// Whether dispatch modes, transforms, a tracer or forward derivatives see the operators that this thread calls.
 bool followed();
 
 // The number of a floating type in the C functions, -1 for any other.

@@ -50,7 +50,8 @@ class Clock:
         self._next = {True: _counter(device), False: _counter(device)}
         self._steps, self._epoch, self._held = (_counter(device) for _ in range(3))
         self._training = False
-        self._thread: int | None = None
+        self.thread: int | None = None
+        """The thread of the present forward; None before the first, and in compiled ones."""
         self._counted = 0
         self._numbers: dict[int | None, Tensor] = {}
 
@@ -64,7 +65,7 @@ class Clock:
             return
         self.runs.count_forward()
         self._training, self._numbers, self._seen, self._counted = model.training, {}, False, 0
-        self._thread = None if torch.compiler.is_compiling() else get_ident()
+        self.thread = None if torch.compiler.is_compiling() else get_ident()
         self._first = self._next[self._training].clone()
         self._step = self._zero
         if self._training:
@@ -108,7 +109,7 @@ class Clock:
         """
         self.runs.check_unchanged(site, now)
         self.runs.look_for_segment(now)
-        if now.compiling or self._thread in (None, get_ident()) or self._paused or now.recomputing:
+        if now.compiling or self.thread in (None, get_ident()) or self._paused or now.recomputing:
             return
         refuse_two_forwards(f"the site {site!r} runs")
 

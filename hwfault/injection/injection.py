@@ -14,13 +14,15 @@ from hwfault.errors import HwfaultError, PlanError, nearest
 from hwfault.injection.clock import Clock
 from hwfault.injection.first_forward import watch_first_forward
 from hwfault.injection.found import Found, no_example, too_often, with_site
+from hwfault.injection.lean_hook import FastForward, fast_forward, lean_hook
 from hwfault.injection.observer import Observer, Watcher
 from hwfault.injection.owners import Claim
+from hwfault.injection.planned import accumulators, further_runs, known_runs
 from hwfault.injection.ready import ProtectionCounts, Ready, protection_counts
 from hwfault.injection.site_hook import SiteHook
-from hwfault.injection.strike import Strike, kept
+from hwfault.injection.strike import FastStrike, Strike, kept
 from hwfault.laws.models import FaultModel
-from hwfault.network.accumulators import accumulator_layers, accumulator_site
+from hwfault.network.accumulators import accumulator_layers
 from hwfault.network.grids import known_scale
 from hwfault.network.hooks import OwnHook, notice_hooks
 from hwfault.network.inputs import Axes, check_axes
@@ -28,7 +30,7 @@ from hwfault.network.sites import check_known, known_quantizers, quantizers, rea
 from hwfault.network.tied import StillTied, check_tied, tied
 from hwfault.network.widths import Width
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.program.names import first_run, fits, run_name, split_run
+from hwfault.program.names import first_run, fits, run_name
 from hwfault.program.processes import Site, SiteList
 from hwfault.program.selectors import names_of
 from hwfault.stream.check import SAMPLES, check_seed, signed64
@@ -85,6 +87,7 @@ class Injection:
         self._switched: list[tuple[bool, str]] = []
         self._enabled, self._disabled = True, frozenset[str]()
         self._live: dict[str, Strike | None] = {}
+        self._version = object()  # another whenever other sites are struck, or by other faults
         self.clock = Clock(self._device)
         check_axes(batch_axis)
         self.clock.batch_axis = batch_axis
@@ -110,9 +113,11 @@ class Injection:
         self._claim = Claim([self._model, *(q.proxy for q in known.values()), *layers.values()])
         notice_hooks()
         self._attached = {entry.site.name: entry.site for entry in self.plan.sites}
-        self._note_runs()
+        self._runs = known_runs(self.plan)
+        self._several |= {first for first, runs in self._runs.items() if runs is not None and runs > 1}
         self._handles.append(OwnHook.before_forward(self._model, self.clock.tick, with_kwargs=True))
         self._handles.append(OwnHook.after_forward(self._model, self.clock.ended))
+        fast = fast_forward(self.clock.runs) if self._device.type == "cpu" else None
         names = {alias: entry.site.name for entry in self.plan.sites for alias in entry.site.aliases or ()}
         self._tied = StillTied(self.plan, self._shared)
         for name, (_, proxy, _) in known.items():
@@ -121,19 +126,10 @@ class Injection:
             if first in self._runs or self._tied.watches(name):
                 site, width = self._sites[first], Width(name, proxy, self._sites[first].bit_width)
                 hook = SiteHook(self, first, name, site.batched, width, self._tied.watches(name), reads[name])
-                self._handles.append(OwnHook.after_forward(proxy, hook))
+                self._handles.append(OwnHook.after_forward(proxy, lean_hook(hook, proxy, fast)))
         self._attach_accumulators()
         if self._known is None:
             self._handles += watch_first_forward(self._model, self.plan, self.clock)
-
-    def _note_runs(self) -> None:
-        """How often each site of the plan runs, as its example has shown."""
-        for entry in self.plan.sites:
-            first, run = split_run(entry.site.name)
-            known = entry.site.known_runs or (run + 1 if run else None)
-            self._runs[first] = known = max(known or 0, self._runs.get(first) or 0) or None
-            if known is not None and known > 1:
-                self._several.add(first)
 
     def _attach_accumulators(self) -> None:
         layers, proxies = accumulator_layers(self._model), dict(quantizers(self._model))
@@ -159,7 +155,7 @@ class Injection:
     def _prepare(self, plan: FaultPlan) -> Ready:
         check_known(plan, self._known)
         check_tied(plan, self._shared)
-        listed = [*self._sites.values(), *self._further_runs(plan), *self._accumulators(plan)]
+        listed = [*self._sites.values(), *further_runs(plan, self._sites), *accumulators(plan, self._model)]
         plan.check_fits(SiteList(listed, self._obstacles), "the network")
         if self._handles and (others := [name for name in plan.names if name not in self._attached]):
             raise PlanError(
@@ -175,7 +171,7 @@ class Injection:
         live = {name: None if name in self._ready.idle else self._ready.strikes[name] for name in on}
         if live != self._live:
             self.clock.runs.set_anew("the plan, or what of it is enabled,")
-        self._live = live
+        self._live, self._version = live, object()
 
     @property
     def enabled(self) -> bool:
@@ -207,27 +203,13 @@ class Injection:
 
     @property
     def hold(self) -> int | None:
-        """The number that every sample has, of activations and parameters, as long as it is not None: held faults.
-
-        All of a batch, and all batches, then have faults at the same words. (Reading it waits for the device.)
-        """
+        """The number that every sample has, of activations and parameters, as long as it is not None: held faults, at
+        the same words in all of a batch and all batches. (Reading it waits for the device.)"""
         return self.clock.hold
 
     @hold.setter
     def hold(self, number: int | None) -> None:
         self.clock.hold = number
-
-    def _accumulators(self, plan: FaultPlan) -> list[Site]:
-        """The planned accumulators as this network has them."""
-        planned = [entry.site for entry in plan.sites if entry.site.kind == "accumulator"]
-        layers, known = accumulator_layers(self._model), known_quantizers(self._model) if planned else {}
-        there = [site for site in planned if first_run(site.name) in layers]
-        return [accumulator_site(site.name, layers[first_run(site.name)], site, known) for site in there]
-
-    def _further_runs(self, plan: FaultPlan) -> list[Site]:
-        """The planned runs of quantizers but their first, as this network has them."""
-        names = [name for name in plan.names if name not in self._sites and first_run(name) in self._sites]
-        return [self._sites[first_run(name)].model_copy(update={"name": name}) for name in names]
 
     @property
     def seed(self) -> int:
@@ -304,6 +286,23 @@ class Injection:
             if self.clock.batch is None:
                 self._saw(name, value)
         return name if name in self._live else None
+
+    def fast_forward(self) -> FastForward | None:
+        """What the extension's hooks need to know of the present forward; None where only those in Python know."""
+        clock, rules = self.clock, (self.clock.runs.with_gradients, self._seed, self._straight_through)
+        if self._watcher is not None or clock.batch is None or clock.thread is None:
+            return None
+        return FastForward(self._version, clock.thread, clock.batch, *rules)
+
+    def fast_strike(self, first: str) -> FastStrike | None:
+        """What the extension's hook strikes a site with from now on; None where only that in Python can."""
+        if first in self._several:
+            return None
+        return FastStrike(None) if (strike := self._live.get(first)) is None else strike.fast
+
+    def numbers(self, batch: int | None) -> Tensor:
+        """The numbers of a batch's samples, or of a parameter, in this forward."""
+        return self.clock.of(batch)
 
     def check_tied(self, name: str, parameter: Tensor, grid: tuple[Tensor, Tensor]) -> None:
         """Raises PlanError unless a quantizer still reads a shared parameter as the plan says."""

@@ -27,7 +27,8 @@ class Runs:
     """Counts the runs of each site in a forward, and the forwards whose backward pass is still to come."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+        """How often each site ran; another dict when a forward begins, ends, or is to have other faults from now on."""
         self.begun = 0
         """Tells forwards, and what runs between them, apart; not in compiled graphs."""
         self._segments = _Segments()
@@ -41,7 +42,8 @@ class Runs:
         self._counting = False
         self._changed: str | None = None
         """What decides about faults and was set anew since the last forward."""
-        self._with_gradients = False
+        self.with_gradients = False
+        """Whether the forward that was begun last has gradients."""
         self._recomputed: int | None = None
         """The last forward of which a part is computed again in its backward pass, as far as that was looked for."""
         self.removed = False
@@ -49,7 +51,7 @@ class Runs:
 
     def begin(self) -> None:
         """Begins a forward of the whole model, also one that is recomputed or does not count."""
-        self._counts = {}
+        self.counts = {}
         self._inside = True
         self._counting = False
         if not torch.compiler.is_compiling():
@@ -62,7 +64,7 @@ class Runs:
         self._segments.clear()
         self._counting = True
         self._changed = None
-        self._with_gradients = torch.is_grad_enabled()
+        self.with_gradients = torch.is_grad_enabled()
         self._forward += 1
         self._gone_back = None
         if self._went_back:
@@ -70,6 +72,7 @@ class Runs:
 
     def set_anew(self, what: str) -> None:
         """Notes that something that decides about faults has another value: what is recomputed would read that."""
+        self.counts = dict(self.counts)
         if not self._inside:  # what a hook sets in the forward itself, that forward reads
             self._changed = what
 
@@ -84,7 +87,7 @@ class Runs:
 
     def end(self, output: Any) -> None:
         """Ends it; if it counts, a backward pass through its outputs is noticed from now on."""
-        self._counts = {}
+        self.counts = {}
         self._inside = False
         if torch.compiler.is_compiling():
             return
@@ -109,7 +112,7 @@ class Runs:
 
         Of others torch notices itself that what they compute again differs.
         """
-        if self._with_gradients and not (now.compiling or now.recomputing or torch.is_grad_enabled()):
+        if self.with_gradients and not (now.compiling or now.recomputing or torch.is_grad_enabled()):
             self._recomputed = self._forward if any(_segments()) else self._recomputed
 
     def _notice(self, forward: int, _gradients: Any) -> None:
@@ -134,8 +137,8 @@ class Runs:
                 self.check_recomputed(name, now)  # of another forward no run is known
                 return self._segments.again(name)
             return 0
-        run = self._counts.get(name, 0)
-        self._counts[name] = run + 1
+        run = self.counts.get(name, 0)
+        self.counts[name] = run + 1
         if several and not now.compiling:
             self._segments.ran(name, run)
         return run

@@ -1,11 +1,13 @@
 """The forward hook of one quantizer: what it returns is struck by the injection that the hook belongs to."""
 
+import functools
 from typing import Any, Protocol
 
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.arithmetic.integer_layer import computes_on_integers
+from hwfault.injection.strike import FastStrike
 from hwfault.network.exporting import refuse_export
 from hwfault.network.grids import ScaleAndZero, grid_of, known_scale
 from hwfault.network.hooks import NeverCopied
@@ -21,6 +23,7 @@ class Striking(Protocol):
 
     def check_tied(self, name: str, parameter: Tensor, grid: ScaleAndZero) -> None: ...
     def struck_run(self, first: str, value: Tensor, batched: bool, now: Moment) -> str | None: ...
+    def fast_strike(self, first: str) -> FastStrike | None: ...
     def strike(
         self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = ..., now: Moment = ...
     ) -> Tensor: ...
@@ -43,8 +46,21 @@ class SiteHook(NeverCopied):
         tied: bool = False,
         reads: Reads | None = None,
     ) -> None:
-        self.injection, self._name, self._batched, self._width = injection, name, batched, width
+        self.injection, self.name, self._batched, self._width = injection, name, batched, width
         self._own, self._tied, self._reads = own, tied, reads
+        self.is_activation = batched
+        self.state: Any = None
+        """What the extension's hook knows of this one, if it stands in its place."""
+
+    @property
+    def is_common(self) -> bool:
+        """Whether nothing but the values decides what is struck: the quantizer has one memory, and a constant width."""
+        return not (self._tied or self._reads is not None or self._width.can_move)
+
+    def fast_site(self) -> tuple[bool, bool, int, Any] | None:
+        """What the extension's hook strikes from now on; None where this one has to be called."""
+        found = self.injection.fast_strike(self.name)
+        return None if found is None else (self._batched, self.is_activation, self._width.bits, found.site)
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         now = moment()
@@ -61,7 +77,7 @@ class SiteHook(NeverCopied):
             return None
         if self._tied:
             self.injection.check_tied(self._own, args[0], grid_of(proxy, output))
-        name = self.injection.struck_run(self._name, value, self._batched, now)
+        name = self.injection.struck_run(self.name, value, self._batched, now)
         if name is None:
             return None
         scale, zero_point = (output.scale, output.zero_point) if is_quant_tensor else known_scale(proxy)
@@ -76,8 +92,13 @@ class SiteHook(NeverCopied):
         return IntQuantTensor(faulty, *rest)
 
 
+def _behind(hook: Any) -> Any:
+    """The hook itself, or the one for which the extension's stands."""
+    return hook.args[0] if isinstance(hook, functools.partial) and hook.args else hook
+
+
 def attached(model: nn.Module) -> bool:
     """Whether any injection is attached to the model."""
     modules = list(unwrap(model).modules())
     hooks = (hook for module in modules for hook in forward_hooks(module).values())
-    return any(isinstance(hook, SiteHook) for hook in hooks) or any(map(computes_on_integers, modules))
+    return any(isinstance(_behind(hook), SiteHook) for hook in hooks) or any(map(computes_on_integers, modules))

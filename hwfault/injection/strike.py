@@ -11,9 +11,10 @@ from hwfault.codes import REPRESENTATIONS, CodeFormat
 from hwfault.errors import PlanError
 from hwfault.injection.clock import Clock
 from hwfault.plan.fault_plan import FaultPlan
+from hwfault.program.batch_axes import PLAIN, BatchAxis
 from hwfault.program.processes import MapStep, ProtectedStep, Site, SitePlan, StreamStep
 from hwfault.stream.mechanism import MAP, PROTECTED, STREAM, MapOperands, ProtectedOperands, StreamOperands
-from hwfault.stream.native import check_program
+from hwfault.stream.native import ParsedSite
 from hwfault.stream.protection import KINDS as PROTECTIONS
 from hwfault.stream.protection import MapRows
 from hwfault.torch_ops.arranged import arrange_on_grid, has_names, named_as, restore, samples_of, unnamed
@@ -22,22 +23,29 @@ from hwfault.torch_ops.codec import (
     code_words,
     comes_back,
     integers,
+    known_bits,
     may_be_unknown,
     replaced,
     values,
 )
 from hwfault.torch_ops.eager import Faults, strike_eagerly
+from hwfault.torch_ops.extension import extension
 from hwfault.torch_ops.inside_torch import is_plain, traced
+from hwfault.torch_ops.on_site import StreamSite
 
 ScaleAndZero = tuple[Tensor, Tensor]
 """Scale and zero point."""
 
 
 class Forward:
-    """What a strike needs to know of the present forward: seed, clock, and the batch (None for parameters)."""
+    """What a strike needs to know of the present forward: seed, clock, and the batch (None for parameters).
+
+    `arranged` says that the samples lie in front, as they do unless a step takes values as they lie.
+    """
 
     def __init__(self, clock: Clock, seed: Tensor, batch: int | None, straight_through: bool) -> None:
         self.clock, self.seed, self.batch, self.straight_through = clock, seed, batch, straight_through
+        self.arranged = True
 
 
 class Observed(NamedTuple):
@@ -46,6 +54,12 @@ class Observed(NamedTuple):
     values: Tensor
     before: Tensor
     after: Tensor
+
+
+class FastStrike(NamedTuple):
+    """What the C++ extension strikes a site with: its `StreamSite`, None where values pass."""
+
+    site: Any
 
 
 class Strike:
@@ -72,6 +86,11 @@ class Strike:
         """(corrected, detected, miscorrected) memory words so far, (3,) for each protected memory of the site."""
         return [step.counts for step in self._steps if isinstance(step, _Protected)]
 
+    @property
+    def fast(self) -> "FastStrike | None":
+        """The same for the extension's hooks; None where only this object knows how."""
+        return self._only.fast(self._batched, self._batch) if isinstance(self._only, _Stream) else None
+
     def __call__(
         self,
         value: Tensor,
@@ -91,7 +110,9 @@ class Strike:
         if self._may_be_unknown:
             check_codes_known(self._name, value, scale, zero_point, self._format)
         forward = Forward(clock, seed, batch, straight_through)
-        if self._batch is not None:
+        if self._batch is not None and self._takes(value, (scale, zero_point)):
+            forward.arranged = False
+        elif self._batch is not None:
             arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
             faulty = self._struck(arranged.values, forward, (arranged.scale, arranged.zero_point), False)
             return value if faulty is arranged.values else restore(faulty, value, self._batch)
@@ -118,6 +139,10 @@ class Strike:
     def codes(self, value: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
         """The code words (int64, two's complement) of values that no fault struck, or that tell their codes."""
         return code_words(integers(unnamed(value), scale, zero_point, self._format), self._format)
+
+    def _takes(self, value: Tensor, grid: ScaleAndZero) -> bool:
+        """Whether values need not be arranged, samples in front, to be struck."""
+        return isinstance(self._only, _Stream) and self._only.takes(value, grid)
 
     def _samples_of(self, value: Tensor, clock: Clock) -> int | None:
         """How many samples the values hold, None for a parameter; raises PlanError unless that is the forward's."""
@@ -182,11 +207,29 @@ class _Stream:
     def __init__(self, site: Site, step: StreamStep, device: torch.device) -> None:
         self._bit_width, self._signed = site.bit_width, int(site.signed)
         self._representation = REPRESENTATIONS.index(step.representation)
-        self._faults = Faults(STREAM, step.reads_stored, step.reads_others)
-        check_program(step.program, site.bit_width)  # here, once: kernels on a device cannot refuse
+        # parsed here, once: kernels on a device cannot refuse
+        parsed = ParsedSite(step.program, site.bit_width, site.signed, self._representation)
+        self._faults = Faults(STREAM, step.reads_stored, step.reads_others, site=StreamSite(parsed))
+        self._along = self._faults._replace(site=StreamSite(parsed, site.batch))
         self._name = site.name
         self._layers = step.layers
         self._program = kept(step.program, device)
+        self._numbers = step.program
+
+    def fast(self, batched: bool, batch: BatchAxis | None) -> FastStrike | None:
+        """The same for the extension's hooks, where there is one, and it strikes such faults."""
+        extended = extension()
+        if extended is None or self._layers or self._faults.reads_others:
+            return None
+        axis = batch or PLAIN
+        word = (list(self._numbers), self._bit_width, bool(self._signed), self._representation)
+        where = (batched, (axis.axis, axis.inner, axis.rows))
+        return FastStrike(extended.StreamSite(*word, *where, self._faults.reads_stored, known_bits()))
+
+    def takes(self, value: Tensor, grid: ScaleAndZero) -> bool:
+        """Whether values are struck where they lie, whichever axis is that of their samples."""
+        alone = not self._faults.reads_stored and all(t.numel() == 1 and t.dim() <= value.dim() for t in grid)
+        return alone and is_plain(value) and not traced()
 
     def __call__(self, value: Tensor, forward: Forward, grid: ScaleAndZero, unheld: bool) -> Tensor:
         for layer in self._layers:
@@ -202,7 +245,8 @@ class _Stream:
             signed=self._signed,
             representation=self._representation,
         )
-        return strike_eagerly(value, self._faults, operands, forward.straight_through, unheld)
+        faults = self._faults if forward.arranged else self._along
+        return strike_eagerly(value, faults, operands, forward.straight_through, unheld)
 
 
 def _check_layer(value: Tensor, batch: int | None, name: str, channels: int, inner: int) -> None:

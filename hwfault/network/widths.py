@@ -72,6 +72,11 @@ class Width:
         return carried
 
     @property
+    def can_move(self) -> bool:
+        """Whether it may be another at the next forward without anybody setting it: all but a constant of Brevitas'."""
+        return self._can_move
+
+    @property
     def _range(self) -> tuple[int, int, str]:
         return self.bits, self.bits, self._sentence
 

@@ -13,6 +13,7 @@ from hwfault.codes import CodeFormat
 from hwfault.errors import PlanError
 from hwfault.torch_ops.arranged import unnamed
 from hwfault.torch_ops.inside_torch import assert_there, traced
+from hwfault.torch_ops.on_cpu import DTYPES
 
 _HALVES = (torch.float16, torch.bfloat16)
 _BEYOND = 2.0**62
@@ -72,6 +73,11 @@ def values(q: Tensor, scale: Tensor, zero_point: Tensor, dtype: torch.dtype) -> 
 def may_be_unknown(bit_width: int) -> bool:
     """Whether values of so many bits may not tell their codes in one of torch's types."""
     return bit_width > min(_HELD.values())
+
+
+def known_bits() -> list[int]:
+    """Of each floating type, by its number in the C functions: words of so many bits always tell their codes."""
+    return [_HELD.get(dtype, 64) for dtype in DTYPES]
 
 
 def check_codes_known(name: str, value: Tensor, scale: Tensor, zero_point: Tensor, fmt: CodeFormat) -> None:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from hwfault.stream.mechanism import Mechanism
+from hwfault.torch_ops.arranged import arrange, restore
 from hwfault.torch_ops.inside_torch import has_gradient_hooks, is_plain, traced
 from hwfault.torch_ops.on_cpu import WRITERS, Left, contiguous
+from hwfault.torch_ops.on_site import StreamSite
 from hwfault.torch_ops.strike_op import strike, zero
 from hwfault.torch_ops.unheld import gradient_is_unheld, unheld_gradients
 
@@ -27,6 +29,8 @@ class Faults(NamedTuple):
     """Whether what becomes of a word depends on other words, so that nothing can be struck in place."""
     counts: Tensor | None = None
     """What the mechanism counted so far, to be added to."""
+    site: StreamSite | None = None
+    """What strikes a site of the stream without a detour."""
 
 
 def strike_eagerly(x: Tensor, faults: Faults, operands: Any, straight_through: bool, unheld: bool) -> Tensor:
@@ -74,10 +78,13 @@ def _written(x: Tensor, faults: Faults, operands: Any, in_place: bool, left: Lef
     out = source
     if not in_place and (source is x or faults.reads_others):
         out = torch.empty_like(source)
-    counts = None if faults.counts is None else torch.zeros_like(faults.counts)
-    WRITERS[faults.mechanism.name].strike(source, out, operands, left, counts)
-    if faults.counts is not None and counts is not None:
-        faults.counts.add_(counts)
+    if faults.site is not None:
+        faults.site.strike(source, out, operands, left)
+    else:
+        counts = None if faults.counts is None else torch.zeros_like(faults.counts)
+        WRITERS[faults.mechanism.name].strike(source, out, operands, left, counts)
+        if faults.counts is not None and counts is not None:
+            faults.counts.add_(counts)
     if in_place and x.requires_grad:
         torch.autograd.graph.increment_version(x)
     return out
@@ -95,7 +102,7 @@ class _Struck(torch.autograd.Function):
         ctx: Any, x: Tensor, faults: Faults, operands: Any, straight_through: bool, keeps_x: bool, in_place: bool
     ) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.mechanism = None if straight_through else faults.mechanism
+        ctx.faults = None if straight_through else faults
         not_struck = Left(0)
         out = _written(x, faults, operands, in_place, not_struck)
         left = None
@@ -112,25 +119,32 @@ class _Struck(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         unheld = gradient_is_unheld(gradients[0])
         gradient = gradients[0]
-        if gradient is not None and ctx.mechanism is not None:
+        if gradient is not None and ctx.faults is not None:
             x, left, *tensors = ctx.saved_tensors
             kept = None if left is None else gradient.reshape(-1)[left]
-            gradient = _zeroed(gradient, x, ctx.mechanism, (tensors, ctx.numbers), unheld)
+            gradient = _zeroed(gradient, x, ctx.faults, (tensors, ctx.numbers), unheld)
             if kept is not None:
                 gradient = gradient.reshape(-1).index_copy(0, left, kept).reshape(gradient.shape)
         return gradient, None, None, None, None, None
 
 
 def _zeroed(
-    gradient: Tensor, x: Tensor | None, mechanism: Mechanism, listed: tuple[list[Tensor], tuple[int, ...]], unheld: bool
+    gradient: Tensor, x: Tensor | None, faults: Faults, listed: tuple[list[Tensor], tuple[int, ...]], unheld: bool
 ) -> Tensor:
     tensors, numbers = listed
+    mechanism, site = faults.mechanism, faults.site
     if traced() or torch.is_grad_enabled() or not is_plain(gradient):
+        if site is not None and site.axis is not None:  # the operator knows axis 0 alone
+            arranged = arrange(gradient, site.axis)
+            return restore(zero(arranged, None, tensors, list(numbers), mechanism.name), gradient, site.axis)
         by_operator: Tensor = zero(gradient, x, tensors, list(numbers), mechanism.name)
         return by_operator
     source = gradient.contiguous()
     own = unheld or source is not gradient
     out = source if own else torch.empty_like(source)
     stored = None if x is None else x.contiguous()
-    WRITERS[mechanism.name].zero(source, out, stored, contiguous(mechanism, mechanism.named(tensors, numbers)))
+    if site is not None:
+        site.zero(source, out, stored, mechanism.named(tensors, numbers))
+    else:
+        WRITERS[mechanism.name].zero(source, out, stored, contiguous(mechanism, mechanism.named(tensors, numbers)))
     return out

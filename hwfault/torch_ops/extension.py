@@ -7,6 +7,7 @@ through ctypes where there is none.
 
 import hashlib
 import os
+import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,17 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from brevitas.quant_tensor import IntQuantTensor
+from torch import Tensor
 
 import hwfault
 from hwfault.errors import NativeLibraryError
 from hwfault.notices import tell_once
+from hwfault.program.batch_axes import PLAIN, BatchAxis
+from hwfault.stream.mechanism import STREAM
 from hwfault.stream.native import addresses, library_path
+from hwfault.torch_ops.arranged import arrange, restore
+from hwfault.torch_ops.strike_op import zero
 
 MODULE = "hwfault_torch"
 SWITCH = "HWFAULT_FAST"
@@ -106,8 +113,43 @@ def _load(path: Path) -> ModuleType:
     assert spec.loader is not None
     spec.loader.exec_module(module)
     check_version(module)
+    sys.modules[MODULE] = module  # as of any module: pickle looks there
     module.connect(addresses())
+    module.strike_class(IntQuantTensor)
+    module.call_zero_followed(_zero_followed)
+    # what compilers follow in place of the function, which they cannot look into
+    torch.compiler.substitute_in_graph(module.strike_output, skip_signature_check=True)(_call_hook)
     return module
+
+
+def _call_hook(hook: Any, proxy: Any, args: Any, output: Any) -> Any:
+    """What `strike_output` does, to the same bits."""
+    return hook(proxy, args, output)
+
+
+def _zero_followed(
+    gradient: Tensor,
+    samples: Tensor,
+    seed: int,
+    program: list[int],
+    bit_width: int,
+    signed: bool,
+    representation: int,
+    where: tuple[bool, int, int, int],
+) -> Tensor:
+    """A gradient with zeros where faults change words, by the operator that whoever follows a backward pass sees.
+
+    `where` says whether the values have samples, and the axis of these.
+    """
+    whole = torch.ones(()), torch.zeros(())  # no code decides, and so no scale
+    operands = [samples, torch.tensor(seed), torch.tensor(program, dtype=torch.int64), *whole]
+    numbers = [bit_width, int(signed), representation]
+    batched, axis, inner, rows = where
+    along = BatchAxis(axis=axis, inner=inner, rows=rows)
+    if not batched or along == PLAIN:
+        plain: Tensor = zero(gradient, None, operands, numbers, STREAM.name)
+        return plain
+    return restore(zero(arrange(gradient, along), None, operands, numbers, STREAM.name), gradient, along)
 
 
 def check_version(module: Any) -> None:

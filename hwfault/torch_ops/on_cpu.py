@@ -20,7 +20,8 @@ from hwfault.stream.mechanism import ArrayOperands, MapOperands, Mechanism, Prot
 from hwfault.stream.native.header import Draw, Format, Map, Protection
 from hwfault.stream.protection import KINDS, Memory
 
-_DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+"""The floating types by their numbers in the C functions."""
 _WIDE = (torch.float32, torch.float64)
 _ELEMENTS = {"int64": torch.int64, "int32": torch.int32}
 _ALL_BITS = 0xFFFFFFFFFFFFFFFF
@@ -45,9 +46,9 @@ class Writer(NamedTuple):
 
 def dtype_number(x: Tensor) -> int:
     """The number of a floating type in the C functions; raises PlanError for another."""
-    if x.dtype not in _DTYPES:
-        raise PlanError(f"values of type {x.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
-    return _DTYPES[x.dtype]
+    if x.dtype not in DTYPES:
+        raise PlanError(f"values of type {x.dtype}, expected one of {', '.join(map(str, DTYPES))}")
+    return DTYPES[x.dtype]
 
 
 def contiguous(mechanism: Mechanism, operands: Any) -> Any:
@@ -119,7 +120,7 @@ def _strike_array(
         raise PlanError(f"accumulators of type {acc.dtype}, expected torch.float32 or torch.float64")
     array = Array(o.width, bool(o.saturate), o.step, o.pass_steps, o.order.numpy(), o.events.numpy())
     pointers = (acc.data_ptr(), o.x.data_ptr(), o.w.data_ptr(), out.data_ptr())
-    native.accumulate(_DTYPES[acc.dtype], *pointers, _layer(acc, o), array, torch.get_num_threads())
+    native.accumulate(DTYPES[acc.dtype], *pointers, _layer(acc, o), array, torch.get_num_threads())
 
 
 def _zero_array(gradient: Tensor, out: Tensor, changed: Tensor | None, _o: None) -> None:

@@ -10,6 +10,7 @@ that equality is proof. The measurement includes tensors that are held: if any p
 counted as they come and go (free threading), no tensor counts as unheld and all are copied.
 """
 
+import functools
 import sys
 import weakref
 from collections.abc import Callable, Container
@@ -85,6 +86,14 @@ def _unheld_outputs() -> frozenset[Counts]:
     return _on_a_fresh_thread(_measure_outputs)
 
 
+def unheld_in_extension(extended: Any) -> Counts | None:
+    """The counts of outputs that nobody holds as the extension's hooks see them; None where none counts as unheld."""
+    if inside_torch.has_global_hooks() or not _COUNTED:
+        return None
+    _AskExtension.extended = extended
+    return next(iter(_on_a_fresh_thread(_measure_in_extension)), None)
+
+
 def unheld_gradients() -> frozenset[Counts]:
     """The counts of gradients that nobody holds; measured by a backward pass when asked for the first time."""
     return _on_a_fresh_thread(_measure_gradients) if _COUNTED else frozenset()
@@ -113,6 +122,14 @@ def _itself(x: Any) -> Any:
 
 
 def _measure_outputs() -> frozenset[Counts]:
+    return _measure_hooks(_Ask, (True, False))
+
+
+def _measure_in_extension() -> frozenset[Counts]:
+    return _measure_hooks(_AskExtension, (True,))
+
+
+def _measure_hooks(asking: Callable[[], "_Ask"], wrappings: tuple[bool, ...]) -> frozenset[Counts]:
     holders: list[Callable[[Any], Any]] = [
         _itself,
         _value,
@@ -122,10 +139,10 @@ def _measure_outputs() -> frozenset[Counts]:
         lambda output: _value(output).detach().numpy(),
     ]
     found: frozenset[Counts] = frozenset()
-    for wrapped in (True, False):
-        runs = [_asked_of_output(_product, wrapped, _nothing) for _ in range(_RUNS)]
-        held = [_asked_of_output(_product, wrapped, keep) for keep in holders]
-        held += [_asked_of_output(make, wrapped, _nothing) for make in (torch.exp, _from_numpy, _shared_memory)]
+    for wrapped in wrappings:
+        runs = [_asked_of_output(_product, wrapped, _nothing, asking) for _ in range(_RUNS)]
+        held = [_asked_of_output(_product, wrapped, keep, asking) for keep in holders]
+        held += [_asked_of_output(make, wrapped, _nothing, asking) for make in (torch.exp, _from_numpy, _shared_memory)]
         found |= _least(runs, held)
     return found
 
@@ -151,13 +168,15 @@ def _shared_memory(x: Tensor) -> Tensor:
 class _Quantizer(nn.Module):
     """Returns what is made of a tensor, as it is or wrapped; a hook may keep it, and the next one asks."""
 
-    def __init__(self, make: Callable[[Tensor], Tensor], wrapped: bool, keep: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, make: Callable[[Tensor], Tensor], wrapped: bool, keep: Callable[[Any], Any], ask: "_Ask"
+    ) -> None:
         super().__init__()
         self._make, self._wrapped = make, wrapped
         self.kept: list[Any] = []
-        self.ask = _Ask()
         self.register_forward_hook(lambda _module, _args, output: self.kept.append(keep(output)))
-        self.register_forward_hook(self.ask)
+        for hook in ask.hooks:
+            self.register_forward_hook(hook)
 
     def forward(self, x: Tensor) -> Any:
         value = self._make(x)
@@ -175,13 +194,34 @@ class _Ask:
         output_is_unheld(output, self.noted)
         self.seen = weakref.ref(_value(output))
 
+    @property
+    def hooks(self) -> list[Callable[..., Any]]:
+        """What a module is to call."""
+        return [self]
 
-def _asked_of_output(make: Callable[[Tensor], Tensor], wrapped: bool, keep: Callable[[Any], Any]) -> Counts:
+
+class _AskExtension(_Ask):
+    """One that asks as the extension's hooks do; a hook behind it sees whether the output outlives the call."""
+
+    extended: Any = None
+
+    @property
+    def hooks(self) -> list[Callable[..., Any]]:
+        return [functools.partial(self.extended.note_counts, self.noted), self._look]
+
+    def _look(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        self.seen = weakref.ref(_value(output))
+
+
+def _asked_of_output(
+    make: Callable[[Tensor], Tensor], wrapped: bool, keep: Callable[[Any], Any], asking: Callable[[], "_Ask"]
+) -> Counts:
     """The counts that a hook sees; none if the output outlives the call although it was not to be kept."""
-    quantizer = _Quantizer(make, wrapped, keep)
+    ask = asking()
+    quantizer = _Quantizer(make, wrapped, keep, ask)
     quantizer(torch.ones(4, device="cpu", dtype=torch.float32, requires_grad=True))
-    outlives = quantizer.ask.seen() is not None
-    return () if outlives and keep is _nothing else quantizer.ask.noted[0]
+    outlives = ask.seen() is not None
+    return () if outlives and keep is _nothing else ask.noted[0]
 
 
 class _Identity(torch.autograd.Function):

@@ -123,6 +123,34 @@ def test_zeros_as_the_function_that_parses_a_program(part):
     assert refused > 5
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_samples_that_take_turns(in_place, threads):
+    """As those of a tensor with another axis in front of that of the samples."""
+    b = big_batch(words=500 * 1024)
+    (rows, words), run = b.x.shape, 256
+    expected, _, left = injected_and_left(b)
+
+    def turned(x):
+        return np.ascontiguousarray(x.reshape(rows, words // run, run).swapaxes(0, 1))
+
+    shape, site, x = shape_of(b), site_of(b), turned(b.x)
+    shape.run = run
+    out, grid = x if in_place else np.empty_like(x), (at(b.grid.scale), at(b.grid.zero_point))
+    rest = (b.case.seed, at(b.samples), threads)
+    site.strike(shape, at(x), at(out), *grid, *rest)
+    assert_same_bits(out, turned(expected), b)
+    assert left == 0
+    gradient = np.ones_like(x)
+    zeroed = gradient if in_place else np.empty_like(x)
+    site.zero(shape, at(gradient), at(zeroed), None, None, None, *rest)
+    np.testing.assert_array_equal(zeroed == 0, turned(b.faulty()))
+    with_x = np.empty_like(x)
+    stored, ones = turned(b.x), np.ones_like(x)
+    site.zero(shape, at(ones), at(with_x), at(stored), *grid, *rest)
+    np.testing.assert_array_equal(with_x == 0, turned(b.faulty()))
+
+
 def test_threads_do_not_matter():
     b = big_batch()
     alone = strike(b)[0]
@@ -187,6 +215,8 @@ def test_what_is_no_site_is_refused(given, match):
         ({"n_zero_point": -3}, "the zero point has -3 values"),
         ({"words": -1}, "-1 words"),
         ({"batch": -1}, "-1 samples"),
+        ({"run": -1}, "every -1 words"),
+        ({"run": 3}, "every 3 words, expected a divisor"),
     ],
 )
 def test_impossible_shapes_are_refused(changed, match):

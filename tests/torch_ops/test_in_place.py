@@ -1,6 +1,7 @@
 """Struck in place, copied, or by functional operators: the same bits forward and backward, and nothing else moves."""
 
 import copy
+import itertools
 import threading
 
 import brevitas.nn as qnn
@@ -21,12 +22,13 @@ from hwfault.stream.mechanism import STREAM, StreamOperands
 from hwfault.stream.protection_scheme import Protection
 from hwfault.stream.tables import encode_table
 from hwfault.torch_ops import eager
+from hwfault.torch_ops.extension import extension, without_extension
 from tests.helpers.injection.networks import NETWORKS, Chain, batch, build
 from tests.helpers.injection.oracle import FAULTS, Seen, same_bits
 from tests.helpers.torch_ops import operators
 
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
-WAYS = ["in place", "copied", "operators"]
+WAYS = [*(["extension"] if extension() is not None else []), "in place", "copied", "operators"]
 
 
 class Written:
@@ -60,7 +62,9 @@ def written(monkeypatch):
 
 def by(way, run):
     """What `run` returns when values are struck in one of the WAYS."""
-    with pytest.MonkeyPatch.context() as patch:
+    if way == "extension":
+        return run()
+    with pytest.MonkeyPatch.context() as patch, without_extension():
         if way != "in place":
             patch.setattr(site_hook, "output_is_unheld", lambda _output: False)
             patch.setattr(eager, "gradient_is_unheld", lambda _gradient: False)
@@ -81,8 +85,8 @@ def same(one, other):
 
 def assert_same_by_all_ways(run):
     results = [by(way, run) for way in WAYS]
-    assert same(results[0], results[1])
-    assert same(results[1], results[2])
+    for way, other in itertools.pairwise(results):
+        assert same(way, other)
     return results[0]
 
 

@@ -16,8 +16,9 @@ from tests.helpers.injection.oracle import FAULTS, Seen, same_bits, spy
 from tests.torch_ops.test_in_place import WAYS, assert_same_by_all_ways, by, gradients, same, trained
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if way in ("extension", "in place")])
 @pytest.mark.parametrize("keep", ["output", "value", "detached", "array"])
-def test_what_hooks_keep_of_clean_outputs_stays_clean(keep):
+def test_what_hooks_keep_of_clean_outputs_stays_clean(keep, way):
     what = {
         "output": lambda out: out,
         "value": lambda out: getattr(out, "value", out),
@@ -31,7 +32,7 @@ def test_what_hooks_keep_of_clean_outputs_stays_clean(keep):
         for _, proxy in quantizers(model):
             proxy.register_forward_hook(lambda _m, _a, out: kept.append(what(out)))
 
-    by("in place", lambda: trained("residual", FAULTS["bits"], steps=1, before=keeping))
+    by(way, lambda: trained("residual", FAULTS["bits"], steps=1, before=keeping))
     expected = [value for values in zip(*clean.values(), strict=True) for value in values]
     found = [torch.as_tensor(getattr(one, "value", one)).detach() for one in kept]
     names = [list(clean)[i % len(clean)] for i in range(len(found))]

@@ -48,6 +48,7 @@ class Shape(Structure):
         ("dtype", c_int32),
         ("scale_dtype", c_int32),
         ("zero_point_dtype", c_int32),
+        ("run", c_int64),
     )
 
 

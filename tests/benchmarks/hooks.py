@@ -1,0 +1,171 @@
+"""What hooks cost: faults on all weights and activations against the clean network, with the C++ extension and without.
+
+At batch 64 a few percent drown in noise, so that a clock around the hooks tells their share of a clean forward there.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import brevitas.nn as qnn
+import torch
+from torch import Tensor, nn
+
+from hwfault.injection.attach import inject
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import quantizers
+from hwfault.torch_ops.extension import extension, without_extension
+from hwfault.train import networks
+from tests.benchmarks.cnv import batch, cnv
+from tests.benchmarks.side_by_side import machine, ratios, show
+
+_BER, _BITS = 1e-3, 4
+_CTYPES, _EXTENSION = "hooks in Python, ctypes", "hooks in C++, the extension"
+_TO_REACH = {"forward, batch 1": 1.04, "step, batch 8": 1.02, "forward, batch 64": 1.015}
+_SHARE_TO_REACH = 0.015
+
+Run = Callable[[nn.Module, Tensor], object]
+
+
+class VisionTransformer(nn.Module):
+    """64 patches of a 32 x 32 picture, four blocks of attention and two linear layers, all quantized."""
+
+    def __init__(self, features: int = 128, heads: int = 4, depth: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = qnn.QuantConv2d(3, features, 4, stride=4, weight_bit_width=_BITS)
+        self.position = nn.Parameter(0.02 * torch.randn(1, 64, features))
+        self.blocks = nn.Sequential(*(_Block(features, heads) for _ in range(depth)))
+        self.head = qnn.QuantLinear(features, 10, True, weight_bit_width=_BITS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.position
+        out: Tensor = self.head(self.blocks(tokens).mean(1))
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self, features: int, heads: int) -> None:
+        super().__init__()
+        widths = {"in_proj_weight_bit_width": _BITS, "out_proj_weight_bit_width": _BITS}
+        self.norms = nn.ModuleList([nn.LayerNorm(features), nn.LayerNorm(features)])
+        self.attention = qnn.QuantMultiheadAttention(features, heads, batch_first=True, packed_in_proj=True, **widths)
+        self.wide = qnn.QuantLinear(features, 2 * features, True, weight_bit_width=_BITS)
+        self.relu = qnn.QuantReLU(bit_width=_BITS)
+        self.narrow = qnn.QuantLinear(2 * features, features, True, weight_bit_width=_BITS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = self.norms[0](x)
+        x = x + self.attention(given, given, given)[0]
+        out: Tensor = x + self.narrow(self.relu(self.wide(self.norms[1](x))))
+        return out
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "CNV": cnv,
+    "ResNet-20": lambda: networks.build("resnet20", weight_bits=_BITS, act_bits=_BITS),
+    "MobileNetV1": lambda: networks.build("mobilenet_v1_cifar", weight_bits=_BITS, act_bits=_BITS),
+    "small ViT": VisionTransformer,
+}
+
+
+class Clock:
+    """The nanoseconds that pass in the hooks between its own two hooks of each quantizer."""
+
+    def __init__(self) -> None:
+        self.spent = 0
+        self._begun = 0
+
+    @contextmanager
+    def on(self, model: nn.Module) -> Iterator[None]:
+        with ExitStack() as stack:
+            for _, proxy in quantizers(model):
+                stack.callback(proxy.register_forward_hook(self._begin, prepend=True).remove)
+                stack.callback(proxy.register_forward_hook(self._end).remove)
+            yield
+
+    def _begin(self, *_: Any) -> None:
+        self._begun = time.perf_counter_ns()
+
+    def _end(self, *_: Any) -> None:
+        self.spent += time.perf_counter_ns() - self._begun
+
+
+def main(rounds: int = 15) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            print(machine())
+            for name, build in NETWORKS.items():
+                compare(name, build, rounds)
+    finally:
+        torch.set_num_threads(before)
+
+
+def compare(name: str, build: Callable[[], nn.Module], rounds: int) -> None:
+    """Prints a network's ratios and the share of its hooks."""
+    ways = {_CTYPES: without_extension, _EXTENSION: nullcontext}
+    if extension() is None:
+        del ways[_EXTENSION]
+    models = {"clean": build(), **{way: build() for way in ways}}
+    for model in models.values():
+        model(batch(8))  # Brevitas' scales are made in the first forward
+    with ExitStack() as attached:
+        for way, context in ways.items():
+            with context():
+                faults = inject(models[way], [BitFlips(probability=_BER)], seed=1, example=batch(8))
+            attached.enter_context(faults)
+        for title, (n, run, times) in _RUNS.items():
+            variants = {key: _repeated(run, model, batch(n), times) for key, model in models.items()}
+            for model in models.values():
+                model.train(run is _step)
+            show(f"{name}: {title}", ratios(variants, rounds), dict.fromkeys(ways, _TO_REACH[title]))
+        for way in ways:
+            _show_share(way, models["clean"], models[way], batch(64), rounds)
+
+
+def _show_share(way: str, clean: nn.Module, faulty: nn.Module, x: Tensor, rounds: int) -> None:
+    """Prints the time in hooks as a share of a clean forward: the median of rounds, one after the other."""
+    shares, clock = [], Clock()
+    with torch.no_grad(), clock.on(faulty):
+        for _ in range(rounds):
+            start = time.perf_counter_ns()
+            clean(x)
+            passed, clock.spent = time.perf_counter_ns() - start, 0
+            faulty(x)
+            shares.append(clock.spent / passed)
+    share = sorted(shares)[len(shares) // 2]
+    print(f"    {way:<44} {share:6.2%} of a clean forward in hooks   (to reach: {_SHARE_TO_REACH:.1%})")
+
+
+def _repeated(run: Run, model: nn.Module, x: Tensor, times: int) -> Callable[[], None]:
+    """Runs a model so often."""
+
+    def repeat() -> None:
+        for _ in range(times):
+            run(model, x)
+
+    return repeat
+
+
+def _forward(model: nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        model(x)
+
+
+def _step(model: nn.Module, x: Tensor) -> None:
+    model.zero_grad()
+    nn.functional.cross_entropy(model(x), torch.arange(len(x)) % 10).backward()
+
+
+_RUNS: dict[str, tuple[int, Run, int]] = {
+    "forward, batch 1": (1, _forward, 10),
+    "step, batch 8": (8, _step, 3),
+    "forward, batch 64": (64, _forward, 1),
+}
+"""Batch, what is timed, and how often in a row."""
+
+if __name__ == "__main__":
+    main()

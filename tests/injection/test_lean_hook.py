@@ -1,0 +1,292 @@
+"""The extension's hooks: that they do the common case themselves, and leave all else to the hooks in Python."""
+
+import copy
+import functools
+import pickle
+import threading
+
+import brevitas.nn as qnn
+import pytest
+import torch
+from brevitas.quant import Int8ActPerTensorFloat
+from torch import nn
+
+from hwfault.errors import HwfaultError, PlanError
+from hwfault.injection.attach import inject
+from hwfault.injection.site_hook import SiteHook, attached
+from hwfault.laws.models import BitFlips
+from hwfault.network.sites import quantizers, sites
+from hwfault.plan.fault_plan import resolve
+from hwfault.torch_ops.extension import extension, without_extension
+from tests.helpers.injection.networks import NETWORKS, batch, build
+from tests.helpers.injection.oracle import FAULTS, same_bits
+from tests.torch_ops.test_in_place import gradients, same
+
+pytestmark = [
+    pytest.mark.skipif(extension() is None, reason="the C++ extension is not built"),
+    pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning"),
+]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The sites whose hooks in Python were called."""
+    names, call = [], SiteHook.__call__
+
+    def counted(self, proxy, args, output):
+        names.append(self.name)
+        return call(self, proxy, args, output)
+
+    monkeypatch.setattr(SiteHook, "__call__", counted)
+    return names
+
+
+def both(run):
+    """What `run` returns with the extension, which must be what it returns without."""
+    with without_extension():
+        expected = run()
+    found = run()
+    assert same(found, expected)
+    return found
+
+
+def step(model, x):
+    out = model(x)
+    out.square().sum().backward()
+    return out, gradients(model)
+
+
+@pytest.mark.parametrize("gradient", ["zero", "straight_through"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("shared", "twice")])
+def test_the_common_case_asks_no_python(name, gradient, asked):
+    model = build(name).train()
+    with inject(model, FAULTS["bits"], seed=7, gradient=gradient):
+        step(model, batch(8))
+        with torch.no_grad():
+            model(batch(8))
+        with torch.inference_mode():
+            model(batch(8))
+    assert asked == []
+
+
+def test_without_it_every_hook_is_python_s(asked):
+    model = build("cnn")
+    with without_extension(), inject(model, FAULTS["bits"], seed=7), torch.no_grad():
+        model(batch(8))
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("faults", ["asymmetric", "stuck"])
+def test_where_stored_codes_decide_python_keeps_them_for_the_backward(faults, asked):
+    model = build("cnn").train()
+    with inject(model, FAULTS[faults], seed=7):
+        step(model, batch(8))
+    assert len(asked) == 4
+    del asked[:]
+    with inject(model, FAULTS[faults], seed=7), torch.no_grad():
+        model(batch(8))
+    assert asked == []
+
+
+def changing(change):
+    """Outputs of forwards between which something is set."""
+    model = build("residual")
+    found = []
+    with inject(model, FAULTS["bits"], seed=7) as injection, torch.no_grad():
+        for i in range(3):
+            found.append(model(batch(8)))
+            change(injection, i)
+            found.append(model(batch(8)))
+    return found
+
+
+CHANGES = {
+    "seed": lambda injection, i: setattr(injection, "seed", 100 + i),
+    "hold": lambda injection, i: setattr(injection, "hold", [5, 6, None][i]),
+    "samples": lambda injection, i: setattr(injection, "samples", [torch.arange(8) * 3, torch.arange(8), None][i]),
+    "first sample": lambda injection, i: setattr(injection, "first_sample", 11 * i),
+    "disabled": lambda injection, i: [injection.disable, injection.enable, injection.disable][i]("*weight*"),
+    "enabled": lambda injection, i: setattr(injection, "enabled", i == 1),
+    "plan": lambda injection, i: setattr(injection, "plan", other_plan(injection.plan, i)),
+}
+
+
+def other_plan(plan, i):
+    entries = [entry.site for entry in plan.sites]
+    return resolve(entries, [BitFlips(probability=[0.2, 0.0, 0.01][i])])
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_is_set_between_forwards_counts(what):
+    found = both(lambda: changing(CHANGES[what]))
+    assert any(not torch.equal(one, found[0]) for one in found)
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_is_set_within_a_forward_counts(what):
+    """By a hook of the user's between two sites."""
+
+    def run():
+        model = build("residual")
+        with inject(model, FAULTS["bits"], seed=7) as injection, torch.no_grad():
+            sites_seen = [proxy for _, proxy in quantizers(model)]
+            sites_seen[1].register_forward_hook(lambda *_: CHANGES[what](injection, 0) and None)
+            return [model(batch(8)) for _ in range(2)]
+
+    both(run)
+
+
+def test_forwards_of_parts_and_of_other_batches():
+    def run():
+        model = build("cnn")
+        with inject(model, FAULTS["bits"], seed=7), torch.no_grad():
+            found = [model(batch(8)), model(batch(3)), model[0](batch(5)).value, model(batch(8))]
+            model(batch(8))
+            return [*found, model[0](batch(8)).value]
+
+    both(run)
+
+
+def test_a_quantizer_that_runs_twice_has_faults_of_its_own_in_each_run(asked):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q = qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat, bit_width=4, return_quant_tensor=True)
+
+        def forward(self, x):
+            return self.q(x).value - self.q(x).value
+
+    def run():
+        torch.manual_seed(0)
+        model = Twice()
+        model(batch(8))
+        model.eval()
+        with inject(model, FAULTS["bits"], seed=7), torch.no_grad():
+            return [model(batch(8)) for _ in range(2)]
+
+    found = both(run)
+    assert all(out.any() for out in found)
+
+
+def test_an_error_within_a_forward_leaves_nothing_behind():
+    def run():
+        model = build("cnn")
+        with inject(model, FAULTS["bits"], seed=7), torch.no_grad():
+            handle = model[2].register_forward_hook(lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                model(batch(8))
+            handle.remove()
+            return [model(batch(8)), model(batch(8))]
+
+    both(run)
+
+
+def test_a_batch_that_is_not_the_inputs_is_refused():
+    class Halved(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x[:4])
+
+    model = Halved(qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat, bit_width=4))
+    model(batch(8))
+    with inject(model, [BitFlips(probability=0.1)], seed=1), pytest.raises(PlanError, match="but the inputs hold 8"):
+        model(batch(8))
+
+
+def test_a_width_that_is_set_meanwhile_is_refused():
+    model = build("cnn")
+    with inject(model, FAULTS["bits"], seed=7), torch.no_grad():
+        model(batch(8))
+        model[3].act_quant.fused_activation_quant_proxy.tensor_quant.msb_clamp_bit_width_impl.bit_width.value.fill_(3)
+        with pytest.raises(HwfaultError, match="the bit width of the site"):
+            model(batch(8))
+
+
+def test_quantizers_that_are_switched_off_are_left_alone():
+    def run():
+        model = build("cnn")
+        with inject(model, FAULTS["bits"], seed=7), torch.no_grad():
+            found = [model(batch(8))]
+            model[3].act_quant.disable_quant = True
+            return [*found, model(batch(8))]
+
+    both(run)
+
+
+def test_another_thread_is_refused():
+    model, errors = build("cnn"), []
+    with inject(model, FAULTS["bits"], seed=7), torch.no_grad():
+        model(batch(8))
+
+        def elsewhere(*_):
+            def run():
+                try:
+                    model[3](torch.zeros(8, 4, 4, 4))
+                except HwfaultError as error:
+                    errors.append(error)
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+
+        model[2].register_forward_hook(elsewhere)
+        model(batch(8))
+    assert len(errors) == 1
+
+
+def test_copies_are_clean_and_the_hook_itself_is_never_copied():
+    model = build("cnn")
+    clean = model(batch(8))
+    with inject(model, FAULTS["bits"], seed=7):
+        assert attached(model)
+        assert same_bits(copy.deepcopy(model)(batch(8)).detach(), clean.detach())
+        (hook,) = [h for h in model[0].act_quant._forward_hooks.values() if isinstance(h, functools.partial)]
+        for copied in (copy.deepcopy, pickle.dumps):
+            with pytest.raises(HwfaultError, match="copied or pickled"):
+                copied(hook)
+    assert not attached(model)
+    assert same_bits(model(batch(8)).detach(), clean.detach())
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_compiler_follows_the_hook_in_python():
+    model = build("cnn")
+    with inject(model, FAULTS["bits"], seed=7) as injection, torch.no_grad():
+        injection.samples = torch.arange(8)
+        expected = model(batch(8))
+        torch.compiler.reset()
+        found = torch.compile(model, backend="eager", fullgraph=True)(batch(8))
+        torch.compiler.reset()
+    assert same_bits(found, expected)
+
+
+def test_nothing_is_kept_for_the_backward_but_sample_numbers():
+    kept = []
+    model = build("cnn").train()
+    with inject(model, FAULTS["bits"], seed=7):
+        out = model(batch(8))
+        nodes, seen = [out.grad_fn], set()
+        while nodes:
+            node = nodes.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            kept += [node.name()] if "Hwfault" in node.name() else []
+            nodes += [below for below, _ in node.next_functions]
+    assert kept == ["HwfaultZero"] * 4
+
+
+def test_sites_of_a_plan_without_faults_cost_nothing_and_change_nothing(asked):
+    model = build("cnn")
+    clean = model(batch(8)).detach()
+    plan = resolve(sites(model), [BitFlips(probability=0.0)])
+    with inject(model, plan, seed=7), torch.no_grad():
+        assert same_bits(model(batch(8)), clean)
+    assert asked == []
+
+
+def test_an_observer_is_shown_every_site(asked):
+    model, seen = build("cnn"), []
+    with inject(model, FAULTS["bits"], seed=7, observe=lambda name, *_: seen.append(name)), torch.no_grad():
+        model(batch(8))
+    assert sorted(seen) == sorted(asked)
+    assert len(seen) == 4
