@@ -12,6 +12,7 @@ def main() -> None:
         fast_graph,
         fault_map,
         graph,
+        hooks,
         injection,
         integer,
         maps,
@@ -26,6 +27,7 @@ def main() -> None:
     for benchmark in (
         stream,
         injection,
+        hooks,
         fault_map,
         protection,
         maps,

@@ -203,10 +203,11 @@ def test_a_width_that_is_set_meanwhile_is_refused():
 
 def test_quantizers_that_are_switched_off_are_left_alone():
     def run():
-        model = build("cnn")
-        with inject(model, FAULTS["bits"], seed=7), torch.no_grad():
+        model = nn.Sequential(qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat, bit_width=4))
+        model(batch(8))
+        with inject(model.eval(), FAULTS["bits"], seed=7), torch.no_grad():
             found = [model(batch(8))]
-            model[3].act_quant.disable_quant = True
+            model[0].act_quant.disable_quant = True
             return [*found, model(batch(8))]
 
     both(run)
@@ -249,8 +250,9 @@ def test_copies_are_clean_and_the_hook_itself_is_never_copied():
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_compiler_follows_the_hook_in_python():
-    model = build("cnn")
-    with inject(model, FAULTS["bits"], seed=7) as injection, torch.no_grad():
+    model = nn.Sequential(qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat, bit_width=4))
+    model(batch(8))
+    with inject(model.eval(), FAULTS["bits"], seed=7) as injection, torch.no_grad():
         injection.samples = torch.arange(8)
         expected = model(batch(8))
         torch.compiler.reset()
