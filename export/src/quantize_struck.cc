@@ -53,7 +53,7 @@ class Struck {
       throw Error(std::to_string(quantizer.count()) + " values are no " + std::to_string(batch) + " samples");
     const int64_t words = batch ? quantizer.count() / batch : 0, inner = std::max<int64_t>(1, given.shared);
     return {batch, words, std::max<int64_t>(1, given.outer), inner, given.zero_points, inner,
-            HWFAULT_FLOAT32, HWFAULT_FLOAT32, HWFAULT_FLOAT32};
+            HWFAULT_FLOAT32, HWFAULT_FLOAT32, HWFAULT_FLOAT32, 0};
   }
   static const hwfault_site& checked_site(const hwfault_strike& strike) {
     if (!strike.site) throw Error("the pointer to the site is null");

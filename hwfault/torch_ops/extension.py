@@ -117,9 +117,14 @@ def _load(path: Path) -> ModuleType:
     module.connect(addresses())
     module.strike_class(IntQuantTensor)
     module.call_zero_followed(_zero_followed)
-    # what compilers follow in place of the function, which they cannot look into
-    torch.compiler.substitute_in_graph(module.strike_output, skip_signature_check=True)(_call_hook)
+    _let_compilers_follow(module.strike_output)
     return module
+
+
+@cache
+def _let_compilers_follow(strike_output: Any) -> None:
+    """Compilers follow the hook in Python in place of the function, into which they cannot look."""
+    torch.compiler.substitute_in_graph(strike_output, skip_signature_check=True)(_call_hook)
 
 
 def _call_hook(hook: Any, proxy: Any, args: Any, output: Any) -> Any:
