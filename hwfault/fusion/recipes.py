@@ -22,6 +22,7 @@ from brevitas.core.utils import StatelessBuffer
 from torch import Tensor, nn
 
 from hwfault.fusion.parts import why_not_width
+from hwfault.torch_ops.inside_torch import hooks_of
 from hwfault.torch_ops.scale_rule import Largest, Restriction, ScaleRule
 
 _INTEGERS = (IntScaling, PowerOfTwoIntScaling)
@@ -62,6 +63,10 @@ def recipe_of(scaling: Any, int_scaling: Any, bit_width: Tensor, values: tuple[i
     """
     reader = _READERS.get(type(scaling))
     if reader is None or type(int_scaling) not in _INTEGERS or why_not_width(bit_width):
+        return None
+    if any(any(hooks_of(part)) or "forward" in vars(part) for part in scaling.modules()):
+        return None  # they run as they are
+    if any(type(limit) not in (Identity, ScalarSignedClampMinSte) for limit in _limits(scaling)):
         return None
     with torch.no_grad():
         return reader(scaling, int_scaling(bit_width), values)
@@ -141,6 +146,7 @@ def _of_largest(scaling: Any, threshold: Tensor, values: tuple[int, ...] | None)
     largest = _largest(listed, values)
     restriction = _restriction(steps.restrict_clamp_scaling.restrict_value_impl)
     plain = type(steps.affine_rescaling) is Identity and _is_identity(steps.restrict_clamp_scale_threshold)
+    plain &= type(steps.restrict_scaling_pre) is (Abs if restriction is Restriction.MAGNITUDE else LogTwo)
     if largest is None or restriction is None or not plain:
         return None
     threshold = steps.restrict_clamp_threshold(steps.restrict_threshold_pre(threshold))
@@ -194,6 +200,13 @@ def _all_known(module: nn.Module) -> bool:
 def _restriction(step: nn.Module) -> Restriction | None:
     """What a step of Brevitas' restricts its input to."""
     return _RESTRICTIONS.get((type(step), *map(type, step.children())))
+
+
+def _limits(scaling: nn.Module) -> list[Any]:
+    """The parts of a scaling module that keep something from falling below a limit, as far as it has some."""
+    parts = list(scaling.modules())
+    after = [part.clamp_ste for part in parts if type(part) is restrictions._RestrictClampValue]
+    return after + [part.clamp_min_ste for part in parts if type(part) is restrictions._ClampValue]
 
 
 def _least(step: Any) -> float | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from brevitas.core.function_wrapper import TensorClamp
+from brevitas.core.utils import StatelessBuffer
 from brevitas.core.zero_point import ZeroZeroPoint
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
@@ -135,12 +136,16 @@ class WholeQuantizer(NeverCopied):
         self._watch = _never
 
     def _look_at(self, proxy: Any, quantizer: Any) -> None:
+        self._why_left = why_not_passed_over(proxy, False, OneOperator)
+        if self._why_left is not None:  # before any of them runs
+            return
         self._quantizer = quantizer
         self._width = Constant(quantizer.msb_clamp_bit_width_impl.bit_width)
         self._signed = _FLAGS[bool(proxy.is_signed)]
         self._look_at_integers(quantizer, quantizer.int_quant, getattr(proxy, "fused_activation_quant_proxy", None))
-        if type(quantizer.zero_point_impl) is ZeroZeroPoint:
-            self._zero_point = Constant(quantizer.zero_point_impl.zero_point)
+        zero = quantizer.zero_point_impl
+        if type(zero) is ZeroZeroPoint and type(zero.zero_point) is StatelessBuffer:
+            self._zero_point = Constant(zero.zero_point)
             self._recipe = self._recipe_of(proxy, leading(quantizer))
         self._extended = None if self._recipe is None else extended_operator(self._ends, self._recipe.rule)
         by_rule = self._recipe is not None

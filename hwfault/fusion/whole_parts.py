@@ -7,6 +7,7 @@ from brevitas.core.bit_width import BitWidthConst
 from brevitas.core.function_wrapper import Identity
 from brevitas.core.quant.int import RescalingIntQuant
 from brevitas.core.scaling.int_scaling import IntScaling, PowerOfTwoIntScaling
+from brevitas.core.utils import StatelessBuffer
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector, FusedActivationQuantProxy
 from torch import Tensor, nn
@@ -67,6 +68,7 @@ def _why_not_made_of(proxy: Any, quantizer: Any) -> str | None:
     for what, part, known in (
         ("view", getattr(inner, VIEW), (Identity,)),
         ("bit width", quantizer.msb_clamp_bit_width_impl, (BitWidthConst,)),
+        ("bit width", getattr(quantizer.msb_clamp_bit_width_impl, "bit_width", None), (StatelessBuffer,)),
         ("range of integers", quantizer.int_scaling_impl, (IntScaling, PowerOfTwoIntScaling)),
         ("activation", nn.Identity() if fused is None else fused.activation_impl, _ACTIVATIONS),
         ("proxy", fused, (FusedActivationQuantProxy, type(None))),
@@ -135,6 +137,7 @@ class State:
             proxy.is_signed,
             proxy.training or not getattr(proxy, self._cache),
             self._quantizer.observer_only,
+            vars(inner).get("forward"),
             inner.signed,
             inner.narrow_range,
             getattr(self._activation, "inplace", False),
