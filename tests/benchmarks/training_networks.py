@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hwfault.train import networks
 from tests.benchmarks.cnv import cnv
 from tests.benchmarks.float_twin import float_twin
+from tests.benchmarks.hooks import VisionTransformer
 from tests.benchmarks.untouched import OddResNet, ThreeBitMLP
 
 _BITS = 4
@@ -36,6 +37,7 @@ NETWORKS = {
     "ResNet-20": _of_the_zoo("resnet20"),
     "CNV": _of_layers(cnv),
     "MobileNetV1": _of_the_zoo("mobilenet_v1_cifar"),
+    "small ViT": _of_layers(VisionTransformer),
     "odd ResNet-18": _of_layers(OddResNet, tuned=False),
     "3 bit MLP": _of_layers(ThreeBitMLP, tuned=False),
 }

@@ -13,7 +13,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -32,22 +32,24 @@ FAULTY, FUSED, FUSED_FAULTY = "Brevitas, hf.inject", "fused", "fused, hf.inject"
 SPARSE, DENSE, REFERENCE = "sparse draw in torch", "dense draw in torch", "the reference framework's way"
 VARIANTS = (CLEAN, FAULTY, FUSED, FUSED_FAULTY, TWIN, SPARSE, DENSE, REFERENCE)
 _PEERS = {SPARSE: draw_sparsely, DENSE: draw_densely, REFERENCE: pick_random_words}
-_SLOW = (DENSE, REFERENCE)
-"""They take several times as long as the others, and so part in the first rounds only."""
-_SLOW_ROUNDS, _FEWEST_ROUNDS, _MOST_ROUNDS, _WARM_UP = 5, 5, 301, 3
+SLOW = (DENSE, REFERENCE)
+"""They take several times as long as the others, and so part in the first rounds of some processes only."""
+_SLOW_ROUNDS, _FEWEST_ROUNDS, _MOST_ROUNDS, _WARM_UP = 3, 9, 301, 3
 
 Runs = Mapping[str, Callable[[], object]]
 
 
 @contextmanager
-def variants(network: str, samples: int, gathering: bool = False) -> Iterator[tuple[dict[str, nn.Module], Fused]]:
-    """A network once for each variant, with its faults attached; and the fused block of the faulty one.
+def variants(
+    network: str, samples: int, names: Collection[str], gathering: bool = False
+) -> Iterator[tuple[dict[str, nn.Module], Fused]]:
+    """A network once for each variant that is named, with its faults attached; and the fused block of the faulty one.
 
     `gathering` leaves them in the first steps of a training, else they are past these.
     """
     known = NETWORKS[network]
     x = batch(max(samples, 2))
-    models = {key: known.build_twin() if key == TWIN else known.build() for key in VARIANTS}
+    models = {key: known.build_twin() if key == TWIN else known.build() for key in names}
     for model in models.values():
         model(x) if gathering else settle(model, x)
     flips = hf.BitFlips(probability=BER)
@@ -55,8 +57,8 @@ def variants(network: str, samples: int, gathering: bool = False) -> Iterator[tu
         blocks = {key: attached.enter_context(hf.fused(models[key])) for key in (FUSED, FUSED_FAULTY)}
         for key in (FAULTY, FUSED_FAULTY):
             attached.enter_context(hf.inject(models[key], flips, seed=1, example=x))
-        for key, way in _PEERS.items():
-            attached.enter_context(struck(models[key], way, BER))
+        for key in _PEERS.keys() & models.keys():
+            attached.enter_context(struck(models[key], _PEERS[key], BER))
         yield models, blocks[FUSED_FAULTY]
 
 
@@ -65,12 +67,12 @@ def times(runs: Runs, seconds: float) -> dict[str, list[float]]:
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     found: dict[str, list[float]] = {name: [] for name in runs}
     for name, run in runs.items():
-        for _ in range(1 if name in _SLOW else _WARM_UP):
+        for _ in range(1 if name in SLOW else _WARM_UP):
             run()
     gc.freeze()
     rounds, begun = 0, time.perf_counter()
     while rounds < _FEWEST_ROUNDS or (time.perf_counter() - begun < seconds and rounds < _MOST_ROUNDS):
-        names = [name for name in runs if name not in _SLOW or rounds < _SLOW_ROUNDS]
+        names = [name for name in runs if name not in SLOW or rounds < _SLOW_ROUNDS]
         first = rounds % len(names)
         gc.collect()
         gc.disable()
@@ -99,11 +101,13 @@ def summary(found: Mapping[str, list[float]]) -> dict[str, object]:
     }
 
 
-def measure(network: str, samples: int, seconds: float, memory: bool = False) -> dict[str, object]:
+def measure(
+    network: str, samples: int, seconds: float, names: Collection[str] = VARIANTS, memory: bool = False
+) -> dict[str, object]:
     """What is to be known of a network at a batch size."""
     x, target = batch(samples), torch.arange(samples) % 10
     report: dict[str, object] = {}
-    with variants(network, samples) as (models, block):
+    with variants(network, samples, names) as (models, block):
         for model in models.values():
             model.eval()
         forwards = {name: lambda model=model: forward(model, x) for name, model in models.items()}
@@ -124,7 +128,7 @@ def measure(network: str, samples: int, seconds: float, memory: bool = False) ->
 def measure_gathering(network: str, samples: int, seconds: float) -> dict[str, object]:
     """The training step while Brevitas gathers statistics of activations, as in the first 300 of a training."""
     x, target = batch(samples), torch.arange(samples) % 10
-    with variants(network, samples, gathering=True) as (models, block):
+    with variants(network, samples, VARIANTS, gathering=True) as (models, block):
         steps = {name: training_step(model, x, target) for name, model in models.items()}
         return {"step": summary(times(steps, seconds)), "fused": len(block.fused), "left": block.left}
 
@@ -135,6 +139,7 @@ def main() -> None:
     parser.add_argument("batch", type=int)
     parser.add_argument("threads", type=int)
     parser.add_argument("--seconds", type=float, default=10.0, help="to measure for, once all is warm")
+    parser.add_argument("--quick-ways", action="store_true", help="without those that take several times as long")
     parser.add_argument("--memory", action="store_true", help="also what is kept for the backward pass, and peaks")
     parser.add_argument("--gathering", action="store_true", help="the step in the first 300 of a training instead")
     given = parser.parse_args()
@@ -144,7 +149,8 @@ def main() -> None:
     if given.gathering:
         report = measure_gathering(given.network, given.batch, given.seconds)
     else:
-        report = measure(given.network, given.batch, given.seconds, given.memory)
+        names = [name for name in VARIANTS if not (given.quick_ways and name in SLOW)]
+        report = measure(given.network, given.batch, given.seconds, names, given.memory)
     load.append(os.getloadavg()[0])
     print(json.dumps(report | {"load": load}))
 
