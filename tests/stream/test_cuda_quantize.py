@@ -112,9 +112,9 @@ from hwfault.stream.cuda import quantize
 
 FLOATS = ("x", "out", "gradient", "x_gradient", "scale", "zero_point", "least", "most")
 WAYS = [
-    (quantize.quantize_kernel, {"ONE": one}) for one in (True, False)
+    (quantize.quantize_kernel, {"ONE": one, "RECTIFIES": one}) for one in (True, False)
 ] + [
-    (kernel, {"PASSES": passes, "WANTS_X": wants_x, "WANTS_SCALE": wants_scale})
+    (kernel, {"PASSES": passes, "WANTS_X": wants_x, "WANTS_SCALE": wants_scale, "RECTIFIES": wants_x})
     for kernel in (quantize.rows_kernel, quantize.columns_kernel)
     for passes, wants_x, wants_scale in ((True, True, True), (False, True, False), (False, False, True))
 ]
