@@ -19,6 +19,7 @@ from hwfault.stream import hits
 from hwfault.stream.tables import site_number
 from hwfault.train import Epoch, TrainConfig, checkpoint
 from hwfault.train.data import digits
+from hwfault.train.folder import FILES
 from hwfault.train.schedule import Schedule, ScheduledFault, schedule_faults
 from tests.cli.conftest import good, hwfault
 
