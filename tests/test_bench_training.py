@@ -122,7 +122,7 @@ def test_ratios_are_of_the_same_round():
 
 def report(ratio, left=None, names=VARIANTS):
     part = {"ratios": dict.fromkeys(names, 1.5) | {FUSED_FAULTY: ratio}, "milliseconds": 12.0}
-    return {"forward": part, "step": part, "fused": 7, "left": left or {}, "load": [0.5, 0.75]}
+    return {"forward": part, "step": part, "fused": 7, "left": left or {}, "load": [0.5, 0.75], "extension": False}
 
 
 def test_tables_and_conclusion():
@@ -132,6 +132,7 @@ def test_tables_and_conclusion():
     assert lines[0] == "CNV, batch 8"
     assert f"    {FUSED_FAULTY:<37}   0.410x   0.730x   (to reach: 0.52x)" in lines
     assert f"    {DENSE:<37}   1.500x        -" in lines
+    assert any(line.startswith("    without the C++ extension") for line in lines)
     assert "    7 quantizers fused, left to Brevitas: none" in lines
     others = [
         Measured(Run(name, samples, 2), report(0.3))

@@ -21,6 +21,7 @@ from torch import nn
 
 import hwfault as hf
 from hwfault.fusion.fused import Fused
+from hwfault.torch_ops.extension import extension
 from tests.benchmarks.cnv import batch
 from tests.benchmarks.network import forward, kept_for_backward, peak, training_step
 from tests.benchmarks.peers import draw_densely, draw_sparsely, pick_random_words, struck
@@ -152,7 +153,7 @@ def main() -> None:
         names = [name for name in VARIANTS if not (given.quick_ways and name in SLOW)]
         report = measure(given.network, given.batch, given.seconds, names, given.memory)
     load.append(os.getloadavg()[0])
-    print(json.dumps(report | {"load": load}))
+    print(json.dumps(report | {"load": load, "extension": extension() is not None}))
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ def table(alike: Sequence[Measured]) -> list[str]:
         if max(measured.report["load"]) > measured.run.threads + _BUSY:
             lines.append(f"    others used the machine meanwhile: load {measured.report['load']}")
     left = alike[0].report["left"]
+    if not alike[0].report["extension"]:
+        lines.append("    without the C++ extension for torch (python -m hwfault.fast builds it)")
     lines.append(f"    {alike[0].report['fused']} quantizers fused, left to Brevitas: {left or 'none'}")
     return lines
 
