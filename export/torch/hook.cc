@@ -13,6 +13,7 @@
 
 #include <optional>
 
+#include "hook.h"
 #include "module.h"
 #include "plain.h"
 #include "stream_site.h"
@@ -193,61 +194,86 @@ int64_t strike(const StreamSite& stream, const hwfault_shape& shape, const at::T
   return stream.strike(shape, source.const_data_ptr(), to, scale, zero_point, seed, samples);
 }
 
+// Values that were struck by the operator that made them. Held weakly, so that no other tensor comes to lie in its place.
+thread_local c10::weak_intrusive_ptr<c10::TensorImpl> struck_before =
+    c10::weak_intrusive_ptr<c10::TensorImpl>(c10::intrusive_ptr<c10::TensorImpl>());
+
+// Whether x was struck by the operator that made it; asked once.
+bool was_struck(const at::Tensor& x) {
+  const bool found = struck_before._unsafe_get_target() == x.unsafeGetTensorImpl();
+  if (found) struck_before.reset();
+  return found;
+}
+
+// The site of a hook where it can be struck here in the present forward; null where Python knows what is to be done.
+const Site* present_site(PyObject* hook, PyObject* proxy) {
+  if (followed() || ag::get_current_graph_task_id() != -1) return nullptr;
+  Site& site = *site_of(hook);
+  Forward& forward = *site.forward;
+  if (!forward.is_usable(hook) || !site.is_usable(hook)) return nullptr;
+  if (forward.thread != PyThread_get_thread_ident()) return nullptr;
+  if (forward.with_gradients && !at::GradMode::is_enabled()) return nullptr;
+  return site.ran() || !is_on(site, proxy) ? nullptr : &site;
+}
+
+// What values of a site are to be struck with, which then has run.
+std::optional<Struck> plan_strike(PyObject* hook, const Site& site, const at::Tensor& x, bool keeps_gradient,
+                                  const at::Tensor& scale, const at::Tensor& zero_point, PyObject* width) {
+  const StreamSite& stream = *site.stream;
+  Forward& forward = *site.forward;
+  if (!has_width(width, site.bits)) return {};
+  if (site.batched && stream.samples_in(x) != forward.batch) return {};
+  const auto shape = stream.shape_of(x, site.batched ? forward.batch : 1, scale, zero_point);
+  if (!shape) return {};
+  // what autograd keeps is counted by checkpoints, and must be what Python's way keeps; values before are kept there
+  if (keeps_gradient && (may_follow_hooks() || (stream.reads_stored && !forward.straight_through))) return {};
+  const at::Tensor samples = forward.numbers_of(hook, site.batched);
+  if (samples.numel() != shape->batch) return {};
+  site.note_run();
+  return Struck{site.stream, *shape, forward.seed, samples, at::Tensor()};
+}
+
 // What the hook returns; nothing where Python's has to be called.
 std::optional<PyObject*> strike_plain(PyObject* hook, PyObject* proxy, PyObject* given, PyObject* output) {
   if (reinterpret_cast<PyObject*>(Py_TYPE(output)) != quant_tensor) return {};
   PyObject* const value = PyTuple_GET_ITEM(output, 0);
   if (reinterpret_cast<PyObject*>(Py_TYPE(value)) != THPVariableClass) return {};
   const at::Tensor& x = THPVariable_Unpack(value);
+  if (was_struck(x)) return Py_NewRef(Py_None);
   if (!is_plain(x) || x.dim() == 0 || !x.has_storage()) return {};
   const bool is_unheld = unheld && *unheld == counts_of(output, value, x);  // before anything else here holds it
-  if (followed() || ag::get_current_graph_task_id() != -1) return {};
-
-  Site& site = *site_of(hook);
-  Forward& forward = *site.forward;
-  if (!forward.is_usable(hook) || !site.is_usable(hook)) return {};
-  const bool grad_mode = at::GradMode::is_enabled();
-  if (forward.thread != PyThread_get_thread_ident() || (forward.with_gradients && !grad_mode)) return {};
-  if (site.ran() || !is_on(site, proxy) || output == PyTuple_GET_ITEM(given, 0)) return {};
-  if (!site.stream) {
-    site.note_run();
+  const Site* const site = present_site(hook, proxy);
+  if (!site || output == PyTuple_GET_ITEM(given, 0)) return {};
+  if (!site->stream) {
+    site->note_run();
     return Py_NewRef(Py_None);
   }
 
-  const StreamSite& stream = *site.stream;
   PyObject* const scale_object = PyTuple_GET_ITEM(output, 1);
   PyObject* const zero_point_object = PyTuple_GET_ITEM(output, 2);
   if (!THPVariable_CheckExact(scale_object) || !THPVariable_CheckExact(zero_point_object)) return {};
-  if (!has_width(PyTuple_GET_ITEM(output, 3), site.bits)) return {};
   const at::Tensor& scale = THPVariable_Unpack(scale_object);
   const at::Tensor& zero_point = THPVariable_Unpack(zero_point_object);
-  if (site.batched && stream.samples_in(x) != forward.batch) return {};
-  const auto shape = stream.shape_of(x, site.batched ? forward.batch : 1, scale, zero_point);
-  if (!shape) return {};
-  const bool keeps_gradient = x.requires_grad() && grad_mode;
-  // what autograd keeps is counted by checkpoints, and must be what Python's way keeps; values before are kept there
-  if (keeps_gradient && (may_follow_hooks() || (stream.reads_stored && !forward.straight_through))) return {};
-  const at::Tensor samples = forward.numbers_of(hook, site.batched);
-  if (samples.numel() != shape->batch) return {};
-  site.note_run();
+  const bool straight_through = site->forward->straight_through;
+  const bool keeps_gradient = x.requires_grad() && at::GradMode::is_enabled();
+  auto struck = plan_strike(hook, *site, x, keeps_gradient, scale, zero_point, PyTuple_GET_ITEM(output, 3));
+  if (!struck) return {};
 
   const bool in_place = is_unheld && (keeps_gradient ? is_writable(value, x) : !x.requires_grad() && x.is_contiguous());
   at::Tensor out = x;
   at::Tensor source = x;
-  at::Tensor left;
   {
     const at::NoGradGuard no_grad;
     if (!in_place) {
       source = x.contiguous();
       out = source.is_same(x) ? at::empty_like(source) : source;
     }
-    const int64_t no_numbers = strike(stream, *shape, source, out, scale, zero_point, forward.seed, samples);
-    if (no_numbers && keeps_gradient && !forward.straight_through)
-      left = out.isfinite().logical_not_().reshape(-1).nonzero().reshape(-1);
+    const int64_t no_numbers =
+        strike(*struck->site, struck->shape, source, out, scale, zero_point, struck->seed, struck->samples);
+    if (no_numbers && keeps_gradient && !straight_through)
+      struck->left = out.isfinite().logical_not_().reshape(-1).nonzero().reshape(-1);
   }
-  if (keeps_gradient) {
-    note_history(x, out, in_place, {site.stream, *shape, forward.seed, samples, left}, forward.straight_through);
-  }
+  if (keeps_gradient) note_history(x, out, in_place, std::move(*struck), straight_through);
   return in_place ? Py_NewRef(Py_None) : with_value(output, std::move(out));
 }
 
@@ -300,6 +326,19 @@ std::shared_ptr<StreamSite> new_stream_site(std::vector<int64_t> program, int32_
 }
 
 }  // namespace
+
+std::optional<Inside> strike_inside(py::handle hook, py::handle proxy, const at::Tensor& x, bool keeps_gradient,
+                                    const at::Tensor& scale, const at::Tensor& zero_point, py::handle width) {
+  if (x.dim() == 0) return {};
+  const Site* const site = present_site(hook.ptr(), proxy.ptr());
+  // samples that take turns, and words whose faults depend on others, are struck on their own
+  if (!site || !site->stream || (site->batched && !site->stream->in_front())) return {};
+  auto struck = plan_strike(hook.ptr(), *site, x, keeps_gradient, scale, zero_point, width.ptr());
+  if (!struck) return {};
+  return Inside{std::move(*struck), site->forward->straight_through};
+}
+
+void note_struck(const at::Tensor& values) { struck_before = values.getIntrusivePtr(); }
 
 void add_hook(py::module_& m) {
   py::class_<StreamSite, std::shared_ptr<StreamSite>>(m, "StreamSite").def(py::init(&new_stream_site));

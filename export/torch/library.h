@@ -8,15 +8,17 @@
 #include "hwfault.h"
 
 // Every function that the extension calls, a line each.
-#define HWFAULT_CALLED(X) \
-  X(hwfault_error_text)   \
-  X(hwfault_site_new)     \
-  X(hwfault_site_free)    \
-  X(hwfault_site_strike)  \
-  X(hwfault_site_zero)     \
-  X(hwfault_quantize)      \
-  X(hwfault_quantize_gradient) \
-  X(hwfault_largest)       \
+#define HWFAULT_CALLED(X)               \
+  X(hwfault_error_text)                 \
+  X(hwfault_site_new)                   \
+  X(hwfault_site_free)                  \
+  X(hwfault_site_strike)                \
+  X(hwfault_site_zero)                  \
+  X(hwfault_quantize)                   \
+  X(hwfault_quantize_gradient)          \
+  X(hwfault_quantize_struck)            \
+  X(hwfault_quantize_struck_gradient)   \
+  X(hwfault_largest)                    \
   X(hwfault_largest_gradient)
 
 namespace hwfault_torch {

@@ -13,6 +13,7 @@
 #include <optional>
 #include <utility>
 
+#include "hook.h"
 #include "library.h"
 #include "module.h"
 #include "node.h"
@@ -122,15 +123,37 @@ class Quantizer {
     return out;
   }
 
+  // The same with faults; notes places that were struck in vain where the backward pass needs them.
+  at::Tensor quantized(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero_point, const Lie& lie,
+                       Struck& struck) const {
+    at::Tensor out = at::empty_like(x);
+    const hwfault_quantizer grid = on_grid(scale, zero_point, lie);
+    const hwfault_strike strike = strike_of(struck);
+    int64_t no_numbers = 0;
+    checked(library.hwfault_quantize_struck(x.const_data_ptr<float>(), out.mutable_data_ptr<float>(), &grid, &strike,
+                                            at::get_num_threads(), &no_numbers));
+    if (no_numbers) struck.left = out.isfinite().logical_not_().reshape(-1).nonzero().reshape(-1);
+    return out;
+  }
+
   // The gradients of values (undefined if they are not wanted) and scale.
   at::Tensor differentiate(const at::Tensor& x, const at::Tensor& gradient, at::Tensor* of_x, bool wants_scale,
-                           const at::Tensor& scale, const at::Tensor& zero_point) const {
+                           const at::Tensor& scale, const at::Tensor& zero_point, const Struck* struck) const {
     const hwfault_quantizer grid = on_grid(scale, zero_point, *lie_of(x, scale.sizes()));
-    at::Tensor sums;
+    at::Tensor sums, unwanted;
     if (wants_scale) sums = at::empty(scale.sizes(), scale.options().dtype(at::kDouble));
-    checked(library.hwfault_quantize_gradient(
-        x.const_data_ptr<float>(), gradient.const_data_ptr<float>(), of_x ? of_x->mutable_data_ptr<float>() : nullptr,
-        wants_scale ? sums.mutable_data_ptr<double>() : nullptr, &grid, at::get_num_threads()));
+    double* const of_scale = wants_scale ? sums.mutable_data_ptr<double>() : nullptr;
+    const float *const from = x.const_data_ptr<float>(), *const given = gradient.const_data_ptr<float>();
+    if (struck) {
+      if (!of_x) unwanted = at::empty_like(x);
+      float* const to = (of_x ? *of_x : unwanted).mutable_data_ptr<float>();
+      const hwfault_strike strike = strike_of(*struck);
+      checked(library.hwfault_quantize_struck_gradient(from, given, to, of_scale, &grid, &strike,
+                                                       struck->left.defined(), at::get_num_threads()));
+    } else {
+      float* const to = of_x ? of_x->mutable_data_ptr<float>() : nullptr;
+      checked(library.hwfault_quantize_gradient(from, given, to, of_scale, &grid, at::get_num_threads()));
+    }
     return wants_scale ? sums.to(at::kFloat) : sums;
   }
 
@@ -149,6 +172,10 @@ class Quantizer {
     checked(library.hwfault_largest(x.const_data_ptr<float>(), rule.rows, x.numel() / rule.rows,
                                     out.mutable_data_ptr<float>()));
     return out;
+  }
+
+  static hwfault_strike strike_of(const Struck& struck) {
+    return {struck.site->get(), struck.seed, struck.samples.const_data_ptr<int64_t>(), struck.shape.batch};
   }
 
   at::Tensor limited_source(const at::Tensor& source) const {
@@ -178,9 +205,9 @@ class Quantizer {
 class WholeNode : public ag::Node {
  public:
   WholeNode(std::shared_ptr<const Quantizer> quantizer, const at::Tensor& x, const at::Tensor& parameter,
-            at::Tensor zero_point, Scale made)
+            at::Tensor zero_point, Scale made, std::optional<Struck> struck)
       : quantizer_(std::move(quantizer)), x_(x, false), parameter_(parameter, false), zero_point_(std::move(zero_point)),
-        made_(std::move(made)), has_parameter_(parameter.defined()) {}
+        made_(std::move(made)), has_parameter_(parameter.defined()), struck_(std::move(struck)) {}
 
   std::string name() const override { return "HwfaultQuantizer"; }
 
@@ -199,7 +226,10 @@ class WholeNode : public ag::Node {
     const bool wants[] = {task_should_compute_output(0), has_parameter_ && task_should_compute_output(1)};
     std::optional<at::Tensor> placed;
     if (!at::GradMode::is_enabled() && !followed()) placed = placed_as(of_values, x);
-    if (!placed || (of_scale.defined() && !takes(of_scale))) return in_steps(of_values, of_scale, x, parameter, wants);
+    if (!placed || (of_scale.defined() && !takes(of_scale))) {
+      const bool zeroed = struck_ && of_values.defined();
+      return in_steps(zeroed ? zero_gradient(*struck_, of_values) : of_values, of_scale, x, parameter, wants);
+    }
     const at::NoGradGuard no_grad;
     return gradients(*placed, std::move(of_scale), x, wants);
   }
@@ -228,7 +258,8 @@ class WholeNode : public ag::Node {
     if (of_values.defined()) {
       if (wants[0]) of_x = at::empty_like(x);
       const at::Tensor summed = quantizer_->differentiate(x, of_values, wants[0] ? &of_x : nullptr,
-                                                          wants[1] || reads_values, made_.scale, zero_point_);
+                                                          wants[1] || reads_values, made_.scale, zero_point_,
+                                                          struck_ ? &*struck_ : nullptr);
       if (summed.defined()) of_scale = of_scale.defined() ? summed + of_scale : summed;
     }
     if (!of_scale.defined() || !(wants[1] || reads_values)) return {of_x, at::Tensor()};
@@ -257,6 +288,7 @@ class WholeNode : public ag::Node {
   const at::Tensor zero_point_;
   const Scale made_;
   const bool has_parameter_;
+  const std::optional<Struck> struck_;
 };
 
 bool is_tensor(py::handle given) {
@@ -264,9 +296,14 @@ bool is_tensor(py::handle given) {
   return type == THPVariableClass || type == ParameterClass;
 }
 
+// Who strikes the values afterwards, if anybody does: the proxy's hook, and the bit width that it asks for.
+struct Hook {
+  py::handle hook, proxy, width;
+};
+
 // (values, scale), None where Python's way has to say what becomes of the tensors.
 py::object quantize(const std::shared_ptr<const Quantizer>& quantizer, py::handle given, py::handle given_parameter,
-                    py::handle given_zero_point) {
+                    py::handle given_zero_point, const Hook& hook) {
   const Rule& rule = quantizer->rule;
   if (!is_tensor(given) || !is_tensor(given_zero_point)) return py::none();
   if (rule.reads_values() ? !given_parameter.is_none() : !is_tensor(given_parameter)) return py::none();
@@ -283,19 +320,29 @@ py::object quantize(const std::shared_ptr<const Quantizer>& quantizer, py::handl
   if (zero_point.requires_grad() && grad_mode) return py::none();
   const bool followed_by = grad_mode && (x.requires_grad() || (parameter.defined() && parameter.requires_grad()));
 
-  at::Tensor values;
   Scale made;
+  {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    made = quantizer->scale_of(x, parameter);
+  }
+  std::optional<Inside> inside;
+  if (!hook.hook.is_none() && x.is_contiguous())
+    inside = strike_inside(hook.hook, hook.proxy, x, followed_by, made.scale, zero_point, hook.width);
+  at::Tensor values;
   {
     std::optional<py::gil_scoped_release> others;
     if (x.numel() >= kWorthTheLock) others.emplace();
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    made = quantizer->scale_of(x, parameter);
-    values = quantizer->quantized(x, made.scale, zero_point, *lie);
+    values = inside ? quantizer->quantized(x, made.scale, zero_point, *lie, inside->struck)
+                    : quantizer->quantized(x, made.scale, zero_point, *lie);
   }
+  if (inside) note_struck(values);
   at::Tensor scale = made.scale;
   if (followed_by) {
     made.scale = made.scale.detach();  // what a node returns it may not hold
-    const auto node = make_node<WholeNode>(quantizer, x, parameter, zero_point, std::move(made));
+    std::optional<Struck> struck;
+    if (inside && !inside->straight_through) struck = std::move(inside->struck);
+    const auto node = make_node<WholeNode>(quantizer, x, parameter, zero_point, std::move(made), std::move(struck));
     node->set_next_edges(ag::collect_next_edges(x, parameter));
     ag::set_history(values, node);
     if (!parameter.defined() || parameter.requires_grad()) ag::set_history(scale, node);
@@ -318,7 +365,9 @@ void add_quantizer(py::module_& m) {
   py::class_<Quantizer, std::shared_ptr<Quantizer>>(m, "Quantizer")
       .def(py::init(&new_quantizer))
       .def("__call__", [](const std::shared_ptr<Quantizer>& quantizer, py::handle x, py::handle parameter,
-                          py::handle zero_point) { return quantize(quantizer, x, parameter, zero_point); });
+                          py::handle zero_point, py::handle hook, py::handle proxy, py::handle width) {
+        return quantize(quantizer, x, parameter, zero_point, {hook, proxy, width});
+      });
   m.def("call_one_by_one", [](const py::function& f) { one_by_one = f.inc_ref().ptr(); });
 }
 

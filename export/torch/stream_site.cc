@@ -60,7 +60,7 @@ std::optional<hwfault_shape> StreamSite::shape_of(const at::Tensor& x, int64_t s
                                                   const at::Tensor& zero_point) const {
   const int32_t dtype = dtype_number(x.scalar_type());
   if (dtype < 0 || bit_width > most_bits_[dtype] || samples < 1 || !readable(scale) || !readable(zero_point)) return {};
-  const bool plain_axis = axis.axis == 0 && axis.rows == 1;
+  const bool plain_axis = in_front();
   const int64_t scale_inner = words_sharing(x, scale, samples, plain_axis);
   const int64_t zero_point_inner = words_sharing(x, zero_point, samples, plain_axis);
   if (scale_inner < 1 || zero_point_inner < 1) return {};

@@ -36,6 +36,9 @@ class StreamSite {
   // nothing where the longer way has to say what becomes of it.
   std::optional<hwfault_shape> shape_of(const at::Tensor& x, int64_t samples, const at::Tensor& scale,
                                         const at::Tensor& zero_point) const;
+  // whether the samples lie one behind the other
+  bool in_front() const { return axis.axis == 0 && axis.rows == 1; }
+  const hwfault_site* get() const { return site_.get(); }
   // how many samples a tensor holds, -1 where its shape does not tell
   int64_t samples_in(const at::Tensor& x) const;
 

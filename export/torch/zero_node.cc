@@ -7,26 +7,16 @@
 #include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/utils/pybind.h>
 
-#include <type_traits>
 #include <utility>
 
 #include "module.h"
+#include "node.h"
 #include "plain.h"
 
 namespace hwfault_torch {
 namespace {
 
 namespace ag = torch::autograd;
-using NodePointer = decltype(ag::Edge::function);
-
-// A node as this version of torch holds them.
-template <class N, class... Given>
-auto make_node(Given&&... given) {
-  if constexpr (std::is_same_v<NodePointer, std::shared_ptr<ag::Node>>)
-    return std::make_shared<N>(std::forward<Given>(given)...);
-  else
-    return c10::make_intrusive<N>(std::forward<Given>(given)...);
-}
 
 // torch.ops.hwfault.zero by way of Python, for whoever follows the operators of a backward pass.
 PyObject* zero_followed = nullptr;
@@ -40,13 +30,16 @@ class ZeroNode : public ag::Node {
   ag::variable_list apply(ag::variable_list&& given) override {
     at::Tensor gradient = std::move(given[0]);
     given.clear();
-    if (!gradient.defined()) return {gradient};
+    return {gradient.defined() ? with_zeros(std::move(gradient)) : gradient};
+  }
+
+  at::Tensor with_zeros(at::Tensor gradient) const {
     // of values that hold no number every gradient passes
     at::Tensor kept;
     if (struck_.left.defined()) kept = gradient.reshape(-1).index_select(0, struck_.left);
     at::Tensor zeroed = zero(std::move(gradient));
     if (kept.defined()) zeroed = zeroed.reshape(-1).index_copy(0, struck_.left, kept).reshape(zeroed.sizes());
-    return {zeroed};
+    return zeroed;
   }
 
  private:
@@ -106,6 +99,10 @@ void note_history(const at::Tensor& x, const at::Tensor& out, bool in_place, Str
     set_node(x, out, in_place, make_node<ZeroNode>(std::move(struck)));
   else if (!in_place)  // in place nothing becomes of the gradient
     set_node(x, out, in_place, make_node<PassNode>());
+}
+
+at::Tensor zero_gradient(const Struck& struck, at::Tensor gradient) {
+  return ZeroNode(struck).with_zeros(std::move(gradient));
 }
 
 void add_zero_node(pybind11::module_& m) {

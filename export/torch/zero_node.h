@@ -21,6 +21,9 @@ struct Struck {
   at::Tensor left;  // places of values that were not struck because they hold no number; undefined where there are none
 };
 
+// A gradient with zeros at the words that faults changed, in memory of its own unless nobody else holds it.
+at::Tensor zero_gradient(const Struck& struck, at::Tensor gradient);
+
 // Makes `out` what autograd knows as the result of a strike on x; `out` is x where that was struck in place.
 void note_history(const at::Tensor& x, const at::Tensor& out, bool in_place, Struck struck, bool straight_through);
 

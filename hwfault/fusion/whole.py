@@ -17,7 +17,7 @@ from hwfault.fusion.whole_parts import Constant, State, leading, passed_over, wh
 from hwfault.network.hooks import NeverCopied, StandIn
 from hwfault.torch_ops.inside_torch import functions_watched, traced
 from hwfault.torch_ops.quantize import Ends, quantize, why_not, why_not_tensors
-from hwfault.torch_ops.quantize_whole import Operator, extended_operator, quantize_whole
+from hwfault.torch_ops.quantize_whole import ExtendedOperator, quantize_whole
 
 _FLAGS = {flag: torch.tensor(flag) for flag in (False, True)}
 """As quantized tensors carry them."""
@@ -93,9 +93,10 @@ class WholeQuantizer(NeverCopied):
 
     def _by_rule(self, x: Tensor, recipe: Recipe) -> Made | None:
         parameter, zero_point = recipe.parameter(), self._zero_point()
-        made = None if self._extended is None else self._extended(x, parameter, zero_point)
-        if made is not None:
-            return *made, zero_point
+        if self._extended is not None:
+            made = self._extended(x, parameter, zero_point, self.module, self._width())
+            if made is not None:
+                return *made, zero_point
         source = x if parameter is None else parameter
         self._why = why_not_tensors(x, source, zero_point, recipe.rule.shape, parameter is None)
         if self._why is not None:
@@ -125,7 +126,7 @@ class WholeQuantizer(NeverCopied):
         self._watch: Callable[[], bool] = _never
         self._state: Callable[[], list[object]] = list
         self._recipe: Recipe | None = None
-        self._extended: Operator | None = None
+        self._extended: ExtendedOperator | None = None
         self._why_left = why_not_whole(proxy, WholeQuantizer.of(proxy))
         if self._why_left is None:
             self._look_at(proxy, tensor_quant(proxy))
@@ -147,7 +148,7 @@ class WholeQuantizer(NeverCopied):
         if type(zero) is ZeroZeroPoint and type(zero.zero_point) is StatelessBuffer:
             self._zero_point = Constant(zero.zero_point)
             self._recipe = self._recipe_of(proxy, leading(quantizer))
-        self._extended = None if self._recipe is None else extended_operator(self._ends, self._recipe.rule)
+        self._extended = None if self._recipe is None else ExtendedOperator.of(self._ends, self._recipe.rule)
         by_rule = self._recipe is not None
         self._why_left = why_not_passed_over(proxy, by_rule, OneOperator)
         if self._why_left is None:

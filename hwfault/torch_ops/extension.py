@@ -9,9 +9,9 @@ import hashlib
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -57,6 +57,12 @@ def without_extension() -> Iterator[None]:
         yield
     finally:
         _switched_off -= 1
+
+
+def first_striking(hooks: Mapping[int, Any], module: ModuleType) -> Any:
+    """The hook that strikes a module's output by the extension before any other hook sees it, None if there is none."""
+    first = next(iter(hooks.values()), None)
+    return first.args[0] if type(first) is partial and first.func is module.strike_output else None
 
 
 def sources() -> list[Path]:

@@ -3,15 +3,15 @@
 See hwfault.torch_ops.quantize for the quantizer and hwfault.torch_ops.scale_rule for scales.
 """
 
-from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
 from brevitas.function.ops_ste import abs_binary_sign_grad, ceil_ste, round_ste, scalar_clamp_min_ste
-from torch import Tensor
+from torch import Tensor, nn
 
-from hwfault.torch_ops.extension import extension
-from hwfault.torch_ops.inside_torch import is_memory, traced
+from hwfault.torch_ops.extension import extension, first_striking
+from hwfault.torch_ops.inside_torch import forward_hooks, is_memory, traced
 from hwfault.torch_ops.quantize import Ends, as_values, differentiated, in_steps, quantized
 from hwfault.torch_ops.scale_rule import (
     Restriction,
@@ -22,21 +22,34 @@ from hwfault.torch_ops.scale_rule import (
     source_gradient,
 )
 
-Operator = Callable[[Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor] | None]
-"""(values, parameter, zero point) -> quantized values and scale, None for tensors that it does not take."""
 
+class ExtendedOperator:
+    """`quantize_whole` of the C++ extension, with the same bits, and with the faults of its hook in the same pass."""
 
-def extended_operator(ends: Ends, rule: ScaleRule) -> Operator | None:
-    """`quantize_whole` of the C++ extension, with the same bits; None where there is no extension."""
-    module = extension()
-    if module is None or not rule.threshold.is_cpu:
-        return None
-    module.call_one_by_one(_one_by_one)
-    restriction = list(Restriction).index(rule.restriction)
-    rows, first_only = rule.largest or (0, False)
-    limits = (rule.least, rule.least_scale, rows, first_only, rule.least_magnitude)
-    made: Operator = module.Quantizer(*ends, restriction, rule.threshold, rule.shape, *limits, (ends, rule))
-    return made
+    def __init__(self, module: ModuleType, ends: Ends, rule: ScaleRule) -> None:
+        self._module = module
+        module.call_one_by_one(_one_by_one)
+        restriction = list(Restriction).index(rule.restriction)
+        rows, first_only = rule.largest or (0, False)
+        limits = (rule.least, rule.least_scale, rows, first_only, rule.least_magnitude)
+        self._quantizer = module.Quantizer(*ends, restriction, rule.threshold, rule.shape, *limits, (ends, rule))
+
+    @classmethod
+    def of(cls, ends: Ends, rule: ScaleRule) -> "ExtendedOperator | None":
+        """The operator for a rule; None where there is no extension."""
+        module = extension()
+        return None if module is None or not rule.threshold.is_cpu else cls(module, ends, rule)
+
+    def __call__(
+        self, x: Tensor, parameter: Tensor | None, zero_point: Tensor, proxy: nn.Module, bit_width: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Values and scale, None for tensors that it does not take.
+
+        `proxy` is the module whose hooks are called with the values next: the first of them may have had them struck.
+        """
+        hook = first_striking(forward_hooks(proxy), self._module)
+        made: tuple[Tensor, Tensor] | None = self._quantizer(x, parameter, zero_point, hook, proxy, bit_width)
+        return made
 
 
 def quantize_whole(
