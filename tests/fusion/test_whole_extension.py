@@ -8,6 +8,7 @@ import hwfault as hf
 from hwfault.torch_ops.extension import extension, without_extension
 from hwfault.train import networks
 from tests.helpers.injection.oracle import same_bits
+from tests.helpers.torch_ops.nodes import nodes_behind
 
 
 @pytest.fixture(autouse=True)
@@ -38,17 +39,6 @@ def step(name, options, threads, extended, backward):
     finally:
         torch.set_num_threads(before)
     return [out.detach(), *gradients]
-
-
-def nodes_behind(out):
-    seen, waiting = set(), [out.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
-    return seen
 
 
 def once(out, inputs):

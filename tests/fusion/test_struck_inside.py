@@ -1,0 +1,179 @@
+"""Quantizers that strike their values in the same pass: what hooks make of them afterwards, to the bit."""
+
+from contextlib import ExitStack, nullcontext
+
+import pytest
+import torch
+from brevitas import nn as qnn
+from brevitas.quant import Int8WeightPerChannelFloat
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import hwfault as hf
+from hwfault.torch_ops.extension import extension, without_extension
+from hwfault.train.networks.quantizers import activation
+from tests.helpers.injection.oracle import same_bits
+from tests.helpers.torch_ops.nodes import nodes_behind
+
+FAULTS = {
+    "sparse": [hf.BitFlips(probability=1e-3)],
+    "dense": [hf.BitFlips(probability=0.2)],
+    "by what is stored": [hf.BitFlips(p01=0.05, p10=0.01)],
+    "two processes": [hf.BitFlips(probability=0.01), hf.BitFlips(p01=0.02, p10=0.02)],
+}
+X = torch.randn(3, 4, 9, 9, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture(autouse=True)
+def _built():
+    assert extension() is not None, "run `python -m hwfault.fast`, as make install does"
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        activation(True, "float", 6, 3.0, return_quant_tensor=True),
+        qnn.QuantConv2d(4, 6, 3, weight_quant=Int8WeightPerChannelFloat, weight_bit_width=4, bias=True),
+        activation(False, "float", 4, 2.0, return_quant_tensor=True),
+        qnn.QuantConv2d(6, 5, 3, weight_bit_width=5, bias=False),
+        nn.Flatten(),
+    )
+
+
+def step(faults, *, extended=True, gradient="zero", train=True, x=X, hook=None, forward=None, twice=False):
+    """Outputs, gradients, and the names of the nodes of two steps."""
+    net = network().train(train)
+    found, names = [], []
+    with ExitStack() as stack:
+        stack.enter_context(nullcontext() if extended else without_extension())
+        if hook is not None:
+            net[2].act_quant.register_forward_hook(hook)
+        stack.enter_context(hf.fused(net))
+        stack.enter_context(hf.inject(net, faults, seed=5, gradient=gradient, example=x))
+        for _ in range(2):
+            given = x.clone().requires_grad_()
+            out = (forward or (lambda net, given: net(given)))(net, given)
+            names = [node.name() for node in nodes_behind(out)]
+            inputs = [given, *net.parameters()]
+            loss = (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).square().sum()
+            gradients = torch.autograd.grad(loss, inputs, create_graph=twice, allow_unused=True)
+            if twice:
+                squares = sum(g.square().sum() for g in gradients if g is not None)
+                gradients = torch.autograd.grad(squares, inputs, allow_unused=True)
+            found += [out.detach(), *[g for g in gradients if g is not None]]
+    return found, names
+
+
+def check(faults, inside=4, **how):
+    found, names = step(faults, **how)
+    expected, _ = step(faults, extended=False, **how)
+    assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
+    if inside is not None:
+        assert names.count("HwfaultQuantizer") == 4
+        assert names.count("HwfaultZero") == 4 - inside
+
+
+@pytest.mark.parametrize("gradient", ["zero", "straight_through"])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("faults", FAULTS)
+def test_struck_as_by_hooks(faults, train, gradient):
+    stored = faults in ("by what is stored", "two processes")
+    check(FAULTS[faults], None if stored else 4, train=train, gradient=gradient)
+
+
+def test_faults_are_there():
+    clean, _ = step([hf.BitFlips(probability=0.0)])
+    assert not same_bits(step(FAULTS["sparse"])[0][0], clean[0])
+
+
+def test_without_gradients():
+    with_hooks = network().eval()
+    inside = network().eval()
+    with torch.no_grad(), hf.fused(inside), hf.inject(inside, FAULTS["dense"], seed=1):
+        found = [inside(X) for _ in range(2)]
+    with torch.no_grad(), without_extension(), hf.inject(with_hooks, FAULTS["dense"], seed=1):
+        expected = [with_hooks(X) for _ in range(2)]
+    assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
+    assert not torch.equal(*found), "other samples have other faults"
+
+
+def test_values_that_are_no_numbers():
+    x = X.clone()
+    x[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    check(FAULTS["dense"], x=x)
+
+
+def test_a_hook_that_comes_first_sees_clean_values():
+    seen = {}
+
+    def note(extended):
+        def hook(_module, _args, output):
+            seen.setdefault(extended, output[0].detach().clone())
+
+        return hook
+
+    for extended in (True, False):
+        step(FAULTS["dense"], extended=extended, hook=note(extended))
+    assert same_bits(seen[True], seen[False])
+    check(FAULTS["dense"], inside=3, hook=lambda *_: None)
+
+
+def test_second_derivatives():
+    found, _ = step(FAULTS["sparse"], twice=True)
+    expected, _ = step(FAULTS["sparse"], extended=False, twice=True)
+    for one, other in zip(found, expected, strict=True):  # autograd adds them up in another order
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+
+
+def test_checkpoints():
+    def forward(net, x):
+        x = net[0](x)
+        return net[4](net[3](checkpoint(lambda x: net[2](net[1](x)), x.value, use_reentrant=False)))
+
+    def plain(net, x):
+        return net[4](net[3](net[2](net[1](net[0](x).value))))
+
+    for extended in (True, False):
+        found, _ = step_whole(forward, extended)
+        expected, _ = step_whole(plain, extended)
+        assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def step_whole(run, extended):
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = network()
+
+        def forward(self, x):
+            return run(self.layers, x)
+
+    net, x = Whole(), X.clone().requires_grad_()
+    with (
+        nullcontext() if extended else without_extension(),
+        hf.fused(net),
+        hf.inject(net, FAULTS["dense"], seed=5, example=X),
+    ):
+        out = net(x)
+        gradients = torch.autograd.grad(out.square().sum(), [x, *net.parameters()], allow_unused=True)
+    return [out.detach(), *[g for g in gradients if g is not None]], None
+
+
+def test_hooks_that_are_not_called_leave_nothing_behind():
+    """Values that were struck for a hook that never saw them do not keep the next ones from being struck."""
+    net = network().eval()
+    with torch.no_grad(), hf.fused(net), hf.inject(net, FAULTS["dense"], seed=1):
+
+        def stop(*_):
+            raise RuntimeError("stopped")
+
+        handle = net[0].act_quant.register_forward_hook(stop)
+        net[0].act_quant._forward_hooks.move_to_end(handle.id, last=True)
+        with pytest.raises(RuntimeError, match="stopped"):
+            net(X)
+        handle.remove()
+        found = net(X)
+    other = network().eval()
+    with torch.no_grad(), without_extension(), hf.inject(other, FAULTS["dense"], seed=1) as injection:
+        injection.first_sample = 3
+        assert same_bits(found, other(X))
