@@ -3,8 +3,7 @@
 A subclass may do anything else, and so may a hook or another forward on a part that no longer runs.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from brevitas.core.quant.int_base import IntQuant
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import Tensor, jit, nn
 
+from hwfault.fusion.guards import Entry, holding
 from hwfault.network.readers import paths
 from hwfault.torch_ops.inside_torch import compiled, has_global_hooks, hooks_made, hooks_of, named_children
 
@@ -91,29 +91,24 @@ def passed_over(module: Any) -> dict[str, nn.Module]:
 
 
 class Watch:
-    """Whether modules that are passed over are still what they were, with no hook and no other forward on them."""
+    """Whether modules that are passed over are still what they were, with no hook and no other forward on them.
 
-    def __init__(self, modules: Iterable[nn.Module], above: Iterable[nn.Module] = ()) -> None:
-        """`above` are modules that run themselves, of which only the children are looked at."""
+    `above` are modules that run themselves, of which only the children are looked at; `entries` are others that decide.
+    """
+
+    def __init__(
+        self, modules: Iterable[nn.Module], above: Iterable[nn.Module] = (), entries: Sequence[Entry] = ()
+    ) -> None:
         watched = list(modules)
-        self._children = [named_children(module) for module in (*above, *watched) if named_children(module)]
-        self._held = self._present()
-        self._own = [vars(module) for module in watched]
-        self._attributes = self._count()
+        children = [named_children(module) for module in (*above, *watched) if named_children(module)]
+        # one attribute more, where another forward stands in
+        self._holds = holding(children, [vars(module) for module in watched], entries)
         self._hooks = [hooks for module in watched for hooks in hooks_of(module)]
         self._made = 0
 
     def __call__(self) -> bool:
-        # every site of a forward asks: what is looked at here is in few places of memory
         if self._made != hooks_made():
             if any(self._hooks) or has_global_hooks():
                 return False
             self._made = hooks_made()
-        return self._present() == self._held and self._count() == self._attributes
-
-    def _present(self) -> list[nn.Module | None]:
-        return list(chain.from_iterable([children.values() for children in self._children]))
-
-    def _count(self) -> int:
-        """How many attributes they have: one more where another forward stands in."""
-        return sum(map(len, self._own))
+        return self._holds()

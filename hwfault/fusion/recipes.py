@@ -72,15 +72,11 @@ def recipe_of(scaling: Any, int_scaling: Any, bit_width: Tensor, values: tuple[i
         return reader(scaling, int_scaling(bit_width), values)
 
 
-def stage_of(scaling: Any) -> Callable[[], object]:
-    """What changes as a scaling module goes over to another way of computing its scale."""
-    limits = [part for part in scaling.modules() if type(part) is ScalarSignedClampMinSte]
+def stage_of(scaling: Any) -> Callable[[], object] | None:
+    """What changes as a scaling module goes over to another way of computing its scale; None for one that does not."""
     if type(scaling) is not ParameterFromRuntimeStatsScaling:
-        return lambda: [limit.min_val for limit in limits]
-    return lambda: (
-        *(scaling.counter > scaling.collect_stats_steps, scaling.training, scaling.local_loss_mode),
-        *[limit.min_val for limit in limits],
-    )
+        return None
+    return lambda: (scaling.counter > scaling.collect_stats_steps, scaling.training, scaling.local_loss_mode)
 
 
 def why_no_source(x: Tensor, recipe: Recipe) -> str | None:

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from hwfault.fusion.parts import Watch, tensor_quant
 from hwfault.fusion.quantizer import FOLLOWED, OneOperator
 from hwfault.fusion.recipes import Recipe, recipe_of, why_no_source
-from hwfault.fusion.whole_parts import Constant, State, leading, passed_over, why_not_passed_over, why_not_whole
+from hwfault.fusion.whole_parts import (
+    Constant,
+    State,
+    deciding,
+    leading,
+    passed_over,
+    why_not_passed_over,
+    why_not_whole,
+)
 from hwfault.network.hooks import NeverCopied, StandIn
 from hwfault.torch_ops.inside_torch import functions_watched, traced
 from hwfault.torch_ops.quantize import Ends, quantize, why_not, why_not_tensors
@@ -152,7 +160,7 @@ class WholeQuantizer(NeverCopied):
         by_rule = self._recipe is not None
         self._why_left = why_not_passed_over(proxy, by_rule, OneOperator)
         if self._why_left is None:
-            self._watch = Watch(passed_over(proxy, by_rule), [proxy])
+            self._watch = Watch(passed_over(proxy, by_rule), [proxy], deciding(proxy))
             self._state = State(proxy)
 
     def _look_at_integers(self, quantizer: Any, inner: Any, fused: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from brevitas.core.bit_width import BitWidthConst
 from brevitas.core.function_wrapper import Identity
+from brevitas.core.function_wrapper.ops_ste import ScalarSignedClampMinSte
 from brevitas.core.quant.int import RescalingIntQuant
 from brevitas.core.scaling.int_scaling import IntScaling, PowerOfTwoIntScaling
 from brevitas.core.utils import StatelessBuffer
@@ -12,10 +13,11 @@ from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector, FusedActivationQuantProxy
 from torch import Tensor, nn
 
+from hwfault.fusion.guards import Entry
 from hwfault.fusion.parts import VIEW, tensor_quant, why_left_module, why_not_width
 from hwfault.fusion.recipes import stage_of
 from hwfault.network.shared_scale import SharedScale
-from hwfault.torch_ops.inside_torch import compiled, has_global_hooks, hooks_of, written
+from hwfault.torch_ops.inside_torch import compiled, has_global_hooks, hooks_of, named_children, written
 
 _PROXIES = (ActQuantProxyFromInjector, WeightQuantProxyFromInjector)
 _ACTIVATIONS = (Identity, nn.Identity, nn.ReLU)
@@ -113,42 +115,54 @@ def passed_over(proxy: Any, by_rule: bool) -> Iterator[nn.Module]:
     return iter([part for part in parts if part not in sentinel])
 
 
+def deciding(proxy: Any) -> list[Entry]:
+    """The attributes that decide how a proxy runs, beside its parts."""
+    quantizer = tensor_quant(proxy)
+    leader, inner = leading(quantizer), quantizer.int_quant
+    switches = ("_is_quant_enabled", "disable_quant", "_export_mode", "skip_create_quant_tensor", "is_signed")
+    found: list[Entry] = [(vars(proxy), name) for name in switches]
+    found.append((vars(proxy), _cache_of(proxy)))
+    if getattr(proxy, _cache_of(proxy)):
+        found.append((vars(proxy), "training"))
+    found += [(vars(quantizer), "observer_only"), *[(vars(inner), n) for n in ("forward", "signed", "narrow_range")]]
+    fused = getattr(proxy, "fused_activation_quant_proxy", None)
+    if fused is not None:
+        found.append((vars(fused.activation_impl), "inplace"))
+    for source in (quantizer, leader):
+        ranges = source.int_scaling_impl
+        found += [(vars(ranges), "signed"), (vars(ranges), "narrow_range")]
+        found.append((source.msb_clamp_bit_width_impl.bit_width._buffers, "value"))
+    limits = [part for part in leader.scaling_impl.modules() if type(part) is ScalarSignedClampMinSte]
+    found += [(vars(limit), "min_val") for limit in limits]
+    return found + (_leading_to(quantizer.scaling_impl, leader) if leader is not quantizer else [])
+
+
+def _leading_to(scaling: SharedScale, leader: Any) -> list[Entry]:
+    """How the leader is found, and the parts of it that are read: none of them is below the proxy."""
+    layer = scaling.leading_layer
+    fused = layer.act_quant.fused_activation_quant_proxy
+    path: list[Entry] = [
+        (named_children(layer), "act_quant"),
+        (named_children(layer.act_quant), "fused_activation_quant_proxy"),
+        (named_children(fused), "tensor_quant"),
+    ]
+    read = ("scaling_impl", "int_scaling_impl", "msb_clamp_bit_width_impl")
+    return [(vars(scaling), "_leader"), *path, *[(named_children(leader), name) for name in read]]
+
+
 class State:
-    """What else than its parts decides how a proxy runs, as values that can be compared."""
+    """What may change without another entry anywhere: the numbers of bit widths, and how a scaling module goes on."""
 
     def __init__(self, proxy: Any) -> None:
         quantizer = tensor_quant(proxy)
         leader = leading(quantizer)
-        self._proxy, self._cache, self._quantizer = proxy, _cache_of(proxy), quantizer
-        self._inner = quantizer.int_quant
-        self._activation = getattr(getattr(proxy, "fused_activation_quant_proxy", None), "activation_impl", None)
         sources = [quantizer] if leader is quantizer else [quantizer, leader]
-        self._ranges = [source.int_scaling_impl for source in sources]
         self._widths = [Constant(source.msb_clamp_bit_width_impl.bit_width) for source in sources]
         self._stage = stage_of(leader.scaling_impl)
-        self._shares = leader is not quantizer
 
     def __call__(self) -> list[object]:
-        proxy, inner = self._proxy, self._inner
-        found: list[object] = [
-            proxy.is_quant_enabled,
-            proxy.export_mode,
-            proxy.skip_create_quant_tensor,
-            proxy.is_signed,
-            proxy.training or not getattr(proxy, self._cache),
-            self._quantizer.observer_only,
-            vars(inner).get("forward"),
-            inner.signed,
-            inner.narrow_range,
-            getattr(self._activation, "inplace", False),
-            self._stage(),
-        ]
-        if self._shares:  # of the leader's parts none is below the proxy
-            leader = leading(self._quantizer)
-            found += [leader, leader.scaling_impl, leader.int_scaling_impl, leader.msb_clamp_bit_width_impl]
-        found += [(module.signed, getattr(module, "narrow_range", None)) for module in self._ranges]
-        found += [width.stamp() for width in self._widths]
-        return found
+        found: list[object] = [width.stamp() for width in self._widths]
+        return found if self._stage is None else [*found, self._stage()]
 
 
 class Constant:

@@ -1,6 +1,5 @@
 """The forward hook of one quantizer: what it returns is struck by the injection that the hook belongs to."""
 
-import functools
 from typing import Any, Protocol
 
 from brevitas.quant_tensor import IntQuantTensor
@@ -14,6 +13,7 @@ from hwfault.network.hooks import NeverCopied
 from hwfault.network.readers import Reads
 from hwfault.network.sites import unwrap
 from hwfault.network.widths import Width
+from hwfault.torch_ops.extension import hook_behind
 from hwfault.torch_ops.inside_torch import Moment, forward_hooks, moment
 from hwfault.torch_ops.unheld import output_is_unheld
 
@@ -92,13 +92,8 @@ class SiteHook(NeverCopied):
         return IntQuantTensor(faulty, *rest)
 
 
-def _behind(hook: Any) -> Any:
-    """The hook itself, or the one for which the extension's stands."""
-    return hook.args[0] if isinstance(hook, functools.partial) and hook.args else hook
-
-
 def attached(model: nn.Module) -> bool:
     """Whether any injection is attached to the model."""
     modules = list(unwrap(model).modules())
     hooks = (hook for module in modules for hook in forward_hooks(module).values())
-    return any(isinstance(_behind(hook), SiteHook) for hook in hooks) or any(map(computes_on_integers, modules))
+    return any(isinstance(hook_behind(hook), SiteHook) for hook in hooks) or any(map(computes_on_integers, modules))

@@ -13,6 +13,11 @@ class SharedScale(nn.Module):
         self._leader = (leader,)  # in a tuple, because it is no part of this module
 
     @property
+    def leading_layer(self) -> Any:
+        """The activation layer."""
+        return self._leader[0]
+
+    @property
     def leader(self) -> Any:
         """The module that computes the leader's scale and values, as Brevitas has built it last."""
         quantizer: Any = self._leader[0].act_quant

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from hwfault.torch_ops.extension import hook_behind
 from hwfault.torch_ops.inside_torch import forward_hooks
 
 
@@ -37,7 +38,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 def _injections(module: nn.Module) -> Iterator[Any]:
     """The injections that strike a quantizer, or the sums of a layer."""
     for hook in forward_hooks(module).values():
-        if (injection := getattr(hook, "injection", None)) is not None:
+        if (injection := getattr(hook_behind(hook), "injection", None)) is not None:
             yield injection
     for striker, _ in getattr(vars(module).get("inner_forward_impl"), "strikers", ()):
         yield striker

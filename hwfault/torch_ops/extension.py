@@ -59,10 +59,15 @@ def without_extension() -> Iterator[None]:
         _switched_off -= 1
 
 
+def hook_behind(hook: Any) -> Any:
+    """The hook itself, or the one in Python for which the extension's stands."""
+    return hook.args[0] if type(hook) is partial and hook.args else hook
+
+
 def first_striking(hooks: Mapping[int, Any], module: ModuleType) -> Any:
     """The hook that strikes a module's output by the extension before any other hook sees it, None if there is none."""
     first = next(iter(hooks.values()), None)
-    return first.args[0] if type(first) is partial and first.func is module.strike_output else None
+    return hook_behind(first) if type(first) is partial and first.func is module.strike_output else None
 
 
 def sources() -> list[Path]:
