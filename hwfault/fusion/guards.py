@@ -3,18 +3,18 @@
 Every quantizer of a forward asks, and meets these dicts cold in the caches: the C++ extension asks with less of Python.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from hwfault.torch_ops.extension import extension
 
-Entry = tuple[dict[str, Any], str]
+Entry = tuple[Mapping[str, Any], str]
 """A dict, and a key in it; a key that is missing counts as None."""
 
 
 def holding(
-    whole: Sequence[dict[str, Any]], counted: Sequence[dict[str, Any]], entries: Sequence[Entry]
+    whole: Sequence[Mapping[str, Any]], counted: Sequence[Mapping[str, Any]], entries: Sequence[Entry]
 ) -> Callable[[], bool]:
     """What says whether, from now on, dicts stay the same.
 
@@ -30,7 +30,7 @@ def holding(
 class _Guards:
     """The same as the extension has it."""
 
-    def __init__(self, whole: list[dict[str, Any]], counted: list[dict[str, Any]], entries: list[Entry]) -> None:
+    def __init__(self, whole: list[Mapping[str, Any]], counted: list[Mapping[str, Any]], entries: list[Entry]) -> None:
         self._whole, self._counted, self._entries = whole, counted, entries
         self._size = self._present_size()
         self._values, self._single = self._present_values(), self._present_entries()

@@ -22,7 +22,7 @@ from brevitas.core.utils import StatelessBuffer
 from torch import Tensor, nn
 
 from hwfault.fusion.parts import why_not_width
-from hwfault.torch_ops.inside_torch import hooks_of
+from hwfault.torch_ops.inside_torch import buffers_of, hooks_of, parameters_of
 from hwfault.torch_ops.scale_rule import Largest, Restriction, ScaleRule
 
 _INTEGERS = (IntScaling, PowerOfTwoIntScaling)
@@ -124,13 +124,13 @@ def _of_learned(scaling: Any, threshold: Tensor, _values: object) -> Recipe | No
 
 def _parameter(scaling: Any) -> Callable[[], Tensor]:
     """What a scaling module learns; nothing where it is no parameter any more."""
-    held = scaling._parameters
+    held: Any = parameters_of(scaling)
     return lambda: held.get("value", _NOTHING)
 
 
 def _constant(buffer: Any) -> Callable[[], Tensor]:
     """What a StatelessBuffer returns, which no gradient reaches."""
-    held = buffer._buffers
+    held: Any = buffers_of(buffer)
     return lambda: held["value"].detach() if held["value"].requires_grad else held["value"]
 
 

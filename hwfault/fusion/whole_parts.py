@@ -17,7 +17,7 @@ from hwfault.fusion.guards import Entry
 from hwfault.fusion.parts import VIEW, tensor_quant, why_left_module, why_not_width
 from hwfault.fusion.recipes import stage_of
 from hwfault.network.shared_scale import SharedScale
-from hwfault.torch_ops.inside_torch import compiled, has_global_hooks, hooks_of, named_children, written
+from hwfault.torch_ops.inside_torch import buffers_of, compiled, has_global_hooks, hooks_of, named_children, written
 
 _PROXIES = (ActQuantProxyFromInjector, WeightQuantProxyFromInjector)
 _ACTIVATIONS = (Identity, nn.Identity, nn.ReLU)
@@ -131,7 +131,7 @@ def deciding(proxy: Any) -> list[Entry]:
     for source in (quantizer, leader):
         ranges = source.int_scaling_impl
         found += [(vars(ranges), "signed"), (vars(ranges), "narrow_range")]
-        found.append((source.msb_clamp_bit_width_impl.bit_width._buffers, "value"))
+        found.append((buffers_of(source.msb_clamp_bit_width_impl.bit_width), "value"))
     limits = [part for part in leader.scaling_impl.modules() if type(part) is ScalarSignedClampMinSte]
     found += [(vars(limit), "min_val") for limit in limits]
     return found + (_leading_to(quantizer.scaling_impl, leader) if leader is not quantizer else [])
@@ -169,7 +169,7 @@ class Constant:
     """The one number of a StatelessBuffer of Brevitas'."""
 
     def __init__(self, buffer: Any) -> None:
-        self._held = buffer._buffers
+        self._held: Any = buffers_of(buffer)
 
     def __call__(self) -> Tensor:
         value: Tensor = self._held["value"]

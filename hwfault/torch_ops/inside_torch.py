@@ -192,6 +192,16 @@ def named_children(module: nn.Module) -> Mapping[str, nn.Module | None]:
     return module._modules
 
 
+def parameters_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """The parameters of a module itself by their names: the dict that it has them in."""
+    return module._parameters  # type: ignore[return-value]
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """The same of buffers."""
+    return module._buffers
+
+
 def registered(module: nn.Module, name: str) -> Tensor | None:
     """The parameter that is registered under a name, None where it is computed, or not there."""
     return module._parameters.get(name)

@@ -18,6 +18,7 @@ from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.processes import Site
 from hwfault.train import build
 from hwfault.train.data import MemorySplit, digits, image_folder
+from tests.slowly import slow
 
 KC705 = "bram28-kintex7-kc705b-undervolt"
 SPLIT = MemorySplit(digits().test_x[:60], digits().test_y[:60])
@@ -47,8 +48,15 @@ def predicted(network, plan, seed):
     return torch.tensor(found)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 60, 1000])
-@pytest.mark.parametrize("order", ["as it is", "shuffled", "some"])
+@pytest.mark.parametrize(
+    ("batch_size", "order"),
+    [
+        *[(size, "as it is") for size in (1, 7, 1000)],
+        *[(7, "shuffled"), (60, "shuffled"), (7, "some"), (1000, "some")],
+        *[slow(1, order) for order in ("shuffled", "some")],
+        *[slow(60, "as it is"), slow(1000, "shuffled"), slow(60, "some")],
+    ],
+)
 def test_samples_have_their_own_faults_at_any_batch_size_and_order(network, predictions, batch_size, order):
     shuffled = torch.from_numpy(np.random.default_rng(0).permutation(60))
     indices = {"as it is": None, "shuffled": shuffled, "some": shuffled[:25]}[order]

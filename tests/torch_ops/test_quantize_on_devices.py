@@ -12,6 +12,7 @@ from hwfault.fusion.parts import int_quant
 from hwfault.fusion.quantizer import OneOperator
 from hwfault.stream.cuda import launch_quantize
 from hwfault.torch_ops import on_devices, quantize
+from hwfault.torch_ops.extension import without_extension
 from tests.helpers.injection.networks import cnn
 from tests.helpers.injection.oracle import same_bits
 from tests.helpers.stream.triton_calls import INTERPRETED
@@ -49,7 +50,8 @@ def test_a_network(as_device, monkeypatch):
     net = cnn()
     net(X)
     net.eval()
-    with hf.fused(net) as block, hf.inject(net, hf.BitFlips(probability=0.05)), torch.no_grad():
+    faults = hf.BitFlips(probability=0.05)
+    with without_extension(), hf.fused(net) as block, hf.inject(net, faults), torch.no_grad():
         net(X)
         found = net(X)
         assert as_device.count("quantize") >= 4

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import hwfault as hf
 from tests.helpers.train import small
+from tests.slowly import slow
 from tests.train.test_ranks import train
 
 STEPS = 4
@@ -48,7 +49,7 @@ def found(tmp_path_factory):
     return {way: [torch.load(folder / f"{way} {rank}.pt") for rank in range(2)] for way in ways}
 
 
-@pytest.mark.parametrize("way", ["wrapped inside", "wrapped before"])
+@pytest.mark.parametrize("way", ["wrapped inside", slow("wrapped before")])
 def test_data_parallel(found, way):
     first, second = found[way]
     assert first["count"] == second["count"] == 3
@@ -60,6 +61,7 @@ def test_data_parallel(found, way):
         torch.testing.assert_close(tensor, found["Brevitas"][0]["state"][name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_ranks_of_lightning(tmp_path):
     runs = {}
     for fused in ("true", "false"):

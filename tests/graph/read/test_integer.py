@@ -91,14 +91,16 @@ def test_no_integer_differs(name, way):
     check(lived_in(name, **WAYS[way]), batch(name), bit_errors(1e-2))
 
 
-@pytest.mark.parametrize("scaling", ["per_tensor", "per_channel"])
-@pytest.mark.parametrize("name", ["cnv", "mlp"])
+@pytest.mark.parametrize(
+    ("name", "scaling"),
+    [("cnv", "per_tensor"), slow("cnv", "per_channel"), ("mlp", "per_tensor"), ("mlp", "per_channel")],
+)
 def test_binary_networks(name, scaling):
     check(lived_in(name, weight_bits=1, act_bits=1, scaling=scaling), batch(name), bit_errors(1e-2))
 
 
 @pytest.mark.parametrize(
-    ("name", "bits"), [("tiny_cnn", 4), ("cnv", 8), *[pytest.param(*deep, marks=pytest.mark.slow) for deep in DEEP]]
+    ("name", "bits"), [("tiny_cnn", 4), slow("cnv", 8), *[pytest.param(*deep, marks=pytest.mark.slow) for deep in DEEP]]
 )
 def test_faults_of_accumulators(name, bits):
     """With 8 bits some layers are added up in parts."""
