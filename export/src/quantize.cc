@@ -277,19 +277,25 @@ void Quantizer::add_up(const std::vector<double>& sums, double* scale_gradient) 
 
 namespace {
 
-// The larger of two magnitudes, or NaN if one of them is.
-HWFAULT_INLINE float larger(float a, float b) { return b > a || b != b ? b : a; }
+// The bits of a magnitude, which are ordered as magnitudes are, and behind them all those of NaN.
+HWFAULT_INLINE uint32_t magnitude_bits(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  return bits & 0x7FFFFFFFu;
+}
 
 HWFAULT_CLONES float largest_of(const float* x, int64_t n) {
-  float lanes[kLanes] = {};
+  constexpr int64_t kAtOnce = 4 * kLanes;  // so many that none waits for another
+  uint32_t lanes[kAtOnce] = {};
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
+  for (; i + kAtOnce <= n; i += kAtOnce) {
     HWFAULT_EACH_ALONE
-    for (int64_t l = 0; l < kLanes; ++l) lanes[l] = larger(lanes[l], std::fabs(x[i + l]));
+    for (int64_t l = 0; l < kAtOnce; ++l) lanes[l] = std::max(lanes[l], magnitude_bits(x[i + l]));
   }
-  float most = 0;
-  for (; i < n; ++i) most = larger(most, std::fabs(x[i]));
-  for (const float lane : lanes) most = larger(most, lane);
+  for (int64_t l = 0; i < n; ++i, ++l) lanes[l] = std::max(lanes[l], magnitude_bits(x[i]));
+  const uint32_t bits = *std::max_element(lanes, lanes + kAtOnce);
+  float most;
+  std::memcpy(&most, &bits, sizeof(most));
   return most;
 }
 
