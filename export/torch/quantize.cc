@@ -313,6 +313,7 @@ py::object quantize(const std::shared_ptr<const Quantizer>& quantizer, py::handl
   if (!takes(x) || !takes(zero_point) || zero_point.numel() != 1 || zero_point.dim() > x.dim()) return py::none();
   if (parameter.defined() && (!takes(parameter) || !parameter.is_contiguous() || parameter.sizes() != rule.shape))
     return py::none();
+  if (rule.reads_values() && rule.first_only && (x.dim() == 0 || x.size(0) != rule.rows)) return py::none();
   const auto lie = lie_of(x, rule.shape);
   if (!lie || !x.numel()) return py::none();
   if (!x.is_contiguous() && (lie->outer != 1 || rule.reads_values() || !is_dense(x))) return py::none();

@@ -91,13 +91,7 @@ class WholeQuantizer(NeverCopied):
 
     def _made(self, x: Tensor) -> Made | None:
         """None where the tensors are not such that the operator takes them."""
-        if self._recipe is None:
-            return self._from_scale(x)
-        self._why = why_no_source(x, self._recipe)
-        if self._why is not None:
-            self._changed()
-            return None
-        return self._by_rule(x, self._recipe)
+        return self._from_scale(x) if self._recipe is None else self._by_rule(x, self._recipe)
 
     def _by_rule(self, x: Tensor, recipe: Recipe) -> Made | None:
         parameter, zero_point = recipe.parameter(), self._zero_point()
@@ -105,6 +99,10 @@ class WholeQuantizer(NeverCopied):
             made = self._extended(x, parameter, zero_point, self.module, self._width())
             if made is not None:
                 return *made, zero_point
+        self._why = why_no_source(x, recipe)
+        if self._why is not None:
+            self._changed()
+            return None
         source = x if parameter is None else parameter
         self._why = why_not_tensors(x, source, zero_point, recipe.rule.shape, parameter is None)
         if self._why is not None:

@@ -178,6 +178,6 @@ class Constant:
     def stamp(self) -> tuple[object, ...]:
         """Changes with the number; on a device, which is not waited for, with each writing to its memory."""
         value = self._held["value"]
-        if value.device.type == "cpu" and value.numel() == 1:
-            return id(value), value.item()
+        if value.is_cpu and value.numel() == 1:
+            return (value.item(),)  # another tensor is another entry, which guards notice
         return id(value), -1 if value.is_inference() else written(value)
