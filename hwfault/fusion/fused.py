@@ -17,13 +17,16 @@ from hwfault.network.sites import unwrap
 def fused(model: nn.Module) -> "Fused":
     """Lets Brevitas' integer quantizers run as one operator each, forward and backward, until the block is left.
 
-    Use it as `with fused(model) as block:`, or call `.remove()` on what it returns. From the scale on, which Brevitas'
-    own modules go on computing, each quantizer whose parts are all known divides, rounds, clamps and multiplies in one
-    pass. Values and their gradients are those of Brevitas, to the bit; gradients of scales are sums, which are added up
-    in float64 and in another order. Everything else runs as before: `block.left` says which quantizers and why,
-    `block.fused` names those that are fused. Parameters and `state_dict` stay untouched, copies of the model are clean.
-    For the backward pass each quantizer keeps the values that it was given, so that these may not be overwritten
-    before. Faults may be attached inside of the block and around it.
+    Use it as `with fused(model) as block:`, or call `.remove()` on what it returns. Each quantizer of activations or
+    weights whose parts are all known rectifies, divides, rounds, clamps and multiplies in one pass. Scales that follow
+    from a parameter, a constant or the largest magnitudes of the weights are computed with it; others, statistics and
+    zero points among them, by Brevitas' own modules, and the pass begins behind these. Values, scales and the gradients
+    of values are those of Brevitas, to the bit; gradients of scales, and of the values that are a largest magnitude,
+    are sums, which are added up in float64 and in another order. Everything else runs as before: `block.left` says
+    which quantizers and why, `block.fused` names those that are fused. Parameters and `state_dict` stay untouched,
+    copies of the model are clean. For the backward pass each quantizer keeps the values that it was given, so that
+    these may not be overwritten before. Faults may be attached inside of the block and around it; with the C++
+    extension (`python -m hwfault.fast`) those that the stream draws strike in the same pass.
     Raises HwfaultError for what is no network, and for one of which a part is fused already.
     """
     return Fused(model)
