@@ -25,8 +25,6 @@ namespace {
 namespace py = pybind11;
 namespace ag = torch::autograd;
 
-constexpr int64_t kWorthTheLock = 1 << 14;  // values from which on other threads may run meanwhile
-
 struct Names {
   py::str counts{"counts"}, injection{"injection"}, state{"state"}, fast_forward{"fast_forward"}, fast_site{"fast_site"},
       numbers{"numbers"}, disable_quant{"disable_quant"}, is_on{"_is_quant_enabled"};

@@ -10,6 +10,8 @@
 
 namespace hwfault_torch {
 
+constexpr int64_t kWorthTheLock = 1 << 14;  // values from which on other threads of Python may run meanwhile
+
 // Notes what plain tensors look like; to be called outside of all modes, when the extension is loaded.
 void note_plain_keys();
 

@@ -25,7 +25,6 @@ namespace {
 namespace py = pybind11;
 namespace ag = torch::autograd;
 
-constexpr int64_t kWorthTheLock = 1 << 14;  // values from which on other threads may run meanwhile
 constexpr double kLog2 = 0.69314718055994530942;
 
 // hwfault/torch_ops/scale_rule.py
