@@ -76,6 +76,7 @@ def test_the_parts():
         inspect.signature(getattr(modules.get(name, gpu_networks), name)).bind(*args)
 
 
+@pytest.mark.slow
 def test_equality(report, monkeypatch):
     class Small(gpu_equality.Draw):
         """Cases that the interpreter can do in no time."""

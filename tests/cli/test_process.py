@@ -120,6 +120,7 @@ def never_built(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_source_folder_that_was_never_built(never_built, made, run, tmp_path):
     where = process(path=never_built, python=("-c", "import hwfault; print(hwfault.__file__)"))
     assert where.stdout.startswith(str(never_built)), where.stderr

@@ -22,6 +22,7 @@ from hwfault.fusion.whole_parts import why_not_whole
 from tests.helpers.fusion.variants import activation
 from tests.helpers.fusion.variants import weight as weight_of
 from tests.helpers.fusion.whole import CONSTANT, X, act, by_brevitas, linear, parts_of, proxy_of, quantize, same, ways
+from tests.slowly import thinned
 
 POWER = ("signed", "parameter", "nearest power", "limit")
 
@@ -64,7 +65,7 @@ def settled():
 
 
 LAYERS["settled"] = settled
-PATHS = [(name, path) for name, build in LAYERS.items() for path in every_part(build())]
+PATHS = thinned([(name, path) for name, build in LAYERS.items() for path in every_part(build())], 2)
 
 
 def built(name):

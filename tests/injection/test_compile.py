@@ -172,6 +172,7 @@ def test_export_of_torch_is_refused():
         torch.export.export(model, (batch(),))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_control_of_a_compiled_network():
     """Parts of a plan, sites switched off and held faults take effect; going back to what was compiles nothing."""

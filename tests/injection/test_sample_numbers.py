@@ -185,6 +185,7 @@ def test_lists_of_faults(sample):
         faults_at(plan, "1.weight_quant", seed=1, sample=FIRST_NOT - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_networks():
     torch.compiler.reset()
