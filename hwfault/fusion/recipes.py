@@ -42,9 +42,8 @@ _STATISTICS = (
 )
 _KNOWN = frozenset((*_STEPS, *_STATISTICS))
 """What may lie below a scaling module."""
-
-
 _NOTHING = torch.empty(0)
+"""What is read where a parameter is gone: no scale has its shape."""
 
 
 class Recipe(NamedTuple):
