@@ -13,8 +13,10 @@ Refresh refresh_named(const std::string& name) {
 }
 
 Activity activity_of(const NodeInfo& node, int64_t threshold, int64_t site) {
+  const Refresh refresh = refresh_named(node.text("refresh", "inference"));
+  // cells that always show their fault are the same in every period
   return {threshold, static_cast<uint32_t>(in_range(site, "site", UINT32_MAX)),
-          refresh_named(node.text("refresh", "inference"))};
+          threshold == kAlways ? Refresh::held : refresh};
 }
 
 std::vector<uint32_t> masks(const Tensor<const int64_t>& numbers, const char* what) {
@@ -103,9 +105,38 @@ hwfault_format Run<T>::format() const {
           target_.bit_width,         target_.is_signed,                               target_.representation};
 }
 
+Seeds::Seeds(const Tensor<const int64_t>& of_each) : stretches_(0) {
+  const int64_t n = of_each.size();
+  const auto begins = [&](int64_t i) { return i == 0 || of_each.data[i] != of_each.data[i - 1]; };
+  size_t count = 0;
+  for (int64_t i = 0; i < n; ++i) count += begins(i);
+  stretches_ = Few<Stretch>(count);
+  Stretch* next = stretches_.data();
+  for (int64_t i = 0; i < n; ++i) {
+    if (begins(i)) *next++ = {static_cast<uint64_t>(of_each.data[i]), i, i};
+    next[-1].last = i + 1;
+  }
+}
+
 template <class T>
-uint64_t Run<T>::seed(size_t place) const {
-  return static_cast<uint64_t>(context.scalar<int64_t>(place, "the seed"));
+void Run<T>::check_one_each(const Shape& given, const char* what) const {
+  // a parameter does not know how many samples read it
+  if (given.size() == 1 && (target_.order.batched ? given[0] == units.batch : given[0] > 0)) return;
+  const std::string each = target_.order.batched ? " of " + std::to_string(units.batch) + " samples" : " sample";
+  throw Error(std::string("the ") + what + " has shape " + text_of(given) + ", expected one value, or one for each" + each);
+}
+
+template <class T>
+Seeds Run<T>::seeds(size_t place) const {
+  const auto given = context.input<int64_t>(place);
+  if (given.size() == 1) return Seeds(static_cast<uint64_t>(*given.data), units.batch);
+  check_one_each(given.shape, "seed");
+  const Seeds seeds(given);
+  if (target_.order.batched) return seeds;
+  if (seeds.stretches().size() != 1)
+    throw Error("the seed has " + std::to_string(given.size()) + " values, not all the same, for a parameter, which all " +
+                "samples of a batch read; expected one seed: run a plan that strikes parameters once for each seed");
+  return Seeds(seeds.stretches().data()->seed, units.batch);
 }
 
 template <class T>
@@ -120,7 +151,14 @@ Few<int64_t> Run<T>::periods(size_t place, Refresh refresh) const {
 
 template <class T>
 Few<int64_t> Run<T>::numbers(size_t place, Refresh refresh) const {
-  const auto first_sample = context.scalar<int64_t>(place, "the first sample number");
+  const auto given = context.input<int64_t>(place);
+  if (given.size() == 1) return count_from(*given.data, refresh);
+  check_one_each(given.shape, "first sample number");
+  return numbers_of_each(given, refresh);
+}
+
+template <class T>
+Few<int64_t> Run<T>::count_from(int64_t first_sample, Refresh refresh) const {
   const bool batched = target_.order.batched;
   const int64_t last = batched && units.batch > 0 ? units.batch - 1 : 0;
   if (first_sample < 0 || first_sample > int64_t{UINT32_MAX} - last)
@@ -130,6 +168,29 @@ Few<int64_t> Run<T>::numbers(size_t place, Refresh refresh) const {
   Few<int64_t> found(static_cast<size_t>(units.words ? units.batch : 0), refresh == Refresh::held ? 0 : first_sample);
   if (batched && refresh == Refresh::inference)
     for (size_t i = 0; i < found.size(); ++i) found.data()[i] = first_sample + static_cast<int64_t>(i);
+  return found;
+}
+
+template <class T>
+Few<int64_t> Run<T>::numbers_of_each(const Tensor<const int64_t>& given, Refresh refresh) const {
+  const int64_t *begin = given.data, *end = given.data + given.size();
+  for (const int64_t* number = begin; number < end; ++number)
+    if (*number < 0 || *number > int64_t{UINT32_MAX})
+      throw Error("the sample number of element " + std::to_string(number - begin) + " is " + std::to_string(*number) +
+                  ", expected 0 to 2^32 - 1");
+  const bool batched = target_.order.batched;
+  Few<int64_t> found(static_cast<size_t>(units.words ? units.batch : 0), 0);
+  if (refresh == Refresh::held || begin == end) return found;
+  if (batched && refresh == Refresh::inference) {
+    std::copy(begin, begin + found.size(), found.data());
+    return found;
+  }
+  // a period that all elements share is the number of the batch's first sample, which samples of several batches have not
+  for (const int64_t* number = begin + 1; number < end; ++number)
+    if (*number != number[-1] + 1)
+      throw Error("the faults change from batch to batch, but the sample numbers " + std::to_string(number[-1]) + " and " +
+                  std::to_string(*number) + " of neighbours are not of one batch; expected numbers one after the other");
+  std::fill(found.data(), found.data() + found.size(), *begin);
   return found;
 }
 

@@ -53,6 +53,33 @@ class Few {
   std::vector<V> many_;
 };
 
+// The seeds under which a batch is struck: one for all of its elements, or one for each. Neighbours with one seed are
+// struck together.
+class Seeds {
+ public:
+  // elements [first, last) of the batch
+  struct Stretch {
+    uint64_t seed;
+    int64_t first, last;
+  };
+  Seeds(uint64_t seed, int64_t batch) : stretches_(1, {seed, 0, batch}) {}
+  explicit Seeds(const Tensor<const int64_t>& of_each);
+  const Few<Stretch>& stretches() const { return stretches_; }
+
+  // work(number of the stretch, first, last) for those that have some of [first, last), with so many for each element
+  template <class F>
+  void each(int64_t first, int64_t last, int64_t of_element, F work) const {
+    for (size_t i = 0; i < stretches_.size(); ++i) {
+      const Stretch& stretch = stretches_.data()[i];
+      const int64_t from = std::max(first, stretch.first * of_element), to = std::min(last, stretch.last * of_element);
+      if (from < to) work(i, from, to);
+    }
+  }
+
+ private:
+  Few<Stretch> stretches_;
+};
+
 // Values along at most one axis of x, as the codec wants them.
 struct Axis {
   Few<double> values;
@@ -85,11 +112,12 @@ class Run {
   Run(const Context& context, const Target& target);
   Run(const Run&) = delete;
 
-  // the numbers of a batch's samples, and the periods of its elements; throws Error for a first number, in the input at
-  // `place`, from which on they are not below 2^32
+  // the numbers of a batch's samples, and the periods of its elements; throws Error for numbers, in the input at `place`,
+  // that are not below 2^32, or that do not say when a batch began where that matters
   Few<int64_t> samples(size_t place) const;
   Few<int64_t> periods(size_t place, Refresh refresh) const;
-  uint64_t seed(size_t place) const;
+  // throws Error for different seeds where all samples read the same values
+  Seeds seeds(size_t place) const;
   // throws Error for scales and zero points that are none; it points into this
   hwfault_format format() const;
 
@@ -114,6 +142,9 @@ class Run {
   template <class Where>
   void check_codes_known(const Where& where) const;
   Few<int64_t> numbers(size_t place, Refresh refresh) const;
+  Few<int64_t> count_from(int64_t first_sample, Refresh refresh) const;
+  Few<int64_t> numbers_of_each(const Tensor<const int64_t>& given, Refresh refresh) const;
+  void check_one_each(const Shape& given, const char* what) const;
   const Target& target_;
   Axis scale_, zero_point_;
 };

@@ -5,11 +5,15 @@ namespace {
 
 // Y under the rows of a map.
 template <class T>
-void apply_rows(const Run<T>& run, const hwfault_map& map) {
+void apply_rows(const Run<T>& run, const hwfault_map& map, const Seeds& seeds) {
   T* y = run.context.template output<T>(run.x.shape);
   const Codec<T> codec(run.format());
   run.strike(y, run.units.count(), kUnitsPerPart, [&](const auto& where, int64_t first, int64_t last) {
-    apply_map_units(run.x.data, y, map, codec, run.units, first, last, where);
+    seeds.each(first, last, run.units.blocks(), [&](size_t stretch, int64_t from, int64_t to) {
+      hwfault_map own = map;
+      own.seed = seeds.stretches().data()[stretch].seed;
+      apply_map_units(run.x.data, y, own, codec, run.units, from, to, where);
+    });
   });
 }
 
@@ -25,10 +29,9 @@ template <class T>
 void TransientFaults<T>::compute(const Context& context) const {
   constexpr size_t kSeed = place_of(inputs, "seed"), kFirstSample = place_of(inputs, "first_sample");
   const Run<T> run(context, target_);
-  const uint64_t seed = run.seed(kSeed);
+  const Seeds seeds = run.seeds(kSeed);
   const Few<int64_t> samples = run.samples(kFirstSample);
   program_.check_words(run.units.words);
-  const hwfault_draw draw{seed, samples.data(), run.units.batch, run.units.words, nullptr, 0};
   T* y = context.output<T>(run.x.shape);
   const Codec<T> codec(run.format());
   // late bits are those of words that may have been struck in place
@@ -36,7 +39,11 @@ void TransientFaults<T>::compute(const Context& context) const {
   const std::vector<T> kept(run.x.data, run.x.data + (keep ? run.x.size() : 0));
   const T* from = keep ? kept.data() : run.x.data;
   run.strike(y, run.units.count(), kUnitsPerPart, [&](const auto& where, int64_t first, int64_t last) {
-    inject_units(from, y, program_, draw, codec, run.units, first, last, where);
+    seeds.each(first, last, run.units.blocks(), [&](size_t stretch, int64_t begin, int64_t end) {
+      const uint64_t seed = seeds.stretches().data()[stretch].seed;
+      const hwfault_draw draw{seed, samples.data(), run.units.batch, run.units.words, nullptr, 0};
+      inject_units(from, y, program_, draw, codec, run.units, begin, end, where);
+    });
   });
 }
 
@@ -46,7 +53,7 @@ void FaultMap<T>::compute(const Context& context) const {
   const Run<T> run(context, target_);
   const Rows rows(context, kRows, run.units);
   check_map(rows.map, target_.bit_width);
-  apply_rows(run, rows.map);
+  apply_rows(run, rows.map, Seeds(0, run.units.batch));
 }
 
 template <class T>
@@ -58,10 +65,9 @@ void IntermittentFaults<T>::compute(const Context& context) const {
   const Few<int64_t> periods = run.periods(kFirstSample, activity_.refresh);
   rows.map.threshold = activity_.threshold;
   rows.map.site = activity_.site;
-  rows.map.seed = run.seed(kSeed);
   rows.map.period = periods.data();
   check_map(rows.map, target_.bit_width);
-  apply_rows(run, rows.map);
+  apply_rows(run, rows.map, run.seeds(kSeed));
 }
 
 template class TransientFaults<float>;

@@ -1,5 +1,7 @@
 #include "ort_protect.h"
 
+#include <deque>
+
 namespace hwfault::ort {
 namespace {
 
@@ -61,20 +63,28 @@ void ProtectedFaults<T>::compute(const Context& context) const {
                    kFirstSample = place_of(inputs, "first_sample");
   const Run<T> run(context, target_);
   Rows rows(context, kRows, run.units);
-  const uint64_t seed = run.seed(kSeed);
+  const Seeds seeds = run.seeds(kSeed);
   const Few<int64_t> samples = run.samples(kFirstSample), periods = run.periods(kFirstSample, activity_.refresh);
   rows.map.threshold = activity_.threshold, rows.map.site = activity_.site, rows.map.period = periods.data();
-  const hwfault_draw draw{seed,            samples.data(),  run.units.batch,
-                          run.units.words, program_.data(), static_cast<int64_t>(program_.size())};
   const hwfault_format format = run.format();
-  const ProtectedMemory memory(with_table(context), draw, rows.map, format);
+  const hwfault_protection protection = with_table(context);
+  std::deque<ProtectedMemory> memories;  // one under each seed
+  for (const Seeds::Stretch& stretch : seeds.stretches()) {
+    const hwfault_draw draw{stretch.seed,    samples.data(),  run.units.batch,
+                            run.units.words, program_.data(), static_cast<int64_t>(program_.size())};
+    memories.emplace_back(protection, draw, rows.map, format);
+  }
   T* y = context.output<T>(run.x.shape);
   const Codec<T> codec(format);
   Counts counts;
-  const int64_t part = std::max<int64_t>(1, kUnitsPerPart * kBlock / memory.words_of_part());
-  const bool alone = !memory.linear();  // it allocates memory, and so may throw
-  run.strike(y, memory.parts(), part, [&](const auto& where, int64_t first, int64_t last) {
-    protect_parts(run.x.data, y, memory, codec, first, last, counts, where);
+  if (memories.empty()) return;  // a batch of no samples
+  const ProtectedMemory& any = memories.front();
+  const int64_t part = std::max<int64_t>(1, kUnitsPerPart * kBlock / any.words_of_part());
+  const bool alone = !any.linear();  // it allocates memory, and so may throw
+  run.strike(y, any.parts(), part, [&](const auto& where, int64_t first, int64_t last) {
+    seeds.each(first, last, any.parts_of_element(), [&](size_t stretch, int64_t from, int64_t to) {
+      protect_parts(run.x.data, y, memories[stretch], codec, from, to, counts, where);
+    });
   }, alone);
 }
 

@@ -36,6 +36,7 @@ class ProtectedMemory {
   bool linear() const { return protection_.rows == 0; }
   int64_t parts() const { return draw_.batch * parts_of_element_; }
   int64_t words_of_part() const { return part_words_; }
+  int64_t parts_of_element() const { return parts_of_element_; }
 
   // Calls copy(unit) for parts [first, last), and then change(word of the tensor, word of the sample, code before,
   // code after) for those of their words that change, where encode(both words) is the code stored before. A word is

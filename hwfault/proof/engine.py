@@ -37,11 +37,12 @@ class Engine:
 
     def run(self, inputs: Array, seed: int | None, first_sample: int, found: Sequence[SiteTensor]) -> Answer:
         """What the graph makes of a batch; of its sites those are fetched that were `found` there."""
-        numbers = {"seed": seed or 0, "first_sample": first_sample}
-        (plain,) = run(self._plain, inputs, **numbers, outputs=[self._output])
+        seed = seed or 0
+        (plain,) = run(self._plain, inputs, seed=seed, first_sample=first_sample, outputs=[self._output])
         others = dict.fromkeys(name for place in found for name in place.tensors if name != self._output)
         names = [self._output, *others]
-        tensors = dict(zip(names, run(self._observed, inputs, **numbers, outputs=names), strict=True))
+        values = run(self._observed, inputs, seed=seed, first_sample=first_sample, outputs=names)
+        tensors = dict(zip(names, values, strict=True))
         return Answer(plain, tensors[self._output], tensors)
 
 

@@ -18,13 +18,13 @@ from hwfault.graph.ops import FAULT_OPS
 from hwfault.graph.read.batch_axes import batch_axis_of
 from hwfault.graph.read.layouts import align_to_numbered, number_words
 from hwfault.graph.run.qonnx_array import BATCH_TYPES, ArrayFaults, SameShape
+from hwfault.graph.run.row_numbers import read_samples, read_seeds
 from hwfault.graph.run.strike import ProtectedCells, strike_codes, strike_memory
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
 from hwfault.program.mapped import MapProcess
-from hwfault.program.periods import refresh_of_node
+from hwfault.program.periods import changes_of, refresh_of_node
 from hwfault.program.sampled import SampledProcess
 from hwfault.program.steps import MapStep, Step, StreamStep
-from hwfault.stream.check import check_number
 from hwfault.stream.fault_map import FaultMap as Rows
 from hwfault.stream.protection import Layout, MapRows, Memory
 from hwfault.stream.sampled_map import SampledMap
@@ -61,13 +61,20 @@ class _FaultOp(SameShape):
     def _struck(self, codes: Codes, *inputs: NDArray[Any]) -> Codes:
         """Codes (samples, words) with the faults of the node."""
         named = dict(zip(FAULT_OPS[type(self).__name__], inputs, strict=False))
-        seed, first = (int(named.get(name, 0)) for name in ("seed", "first_sample"))
         batched = bool(self.get_nodeattr("batched"))
-        last = max(len(codes) - 1, 0) if batched else 0
-        check_number(first, "first sample number")
-        check_number(first + last, "last sample's number")
-        samples = first + np.arange(len(codes))
-        return self.strike(named, codes, seed % (1 << 64), samples, batched)
+        none = np.zeros((), np.int64)
+        seeds = read_seeds(named.get("seed", none), len(codes), batched)
+        by_batch = self.changes_by_batch(batched)
+        samples = read_samples(named.get("first_sample", none), len(codes), batched, by_batch=by_batch)
+        struck = codes.copy()
+        for seed in set(seeds.tolist()):
+            own = seeds == seed
+            struck[own] = self.strike(named, codes, seed, samples, batched)[own]
+        return struck
+
+    def changes_by_batch(self, batched: bool) -> bool:
+        """Whether the faults of one seed change with the batch, and not with its samples or never."""
+        return False
 
     def strike(
         self, inputs: Mapping[str, NDArray[Any]], codes: Codes, seed: int, samples: NDArray[np.int64], batched: bool
@@ -85,6 +92,15 @@ def _check_grid(x: NDArray[Any], batch: BatchAxis, **grid: NDArray[Any]) -> None
     for what, values in grid.items():
         if values.size > 1:
             grid_shape(values.shape, x.shape, batch, what.replace("_", " "))
+
+
+class _Periodic(_FaultOp):
+    """A fault op whose cells may show their fault in some refresh periods only."""
+
+    def changes_by_batch(self, batched: bool) -> bool:
+        if self.get_nodeattr("threshold") == ALWAYS:
+            return False
+        return changes_of(refresh_of_node(self.get_nodeattr("refresh")), batched) == "batch"
 
 
 class TransientFaults(_FaultOp):
@@ -114,7 +130,7 @@ class FaultMap(_FaultOp):
         return {"site_number": 0}
 
 
-class IntermittentFaults(FaultMap):
+class IntermittentFaults(_Periodic, FaultMap):
     """Faults that come and go, or are of one sample: X, scale, zeropt, (rows), seed, first_sample -> Y."""
 
     def get_nodeattr_types(self) -> dict[str, Any]:
@@ -126,7 +142,7 @@ class IntermittentFaults(FaultMap):
         return numbers | {"refresh": refresh_of_node(self.get_nodeattr("refresh"))}
 
 
-class ProtectedFaults(_FaultOp):
+class ProtectedFaults(_Periodic):
     """A memory with check bits: X, scale, zeropt, word, and_mask, xor_mask, seed, first_sample, number, cells -> Y."""
 
     def get_nodeattr_types(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from hwfault.graph.read.external import check_files, check_in_memory, graphs
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.read.struck import check_kept, fault_nodes
 from hwfault.graph.read.versions import check_version
+from hwfault.graph.run.row_numbers import Numbers, Seeds, check_samples, check_seeds
 from hwfault.inputs import check_regular
 from hwfault.stream.check import check_number, check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
@@ -211,23 +212,27 @@ def run(
     session: onnxruntime.InferenceSession,
     inputs: ArrayLike | Mapping[str, ArrayLike],
     *,
-    seed: int = 0,
+    seed: Seeds = 0,
     first_sample: int = 0,
+    samples: Numbers | None = None,
     outputs: Sequence[str] | None = None,
 ) -> list[NDArray[Any]]:
     """The outputs (all, or those named) of one batch under the faults of `seed`.
 
     `inputs` is the batch, or arrays by input name where a graph has several. Element i of the batch has sample number
-    `first_sample + i`, which is below 2^32. A clean graph ignores both numbers. Raises GraphError for inputs that the
-    graph does not take and for sample numbers that pass 2^32 - 1, HwfaultError for a seed that is not 64 bit and a
-    first sample number that is not from 0 to 2^32 - 1.
+    `first_sample + i`, which is below 2^32. A clean graph ignores both numbers. So that many trials run in one batch,
+    `seed` may be one seed for each element, (batch,), and `samples` the sample number of each in place of
+    `first_sample`; an element's outputs are those that it has alone. Faults of parameters, which all elements read,
+    take one seed only. Raises GraphError for inputs that the graph does not take, for sample numbers that pass
+    2^32 - 1 and where a batch cannot have several seeds or its sample numbers; HwfaultError for a seed that is not 64
+    bit and a sample number that is not from 0 to 2^32 - 1.
     """
     expect_kind(session, onnxruntime.InferenceSession, "the session", "what hwfault.session(graph) returned")
     only, names, own = _known(session)
-    if only not in (None, str(seed)):
+    numbers = {SEED: check_seeds(seed), FIRST_SAMPLE: _sample_feed(first_sample, samples)}
+    if only is not None and (numbers[SEED] != signed64(int(only))).any():
         raise GraphError(f"the session was made for the faults of seed {only}, but is to run under seed {seed}")
-    numbers = {SEED: signed64(check_seed(seed)), FIRST_SAMPLE: check_number(first_sample, "first sample number")}
-    feeds = {name: np.array(value, dtype=np.int64) for name, value in numbers.items() if name in names}
+    feeds = {name: value for name, value in numbers.items() if name in names}
     given = inputs if isinstance(inputs, Mapping) else {own[0]: inputs} if len(own) == 1 else {}
     if set(given) != set(own):
         raise GraphError(f"the graph's inputs are {own}, given were {sorted(given) or 'one array without a name'}")
@@ -236,6 +241,15 @@ def run(
         return list(session.run(None if outputs is None else list(outputs), feeds))
     except Exception as error:
         raise GraphError(f"onnxruntime cannot run the graph on this batch: {error}") from None
+
+
+def _sample_feed(first_sample: int, samples: Numbers | None) -> NDArray[np.int64]:
+    """What a graph's input of sample numbers is given: the first one, or one for each element."""
+    if samples is None:
+        return np.array(check_number(first_sample, "first sample number"), np.int64)
+    if first_sample != 0:
+        raise GraphError(f"given the first sample number {first_sample} and the sample numbers; expected one of them")
+    return check_samples(samples)
 
 
 class _Known(NamedTuple):

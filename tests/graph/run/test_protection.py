@@ -154,7 +154,7 @@ def test_programs_of_another_width_are_refused_at_loading():
         ({"number": [1], "cells": [[-1] * 63]}, r"cells has shape \(1, 63\), expected \(1, 64\)"),
         ({"number": [1], "cells": [[64 * 32] * 64]}, "names the cell 2048"),
         ({"number": [2, 1], "cells": [[-1] * 64] * 2}, "memory word in the table is 1, expected 2"),
-        ({"seed": [1, 2]}, "the seed has shape"),
+        ({"seed": [1, 2, 3]}, "the seed has shape"),
     ],
 )
 def test_inputs_that_do_not_fit(numbers, text):
