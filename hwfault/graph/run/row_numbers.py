@@ -28,7 +28,8 @@ def check_seeds(seeds: Seeds) -> NDArray[np.int64]:
         if seeds.dtype == np.uint64:  # all of its values are seeds
             return seeds.view(np.int64)
         given = seeds.tolist()
-    if not isinstance(given, Sequence) or isinstance(given, str):
+    is_one = isinstance(given, str) or not isinstance(given, Sequence)  # a text is refused as no seed
+    if is_one:
         return np.array(signed64(check_seed(given)), np.int64)
     return np.array([signed64(check_seed(seed)) for seed in given], np.int64)
 
