@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwfault.campaigns.intervals import Basis, Interval
+from hwfault.campaigns.statistics.means import Basis, Interval
 from hwfault.campaigns.trials import Trials
 from hwfault.files import check_picture, replace_atomically
 from hwfault.report.colours import BLUE, SERIES, VERMILION

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hwfault.campaigns.evaluate import write_results, write_table
-from hwfault.campaigns.intervals import COVERS, MEANING, Interval
+from hwfault.campaigns.statistics.means import MEAN_COVERS, MEANING, Interval
 from hwfault.campaigns.trials import Trials
 from hwfault.campaigns.words import decimals, percent, points
 from hwfault.files import write_atomically
@@ -86,7 +86,7 @@ def _events(point: Trials) -> str:
 def legend(told: Iterable[Interval]) -> list[str]:
     """What the intervals of a table cover, and the words that say how each was found, a line each."""
     there = {interval.by for interval in told}
-    lines = [f"95 % intervals of {COVERS}"]
+    lines = [f"95 % intervals of {MEAN_COVERS}"]
     for by, meaning in MEANING.items():
         if by in there:
             lines.append(f"  {by}: {meaning}")

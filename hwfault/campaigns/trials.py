@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from hwfault.campaigns.intervals import COVERS, Basis, Interval, mean_interval, share_at_most, spread
+from hwfault.campaigns.statistics.means import MEAN_COVERS, Basis, Interval, mean_interval, spread
+from hwfault.campaigns.statistics.proportions import share_at_most
 from hwfault.errors import HwfaultError
 from hwfault.injection.ready import ProtectionCounts
 from hwfault.injection.statistics import SiteStatistics, merged
@@ -172,7 +173,7 @@ class Trials(Record):
             "std": self.std,
             "interval": self.interval,
             "interval_by": self.told.by,
-            "interval_covers": COVERS,
+            "interval_covers": MEAN_COVERS,
             "events": self.events,
             "event_share_at_most": self.event_share_at_most,
             "worst": {"accuracy": worst, "seed": seed},

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hwfault.campaigns.intervals import Interval
+from hwfault.campaigns.statistics.means import Interval
 
 _MOST_DECIMALS = 12
 

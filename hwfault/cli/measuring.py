@@ -16,8 +16,8 @@ from hwfault.errors import HwfaultError
 
 if TYPE_CHECKING:
     from hwfault.campaigns.campaign import Campaign
-    from hwfault.campaigns.intervals import Interval
     from hwfault.campaigns.points import Point
+    from hwfault.campaigns.statistics.means import Interval
     from hwfault.campaigns.trials import Trials
     from hwfault.train import TrainConfig
     from hwfault.train.data import Data, Split

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hwfault.campaigns.campaign import Campaign
-from hwfault.campaigns.intervals import COVERS, MEANING, Interval, mean_interval, share_at_most
 from hwfault.campaigns.points import Point
 from hwfault.campaigns.report import legend, table
 from hwfault.campaigns.same import varies
+from hwfault.campaigns.statistics.means import MEAN_COVERS, MEANING, Interval, mean_interval
+from hwfault.campaigns.statistics.proportions import share_at_most
 from hwfault.campaigns.trials import Trials, paired
 from hwfault.campaigns.words import accuracy, decimals, difference, points
 from hwfault.laws.models import MapFaults, ProfileFaults, bit_errors
@@ -129,7 +130,7 @@ def test_a_table_says_how_and_of_what():
     assert rows[0][columns.index("events")] == "0 (≤ 0.14)"
     assert rows[2][columns.index("95 % from")] == "-"
     lines = legend([Interval("bound", (0, 1)), Interval("t", (0, 1))])
-    assert lines == [f"95 % intervals of {COVERS}", f"  t: {MEANING['t']}", f"  bound: {MEANING['bound']}"]
+    assert lines == [f"95 % intervals of {MEAN_COVERS}", f"  t: {MEANING['t']}", f"  bound: {MEANING['bound']}"]
 
 
 def test_which_points_have_the_same_faults_for_every_seed():
