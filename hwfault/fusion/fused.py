@@ -25,8 +25,8 @@ def fused(model: nn.Module) -> "Fused":
     are sums, which are added up in float64 and in another order. Everything else runs as before: `block.left` says
     which quantizers and why, `block.fused` names those that are fused. Parameters and `state_dict` stay untouched,
     copies of the model are clean. For the backward pass each quantizer keeps the values that it was given, so that
-    these may not be overwritten before. Faults may be attached inside of the block and around it; with the C++
-    extension (`python -m hwfault.fast`) those that the stream draws strike in the same pass.
+    these may not be overwritten before. Faults may be attached inside of the block and around it; those that the stream
+    draws strike in the same pass wherever no hook is to see the values before.
     Raises HwfaultError for what is no network, and for one of which a part is fused already.
     """
     return Fused(model)

@@ -1,53 +1,32 @@
 """What stands in for the forward of an IntQuant."""
 
-from typing import Any
-
 import torch
 from brevitas.core.function_wrapper import Identity, TensorClampSte
 from torch import Tensor
 
 from hwfault.fusion.parts import Watch, passed_over, why_left_module, why_not_width
-from hwfault.network.hooks import NeverCopied, StandIn
-from hwfault.torch_ops.inside_torch import functions_watched, has_global_hooks, traced, written
+from hwfault.fusion.stand_in import OwnForward
+from hwfault.torch_ops.inside_torch import has_global_hooks, written
 from hwfault.torch_ops.quantize import Ends, quantize, why_not
 
-FOLLOWED = "its operators were followed (by a compiler, an export, a transform or a mode), which sees Brevitas' own"
 
+class OneOperator(OwnForward):
+    """Quantizes as an IntQuant does, which must be one for which `why_left_module` has no reason."""
 
-class OneOperator(NeverCopied):
-    """Quantizes as an IntQuant does, by one operator wherever that is the same, else by the IntQuant's own forward.
-
-    The module must be one for which `why_left_module` has no reason.
-    """
-
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        self.why: str | None = None
+    @property
+    def why(self) -> str | None:
         """Why the latest run was Brevitas' own; None if it was not."""
-        self._plain = module.forward
-        self._look()
-        self._stand_in = StandIn(module, "forward", self, lambda: None)
-
-    @staticmethod
-    def of(module: Any) -> "OneOperator | None":
-        """The one that stands in for a module's forward, if any does."""
-        present = vars(module).get("forward") if module is not None else None
-        return present if isinstance(present, OneOperator) else None
-
-    def remove(self) -> None:
-        self._stand_in.remove()
+        return self._why
 
     def __call__(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
-        if traced() or functions_watched():
-            if not torch.compiler.is_compiling():
-                self.why = FOLLOWED
+        if self._is_followed():
             return self._by_brevitas(scale, zero_point, bit_width, x)
-        self.why = self._why_not_now(bit_width)
-        if self.why is not None:
+        self._why = self._why_not_now(bit_width)
+        if self._why is not None:
             return self._by_brevitas(scale, zero_point, bit_width, x)
         viewed = x if self._view is None else self._view(x)
-        self.why = why_not(viewed, scale, zero_point)
-        if self.why is not None:
+        self._why = why_not(viewed, scale, zero_point)
+        if self._why is not None:
             return self._by_brevitas(scale, zero_point, bit_width, x)
         return quantize(viewed, scale, zero_point, self._ends_of(bit_width))
 
@@ -56,7 +35,6 @@ class OneOperator(NeverCopied):
         return out
 
     def _look(self) -> None:
-        """Notes what the module is made of."""
         self._unchanged = Watch([self.module, *passed_over(self.module).values()])
         self._passes = type(self.module.tensor_clamp_impl) is TensorClampSte
         view = self.module.input_view_impl

@@ -11,8 +11,9 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.fusion.parts import Watch, tensor_quant
-from hwfault.fusion.quantizer import FOLLOWED, OneOperator
+from hwfault.fusion.quantizer import OneOperator
 from hwfault.fusion.recipes import Recipe, recipe_of, why_no_source
+from hwfault.fusion.stand_in import OwnForward
 from hwfault.fusion.whole_parts import (
     Constant,
     State,
@@ -22,9 +23,9 @@ from hwfault.fusion.whole_parts import (
     why_not_passed_over,
     why_not_whole,
 )
-from hwfault.network.hooks import NeverCopied, StandIn
-from hwfault.torch_ops.inside_torch import functions_watched, traced
-from hwfault.torch_ops.quantize import Ends, quantize, why_not, why_not_tensors
+from hwfault.torch_ops.inside import Asked, Inside, first_inside
+from hwfault.torch_ops.inside_torch import forward_hooks
+from hwfault.torch_ops.quantize import Ends, may_strike_inside, quantize, why_not, why_not_tensors
 from hwfault.torch_ops.quantize_whole import ExtendedOperator, quantize_whole
 
 _FLAGS = {flag: torch.tensor(flag) for flag in (False, True)}
@@ -34,28 +35,8 @@ Made = tuple[Tensor, Tensor, Tensor]
 """Values, scale and zero point."""
 
 
-class WholeQuantizer(NeverCopied):
-    """Quantizes as a proxy does, by one operator wherever that is the same, else by the proxy's own forward.
-
-    The proxy must be one for which `why_not_whole` has no reason.
-    """
-
-    def __init__(self, proxy: Any) -> None:
-        self.module = proxy
-        self._why: str | None = None
-        """Why the latest run was the proxy's own, None if it was not."""
-        self._plain = proxy.forward
-        self._look()
-        self._stand_in = StandIn(proxy, "forward", self, lambda: None)
-
-    @staticmethod
-    def of(proxy: Any) -> "WholeQuantizer | None":
-        """The one that stands in for a proxy's forward, if any does."""
-        present = vars(proxy).get("forward")
-        return present if isinstance(present, WholeQuantizer) else None
-
-    def remove(self) -> None:
-        self._stand_in.remove()
+class WholeQuantizer(OwnForward):
+    """Quantizes as a proxy does, which must be one for which `why_not_whole` has no reason."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A copy of what holds it as its proxy's forward, as parts do that search for a scale, holds the plain one."""
@@ -79,9 +60,7 @@ class WholeQuantizer(NeverCopied):
         return tuple.__new__(IntQuantTensor, (*made, *rest))
 
     def _may_run(self, x: Any) -> bool:
-        if traced() or functions_watched():
-            if not torch.compiler.is_compiling():
-                self._why = FOLLOWED
+        if self._is_followed():
             return False
         self._look_again()
         self._why = self._why_left
@@ -107,7 +86,10 @@ class WholeQuantizer(NeverCopied):
         self._why = why_not_tensors(x, source, zero_point, recipe.rule.shape, parameter is None)
         if self._why is not None:
             return None
-        return *quantize_whole(x, parameter, zero_point, self._ends, recipe.rule), zero_point
+        inside = self._plan_inside(x, recipe.rule.shape, zero_point, x.requires_grad or source.requires_grad)
+        values, scale = quantize_whole(x, parameter, zero_point, self._ends, recipe.rule, inside)
+        self._note_struck(values, inside)
+        return values, scale, zero_point
 
     def _from_scale(self, x: Tensor) -> Made:
         """With the scale and the zero point of Brevitas' own modules, which may take statistics."""
@@ -120,7 +102,25 @@ class WholeQuantizer(NeverCopied):
         self._why = why_not(x, scale, zero_point) if self._watch() else CHANGED
         if self._why is not None:
             return quantizer.int_quant(scale, zero_point, width, x), scale, zero_point
-        return quantize(x, scale, zero_point, self._ends._replace(rectifies=False)), scale, zero_point
+        inside = self._plan_inside(x, scale.shape, zero_point, x.requires_grad or scale.requires_grad)
+        values = quantize(x, scale, zero_point, self._ends._replace(rectifies=False), inside)
+        self._note_struck(values, inside)
+        return values, scale, zero_point
+
+    def _plan_inside(
+        self, x: Tensor, scale_shape: tuple[int, ...], zero_point: Tensor, differentiable: bool
+    ) -> Inside | None:
+        """The faults that are to strike the values when they are made; None where the proxy's hooks do it, if any."""
+        hook = first_inside(forward_hooks(self.module))
+        if hook is None or not may_strike_inside(x, scale_shape):
+            return None
+        followed = differentiable and torch.is_grad_enabled()
+        return hook.plan_inside(self.module, Asked(x, scale_shape, zero_point, self._width(), followed))
+
+    def _note_struck(self, values: Tensor, inside: Inside | None) -> None:
+        hook = first_inside(forward_hooks(self.module))
+        if inside is not None and hook is not None:
+            hook.note_struck(values)
 
     def _look_again(self) -> None:
         if not self._watch() or self._state() != self._held:

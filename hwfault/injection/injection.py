@@ -14,7 +14,8 @@ from hwfault.errors import HwfaultError, PlanError, nearest
 from hwfault.injection.clock import Clock
 from hwfault.injection.first_forward import watch_first_forward
 from hwfault.injection.found import Found, no_example, too_often, with_site
-from hwfault.injection.lean_hook import FastForward, fast_forward, lean_hook
+from hwfault.injection.inside import FastForward
+from hwfault.injection.lean_hook import fast_forward, lean_hook
 from hwfault.injection.observer import Observer, Watcher
 from hwfault.injection.owners import Claim
 from hwfault.injection.planned import accumulators, further_runs, known_runs
@@ -289,10 +290,10 @@ class Injection:
 
     def fast_forward(self) -> FastForward | None:
         """What the extension's hooks need to know of the present forward; None where only those in Python know."""
-        clock, rules = self.clock, (self.clock.runs.with_gradients, self._seed, self._straight_through)
+        clock, seed = self.clock, (self._seed, self._straight_through, self._seed_tensor)
         if self._watcher is not None or clock.batch is None or clock.thread is None:
             return None
-        return FastForward(self._version, clock.thread, clock.batch, *rules)
+        return FastForward(self._version, clock.thread, clock.batch, clock.runs.with_gradients, *seed)
 
     def fast_strike(self, first: str) -> FastStrike | None:
         """What the extension's hook strikes a site with from now on; None where only that in Python can."""

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
@@ -12,18 +12,6 @@ from hwfault.injection.runs import Runs
 from hwfault.injection.site_hook import SiteHook
 from hwfault.torch_ops.extension import extension
 from hwfault.torch_ops.unheld import unheld_in_extension
-
-
-class FastForward(NamedTuple):
-    """What the extension needs to know of the present forward."""
-
-    version: object
-    """Another object whenever other sites are struck, or by other faults."""
-    thread: int
-    batch: int
-    with_gradients: bool
-    seed: int
-    straight_through: bool
 
 
 def fast_forward(runs: Runs) -> Any:

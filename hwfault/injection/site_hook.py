@@ -1,12 +1,13 @@
 """The forward hook of one quantizer: what it returns is struck by the injection that the hook belongs to."""
 
+import weakref
 from typing import Any, Protocol
 
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 from hwfault.arithmetic.integer_layer import computes_on_integers
-from hwfault.injection.strike import FastStrike
+from hwfault.injection.inside import StrikingInside, plan_inside
 from hwfault.network.exporting import refuse_export
 from hwfault.network.grids import ScaleAndZero, grid_of, known_scale
 from hwfault.network.hooks import NeverCopied
@@ -14,22 +15,22 @@ from hwfault.network.readers import Reads
 from hwfault.network.sites import unwrap
 from hwfault.network.widths import Width
 from hwfault.torch_ops.extension import hook_behind
+from hwfault.torch_ops.inside import Asked, Inside, StrikesInside
 from hwfault.torch_ops.inside_torch import Moment, forward_hooks, moment
 from hwfault.torch_ops.unheld import output_is_unheld
 
 
-class Striking(Protocol):
+class Striking(StrikingInside, Protocol):
     """What a hook asks of the injection that it belongs to."""
 
     def check_tied(self, name: str, parameter: Tensor, grid: ScaleAndZero) -> None: ...
     def struck_run(self, first: str, value: Tensor, batched: bool, now: Moment) -> str | None: ...
-    def fast_strike(self, first: str) -> FastStrike | None: ...
     def strike(
         self, name: str, value: Tensor, scale: Tensor, zero_point: Tensor, unheld: bool = ..., now: Moment = ...
     ) -> Tensor: ...
 
 
-class SiteHook(NeverCopied):
+class SiteHook(NeverCopied, StrikesInside):
     """The forward hook of one quantizer proxy, for one of its sites.
 
     `own` is its name there, `name` that of the memory, which `tied` says that others may read, too. `reads` tells which
@@ -48,6 +49,7 @@ class SiteHook(NeverCopied):
     ) -> None:
         self.injection, self.name, self._batched, self._width = injection, name, batched, width
         self._own, self._tied, self._reads = own, tied, reads
+        self._struck: weakref.ref[Tensor] | None = None
         self.is_activation = batched
         self.state: Any = None
         """What the extension's hook knows of this one, if it stands in its place."""
@@ -60,9 +62,26 @@ class SiteHook(NeverCopied):
     def fast_site(self) -> tuple[bool, bool, int, Any] | None:
         """What the extension's hook strikes from now on; None where this one has to be called."""
         found = self.injection.fast_strike(self.name)
-        return None if found is None else (self._batched, self.is_activation, self._width.bits, found.site)
+        if found is None:
+            return None
+        site = found.in_extension
+        if site is None and found.step is not None:
+            return None
+        return self._batched, self.is_activation, self._width.bits, site
+
+    def plan_inside(self, proxy: nn.Module, asked: Asked) -> Inside | None:
+        now = moment()
+        unusual = now.followed or now.recomputing or asked.x.dim() == 0 or not self.is_common
+        if unusual or not proxy.is_quant_enabled or not self._width.is_planned(asked.bit_width):
+            return None
+        return plan_inside(self.injection, self.name, self._batched, asked)
+
+    def note_struck(self, values: Tensor) -> None:
+        self._struck = weakref.ref(values)  # so that no other tensor comes to lie in its place
 
     def __call__(self, proxy: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self._struck is not None and self._was_struck(output):
+            return None
         now = moment()
         unheld = not now.followed and output_is_unheld(output)  # before anything else here holds it
         if now.followed:
@@ -90,6 +109,13 @@ class SiteHook(NeverCopied):
         # not output.set(): a named tuple's _replace does not survive torch.compile
         rest = (output.scale, output.zero_point, output.bit_width, output.signed_t, output.training_t)
         return IntQuantTensor(faulty, *rest)
+
+    def _was_struck(self, output: Any) -> bool:
+        """Whether the values were struck when they were made; asked once."""
+        found = self._struck is not None and isinstance(output, IntQuantTensor) and self._struck() is output.value
+        if found:
+            self._struck = None
+        return found
 
 
 def attached(model: nn.Module) -> bool:

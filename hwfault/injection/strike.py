@@ -30,6 +30,7 @@ from hwfault.torch_ops.codec import (
 )
 from hwfault.torch_ops.eager import Faults, strike_eagerly
 from hwfault.torch_ops.extension import extension
+from hwfault.torch_ops.inside import Inside
 from hwfault.torch_ops.inside_torch import is_plain, traced
 from hwfault.torch_ops.on_site import StreamSite
 
@@ -54,12 +55,6 @@ class Observed(NamedTuple):
     values: Tensor
     before: Tensor
     after: Tensor
-
-
-class FastStrike(NamedTuple):
-    """What the C++ extension strikes a site with: its `StreamSite`, None where values pass."""
-
-    site: Any
 
 
 class Strike:
@@ -88,8 +83,10 @@ class Strike:
 
     @property
     def fast(self) -> "FastStrike | None":
-        """The same for the extension's hooks; None where only this object knows how."""
-        return self._only.fast(self._batched, self._batch) if isinstance(self._only, _Stream) else None
+        """What strikes the values where nothing but these decides; None where only this object knows how."""
+        if not isinstance(self._only, _Stream) or not self._only.is_fast:
+            return None
+        return FastStrike(self._only, self._batched, self._batch or PLAIN)
 
     def __call__(
         self,
@@ -216,15 +213,28 @@ class _Stream:
         self._program = kept(step.program, device)
         self._numbers = step.program
 
-    def fast(self, batched: bool, batch: BatchAxis | None) -> FastStrike | None:
-        """The same for the extension's hooks, where there is one, and it strikes such faults."""
-        extended = extension()
-        if extended is None or self._layers or self._faults.reads_others:
+    @property
+    def is_fast(self) -> bool:
+        """Whether words are struck on their own."""
+        return not (self._layers or self._faults.reads_others)
+
+    def extended(self, batched: bool, axis: BatchAxis) -> Any:
+        """What the C++ extension strikes the site with; None without one."""
+        module = extension()
+        if module is None:
             return None
-        axis = batch or PLAIN
         word = (list(self._numbers), self._bit_width, bool(self._signed), self._representation)
         where = (batched, (axis.axis, axis.inner, axis.rows))
-        return FastStrike(extended.StreamSite(*word, *where, self._faults.reads_stored, known_bits()))
+        return module.StreamSite(*word, *where, self._faults.reads_stored, known_bits())
+
+    def may_strike_inside(self, keeps_gradient: bool) -> bool:
+        """Whether values may be struck in the pass that makes them, which keeps none of those that were quantized."""
+        return self._bit_width <= known_bits()[0] and not (self._faults.reads_stored and keeps_gradient)
+
+    def inside(self, samples: Tensor, seed: Tensor, straight_through: bool) -> Inside:
+        """What strikes them there."""
+        word = self._bit_width, self._signed, self._representation
+        return Inside(self._faults, samples, seed, self._program, word, straight_through)
 
     def takes(self, value: Tensor, grid: ScaleAndZero) -> bool:
         """Whether values are struck where they lie, whichever axis is that of their samples."""
@@ -343,6 +353,19 @@ class _Protected:
             site=self._site,
         )
         return strike_eagerly(value, self._faults, operands, forward.straight_through, unheld)
+
+
+class FastStrike(NamedTuple):
+    """The one step of a site of which nothing but the values decides, None where these pass, and where samples lie."""
+
+    step: _Stream | None
+    batched: bool = False
+    axis: BatchAxis = PLAIN
+
+    @property
+    def in_extension(self) -> Any:
+        """What the C++ extension strikes the site with; None where values pass."""
+        return None if self.step is None else self.step.extended(self.batched, self.axis)
 
 
 def _rows(rows: MapRows, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -71,6 +71,10 @@ class Width:
             check(found, *self._range)
         return carried
 
+    def is_planned(self, width: Tensor) -> bool:
+        """Whether an output of this width, a constant, may be struck; where `checked` would not look, it may."""
+        return asserts(width) or (width.numel() == 1 and width.item() == self.bits)
+
     @property
     def can_move(self) -> bool:
         """Whether it may be another at the next forward without anybody setting it: all but a constant of Brevitas'."""

@@ -5,6 +5,7 @@ can follow it. Outside of these the same writers are called directly here. What 
 so that a checkpoint may take one in the forward and the other when it recomputes.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -105,9 +106,7 @@ class _Struck(torch.autograd.Function):
         ctx.faults = None if straight_through else faults
         not_struck = Left(0)
         out = _written(x, faults, operands, in_place, not_struck)
-        left = None
-        if not_struck.value and not keeps_x:
-            left = (~out.isfinite()).reshape(-1).nonzero().reshape(-1)
+        left = no_numbers(out) if not_struck.value and not keeps_x else None
         if not straight_through:
             tensors, ctx.numbers = faults.mechanism.listed(operands)
             ctx.save_for_backward(x if keeps_x else None, left, *tensors)
@@ -121,23 +120,44 @@ class _Struck(torch.autograd.Function):
         gradient = gradients[0]
         if gradient is not None and ctx.faults is not None:
             x, left, *tensors = ctx.saved_tensors
-            kept = None if left is None else gradient.reshape(-1)[left]
-            gradient = _zeroed(gradient, x, ctx.faults, (tensors, ctx.numbers), unheld)
-            if kept is not None:
-                gradient = gradient.reshape(-1).index_copy(0, left, kept).reshape(gradient.shape)
+            gradient = zeroed(gradient, x, left, ctx.faults, (tensors, ctx.numbers), unheld)
         return gradient, None, None, None, None, None
 
 
+def zeroed(
+    gradient: Tensor,
+    x: Tensor | None,
+    left: Tensor | None,
+    faults: Faults,
+    listed: tuple[Sequence[Tensor], Sequence[int]],
+    unheld: bool = False,
+) -> Tensor:
+    """The gradient with zeros at struck words, which are found again from the operands, but those at the places `left`.
+
+    `x` are the values before, where these decide. The result may be the gradient, overwritten, if it is `unheld`.
+    """
+    kept = None if left is None else gradient.reshape(-1)[left]
+    gradient = _zeroed(gradient, x, faults, listed, unheld)
+    if left is None or kept is None:
+        return gradient
+    return gradient.reshape(-1).index_copy(0, left, kept).reshape(gradient.shape)
+
+
+def no_numbers(x: Tensor) -> Tensor:
+    """The places of values that are no numbers, as one axis counts them."""
+    return (~x.isfinite()).reshape(-1).nonzero().reshape(-1)
+
+
 def _zeroed(
-    gradient: Tensor, x: Tensor | None, faults: Faults, listed: tuple[list[Tensor], tuple[int, ...]], unheld: bool
+    gradient: Tensor, x: Tensor | None, faults: Faults, listed: tuple[Sequence[Tensor], Sequence[int]], unheld: bool
 ) -> Tensor:
     tensors, numbers = listed
     mechanism, site = faults.mechanism, faults.site
     if traced() or torch.is_grad_enabled() or not is_plain(gradient):
         if site is not None and site.axis is not None:  # the operator knows axis 0 alone
             arranged = arrange(gradient, site.axis)
-            return restore(zero(arranged, None, tensors, list(numbers), mechanism.name), gradient, site.axis)
-        by_operator: Tensor = zero(gradient, x, tensors, list(numbers), mechanism.name)
+            return restore(zero(arranged, None, list(tensors), list(numbers), mechanism.name), gradient, site.axis)
+        by_operator: Tensor = zero(gradient, x, list(tensors), list(numbers), mechanism.name)
         return by_operator
     source = gradient.contiguous()
     own = unheld or source is not gradient

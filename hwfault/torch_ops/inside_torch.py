@@ -25,6 +25,7 @@ _tracing_state = torch._C._get_tracing_state
 _backward_pass = torch._C._current_graph_task_id
 _keys = torch._C._dispatch_keys
 _memory_uses: Any = getattr(torch._C, "_storage_Use_Count", None)
+_saving_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _NO_PASS = -1
 
 COUNTS_USES = _memory_uses is not None and hasattr(Tensor, "_use_count")
@@ -135,6 +136,11 @@ def uses(x: Any) -> tuple[int, ...]:
 def has_gradient_hooks(x: Tensor) -> bool:
     """Whether somebody is to be shown the gradient of a tensor."""
     return x._backward_hooks is not None
+
+
+def saving_is_watched() -> bool:
+    """Whether somebody is shown what autograd keeps for a backward pass, as checkpoints are."""
+    return _saving_hooks(False) is not None
 
 
 def written(x: Tensor) -> int:

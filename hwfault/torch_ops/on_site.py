@@ -15,7 +15,7 @@ from torch import Tensor
 from hwfault.program.batch_axes import PLAIN, BatchAxis
 from hwfault.stream.check import batch_and_words, words_sharing
 from hwfault.stream.mechanism import StreamOperands
-from hwfault.stream.native import ParsedSite, Shape, calls, fail
+from hwfault.stream.native import ParsedSite, Shape, Strike, calls, fail
 from hwfault.torch_ops.on_cpu import DTYPES, Left, dtype_number
 
 _KEPT_SHAPES = 64
@@ -43,38 +43,26 @@ class StreamSite:
 
         `left` is told how many words were not struck because they hold no number.
         """
-        scale, zero_point, samples = _readable(o.scale), _readable(o.zero_point), o.samples
-        changed = calls().strike(
-            self._address,
-            self._shape(x, samples, scale, zero_point),
-            x.data_ptr(),
-            out.data_ptr(),
-            scale.data_ptr(),
-            zero_point.data_ptr(),
-            self._seed_of(o.seed),
-            samples.data_ptr(),
-            torch.get_num_threads(),
-            left,
-        )
-        if changed < 0:
-            fail()
+        self._call(calls().strike, x, (x.data_ptr(), out.data_ptr()), o, left)
 
     def zero(self, gradient: Tensor, out: Tensor, stored: Tensor | None, o: StreamOperands[Tensor]) -> None:
         """Writes the gradient with zeros at faulty words to out; `stored` are the values before, where these decide."""
+        values = None if stored is None else stored.data_ptr()
+        self._call(calls().zero, gradient, (gradient.data_ptr(), out.data_ptr(), values), o)
+
+    def faults(self, batch: int, seed: Tensor, samples: Tensor) -> Strike:
+        """The faults of so many samples for a C function that strikes in a pass of its own; it holds no tensor."""
+        return Strike(self._address, self._seed_of(seed), samples.data_ptr(), batch)
+
+    def _call(
+        self, function: Any, x: Tensor, addresses: tuple[int | None, ...], o: StreamOperands[Tensor], *more: Any
+    ) -> None:
+        """A C function of the site, given the addresses of tensors that lie as x does."""
         scale, zero_point, samples = _readable(o.scale), _readable(o.zero_point), o.samples
-        found = calls().zero(
-            self._address,
-            self._shape(gradient, samples, scale, zero_point),
-            gradient.data_ptr(),
-            out.data_ptr(),
-            None if stored is None else stored.data_ptr(),
-            scale.data_ptr(),
-            zero_point.data_ptr(),
-            self._seed_of(o.seed),
-            samples.data_ptr(),
-            torch.get_num_threads(),
-        )
-        if found < 0:
+        grid = scale.data_ptr(), zero_point.data_ptr()
+        drawn = self._seed_of(o.seed), samples.data_ptr(), torch.get_num_threads()
+        shape = self._shape(x, samples, scale, zero_point)
+        if function(self._address, shape, *addresses, *grid, *drawn, *more) < 0:
             fail()
 
     def _seed_of(self, seed: Tensor) -> int:

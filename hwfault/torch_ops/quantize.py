@@ -16,7 +16,10 @@ from torch import Tensor
 
 from hwfault.stream import native
 from hwfault.torch_ops import on_devices
+from hwfault.torch_ops.eager import no_numbers
+from hwfault.torch_ops.inside import Inside, Struck, kept_of, passing, stopping
 from hwfault.torch_ops.inside_torch import is_memory, traced
+from hwfault.torch_ops.on_cpu import Left
 
 
 class Lie(NamedTuple):
@@ -114,12 +117,21 @@ def _format(x: Tensor) -> torch.memory_format | None:
     return last if last is not None and x.is_contiguous(memory_format=last) else None
 
 
-def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
-    """The quantized values, of tensors for which `why_not` has no reason."""
+def may_strike_inside(x: Tensor, scale_shape: tuple[int, ...]) -> bool:
+    """Whether values of tensors that the operator takes can be struck in the pass that makes them."""
+    lie = lie_of(x.shape, scale_shape)
+    return lie is not None and lie.inner == 1 and x.numel() > 0 and x.is_contiguous()
+
+
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, inside: Inside | None = None) -> Tensor:
+    """The quantized values, of tensors for which `why_not` has no reason; with faults, where some strike inside.
+
+    Those need values that `may_strike_inside` takes.
+    """
     if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
-        out: Tensor = _Quantized.apply(x, scale, zero_point, ends)  # type: ignore[no-untyped-call]
+        out: Tensor = _Quantized.apply(x, scale, zero_point, ends, inside)  # type: ignore[no-untyped-call]
         return out
-    return quantized(x, scale, zero_point, ends)
+    return quantized(x, scale, zero_point, ends, inside)[0]
 
 
 def on_device(x: Tensor) -> bool:
@@ -139,15 +151,22 @@ def _there(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> tuple[An
     return launch_quantize, launch_quantize.Grid(scale, zero_point, least, most, ends.passes, ends.rectifies), lie
 
 
-def quantized(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
+def quantized(
+    x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, inside: Inside | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The values, and the places of those that are no numbers if faults would have struck such ones."""
     if on_device(x):
         kernels, grid, lie = _there(x, scale, zero_point, ends)
-        values: Tensor = kernels.quantize(x.detach(), grid, lie)
-        return values
+        return kernels.quantize(x.detach(), grid, lie), None
     out = torch.empty_like(x)
     scale, zero_point = scale.contiguous(), zero_point.contiguous()
-    native.quantize(x.data_ptr(), out.data_ptr(), _grid(x, scale, zero_point, ends), torch.get_num_threads())
-    return out
+    here, threads = _grid(x, scale, zero_point, ends), torch.get_num_threads()
+    if inside is None:
+        native.quantize(x.data_ptr(), out.data_ptr(), here, threads)
+        return out, None
+    left = Left(0)
+    native.quantize_struck(x.data_ptr(), out.data_ptr(), here, inside.here(), threads, left)
+    return out, no_numbers(out) if left.value and not inside.straight_through else None
 
 
 def _grid(x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> native.Quantizer:
@@ -160,65 +179,84 @@ class _Quantized(torch.autograd.Function):
     """Values, their gradient and that of the scale, each in one pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, inside: Inside | None) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.ends = ends
-        ctx.save_for_backward(x, scale, zero_point)
-        return quantized(x, scale, zero_point, ends)
+        ctx.ends, ctx.inside = ends, stopping(inside)
+        values, left = quantized(x, scale, zero_point, ends, inside)
+        ctx.save_for_backward(x, scale, zero_point, left, *kept_of(ctx.inside))
+        return values
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         gradient = gradients[0]
         if gradient is None:
-            return None, None, None, None
-        x, scale, zero_point = ctx.saved_tensors
+            return None, None, None, None, None
+        x, scale, zero_point, left, *_ = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
-        placed = None if torch.is_grad_enabled() or traced() else as_values(gradient, x)
+        placed = None if torch.is_grad_enabled() or traced() else as_values(gradient, x, ctx.inside is not None)
         if placed is None:
-            return *_one_by_one(gradient, x, scale, zero_point, ctx.ends, wanted), None, None
-        return *differentiated(placed, x, scale, zero_point, ctx.ends, wanted), None, None
+            gradient = passing(gradient, scale, zero_point, ctx.inside, left)
+            return *_one_by_one(gradient, x, scale, zero_point, ctx.ends, wanted), None, None, None
+        struck = None if ctx.inside is None else Struck(ctx.inside, left is not None)
+        return *differentiated(placed, x, scale, zero_point, ctx.ends, wanted, struck), None, None, None
 
 
-def as_values(gradient: Tensor, x: Tensor) -> Tensor | None:
-    """A gradient that lies in memory as the values do; None where Brevitas' result would lie otherwise than they."""
+def as_values(gradient: Tensor, x: Tensor, zeroed: bool) -> Tensor | None:
+    """A gradient that lies in memory as the values do; None where Brevitas' result would lie otherwise than they.
+
+    One that is to be zeroed at faulty words becomes contiguous by that.
+    """
     order = _format(x)
     if not is_memory(gradient) or order is None or gradient.dtype != x.dtype:
         return None
     if gradient.is_contiguous(memory_format=order):
         return gradient
-    expanded = 0 in gradient.stride()
-    return gradient.contiguous() if expanded and order is torch.contiguous_format else None
+    becomes = zeroed or 0 in gradient.stride()
+    return gradient.contiguous() if becomes and order is torch.contiguous_format else None
 
 
 def differentiated(
-    gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, wanted: tuple[bool, bool]
+    gradient: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    ends: Ends,
+    wanted: tuple[bool, bool],
+    struck: Struck | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of values and scale, as far as they are wanted."""
+    """The gradients of values and scale, as far as they are wanted; at words that were struck none passes."""
     of_x: Tensor | None
     of_scale: Tensor | None
     if on_device(x):
         kernels, grid, lie = _there(x, scale, zero_point, ends)
         of_x, of_scale = kernels.differentiate(x.detach(), gradient, grid, lie, wanted)
     else:
-        of_x, of_scale = _differentiated_here(gradient, x, scale, zero_point, ends, wanted)
+        of_x, of_scale = _differentiated_here(gradient, x, scale, zero_point, ends, wanted, struck)
     return of_x, None if of_scale is None else of_scale.to(scale.dtype)
 
 
 def _differentiated_here(
-    gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, ends: Ends, wanted: tuple[bool, bool]
+    gradient: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    ends: Ends,
+    wanted: tuple[bool, bool],
+    struck: Struck | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The same on the CPU, the scale's in float64."""
     of_x = torch.empty_like(x) if wanted[0] else None
     of_scale = torch.empty(scale.shape, dtype=torch.float64, device=scale.device) if wanted[1] else None
     scale, zero_point = scale.contiguous(), zero_point.contiguous()
-    native.quantize_gradient(
-        x.data_ptr(),
-        gradient.data_ptr(),
-        None if of_x is None else of_x.data_ptr(),
-        None if of_scale is None else of_scale.data_ptr(),
-        _grid(x, scale, zero_point, ends),
-        torch.get_num_threads(),
-    )
+    given, sums = (x.data_ptr(), gradient.data_ptr()), None if of_scale is None else of_scale.data_ptr()
+    grid, threads = _grid(x, scale, zero_point, ends), torch.get_num_threads()
+    if struck is None:
+        native.quantize_gradient(*given, None if of_x is None else of_x.data_ptr(), sums, grid, threads)
+        return of_x, of_scale
+    # zeros at faulty words are written to memory, wanted or not
+    zeroed = torch.empty_like(x) if of_x is None else of_x
+    faults = struck.inside.here()
+    native.quantize_struck_gradient(*given, zeroed.data_ptr(), sums, grid, faults, struck.no_numbers, threads)
     return of_x, of_scale
 
 

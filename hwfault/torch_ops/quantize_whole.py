@@ -11,6 +11,7 @@ from brevitas.function.ops_ste import abs_binary_sign_grad, ceil_ste, round_ste,
 from torch import Tensor, nn
 
 from hwfault.torch_ops.extension import extension, first_striking
+from hwfault.torch_ops.inside import Inside, Struck, kept_of, passing, stopping
 from hwfault.torch_ops.inside_torch import forward_hooks, is_memory, traced
 from hwfault.torch_ops.quantize import Ends, as_values, differentiated, in_steps, quantized
 from hwfault.torch_ops.scale_rule import (
@@ -53,18 +54,26 @@ class ExtendedOperator:
 
 
 def quantize_whole(
-    x: Tensor, parameter: Tensor | None, zero_point: Tensor, ends: Ends, rule: ScaleRule
+    x: Tensor,
+    parameter: Tensor | None,
+    zero_point: Tensor,
+    ends: Ends,
+    rule: ScaleRule,
+    inside: Inside | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The quantized values and their scale; `parameter` is the rule's source, None for the values' magnitudes.
 
-    For tensors for which `hwfault.torch_ops.quantize.why_not` has no reason, contiguous where the rule reads them.
+    For tensors for which `hwfault.torch_ops.quantize.why_not` has no reason, contiguous where the rule reads them, or
+    faults strike `inside`.
     """
     followed = x.requires_grad or (parameter is not None and parameter.requires_grad)
     if followed and torch.is_grad_enabled():
-        made: tuple[Tensor, Tensor] = _Whole.apply(x, parameter, zero_point, ends, rule)  # type: ignore[no-untyped-call]
+        made: tuple[Tensor, Tensor] = _Whole.apply(  # type: ignore[no-untyped-call]
+            x, parameter, zero_point, ends, rule, inside
+        )
         return made
     scale = scale_of(rule, x, parameter).scale
-    return quantized(x, scale, zero_point, ends), scale
+    return quantized(x, scale, zero_point, ends, inside)[0], scale
 
 
 class _Whole(torch.autograd.Function):
@@ -72,29 +81,39 @@ class _Whole(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, parameter: Tensor | None, zero_point: Tensor, ends: Ends, rule: ScaleRule
+        ctx: Any,
+        x: Tensor,
+        parameter: Tensor | None,
+        zero_point: Tensor,
+        ends: Ends,
+        rule: ScaleRule,
+        inside: Inside | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.ends, ctx.rule = ends, rule
+        ctx.ends, ctx.rule, ctx.inside = ends, rule, stopping(inside)
         made = scale_of(rule, x, parameter)
         ctx.made = made._replace(scale=made.source)  # the scale itself is an output, which a node may not hold
         if parameter is not None and not parameter.requires_grad:
             ctx.mark_non_differentiable(made.scale)
-        ctx.save_for_backward(x, parameter, zero_point, made.scale)
-        return quantized(x, made.scale, zero_point, ends), made.scale
+        values, left = quantized(x, made.scale, zero_point, ends, inside)
+        ctx.save_for_backward(x, parameter, zero_point, made.scale, left, *kept_of(ctx.inside))
+        return values, made.scale
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         of_values, of_scale = gradients
-        x, parameter, zero_point, scale = ctx.saved_tensors
+        x, parameter, zero_point, scale, left, *_ = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
-        placed = None if of_values is None else as_values(of_values, x)
+        placed = None if of_values is None else as_values(of_values, x, ctx.inside is not None)
         strange = (of_values is not None and placed is None) or not (of_scale is None or is_memory(of_scale))
         if torch.is_grad_enabled() or traced() or strange:
+            of_values = None if of_values is None else passing(of_values, scale, zero_point, ctx.inside, left)
             found = _one_by_one((of_values, of_scale), x, parameter, zero_point, ctx.ends, ctx.rule, wanted)
-            return *found, None, None, None
+            return *found, None, None, None, None
         made = ctx.made._replace(scale=scale)
-        return *_gradients((placed, of_scale), x, zero_point, made, ctx.ends, ctx.rule, wanted), None, None, None
+        struck = None if ctx.inside is None else Struck(ctx.inside, left is not None)
+        found = _gradients((placed, of_scale), x, zero_point, made, ctx.ends, ctx.rule, wanted, struck)
+        return *found, None, None, None, None
 
 
 def _gradients(
@@ -105,15 +124,15 @@ def _gradients(
     ends: Ends,
     rule: ScaleRule,
     wanted: tuple[bool, bool],
+    struck: Struck | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of values and parameter, as far as they are wanted."""
     of_values, of_scale = given
     reads_values = rule.largest is not None and wanted[0]
     of_x: Tensor | None = None
     if of_values is not None:
-        of_x, summed = differentiated(
-            of_values, x, made.scale, zero_point, ends, (wanted[0], wanted[1] or reads_values)
-        )
+        summing = wanted[0], wanted[1] or reads_values
+        of_x, summed = differentiated(of_values, x, made.scale, zero_point, ends, summing, struck)
         if summed is not None:
             of_scale = summed if of_scale is None else summed + of_scale
     if of_scale is None:

@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 import hwfault as hf
 from hwfault.injection.injection import Injection
-from hwfault.torch_ops.extension import without_extension
 from hwfault.train import networks
 from tests.fusion.test_fused_equal import hold_scales
+from tests.helpers.fusion.inside import struck_by
 from tests.helpers.injection.networks import biased, per_channel
 from tests.helpers.injection.oracle import same_bits
 
@@ -124,8 +124,7 @@ def test_faults_strike_in_place(monkeypatch, grad):
         seen.append((unheld, out.data_ptr() == value.data_ptr()))
         return out
 
-    # the extension strikes inside of the quantizers
-    with without_extension(), hf.fused(net), hf.inject(net, FLIPS), torch.set_grad_enabled(grad):
+    with struck_by("two passes"), hf.fused(net), hf.inject(net, FLIPS), torch.set_grad_enabled(grad):
         net(x)  # the first forward of an injection is watched
         monkeypatch.setattr(Injection, "strike", noted)
         net(x)

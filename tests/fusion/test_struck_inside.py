@@ -1,6 +1,6 @@
 """Quantizers that strike their values in the same pass: what hooks make of them afterwards, to the bit."""
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import hwfault as hf
 from hwfault.torch_ops.extension import extension, without_extension
 from hwfault.train.networks.quantizers import activation
+from tests.helpers.fusion.inside import WAYS, struck_by
 from tests.helpers.injection.oracle import same_bits
 from tests.helpers.torch_ops.nodes import nodes_behind
 
@@ -40,12 +41,12 @@ def network():
     )
 
 
-def step(faults, *, extended=True, gradient="zero", train=True, x=X, hook=None, forward=None, twice=False):
-    """Outputs, gradients, and the names of the nodes of two steps."""
-    net = network().train(train)
+def step(faults, way, *, gradient="zero", train=True, x=X, hook=None, forward=None, twice=False, make=network):
+    """Outputs and gradients of two steps, the names of the nodes, and what was called by ctypes."""
+    net = make().train(train)
     found, names = [], []
     with ExitStack() as stack:
-        stack.enter_context(nullcontext() if extended else without_extension())
+        calls = stack.enter_context(struck_by(way))
         if hook is not None:
             net[2].act_quant.register_forward_hook(hook)
         stack.enter_context(hf.fused(net))
@@ -61,36 +62,48 @@ def step(faults, *, extended=True, gradient="zero", train=True, x=X, hook=None, 
                 squares = sum(g.square().sum() for g in gradients if g is not None)
                 gradients = torch.autograd.grad(squares, inputs, allow_unused=True)
             found += [out.detach(), *[g for g in gradients if g is not None]]
-    return found, names
+    return found, names, calls
 
 
 def check(faults, inside=4, **how):
-    found, names = step(faults, **how)
-    expected, _ = step(faults, extended=False, **how)
-    assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
-    if inside is not None:
-        assert names.count("HwfaultQuantizer") == 4
-        assert names.count("HwfaultZero") == 4 - inside
+    """All ways give the same bits; so many of 4 quantizers strike in the pass that makes their values."""
+    found = {way: step(faults, way, **how) for way in WAYS}
+    expected, names, calls = found["two passes"]
+    assert not calls
+    assert "HwfaultQuantizer" not in names
+    for way in ("extension", "ctypes"):
+        assert all(same_bits(a, b) for a, b in zip(found[way][0], expected, strict=True)), way
+    _, names, calls = found["extension"]
+    assert names.count("HwfaultQuantizer") == 4
+    assert not calls
+    _, struck, called = found["ctypes"]
+    assert called.count("quantize_struck") == 2 * inside
+    if how.get("gradient") != "straight_through":
+        assert names.count("HwfaultZero") + names.count("_StruckBackward") == 4 - inside
+        assert struck.count("_StruckBackward") == 4 - inside
+        assert called.count("quantize_struck_gradient") == 2 * inside
 
 
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("faults", FAULTS)
 def test_struck_as_by_hooks(faults, train, gradient):
-    stored = faults in ("by what is stored", "two processes")
-    check(FAULTS[faults], None if stored else 4, train=train, gradient=gradient)
+    by_stored = faults == "by what is stored" and gradient == "zero"
+    check(FAULTS[faults], 0 if by_stored else 4, train=train, gradient=gradient)
 
 
 def test_faults_are_there():
-    clean, _ = step([hf.BitFlips(probability=0.0)])
-    assert not same_bits(step(FAULTS["sparse"])[0][0], clean[0])
+    clean, _, _ = step([hf.BitFlips(probability=0.0)], "ctypes")
+    assert not same_bits(step(FAULTS["sparse"], "ctypes")[0][0], clean[0])
 
 
-def test_without_gradients():
+@pytest.mark.parametrize("way", ["extension", "ctypes"])
+def test_without_gradients(way):
     with_hooks = network().eval()
     inside = network().eval()
-    with torch.no_grad(), hf.fused(inside), hf.inject(inside, FAULTS["dense"], seed=1):
+    with torch.no_grad(), struck_by(way) as calls, hf.fused(inside), hf.inject(inside, FAULTS["dense"], seed=1):
         found = [inside(X) for _ in range(2)]
+    assert len(calls) == (4 if way == "ctypes" else 0), "the first forward is followed"
     with torch.no_grad(), without_extension(), hf.inject(with_hooks, FAULTS["dense"], seed=1):
         expected = [with_hooks(X) for _ in range(2)]
     assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
@@ -106,21 +119,23 @@ def test_values_that_are_no_numbers():
 def test_a_hook_that_comes_first_sees_clean_values():
     seen = {}
 
-    def note(extended):
+    def note(way):
         def hook(_module, _args, output):
-            seen.setdefault(extended, output[0].detach().clone())
+            seen.setdefault(way, output[0].detach().clone())
 
         return hook
 
-    for extended in (True, False):
-        step(FAULTS["dense"], extended=extended, hook=note(extended))
-    assert same_bits(seen[True], seen[False])
+    for way in WAYS:
+        step(FAULTS["dense"], way, hook=note(way))
+    assert same_bits(seen["extension"], seen["two passes"])
+    assert same_bits(seen["ctypes"], seen["two passes"])
     check(FAULTS["dense"], inside=3, hook=lambda *_: None)
 
 
-def test_second_derivatives():
-    found, _ = step(FAULTS["sparse"], twice=True)
-    expected, _ = step(FAULTS["sparse"], extended=False, twice=True)
+@pytest.mark.parametrize("way", ["extension", "ctypes"])
+def test_second_derivatives(way):
+    found, _, _ = step(FAULTS["sparse"], way, twice=True)
+    expected, _, _ = step(FAULTS["sparse"], "two passes", twice=True)
     for one, other in zip(found, expected, strict=True):  # autograd adds them up in another order
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
 
@@ -133,13 +148,12 @@ def test_checkpoints():
     def plain(net, x):
         return net[4](net[3](net[2](net[1](net[0](x).value))))
 
-    for extended in (True, False):
-        found, _ = step_whole(forward, extended)
-        expected, _ = step_whole(plain, extended)
+    for way in WAYS:
+        found, expected = step_whole(forward, way), step_whole(plain, way)
         assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def step_whole(run, extended):
+def step_whole(run, way):
     class Whole(nn.Module):
         def __init__(self):
             super().__init__()
@@ -149,20 +163,17 @@ def step_whole(run, extended):
             return run(self.layers, x)
 
     net, x = Whole(), X.clone().requires_grad_()
-    with (
-        nullcontext() if extended else without_extension(),
-        hf.fused(net),
-        hf.inject(net, FAULTS["dense"], seed=5, example=X),
-    ):
+    with struck_by(way), hf.fused(net), hf.inject(net, FAULTS["dense"], seed=5, example=X):
         out = net(x)
         gradients = torch.autograd.grad(out.square().sum(), [x, *net.parameters()], allow_unused=True)
-    return [out.detach(), *[g for g in gradients if g is not None]], None
+    return [out.detach(), *[g for g in gradients if g is not None]]
 
 
-def test_hooks_that_are_not_called_leave_nothing_behind():
+@pytest.mark.parametrize("way", ["extension", "ctypes"])
+def test_hooks_that_are_not_called_leave_nothing_behind(way):
     """Values that were struck for a hook that never saw them do not keep the next ones from being struck."""
     net = network().eval()
-    with torch.no_grad(), hf.fused(net), hf.inject(net, FAULTS["dense"], seed=1):
+    with torch.no_grad(), struck_by(way), hf.fused(net), hf.inject(net, FAULTS["dense"], seed=1):
 
         def stop(*_):
             raise RuntimeError("stopped")

@@ -10,7 +10,7 @@ from hwfault.stream.native.arrays import (
     plane_hits,
     protect_codes,
 )
-from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer, Shape
+from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer, Shape, Strike
 from hwfault.stream.native.loading import addresses, library, library_path, onnxruntime_library
 from hwfault.stream.native.pointers import (
     accumulate,
@@ -24,6 +24,8 @@ from hwfault.stream.native.pointers import (
     protection,
     quantize,
     quantize_gradient,
+    quantize_struck,
+    quantize_struck_gradient,
     zero_faulty,
     zero_map,
     zero_protected,
@@ -38,6 +40,7 @@ __all__ = [
     "Protection",
     "Quantizer",
     "Shape",
+    "Strike",
     "accumulate",
     "accumulate_arrays",
     "addresses",
@@ -63,6 +66,8 @@ __all__ = [
     "protection",
     "quantize",
     "quantize_gradient",
+    "quantize_struck",
+    "quantize_struck_gradient",
     "zero_faulty",
     "zero_map",
     "zero_protected",

@@ -11,7 +11,7 @@ import numpy as np
 from hwfault.errors import HwfaultError
 from hwfault.stream import array as sums
 from hwfault.stream.native import header
-from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer
+from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer, Strike
 from hwfault.stream.native.loading import library
 from hwfault.stream.protection import KINDS, Memory
 
@@ -143,6 +143,32 @@ def quantize_gradient(
     """Writes the gradients of x (float32) and of each scale (float64), of which either may be None, from the gradient
     of the quantized values."""
     library().hwfault_quantize_gradient(x, gradient, x_gradient, scale_gradient, quantizer, threads)
+
+
+def quantize_struck(
+    x: int, out: int, quantizer: Quantizer, strike: Strike, threads: int, left: c_int64 | None = None
+) -> None:
+    """Writes the float32 values x quantized, and then with their faults, to out; `left` as `inject` tells it."""
+    library().hwfault_quantize_struck(x, out, quantizer, strike, threads, left)
+
+
+def quantize_struck_gradient(
+    x: int,
+    gradient: int,
+    x_gradient: int,
+    scale_gradient: int | None,
+    quantizer: Quantizer,
+    strike: Strike,
+    no_numbers: bool,
+    threads: int,
+) -> None:
+    """Writes the gradients as `quantize_gradient` does, from one that does not pass at faulty words.
+
+    `no_numbers` says that some words that were struck held no number, where every gradient passes.
+    """
+    library().hwfault_quantize_struck_gradient(
+        x, gradient, x_gradient, scale_gradient, quantizer, strike, no_numbers, threads
+    )
 
 
 def largest(x: int, rows: int, length: int, out: int) -> None:

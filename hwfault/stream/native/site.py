@@ -68,12 +68,7 @@ class ParsedSite:
 
         All are addresses but the seed, whose 64 bits may come signed.
         """
-        changed: int = calls().strike(
-            self.address, shape, x, out, scale, zero_point, seed & 0xFFFFFFFFFFFFFFFF, samples, threads, None
-        )
-        if changed < 0:
-            fail()
-        return changed
+        return self._called(calls().strike, shape, (x, out, scale, zero_point), seed, (samples, threads, None))
 
     def zero(
         self,
@@ -91,9 +86,10 @@ class ParsedSite:
 
         x, scale and zero point, addresses, may be None where the faulty words do not depend on the codes before.
         """
-        found: int = calls().zero(
-            self.address, shape, gradient, out, x, scale, zero_point, seed & 0xFFFFFFFFFFFFFFFF, samples, threads
-        )
+        return self._called(calls().zero, shape, (gradient, out, x, scale, zero_point), seed, (samples, threads))
+
+    def _called(self, function: Any, shape: Shape, tensors: tuple[Any, ...], seed: int, rest: tuple[Any, ...]) -> int:
+        found: int = function(self.address, shape, *tensors, seed & 0xFFFFFFFFFFFFFFFF, *rest)
         if found < 0:
             fail()
         return found
