@@ -35,9 +35,9 @@ METHODS: dict[Method, str] = {
     "clopper-pearson bound": "Clopper and Pearson, one-sided, for a number of trials fixed beforehand",
     "sequence": "a beta-binomial confidence sequence, which holds at every number of trials at once",
     "sequence bound": "a one-sided beta-binomial confidence sequence, which holds at every number of trials at once",
-    "t": "Student's t at doubling numbers of trials, Bonferroni over the looks",
+    "t": "Student's t (also on the log-odds) at doubling numbers of trials, Bonferroni over the looks",
     "bound": "too few trials differ from the commonest one: Clopper and Pearson on how many do, at their worst",
-    "two-way": "seeds and images both random: Student's t at doubling numbers of seeds, Bonferroni over the looks",
+    "two-way": "seeds and images both random: Student's t (also on the log-odds) at doubling numbers, Bonferroni",
     "two-way bound": "too few images or seeds have an event: Hoeffding's bound for pairs of a new seed and a new image",
     "gamma": "Fay and Feuer's gamma interval of a weighted sum",
 }

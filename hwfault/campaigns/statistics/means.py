@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from hwfault.campaigns.statistics.estimates import COVERS, Array, Claim, Estimate, Method, check_range, check_values
 from hwfault.campaigns.statistics.looks import LEAST_TRIALS, Looks
 from hwfault.campaigns.statistics.proportions import CONFIDENCE, share_at_most
+from hwfault.campaigns.statistics.scales import reach_on_both_scales
 from hwfault.errors import HwfaultError
 
 LEAST_OTHERS = 10
@@ -84,18 +85,22 @@ def estimate_mean(
 ) -> Estimate:
     """The mean of one number a trial, each over many images, with the interval of one look (`mean_interval`).
 
-    The interval is true at all looks at once with the confidence of `looks`. Before 20 trials it is a bound. Where 0 is
-    the least that a trial can come to and fewer than 10 trials have more, it ends at the largest share of trials that
-    may have more, times `most`. Raises HwfaultError for values that are not finite, lie outside of the range, or are
-    more than the looks were planned for.
+    The interval is true at all looks at once with the confidence of `looks`; Student's is taken as far as it reaches on
+    either of two scales (`reach_on_both_scales`). Before 20 trials it is a bound. Where 0 is the least that a trial can
+    come to and fewer than 10 trials have more, it ends at the largest share of trials that may have more, times `most`.
+    Raises HwfaultError for values that are not finite, lie outside of the range, or are more than the looks were
+    planned for.
     """
     numbers = check_values(values)
     check_range(numbers, least, most)
     if len(numbers) > looks.max_trials:
         raise HwfaultError(f"given {len(numbers)} trials, but the looks were planned for {looks.max_trials} at most")
-    by, ends = mean_interval(numbers.tolist(), least, most, 1 - looks.alpha)
-    method: Method = "t" if by == "t" else "bound"
-    return Estimate(float(numbers.mean()), ends, looks.confidence, method, COVERS[claim], of)
+    trials, mean = numbers.tolist(), float(numbers.mean())
+    by, ends = mean_interval(trials, least, most, 1 - looks.alpha)
+    method: Method = "bound"
+    if by == "t":
+        method, ends = "t", reach_on_both_scales(mean, _half(trials, 1 - looks.alpha), least, most)
+    return Estimate(mean, ends, looks.confidence, method, COVERS[claim], of)
 
 
 def estimate_difference(

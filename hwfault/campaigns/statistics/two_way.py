@@ -15,13 +15,12 @@ from hwfault.campaigns.statistics.estimates import (
     check_values,
 )
 from hwfault.campaigns.statistics.looks import LEAST_TRIALS, Looks
+from hwfault.campaigns.statistics.scales import reach_on_both_scales
 from hwfault.errors import HwfaultError
 
 LEAST_WITH_EVENTS = 10
 """Of fewer images, or seeds, with an event no interval is promised."""
 _HALVINGS = 64
-_LARGEST_EXPONENT = 300.0
-"""Where odds reach so far, what they are times e, they reach everything."""
 
 
 class Sums(NamedTuple):
@@ -128,11 +127,10 @@ def split_variance(sums: Sums) -> Parts:
 def estimate_population(sums: Sums, looks: Looks) -> Estimate:
     """The mean over new fault seeds and new images, with the interval of one look at a number of seeds.
 
-    Student's t with min(seeds, images) - 1 degrees of freedom on the whole variance, true at all looks at once. Each
-    end is that on the scale of the number or on that of its log-odds, whichever lies further out: a few images are
-    often responsible for most of a small rate, and an interval as long on both sides then misses it from below. Where
-    fewer than 10 images or 10 seeds have events, or before 20 seeds, it is a bound: Hoeffding's, for the mean over all
-    pairs as for min(seeds, images) independent pairs. Raises HwfaultError for more seeds than were planned for.
+    Student's t with min(seeds, images) - 1 degrees of freedom on the whole variance, true at all looks at once, as far
+    as it reaches on either of two scales (`reach_on_both_scales`). Where fewer than 10 images or 10 seeds have events,
+    or before 20 seeds, it is a bound: Hoeffding's, for the mean over all pairs as for min(seeds, images) independent
+    pairs. Raises HwfaultError for more seeds than were planned for.
     """
     if sums.seeds > looks.max_trials:
         raise HwfaultError(f"given {sums.seeds} seeds, but the looks were planned for {looks.max_trials} at most")
@@ -141,7 +139,8 @@ def estimate_population(sums: Sums, looks: Looks) -> Estimate:
         of = "the mean over pairs of a new fault seed and a new image"
         return Estimate(sums.mean, _bound_population(sums, looks), looks.confidence, "two-way bound", covers, of)
     half = _quantile(min(sums.seeds, sums.images), 1 - looks.alpha) * math.sqrt(split_variance(sums).whole)
-    return Estimate(sums.mean, _reach(sums.mean, half, sums.largest), looks.confidence, "two-way", covers, "the mean")
+    ends = reach_on_both_scales(sums.mean, half, 0.0, sums.largest)
+    return Estimate(sums.mean, ends, looks.confidence, "two-way", covers, "the mean")
 
 
 def _bound_population(sums: Sums, looks: Looks) -> tuple[float, float]:
@@ -157,18 +156,6 @@ def _bound_population(sums: Sums, looks: Looks) -> tuple[float, float]:
     high = bound_mean(share, pairs, 1 - looks.alpha / 2)
     low = 1 - bound_mean(1 - share, pairs, 1 - looks.alpha / 2)
     return sums.largest * low, sums.largest * high
-
-
-def _reach(mean: float, half: float, largest: float) -> tuple[float, float]:
-    """How far an interval reaches, on the scale of the mean or of its log-odds; cut to [0, largest]."""
-    odds = mean / (largest - mean)
-    # half a width on the scale of the log-odds, from their derivative
-    factor = math.exp(min(half * largest / (mean * (largest - mean)), _LARGEST_EXPONENT))
-    low, high = odds / factor, odds * factor
-    return (
-        max(0.0, min(mean - half, largest * low / (1 + low))),
-        min(largest, max(mean + half, largest * high / (1 + high))),
-    )
 
 
 def half_width_by_images(sums: Sums, looks: Looks) -> float:

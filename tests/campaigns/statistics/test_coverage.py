@@ -100,15 +100,17 @@ MEANS = {
 
 def cover_means(name, rule, repeats):
     rng = np.random.default_rng(11)
-    covered, numbers = 0, []
+    covered = wrong = 0
+    truth = MEANS[name]
+    right = rule.requirement is not None and truth < rule.requirement.limit
     for _ in range(repeats):
         values = OUTCOMES[name](rng, rule.max_trials)
         trials = 20
         while not (decision := judge_means(rule, values[:trials])).stop:
             trials = decision.next_look
-        covered += holds(decision, MEANS[name])
-        numbers.append(trials)
-    return covered / repeats, np.median(numbers)
+        covered += holds(decision, truth)
+        wrong += decision.met is not None and decision.met != right
+    return covered / repeats, wrong / repeats
 
 
 @pytest.mark.parametrize("name", ["tenth", "zeros"])
@@ -130,8 +132,10 @@ def test_means_are_covered_when_stopped_often(name, relative):
 @pytest.mark.parametrize("factor", [0.85, 1.15])
 def test_means_are_covered_when_a_verdict_stops_them(name, factor):
     rule = StoppingRule(requirement=f"< {factor * MEANS[name]}", max_trials=2560)
-    covered, _ = cover_means(name, rule, MANY)
-    assert covered >= 0.94
+    covered, wrong = cover_means(name, rule, MANY)
+    assert wrong <= 0.05
+    # the tail's mean comes from the few largest, which a campaign that is stopped early has not seen
+    assert covered >= (0.90 if name == "tail" else 0.94)
 
 
 def rate_of(centre, seeds_sd, images_sd):
