@@ -157,7 +157,10 @@ def quantized(
     """The values, and the places of those that are no numbers if faults would have struck such ones."""
     if on_device(x):
         kernels, grid, lie = _there(x, scale, zero_point, ends)
-        return kernels.quantize(x.detach(), grid, lie), None
+        if inside is None:
+            return kernels.quantize(x.detach(), grid, lie), None
+        faults = inside.operands(grid.scale, grid.zero_point)
+        return kernels.quantize_struck(x.detach(), grid, faults), None
     out = torch.empty_like(x)
     scale, zero_point = scale.contiguous(), zero_point.contiguous()
     here, threads = _grid(x, scale, zero_point, ends), torch.get_num_threads()
@@ -229,7 +232,11 @@ def differentiated(
     of_scale: Tensor | None
     if on_device(x):
         kernels, grid, lie = _there(x, scale, zero_point, ends)
-        of_x, of_scale = kernels.differentiate(x.detach(), gradient, grid, lie, wanted)
+        if struck is None:
+            of_x, of_scale = kernels.differentiate(x.detach(), gradient, grid, lie, wanted)
+        else:
+            faults = struck.inside.operands(grid.scale, grid.zero_point)
+            of_x, of_scale = kernels.differentiate_struck(x.detach(), gradient, grid, lie, faults, wanted)
     else:
         of_x, of_scale = _differentiated_here(gradient, x, scale, zero_point, ends, wanted, struck)
     return of_x, None if of_scale is None else of_scale.to(scale.dtype)

@@ -95,8 +95,8 @@ for dtype, zero, known, words in {cases}:
     wide = "ld.global.v4" in ptx and "st.global.v4" in ptx or dtype == "fp64"
     exact = not known or ("div.rn.f64" if dtype == "fp64" else "div.rn.f32") in ptx
     fused = "fma.rn" in ptx
-    for when in ({{"ALWAYS": True}}, {{"ALWAYS": False}}, {{"ALWAYS": False, "SAMPLED": True}}):
-        build(launch.map_kernel, dtype, zero, known, words, launch.MAP, **{{"SAMPLED": False}} | when)
+    for drawn, sampled in ((False, False), (True, False), (False, True)):
+        build(launch.map_kernel, dtype, zero, known, words, launch.MAP, DRAWN=drawn, SAMPLED=sampled)
     print(dtype, "good" if wide and exact and not fused else (wide, exact, fused))
 """
 CASES = {

@@ -13,6 +13,7 @@ from hwfault.fusion.quantizer import OneOperator
 from hwfault.stream.cuda import launch_quantize
 from hwfault.torch_ops import on_devices, quantize
 from hwfault.torch_ops.extension import without_extension
+from tests.helpers.fusion.inside import struck_by
 from tests.helpers.injection.networks import cnn
 from tests.helpers.injection.oracle import same_bits
 from tests.helpers.stream.triton_calls import INTERPRETED
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.skipif(not INTERPRETED, reason="a GPU is taken for the 
 def as_device(monkeypatch):
     """The kernels in place of the native library; what they launched."""
     launched = []
-    for name in ("quantize", "differentiate"):
+    for name in ("quantize", "differentiate", "quantize_struck", "differentiate_struck"):
         plain = getattr(launch_quantize, name)
         noted = lambda *args, plain=plain, name=name: launched.append(name) or plain(*args)  # noqa: E731
         monkeypatch.setattr(launch_quantize, name, noted)
@@ -54,12 +55,32 @@ def test_a_network(as_device, monkeypatch):
     with without_extension(), hf.fused(net) as block, hf.inject(net, faults), torch.no_grad():
         net(X)
         found = net(X)
-        assert as_device.count("quantize") >= 4
+        assert as_device == ["quantize_struck"] * 4
         assert block.left == {}
     monkeypatch.undo()
     with hf.inject(net, hf.BitFlips(probability=0.05)), torch.no_grad():
         net(X)
         assert torch.equal(net(X), found)
+
+
+@pytest.mark.parametrize("gradient", ["zero", "straight_through"])
+def test_training(as_device, gradient):
+    """Faults strike in the pass that makes the values, and in one of their own by hooks."""
+    ways = {}
+    for way in ("ctypes", "two passes"):
+        torch.manual_seed(0)
+        net = cnn().train()
+        x = X.clone().requires_grad_()
+        del as_device[:]
+        with struck_by(way), hf.fused(net), hf.inject(net, hf.BitFlips(probability=0.005), gradient=gradient):
+            for _ in range(2):
+                out = net(x)
+                found = torch.autograd.grad(out.square().sum(), [x, *net.parameters()])
+        ways[way] = out, *found
+        assert as_device.count("quantize_struck") == (4 if way == "ctypes" else 0)
+        zeros = way == "ctypes" and gradient == "zero"
+        assert as_device.count("differentiate_struck") == (4 if zeros else 0)
+    assert all(same_bits(one, other) for one, other in zip(*ways.values(), strict=True))
 
 
 def test_a_device_without_triton(as_device, monkeypatch):

@@ -30,6 +30,19 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 
 @triton.jit
+def block_of(words, blocks):
+    """The block that a program takes: the number of its sample, its own there, where the sample begins in memory, the
+    block's first word in the sample, and how many words it has."""
+    unit = tl.program_id(0)
+    element = unit // blocks
+    index = unit - element * blocks
+    origin = element.to(tl.int64) * words
+    begin = index.to(tl.int64) * BLOCK
+    limit = tl.minimum(words - begin, BLOCK).to(tl.int32)
+    return element, index, origin, begin, limit
+
+
+@triton.jit
 def key_of(seed, sample, block):
     """What the streams of a block have in common (`key` below), from the pointer to an int64 with the seed's bits."""
     bits = tl.load(seed)

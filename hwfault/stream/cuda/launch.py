@@ -1,7 +1,7 @@
 """Launching the Triton kernels on torch tensors."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -42,14 +42,12 @@ def zero(gradient: Tensor, stored: Tensor | None, operands: Operands) -> Tensor:
 
 
 def _stream(source: Tensor, stored: Tensor | None, o: StreamOperands[Tensor], **how: Any) -> Tensor:
-    placed = _Placed(source, o.samples, o)
-    samples, seed, program = placed.check(torch.int64, samples=o.samples, seed=o.seed, program=o.program)
-    own = {"samples": samples, "seed": seed, "program": program, "program_length": program.numel()}
-    return _launch(strike_kernel, placed, source, stored, own | STRIKE | how)
+    placed = Placed(source, o.samples, o)
+    return _launch(strike_kernel, placed, source, stored, placed.drawn(o) | STRIKE | how)
 
 
 def _map(source: Tensor, stored: Tensor | None, o: MapOperands[Tensor], **how: Any) -> Tensor:
-    placed = _Placed(source, o.period, o)
+    placed = Placed(source, o.period, o)
     period, seed, word = placed.check(torch.int64, period=o.period, seed=o.seed, word=o.word)
     and_mask, xor_mask = placed.check(torch.int32, and_mask=o.and_mask, xor_mask=o.xor_mask)
     for name, mask in (("and_mask", and_mask), ("xor_mask", xor_mask)):
@@ -57,14 +55,14 @@ def _map(source: Tensor, stored: Tensor | None, o: MapOperands[Tensor], **how: A
             raise PlanError(f"{name} of shape {tuple(mask.shape)} for {word.numel()} rows, expected ({word.numel()},)")
     own = {"period": period, "seed": seed, "word": word, "and_mask": and_mask, "xor_mask": xor_mask}
     numbers = {"rows": word.numel(), "threshold": o.threshold, "site": o.site}
-    when = {"ALWAYS": o.threshold >= ALWAYS, "SAMPLED": o.threshold == SAMPLED}
+    when = {"DRAWN": o.threshold < ALWAYS, "SAMPLED": o.threshold == SAMPLED}
     return _launch(map_kernel, placed, source, stored, own | numbers | when | MAP | how)
 
 
 _LAUNCH: dict[type, Callable[..., Tensor]] = {StreamOperands: _stream, MapOperands: _map}
 
 
-class _Placed:
+class Placed:
     """How the words of a tensor lie in samples and blocks, and how they stand for codes."""
 
     def __init__(self, x: Tensor, numbers: Tensor, o: Operands) -> None:
@@ -88,6 +86,11 @@ class _Placed:
             "NUMBER": tl.float64 if x.dtype == torch.float64 else tl.float32,
         }
 
+    def drawn(self, o: StreamOperands[Tensor]) -> dict[str, Any]:
+        """What says which faults the stream draws; raises PlanError as `check` does."""
+        samples, seed, program = self.check(torch.int64, samples=o.samples, seed=o.seed, program=o.program)
+        return {"samples": samples, "seed": seed, "program": program, "program_length": program.numel()}
+
     def check(self, dtype: torch.dtype, **tensors: Tensor) -> tuple[Tensor, ...]:
         """The tensors, contiguous; raises PlanError for those of another type or on another device than x."""
         for name, tensor in tensors.items():
@@ -105,7 +108,7 @@ class _Placed:
         return t, t.numel(), inner
 
 
-def _launch(kernel: Any, placed: _Placed, source: Tensor, stored: Tensor | None, arguments: dict[str, Any]) -> Tensor:
+def _launch(kernel: Any, placed: Placed, source: Tensor, stored: Tensor | None, arguments: dict[str, Any]) -> Tensor:
     """What a kernel writes: one program for each block of each sample."""
     if stored is not None:
         _check_alike(source, stored)
@@ -113,9 +116,7 @@ def _launch(kernel: Any, placed: _Placed, source: Tensor, stored: Tensor | None,
     source = source.contiguous()
     out = torch.empty_like(source)
     if source.numel() > 0:
-        # Triton launches on the current device, whatever its arguments' is
-        device = torch.cuda.device(source.device) if source.is_cuda else nullcontext()
-        with device:
+        with on_device_of(source):
             kernel[(placed.batch * placed.blocks,)](
                 source=_bits(source),
                 out=_bits(out),
@@ -126,6 +127,11 @@ def _launch(kernel: Any, placed: _Placed, source: Tensor, stored: Tensor | None,
                 **arguments,
             )
     return out
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, whatever its arguments' is."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def _check_alike(gradient: Tensor, x: Tensor) -> None:

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from hwfault.stream.cuda.code import GRID_NUMBERS, GRID_TENSORS, hold_numbers, read_codes, values_to_write
-from hwfault.stream.cuda.draw import BLOCK, active
+from hwfault.stream.cuda.draw import BLOCK, active, block_of
 
 SAMPLED_WORDS = tl.constexpr(1 << 31)
 """By this many words the rows of single samples grow from one sample to the next."""
@@ -45,6 +45,41 @@ def active_masks(and_mask, xor_mask, word, mask, threshold, site, seed, period, 
     return and_mask, xor_mask
 
 
+@triton.jit
+def strike_rows(
+    out,
+    stored,
+    word,
+    at,
+    here,
+    masks,
+    activity,
+    grid,
+    form,
+    ZERO: tl.constexpr,
+    KNOWN: tl.constexpr,
+    DRAWN: tl.constexpr,
+    NUMBER: tl.constexpr,
+):
+    """Strikes words of a sample by the rows `at` of a map; `out` and `stored` point at the sample.
+
+    `masks` points at both masks of all rows. `activity` is (threshold, site, seed, period), the last a pointer, of rows
+    that are DRAWN to be active.
+    """
+    kept = tl.load(masks[0] + at, mask=here, other=-1).to(tl.uint32, bitcast=True)
+    flipped = tl.load(masks[1] + at, mask=here, other=0).to(tl.uint32, bitcast=True)
+    if DRAWN:
+        threshold, site, seed, period = activity
+        kept, flipped = active_masks(kept, flipped, word, here, threshold, site, seed, tl.load(period), form[0])
+    before = tl.zeros(word.shape, tl.uint32)
+    if KNOWN:
+        before = read_codes(stored, word, here, grid, form, NUMBER)
+        here &= hold_numbers(stored, word, here)
+    code = (before & kept) ^ flipped
+    values = values_to_write(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
+    tl.store(out + word, values, mask=here & (code != before))
+
+
 # what may differ from site to site, for which nothing is to be compiled anew
 _NUMBERS = ["rows", "threshold", "site", *GRID_NUMBERS]
 _TENSORS = ["period", "seed", "word", "and_mask", "xor_mask", *GRID_TENSORS]
@@ -76,33 +111,32 @@ def map_kernel(
     representation,
     ZERO: tl.constexpr,
     KNOWN: tl.constexpr,
-    ALWAYS: tl.constexpr,
+    DRAWN: tl.constexpr,
     SAMPLED: tl.constexpr,
     NUMBER: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """out = source with a map's faults: decoded codes, or zeros (ZERO), at the words whose codes change.
 
-    The codes before are those of `stored`, or 0 if it is not KNOWN; the rows are active in every period if ALWAYS, or
-    each in its own alone if SAMPLED.
+    The codes before are those of `stored`, or 0 if it is not KNOWN. Rows are active in the periods that are DRAWN for
+    them, else in all, or each in its own alone if SAMPLED.
     """
     # the block is copied while its rows are searched
-    unit = tl.program_id(0)
-    element = unit // blocks
-    index = unit - element * blocks
-    origin = element.to(tl.int64) * words
-    begin = index.to(tl.int64) * BLOCK
-    at = tl.arange(0, BLOCK)
-    copied = tl.load(source + origin + begin + at, mask=begin + at < words)
+    element, _, origin, begin, limit = block_of(words, blocks)
+    at = begin + tl.arange(0, BLOCK)
+    copied = tl.load(source + origin + at, mask=at < words)
     first = tl.zeros([], tl.int64)  # what the rows of this sample have for its word 0
     if SAMPLED:
         first += (tl.load(period + element) & 0xFFFFFFFF) * SAMPLED_WORDS
     row = first_row(word, rows, first + begin, LANES)
-    end = first + tl.minimum(begin + BLOCK, words)
-    tl.store(out + origin + begin + at, copied, mask=begin + at < words)
+    end = first + begin + limit
+    tl.store(out + origin + at, copied, mask=at < words)
 
     grid = (scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner)
     form = (bit_width, signed, representation)
+    masks = (and_mask, xor_mask)
+    activity = (threshold, site, seed, period + element)
+    to, was = out + origin, stored + origin
     lane = tl.arange(0, LANES)
     struck = tl.load(word + row + lane, mask=row + lane < rows, other=end)
     left = tl.sum((struck < end).to(tl.int32), 0)
@@ -110,19 +144,7 @@ def map_kernel(
         tl.debug_barrier()  # the copy is written before the words that are struck
     while left > 0:
         here = struck < end
-        own = struck - first
-        kept = tl.load(and_mask + row + lane, mask=here, other=-1).to(tl.uint32, bitcast=True)
-        flipped = tl.load(xor_mask + row + lane, mask=here, other=0).to(tl.uint32, bitcast=True)
-        if not ALWAYS and not SAMPLED:
-            when = tl.load(period + element)
-            kept, flipped = active_masks(kept, flipped, own, here, threshold, site, seed, when, bit_width)
-        before = tl.zeros([LANES], tl.uint32)
-        if KNOWN:
-            before = read_codes(stored + origin, own, here, grid, form, NUMBER)
-            here &= hold_numbers(stored + origin, own, here)
-        code = (before & kept) ^ flipped
-        values = values_to_write(code, own, grid, form, out.dtype.element_ty, ZERO, NUMBER)
-        tl.store(out + origin + own, values, mask=here & (code != before))
+        strike_rows(to, was, struck - first, row + lane, here, masks, activity, grid, form, ZERO, KNOWN, DRAWN, NUMBER)
         row += LANES
         struck = tl.load(word + row + lane, mask=row + lane < rows, other=end)
         left = tl.sum((struck < end).to(tl.int32), 0)

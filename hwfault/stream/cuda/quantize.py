@@ -34,6 +34,13 @@ def rectified(x, RECTIFIES: tl.constexpr):
 
 
 @triton.jit
+def quantized(x, s, z, least, most, RECTIFIES: tl.constexpr):
+    """Values on their grid."""
+    k = rounded(tl.div_rn(rectified(x, RECTIFIES), s), z)
+    return (clamped(k, least, most) - z) * s
+
+
+@triton.jit
 def derived(x, g, s, z, least, most, PASSES: tl.constexpr, RECTIFIES: tl.constexpr):
     """The gradient of values, and the terms (float64) of that of their scales."""
     ratio = tl.div_rn(rectified(x, RECTIFIES), s)
@@ -76,8 +83,8 @@ def quantize_kernel(
         row = at // inner
         number = row // shared % outer * inner + (at - row * inner)
     s, z = tl.load(scale + number, mask=here, other=1.0), tl.load(zero_point + number, mask=here, other=0.0)
-    k = rounded(tl.div_rn(rectified(tl.load(x + at, mask=here, other=0.0), RECTIFIES), s), z)
-    tl.store(out + at, (clamped(k, tl.load(least), tl.load(most)) - z) * s, mask=here)
+    values = tl.load(x + at, mask=here, other=0.0)
+    tl.store(out + at, quantized(values, s, z, tl.load(least), tl.load(most), RECTIFIES), mask=here)
 
 
 _NUMBERS_OF_ROWS = ["outer", "length", "per_row"]

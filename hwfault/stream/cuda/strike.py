@@ -34,6 +34,7 @@ from hwfault.stream.cuda.draw import (
     PLANES,
     RANDOM,
     another_code,
+    block_of,
     cluster_sizes,
     count_hits,
     draw_hits,
@@ -135,7 +136,7 @@ def _cells_of_process(
 
 
 @triton.jit
-def _collect(program, length, bit_width, limit, key, LANES: tl.constexpr):
+def collect(program, length, bit_width, limit, key, LANES: tl.constexpr):
     """The cells that all processes hit in a block, one a lane, and how many there are (more than LANES: too many).
 
     For each its process, its position, and the bits that it flips where they are 0 and where they are 1.
@@ -184,7 +185,7 @@ def _strike_few(
     NUMBER: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Strikes the words of a block that the cells of `_collect` belong to; `out`, `stored` point at the sample."""
+    """Strikes the words of a block that the cells of `collect` belong to; `out`, `stored` point at the sample."""
     owner, position, zeros, ones, n = cells
     inside = (tl.arange(0, LANES) < n) & (position < limit)
     word = begin + position
@@ -214,6 +215,37 @@ def _strike_few(
         inside &= hold_numbers(stored, word, inside)
     values = values_to_write(code, word, grid, form, out.dtype.element_ty, ZERO, NUMBER)
     tl.store(out + word, values, mask=inside & (code != before))
+
+
+@triton.jit
+def strike_block(
+    out,
+    stored,
+    begin,
+    limit,
+    cells,
+    program,
+    length,
+    key,
+    grid,
+    form,
+    ZERO: tl.constexpr,
+    KNOWN: tl.constexpr,
+    NUMBER: tl.constexpr,
+    LANES: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Strikes the words of a block that was written to the sample `out`, by the way that the number of cells asks for.
+
+    `stored`, the sample before, may be `out`, unless the program has late bits.
+    """
+    n = cells[4]
+    if n > 0:
+        tl.debug_barrier()  # the block is written before the words that are struck
+    if (n > 0) & (n <= LANES):
+        _strike_few(out, stored, begin, limit, cells, program, length, grid, form, ZERO, KNOWN, NUMBER, LANES)
+    if n > LANES:
+        strike_many(out, stored, begin, limit, program, length, key, grid, form, ZERO, KNOWN, NUMBER, WIDE)
 
 
 # what may differ from site to site, for which nothing is to be compiled anew
@@ -251,54 +283,17 @@ def strike_kernel(
 
     The codes before are those of `stored`, or 0 if it is not KNOWN.
     """
-    # which block of which sample this is
-    unit = tl.program_id(0)
-    element = unit // blocks
-    index = unit - element * blocks
-    origin = element.to(tl.int64) * words
-    begin = index.to(tl.int64) * BLOCK
-    limit = tl.minimum(words - begin, BLOCK).to(tl.int32)
+    element, index, origin, begin, limit = block_of(words, blocks)
     # hits are drawn between the load and the store of the copy, so that memory's latency is not waited for
-    at = tl.arange(0, BLOCK)
-    copied = tl.load(source + origin + begin + at, mask=begin + at < words)
+    word = begin + tl.arange(0, BLOCK)
+    copied = tl.load(source + origin + word, mask=word < words)
     key = key_of(seed, tl.load(samples + element), index)
-    cells = _collect(program, program_length, bit_width, limit, key, LANES)
-    tl.store(out + origin + begin + at, copied, mask=begin + at < words)
+    cells = collect(program, program_length, bit_width, limit, key, LANES)
+    tl.store(out + origin + word, copied, mask=word < words)
 
     grid = (scale, n_scale, scale_inner, zero_point, n_zero_point, zero_point_inner)
     form = (bit_width, signed, representation)
-    n = cells[4]
-    if n > 0:
-        tl.debug_barrier()  # the copy is written before the words that are struck
-    if (n > 0) & (n <= LANES):
-        _strike_few(
-            out + origin,
-            stored + origin,
-            begin,
-            limit,
-            cells,
-            program,
-            program_length,
-            grid,
-            form,
-            ZERO,
-            KNOWN,
-            NUMBER,
-            LANES,
-        )
-    if n > LANES:
-        strike_many(
-            out + origin,
-            stored + origin,
-            begin,
-            limit,
-            program,
-            program_length,
-            key,
-            grid,
-            form,
-            ZERO,
-            KNOWN,
-            NUMBER,
-            WIDE,
-        )
+    to, was = out + origin, stored + origin
+    strike_block(
+        to, was, begin, limit, cells, program, program_length, key, grid, form, ZERO, KNOWN, NUMBER, LANES, WIDE
+    )
