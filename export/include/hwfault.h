@@ -233,6 +233,58 @@ HWFAULT_API int64_t hwfault_largest(const float* x, int64_t rows, int64_t length
 HWFAULT_API int64_t hwfault_largest_gradient(const float* x, int64_t rows, int64_t length, const float* largest,
                                              const float* gradient, int32_t first_only, float* x_gradient);
 
+/* A quantized network as integer layers and what lies between them, parsed and checked once and never changed again. Any
+ * number of threads may use one at a time. export/SPEC.md, "Networks", tells how `plan` describes one. */
+typedef struct hwfault_network hwfault_network;
+
+/* *network = a new network, to be freed when nobody uses it any more; all that it is made from is copied. Returns 0. */
+HWFAULT_API int64_t hwfault_network_new(const int64_t* plan, int64_t length, const float* constants,
+                                        int64_t n_constants, const int16_t* weights, int64_t n_weights,
+                                        hwfault_network** network);
+HWFAULT_API void hwfault_network_free(hwfault_network* network);
+
+/* The bytes that hwfault_golden_new takes for each image. */
+HWFAULT_API int64_t hwfault_network_bytes(const hwfault_network* network);
+
+/* A network's run without faults on some images, and what is kept of it; the network has to live as long as this. */
+typedef struct hwfault_golden hwfault_golden;
+
+/* *golden = a run on (images, inputs) values, to be freed. Returns 0. */
+HWFAULT_API int64_t hwfault_golden_new(const hwfault_network* network, const float* x, int64_t images,
+                                       hwfault_golden** golden);
+HWFAULT_API void hwfault_golden_free(hwfault_golden* golden);
+
+/* out = the (images, outputs) values. Returns 0. */
+HWFAULT_API int64_t hwfault_golden_outputs(const hwfault_golden* golden, float* out);
+
+/* Flipped weights of the layer that is node number `node`: word[i], in the order (channels, depth, taps), is larger by
+ * change[i]. Flips of a word one behind the other, and words in ascending order, are the cheapest. */
+typedef struct {
+  int64_t node;
+  const int64_t* word;
+  const int32_t* change;
+  int64_t count;
+} hwfault_flips;
+
+/* Room for `capacity` runs whose outputs differ from the golden ones: the flip's index, the image, the outputs. */
+typedef struct {
+  int64_t capacity;
+  int64_t *flip, *image;
+  float* outputs;
+} hwfault_survivors;
+
+/* Every flip, one at a time, in every image. top1 (flips, images / 8 rounded up) has the bit 128 >> image % 8 set where
+ * the first largest output is another one than the golden run's; died (flips, nodes) counts the images in which nothing
+ * differed from the golden run any more behind the node. Both may be NULL, and so may survivors, of which as many are
+ * written as there is room for. Returns how many runs have outputs that differ. */
+HWFAULT_API int64_t hwfault_census(const hwfault_golden* golden, const hwfault_flips* flips, uint8_t* top1,
+                                   uint32_t* died, const hwfault_survivors* survivors);
+
+/* Flip i in image[i]: its outputs, and in died[i] the node behind which nothing differed any more, or -1 where the
+ * outputs differ. Both may be NULL. Returns how many differ. */
+HWFAULT_API int64_t hwfault_run_flips(const hwfault_golden* golden, const hwfault_flips* flips, const int64_t* image,
+                                      int64_t* died, float* outputs);
+
 #ifdef __cplusplus
 }
 #endif

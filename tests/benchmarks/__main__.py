@@ -9,6 +9,7 @@ warnings.filterwarnings("ignore", message="fast_hadamard_transform package not f
 
 def main() -> None:
     from tests.benchmarks import (
+        census,
         fast_graph,
         fault_map,
         graph,
@@ -36,6 +37,7 @@ def main() -> None:
         fast_graph,
         qonnx_ops,
         integer,
+        census,
         startup,
     ):
         benchmark.main()

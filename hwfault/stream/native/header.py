@@ -136,6 +136,18 @@ class Strike(Structure):
     _fields_ = (("site", c_void_p), ("seed", c_uint64), ("sample", c_void_p), ("batch", c_int64))
 
 
+class Flips(Structure):
+    """Flipped weights of one layer of a network."""
+
+    _fields_ = (("node", c_int64), ("word", c_void_p), ("change", c_void_p), ("count", c_int64))
+
+
+class Survivors(Structure):
+    """Room for runs whose outputs differ from the golden ones."""
+
+    _fields_ = (("capacity", c_int64), ("flip", c_void_p), ("image", c_void_p), ("outputs", c_void_p))
+
+
 STRUCTS = {
     "hwfault_format": Format,
     "hwfault_draw": Draw,
@@ -146,6 +158,8 @@ STRUCTS = {
     "hwfault_array": Array,
     "hwfault_quantizer": Quantizer,
     "hwfault_strike": Strike,
+    "hwfault_flips": Flips,
+    "hwfault_survivors": Survivors,
 }
 
 _DRAW, _FORMAT, _MAP, _PROTECTION = POINTER(Draw), POINTER(Format), POINTER(Map), POINTER(Protection)
@@ -193,5 +207,16 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         c_int64,
         (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32, c_void_p),
     ),
+    "hwfault_network_new": (
+        c_int64,
+        (c_void_p, c_int64, c_void_p, c_int64, c_void_p, c_int64, c_void_p),
+    ),
+    "hwfault_network_free": (None, (c_void_p,)),
+    "hwfault_network_bytes": (c_int64, (c_void_p,)),
+    "hwfault_golden_new": (c_int64, (c_void_p, c_void_p, c_int64, c_void_p)),
+    "hwfault_golden_free": (None, (c_void_p,)),
+    "hwfault_golden_outputs": (c_int64, (c_void_p, c_void_p)),
+    "hwfault_census": (c_int64, (c_void_p, POINTER(Flips), c_void_p, c_void_p, POINTER(Survivors))),
+    "hwfault_run_flips": (c_int64, (c_void_p, POINTER(Flips), c_void_p, c_void_p, c_void_p)),
 }
 """Result and arguments of each function; pointers to memory are plain addresses, those to structs have their type."""

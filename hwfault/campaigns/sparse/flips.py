@@ -1,0 +1,115 @@
+"""Single-bit flips of weights: which there are, in one order, and what each changes of a weight's integer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwfault.campaigns.sparse.description import Description, WeightSite
+from hwfault.codes import integers
+from hwfault.errors import HwfaultError, PlanError, nearest
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Flips in the order (site, word, bit), or in any other if they were chosen so; arrays of one length.
+
+    `site` indexes `names`, `word` the weights of the site in C order, and `bit` 0 is the least significant one of the
+    code word of the site's own width: the numbers that the fault `cells` takes.
+    """
+
+    names: tuple[str, ...]
+    site: NDArray[np.int32]
+    word: NDArray[np.int64]
+    bit: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.word)
+
+    def __getitem__(self, chosen: slice | NDArray[Any]) -> "Flips":
+        """Some of them: a slice, or an array of indices or booleans."""
+        return Flips(self.names, self.site[chosen], self.word[chosen], self.bit[chosen])
+
+    def cell(self, index: int) -> dict[str, str | int]:
+        """A flip as the fault `cells` names it."""
+        name = self.names[int(self.site[index])]
+        return {"site": name, "word": int(self.word[index]), "bit": int(self.bit[index]), "kind": "flip"}
+
+
+def all_flips(description: Description, sites: Sequence[str] | None = None) -> Flips:
+    """Every flip of the sites (None: all weights), which come in the order of the network.
+
+    Raises PlanError for a name that is no site of weights, and for a site whose flips cannot be carried.
+    """
+    names = tuple(description.sites) if sites is None else _in_order(description, sites)
+    if sites is None and description.refused:
+        _refuse(description, next(iter(description.refused)))
+    if not names:
+        raise PlanError("the network has no site of weights to flip, expected at least one quantized layer")
+    parts = []
+    for number, name in enumerate(names):
+        site = description.sites[name]
+        words, bits = len(site.codes), site.format.bit_width
+        word = np.repeat(np.arange(words, dtype=np.int64), bits)
+        bit = np.tile(np.arange(bits, dtype=np.int32), words)
+        parts.append((np.full(words * bits, number, np.int32), word, bit))
+    site_numbers, words_of, bits_of = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Flips(names, site_numbers, words_of, bits_of)
+
+
+def _in_order(description: Description, sites: Sequence[str]) -> tuple[str, ...]:
+    for name in sites:
+        if name in description.refused:
+            _refuse(description, name)
+        if name not in description.sites:
+            raise PlanError(f"{name!r} is no site of weights; {nearest(name, description.sites)}")
+    return tuple(name for name in description.sites if name in sites)
+
+
+def _refuse(description: Description, name: str) -> None:
+    raise PlanError(f"flips of {name!r} cannot be carried by the sparse engine: {description.refused[name]}")
+
+
+def flips_of(description: Description, site: str, words: ArrayLike, bits: ArrayLike) -> Flips:
+    """Chosen flips of one site: words and bits of one length; raises PlanError for what the site does not have."""
+    names = _in_order(description, [site])
+    flips = Flips(names, np.zeros(np.size(words), np.int32), np.asarray(words, np.int64), np.asarray(bits, np.int32))
+    changes_of(description, flips)
+    return flips
+
+
+def changes_of(description: Description, flips: Flips) -> NDArray[np.int32]:
+    """What each flip adds to the integer of its weight.
+
+    Raises PlanError for a site, word or bit that there is not.
+    """
+    if not len(flips.site) == len(flips.word) == len(flips.bit):
+        raise HwfaultError(
+            f"flips of {len(flips.site)} sites, {len(flips.word)} words and {len(flips.bit)} bits, expected one of each"
+        )
+    changes = np.zeros(len(flips), np.int32)
+    for number, name in enumerate(flips.names):
+        rows = np.flatnonzero(flips.site == number)
+        if not len(rows):
+            continue
+        _in_order(description, [name])
+        site = description.sites[name]
+        word, bit = flips.word[rows], flips.bit[rows]
+        _check_within(name, "word", word, len(site.codes))
+        _check_within(name, "bit", bit, site.format.bit_width)
+        changes[rows] = _change(site, word, bit)
+    return changes
+
+
+def _change(site: WeightSite, word: NDArray[np.int64], bit: NDArray[np.int32]) -> NDArray[np.int64]:
+    before = site.codes[word]
+    after = before ^ (np.uint32(1) << bit.astype(np.uint32))
+    return integers(after, site.format) - integers(before, site.format)
+
+
+def _check_within(name: str, what: str, given: NDArray[Any], end: int) -> None:
+    wrong = given[(given < 0) | (given >= end)]
+    if len(wrong):
+        raise PlanError(f"a flip of {name!r} names the {what} {wrong[0]}, expected 0 to {end - 1}")

@@ -1,0 +1,109 @@
+"""Quantized networks as the native library runs them, and what single flipped weights do to them."""
+
+import ctypes
+import weakref
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwfault.errors import HwfaultError
+from hwfault.stream.native.header import Flips, Survivors
+from hwfault.stream.native.loading import library
+
+
+class ParsedNetwork:
+    """A network's description (export/SPEC.md, "Networks"), parsed and checked; raises HwfaultError for none.
+
+    `plan` are int64, `constants` float32, `weights` int16 numbers. `bytes_per_image` is what a golden run takes.
+    """
+
+    def __init__(self, plan: NDArray[np.int64], constants: NDArray[np.float32], weights: NDArray[np.int16]) -> None:
+        given = (
+            np.ascontiguousarray(plan, np.int64),
+            np.ascontiguousarray(constants, np.float32),
+            np.ascontiguousarray(weights, np.int16),
+        )
+        place = ctypes.c_void_p()
+        flat = [part for array in given for part in (array.ctypes.data, array.size)]
+        library().hwfault_network_new(*flat, ctypes.addressof(place))
+        self.address = int(place.value or 0)
+        weakref.finalize(self, library().hwfault_network_free, self.address)
+        self.bytes_per_image = int(library().hwfault_network_bytes(self.address))
+
+
+class Struck(NamedTuple):
+    """What flips of one layer did in each image.
+
+    `top1` (flips, images / 8 rounded up) are packed bits, `died` (flips, nodes) counts of images, and the rest are the
+    runs whose outputs differ: the number of the flip, of the image, and the outputs (empty where not asked for).
+    """
+
+    top1: NDArray[np.uint8]
+    died: NDArray[np.uint32]
+    flip: NDArray[np.int64]
+    image: NDArray[np.int64]
+    outputs: NDArray[np.float32]
+
+
+class GoldenRun:
+    """A network's run on `x`, (images, inputs) float32 values, without faults; what it needs lives as long as it.
+
+    Raises HwfaultError for values that are no finite numbers.
+    """
+
+    def __init__(self, network: ParsedNetwork, x: NDArray[np.float32], nodes: int, outputs: int) -> None:
+        values = np.ascontiguousarray(x, np.float32)
+        self._network = network  # which the library reads
+        self._nodes = nodes
+        self.images = len(values)
+        place = ctypes.c_void_p()
+        library().hwfault_golden_new(network.address, values.ctypes.data, self.images, ctypes.addressof(place))
+        self._address = int(place.value or 0)
+        weakref.finalize(self, library().hwfault_golden_free, self._address)
+        self.outputs: NDArray[np.float32] = np.empty((self.images, outputs), np.float32)
+        library().hwfault_golden_outputs(self._address, self.outputs.ctypes.data)
+
+    def strike_all(
+        self, node: int, word: NDArray[np.int64], change: NDArray[np.int32], *, survivors: bool = False
+    ) -> Struck:
+        """Every flip in every image. With `survivors` there is room for the outputs of all runs."""
+        flips, kept = _flips(node, word, change)
+        top1 = np.empty((flips.count, -(-self.images // 8)), np.uint8)
+        died = np.empty((flips.count, self._nodes), np.uint32)
+        capacity = flips.count * self.images if survivors else 0
+        flip = np.empty(capacity, np.int64)
+        image = np.empty(capacity, np.int64)
+        outputs = np.empty((capacity, self.outputs.shape[1]), np.float32)
+        room = Survivors(capacity, _at(flip), _at(image), _at(outputs))
+        found = int(library().hwfault_census(self._address, flips, _at(top1), _at(died), room))
+        del kept
+        written = min(found, capacity)
+        return Struck(top1, died, flip[:written], image[:written], outputs[:written])
+
+    def strike(
+        self, node: int, word: NDArray[np.int64], change: NDArray[np.int32], image: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Flip i in image[i]: the outputs, and behind which node nothing differed any more (-1: the outputs do)."""
+        flips, kept = _flips(node, word, change)
+        images = np.ascontiguousarray(image, np.int64)
+        if len(images) != flips.count:
+            raise HwfaultError(f"{flips.count} flips in {len(images)} images, expected an image for each flip")
+        outputs = np.empty((flips.count, self.outputs.shape[1]), np.float32)
+        died = np.empty(flips.count, np.int64)
+        library().hwfault_run_flips(self._address, flips, _at(images), _at(died), _at(outputs))
+        del kept
+        return outputs, died
+
+
+def _flips(node: int, word: NDArray[np.int64], change: NDArray[np.int32]) -> tuple[Flips, tuple[Any, Any]]:
+    """The struct, and the arrays that it points to."""
+    words = np.ascontiguousarray(word, np.int64)
+    changes = np.ascontiguousarray(change, np.int32)
+    if len(words) != len(changes):
+        raise HwfaultError(f"{len(words)} words and {len(changes)} changes, expected a change for each word")
+    return Flips(node, _at(words), _at(changes), len(words)), (words, changes)
+
+
+def _at(array: NDArray[Any]) -> int:
+    return array.ctypes.data
