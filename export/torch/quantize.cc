@@ -224,7 +224,9 @@ class WholeNode : public ag::Node {
     const at::Tensor parameter = has_parameter_ ? parameter_.unpack() : at::Tensor();
     const bool wants[] = {task_should_compute_output(0), has_parameter_ && task_should_compute_output(1)};
     std::optional<at::Tensor> placed;
-    if (!at::GradMode::is_enabled() && !followed()) placed = placed_as(of_values, x);
+    // one that is to be zeroed at faulty words becomes contiguous by that
+    const bool becomes = struck_ && of_values.defined() && takes(of_values);
+    if (!at::GradMode::is_enabled() && !followed()) placed = placed_as(becomes ? of_values.contiguous() : of_values, x);
     if (!placed || (of_scale.defined() && !takes(of_scale))) {
       const bool zeroed = struck_ && of_values.defined();
       return in_steps(zeroed ? zero_gradient(*struck_, of_values) : of_values, of_scale, x, parameter, wants);

@@ -20,6 +20,7 @@ from hwfault.fusion.whole_parts import (
     deciding,
     leading,
     passed_over,
+    same_as_now,
     why_not_passed_over,
     why_not_whole,
 )
@@ -47,7 +48,10 @@ class WholeQuantizer(OwnForward):
         """Why the proxy as it is now runs by its own forward, or why it did so when it ran last; None if neither."""
         if WholeQuantizer.of(self.module) is not self:
             return "another forward stands in for that of its proxy"
-        self._look_again()
+        if self._why_left is None:
+            self._look_again()
+        else:
+            self._look()
         return self._why_left or self._why
 
     def __call__(self, x: Any) -> Any:
@@ -136,6 +140,8 @@ class WholeQuantizer(OwnForward):
         self._why_left = why_not_whole(proxy, WholeQuantizer.of(proxy))
         if self._why_left is None:
             self._look_at(proxy, tensor_quant(proxy))
+        if self._why_left is not None:
+            self._watch = same_as_now(proxy)
         self._held: list[object] = self._state()
 
     def _changed(self) -> None:

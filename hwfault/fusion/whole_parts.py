@@ -1,6 +1,6 @@
 """Which quantizer proxies run as a whole by one operator, and what of them decides how."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from brevitas.core.bit_width import BitWidthConst
@@ -13,7 +13,7 @@ from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector, FusedActivationQuantProxy
 from torch import Tensor, nn
 
-from hwfault.fusion.guards import Entry
+from hwfault.fusion.guards import Entry, holding
 from hwfault.fusion.parts import VIEW, tensor_quant, why_left_module, why_not_width
 from hwfault.fusion.recipes import stage_of
 from hwfault.network.shared_scale import SharedScale
@@ -148,6 +148,21 @@ def _leading_to(scaling: SharedScale, leader: Any) -> list[Entry]:
     ]
     read = ("scaling_impl", "int_scaling_impl", "msb_clamp_bit_width_impl")
     return [(vars(scaling), "_leader"), *path, *[(named_children(leader), name) for name in read]]
+
+
+def same_as_now(proxy: Any) -> Callable[[], bool]:
+    """What says, from now on, whether a proxy that runs itself has all parts, attributes and hooks that it has now.
+
+    It may say no though nothing of importance changed; what lies outside of the proxy is never said to be the same.
+    """
+    modules = list(proxy.modules())
+    if any(type(module) is SharedScale for module in modules):
+        return lambda: False
+    dicts: list[Mapping[str, Any]] = []
+    for module in modules:
+        dicts += [vars(module), named_children(module), buffers_of(module), *hooks_of(module)]
+    holds, globally = holding(dicts, [], []), has_global_hooks()
+    return lambda: holds() and has_global_hooks() == globally
 
 
 class State:

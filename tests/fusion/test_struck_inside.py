@@ -1,5 +1,6 @@
 """Quantizers that strike their values in the same pass: what hooks make of them afterwards, to the bit."""
 
+import copy
 from contextlib import ExitStack
 
 import pytest
@@ -13,6 +14,7 @@ import hwfault as hf
 from hwfault.torch_ops.extension import extension, without_extension
 from hwfault.train.networks.quantizers import activation
 from tests.helpers.fusion.inside import WAYS, struck_by
+from tests.helpers.fusion.whole import act
 from tests.helpers.injection.oracle import same_bits
 from tests.helpers.torch_ops.nodes import nodes_behind
 
@@ -114,6 +116,21 @@ def test_values_that_are_no_numbers():
     x = X.clone()
     x[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
     check(FAULTS["dense"], x=x)
+
+
+def test_gradients_that_lie_otherwise_than_the_values():
+    x, by = torch.randn(64, 700), torch.randn(700, 64)
+    given = act()
+    found = {}
+    for way in WAYS:
+        layer = copy.deepcopy(given)
+        with struck_by(way), hf.fused(layer), hf.inject(layer, FAULTS["sparse"], seed=1, example=x):
+            own = x.clone().requires_grad_()
+            gradients = torch.autograd.grad((layer(own).value.T * by).sum(), [own, *layer.parameters()])
+        assert gradients[0].is_contiguous()
+        found[way] = gradients
+    for way in WAYS:
+        assert all(same_bits(a, b) for a, b in zip(found[way], found["two passes"], strict=True)), way
 
 
 def test_a_hook_that_comes_first_sees_clean_values():

@@ -19,6 +19,7 @@ from torch import nn
 import hwfault as hf
 from hwfault.fusion.whole import WholeQuantizer
 from hwfault.fusion.whole_parts import why_not_whole
+from tests.helpers.fusion.inside import struck_by
 from tests.helpers.fusion.variants import activation
 from tests.helpers.fusion.variants import weight as weight_of
 from tests.helpers.fusion.whole import CONSTANT, X, act, by_brevitas, linear, parts_of, proxy_of, quantize, same, ways
@@ -325,3 +326,22 @@ def test_a_scale_wants_a_gradient_where_its_source_does(frozen):
         with hf.fused(layer):
             for given in (X, X.clone().requires_grad_()):
                 assert same(quantize(layer, given), by_brevitas(layer, given))
+
+
+@pytest.mark.parametrize("way", ["extension", "ctypes"])
+def test_what_may_not_run_as_a_whole_is_not_looked_at_each_time(way, monkeypatch):
+    layer, looks = act(), []
+    expected = quantize(layer, X)
+    plain = WholeQuantizer._look
+    monkeypatch.setattr(WholeQuantizer, "_look", lambda self: looks.append(plain(self)))
+    with struck_by(way), hf.fused(layer) as block:
+        handle = parts_of(layer).int_quant.float_to_int_impl.register_forward_hook(lambda *_: None)
+        quantize(layer, X)
+        del looks[:]
+        for _ in range(3):
+            assert same(quantize(layer, X), expected)
+        assert not looks
+        assert "a hook is attached" in block.left["act_quant"]
+        handle.remove()
+        assert same(quantize(layer, X), by_brevitas(layer, X))
+        assert block.left == {}
