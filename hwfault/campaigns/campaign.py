@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.points import Point
-from hwfault.campaigns.same import varies
 from hwfault.campaigns.samples import batches, digest, order_of
 from hwfault.campaigns.trials import Trial, Trials
 from hwfault.errors import HwfaultError
@@ -17,17 +17,13 @@ from hwfault.injection.attach import Injection, inject_at
 from hwfault.injection.ready import ProtectionCounts
 from hwfault.injection.statistics import Statistics
 from hwfault.laws.files import Files
-from hwfault.laws.models import bind
-from hwfault.laws.profile import differs_by_specimen
 from hwfault.network.mode import evaluation
 from hwfault.network.sites import sites
-from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import SiteList
 from hwfault.stream.check import check_seed
 from hwfault.train.data import Split
 from hwfault.train.fusing import fusing_to_measure
-
-_KEPT_PLANS = 32
 
 
 class Keeper(Protocol):
@@ -67,7 +63,6 @@ class Campaign:
         self._workers = workers
         self._files = Files() if files is None else files
         self._on = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self._plans: dict[tuple[str, int], FaultPlan] = {}
         self._order = order_of(split, indices)
         if not self.samples or batch_size < 1:
             raise HwfaultError(f"given {self.samples} samples, batches of {batch_size}; expected at least one of each")
@@ -103,27 +98,18 @@ class Campaign:
         with _evaluating(self.model):
             return self._correct(None)
 
+    @cached_property
+    def plans(self) -> Plans:
+        """What makes plans of points, for this network's sites."""
+        return Plans(lambda: self.sites, self.device, self._files)
+
     def plan(self, point: Point, seed: int = 0) -> FaultPlan:
         """The plan of a point under a seed; raises what resolving its faults raises."""
         return point.part(self.whole_plan(point, seed))
 
     def whole_plan(self, point: Point, seed: int = 0) -> FaultPlan:
         """The plan of all faults of a point, also where it wants a part of them."""
-        if point.plan is not None:
-            return point.plan
-        number = seed if self._by_seed(point) else self.device or 0
-        # points of one campaign may be parts of the same faults: their plan is resolved once
-        key = "".join(fault.model_dump_json() for fault in point.faults), number
-        if key not in self._plans:
-            if len(self._plans) >= _KEPT_PLANS:
-                oldest = next(iter(self._plans))
-                del self._plans[oldest]
-            self._plans[key] = resolve(self.sites, point.faults, device=number, files=self._files)
-        return self._plans[key]
-
-    def _by_seed(self, point: Point) -> bool:
-        """Whether each seed has a specimen of its own, and so another plan."""
-        return self.device is None and any(one.by_specimen for one in bind(point.faults, self._files))
+        return self.plans.whole(point, seed)
 
     def run(
         self,
@@ -167,16 +153,8 @@ class Campaign:
             ber=point.ber,
             labels=point.labels,
             notes=notes,
-            same_faults=self._same(point, seeds[0]),
+            same_faults=self.plans.same(point, seeds[0]),
         )
-
-    def _same(self, point: Point, seed: int) -> bool:
-        """Whether every seed has the same faults under a point."""
-        if point.silent:
-            return True
-        if self.device is None and any(map(differs_by_specimen, bind(point.faults, self._files))):
-            return False
-        return not varies(self.plan(point, seed))
 
     def _run(self, point: Point, seeds: Sequence[int], done: Callable[[Trial], None]) -> None:
         if point.silent:
@@ -186,7 +164,7 @@ class Campaign:
         if not seeds:
             return
         plan = self.plan(point, seeds[0])
-        by_seed = self._by_seed(point)
+        by_seed = self.plans.by_seed(point)
         statistics = Statistics(plan) if self.statistics else None
         # the network is prepared once: from trial to trial only the seed changes, and for specimens the plan
         with (

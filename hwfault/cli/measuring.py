@@ -12,7 +12,6 @@ import click
 from hwfault.cli.common import batch_size_option, print_table, seeds_option
 from hwfault.cli.door import Stopped
 from hwfault.cli.paths import OutputFolder
-from hwfault.errors import HwfaultError
 
 if TYPE_CHECKING:
     from hwfault.campaigns.campaign import Campaign
@@ -67,17 +66,9 @@ class Measuring:
 
     def split_of(self, data: "Data", config: "TrainConfig") -> "Split":
         """The split that --split names; raises HwfaultError where a run has none for validation."""
-        from hwfault.train.loop import with_validation
+        from hwfault.train.loading import split_of
 
-        if self.split == "test":
-            return data.test
-        held = data.validation if data.validation is not None else with_validation(data, config).validation
-        if held is None:
-            raise HwfaultError(
-                "--split validation: the run split no samples off for validation; expected one that was trained with "
-                "--validation, or measure on its test samples (--split test)"
-            )
-        return held
+        return split_of(self.split, data, config)
 
 
 def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,1 +1,1 @@
-"""How trials of a campaign are computed: engines that answer with the outputs of every trial and image."""
+"""What runs the trials of a campaign: a network in PyTorch, its graph in onnxruntime, single flips as sparse deltas."""

@@ -1,0 +1,376 @@
+"""Where a campaign's trials are kept: one SQLite file, written by one process, in transactions of batches.
+
+    task(id, digest, identity, samples, masks, metrics, golden)   what trials depend on, as JSON, and its SHA-256
+    trial(task, key, answers, numbers, faults, detected, failed)   one trial: its seed or number, and its answers
+    look(task, trials, stopped, told)                       when a stopping rule looked, and what it said
+
+`answers` are bit masks of the task's samples, one behind the other, each packed and filled to whole bytes, in the
+order of `masks`; `numbers` are float32, likewise in the order of `metrics`. `faults` is how many faults fell, or NULL
+where they were not counted; `failed` why there are no answers. A trial is safe on the disk when `put` returns.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwfault.differences import differences
+from hwfault.errors import FileError
+from hwfault.inputs import check_regular
+from hwfault.stream.check import signed64
+
+FILE = "campaign.sqlite"
+_FORMAT = "hwfault-campaign/1"
+_APPLICATION = 0x68776661  # "hwfa", which tells the file from other programs' databases
+_ON_NETWORKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "9p")
+_TABLES = """
+CREATE TABLE IF NOT EXISTS about(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS task(id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, identity TEXT NOT NULL,
+    samples INTEGER NOT NULL, masks TEXT NOT NULL, metrics TEXT NOT NULL, golden BLOB);
+CREATE TABLE IF NOT EXISTS trial(task INTEGER NOT NULL REFERENCES task(id), key INTEGER NOT NULL, answers BLOB,
+    numbers BLOB, faults INTEGER, detected INTEGER NOT NULL DEFAULT 0, failed TEXT, PRIMARY KEY(task, key))
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS look(task INTEGER NOT NULL REFERENCES task(id), trials INTEGER NOT NULL,
+    stopped INTEGER NOT NULL, told TEXT NOT NULL, PRIMARY KEY(task, trials)) WITHOUT ROWID;
+"""
+
+Identity = Mapping[str, Any]
+Bools = NDArray[np.bool_]
+
+
+class Row(NamedTuple):
+    """One trial as it is kept: `answers` (masks, samples), `numbers` (metrics, samples), or why it `failed`."""
+
+    key: int
+    answers: Bools | None
+    numbers: NDArray[np.float32] | None = None
+    faults: int | None = None
+    detected: bool = False
+    failed: str | None = None
+
+
+class Task(NamedTuple):
+    """A task of a store: its number there, what its trials depend on, and how their answers are laid out."""
+
+    id: int
+    digest: str
+    identity: Identity
+    samples: int
+    masks: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
+def digest_of(identity: Identity) -> str:
+    """SHA-256 of all that the trials of a task depend on, however its JSON is spaced and ordered."""
+    return sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Database:
+    """The trials of a campaign in the file `campaign.sqlite` of a folder, which one process writes (see locked_folder).
+
+    With `readonly` nothing is written, also while another process does. Raises FileError for what is no such file, on
+    file systems of networks, and where the disk is full.
+    """
+
+    def __init__(self, path: Path | str, *, readonly: bool = False) -> None:
+        self.path = Path(path)
+        if self.path.exists():
+            check_regular(self.path)
+        elif readonly:
+            raise FileError(f"{self.path}: is not there; expected the file of a campaign (hwfault campaign run)")
+        if not readonly:
+            check_local(self.path.parent)
+        with self._explained():
+            mode = "ro" if readonly else "rwc"
+            self._connection = sqlite3.connect(f"{_uri(self.path)}?mode={mode}", uri=True, isolation_level=None)
+        try:
+            with self._explained():
+                self._prepare(readonly)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, readonly: bool) -> None:
+        """Checks whose file it is, and makes the tables of a new one."""
+        ask = self._connection.execute
+        ask("PRAGMA trusted_schema = OFF")
+        known = ask("PRAGMA application_id").fetchone()[0]
+        tables = ask("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if known != _APPLICATION and (tables or readonly):
+            raise FileError(f"{self.path}: is no file of hwfault campaign; choose another folder with --out")
+        if not readonly:
+            # FULL: what was reported outlives the machine, not only the process; a batch costs one wait for the disk
+            for pragma in (f"application_id = {_APPLICATION}", "journal_mode = WAL", "synchronous = FULL"):
+                ask(f"PRAGMA {pragma}")
+            self._connection.executescript(_TABLES)
+            ask("INSERT OR IGNORE INTO about VALUES ('format', ?)", (_FORMAT,))
+        found = ask("SELECT value FROM about WHERE key = 'format'").fetchone()
+        if found is None or found[0] != _FORMAT:
+            told = "no format" if found is None else repr(found[0])
+            raise FileError(f"{self.path}: {told}, expected {_FORMAT!r}; it was written by another version of hwfault")
+
+    def close(self) -> None:
+        """Closes the file; what was put there is safe already."""
+        self._connection.close()
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    # what the campaign is
+
+    def say(self, key: str, value: str) -> None:
+        """Keeps a text about the campaign (its study, its commands), in the place of what the key said before."""
+        with self._explained():
+            self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
+
+    def said(self, key: str) -> str | None:
+        """A text about the campaign; None where nothing was said."""
+        with self._explained():
+            found = self._connection.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        return None if found is None else str(found[0])
+
+    # tasks
+
+    def task(
+        self,
+        identity: Identity,
+        *,
+        samples: int,
+        masks: Sequence[str],
+        metrics: Sequence[str] = (),
+        golden: Bools | None = None,
+    ) -> Task:
+        """The task of that identity, made if need be; `golden` are the masks of the golden run, told once."""
+        digest = digest_of(identity)
+        kept = None if golden is None else pack(golden)
+        with self._explained():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO task(digest, identity, samples, masks, metrics, golden) VALUES (?, ?, ?, ?, ?, ?)",
+                (digest, json.dumps(identity), samples, json.dumps(list(masks)), json.dumps(list(metrics)), kept),
+            )
+        found = self.find(digest)
+        assert found is not None
+        return found
+
+    def find(self, digest: str) -> Task | None:
+        """The task of that digest, None where there is none."""
+        return next((task for task in self.tasks() if task.digest == digest), None)
+
+    def tasks(self) -> list[Task]:
+        """All tasks, in the order in which they came; raises FileError for one that is none."""
+        with self._explained():
+            rows = self._connection.execute(
+                "SELECT id, digest, identity, samples, masks, metrics FROM task ORDER BY id"
+            ).fetchall()
+        return [self._task(row) for row in rows]
+
+    def _task(self, row: Sequence[Any]) -> Task:
+        try:
+            identity, masks, metrics = (json.loads(text) for text in (row[2], row[4], row[5]))
+            right = isinstance(identity, dict) and digest_of(identity) == row[1]
+            names = all(isinstance(name, str) for name in (*masks, *metrics))
+            if not right or not names or not isinstance(row[3], int) or row[3] < 1:
+                raise ValueError("it is not what its digest says")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise FileError(f"{self.path}: the task {row[1]!r} cannot be read ({error}); the file is damaged") from None
+        return Task(row[0], row[1], identity, row[3], tuple(masks), tuple(metrics))
+
+    def golden(self, task: Task) -> Bools | None:
+        """The golden run's own masks (masks, samples), None where they were not told."""
+        with self._explained():
+            found = self._connection.execute("SELECT golden FROM task WHERE id = ?", (task.id,)).fetchone()
+        return None if found is None or found[0] is None else self._unpacked(task, found[0])
+
+    # trials
+
+    def put(self, task: Task, rows: Iterable[Row]) -> None:
+        """Keeps a batch of trials in one transaction; those that are there already stay as they are."""
+        encoded = [_encoded(task, row) for row in rows]
+        with self._explained(), self._transaction():
+            self._connection.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", encoded)
+
+    def keys(self, task: Task) -> set[int]:
+        """The keys of the trials that are there, those that failed among them."""
+        with self._explained():
+            found = self._connection.execute("SELECT key FROM trial WHERE task = ?", (task.id,)).fetchall()
+        return {_unsigned(key) for (key,) in found}
+
+    def rows(self, task: Task) -> Iterator[Row]:
+        """All trials of a task, by key; raises FileError for answers that are not as long as they should be."""
+        with self._explained():
+            found = self._connection.execute(
+                "SELECT key, answers, numbers, faults, detected, failed FROM trial WHERE task = ? ORDER BY key", (task.id,)
+            )
+            for key, answers, numbers, faults, detected, failed in found:
+                masks = None if answers is None else self._unpacked(task, answers)
+                metrics = None if numbers is None else self._numbers(task, numbers)
+                yield Row(_unsigned(key), masks, metrics, faults, bool(detected), failed)
+
+    def look(self, task: Task, trials: int, stopped: bool, told: str) -> None:
+        """Keeps that a stopping rule looked after so many trials, whether it stopped, and what it said."""
+        with self._explained():
+            self._connection.execute("INSERT OR REPLACE INTO look VALUES (?, ?, ?, ?)", (task.id, trials, stopped, told))
+
+    def looks(self, task: Task) -> list[tuple[int, bool, str]]:
+        """(trials, stopped, told) of each look, in their order."""
+        with self._explained():
+            found = self._connection.execute(
+                "SELECT trials, stopped, told FROM look WHERE task = ? ORDER BY trials", (task.id,)
+            ).fetchall()
+        return [(trials, bool(stopped), told) for trials, stopped, told in found]
+
+    def _unpacked(self, task: Task, packed: object) -> Bools:
+        try:
+            return unpack(packed, len(task.masks), task.samples)
+        except ValueError as error:
+            raise FileError(f"{self.path}: answers of the task {task.digest[:12]}: {error}; the file is damaged") from None
+
+    def _numbers(self, task: Task, stored: object) -> NDArray[np.float32]:
+        expected = 4 * len(task.metrics) * task.samples
+        if not isinstance(stored, bytes) or len(stored) != expected:
+            raise FileError(f"{self.path}: numbers of the task {task.digest[:12]} are damaged, expected {expected} bytes")
+        return np.frombuffer(stored, "<f4").reshape(len(task.metrics), task.samples)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise FileError(f"{self.path}: {_why(error)}") from None
+
+
+def merge(into: Database, other: Database) -> int:
+    """Adds the tasks and trials of another store, and says how many trials were new.
+
+    Raises FileError where both have a trial and its answers differ: then they are of no one campaign.
+    """
+    new = 0
+    for theirs in other.tasks():
+        golden = other.golden(theirs)
+        ours = into.task(
+            theirs.identity, samples=theirs.samples, masks=theirs.masks, metrics=theirs.metrics, golden=golden
+        )
+        known = {row.key: row for row in into.rows(ours)}
+        fresh: list[Row] = []
+        for row in other.rows(theirs):
+            if row.key not in known:
+                fresh.append(row)
+            elif not same_answers(known[row.key], row):
+                raise FileError(
+                    f"{other.path}: trial {row.key} of the task {theirs.digest[:12]} has other answers than in "
+                    f"{into.path}; `hwfault campaign verify` tells which of them are right"
+                )
+        into.put(ours, fresh)
+        new += len(fresh)
+    return new
+
+
+def same_answers(one: Row, other: Row) -> bool:
+    """Whether two trials came to the same; one that failed is like any other that failed."""
+    if one.failed is not None or other.failed is not None:
+        return (one.failed is None) == (other.failed is None)
+    same_numbers = (one.numbers is None) == (other.numbers is None)
+    if one.numbers is not None and other.numbers is not None:
+        same_numbers = np.array_equal(one.numbers, other.numbers)
+    return bool(np.array_equal(_masks(one), _masks(other))) and same_numbers and one.detected == other.detected
+
+
+def _masks(row: Row) -> Bools:
+    return np.zeros((0, 0), np.bool_) if row.answers is None else row.answers
+
+
+def differing(stored: Identity, asked: Identity) -> Mapping[str, tuple[Any, Any]]:
+    """In what two tasks differ, by keys joined with dots: what is stored, and what was asked."""
+    return differences(dict(stored), dict(asked))
+
+
+def pack(masks: Bools) -> bytes:
+    """Masks (k, n) as bytes, each filled to whole ones."""
+    return np.packbits(masks, axis=1).tobytes()
+
+
+def unpack(packed: object, masks: int, samples: int) -> Bools:
+    """The masks (masks, samples) that were packed; raises ValueError for anything of another length."""
+    width = -(-samples // 8)
+    if not isinstance(packed, bytes) or len(packed) != masks * width:
+        raise ValueError(f"expected {masks * width} bytes for {masks} outcomes of {samples} samples")
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(masks, width), axis=1, count=samples)
+    return bits.astype(np.bool_)
+
+
+def check_local(folder: Path) -> None:
+    """Raises FileError for a folder of a network's file system, where SQLite's shared memory does not work."""
+    kind = _file_system(folder)
+    if kind in _ON_NETWORKS or (kind.startswith("fuse.") and "sshfs" in kind):
+        raise FileError(
+            f"{folder}: lies on a file system of a network ({kind}), where a store cannot be written safely; choose a "
+            "local folder with --out. To share the work of several machines run --shard 1/N, 2/N, ... on each, in a "
+            "local folder, and merge them"
+        )
+
+
+def _file_system(folder: Path) -> str:
+    """The kind of the file system that a folder lies on, as the kernel lists it; "" where it does not say."""
+    try:
+        lines = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    place = os.path.realpath(folder)
+    best, kind = "", ""
+    for line in lines:
+        parts = line.split(" ")
+        if len(parts) < 3:
+            continue
+        mount = parts[1].replace("\\040", " ")
+        inside = place == mount or place.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, parts[2]
+    return kind
+
+
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+def _why(error: sqlite3.Error) -> str:
+    """What SQLite says, with what to do about it."""
+    text = str(error)
+    if "full" in text:
+        return f"cannot be written ({text}); make room, and `hwfault campaign resume` goes on: what was counted is there"
+    if "locked" in text:
+        return f"another process writes there ({text}); wait for it to end"
+    if "not a database" in text or "malformed" in text:
+        return f"is no file of hwfault campaign, or is damaged ({text}); choose another folder with --out"
+    return f"cannot be read or written ({text}); choose another folder with --out"
+
+
+def _encoded(task: Task, row: Row) -> tuple[Any, ...]:
+    answers = None if row.answers is None else pack(row.answers)
+    numbers = None if row.numbers is None else np.ascontiguousarray(row.numbers, "<f4").tobytes()
+    return (task.id, signed64(row.key), answers, numbers, row.faults, int(row.detected), row.failed)
+
+
+def _unsigned(key: int) -> int:
+    """A seed as it is said: SQLite's integers are signed."""
+    return key & 0xFFFF_FFFF_FFFF_FFFF

@@ -1,0 +1,108 @@
+"""The tasks of a study: each question at each point of its sweep, with all that its trials depend on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hwfault.campaigns.plans import Plans
+from hwfault.campaigns.points import Point, at_operating_points, at_rates
+from hwfault.campaigns.study.records import Question, Stop, Study
+from hwfault.campaigns.study.space import FaultSpace, drawn_flips, fault_space
+from hwfault.campaigns.trials import Label
+from hwfault.errors import HwfaultError
+from hwfault.laws.files import Files
+from hwfault.laws.models import FaultModel, named_faults
+from hwfault.plan.fault_plan import FaultPlan, resolve
+from hwfault.program.processes import SiteList
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question at one point: `labels` tell it from the others of its question; its trials are numbered by seeds.
+
+    The faults are those of a `point`; or `flips` bits of a `space`, drawn anew for each seed; or each single bit of it.
+    """
+
+    question: str
+    stop: Stop
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    point: Point | None = None
+    space: FaultSpace | None = None
+    flips: int | None = None
+    goal: str = "estimate"
+    exhaustive: str = "auto"
+
+    @property
+    def name(self) -> str:
+        """The task in a few words: curve ber=0.001."""
+        return " ".join([self.question, *(f"{key}={_short(value)}" for key, value in self.labels.items())])
+
+    @property
+    def single(self) -> bool:
+        """Whether its trials are single flips, of which there are so many as the space has bits."""
+        return self.space is not None and self.flips is None
+
+    def faults(self) -> dict[str, Any]:
+        """Which faults strike, as it stands in the identity of the task."""
+        if self.space is not None:
+            of = [[site.name, site.words, site.bit_width] for site in self.space.sites]
+            return {"flips": self.flips or "single", "sites": of}
+        assert self.point is not None
+        return {"models": [fault.model_dump(mode="json", exclude_defaults=True) for fault in self.point.faults]}
+
+
+def tasks_of(study: Study, sites: SiteList, files: Files) -> list[Task]:
+    """Every question of a study at every point; raises what names no site, no profile and no axis raise."""
+    found: list[Task] = []
+    for name, question in study.questions.items():
+        stop = study.stop_of(question)
+        if question.flips is not None:
+            flips = None if question.flips == "single" else question.flips
+            space = fault_space(sites, question.sites)
+            found.append(
+                Task(name, stop, {}, None, space, flips, goal=question.goal, exhaustive=question.exhaustive)
+            )
+            continue
+        for point in _points(name, question, files):
+            labels = dict(point.labels)
+            if point.ber is not None:
+                labels = {"ber": point.ber, **labels}
+            found.append(Task(name, stop, labels, point))
+    return found
+
+
+def _points(name: str, question: Question, files: Files) -> list[Point]:
+    """The points of a question that names faults, or rates."""
+    if question.sweeps_rates:
+        assert question.sweep is not None
+        return at_rates(question.sweep["ber"], question.sites)
+    faults = _faults_of(question, files)
+    if question.sweep is None:
+        return [Point.of(faults)]
+    ((axis, values),) = question.sweep.items()
+    return at_operating_points({name: faults}, axis, values, files)
+
+
+def _faults_of(question: Question, files: Files) -> tuple[FaultModel, ...]:
+    if isinstance(question.faults, str):
+        return named_faults(question.faults, files)
+    if question.faults is None:
+        raise HwfaultError("a question without faults has no point")
+    return question.faults
+
+
+def plan_of(task: Task, seed: int, plans: Plans, sites: Sequence[Any]) -> FaultPlan:
+    """The plan of a task's trial; raises what resolving its faults raises."""
+    if task.space is None:
+        assert task.point is not None
+        return plans.of(task.point, seed)
+    if task.flips is None:
+        # a single flip's number is its cell's
+        from hwfault.laws.cells import CellFaults
+
+        return resolve(sites, (CellFaults(cells=(task.space.cell(seed),)),))
+    return resolve(sites, (drawn_flips(task.space, task.flips, seed),))
+
+
+def _short(value: Label) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
