@@ -155,7 +155,8 @@ class Database:
         kept = None if golden is None else pack(golden)
         with self._explained():
             self._connection.execute(
-                "INSERT OR IGNORE INTO task(digest, identity, samples, masks, metrics, golden) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO task(digest, identity, samples, masks, metrics, golden) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
                 (digest, json.dumps(identity), samples, json.dumps(list(masks)), json.dumps(list(metrics)), kept),
             )
         found = self.find(digest)
@@ -209,7 +210,8 @@ class Database:
         """All trials of a task, by key; raises FileError for answers that are not as long as they should be."""
         with self._explained():
             found = self._connection.execute(
-                "SELECT key, answers, numbers, faults, detected, failed FROM trial WHERE task = ? ORDER BY key", (task.id,)
+                "SELECT key, answers, numbers, faults, detected, failed FROM trial WHERE task = ? ORDER BY key",
+                (task.id,),
             )
             for key, answers, numbers, faults, detected, failed in found:
                 masks = None if answers is None else self._unpacked(task, answers)
@@ -219,7 +221,9 @@ class Database:
     def look(self, task: Task, trials: int, stopped: bool, told: str) -> None:
         """Keeps that a stopping rule looked after so many trials, whether it stopped, and what it said."""
         with self._explained():
-            self._connection.execute("INSERT OR REPLACE INTO look VALUES (?, ?, ?, ?)", (task.id, trials, stopped, told))
+            self._connection.execute(
+                "INSERT OR REPLACE INTO look VALUES (?, ?, ?, ?)", (task.id, trials, stopped, told)
+            )
 
     def looks(self, task: Task) -> list[tuple[int, bool, str]]:
         """(trials, stopped, told) of each look, in their order."""
@@ -233,12 +237,16 @@ class Database:
         try:
             return unpack(packed, len(task.masks), task.samples)
         except ValueError as error:
-            raise FileError(f"{self.path}: answers of the task {task.digest[:12]}: {error}; the file is damaged") from None
+            raise FileError(
+                f"{self.path}: answers of the task {task.digest[:12]}: {error}; the file is damaged"
+            ) from None
 
     def _numbers(self, task: Task, stored: object) -> NDArray[np.float32]:
         expected = 4 * len(task.metrics) * task.samples
         if not isinstance(stored, bytes) or len(stored) != expected:
-            raise FileError(f"{self.path}: numbers of the task {task.digest[:12]} are damaged, expected {expected} bytes")
+            raise FileError(
+                f"{self.path}: numbers of the task {task.digest[:12]} are damaged, expected {expected} bytes"
+            )
         return np.frombuffer(stored, "<f4").reshape(len(task.metrics), task.samples)
 
     @contextmanager
@@ -357,7 +365,9 @@ def _why(error: sqlite3.Error) -> str:
     """What SQLite says, with what to do about it."""
     text = str(error)
     if "full" in text:
-        return f"cannot be written ({text}); make room, and `hwfault campaign resume` goes on: what was counted is there"
+        return (
+            f"cannot be written ({text}); make room, and `hwfault campaign resume` goes on: what was counted is there"
+        )
     if "locked" in text:
         return f"another process writes there ({text}); wait for it to end"
     if "not a database" in text or "malformed" in text:

@@ -1,4 +1,4 @@
-"""A study made ready to run: its network or graph, its samples, what is judged, and what each task's trials depend on."""
+"""A study made ready to run: its network or graph and samples, what is judged, what each task's trials depend on."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.campaigns.database import Database, Row
+from hwfault.campaigns.database import Database, Row, digest_of
 from hwfault.campaigns.database import Task as Stored
-from hwfault.campaigns.engines.engine import Engine, Outputs, Ran, Trial
+from hwfault.campaigns.engines.engine import Engine, Numbers, Ran, Trial
 from hwfault.campaigns.outcomes import Answers, Judge
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.study.records import Study
+from hwfault.campaigns.study.space import draw_pair
 from hwfault.campaigns.study.tasks import Task, plan_of, tasks_of
 from hwfault.errors import HwfaultError
 from hwfault.laws.files import Files
@@ -92,7 +93,7 @@ class Measurement:
 
     def plan(self, task: Task, key: int) -> Any:
         """The plan of a task's trial of that key, which is its seed."""
-        return plan_of(task, key, self._plans(task), self.sites)
+        return plan_of(task, key, self._plans(task), self.sites, self.engine.samples)
 
     def _plans(self, task: Task) -> Plans:
         device = self.study.questions[task.question].device
@@ -103,6 +104,14 @@ class Measurement:
     @cached_property
     def _kept_plans(self) -> dict[int | None, Plans]:
         return {}
+
+    def first_key(self, task: Task) -> int:
+        """The key of a task's first trial: the study's seed, or the first cell."""
+        return 0 if task.draw == "all" else self.study.seed
+
+    def varies_not(self, task: Task) -> bool:
+        """Whether every seed has the same faults, so that one trial tells all."""
+        return task.point is not None and self._plans(task).same(task.point, self.study.seed)
 
     # what trials depend on
 
@@ -132,31 +141,45 @@ class Measurement:
             found["engine"] = [self.engine.name, self.engine.version, self.study.batch_size]
         return found
 
+    def stored_digest(self, task: Task) -> str:
+        """The digest under which a store keeps the task."""
+        return digest_of(self.identity(task))
+
     def stored(self, database: Database, task: Task) -> Stored:
-        """The task in a store, made there if need be."""
+        """The task in a store, made there if need be; a drawn pair has one answer, that of its sample."""
+        pairs = task.draw == "pairs"
         return database.task(
             self.identity(task),
-            samples=self.engine.samples,
+            samples=1 if pairs else self.engine.samples,
             masks=self.masks,
             metrics=self.metrics,
-            golden=self.golden_masks(),
+            golden=None if pairs else self.golden_masks(),
         )
 
     # trials
 
     def run(self, task: Task, keys: Sequence[int]) -> Iterator[Row]:
         """One row for each key, in their order; raises what the engine and the user's criterion raise."""
-        trials = [Trial(self.plan(task, key), key) for key in keys]
-        if task.flips is not None or task.single:
-            # the seed has chosen the bits; nothing else is drawn
-            trials = [Trial(trial.plan, 0) for trial in trials]
+        if task.draw == "pairs":
+            yield from self._run_pairs(task, keys)
+            return
+        # where the key has chosen the bits, nothing else is drawn
+        trials = [Trial(self.plan(task, key), key if task.space is None else 0) for key in keys]
         for key, trial, ran in zip(keys, trials, self.engine.run(trials), strict=True):
-            yield self._row(task, key, trial, ran)
+            faults = self._count_faults(trial) if task.space is None else task.flips or 1
+            yield self._row(key, ran, faults)
 
-    def _row(self, task: Task, key: int, trial: Trial, ran: Ran) -> Row:
-        answers = self.judge.judge(ran.outputs, detected=ran.detected)
+    def _run_pairs(self, task: Task, keys: Sequence[int]) -> Iterator[Row]:
+        assert task.space is not None
+        for key in keys:
+            _, sample = draw_pair(task.space, self.engine.samples, key)
+            images = np.array([sample], np.int64)
+            (ran,) = self.engine.run([Trial(self.plan(task, key), 0)], images)
+            yield self._row(key, ran, 1, images)
+
+    def _row(self, key: int, ran: Ran, faults: int | None, images: Numbers | None = None) -> Row:
+        answers = self.judge.judge(ran.outputs, images, detected=ran.detected)
         numbers = np.stack([*answers.metrics.values()]) if answers.metrics else None
-        faults = (task.flips or 1) if task.space is not None else self._count_faults(trial)
         return Row(key, _stacked(answers), numbers, faults, ran.detected)
 
     def _count_faults(self, trial: Trial) -> int | None:
@@ -185,11 +208,3 @@ def _digest_of_code(name: str) -> str:
     if found is None or found.origin is None or not Path(found.origin).is_file():
         raise HwfaultError(f"the file of {name!r} cannot be found, so what it says cannot be kept with its results")
     return sha256(Path(found.origin).read_bytes()).hexdigest()
-
-
-def outputs_digest(outputs: Outputs) -> str:
-    """SHA-256 of outputs, their type and their shape."""
-    head = f"{outputs.dtype.str} {outputs.shape}\n".encode()
-    return sha256(head + np.ascontiguousarray(outputs).tobytes()).hexdigest()
-
-

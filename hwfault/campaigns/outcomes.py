@@ -99,7 +99,7 @@ class Judge:
 
     def _is_due(self, outputs: Floats) -> Bools:
         flat = outputs.reshape(len(outputs), -1)
-        due: Bools = ~np.isfinite(flat).all(1)
+        due: Bools = np.asarray(~np.isfinite(flat).all(axis=1))
         if self._limit is not None:
             # NaN compares false, and is DUE already
             due |= (np.abs(flat) > self._limit).any(1)
@@ -125,20 +125,20 @@ class Judge:
 
 def _of_classes(name: str, golden: Floats, outputs: Floats, top: NDArray[np.intp]) -> Bools:
     """One of the outcomes of classes; outputs that are not finite differ from the golden run's in each of them."""
-    broken: Bools = ~np.isfinite(outputs).all(1)
+    broken: Bools = np.asarray(~np.isfinite(outputs).all(axis=1))
     rows = np.arange(len(outputs))
     if name == "top1":
         found: Bools = outputs.argmax(1) != top
-        return found | broken
+        return np.asarray(found | broken)
     if name == "top5":
         # how many classes are ahead: larger, or as large and before it
         own = outputs[rows, top][:, np.newaxis]
         before = np.arange(outputs.shape[1]) < top[:, np.newaxis]
         ahead = (outputs > own) | ((outputs == own) & before)
-        return (ahead.sum(1) >= _NUMBERS) | broken
+        return np.asarray((ahead.sum(1) >= _NUMBERS) | broken)
     share = int(name.removeprefix("confidence")) / 100
     was, now = _probability(golden, rows, top), _probability(outputs, rows, top)
-    return (np.abs(now - was) > share * was) | broken
+    return np.asarray((np.abs(now - was) > share * was) | broken)
 
 
 def _probability(outputs: Floats, rows: NDArray[np.intp], top: NDArray[np.intp]) -> NDArray[np.float64]:

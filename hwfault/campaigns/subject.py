@@ -74,7 +74,8 @@ def _of_graph(study: Study) -> Subject:
     from hwfault.graph.run.session import load_model
     from hwfault.npz import read_arrays
 
-    assert study.graph is not None and study.data is not None
+    assert study.graph is not None
+    assert study.data is not None
     arrays = read_arrays(study.data, ("x", "y"), _LARGEST_DATA)
     if "x" not in arrays:
         raise FileError(f"{study.data}: holds no array 'x', expected x (inputs) and, to tell right answers, y (labels)")

@@ -20,6 +20,8 @@ COMMANDS = {
     "evaluate": "Accuracy of RUN (a folder of `hwfault train`, or a checkpoint) on its held-out data, under faults or "
     "without.",
     "compare": "Accuracy of each RUN (a folder of `hwfault train`, or a checkpoint) against the bit error rate.",
+    "campaign": "How vulnerable a network or graph is, with what confidence: studies of many trials, kept, resumed and "
+    "told.",
     "sites": "List the injection sites of SOURCE: a network (digits_cnn, module:function), a run or checkpoint, or a "
     "graph.",
     "faults": "Print the faults that strike one sample of a site, in the order of the fault stream.",

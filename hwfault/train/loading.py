@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Code that the user trusts (`network`, `data`, `transform`, as module:function), other data, and where data lie."""
+    """Code that the user trusts (`network`, `data`, `transform`: module:function), other data, and where data lie."""
 
     network: str | None = None
     data: str | None = None

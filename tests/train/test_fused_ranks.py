@@ -1,5 +1,6 @@
 """Two processes that train together, their quantizers as one operator each: the training of Brevitas' own."""
 
+import faulthandler
 import json
 
 import pytest
@@ -9,15 +10,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 import hwfault as hf
 from tests.helpers.train import small
-from tests.slowly import slow
 from tests.train.test_ranks import train
 
 STEPS = 4
+LONGEST = 300
+"""Seconds after which ranks that wait for each other say where, and are ended."""
 NETWORK = "tests.helpers.train.small:network"
 
 
 def step_together(rank, folder, way):
     """Trains one of two processes on its half of the data, and leaves its tensors and gradients in the folder."""
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/{way}", rank=rank, world_size=2)
@@ -49,7 +52,9 @@ def found(tmp_path_factory):
     return {way: [torch.load(folder / f"{way} {rank}.pt") for rank in range(2)] for way in ways}
 
 
-@pytest.mark.parametrize("way", ["wrapped inside", slow("wrapped before")])
+# by Lightning two ranks train with fused quantizers in test_ranks.py, too
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["wrapped inside", "wrapped before"])
 def test_data_parallel(found, way):
     first, second = found[way]
     assert first["count"] == second["count"] == 3

@@ -28,7 +28,7 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, model: nn.Module, split: Split, order: Tensor, batch_size: int) -> None:
-        self.version = torch.__version__
+        self.version = str(torch.__version__)
         self._model = model
         self._split = split
         self._order = order

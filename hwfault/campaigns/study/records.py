@@ -1,11 +1,12 @@
 """A study as it stands in a file of YAML: network or graph, samples, questions, outcomes, stopping, engine."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
-from hwfault.errors import ModelError
+from hwfault.errors import FileError, ModelError
 from hwfault.laws.models import FaultModel
 from hwfault.program.selectors import Select
 from hwfault.records import Record, read_yaml
@@ -148,7 +149,9 @@ class Study(Record):
         if (self.network is None) == (self.graph is None):
             raise ValueError("expected either `network`, the folder of a run, or `graph`, an .onnx file")
         if self.graph is not None and self.data is None:
-            raise ValueError("a graph holds no data; give `data`, an .npz file with the arrays x (inputs) and y (labels)")
+            raise ValueError(
+                "a graph holds no data; give `data`, an .npz file with the arrays x (inputs) and y (labels)"
+            )
         if not self.questions:
             raise ValueError("expected at least one question")
         unknown = [name for name in self.outcomes if name not in OUTCOMES and ":" not in name]
@@ -170,3 +173,14 @@ def read_study(path: Path | str) -> Study:
     if not isinstance(content, dict):
         raise ModelError(f"{path}: no study (expected network or graph, and questions)")
     return Study.parse(content, str(path))
+
+
+def kept_study(text: str | None, source: str) -> Study:
+    """The study that a store keeps as JSON; raises FileError where it keeps none, ModelError for a damaged one."""
+    if text is None:
+        raise FileError(f"{source}: keeps no study; begin with `hwfault campaign run STUDY --out {source}`")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{source}: its study cannot be read ({error}); the file is damaged") from None
+    return Study.parse(content, source)

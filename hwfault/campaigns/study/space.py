@@ -68,7 +68,7 @@ def draw_cells(space: FaultSpace, flips: int, seed: int) -> list[int]:
     check_seed(seed)
     if not 1 <= flips <= space.size:
         raise HwfaultError(f"{flips} flips a trial, expected 1 to {space.size}: so many bits the sites chosen have")
-    number = site_number(f"flips#{flips}")
+    number = site_number(f"flips#{flips}", 0)
     limit = (1 << 64) // space.size * space.size
     found: dict[int, None] = {}
     block = 0
@@ -79,6 +79,20 @@ def draw_cells(space: FaultSpace, flips: int, seed: int) -> list[int]:
                 found.setdefault(value % space.size)
         block += 1
     return list(found)
+
+
+def draw_pair(space: FaultSpace, samples: int, number: int) -> tuple[int, int]:
+    """The cell and the sample of a drawn pair: `number` is the seed, uniform over all pairs, with replacement.
+
+    One number v of (seed, site number of "flip#pair"), drawn as for `draw_cells`, is the pair: v mod (size * samples)
+    is the sample's number times size, plus the cell's.
+    """
+    every = space.size * samples
+    limit = (1 << 64) // every * every
+    words = stream_words(check_seed(number), site_number("flip#pair", 0), 0, 0, 0, _AT_ONCE).astype(np.uint64)
+    value = next(value for value in _pairs(words).tolist() if value < limit)
+    sample, cell = divmod(value % every, space.size)
+    return cell, sample
 
 
 def _pairs(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

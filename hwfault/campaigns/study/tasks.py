@@ -2,23 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.points import Point, at_operating_points, at_rates
-from hwfault.campaigns.study.records import Question, Stop, Study
-from hwfault.campaigns.study.space import FaultSpace, drawn_flips, fault_space
+from hwfault.campaigns.study.records import Goal, Question, Stop, Study
+from hwfault.campaigns.study.space import FaultSpace, draw_pair, drawn_flips, fault_space
 from hwfault.campaigns.trials import Label
 from hwfault.errors import HwfaultError
+from hwfault.laws.cells import CellFaults
 from hwfault.laws.files import Files
 from hwfault.laws.models import FaultModel, named_faults
 from hwfault.plan.fault_plan import FaultPlan, resolve
-from hwfault.program.processes import SiteList
+from hwfault.program.processes import Site, SiteList
+
+Draw = Literal["seeds", "pairs", "all"]
+"""What the key of a trial is: the seed of faults that strike all samples; the number of a drawn pair of a single flip
+and a sample; the number of a cell whose flip strikes all samples, of which every one is to be tried."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A question at one point: `labels` tell it from the others of its question; its trials are numbered by seeds.
+    """A question at one point: `labels` tell it from the others of its question; `draw` says what its trials are.
 
     The faults are those of a `point`; or `flips` bits of a `space`, drawn anew for each seed; or each single bit of it.
     """
@@ -29,24 +34,19 @@ class Task:
     point: Point | None = None
     space: FaultSpace | None = None
     flips: int | None = None
-    goal: str = "estimate"
-    exhaustive: str = "auto"
+    goal: Goal = "estimate"
+    draw: Draw = "seeds"
 
     @property
     def name(self) -> str:
         """The task in a few words: curve ber=0.001."""
         return " ".join([self.question, *(f"{key}={_short(value)}" for key, value in self.labels.items())])
 
-    @property
-    def single(self) -> bool:
-        """Whether its trials are single flips, of which there are so many as the space has bits."""
-        return self.space is not None and self.flips is None
-
     def faults(self) -> dict[str, Any]:
         """Which faults strike, as it stands in the identity of the task."""
         if self.space is not None:
             of = [[site.name, site.words, site.bit_width] for site in self.space.sites]
-            return {"flips": self.flips or "single", "sites": of}
+            return {"flips": self.flips or "single", "sites": of, "trials": self.draw}
         assert self.point is not None
         return {"models": [fault.model_dump(mode="json", exclude_defaults=True) for fault in self.point.faults]}
 
@@ -59,9 +59,8 @@ def tasks_of(study: Study, sites: SiteList, files: Files) -> list[Task]:
         if question.flips is not None:
             flips = None if question.flips == "single" else question.flips
             space = fault_space(sites, question.sites)
-            found.append(
-                Task(name, stop, {}, None, space, flips, goal=question.goal, exhaustive=question.exhaustive)
-            )
+            draw = "seeds" if flips is not None else draw_of(question, stop, space.size)
+            found.append(Task(name, stop, {}, None, space, flips, question.goal, draw))
             continue
         for point in _points(name, question, files):
             labels = dict(point.labels)
@@ -69,6 +68,13 @@ def tasks_of(study: Study, sites: SiteList, files: Files) -> list[Task]:
                 labels = {"ber": point.ber, **labels}
             found.append(Task(name, stop, labels, point))
     return found
+
+
+def draw_of(question: Question, stop: Stop, size: int) -> Draw:
+    """Whether every single flip is tried: where that is asked for, or no more than the trials that are allowed."""
+    if question.exhaustive == "auto":
+        return "all" if size <= stop.max_trials else "pairs"
+    return "all" if question.exhaustive == "always" else "pairs"
 
 
 def _points(name: str, question: Question, files: Files) -> list[Point]:
@@ -91,17 +97,15 @@ def _faults_of(question: Question, files: Files) -> tuple[FaultModel, ...]:
     return question.faults
 
 
-def plan_of(task: Task, seed: int, plans: Plans, sites: Sequence[Any]) -> FaultPlan:
+def plan_of(task: Task, key: int, plans: Plans, sites: Sequence[Site], samples: int) -> FaultPlan:
     """The plan of a task's trial; raises what resolving its faults raises."""
     if task.space is None:
         assert task.point is not None
-        return plans.of(task.point, seed)
-    if task.flips is None:
-        # a single flip's number is its cell's
-        from hwfault.laws.cells import CellFaults
-
-        return resolve(sites, (CellFaults(cells=(task.space.cell(seed),)),))
-    return resolve(sites, (drawn_flips(task.space, task.flips, seed),))
+        return plans.of(task.point, key)
+    if task.flips is not None:
+        return resolve(sites, (drawn_flips(task.space, task.flips, key),))
+    cell = key if task.draw == "all" else draw_pair(task.space, samples, key)[0]
+    return resolve(sites, (CellFaults(cells=(task.space.cell(cell),)),))
 
 
 def _short(value: Label) -> str:

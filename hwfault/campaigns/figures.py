@@ -1,0 +1,147 @@
+"""What the rows of a task come to: rates with their intervals, the accuracy, what was counted beside them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwfault.campaigns.database import Row
+from hwfault.campaigns.statistics.estimates import Estimate
+from hwfault.campaigns.statistics.means import estimate_mean
+from hwfault.campaigns.statistics.proportions import estimate_rate
+from hwfault.campaigns.statistics.stopping import (
+    Decision,
+    StoppingRule,
+    judge_census,
+    judge_events,
+    judge_means,
+    judge_population,
+)
+from hwfault.campaigns.statistics.two_way import Sums
+from hwfault.campaigns.study.records import Claim, Stop
+from hwfault.campaigns.study.tasks import Draw
+
+Bools = NDArray[np.bool_]
+_SEVERAL = 2
+
+
+class Trials(NamedTuple):
+    """The rows of a task in columns, those that failed left out: `wrong` (trials, samples) is the outcome that counts.
+
+    `due` is of the same shape; `correct` likewise, or None where there are no labels. `silent` counts the trials in
+    which no fault fell, or is None where that was not counted for each.
+    """
+
+    keys: NDArray[np.uint64]
+    wrong: Bools
+    due: Bools
+    correct: Bools | None
+    failed: int
+    silent: int | None
+
+    @property
+    def number(self) -> int:
+        """How many trials there are."""
+        return len(self.keys)
+
+
+def columns_of(rows: Iterable[Row], masks: Sequence[str], samples: int, limit: int | None = None) -> Trials:
+    """The rows with keys below `limit`, in columns; silent wrong answers are those that were not detected."""
+    kept: list[Row] = []
+    failed = 0
+    for row in rows:
+        if limit is not None and row.key >= limit:
+            continue
+        if row.answers is None:
+            failed += 1
+        else:
+            kept.append(row)
+    stacked = np.zeros((len(kept), len(masks), samples), np.bool_)
+    for place, row in enumerate(kept):
+        stacked[place] = row.answers
+    due = _mask(stacked, masks, "due")
+    wrong = _mask(stacked, masks, counted_outcome(masks))
+    if counted_outcome(masks) != "due":
+        wrong = wrong & ~due
+    correct = _mask(stacked, masks, "correct") if "correct" in masks else None
+    faults = [row.faults for row in kept]
+    silent = None if None in faults else sum(count == 0 for count in faults)
+    return Trials(np.array([row.key for row in kept], np.uint64), wrong, due, correct, failed, silent)
+
+
+def counted_outcome(masks: Sequence[str]) -> str:
+    """The outcome that is counted as SDC: the first that is not the right answer, nor DUE if there is another."""
+    of_answers = [name for name in masks if name != "correct"]
+    silent = [name for name in of_answers if name != "due"]
+    return (silent or of_answers)[0]
+
+
+def _mask(stacked: Bools, masks: Sequence[str], name: str) -> Bools:
+    if name not in masks:
+        return np.zeros((stacked.shape[0], stacked.shape[2]), np.bool_)
+    found: Bools = stacked[:, list(masks).index(name)]
+    return found
+
+
+def rule_of(stop: Stop) -> StoppingRule:
+    """The stopping rule that a study states; raises ModelError for a requirement that is none."""
+    goal: dict[str, Any] = {"relative": stop.relative} if stop.require is None else {"requirement": stop.require}
+    return StoppingRule(confidence=stop.confidence, max_trials=stop.max_trials, max_minutes=stop.max_minutes, **goal)
+
+
+def decide(trials: Trials, stop: Stop, draw: Draw, claim: Claim, minutes: float, total: int | None) -> Decision:
+    """Whether a task has enough trials, after those with the first so many keys; `total` of a census."""
+    rule = rule_of(stop)
+    if draw == "pairs":
+        return judge_events(rule, int(trials.wrong.sum()), trials.number, minutes)
+    if draw == "all" and total is not None and trials.number + trials.failed >= total:
+        return judge_census(rule, float(trials.wrong.mean()), total)
+    if claim == "population" and trials.number >= _SEVERAL and trials.wrong.shape[1] >= _SEVERAL:
+        looks = rule.looks
+        seen = looks.last_until(trials.number)
+        if seen is not None:
+            return judge_population(rule, Sums.of(trials.wrong[:seen]), minutes)
+    return judge_means(rule, trials.wrong.mean(1), minutes=minutes, of="the rate of silent wrong answers")
+
+
+class Figure(NamedTuple):
+    """One task in numbers: the rates of silent wrong answers and DUE, the accuracy, and how they came about."""
+
+    question: str
+    name: str
+    labels: Mapping[str, Any]
+    trials: int
+    samples: int
+    sdc: Estimate | None
+    due: Estimate | None
+    accuracy: Estimate | None
+    golden_accuracy: float | None
+    worst: tuple[int, float] | None
+    failed: int
+    silent: int | None
+    why: str
+    stopped: bool
+
+
+def rates_of(trials: Trials, stop: Stop, draw: Draw, decision: Decision) -> dict[str, Any]:
+    """The three rates of a task; the first is the one that the decision was made on."""
+    if not trials.number:
+        return {"sdc": None, "due": None, "accuracy": None, "worst": None}
+    rule = rule_of(stop)
+    looks = rule.looks
+
+    def rate(marked: Bools, of: str) -> Estimate:
+        if draw == "pairs":
+            return estimate_rate(int(marked.sum()), len(marked), rule.confidence, sequential=True)
+        if decision.estimate.by == "exact":
+            return decision.estimate._replace(value=float(marked.mean()), of=of)
+        return estimate_mean(marked.mean(1), looks, of=of)
+
+    accuracy = None if trials.correct is None else rate(trials.correct, "the accuracy")
+    worst = None
+    if draw != "pairs":
+        shares = trials.wrong.mean(1)
+        place = int(shares.argmax())
+        worst = int(trials.keys[place]), float(shares[place])
+    return {"sdc": decision.estimate, "due": rate(trials.due, "the rate of DUE"), "accuracy": accuracy, "worst": worst}

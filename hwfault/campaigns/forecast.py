@@ -1,0 +1,92 @@
+"""What a study would take, before it is run: its fault spaces, trials, minutes and disk."""
+
+import time
+from typing import Any, NamedTuple
+
+from hwfault.campaigns.figures import rule_of
+from hwfault.campaigns.measurement import Measurement
+from hwfault.campaigns.study.tasks import Task
+
+_TIMED = 3
+"""How many trials are run to tell how long one takes; the first, which prepares the network, is not counted."""
+_BESIDE = 40
+"""The bytes that a trial takes in the store beside its answers."""
+
+
+class Forecast(NamedTuple):
+    """What one task would take: `way` is what its trials are, `least` to `most` how many, `seconds` what one takes."""
+
+    name: str
+    way: str
+    space: int | None
+    least: int
+    most: int
+    seconds: float
+    bytes: int
+    why: str
+
+    @property
+    def mebibytes(self) -> float:
+        """What most trials take on the disk."""
+        return self.most * self.bytes / (1 << 20)
+
+    @property
+    def minutes_told(self) -> str:
+        """How long the fewest and the most trials take, in words."""
+        low, high = (count * self.seconds / 60 for count in (self.least, self.most))
+        return f"{low:.2g}" if self.least == self.most else f"{low:.2g} to {high:.2g}"
+
+    def to_data(self) -> dict[str, Any]:
+        """The forecast as JSON tells it."""
+        return self._asdict() | {"minutes": [count * self.seconds / 60 for count in (self.least, self.most)]}
+
+
+def forecast(measurement: Measurement) -> list[Forecast]:
+    """What each task of a study would take on one worker; a few trials of each are run and timed."""
+    return [_of_task(measurement, task) for task in measurement.tasks]
+
+
+def _of_task(measurement: Measurement, task: Task) -> Forecast:
+    rule = rule_of(task.stop)
+    space = None if task.space is None else task.space.size
+    seconds = _time_of(measurement, task)
+    samples = 1 if task.draw == "pairs" else measurement.engine.samples
+    size = len(measurement.masks) * -(-samples // 8) + 4 * len(measurement.metrics) * samples + _BESIDE
+    if task.draw == "all":
+        assert space is not None
+        least = most = space
+        way, why = "every single flip", f"{space:,} single flips, all of which are tried: the answer is exact"
+    elif measurement.varies_not(task):
+        least = most = 1
+        way, why = "one device", "every seed has the same faults, so that one trial tells all"
+    else:
+        first = 20 if task.draw == "pairs" else rule.looks.numbers[0]
+        least, most = min(first, rule.max_trials), rule.max_trials
+        way = "a flip and a sample" if task.draw == "pairs" else "a fault seed on all samples"
+        why = _why_sampled(task, space, most)
+    if rule.max_minutes is not None:
+        why += f"; at most {rule.max_minutes:g} minutes"
+    return Forecast(task.name, way, space, least, most, seconds, size, why)
+
+
+def _why_sampled(task: Task, space: int | None, most: int) -> str:
+    goal = f"a relative margin of {task.stop.relative:g}" if task.stop.require is None else f"SDC {task.stop.require}"
+    if task.draw == "pairs":
+        more = f"{space:,} single flips are more than max_trials ({most:,})"
+        return f"{more}: pairs of a flip and a sample are drawn, until {goal}"
+    return f"fault seeds are drawn until {goal}, looked for at doubling numbers of trials"
+
+
+def _time_of(measurement: Measurement, task: Task) -> float:
+    """The median of what a trial takes, in seconds."""
+    first = measurement.first_key(task)
+    found = []
+    for key in range(first, first + _TIMED + 1):
+        begin = time.perf_counter()
+        for _ in measurement.run(task, [key]):
+            pass
+        found.append(time.perf_counter() - begin)
+        if task.space is not None and key + 1 >= task.space.size:
+            break
+    later = sorted(found[1:] or found)
+    return later[len(later) // 2]

@@ -1,0 +1,128 @@
+"""A campaign as its store tells it, without the network: its tasks, how far they are, what they found."""
+
+import json
+from collections import Counter
+from typing import Any, NamedTuple
+
+from hwfault.campaigns.database import Database, merge
+from hwfault.campaigns.database import Task as Stored
+from hwfault.campaigns.figures import Figure, columns_of, decide, rates_of
+from hwfault.campaigns.study.records import Stop, Study, kept_study
+from hwfault.campaigns.study.tasks import Draw
+from hwfault.errors import FileError
+
+_FEW = 3
+
+
+class Progress(NamedTuple):
+    """How far a task is: its trials, those that failed and why, at which numbers it was looked at, and its state."""
+
+    name: str
+    trials: int
+    failed: int
+    failures: tuple[str, ...]
+    looks: str
+    state: str
+
+
+class KeptTask(NamedTuple):
+    """A task as it was begun: its question and labels, what its trials are, its fault space, when it stops."""
+
+    question: str
+    name: str
+    labels: dict[str, Any]
+    stored: Stored
+    draw: Draw
+    total: int | None
+    stop: Stop
+    study: Study
+
+    def progress(self, database: Database) -> Progress:
+        """How far it is."""
+        whys: Counter[str] = Counter()
+        count = 0
+        for row in database.rows(self.stored):
+            if row.failed is None:
+                count += 1
+            else:
+                whys[row.failed] += 1
+        failures = tuple(f"{number:,} trials failed: {why}" for why, number in whys.most_common(_FEW))
+        looks = database.looks(self.stored)
+        told = ", ".join(f"{trials:,}" for trials, _, _ in looks[-_FEW:])
+        state = looks[-1][2] if looks else "not looked at yet"
+        return Progress(self.name, count, sum(whys.values()), failures, told, state)
+
+    def figure(self, database: Database) -> Figure | None:
+        """What it found up to its last look; None before that."""
+        looks = database.looks(self.stored)
+        if not looks:
+            return None
+        until, stopped, why = looks[-1]
+        first = 0 if self.draw == "all" else self.study.seed
+        seen = columns_of(database.rows(self.stored), self.stored.masks, self.stored.samples, first + until)
+        if not seen.number:
+            return None
+        decision = decide(seen, self.stop, self.draw, self.study.samples.claim, 0.0, self.total)
+        golden = database.golden(self.stored)
+        accuracy = None
+        if golden is not None and "correct" in self.stored.masks:
+            accuracy = float(golden[self.stored.masks.index("correct")].mean())
+        rates = rates_of(seen, self.stop, self.draw, decision)
+        return Figure(
+            question=self.question,
+            name=self.name,
+            labels=self.labels,
+            trials=seen.number,
+            samples=seen.wrong.shape[1],
+            golden_accuracy=accuracy,
+            failed=seen.failed,
+            silent=seen.silent,
+            why=why,
+            stopped=stopped,
+            **rates,
+        )
+
+
+def kept_tasks(database: Database) -> list[KeptTask]:
+    """The tasks of the campaign in a store, in the order of its study; raises FileError for one that has none."""
+    study = kept_study(database.said("study"), str(database.path.parent))
+    told = _parsed(database)
+    by_digest = {task.digest: task for task in database.tasks()}
+    found = []
+    for one in told:
+        try:
+            stored = by_digest[one["digest"]]
+            stop = Stop.parse(one["stop"], "the stopping rule")
+            draw: Draw = one["draw"]
+            found.append(KeptTask(one["question"], one["name"], one["labels"], stored, draw, one["total"], stop, study))
+        except (KeyError, TypeError) as error:
+            raise FileError(f"{database.path}: its list of tasks is damaged ({error!r})") from None
+    return found
+
+
+def _parsed(database: Database) -> list[dict[str, Any]]:
+    text = database.said("tasks")
+    try:
+        found = json.loads(text or "")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise FileError(f"{database.path}: keeps no list of tasks; begin with `hwfault campaign run`")
+    return found
+
+
+def merge_into(into: Database, other: Database) -> int:
+    """Adds another store's trials, and says how many were new; a new store takes the study of the other.
+
+    Raises FileError for two stores without a task in common, and where a trial's answers differ.
+    """
+    ours = {task.digest for task in into.tasks()}
+    theirs = {task.digest for task in other.tasks()}
+    if ours and not ours & theirs:
+        raise FileError(f"{other.path}: holds the trials of another study than {into.path}; no task is in both")
+    new = merge(into, other)
+    for key in ("study", "tasks"):
+        said = other.said(key)
+        if into.said(key) is None and said is not None:
+            into.say(key, said)
+    return new

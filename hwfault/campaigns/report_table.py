@@ -1,0 +1,69 @@
+"""What a campaign found as a table, as JSON and as files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwfault.campaigns.evaluate import write_table
+from hwfault.campaigns.figures import Figure
+from hwfault.campaigns.statistics.estimates import METHODS, Estimate
+from hwfault.files import write_atomically
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def table(figures: Sequence[Figure]) -> Table:
+    """Columns and rows for people; rates with their intervals."""
+    columns = ["task", "trials", "SDC", "DUE", "accuracy", "no fault fell", "worst", "failed"]
+    rows = []
+    for figure in figures:
+        worst = "-" if figure.worst is None else f"{figure.worst[1]:.2%} (seed {figure.worst[0]})"
+        silent = "-" if figure.silent is None else f"{figure.silent:,}"
+        rates = [cell(figure.sdc), cell(figure.due), cell(figure.accuracy)]
+        rows.append([figure.name, f"{figure.trials:,}", *rates, silent, worst, f"{figure.failed:,}"])
+    return columns, rows
+
+
+def cell(estimate: Estimate | None) -> str:
+    """A rate with its interval; an interval is never told as wider or narrower than it is."""
+    if estimate is None:
+        return "-"
+    if estimate.ends is None:
+        return f"{estimate.value:.4g} exact"
+    low, high = estimate.ends
+    return f"{estimate.value:.3g} ({low:.3g} to {high:.3g})"
+
+
+def to_data(figure: Figure) -> dict[str, Any]:
+    """A figure as JSON tells it."""
+    data = figure._asdict()
+    for key in ("sdc", "due", "accuracy"):
+        estimate = data[key]
+        data[key] = None if estimate is None else estimate._asdict() | {"method": METHODS[estimate.by]}
+    data["labels"] = dict(figure.labels)
+    worst = figure.worst
+    data["worst"] = None if worst is None else {"seed": worst[0], "sdc": worst[1]}
+    return data
+
+
+def write_results(folder: Path, figures: Sequence[Figure]) -> None:
+    """Leaves results.json and results.csv in a folder, each written atomically; raises FileError."""
+    whole = [to_data(figure) for figure in figures]
+    write_atomically(folder / "results.json", (json.dumps(whole, indent=1) + "\n").encode())
+    write_table(folder / "results.csv", [_flat(figure) for figure in figures])
+
+
+def _flat(figure: Figure) -> dict[str, object]:
+    """A figure as one line."""
+    line: dict[str, object] = {"question": figure.question, **figure.labels, "trials": figure.trials}
+    for key in ("sdc", "due", "accuracy"):
+        estimate: Estimate | None = getattr(figure, key)
+        if estimate is None:
+            continue
+        low, high = estimate.ends or (None, None)
+        line |= {key: estimate.value, f"{key}_low": low, f"{key}_high": high, f"{key}_by": estimate.by}
+    line |= {"golden": figure.golden_accuracy, "failed": figure.failed, "no_fault_fell": figure.silent}
+    if figure.worst is not None:
+        line |= {"worst_seed": figure.worst[0], "worst_sdc": figure.worst[1]}
+    return line | {"why": figure.why}

@@ -1,0 +1,67 @@
+"""`hwfault campaign status`, `report` and `merge`."""
+
+from pathlib import Path
+
+import click
+
+from hwfault.cli.campaign_run import _FOLDER
+from hwfault.cli.common import json_option, print_json, print_table
+from hwfault.cli.paths import Command
+
+
+@click.command("status", cls=Command)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@json_option
+def status(folder: Path, as_json: bool) -> None:
+    """Print how far the campaign in FOLDER is, also while it runs."""
+    from hwfault.campaigns.database import FILE, Database
+    from hwfault.campaigns.kept import kept_tasks
+
+    with Database(folder / FILE, readonly=True) as database:
+        found = [one.progress(database) for one in kept_tasks(database)]
+    if as_json:
+        print_json([one._asdict() for one in found])
+        return
+    columns = ["task", "trials", "failed", "looks", "state"]
+    print_table(columns, [[one.name, f"{one.trials:,}", f"{one.failed:,}", one.looks, one.state] for one in found])
+    for one in found:
+        for why in one.failures:
+            click.echo(f"{one.name}: {why}")
+
+
+@click.command("report", cls=Command)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@json_option
+def report(folder: Path, as_json: bool) -> None:
+    """Print what the campaign in FOLDER found, and write results.json and results.csv there anew."""
+    from hwfault.campaigns.database import FILE, Database
+    from hwfault.campaigns.kept import kept_tasks
+    from hwfault.campaigns.report_table import table, to_data, write_results
+
+    with Database(folder / FILE, readonly=True) as database:
+        figures = [figure for one in kept_tasks(database) if (figure := one.figure(database)) is not None]
+    write_results(folder, figures)
+    if as_json:
+        print_json([to_data(figure) for figure in figures])
+        return
+    print_table(*table(figures))
+    for figure in figures:
+        click.echo(f"{figure.name}: {figure.why}")
+
+
+@click.command("merge", cls=Command)
+@click.argument("folders", type=click.Path(path_type=Path, file_okay=False), nargs=-1, required=True)
+@click.option("--out", type=_FOLDER, required=True, help="Folder for all trials; it may hold some already.")
+def merge(folders: tuple[Path, ...], out: Path) -> None:
+    """Put the trials of the campaigns in FOLDERS together in the folder of --out."""
+    from hwfault.campaigns.database import FILE, Database
+    from hwfault.campaigns.kept import merge_into
+    from hwfault.files import output_folder
+    from hwfault.locks import locked_folder
+
+    folder = output_folder(out)
+    with locked_folder(folder), Database(folder / FILE) as into:
+        for one in folders:
+            with Database(one / FILE, readonly=True) as other:
+                new = merge_into(into, other)
+            click.echo(f"{one}: {new:,} trials that were new")

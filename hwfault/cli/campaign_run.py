@@ -1,0 +1,233 @@
+"""`hwfault campaign plan`, `run` and `resume`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hwfault.cli.common import json_option, print_json, print_table
+from hwfault.cli.door import Stopped
+from hwfault.cli.paths import Command, OutputFolder
+from hwfault.cli.runs import Trusted, run_options
+
+if TYPE_CHECKING:
+    from hwfault.campaigns.driver import Present
+    from hwfault.campaigns.measurement import Measurement, Trust
+    from hwfault.campaigns.study.records import Study
+
+_FOLDER = OutputFolder("campaign.sqlite", "results.csv", "results.json")
+
+
+class Workers(click.ParamType[Any]):
+    """A number of processes, `ray`, or the address of a cluster, ray://..."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        text = str(value)
+        if text == "ray" or text.startswith("ray://"):
+            return text
+        if not text.isdecimal() or not int(text):
+            self.fail(f"{value!r} is no number of processes, expected e.g. 2, ray or ray://host:10001", param, ctx)
+        return int(text)
+
+
+class Shard(click.ParamType[Any]):
+    """A part of all trials, as `3/8`."""
+
+    name = "part/of"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        part, _, of = str(value).partition("/")
+        if not (part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of)):
+            self.fail(f"{value!r} is no part, expected e.g. 3/8: the third of eight", param, ctx)
+        return int(part) - 1, int(of)
+
+
+_OPTIONS = (
+    click.option("--workers", type=Workers(), help="Processes, ray, or ray://HOST:PORT.  [default: the study's]"),
+    click.option(
+        "--criterion", "criteria", multiple=True, help="An outcome of the study that is code which you trust."
+    ),
+)
+
+
+def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say what the user vouches for; the command is called with them as `trust`."""
+
+    @run_options
+    @wraps(command)
+    def with_trust(trusted: Trusted, criteria: tuple[str, ...], **rest: Any) -> Any:
+        from hwfault.campaigns.measurement import Trust
+
+        return command(trust=Trust(trusted, criteria), **rest)
+
+    return _OPTIONS[1](with_trust)
+
+
+@click.command("run", cls=Command)
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--out", type=_FOLDER, required=True, help="Folder for the trials, to go on from, and the results.")
+@_OPTIONS[0]
+@click.option("--shard", type=Shard(), help="Only this part of the trials, e.g. 3/8; see `hwfault campaign merge`.")
+@trust_options
+@json_option
+def run(
+    study: Path, out: Path, workers: int | str | None, shard: tuple[int, int] | None, trust: "Trust", as_json: bool
+) -> None:
+    """Answer the questions of STUDY, a YAML file; every trial is kept in the folder of --out.
+
+    The same command goes on where it was stopped, and a study that has grown runs only what is new.
+    """
+    from hwfault.campaigns.study.records import read_study
+
+    _run(read_study(study), out, workers, shard, trust, as_json)
+
+
+@click.command("resume", cls=Command)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_OPTIONS[0]
+@click.option("--shard", type=Shard(), help="Only this part of the trials, e.g. 3/8.")
+@trust_options
+@json_option
+def resume(
+    folder: Path, workers: int | str | None, shard: tuple[int, int] | None, trust: "Trust", as_json: bool
+) -> None:
+    """Go on with the campaign in FOLDER, as it was begun."""
+    from hwfault.campaigns.database import FILE, Database
+    from hwfault.campaigns.study.records import kept_study
+
+    with Database(folder / FILE, readonly=True) as database:
+        study = kept_study(database.said("study"), str(folder))
+    _run(study, folder, workers, shard, trust, as_json)
+
+
+def _run(
+    study: "Study",
+    out: Path,
+    workers: int | str | None,
+    shard: tuple[int, int] | None,
+    trust: "Trust",
+    as_json: bool,
+) -> None:
+    from hwfault.campaigns.database import FILE, Database
+    from hwfault.campaigns.driver import Driver, check_rules
+    from hwfault.campaigns.measurement import Measurement
+    from hwfault.campaigns.report_table import table, to_data, write_results
+    from hwfault.campaigns.workers import make_workers
+    from hwfault.files import output_folder
+    from hwfault.locks import locked_folder
+
+    if shard is not None:
+        _check_shard(study)
+    folder = output_folder(out)
+    with locked_folder(folder), Database(folder / FILE) as database:
+        measurement = Measurement(study, trust)
+        check_rules(measurement.tasks)
+        hands = make_workers(study, trust, measurement, study.workers if workers is None else workers)
+        try:
+            with shown_progress() as progress:
+                figures = Driver(measurement, database, hands, progress, shard or (0, 1)).run()
+        except (KeyboardInterrupt, Stopped):
+            click.echo(
+                f"stopped: every trial so far is in {folder / FILE}; `hwfault campaign resume {out}` goes on", err=True
+            )
+            raise
+        finally:
+            hands.close()
+        write_results(folder, figures)
+    if as_json:
+        print_json([to_data(figure) for figure in figures])
+    else:
+        print_table(*table(figures))
+        for figure in figures:
+            click.echo(f"{figure.name}: {figure.why}")
+
+
+def _check_shard(study: "Study") -> None:
+    """A part of the trials cannot tell when all have enough."""
+    click.echo(
+        "a shard runs its part of the first max_trials trials of each question, and stops nothing early; merge all "
+        "shards, then `hwfault campaign resume` the merged folder",
+        err=True,
+    )
+
+
+@contextmanager
+def shown_progress() -> Iterator[Callable[["Present"], None]]:
+    """A line on stderr for the task at hand: trials done, their rate, time left to the next look, present interval."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from hwfault.cli.door import escaped_streams, unescaped
+    from hwfault.terminal import shown
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[now]}", markup=False),
+    )
+    with Progress(*columns, console=Console(file=unescaped(sys.stderr))) as display, escaped_streams():
+        lines: dict[str, Any] = {}
+
+        def progress(present: "Present") -> None:
+            name = present.task.name
+            if name not in lines:
+                lines[name] = display.add_task(shown(name, one_line=True), total=present.until, rate="", now="")
+            fields: dict[str, Any] = {}
+            if present.rate is not None:
+                fields["rate"] = f"{present.rate:.3g}/s"
+            if present.decision is not None:
+                fields["now"] = _told(present.decision)
+            display.update(lines[name], completed=present.done, total=present.until)
+            display.tasks[lines[name]].fields.update(fields)
+
+        yield progress
+
+
+def _told(decision: Any) -> str:
+    from hwfault.campaigns.report_table import cell
+
+    return f"SDC {cell(decision.estimate)}"
+
+
+@click.command("plan", cls=Command)
+@click.argument("study", type=click.Path(path_type=Path))
+@trust_options
+@json_option
+def plan(study: Path, trust: "Trust", as_json: bool) -> None:
+    """Say what STUDY, a YAML file, would take, before anything is kept: a few trials are timed for it."""
+    from hwfault.campaigns.forecast import forecast
+    from hwfault.campaigns.measurement import Measurement
+    from hwfault.campaigns.study.records import read_study
+
+    measurement = Measurement(read_study(study), trust)
+    found = forecast(measurement)
+    if as_json:
+        print_json([one.to_data() for one in found])
+        return
+    _print_plan(measurement, found)
+
+
+def _print_plan(measurement: "Measurement", found: Any) -> None:
+    subject = measurement.subject
+    kind = "exact" if subject.exact else "not exact to the bit between engines"
+    click.echo(f"engine {measurement.engine.name} {measurement.engine.version}; {kind}: {subject.note}")
+    columns = ["task", "trials are", "fault space", "trials", "minutes", "MiB on disk"]
+    rows = []
+    for one in found:
+        space = "-" if one.space is None else f"{one.space:,} bits"
+        rows.append(
+            [one.name, one.way, space, f"{one.least:,} to {one.most:,}", one.minutes_told, f"{one.mebibytes:.2g}"]
+        )
+    print_table(columns, rows)
+    for one in found:
+        click.echo(f"{one.name}: {one.why}")
