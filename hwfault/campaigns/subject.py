@@ -39,9 +39,11 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
     import torch
 
     from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
+    from hwfault.campaigns.engines.onnxruntime_engine import OnnxruntimeEngine
     from hwfault.campaigns.engines.torch_engine import TorchEngine
     from hwfault.campaigns.samples import digest
     from hwfault.campaigns.store import network_digest
+    from hwfault.graph.export.of_network import export
 
     assert study.network is not None
     model, config, data = trusted.load(Path(study.network))
@@ -59,10 +61,12 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
         "samples": count,
         "samples digest": digest(split, order),
     }
-    if study.engine in ("auto", "torch"):
-        engine = TorchEngine(model, split, order, study.batch_size)
-    else:
-        raise HwfaultError(f"engine {study.engine!r} does not run networks yet; expected auto or torch")
+    engine: Engine = TorchEngine(model, split, order, study.batch_size)
+    if study.engine == "onnxruntime":
+        if study.arithmetic == "integer":
+            raise HwfaultError("arithmetic: integer is PyTorch's; expected engine: torch, or auto")
+        inputs = split.inputs(order).cpu()
+        engine = OnnxruntimeEngine(export(model, inputs[:1]), inputs.numpy(), study.batch_size)
     labels = split.labels[order.to(split.labels.device)].cpu().numpy()
     exact = study.arithmetic == "integer"
     note = "sums are integers" if exact else "sums are floating point: one engine, its version and batch belong to it"
@@ -70,7 +74,7 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
 
 
 def _of_graph(study: Study) -> Subject:
-    from hwfault.campaigns.engines.graph_engine import GraphEngine
+    from hwfault.campaigns.engines.onnxruntime_engine import OnnxruntimeEngine
     from hwfault.graph.run.session import load_model
     from hwfault.npz import read_arrays
 
@@ -92,7 +96,7 @@ def _of_graph(study: Study) -> Subject:
         "samples": count,
         "samples digest": seen.hexdigest(),
     }
-    engine = GraphEngine(graph, inputs, batch_size=study.batch_size)
+    engine = OnnxruntimeEngine(graph, inputs, study.batch_size)
     return Subject(engine, labels, identity, False, "sums are onnxruntime's: its version and batch belong to it")
 
 

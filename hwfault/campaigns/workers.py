@@ -223,9 +223,7 @@ def _serve(_modules: OwnModules, study: Study, trust: Trust, pipe: Connection) -
 def make_workers(study: Study, trust: Trust, measurement: Measurement, count: int | str) -> Workers:
     """One worker is this process itself; more are processes of their own; "ray" or "ray://..." those of a cluster."""
     if isinstance(count, str):
-        from hwfault.campaigns.ray_workers import RayWorkers
-
-        return RayWorkers(study, trust, count)
+        raise HwfaultError(f"workers: {count!r} is a cluster, which is not supported yet; give a number of processes")
     return Here(measurement) if count == 1 else LocalWorkers(study, trust, count)
 
 

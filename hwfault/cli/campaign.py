@@ -15,7 +15,6 @@ _COMMANDS = {
     "report": ("campaign_look", "Print what the campaign in FOLDER found, and write its tables and its page there."),
     "merge": ("campaign_look", "Put the trials of the campaigns in FOLDERS together in the folder of --out."),
     "verify": ("campaign_check", "Run a part of a campaign's trials anew, the slow way, and say which answers differ."),
-    "explain": ("campaign_check", "Run one trial on one sample anew, and say site by site what became of its faults."),
 }
 """Each command, the module that holds it and its first sentence, told here so that --help imports none of them."""
 

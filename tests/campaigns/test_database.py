@@ -119,7 +119,7 @@ def test_merging(tmp_path):
         assert one.keys(task_of(one, {"another": 1})) == {4}
         other.put(task_of(other), [Row(9, answers(1))])
         one.put(task_of(one), [Row(9, answers(2))])
-        with pytest.raises(FileError, match="trial 9 of the task .* has other answers"):
+        with pytest.raises(FileError, match=r"trial 9 of the task .* has other answers"):
             merge(one, other)
 
 
@@ -152,7 +152,7 @@ def test_other_files(tmp_path):
     for readonly in (True, False):
         with pytest.raises(FileError, match="is no file of hwfault campaign; choose another"):
             Database(tmp_path / "other", readonly=readonly)
-    with pytest.raises(FileError, match="is not there"):
+    with pytest.raises(FileError, match=r"is not there"):
         Database(tmp_path / "nothing", readonly=True)
     assert not (tmp_path / "nothing").exists()
 
@@ -161,6 +161,12 @@ def damaged(path, statement, *values):
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute(statement, values)
     connection.close()
+
+
+def read_all(path):
+    with Database(path, readonly=True) as store:
+        for task in store.tasks():
+            list(store.rows(task))
 
 
 @pytest.mark.parametrize(
@@ -181,9 +187,8 @@ def test_damaged_files(tmp_path, statement, value, told):
     with Database(path) as store:
         store.put(task_of(store), [row(1)])
     damaged(path, statement, value)
-    with pytest.raises(FileError, match=told), Database(path, readonly=True) as store:
-        for task in store.tasks():
-            list(store.rows(task))
+    with pytest.raises(FileError, match=told):
+        read_all(path)
 
 
 def test_a_full_disk(tmp_path):
