@@ -66,7 +66,7 @@ class Driver:
             self._fill(place, stored, until)
             minutes = (time.monotonic() - begin) / 60
             seen = self._columns(stored, task, until)
-            decision = self._decide(task, seen, minutes)
+            decision = self._decide(stored, task, seen, minutes)
             self._database.look(stored, until, decision.stop, decision.why)
             self._progress(Present(task, until, until, None, decision))
             if decision.stop or decision.next_look is None or self._varies_not(task):
@@ -91,11 +91,10 @@ class Driver:
         first = self._measurement.first_key(task)
         return columns_of(self._database.rows(stored), stored.masks, stored.samples, first + until)
 
-    def _decide(self, task: Task, seen: Trials, minutes: float) -> Decision:
+    def _decide(self, stored: Stored, task: Task, seen: Trials, minutes: float) -> Decision:
         if not seen.number:
-            raise HwfaultError(
-                f"{task.name}: none of {seen.failed} trials has an answer; `hwfault campaign status` says why"
-            )
+            why = next((row.failed for row in self._database.rows(stored) if row.failed is not None), "none was run")
+            raise HwfaultError(f"{task.name}: none of {seen.failed} trials has an answer: {why}")
         total = task.space.size if task.space is not None and task.draw == "all" else None
         claim = self._measurement.study.samples.claim
         return decide(seen, task.stop, task.draw, claim, minutes, total)
