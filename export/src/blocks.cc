@@ -34,8 +34,11 @@ Blocks::Blocks(const Program& program, uint64_t seed, int64_t blocks)
     : program_(program),
       hits_(program, seed),
       most_(static_cast<int>(std::clamp<int64_t>(kStruck / most_struck(program), 1, std::min<int64_t>(blocks, kLanes)))) {
-  std::fill_n(index_, most_ * kBlock, uint16_t{0});
-  cell_[0] = 0;
+}
+
+Blocks::Found& Blocks::found_in_thread() {
+  thread_local Found found;
+  return found;
 }
 
 void Blocks::settle(const Process& process) {
@@ -54,11 +57,11 @@ void Blocks::find(const HitsOfOne& hits, const Lanes& lanes) {
 // Which of the n struck words a word is, or becomes.
 int Blocks::place(uint16_t cell, int& n) {
   // an index of an earlier call does not matter: it is checked against what was struck in this one
-  const int index = index_[cell];
-  const bool known = (index < n) & (cell_[index] == cell);
-  cell_[n] = cell, delta_[n] = 0;  // no branch: of a known one this is written behind all others, and not counted
+  const int index = found_->index[cell];
+  const bool known = (index < n) & (found_->cell[index] == cell);
+  found_->cell[n] = cell, delta_[n] = 0;  // no branch: of a known one this is written behind all others, and not counted
   const int at = known ? index : n;
-  index_[cell] = static_cast<uint16_t>(at);
+  found_->index[cell] = static_cast<uint16_t>(at);
   n += !known;
   return at;
 }
@@ -120,13 +123,13 @@ void Blocks::burst(const HitsOfOne& hits, const Lanes& lanes) {
 void Blocks::sort() {
   uint16_t order[kStruck];
   std::iota(order, order + n_, uint16_t{0});
-  std::sort(order, order + n_, [&](uint16_t a, uint16_t b) { return cell_[a] < cell_[b]; });
+  std::sort(order, order + n_, [&](uint16_t a, uint16_t b) { return found_->cell[a] < found_->cell[b]; });
   const auto arrange = [&](auto* values) {
     std::remove_reference_t<decltype(*values)> sorted[kStruck];
     std::transform(order, order + n_, sorted, [&](uint16_t at) { return values[at]; });
     std::copy_n(sorted, n_, values);
   };
-  arrange(cell_), arrange(before_), arrange(now_), arrange(delta_);
+  arrange(found_->cell), arrange(before_), arrange(now_), arrange(delta_);
 }
 
 }  // namespace hwfault

@@ -22,26 +22,36 @@ class Blocks {
   void strike(const Lanes& lanes, Ask ask, Encode encode, Change change, bool ascending = false) {
     n_ = 0;
     process_ = nullptr;
+    found_ = &found_in_thread();
     for (hits_.start(lanes); hits_.next();) {
       for (const HitsOfOne& hits : hits_)
         for (const Hit& hit : hits) ask(lane_of(hit.cell()), word_of(hit.cell()));
       for (const HitsOfOne& hits : hits_) take(hits, lanes, encode);
     }
     if (ascending) sort();
+    const uint16_t* const cell = found_->cell;
     for (int i = 0; i < n_; ++i)
       if (const uint32_t after = now_[i] ^ delta_[i]; after != before_[i])
-        change(lane_of(cell_[i]), word_of(cell_[i]), before_[i], after);
+        change(lane_of(cell[i]), word_of(cell[i]), before_[i], after);
   }
 
  private:
   static constexpr int64_t kStruck = 8192;
+
+  // Which words are struck, and the index of each word among them. What earlier calls left there does not matter: a
+  // thread clears it but once, as it is larger than all else that most calls touch.
+  struct Found {
+    uint16_t cell[kStruck + 1];
+    uint16_t index[kLanes * kBlock];
+  };
 
   template <class Encode>
   void take(const HitsOfOne& hits, const Lanes& lanes, Encode encode) {
     settle(*hits.process);
     const int known = n_;
     find(hits, lanes);
-    for (int i = known; i < n_; ++i) before_[i] = now_[i] = encode(lane_of(cell_[i]), word_of(cell_[i]));
+    const uint16_t* const cell = found_->cell;
+    for (int i = known; i < n_; ++i) before_[i] = now_[i] = encode(lane_of(cell[i]), word_of(cell[i]));
     if (hits.process->kind == Kind::late) read_earlier(hits, lanes, encode);
     flip(hits);
   }
@@ -57,6 +67,7 @@ class Blocks {
     }
   }
 
+  static Found& found_in_thread();
   // What the processes before this one have flipped is what it finds.
   void settle(const Process& process);
   // Which of the struck words each hit is on; those that were not struck before come behind the others.
@@ -76,11 +87,10 @@ class Blocks {
   int most_;
   int n_ = 0;
   const Process* process_ = nullptr;  // the present one
+  Found* found_ = nullptr;
   // of each word that is hit: its code before all processes, before the present one, and what this one flips; there is
   // room for one more than there can be
-  uint16_t cell_[kStruck + 1];
   uint32_t before_[kStruck], now_[kStruck], delta_[kStruck + 1];
-  uint16_t index_[kLanes * kBlock];  // of a word among those that are struck
   uint16_t at_[Hits::kMost];         // of a hit's word among them
 };
 

@@ -214,15 +214,18 @@ const Site* present_site(PyObject* hook, PyObject* proxy) {
   return site.ran() || !is_on(site, proxy) ? nullptr : &site;
 }
 
-// What values of a site are to be struck with, which then has run.
-std::optional<Struck> plan_strike(PyObject* hook, const Site& site, const at::Tensor& x, bool keeps_gradient,
-                                  const at::Tensor& scale, const at::Tensor& zero_point, PyObject* width) {
+// What values of a site are to be struck with, which then has run. They lie as x does, and are x if they are made.
+std::optional<Struck> plan_strike(PyObject* hook, const Site& site, const at::Tensor& x, bool are_made,
+                                  bool keeps_gradient, const at::Tensor& scale, const at::Tensor& zero_point,
+                                  PyObject* width) {
   const StreamSite& stream = *site.stream;
   Forward& forward = *site.forward;
   if (!has_width(width, site.bits)) return {};
   if (site.batched && stream.samples_in(x) != forward.batch) return {};
   const auto shape = stream.shape_of(x, site.batched ? forward.batch : 1, scale, zero_point);
   if (!shape) return {};
+  if (!(are_made ? stream.tells_codes(*shape, x, scale, zero_point) : stream.always_tells_codes(x.scalar_type())))
+    return {};
   // what autograd keeps is counted by checkpoints, and must be what Python's way keeps; values before are kept there
   if (keeps_gradient && (may_follow_hooks() || (stream.reads_stored && !forward.straight_through))) return {};
   const at::Tensor samples = forward.numbers_of(hook, site.batched);
@@ -254,7 +257,7 @@ std::optional<PyObject*> strike_plain(PyObject* hook, PyObject* proxy, PyObject*
   const at::Tensor& zero_point = THPVariable_Unpack(zero_point_object);
   const bool straight_through = site->forward->straight_through;
   const bool keeps_gradient = x.requires_grad() && at::GradMode::is_enabled();
-  auto struck = plan_strike(hook, *site, x, keeps_gradient, scale, zero_point, PyTuple_GET_ITEM(output, 3));
+  auto struck = plan_strike(hook, *site, x, true, keeps_gradient, scale, zero_point, PyTuple_GET_ITEM(output, 3));
   if (!struck) return {};
 
   const bool in_place = is_unheld && (keeps_gradient ? is_writable(value, x) : !x.requires_grad() && x.is_contiguous());
@@ -318,9 +321,10 @@ void set_unheld(const py::object& counts) {
 std::shared_ptr<StreamSite> new_stream_site(std::vector<int64_t> program, int32_t bit_width, bool is_signed,
                                             int32_t representation, bool batched,
                                             const std::array<int64_t, 3>& axis, bool reads_stored,
-                                            const std::array<int32_t, 4>& most_bits) {
+                                            const std::array<int32_t, 4>& most_bits,
+                                            const std::array<int32_t, 4>& sure_bits) {
   return std::make_shared<StreamSite>(std::move(program), bit_width, is_signed, representation, batched,
-                                      Axis{axis[0], axis[1], axis[2]}, reads_stored, most_bits);
+                                      Axis{axis[0], axis[1], axis[2]}, reads_stored, most_bits, sure_bits);
 }
 
 }  // namespace
@@ -331,7 +335,7 @@ std::optional<Inside> strike_inside(py::handle hook, py::handle proxy, const at:
   const Site* const site = present_site(hook.ptr(), proxy.ptr());
   // samples that take turns, and words whose faults depend on others, are struck on their own
   if (!site || !site->stream || (site->batched && !site->stream->in_front())) return {};
-  auto struck = plan_strike(hook.ptr(), *site, x, keeps_gradient, scale, zero_point, width.ptr());
+  auto struck = plan_strike(hook.ptr(), *site, x, false, keeps_gradient, scale, zero_point, width.ptr());
   if (!struck) return {};
   return Inside{std::move(*struck), site->forward->straight_through};
 }

@@ -30,6 +30,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.attr("TORCH_VERSION") = TORCH_VERSION;
   m.def("connect", &hwfault_torch::connect);
   hwfault_torch::add_quantizer(m);
+  hwfault_torch::add_counting(m);
   hwfault_torch::add_guards(m);
   hwfault_torch::add_hook(m);
   hwfault_torch::add_zero_node(m);

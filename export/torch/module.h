@@ -5,6 +5,7 @@
 
 namespace hwfault_torch {
 
+void add_counting(pybind11::module_& m);
 void add_guards(pybind11::module_& m);
 void add_hook(pybind11::module_& m);
 void add_quantizer(pybind11::module_& m);

@@ -68,10 +68,11 @@ std::optional<Lie> lie_of(const at::Tensor& x, at::IntArrayRef scale) {
   return lie;
 }
 
-// Whether memory holds the values without gaps, in an order of which only one scale knows nothing.
-bool is_dense(const at::Tensor& x) {
-  return x.is_contiguous() || x.is_contiguous(at::MemoryFormat::ChannelsLast) ||
-         x.is_contiguous(at::MemoryFormat::ChannelsLast3d);
+// Whether tensors of one shape lie in memory in the same order.
+bool lie_alike(const at::Tensor& a, const at::Tensor& b) {
+  for (int64_t axis = 0; axis < a.dim(); ++axis)
+    if (a.size(axis) != 1 && a.stride(axis) != b.stride(axis)) return false;
+  return true;
 }
 
 bool takes(const at::Tensor& x) { return is_plain(x) && x.scalar_type() == at::kFloat; }
@@ -246,8 +247,7 @@ class WholeNode : public ag::Node {
         if (stride == 0) return gradient.contiguous();
       return {};
     }
-    const auto order = x.dim() == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::ChannelsLast;
-    if (!gradient.is_contiguous(order)) return {};
+    if (!lie_alike(gradient, x)) return {};
     return gradient;
   }
 
@@ -317,7 +317,7 @@ py::object quantize(const std::shared_ptr<const Quantizer>& quantizer, py::handl
   if (rule.reads_values() && rule.first_only && (x.dim() == 0 || x.size(0) != rule.rows)) return py::none();
   const auto lie = lie_of(x, rule.shape);
   if (!lie || !x.numel()) return py::none();
-  if (!x.is_contiguous() && (lie->outer != 1 || rule.reads_values() || !is_dense(x))) return py::none();
+  if (!x.is_contiguous() && (lie->outer != 1 || rule.reads_values() || !x.is_non_overlapping_and_dense())) return py::none();
   const bool grad_mode = at::GradMode::is_enabled();
   if (zero_point.requires_grad() && grad_mode) return py::none();
   const bool followed_by = grad_mode && (x.requires_grad() || (parameter.defined() && parameter.requires_grad()));

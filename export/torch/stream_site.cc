@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <cmath>
+
 #include "plain.h"
 
 namespace hwfault_torch {
@@ -40,7 +42,8 @@ bool readable(const at::Tensor& t) {
 }  // namespace
 
 StreamSite::StreamSite(std::vector<int64_t> given, int32_t width, bool sign, int32_t stored_as, bool has_samples,
-                       Axis of_samples, bool reads, std::array<int32_t, 4> most_bits)
+                       Axis of_samples, bool reads, std::array<int32_t, 4> most_bits,
+                       std::array<int32_t, 4> sure_bits)
     : program(std::move(given)),
       bit_width(width),
       is_signed(sign),
@@ -49,6 +52,7 @@ StreamSite::StreamSite(std::vector<int64_t> given, int32_t width, bool sign, int
       axis(of_samples),
       reads_stored(reads),
       most_bits_(most_bits),
+      sure_bits_(sure_bits),
       site_(parsed(program, width, sign, stored_as)) {}
 
 int64_t StreamSite::samples_in(const at::Tensor& x) const {
@@ -59,7 +63,7 @@ int64_t StreamSite::samples_in(const at::Tensor& x) const {
 std::optional<hwfault_shape> StreamSite::shape_of(const at::Tensor& x, int64_t samples, const at::Tensor& scale,
                                                   const at::Tensor& zero_point) const {
   const int32_t dtype = dtype_number(x.scalar_type());
-  if (dtype < 0 || bit_width > most_bits_[dtype] || samples < 1 || !readable(scale) || !readable(zero_point)) return {};
+  if (dtype < 0 || samples < 1 || !readable(scale) || !readable(zero_point)) return {};
   const bool plain_axis = in_front();
   const int64_t scale_inner = words_sharing(x, scale, samples, plain_axis);
   const int64_t zero_point_inner = words_sharing(x, zero_point, samples, plain_axis);
@@ -73,6 +77,29 @@ std::optional<hwfault_shape> StreamSite::shape_of(const at::Tensor& x, int64_t s
   }
   return hwfault_shape{samples, words, scale.numel(), scale_inner, zero_point.numel(), zero_point_inner,
                        dtype, dtype_number(scale.scalar_type()), dtype_number(zero_point.scalar_type()), run};
+}
+
+bool StreamSite::always_tells_codes(at::ScalarType type) const {
+  const int32_t dtype = dtype_number(type);
+  return dtype >= 0 && bit_width <= most_bits_[dtype];
+}
+
+// As check_codes_known of hwfault/torch_ops/codec.py, as long as no integer is so large that it has to be looked at.
+bool StreamSite::tells_codes(const hwfault_shape& shape, const at::Tensor& x, const at::Tensor& scale,
+                             const at::Tensor& zero_point) const {
+  if (always_tells_codes(x.scalar_type())) return true;
+  for (const at::Tensor* t : {&x, &scale, &zero_point})
+    if (t->scalar_type() != at::kFloat) return false;
+  if (!x.is_contiguous()) return false;
+  const float *const values = x.const_data_ptr<float>(), *const scales = scale.const_data_ptr<float>(),
+              *const zeros = zero_point.const_data_ptr<float>();
+  const float most = std::ldexp(1.0f, sure_bits_[HWFAULT_FLOAT32]);
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    const float step = scales[i / shape.scale_inner % shape.n_scale];
+    const float zero = zeros[i / shape.zero_point_inner % shape.n_zero_point];
+    if (std::isfinite(values[i]) && !(std::fabs(values[i] / step) + std::fabs(zero) <= most)) return false;
+  }
+  return true;
 }
 
 int64_t StreamSite::strike(const hwfault_shape& shape, const void* x, void* out, const at::Tensor& scale,

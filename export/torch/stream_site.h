@@ -20,9 +20,10 @@ struct Axis {
 
 class StreamSite {
  public:
-  // `most_bits` of each floating type, by its number: in wider words values may not tell their codes
+  // `most_bits` of each floating type, by its number: in wider words values may not tell their codes; those of integers
+  // of so many `sure_bits` do
   StreamSite(std::vector<int64_t> program, int32_t bit_width, bool is_signed, int32_t representation, bool batched,
-             Axis axis, bool reads_stored, std::array<int32_t, 4> most_bits);
+             Axis axis, bool reads_stored, std::array<int32_t, 4> most_bits, std::array<int32_t, 4> sure_bits);
 
   const std::vector<int64_t> program;
   const int32_t bit_width;
@@ -36,6 +37,11 @@ class StreamSite {
   // nothing where the longer way has to say what becomes of it.
   std::optional<hwfault_shape> shape_of(const at::Tensor& x, int64_t samples, const at::Tensor& scale,
                                         const at::Tensor& zero_point) const;
+  // Whether values of a type tell their codes, whatever they are.
+  bool always_tells_codes(at::ScalarType type) const;
+  // Whether these do; "no" where it takes more than a glance.
+  bool tells_codes(const hwfault_shape& shape, const at::Tensor& x, const at::Tensor& scale,
+                   const at::Tensor& zero_point) const;
   // whether the samples lie one behind the other
   bool in_front() const { return axis.axis == 0 && axis.rows == 1; }
   const hwfault_site* get() const { return site_.get(); }
@@ -50,7 +56,7 @@ class StreamSite {
             const at::Tensor& samples) const;
 
  private:
-  std::array<int32_t, 4> most_bits_;
+  std::array<int32_t, 4> most_bits_, sure_bits_;
   std::shared_ptr<hwfault_site> site_;
 };
 

@@ -8,6 +8,7 @@ from brevitas.core.function_wrapper import Identity
 from brevitas.core.function_wrapper.ops_ste import ScalarSignedClampMinSte
 from brevitas.core.quant.int import RescalingIntQuant
 from brevitas.core.scaling.int_scaling import IntScaling, PowerOfTwoIntScaling
+from brevitas.core.stats.stats_op import AbsMax
 from brevitas.core.utils import StatelessBuffer
 from brevitas.proxy.parameter_quant import WeightQuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector, FusedActivationQuantProxy
@@ -134,6 +135,8 @@ def deciding(proxy: Any) -> list[Entry]:
         found.append((buffers_of(source.msb_clamp_bit_width_impl.bit_width), "value"))
     limits = [part for part in leader.scaling_impl.modules() if type(part) is ScalarSignedClampMinSte]
     found += [(vars(limit), "min_val") for limit in limits]
+    statistics = [part for part in leader.scaling_impl.modules() if type(part) is AbsMax]
+    found += [(vars(statistic), "stats_reduce_dim") for statistic in statistics]
     return found + (_leading_to(quantizer.scaling_impl, leader) if leader is not quantizer else [])
 
 

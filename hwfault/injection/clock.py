@@ -15,6 +15,7 @@ from hwfault.network.inputs import Axes, samples_in
 from hwfault.program.batch_axes import PLAIN, BatchAxis
 from hwfault.program.periods import Period, changes_of
 from hwfault.stream.check import check_number
+from hwfault.torch_ops.counting import advance, count_from
 from hwfault.torch_ops.held import TOO_FAR, TOO_LONG, ascending
 from hwfault.torch_ops.inside_torch import Moment, in_backward, keep_address
 
@@ -66,16 +67,14 @@ class Clock:
         self.runs.count_forward()
         self._training, self._numbers, self._seen, self._counted = model.training, {}, False, 0
         self.thread = None if torch.compiler.is_compiling() else get_ident()
-        self._first = self._next[self._training].clone()
-        self._step = self._zero
-        if self._training:
-            self._step = self._interleaved(self._steps.clone())
-            self._steps.add_(1)
-            self._next[False].zero_()
         self.batch = samples_in((args, kwargs or {}), self.batch_axis)
         if self.batch is not None and self.samples is None:
-            self._seen = True
-            self._count(self.batch)
+            self._seen, self._counted = True, self.batch
+        self._first = advance(self._next[self._training], self._counted)
+        self._step = self._zero
+        if self._training:
+            self._step = self._interleaved(advance(self._steps, 1))
+            self._next[False].zero_()
 
     def ended(self, _model: nn.Module, _args: Any, output: Any) -> None:
         """Ends a forward: a hook. What runs outside of one, as a part of the model on its own, may have any batch."""
@@ -167,8 +166,7 @@ class Clock:
         if self.samples is not None:
             return self._given(self.samples, batch)
         if batch not in self._numbers:
-            numbers = self._interleaved(self._first + torch.arange(batch, device=self._device))
-            self._numbers[batch] = ascending(numbers, TOO_FAR)
+            self._numbers[batch] = count_from(self._first, batch, TOO_FAR, world=self.world, rank=self.rank)
         return self._numbers[batch]
 
     def _interleaved(self, numbers: Tensor) -> Tensor:
@@ -188,9 +186,7 @@ class Clock:
         if self._holds:
             return self._held.clone().reshape(1)
         if None not in self._numbers:
-            with torch.inference_mode(False):  # what is made in it cannot be kept for a backward
-                step = self._step.clone().reshape(1)
-                self._numbers[None] = ascending(step, TOO_LONG) if self._training else step
+            self._numbers[None] = count_from(self._step, 1, TOO_LONG if self._training else None, kept=True)
         return self._numbers[None]
 
     def of_periods(self, batch: int | None, refresh: Period) -> Tensor:

@@ -8,20 +8,22 @@ from collections.abc import Mapping
 from threading import get_ident
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hwfault.errors import PlanError
 from hwfault.injection.clock import Clock
 from hwfault.injection.following import Following, Gone
 from hwfault.injection.owners import refuse_two_forwards
+from hwfault.injection.runs import in_segment
 from hwfault.network.accumulators import accumulator_layers, bare
-from hwfault.network.hooks import OwnHook
+from hwfault.network.hooks import OwnHook, has_stand_in
 from hwfault.network.inputs import samples_in, tensors_in
 from hwfault.network.sites import quantizers
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.batch_axes import PLAIN
 from hwfault.program.names import first_run
-from hwfault.torch_ops.inside_torch import compiled, traced
+from hwfault.torch_ops.inside_torch import is_compiled, traced
 
 
 def watch_first_forward(model: nn.Module, plan: FaultPlan, clock: Clock) -> list["FirstForward"]:
@@ -67,7 +69,7 @@ class FirstForward:
         samples = samples_in((args, kwargs), self._clock.batch_axis)
         if samples is None or samples < 2 or self._clock.is_paused or traced():
             return  # at once: a network that is given one sample at a time comes here in every forward
-        if any(compiled(module) is not None for module in model.modules()):
+        if any(map(is_compiled, model.modules())):
             return
         following = Following(samples)
         following.note_inputs((args, kwargs), self._clock.batch_axis)
@@ -94,7 +96,8 @@ class _Seeing:
     def __init__(self, following: "Following", name: str | None) -> None:
         self._following, self._name = following, name
 
-    def __call__(self, _module: nn.Module, args: Any, output: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._refuse_checkpointed(module)
         given = next(tensors_in(args), None)
         value = bare(output)
         if given is None or not isinstance(value, Tensor) or not value.dim():
@@ -109,4 +112,17 @@ class _Seeing:
             f"samples (values of the shape {tuple(value.shape)}, found were: {where}); give an example of the inputs, "
             "inject(..., example=inputs), and resolve plans with sites(model, example), so that the batch axis of each "
             "site is found"
+        )
+
+    def _refuse_checkpointed(self, module: nn.Module) -> None:
+        """Raises PlanError where a backward pass would compute a quantizer again in another way than it runs now.
+
+        What is followed runs as Brevitas' own, and as one operator when it is recomputed, which keeps other tensors.
+        """
+        if not has_stand_in(module) or not torch.is_grad_enabled() or not in_segment():
+            return
+        raise PlanError(
+            f"the quantizer {self._name or type(module).__name__!r} is fused and lies in a part with gradient "
+            "checkpointing of a first forward without an example, whose functions are followed to find the samples; "
+            "give an example of the inputs, inject(..., example=inputs), or run a forward under torch.no_grad() first"
         )

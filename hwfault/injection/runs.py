@@ -98,7 +98,7 @@ class Runs:
         outputs = list(_tensors(output))
         if not torch.is_grad_enabled() or (outputs and not any(tensor.requires_grad for tensor in outputs)):
             # nothing goes back through it, unless all of it is checkpointed
-            self._open += any(_segments())
+            self._open += in_segment()
             return
         self._open += 1
         # by the graph's nodes, not the tensors: a hook on a tensor keeps others from writing into it
@@ -113,7 +113,7 @@ class Runs:
         Of others torch notices itself that what they compute again differs.
         """
         if self.with_gradients and not (now.compiling or now.recomputing or torch.is_grad_enabled()):
-            self._recomputed = self._forward if any(_segments()) else self._recomputed
+            self._recomputed = self._forward if in_segment() else self._recomputed
 
     def _notice(self, forward: int, _gradients: Any) -> None:
         self._gone_back, self._went_back = forward, True
@@ -238,6 +238,11 @@ def _cannot_tell(name: str) -> PlanError:
         "where which run it is cannot be told; recompute it with torch.utils.checkpoint.checkpoint, not in compiled "
         "graphs, and resolve the faults with an example of the inputs (example=...)"
     )
+
+
+def in_segment() -> bool:
+    """Whether what runs now is a part that is checkpointed, or the whole of it."""
+    return any(_segments())
 
 
 def _segments() -> Iterator[list[Any]]:

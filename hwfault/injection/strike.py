@@ -26,6 +26,7 @@ from hwfault.torch_ops.codec import (
     known_bits,
     may_be_unknown,
     replaced,
+    sure_bits,
     values,
 )
 from hwfault.torch_ops.eager import Faults, strike_eagerly
@@ -225,7 +226,7 @@ class _Stream:
             return None
         word = (list(self._numbers), self._bit_width, bool(self._signed), self._representation)
         where = (batched, (axis.axis, axis.inner, axis.rows))
-        return module.StreamSite(*word, *where, self._faults.reads_stored, known_bits())
+        return module.StreamSite(*word, *where, self._faults.reads_stored, known_bits(), sure_bits())
 
     def may_strike_inside(self, keeps_gradient: bool) -> bool:
         """Whether values may be struck in the pass that makes them, which keeps none of those that were quantized."""

@@ -123,6 +123,11 @@ class StandIn:
         return key in (self._name, "__getstate__", "__deepcopy__")
 
 
+def has_stand_in(module: nn.Module) -> bool:
+    """Whether an attribute of a module, or of one below it, stands in for that of its class."""
+    return any("__getstate__" in vars(part) for part in module.modules())
+
+
 class NeverCopied:
     """What belongs to one injection on one module; raises HwfaultError where something copies it nevertheless."""
 

@@ -80,6 +80,11 @@ def known_bits() -> list[int]:
     return [_HELD.get(dtype, 64) for dtype in DTYPES]
 
 
+def sure_bits() -> list[int]:
+    """The same of integers of so many bits, in words of any width."""
+    return [_SURE.get(dtype, 0) for dtype in DTYPES]
+
+
 def check_codes_known(name: str, value: Tensor, scale: Tensor, zero_point: Tensor, fmt: CodeFormat) -> None:
     """Raises PlanError if some value is that of two codes, or is read as another's, so that its code is not known.
 

@@ -72,13 +72,13 @@ def first_striking(hooks: Mapping[int, Any], module: ModuleType) -> Any:
 
 def sources() -> list[Path]:
     """The extension's sources, and the header that they call the native library by; raises NativeLibraryError."""
-    for folder in map(Path, hwfault.__path__):
-        # in the project, and as it is installed
-        for export in (folder.parent / "export", folder / "_export"):
-            header = export / "include" / "hwfault.h"
-            found = sorted(p for p in (export / "torch").glob("*") if p.suffix in (".cc", ".h"))
-            if found and header.is_file():
-                return [*found, header]
+    packages = [Path(folder) for folder in hwfault.__path__]
+    # the project's before those that were installed, which may be older
+    for export in [*(folder.parent / "export" for folder in packages), *(folder / "_export" for folder in packages)]:
+        header = export / "include" / "hwfault.h"
+        found = sorted(p for p in (export / "torch").glob("*") if p.suffix in (".cc", ".h"))
+        if found and header.is_file():
+            return [*found, header]
     raise NativeLibraryError(
         f"the sources of the C++ extension are not in {hwfault.__path__[0]}; install hwfault again"
     )
@@ -111,7 +111,7 @@ def _loaded() -> ModuleType | None:
         return None
     try:
         return _load(path)
-    except (ImportError, OSError, KeyError) as error:
+    except (ImportError, OSError, KeyError, AttributeError) as error:
         tell_once([f"the C++ extension {path} cannot be loaded ({error}); run `{BUILD}` again"])
         return None
 

@@ -173,6 +173,11 @@ def compiled(module: nn.Module) -> nn.Module | None:
     return getattr(module, "_orig_mod", None)
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile made this module, or was told to compile it in place."""
+    return compiled(module) is not None or module._compiled_call_impl is not None
+
+
 def forward_hooks(module: nn.Module) -> Any:
     """The forward hooks of a module in their order, by the id of their handle: an OrderedDict, which may be sorted."""
     return module._forward_hooks

@@ -104,17 +104,26 @@ def _why_not_placed(x: Tensor, scale_shape: tuple[int, ...], zero_point: Tensor,
     if zero_point.shape != scale_shape and (zero_point.numel() != 1 or zero_point.dim() > x.dim()):
         return f"its zero points have the shape {tuple(zero_point.shape)}, expected one, or that of the scales"
     one = lie.outer * lie.inner == 1 and not reads_rows
-    if not (x.is_contiguous() or (one and _format(x) is not None)):
+    if not (x.is_contiguous() or (one and is_dense(x))):
         return "its values do not lie one behind the other in memory"
     return None
 
 
-def _format(x: Tensor) -> torch.memory_format | None:
-    """In which order the values of a tensor lie in memory without gaps, None for others."""
-    if x.is_contiguous():
-        return torch.contiguous_format
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
-    return last if last is not None and x.is_contiguous(memory_format=last) else None
+def is_dense(x: Tensor) -> bool:
+    """Whether the values of a tensor lie in memory without gaps, in whichever order of its axes."""
+    axes = sorted((stride, length) for stride, length in zip(x.stride(), x.shape, strict=True) if length != 1)
+    expected = 1
+    for stride, length in axes:
+        if stride != expected:
+            return False
+        expected *= length
+    return True
+
+
+def lie_alike(a: Tensor, b: Tensor) -> bool:
+    """Whether tensors of one shape lie in memory in the same order."""
+    strides = zip(a.shape, a.stride(), b.stride(), strict=True)
+    return all(length == 1 or of_a == of_b for length, of_a, of_b in strides)
 
 
 def may_strike_inside(x: Tensor, scale_shape: tuple[int, ...]) -> bool:
@@ -209,13 +218,12 @@ def as_values(gradient: Tensor, x: Tensor, zeroed: bool) -> Tensor | None:
 
     One that is to be zeroed at faulty words becomes contiguous by that.
     """
-    order = _format(x)
-    if not is_memory(gradient) or order is None or gradient.dtype != x.dtype:
+    if not is_memory(gradient) or gradient.dtype != x.dtype:
         return None
-    if gradient.is_contiguous(memory_format=order):
+    if (x.is_contiguous() and gradient.is_contiguous()) or lie_alike(gradient, x):
         return gradient
     becomes = zeroed or 0 in gradient.stride()
-    return gradient.contiguous() if becomes and order is torch.contiguous_format else None
+    return gradient.contiguous() if becomes and x.is_contiguous() else None
 
 
 def differentiated(

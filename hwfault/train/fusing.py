@@ -8,7 +8,7 @@ from torch import nn
 from hwfault.errors import HwfaultError, NativeLibraryError
 from hwfault.fusion.fused import Fused, fused
 from hwfault.stream.native.loading import library
-from hwfault.torch_ops.inside_torch import compiled
+from hwfault.torch_ops.inside_torch import is_compiled
 
 _NAMED = 3
 """How many quantizers are named that stay as they are for one reason."""
@@ -63,7 +63,7 @@ def describe_fused(network: nn.Module, block: Fused) -> str:
     ours, others = block.fused, block.left
     told = f"{len(ours)} of {len(ours) + len(others)} quantizers run as one operator each"
     left = [f"{_named(names)} ({why})" for why, names in _by_reason(others).items()]
-    if any(compiled(module) is not None for module in network.modules()):
+    if any(map(is_compiled, network.modules())):
         left.append("all that torch.compile has compiled")  # which the block is not told of
     return f"{told}; as Brevitas' own: {'; '.join(left)}" if left else told
 

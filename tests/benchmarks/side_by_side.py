@@ -8,12 +8,18 @@ from collections.abc import Callable, Mapping
 import torch
 
 
-def ratios(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median over rounds of each variant's time divided by the first variant's time in the same round."""
+def ratios(variants: Mapping[str, Callable[[], object]], rounds: int, seconds: float | None = None) -> dict[str, float]:
+    """Median over rounds of each variant's time divided by the first variant's time in the same round.
+
+    After so many seconds no other round begins, but for the first three.
+    """
     for run in variants.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in variants}
+    begun = time.perf_counter()
     for i in range(rounds):
+        if seconds is not None and i >= 3 and time.perf_counter() - begun > seconds:
+            break
         # each round in another order, so that what one leaves in the caches is not always met by the same next one
         names = list(variants)
         for name in names[i % len(names) :] + names[: i % len(names)]:
@@ -22,7 +28,7 @@ def ratios(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
             times[name].append(time.perf_counter() - start)
     first = times[next(iter(variants))]
     medians = {name: statistics.median(t / f for t, f in zip(ts, first, strict=True)) for name, ts in times.items()}
-    print(f"    (first variant: median {1e3 * statistics.median(first):.2f} ms, {rounds} rounds)")
+    print(f"    (first variant: median {1e3 * statistics.median(first):.2f} ms, {len(first)} rounds)")
     return medians
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import hwfault as hf
+from hwfault.errors import PlanError
 from hwfault.injection.injection import Injection
 from hwfault.train import networks
 from tests.fusion.test_fused_equal import hold_scales
@@ -226,3 +227,31 @@ def test_a_network_that_is_dropped_is_freed():
     del net, block
     gc.collect()
     assert gone() is None
+
+
+def test_a_checkpointed_first_forward_that_is_followed_is_refused():
+    _, net, x = made("digits")
+    said = "gradient checkpointing of a first forward without an example"
+    with hf.fused(net), hf.inject(net, FLIPS, seed=1), pytest.raises(PlanError, match=said):
+        checkpoint(net, x.clone().requires_grad_(), use_reentrant=False)
+    with hf.fused(net), hf.inject(net, FLIPS, seed=1, example=x):
+        checkpoint(net, x.clone().requires_grad_(), use_reentrant=False).sum().backward()
+
+
+def test_nothing_writes_to_the_flags_that_quantizers_share():
+    _, net, x = made("digits")
+    quantized = []
+    for name, proxy in list(net.named_modules()):
+        if name.endswith("act_quant"):
+            proxy.register_forward_hook(lambda _module, _args, output: quantized.append(output))
+    with hf.fused(net), hf.inject(net, FLIPS, seed=1, example=x):
+        quantized.clear()
+        step(net, x)
+        step(net.eval(), x)
+    one = quantized[0]
+    for other in (one + one, one * one, -one, one.transpose(1, 2), torch.cat([one, one], dim=0), one.detach()):
+        assert other.value.shape
+    shared = {id(flag): flag for output in quantized for flag in (output.signed_t, output.training_t)}
+    assert len(shared) == 2
+    assert [flag._version for flag in shared.values()] == [0, 0]
+    assert {bool(flag) for flag in shared.values()} == {True, False}

@@ -249,3 +249,18 @@ def test_copies_have_no_stand_in():
         for other in (copy.deepcopy(proxy_of(layer)), pickle.loads(pickled)):  # noqa: S301  # written here
             assert "forward" not in vars(other)
         assert WholeQuantizer.of(proxy_of(layer))
+
+
+def test_an_axis_of_largest_magnitudes_that_is_set_by_hand():
+    layer = linear(Int8WeightPerChannelFloat)
+    with hf.fused(layer):
+        quantize(layer)
+        assert proxy_why(layer) is None
+        statistic = parts_of(layer).scaling_impl.parameter_list_stats.stats.stats_impl
+        statistic.stats_reduce_dim = None
+        for run in (quantize, by_brevitas):
+            with pytest.raises(RuntimeError, match="shape"):
+                run(layer)
+        statistic.stats_reduce_dim = 1
+        assert same(quantize(layer), by_brevitas(layer))
+        assert proxy_why(layer) is None

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 import hwfault as hf
 from hwfault.fusion.whole import WholeQuantizer
+from hwfault.torch_ops.extension import without_extension
+from hwfault.torch_ops.quantize import is_dense
 from hwfault.train import networks
 from tests.helpers.fusion.variants import activation
 from tests.helpers.fusion.whole import (
@@ -101,6 +104,7 @@ def test_other_numbers(name, dtype):
 PLACES = {
     "last": lambda x: x.contiguous(memory_format=torch.channels_last),
     "transposed": lambda x: x.transpose(2, 3),
+    "all axes in another order": lambda x: x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0),
     "sliced": lambda x: torch.cat([x, x], 1)[:, ::2],
     "expanded": lambda x: x[:1].expand(3, 4, 5, 2),
     "one channel, last": lambda x: x[:, :1].contiguous(memory_format=torch.channels_last),
@@ -115,7 +119,8 @@ PLACES = {
 def test_how_values_lie(kind, place):
     variant = activation(kind, "parameter", "float", "no limit")
     layer, x = variant.layer, PLACES[place](variant.x)
-    for by in (torch.randn(x.shape), PLACES["last"](torch.randn(x.shape)), torch.tensor(2.0).expand(x.shape)):
+    alike = torch.randn(x.shape).as_strided(x.shape, x.stride()) if is_dense(x) else torch.randn(x.shape)
+    for by in (torch.randn(x.shape), PLACES["last"](torch.randn(x.shape)), torch.tensor(2.0).expand(x.shape), alike):
         gradients = []
         with hf.fused(layer):
             for run in (quantize, by_brevitas):
@@ -125,6 +130,16 @@ def test_how_values_lie(kind, place):
         assert same(gradients[0][0], gradients[1][0])
         assert same_bits(gradients[0][1], gradients[1][1])
         assert lies(gradients[0][1]) == lies(gradients[1][1])
+
+
+@pytest.mark.parametrize("place", ["last", "transposed", "all axes in another order"])
+@pytest.mark.parametrize("extended", [True, False])
+def test_one_scale_does_not_know_of_the_order_of_axes(place, extended):
+    variant = activation("signed", "parameter", "float", "no limit")
+    layer, x = variant.layer, PLACES[place](variant.x)
+    with nullcontext() if extended else without_extension(), hf.fused(layer):
+        assert same(quantize(layer, x), by_brevitas(layer, x))
+        assert WholeQuantizer.of(proxy_of(layer)).why is None
 
 
 @pytest.mark.parametrize("quantizer", [Int8WeightPerTensorFloat, Int8WeightPerChannelFloat])

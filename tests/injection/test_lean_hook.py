@@ -8,7 +8,7 @@ import threading
 import brevitas.nn as qnn
 import pytest
 import torch
-from brevitas.quant import Int8ActPerTensorFloat
+from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat, Int8WeightPerTensorFloat, Int32Bias
 from torch import nn
 
 from hwfault.errors import HwfaultError, PlanError
@@ -292,3 +292,27 @@ def test_an_observer_is_shown_every_site(asked):
         model(batch(8))
     assert sorted(seen) == sorted(asked)
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("channels", [True, False])
+def test_small_integers_in_wide_words(channels, asked):
+    quantizer = Int8WeightPerChannelFloat if channels else Int8WeightPerTensorFloat
+
+    def run(large=False):
+        torch.manual_seed(0)
+        layer = qnn.QuantLinear(
+            6, 5, True, weight_quant=quantizer, bias_quant=Int32Bias, input_quant=Int8ActPerTensorFloat
+        ).train()
+        if large:
+            layer.bias.data[2] = 1e6
+        with inject(layer, FAULTS["bits"], seed=7):
+            return step(layer, batch(4).flatten(1)[:, :6])
+
+    found = both(run)
+    assert found[0].isfinite().all()
+    del asked[:]
+    run()
+    assert asked == []
+    # one that may be that of two codes takes more than a glance
+    with pytest.raises(PlanError, match="'bias_quant' do not tell their codes"):
+        run(large=True)

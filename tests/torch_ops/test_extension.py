@@ -196,3 +196,26 @@ def test_the_log_is_hwfault_s(places, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, "hwfault"), spoken(lambda _text: None):
         ext.extension()
     assert [record.name for record in caplog.records] == ["hwfault"]
+
+
+def test_sources_of_the_project_go_before_installed_ones(monkeypatch, tmp_path):
+    packages = [tmp_path / "installed" / "hwfault", tmp_path / "project" / "hwfault"]
+    for export in (packages[0] / "_export", packages[1].parent / "export"):
+        (export / "torch").mkdir(parents=True)
+        (export / "include").mkdir()
+        (export / "torch" / "module.cc").touch()
+        (export / "include" / "hwfault.h").touch()
+    monkeypatch.setattr(hwfault, "__path__", [str(package) for package in packages])
+    assert ext.sources()[0] == packages[1].parent / "export" / "torch" / "module.cc"
+
+
+def test_one_that_lacks_what_is_asked_of_it_is_said(places, monkeypatch):
+    def lacking(_path):
+        raise AttributeError("module 'hwfault_torch' has no attribute 'advance'")
+
+    (places[0] / ext.file_name()).touch()
+    monkeypatch.setattr(ext, "_load", lacking)
+    found, said = told()
+    assert found is None
+    assert len(said) == 1
+    assert "no attribute 'advance'); run `python -m hwfault.fast` again" in said[0]

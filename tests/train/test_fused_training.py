@@ -138,6 +138,13 @@ def test_a_compiled_network_is_trained_as_brevitas_does():
     assert one[0].loss == pytest.approx(epoch.loss, rel=1e-5)
 
 
+def test_a_network_that_is_compiled_in_place_is_told():
+    net = build(OWN["network"], dropout=0.0)
+    net.compile(backend="eager")
+    with hf.fused(net) as block:
+        assert describe_fused(net, block).endswith("all that torch.compile has compiled")
+
+
 def test_without_the_native_library(monkeypatch):
     """It never was needed to train without faults, nor to measure."""
 
