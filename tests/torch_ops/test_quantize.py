@@ -268,7 +268,8 @@ class _Subclass(torch.Tensor):
         (torch.zeros(3, 5), torch.ones(5, 1, 1), torch.zeros(()), r"scales of shape (5, 1, 1) lie in no known way"),
         (torch.zeros(3, 5), torch.ones(()), torch.zeros(5), "zero points have the shape (5,)"),
         (torch.zeros(3), torch.ones(()), torch.zeros(1, 1), "zero points have the shape (1, 1)"),
-        (torch.zeros(3, 5).T, torch.ones(()), torch.zeros(()), "do not lie one behind the other"),
+        (torch.zeros(3, 10)[:, ::2], torch.ones(()), torch.zeros(()), "do not lie one behind the other"),
+        (torch.zeros(3, 5).T, torch.ones(5, 1), torch.zeros(()), "do not lie one behind the other"),
     ],
 )
 def test_what_it_does_not_take(x, scale, zero, why):
