@@ -15,6 +15,7 @@ from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.nodes import drawn_inputs
 from hwfault.graph.read.qonnxgraph import attribute
 from hwfault.graph.read.struck import fault_nodes
+from hwfault.graph.run.blocked import session_of_struck
 from hwfault.graph.run.session import run, session
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.stream.check import check_seed
@@ -122,8 +123,12 @@ class GraphEngine:
 
     def _make(self, plan: FaultPlan) -> _Loaded:
         graph = insert_faults(self.graph, plan)
-        made = session(graph, threads=self.threads, spin=False, fast=True)
-        return _Loaded(made, not draws_at_parameters(graph), changes_by_batch(plan))
+        stacks = not draws_at_parameters(graph)
+        if stacks:
+            made = session(graph, threads=self.threads, spin=False, fast=True)
+        else:
+            made = session_of_struck(graph, threads=self.threads)
+        return _Loaded(made, stacks, changes_by_batch(plan))
 
     def _run_stacked(self, loaded: _Loaded, seeds: Sequence[int], images: NDArray[np.int64], out: Array) -> None:
         """Trial behind trial in rows, of which a batch takes as many as it has room for."""

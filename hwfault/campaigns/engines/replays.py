@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto, helper
+from onnx import ModelProto
 
 from hwfault.campaigns.engines.buffers import NUMBER, Kind, Runner
 from hwfault.campaigns.engines.goldens import Goldens
@@ -20,6 +20,7 @@ from hwfault.graph.edit.upgrade import upgrade
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
 from hwfault.graph.read.qonnxgraph import Constants
 from hwfault.graph.read.struck import FaultNode, fault_nodes
+from hwfault.graph.run.blocked import session_of_struck
 from hwfault.graph.run.session import run_without_inputs, session
 from hwfault.plan.fault_plan import FaultPlan
 
@@ -48,9 +49,11 @@ class Struck(NamedTuple):
     kinds: dict[str, Kind]
     """What it holds for an image; empty for a parameter."""
     parameters: dict[str, Array]
-    """The struck parameters, where `strike` writes them and the first segment reads them."""
+    """The struck parameters, where `strike` writes them; the first segment strikes them once more, where it reads."""
     unstruck: dict[str, Array]
     """The same without a fault."""
+    numbers: dict[str, Array]
+    """The seed and the first sample number under which parameters are struck."""
 
 
 @dataclass
@@ -135,7 +138,7 @@ class CutGraph:
         made = self._session(cut_out(graph, [kind.describe(site.before)], [site.after]))
         numbers = {SEED: NUMBER, FIRST_SAMPLE: NUMBER}
         strike = Runner(made, {site.before: kind, **numbers}, kinds, self._rows, {})
-        return Struck(graph, strike, site.before, site.after, kinds, {}, {})
+        return Struck(graph, strike, site.before, site.after, kinds, {}, {}, {})
 
     def _find_parameters(self, graph: ModelProto, found: Sequence[FaultNode]) -> Struck | None:
         """Struck parameters; None where they are no constants without their faults."""
@@ -145,14 +148,15 @@ class CutGraph:
         if len(known) < len(values) or self._output in known:
             return None
         parameters = {name: np.array(value) for name, value in known.items()}
+        numbers = {name: np.zeros((), np.int64) for name in (SEED, FIRST_SAMPLE)}
         made = self._session(cut_out(graph, [], list(known)))
-        strike = Runner(made, {SEED: NUMBER, FIRST_SAMPLE: NUMBER}, {}, 1, parameters)
-        return Struck(graph, strike, "", "", {}, parameters, known)
+        strike = Runner(made, {}, {}, 1, parameters | numbers)
+        return Struck(graph, strike, "", "", {}, parameters, known, numbers)
 
     def _segments(self, struck: Struck, ends: Sequence[str]) -> list[Segment]:
         """The segments from what is struck to the ends; those from one end to the next are made once for all plans."""
         front = find_front(struck.graph, [*struck.kinds, *struck.parameters], ends[0])
-        first = self._segment(struck.graph, struck.kinds, struck.parameters, front.alive, ends[0])
+        first = self._segment(struck.graph, struck.kinds, struck.numbers, front.alive, ends[0])
         segments = [first]
         for start, end in pairwise(ends):
             if (start, end) not in self._between:
@@ -162,13 +166,13 @@ class CutGraph:
         return segments
 
     def _segment(
-        self, graph: ModelProto, given: dict[str, Kind], parameters: dict[str, Array], alive: list[str], end: str
+        self, graph: ModelProto, given: dict[str, Kind], numbers: dict[str, Array], alive: list[str], end: str
     ) -> Segment:
+        """A segment from what rows bring, or from parameters that are struck in it by these numbers."""
         inputs = given | self._goldens.kinds(alive)
-        described = [kind.describe(name) for name, kind in inputs.items()]
-        described += [_describe_fixed(name, values) for name, values in parameters.items()]
-        made = self._session(cut_out(graph, described, [end]))
-        runner = Runner(made, inputs, self._goldens.kinds([end]), self._rows, parameters)
+        part = cut_out(graph, [kind.describe(name) for name, kind in inputs.items()], [end])
+        made = session_of_struck(part, threads=self._threads) if numbers else self._session(part)
+        runner = Runner(made, inputs, self._goldens.kinds([end]), self._rows, numbers)
         return Segment(runner, next(iter(given), ""), alive, end)
 
     def _session(self, part: ModelProto) -> onnxruntime.InferenceSession:
@@ -181,7 +185,3 @@ class CutGraph:
 def prepare(model: ModelProto) -> ModelProto:
     """The graph as `session(model, fast=True)` runs it."""
     return only_to_run(upgrade(model).model, run_without_inputs)
-
-
-def _describe_fixed(name: str, value: Array) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)

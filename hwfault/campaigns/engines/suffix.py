@@ -126,8 +126,7 @@ class SuffixEngine:
         """One trial after the other, as all rows read the same parameters; behind the first segment all go together."""
         struck = replay.struck
         for seed, own in zip(seeds, rows, strict=True):
-            _write(struck.strike.inputs, SEED, seed)
-            _write(struck.strike.inputs, FIRST_SAMPLE, 0)
+            struck.numbers[SEED][...] = seed
             struck.strike.run(1)
             if all(np.array_equal(struck.parameters[name], value) for name, value in struck.unstruck.items()):
                 continue
