@@ -179,7 +179,7 @@ def describe_tasks(measurement: Measurement, database: Database) -> None:
 def figure_of(measurement: Measurement, task: Task, seen: Trials, decision: Decision) -> Figure:
     """A task in numbers."""
     golden = None
-    if "correct" in measurement.masks:
+    if "correct" in measurement.masks and task.draw != "pairs":  # whose samples are drawn
         golden = float(measurement.golden_masks()[list(measurement.masks).index("correct")].mean())
     return Figure(
         question=task.question,

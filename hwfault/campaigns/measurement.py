@@ -1,5 +1,6 @@
 """A study made ready to run: its network or graph and samples, what is judged, what each task's trials depend on."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.campaigns.database import Database, Row, digest_of
+from hwfault.campaigns.database import Database, Row, differing, digest_of
 from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.engines.engine import Engine, Numbers, Ran, Trial
 from hwfault.campaigns.outcomes import Answers, Judge
@@ -19,7 +20,8 @@ from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.study.records import Study
 from hwfault.campaigns.study.space import draw_pair
 from hwfault.campaigns.study.tasks import Task, plan_of, tasks_of
-from hwfault.errors import HwfaultError
+from hwfault.differences import MISSING
+from hwfault.errors import FileError, HwfaultError
 from hwfault.laws.files import Files
 from hwfault.own_code import is_code
 from hwfault.plan.expected import expected_faults
@@ -141,6 +143,25 @@ class Measurement:
             found["engine"] = [self.engine.name, self.engine.version, self.study.batch_size]
         return found
 
+    def claim(self, database: Database) -> None:
+        """Has a store be about this network, these samples and these outcomes; raises FileError for one of others."""
+        asked = {
+            **self.subject.identity,
+            "arithmetic": self.study.arithmetic,
+            "outcomes": list(self.masks) + list(self.metrics),
+        }
+        said = database.said("subject")
+        if said is None:
+            database.say("subject", json.dumps(asked))
+            return
+        found = differing(json.loads(said), asked)
+        if found:
+            key, (there, now) = next(iter(found.items()))
+            raise FileError(
+                f"{database.path}: holds the trials of another study: {key} is {_brief(there)} there, "
+                f"{_brief(now)} now; choose another folder with --out"
+            )
+
     def stored_digest(self, task: Task) -> str:
         """The digest under which a store keeps the task."""
         return digest_of(self.identity(task))
@@ -195,6 +216,10 @@ class Measurement:
             for sample in samples:
                 count += len(faults_at(trial.plan, entry.site.name, seed=trial.seed, sample=sample))
         return count
+
+
+def _brief(value: object) -> str:
+    return "nothing" if value is MISSING else str(value)[:16]
 
 
 def _stacked(answers: Answers) -> NDArray[np.bool_]:

@@ -127,6 +127,7 @@ def _run(
     with locked_folder(folder), Database(folder / FILE) as database:
         measurement = Measurement(study, trust)
         check_rules(measurement.tasks)
+        measurement.claim(database)
         hands = make_workers(study, trust, measurement, study.workers if workers is None else workers)
         try:
             with shown_progress() as progress:

@@ -1,0 +1,216 @@
+"""Studies through the command: what is asked, answered, kept, grown, and refused."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+import hwfault as hf
+from hwfault.campaigns.database import FILE, Database
+from hwfault.campaigns.kept import kept_tasks
+from hwfault.campaigns.study.space import draw_cells, draw_pair, fault_space
+from hwfault.laws.cells import CellFaults
+from hwfault.program.selectors import Select
+from hwfault.train.data import digits
+from tests.cli.conftest import good, hwfault, made, run  # noqa: F401 (fixtures)
+
+SAMPLES = 24
+QUESTIONS = {
+    "curve": {"sweep": {"ber": [0.003, 0.03]}},
+    "four": {"flips": 4},
+    "one": {"flips": "single", "sites": {"kind": "weight"}, "stop": {"max_trials": 23}},
+    "every": {"flips": "single", "sites": "features.0.weight_quant", "exhaustive": "always"},
+}
+
+
+def write(folder, run, **changes):  # noqa: F811
+    content = {
+        "network": str(run),
+        "samples": {"first": SAMPLES},
+        "questions": QUESTIONS,
+        "stop": {"max_trials": 20},
+        "seed": 5,
+    }
+    path = folder / "study.yaml"
+    path.write_text(
+        yaml.safe_dump({key: value for key, value in (content | changes).items() if value is not None}, sort_keys=False)
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def answered(run, tmp_path_factory):  # noqa: F811
+    """A folder with the answers of all four kinds of question, and the network that they are about."""
+    folder = tmp_path_factory.mktemp("study")
+    good("campaign", "run", write(folder, run), "--out", folder / "out")
+    network, _ = hf.load(run / "checkpoint.safetensors")
+    return folder / "out", network.eval(), digits().test
+
+
+def rows_of(folder, question):
+    with Database(folder / FILE, readonly=True) as database:
+        for task in kept_tasks(database):
+            if task.question == question:
+                yield task, list(database.rows(task.stored))
+
+
+def by_injection(network, split, faults, seed, chosen=range(SAMPLES)):
+    """Which answers differ and are right, by the public way, one sample at a time."""
+    x, y = split.inputs(np_index(chosen)), split.labels[np_index(chosen)]
+    clean = network(x)
+    with hf.inject(network, faults, seed=seed, example=split.inputs(np_index([0]))) as injection:
+        injection.samples = np_index(chosen)
+        out = network(x)
+    clean, out = (getattr(values, "value", values).detach() for values in (clean, out))
+    return (out.argmax(1) == y).numpy(), (out.argmax(1) != clean.argmax(1)).numpy()
+
+
+def np_index(chosen):
+    import torch
+
+    return torch.tensor(list(chosen))
+
+
+def test_rates(answered):
+    folder, network, split = answered
+    for task, rows in rows_of(folder, "curve"):
+        assert [row.key for row in rows] == list(range(5, 25))
+        for row in rows[:3]:
+            faults = hf.BitFlips(probability=task.labels["ber"])
+            correct, wrong = by_injection(network, split, faults, row.key)
+            assert np.array_equal(row.answers, [correct, wrong, np.zeros(SAMPLES, bool)])
+
+
+def test_exactly_four_flips(answered):
+    folder, network, split = answered
+    sites = hf.sites(network, split.inputs(np_index([0])))
+    space = fault_space(sites, [Select()])
+    ((_, rows),) = rows_of(folder, "four")
+    for row in rows[:5]:
+        cells = tuple(space.cell(number) for number in draw_cells(space, 4, row.key))
+        correct, wrong = by_injection(network, split, CellFaults(cells=cells), 0)
+        assert np.array_equal(row.answers[:2], [correct, wrong])
+        assert row.faults == 4
+
+
+def test_pairs_of_a_flip_and_a_sample(answered):
+    folder, network, split = answered
+    sites = hf.sites(network, split.inputs(np_index([0])))
+    space = fault_space(sites, [Select(kind="weight")])
+    ((task, rows),) = rows_of(folder, "one")
+    assert task.draw == "pairs"
+    assert len(rows) == 23
+    for row in rows[:6]:
+        cell, sample = draw_pair(space, SAMPLES, row.key)
+        correct, wrong = by_injection(network, split, CellFaults(cells=(space.cell(cell),)), 0, [sample])
+        assert np.array_equal(row.answers[:2], [correct, wrong])
+
+
+def test_every_flip(answered):
+    folder, network, split = answered
+    sites = hf.sites(network, split.inputs(np_index([0])))
+    space = fault_space(sites, [Select(name="features.0.weight_quant")])
+    ((task, rows),) = rows_of(folder, "every")
+    assert task.draw == "all"
+    assert len(rows) == space.size == task.total
+    for row in rows[:: len(rows) // 6]:
+        correct, wrong = by_injection(network, split, CellFaults(cells=(space.cell(row.key),)), 0)
+        assert np.array_equal(row.answers[:2], [correct, wrong])
+    results = json.loads((folder / "results.json").read_text())
+    (found,) = [one for one in results if one["question"] == "every"]
+    assert found["why"] == f"exact, all {space.size:,}"
+    assert found["sdc"]["ends"] is None
+    assert found["sdc"]["value"] == pytest.approx(np.mean([row.answers[1] for row in rows]))
+
+
+def test_report_says_what_run_said(answered):
+    folder, _, _ = answered
+    before = (folder / "results.json").read_text()
+    told = good("campaign", "report", folder, "--json").json
+    assert told == json.loads(before)
+    assert (folder / "results.json").read_text() == before
+
+
+def test_nothing_is_run_twice_and_sweeps_grow(answered, tmp_path, run):  # noqa: F811
+    folder, _, _ = answered
+    with Database(folder / FILE, readonly=True) as database:
+        before = sum(len(database.keys(task)) for task in database.tasks())
+    grown = QUESTIONS | {"curve": {"sweep": {"ber": [0.003, 0.01, 0.03]}}}
+    good("campaign", "run", write(tmp_path, run, questions=grown), "--out", folder)
+    with Database(folder / FILE, readonly=True) as database:
+        after = sum(len(database.keys(task)) for task in database.tasks())
+    assert after == before + 20
+    good("campaign", "run", write(tmp_path, run), "--out", folder)  # as it was
+
+
+def test_verify(answered):
+    folder, _, _ = answered
+    told = good("campaign", "verify", folder, "--fraction", 0.05, "--json").json
+    assert [one["differ"] for one in told] == [[]] * 5
+    assert [one["again"] for one in told] == [1, 1, 1, 1, 29]
+
+
+def test_verify_finds_a_wrong_answer(answered, tmp_path):
+    import shutil
+
+    folder, _, _ = answered
+    shutil.copytree(folder, tmp_path / "wrong")
+    with Database(tmp_path / "wrong" / FILE) as database:
+        task = kept_tasks(database)[0].stored
+        wrong = b"\xff" * 9
+        database._connection.execute("UPDATE trial SET answers = ? WHERE task = ?", (wrong, task.id))
+    done = hwfault("campaign", "verify", tmp_path / "wrong", "--fraction", 0.05)
+    assert done.code == 3
+    assert "curve ber=0.003: other answers under the keys" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"samples": {"first": 12}}, "holds the trials of another study: samples"),
+        ({"outcomes": ["top1", "top5", "due"]}, "holds the trials of another study: outcomes"),
+    ],
+)
+def test_a_store_of_another_study(answered, tmp_path, run, changes, told):  # noqa: F811
+    folder, _, _ = answered
+    done = hwfault("campaign", "run", write(tmp_path, run, **changes), "--out", folder)
+    assert done.code == 1
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"network": None}, "expected either `network`, the folder of a run, or `graph`"),
+        ({"network": None, "graph": "g.onnx"}, "a graph holds no data"),
+        ({"questions": {}}, "expected at least one question"),
+        ({"questions": {"q": {}}}, "expected one of sweep"),
+        ({"questions": {"q": {"flips": 4, "sweep": {"ber": [0.1]}}}}, "found flips and sweep ber"),
+        ({"questions": {"q": {"flips": 4, "faults": "x"}}}, "found flips and faults"),
+        ({"questions": {"q": {"sweep": {"ber": []}}}}, "`sweep` has one axis with at least one value"),
+        ({"questions": {"q": {"sweep": {"ber": [0.1, 0.1]}}}}, "has a value twice"),
+        ({"questions": {"q": {"sweep": {"ber": [1.5]}}}}, "probability"),
+        ({"questions": {"q": {"flips": "single", "sites": "nothing"}}}, "the fault space is empty"),
+        ({"questions": {"q": {"flips": 10**8}}}, "100000000 flips a trial, expected 1 to"),
+        ({"questions": {"q": {"faults": "no-such-profile"}}}, "no-such-profile"),
+        ({"questions": {"a b": {"flips": 1}}}, "questions"),
+        ({"outcomes": ["top2"]}, "outcomes: 'top2', expected top1, top5"),
+        ({"outcomes": ["os:system"]}, "code that a file names is not run, so name it yourself (--criterion os:system)"),
+        ({"stop": {"require": "sdc small"}}, "sdc small"),
+        ({"stop": {"relativ": 0.1}}, "relative"),
+        ({"workers": "many"}, "cluster"),
+    ],
+)
+def test_studies_that_are_none(tmp_path, run, changes, told):  # noqa: F811
+    done = hwfault("campaign", "run", write(tmp_path, run, **changes), "--out", tmp_path / "out")
+    assert done.code == 1, done.stdout
+    assert told in " ".join(done.stderr.split())
+
+
+def test_plan_runs_nothing_that_is_kept(tmp_path, run):  # noqa: F811
+    told = good("campaign", "plan", write(tmp_path, run), "--json").json
+    assert [one["most"] for one in told][:4] == [20, 20, 20, 23]
+    assert [one["way"] for one in told][3:] == ["a flip and a sample", "every single flip"]
+    assert all(one["seconds"] > 0 for one in told)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study.yaml"]
