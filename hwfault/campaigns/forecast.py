@@ -9,6 +9,7 @@ from hwfault.campaigns.study.tasks import Task
 
 _TIMED = 3
 """How many trials are run to tell how long one takes; the first, which prepares the network, is not counted."""
+_SPARSE_TOGETHER = 512
 _BESIDE = 40
 """The bytes that a trial takes in the store beside its answers."""
 
@@ -55,7 +56,8 @@ def _of_task(measurement: Measurement, task: Task) -> Forecast:
     if task.draw == "all":
         assert space is not None
         least = most = space
-        way, why = "every single flip", f"{space:,} single flips, all of which are tried: the answer is exact"
+        by = "as sparse changes of integers" if measurement.sparse_for(task) is not None else "one by one"
+        way, why = "every single flip", f"{space:,} single flips, all of which are tried {by}: the answer is exact"
     elif measurement.varies_not(task):
         least = most = 1
         way, why = "one device", "every seed has the same faults, so that one trial tells all"
@@ -80,13 +82,18 @@ def _why_sampled(task: Task, space: int | None, most: int) -> str:
 def _time_of(measurement: Measurement, task: Task) -> float:
     """The median of what a trial takes, in seconds."""
     first = measurement.first_key(task)
+    # sparse changes are run many at once, and the first run of anything prepares it
+    together = _SPARSE_TOGETHER if task.draw != "seeds" and measurement.sparse_for(task) is not None else 1
     found = []
-    for key in range(first, first + _TIMED + 1):
-        begin = time.perf_counter()
-        for _ in measurement.run(task, [key]):
-            pass
-        found.append(time.perf_counter() - begin)
-        if task.space is not None and key + 1 >= task.space.size:
+    for begin in range(first, first + (_TIMED + 1) * together, together):
+        end = begin + together
+        if task.draw == "all" and task.space is not None:
+            end = min(end, task.space.size)
+        if begin >= end:
             break
+        started = time.perf_counter()
+        for _ in measurement.run(task, range(begin, end)):
+            pass
+        found.append((time.perf_counter() - started) / (end - begin))
     later = sorted(found[1:] or found)
     return later[len(later) // 2]

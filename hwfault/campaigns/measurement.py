@@ -15,21 +15,24 @@ from numpy.typing import NDArray
 from hwfault.campaigns.database import Database, Row, differing, digest_of
 from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.engines.engine import Engine, Numbers, Ran, Trial
+from hwfault.campaigns.engines.sparse_flips import SparseFlips
 from hwfault.campaigns.outcomes import Answers, Judge
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.study.records import Study
-from hwfault.campaigns.study.space import draw_pair
+from hwfault.campaigns.study.space import FaultSpace, draw_pair
 from hwfault.campaigns.study.tasks import Task, plan_of, tasks_of
 from hwfault.differences import MISSING
 from hwfault.errors import FileError, HwfaultError
 from hwfault.laws.files import Files
 from hwfault.own_code import is_code
 from hwfault.plan.expected import expected_faults
-from hwfault.plan.fault_plan import spec_of
+from hwfault.plan.fault_plan import FaultPlan, spec_of
 from hwfault.plan.listing import faults_at
 from hwfault.program.processes import SiteList
 from hwfault.train.loading import RunOptions
 
+_AFFORDABLE = 1_000_000_000
+"""So many runs of one flip on one sample take the sparse engine minutes."""
 _SURELY = 50.0
 """Where so many faults are expected in a trial, none at all has a probability below 1e-21, and is not looked for."""
 
@@ -67,7 +70,7 @@ class Measurement:
     @cached_property
     def tasks(self) -> list[Task]:
         """Every question of the study at every point."""
-        return tasks_of(self.study, self.sites, self._files)
+        return tasks_of(self.study, self.sites, self._files, self._affords)
 
     @cached_property
     def judge(self) -> Judge:
@@ -181,12 +184,16 @@ class Measurement:
 
     def run(self, task: Task, keys: Sequence[int]) -> Iterator[Row]:
         """One row for each key, in their order; raises what the engine and the user's criterion raise."""
+        if task.draw != "seeds" and self.sparse_for(task) is not None:
+            yield from self._run_sparse(task, keys)
+            return
         if task.draw == "pairs":
             yield from self._run_pairs(task, keys)
             return
         # where the key has chosen the bits, nothing else is drawn
         trials = [Trial(self.plan(task, key), key if task.space is None else 0) for key in keys]
-        for key, trial, ran in zip(keys, trials, self.engine.run(trials), strict=True):
+        engine = self._engine_for(trials)
+        for key, trial, ran in zip(keys, trials, engine.run(trials), strict=True):
             faults = self._count_faults(trial) if task.space is None else task.flips or 1
             yield self._row(key, ran, faults)
 
@@ -198,10 +205,67 @@ class Measurement:
             (ran,) = self.engine.run([Trial(self.plan(task, key), 0)], images)
             yield self._row(key, ran, 1, images)
 
+    def _engine_for(self, trials: Sequence[Trial]) -> Engine:
+        """The engine; PyTorch's where a memory tells what it detects, which graphs do not."""
+        slow = self.subject.slow
+        if slow is not None and self.study.engine == "auto" and any(_tells(trial.plan) for trial in trials):
+            return slow
+        return self.engine
+
+    def sparse_for(self, task: Task) -> SparseFlips | None:
+        """What runs the single flips of a task as sparse changes; None where it cannot be had, or is not wanted."""
+        if task.space is None or task.flips is not None:
+            return None
+        made, why = self._carried(task.space)
+        if why is not None and self.study.engine == "sparse":
+            raise HwfaultError(f"{task.name}: single flips cannot be run by the sparse engine: {why}")
+        return made if why is None else None
+
+    def _carried(self, space: FaultSpace) -> tuple[SparseFlips | None, str | None]:
+        """The sparse engine, and why the flips of a space are not run by it."""
+        if self.study.engine not in ("auto", "sparse"):
+            return None, f"engine: {self.study.engine} was asked for"
+        made, why = self._sparse
+        return made, why if made is None else made.why_not(space)
+
+    def _affords(self, space: FaultSpace) -> bool:
+        """Whether all flips of a space may be tried: by the sparse engine, within minutes."""
+        few = space.size * self.engine.samples <= _AFFORDABLE
+        return few and self._carried(space)[1] is None
+
+    @cached_property
+    def _sparse(self) -> tuple[SparseFlips | None, str | None]:
+        return self.subject.make_sparse()
+
+    def _run_sparse(self, task: Task, keys: Sequence[int]) -> Iterator[Row]:
+        sparse = self.sparse_for(task)
+        assert sparse is not None
+        assert task.space is not None
+        if task.draw == "pairs":
+            pairs = [draw_pair(task.space, self.engine.samples, key) for key in keys]
+            images = np.array([sample for _, sample in pairs], np.int64)
+            found = self.judge.judge(sparse.run_pairs(task.space, [cell for cell, _ in pairs], images), images)
+            answers, numbers = _stacked(found), _numbers(found)
+            for place, key in enumerate(keys):
+                chosen = slice(place, place + 1)
+                yield Row(key, answers[:, chosen], None if numbers is None else numbers[:, chosen], 1)
+            return
+        # what does not reach the outputs came to what the golden run comes to
+        golden = self.golden_masks()
+        answers = np.broadcast_to(golden, (len(keys), *golden.shape)).copy()
+        kept = _numbers(self._golden)
+        numbers = None if kept is None else np.broadcast_to(kept, (len(keys), *kept.shape)).copy()
+        for part in sparse.reached(task.space, keys):
+            found = self.judge.judge(part.outputs, part.image)
+            answers[part.cell, :, part.image] = _stacked(found).T
+            if numbers is not None:
+                numbers[part.cell, :, part.image] = np.stack([*found.metrics.values()]).T
+        for place, key in enumerate(keys):
+            yield Row(key, answers[place], None if numbers is None else numbers[place], 1)
+
     def _row(self, key: int, ran: Ran, faults: int | None, images: Numbers | None = None) -> Row:
         answers = self.judge.judge(ran.outputs, images, detected=ran.detected)
-        numbers = np.stack([*answers.metrics.values()]) if answers.metrics else None
-        return Row(key, _stacked(answers), numbers, faults, ran.detected)
+        return Row(key, _stacked(answers), _numbers(answers), faults, ran.detected)
 
     def _count_faults(self, trial: Trial) -> int | None:
         """How many faults fell in a trial, where it may be none; None where there are surely some."""
@@ -224,6 +288,15 @@ def _brief(value: object) -> str:
 
 def _stacked(answers: Answers) -> NDArray[np.bool_]:
     return np.stack([*answers.masks.values()])
+
+
+def _numbers(answers: Answers) -> NDArray[np.float32] | None:
+    return np.stack([*answers.metrics.values()]).astype(np.float32) if answers.metrics else None
+
+
+def _tells(plan: FaultPlan) -> bool:
+    """Whether a memory of the plan detects what counts as DUE."""
+    return any(process.counts_as_due for entry in plan.sites for process in entry.processes)
 
 
 def _digest_of_code(name: str) -> str:

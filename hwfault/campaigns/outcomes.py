@@ -98,11 +98,11 @@ class Judge:
         return Answers(masks, metrics)
 
     def _is_due(self, outputs: Floats) -> Bools:
-        flat = outputs.reshape(len(outputs), -1)
-        due: Bools = np.asarray(~np.isfinite(flat).all(axis=1))
+        within = tuple(range(1, outputs.ndim))  # there may be no rows, whose length could not be found out
+        due: Bools = np.asarray(~np.isfinite(outputs).all(axis=within))
         if self._limit is not None:
             # NaN compares false, and is DUE already
-            due |= (np.abs(flat) > self._limit).any(1)
+            due |= (np.abs(outputs) > self._limit).any(axis=within)
         return due
 
     def _ask(self, name: str, golden: Floats, outputs: Floats, labels: NDArray[Any] | None) -> Any:

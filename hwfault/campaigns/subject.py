@@ -1,16 +1,24 @@
 """What a study is about: a trained network with its data, or a graph with an .npz file; and the engine that runs it."""
 
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from hwfault.campaigns.engines.engine import Engine
-from hwfault.campaigns.study.records import Study
+from hwfault.campaigns.engines.sparse_flips import SparseFlips, make_sparse
+from hwfault.campaigns.exactness import why_not_exact
+from hwfault.campaigns.study.records import Arithmetic, Study
 from hwfault.errors import FileError, HwfaultError
+from hwfault.graph.read.integer import is_integer
 from hwfault.train.loading import RunOptions, split_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _LARGEST_DATA = 4 << 30
 
@@ -18,14 +26,18 @@ _LARGEST_DATA = 4 << 30
 class Subject(NamedTuple):
     """Network or graph with its samples: the engine that runs it, the labels (n,) or None, and what it is.
 
-    `exact` says that every engine, batch and thread count gives the same outputs to the bit; `note` says why.
+    `slow` is PyTorch's engine, which runs whatever a network can be struck by (None: a graph has none). `exact` says
+    that every engine, batch and thread count gives the same outputs to the bit; `note` says why. `make_sparse` makes
+    what runs single flips of weights, or says why there is none.
     """
 
     engine: Engine
+    slow: Engine | None
     labels: NDArray[np.int64] | None
     identity: dict[str, Any]
     exact: bool
     note: str
+    make_sparse: Callable[[], tuple[SparseFlips | None, str | None]]
 
 
 def load_subject(study: Study, trusted: RunOptions) -> Subject:
@@ -43,13 +55,10 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
     from hwfault.campaigns.engines.torch_engine import TorchEngine
     from hwfault.campaigns.samples import digest
     from hwfault.campaigns.store import network_digest
-    from hwfault.graph.export.of_network import export
 
     assert study.network is not None
     model, config, data = trusted.load(Path(study.network))
     before = network_digest(model)
-    if study.arithmetic == "integer":
-        integer_arithmetic(model)
     split = split_of(study.samples.split, data, config)
     count = len(split) if study.samples.first is None else min(study.samples.first, len(split))
     if not count:
@@ -61,16 +70,44 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
         "samples": count,
         "samples digest": digest(split, order),
     }
-    engine: Engine = TorchEngine(model, split, order, study.batch_size)
-    if study.engine == "onnxruntime":
-        if study.arithmetic == "integer":
-            raise HwfaultError("arithmetic: integer is PyTorch's; expected engine: torch, or auto")
-        inputs = split.inputs(order).cpu()
-        engine = OnnxruntimeEngine(export(model, inputs[:1]), inputs.numpy(), study.batch_size)
+    inputs = split.inputs(order).cpu()
+    graph, rounds = _exported(model, inputs[:1], study.arithmetic)
+    if study.arithmetic == "integer":
+        integer_arithmetic(model)
+    slow = TorchEngine(model, split, order, study.batch_size)
+    engine: Engine = slow
+    # where nothing rounds the fastest engine gives the same answers; elsewhere they are those of the network itself
+    wanted = study.engine == "onnxruntime" or (study.engine in ("auto", "sparse") and rounds is None)
+    if wanted:
+        if graph is None:
+            raise HwfaultError(f"the network cannot be exported, so that onnxruntime cannot run it: {rounds}")
+        engine = OnnxruntimeEngine(graph, inputs.numpy(), study.batch_size)
     labels = split.labels[order.to(split.labels.device)].cpu().numpy()
-    exact = study.arithmetic == "integer"
-    note = "sums are integers" if exact else "sums are floating point: one engine, its version and batch belong to it"
-    return Subject(engine, labels, identity, exact, note)
+
+    def sparse() -> tuple[SparseFlips | None, str | None]:
+        if rounds is not None:
+            return None, rounds
+        return make_sparse(model, inputs.numpy(), engine.golden())
+
+    return Subject(engine, slow, labels, identity, rounds is None, _told(rounds), sparse)
+
+
+def _exported(model: "nn.Module", example: "Tensor", arithmetic: Arithmetic) -> tuple[ModelProto | None, str | None]:
+    """The network's graph, and why it is not exact to the bit in every engine; None and why it cannot be exported."""
+    from hwfault.graph.export.of_network import export
+
+    try:
+        graph = export(model, example, arithmetic=arithmetic)
+    except HwfaultError as error:
+        return None, str(error)
+    return graph, why_not_exact(graph)
+
+
+def _told(rounds: str | None) -> str:
+    """Whether all engines agree, and why, in words."""
+    if rounds is None:
+        return "no sum is rounded, so that every engine, batch and number of threads gives the same answers"
+    return f"sums are rounded ({rounds}), so that one engine, its version and batch belong to the answers"
 
 
 def _of_graph(study: Study) -> Subject:
@@ -96,8 +133,17 @@ def _of_graph(study: Study) -> Subject:
         "samples": count,
         "samples digest": seen.hexdigest(),
     }
+    if study.engine == "torch":
+        raise HwfaultError("engine: torch runs networks; expected auto, onnxruntime or sparse for a graph")
     engine = OnnxruntimeEngine(graph, inputs, study.batch_size)
-    return Subject(engine, labels, identity, False, "sums are onnxruntime's: its version and batch belong to it")
+    rounds = why_not_exact(graph)
+
+    def sparse() -> tuple[SparseFlips | None, str | None]:
+        if not is_integer(graph):
+            return None, "the graph does not say that it computes in integer arithmetic (hwfault export --arithmetic)"
+        return make_sparse(graph, inputs, engine.golden())
+
+    return Subject(engine, None, labels, identity, rounds is None, _told(rounds), sparse)
 
 
 def _labels(path: str, found: NDArray[Any] | None, count: int) -> NDArray[np.int64] | None:

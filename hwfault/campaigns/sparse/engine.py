@@ -30,6 +30,14 @@ class Piece(NamedTuple):
     died: NDArray[np.uint32]
 
 
+class Survivors(NamedTuple):
+    """Runs whose outputs (runs, outputs) differ from the golden ones: each of a flip in an image, by their numbers."""
+
+    flip: NDArray[np.int64]
+    image: NDArray[np.int64]
+    outputs: NDArray[np.float32]
+
+
 class SparseEngine:
     """A network's golden run on images, beside which flips are run.
 
@@ -94,6 +102,19 @@ class SparseEngine:
                     hit[struck.flip[told], struck.image[told]] = True
                     events = np.packbits(hit, axis=1)
                 yield Piece(rows, columns, struck.top1, events, struck.died)
+
+    def survivors(self, flips: Flips) -> Iterator[Survivors]:
+        """The runs of every flip in every image whose outputs differ from the golden ones, part by part.
+
+        The flips of a site have to lie one behind the other for speed. Raises PlanError for flips that there are not.
+        """
+        changes = changes_of(self.description, flips)
+        for first in self._firsts():
+            golden = self._part(first)
+            for rows in _runs(flips.site, max(1, _RUNS_AT_ONCE // golden.images)):
+                node = self.description.sites[flips.names[int(flips.site[rows.start])]].node
+                struck = golden.strike_all(node, flips.word[rows], changes[rows], survivors=True)
+                yield Survivors(struck.flip + rows.start, struck.image + first, struck.outputs.copy())
 
     def run(self, flips: Flips, images: ArrayLike) -> NDArray[np.float32]:
         """The outputs (flips, outputs) of flip i in image images[i].

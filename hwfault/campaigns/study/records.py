@@ -16,6 +16,7 @@ Count = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 Engine = Literal["auto", "onnxruntime", "torch", "sparse"]
+Arithmetic = Literal["float", "integer"]
 Claim = Literal["these", "population"]
 Goal = Literal["estimate", "bound"]
 Exhaustive = Literal["auto", "always", "never"]
@@ -133,7 +134,7 @@ class Study(Record):
     network: str | None = None
     graph: str | None = None
     data: str | None = None
-    arithmetic: Literal["float", "integer"] = "float"
+    arithmetic: Arithmetic = "float"
     samples: Samples = Samples()
     questions: dict[Annotated[str, Field(pattern=f"^{_NAME}$")], Question]
     outcomes: tuple[str, ...] = ("top1", "due")

@@ -1,6 +1,6 @@
 """The tasks of a study: each question at each point of its sweep, with all that its trials depend on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from hwfault.program.processes import Site, SiteList
 Draw = Literal["seeds", "pairs", "all"]
 """What the key of a trial is: the seed of faults that strike all samples; the number of a drawn pair of a single flip
 and a sample; the number of a cell whose flip strikes all samples, of which every one is to be tried."""
+
+Affordable = Callable[[FaultSpace], bool]
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,20 @@ class Task:
         return {"models": [fault.model_dump(mode="json", exclude_defaults=True) for fault in self.point.faults]}
 
 
-def tasks_of(study: Study, sites: SiteList, files: Files) -> list[Task]:
-    """Every question of a study at every point; raises what names no site, no profile and no axis raise."""
+def tasks_of(study: Study, sites: SiteList, files: Files, affordable: Affordable = lambda _space: False) -> list[Task]:
+    """Every question of a study at every point; raises what names no site, no profile and no axis raise.
+
+    `affordable` says of a fault space whether all of its flips may be tried though there are more than trials allowed.
+    """
     found: list[Task] = []
     for name, question in study.questions.items():
         stop = study.stop_of(question)
         if question.flips is not None:
             flips = None if question.flips == "single" else question.flips
             space = fault_space(sites, question.sites)
-            draw = "seeds" if flips is not None else draw_of(question, stop, space.size)
+            draw: Draw = "seeds"
+            if flips is None:
+                draw = draw_of(question, stop, space, affordable)
             found.append(Task(name, stop, {}, None, space, flips, question.goal, draw))
             continue
         for point in _points(name, question, files):
@@ -70,10 +77,10 @@ def tasks_of(study: Study, sites: SiteList, files: Files) -> list[Task]:
     return found
 
 
-def draw_of(question: Question, stop: Stop, size: int) -> Draw:
-    """Whether every single flip is tried: where that is asked for, or no more than the trials that are allowed."""
+def draw_of(question: Question, stop: Stop, space: FaultSpace, affordable: Affordable) -> Draw:
+    """Whether every single flip is tried: where that is asked for, allowed by the number of trials, or affordable."""
     if question.exhaustive == "auto":
-        return "all" if size <= stop.max_trials else "pairs"
+        return "all" if space.size <= stop.max_trials or affordable(space) else "pairs"
     return "all" if question.exhaustive == "always" else "pairs"
 
 
