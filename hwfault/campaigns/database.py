@@ -218,6 +218,14 @@ class Database:
                 metrics = None if numbers is None else self._numbers(task, numbers)
                 yield Row(_unsigned(key), masks, metrics, faults, bool(detected), failed)
 
+    def failures(self, task: Task) -> list[tuple[int, str]]:
+        """(key, why) of each trial that failed, by key."""
+        with self._explained():
+            found = self._connection.execute(
+                "SELECT key, failed FROM trial WHERE task = ? AND failed IS NOT NULL ORDER BY key", (task.id,)
+            ).fetchall()
+        return [(_unsigned(key), str(why)) for key, why in found]
+
     def look(self, task: Task, trials: int, stopped: bool, told: str) -> None:
         """Keeps that a stopping rule looked after so many trials, whether it stopped, and what it said."""
         with self._explained():

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from hwfault.campaigns.about import note_end, note_start, say_about
 from hwfault.campaigns.database import Database, Row
 from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.figures import Figure, Trials, columns_of, decide, rates_of, rule_of
@@ -55,7 +56,10 @@ class Driver:
     def run(self) -> list[Figure]:
         """All tasks; what is in the store is not run again."""
         describe_tasks(self._measurement, self._database)
-        return [self._run_task(place) for place in range(len(self._measurement.tasks))]
+        note_start(self._database)
+        figures = [self._run_task(place) for place in range(len(self._measurement.tasks))]
+        note_end(self._database)
+        return figures
 
     def _run_task(self, place: int) -> Figure:
         task = self._measurement.tasks[place]
@@ -174,6 +178,7 @@ def describe_tasks(measurement: Measurement, database: Database) -> None:
         )
     database.say("study", measurement.study.model_dump_json(exclude_defaults=True))
     database.say("tasks", json.dumps(told))
+    say_about(measurement, database)
 
 
 def figure_of(measurement: Measurement, task: Task, seen: Trials, decision: Decision) -> Figure:

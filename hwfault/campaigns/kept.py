@@ -4,9 +4,10 @@ import json
 from collections import Counter
 from typing import Any, NamedTuple
 
+from hwfault.campaigns.about import ABOUT, merge_runs
 from hwfault.campaigns.database import Database, merge
 from hwfault.campaigns.database import Task as Stored
-from hwfault.campaigns.figures import Figure, columns_of, decide, rates_of
+from hwfault.campaigns.figures import Figure, Trials, columns_of, decide, rates_of
 from hwfault.campaigns.study.records import Stop, Study, kept_study
 from hwfault.campaigns.study.tasks import Draw
 from hwfault.errors import FileError
@@ -52,22 +53,28 @@ class KeptTask(NamedTuple):
         state = looks[-1][2] if looks else "not looked at yet"
         return Progress(self.name, count, sum(whys.values()), failures, told, state)
 
-    def figure(self, database: Database) -> Figure | None:
-        """What it found up to its last look; None before that."""
+    def seen(self, database: Database) -> Trials | None:
+        """Its trials up to the last look; None before that, and where none has an answer."""
         looks = database.looks(self.stored)
         if not looks:
             return None
-        until, stopped, why = looks[-1]
         first = 0 if self.draw == "all" else self.study.seed
-        seen = columns_of(database.rows(self.stored), self.stored.masks, self.stored.samples, first + until)
-        if not seen.number:
-            return None
+        found = columns_of(database.rows(self.stored), self.stored.masks, self.stored.samples, first + looks[-1][0])
+        return found if found.number else None
+
+    def figure(self, database: Database) -> Figure | None:
+        """What it found up to its last look; None before that."""
+        seen = self.seen(database)
+        return None if seen is None else self.figure_of(seen, database)
+
+    def figure_of(self, seen: Trials, database: Database) -> Figure:
+        """What its trials up to the last look come to."""
+        _, stopped, why = database.looks(self.stored)[-1]
         decision = decide(seen, self.stop, self.draw, self.study.samples.claim, 0.0, self.total)
         golden = database.golden(self.stored)
         accuracy = None
         if golden is not None and "correct" in self.stored.masks:
             accuracy = float(golden[self.stored.masks.index("correct")].mean())
-        rates = rates_of(seen, self.stop, self.draw, decision)
         return Figure(
             question=self.question,
             name=self.name,
@@ -79,7 +86,7 @@ class KeptTask(NamedTuple):
             silent=seen.silent,
             why=why,
             stopped=stopped,
-            **rates,
+            **rates_of(seen, self.stop, self.draw, decision),
         )
 
 
@@ -121,8 +128,9 @@ def merge_into(into: Database, other: Database) -> int:
     if ours and not ours & theirs:
         raise FileError(f"{other.path}: holds the trials of another study than {into.path}; no task is in both")
     new = merge(into, other)
-    for key in ("study", "tasks"):
+    for key in ("study", "tasks", ABOUT):
         said = other.said(key)
         if into.said(key) is None and said is not None:
             into.say(key, said)
+    merge_runs(into, other)
     return new

@@ -51,11 +51,11 @@ def draw_accuracy(
     for points in curves.values():
         every.extend(points)
     if axis is None:
-        _label_rates(axes, sorted({x_of(trials) for trials in every}))
+        label_rates(axes, sorted({x_of(trials) for trials in every}))
     else:
         axes.set_xlabel(axis_label or axis)
     _fit(axes, every)
-    axes.set(ylabel="accuracy", title=_plain(title))
+    axes.set(ylabel="accuracy", title=plain(title))
     axes.grid(alpha=0.3)
     axes.legend(title=_LEGEND, fontsize=8, title_fontsize=8)
     replace_atomically(path, lambda temporary: figure.savefig(temporary))
@@ -104,7 +104,8 @@ def _interval_to_draw(trials: Trials) -> Interval:
     return trials.told
 
 
-def _label_rates(axes: "Axes", rates: list[float]) -> None:
+def label_rates(axes: "Axes", rates: list[float]) -> None:
+    """Makes a logarithmic axis of bit error rates, with room for 0, and names it."""
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     # logarithmic from the smallest rate on, and linear from there to 0, which has no logarithm
@@ -153,7 +154,7 @@ def draw_losses(path: Path | str, bars: Mapping[str, Trials], *, title: str = ""
     axes = figure.add_subplot()
     for i, name in enumerate(names):
         _draw_bar(axes, i, bars[name])
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=8)
+    axes.set_yticks(range(len(names)), [plain(name) for name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     _frame(axes, [bars[name] for name in names])
     axes.set_xlabel(
@@ -161,11 +162,11 @@ def draw_losses(path: Path | str, bars: Mapping[str, Trials], *, title: str = ""
         "(dotted: a bound, too few trials differ)",
         fontsize=9,
     )
-    axes.set_title(_plain(title), pad=18, fontsize=11)  # above the word on the golden run
+    axes.set_title(plain(title), pad=18, fontsize=11)  # above the word on the golden run
     replace_atomically(path, lambda temporary: figure.savefig(temporary))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A name as it is: a dollar would begin a formula, and what a terminal obeys has no shape in any font."""
     return shown(text).replace("$", r"\$")
 

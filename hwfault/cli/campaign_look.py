@@ -33,14 +33,16 @@ def status(folder: Path, as_json: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @json_option
 def report(folder: Path, as_json: bool) -> None:
-    """Print what the campaign in FOLDER found, and write results.json and results.csv there anew."""
+    """Print what the campaign in FOLDER found, and write report.html, its pictures and tables there anew."""
     from hwfault.campaigns.database import FILE, Database
     from hwfault.campaigns.kept import kept_tasks
+    from hwfault.campaigns.page.page import write_page
     from hwfault.campaigns.report_table import table, to_data, write_results
 
     with Database(folder / FILE, readonly=True) as database:
         figures = [figure for one in kept_tasks(database) if (figure := one.figure(database)) is not None]
-    write_results(folder, figures)
+        write_results(folder, figures)
+        write_page(folder, database)
     if as_json:
         print_json([to_data(figure) for figure in figures])
         return

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hwfault.campaigns.measurement import Measurement, Trust
     from hwfault.campaigns.study.records import Study
 
-_FOLDER = OutputFolder("campaign.sqlite", "results.csv", "results.json")
+_FOLDER = OutputFolder("campaign.sqlite", "results.csv", "results.json", "report.html")
 
 
 class Workers(click.ParamType[Any]):
@@ -116,6 +116,7 @@ def _run(
     from hwfault.campaigns.database import FILE, Database
     from hwfault.campaigns.driver import Driver, check_rules
     from hwfault.campaigns.measurement import Measurement
+    from hwfault.campaigns.page.page import REPORT, write_page
     from hwfault.campaigns.report_table import table, to_data, write_results
     from hwfault.campaigns.workers import make_workers
     from hwfault.files import output_folder
@@ -140,12 +141,14 @@ def _run(
         finally:
             hands.close()
         write_results(folder, figures)
+        write_page(folder, database)
     if as_json:
         print_json([to_data(figure) for figure in figures])
     else:
         print_table(*table(figures))
         for figure in figures:
             click.echo(f"{figure.name}: {figure.why}")
+        click.echo(f"the page: {folder / REPORT}")
 
 
 def _check_shard(study: "Study") -> None:

@@ -69,9 +69,15 @@ def _beside(
     from hwfault.proof.replay import replay
 
     proto = load_model(graph)
-    model, _, held_out = trusted.load(run)
+    model, config, held_out = trusted.load(run)
     batches = [held_out.test.inputs(index) for index in torch.split(torch.arange(len(held_out.test)), batch_size)]
     with progress() as begin:
         advance = begin("replaying", len(batches))
         report = replay(model, proto, batches, seeds=seeds, progress=lambda _done, _total: advance())
+    # which of them it was, as the user knows it
+    named = {
+        "network": f"{run} ({trusted.network or config.network}): {report.network}",
+        "data": f"{trusted.data or config.data}: {report.data}",
+    }
+    report = report.model_copy(update=named)
     show_report(report, accept=checking.accept, out=out, html=checking.html, as_json=as_json)

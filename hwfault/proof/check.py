@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnxruntime
 from onnx import ModelProto
@@ -14,12 +14,13 @@ from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.read.versions import NEW, OLD, check_version
 from hwfault.graph.run.session import load_model
+from hwfault.plan.expected import expected_faults
 from hwfault.plan.fault_plan import FaultPlan, spec_of
 from hwfault.proof.answer import Runner, ask
 from hwfault.proof.compare import Comparison
 from hwfault.proof.engine import Engine, engine_name
 from hwfault.proof.expected import Expected, Inputs
-from hwfault.proof.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, MANIFEST, PLAN
+from hwfault.proof.manifest import CLEAN, CLEAN_GRAPH, FAULTED_GRAPH, INPUTS, MANIFEST, PLAN
 from hwfault.proof.places import find_tensors, match_recorded
 from hwfault.proof.report import ReplayReport, RunRecord
 from hwfault.proof.storage import Bundle
@@ -71,8 +72,31 @@ def check(
         recorded_with=manifest.versions,
         samples=manifest.samples,
         runs=tuple(runs),
-        notes=() if plan is None else plan.notes or (),
+        network=_network(bundle, graph),
+        data=_data(bundle),
+        **({} if plan is None else plan_told(plan)),
     )
+
+
+def plan_told(plan: FaultPlan) -> dict[str, Any]:
+    """What a report says of a plan: its notes, its faults and how many of them to expect."""
+    factors = plan.factors or (1.0,) * len(plan.faults)
+    faults = []
+    for fault, factor in zip(plan.faults, factors, strict=True):
+        times = "" if factor == 1 else f", {factor:g} times its probability"
+        faults.append(f"{fault.describe()}{times}")
+    return {"notes": plan.notes or (), "faults": tuple(faults), "rate": str(expected_faults(plan))}
+
+
+def _network(bundle: Bundle, graph: ModelProto | None) -> str:
+    """The bundle's graph, or what takes its place."""
+    own = f"{CLEAN_GRAPH} of the bundle (SHA-256 {bundle.manifest.files[CLEAN_GRAPH].sha256})"
+    return own if graph is None else f"a graph given in the place of one made from {own}"
+
+
+def _data(bundle: Bundle) -> str:
+    digest = bundle.manifest.files[INPUTS].sha256
+    return f"{bundle.manifest.samples:,} samples in {INPUTS} of the bundle (SHA-256 {digest})"
 
 
 def checked_with() -> dict[str, str]:

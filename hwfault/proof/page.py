@@ -32,6 +32,14 @@ def page(report: ReplayReport) -> str:
 
 
 def _facts(report: ReplayReport) -> Iterator[tuple[str, str]]:
+    for number, fault in enumerate(report.faults):
+        yield f"fault {number}", fault
+    if report.rate is not None:
+        yield "rate", report.rate
+    if report.network is not None:
+        yield "network", report.network
+    if report.data is not None:
+        yield "data", report.data
     yield "engine", report.engine
     if report.bundle_sha256 is not None:
         yield "bundle", report.bundle_sha256
@@ -81,7 +89,8 @@ def _band(site: SiteRecord) -> dict[str, Any]:
             opacity = 1.0 if differ else 0.25 + 0.75 * faulty / most
             where = {"x": f"{i * width:.2f}", "width": f"{width:.2f}", "opacity": f"{opacity:.2f}"}
             parts.append(where | {"number": i + 1, "differ": differ, "faulty": faulty})
-    return {"width": _WIDTH, "height": _HEIGHT, "of": of, "parts": parts}
+    told = f"words of {site.name}: {site.faults_seen:,} faulty, {sum(site.differ_at):,} differ"
+    return {"width": _WIDTH, "height": _HEIGHT, "of": of, "parts": parts, "told": told}
 
 
 def _first(run: RunRecord, first: Difference) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence, Sized
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from hwfault.graph.read.versions import NEW
 from hwfault.graph.run.session import load_model
 from hwfault.network.sites import known_quantizers
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.proof.check import checked_with
+from hwfault.proof.check import checked_with, plan_told
 from hwfault.proof.compare import Comparison
 from hwfault.proof.engine import Engine, engine_name
 from hwfault.proof.expected import Batch, Expected
@@ -102,11 +103,14 @@ class _Beside:
         self._recorder: Recorder | None = None
         self._recording: Recording | None = None
         self._samples = 0
+        self._inputs = sha256()
+        self._graph_digest = sha256(graph.SerializeToString(deterministic=True)).hexdigest()
 
     def add(self, inputs: Tensor) -> None:
         """Runs a batch under every seed in both engines, and compares."""
         if not len(inputs):
             return
+        self._inputs.update(inputs.numpy(force=True).tobytes())
         first = self._samples == 0
         for seed, comparison in self._comparisons:
             self._compare(inputs, seed, comparison, first)
@@ -151,7 +155,9 @@ class _Beside:
             recorded_with=recorded_with(),
             samples=self._samples,
             runs=tuple(comparison.record(recorded) for _, comparison in self._comparisons),
-            notes=self._plan.notes or (),
+            network=f"{type(self._model).__name__}, and its graph (SHA-256 {self._graph_digest})",
+            data=f"{self._samples:,} samples (SHA-256 of the inputs {self._inputs.hexdigest()})",
+            **plan_told(self._plan),
         )
 
 

@@ -137,6 +137,14 @@ class ReplayReport(Record):
     runs: tuple[RunRecord, ...]
     notes: tuple[str, ...] = ()
     """What the plan says must be said wherever it is used."""
+    faults: tuple[str, ...] = ()
+    """The plan's faults in words: the law, its numbers, and where it strikes."""
+    rate: str | None = None
+    """How many faults the plan is expected to make, in words."""
+    network: str | None = None
+    """Which network or graph was run, with its digest."""
+    data: str | None = None
+    """Which samples, with the digest of their inputs."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -1,6 +1,7 @@
 """The page: complete in itself, whatever the names in a bundle are."""
 
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -85,8 +86,10 @@ def test_it_holds_no_script_and_loads_nothing(passed, kind):
     found = Tags(page(passed if kind == "pass" else evil_report()))
     assert found.open == []
     names = {tag for tag, _ in found.tags}
-    assert names.isdisjoint({"script", "link", "img", "iframe", "object", "a"})
-    assert all(key not in ("src", "href") and not key.startswith("on") for _, own in found.tags for key in own)
+    assert names.isdisjoint({"script", "link", "img", "iframe", "object"})
+    assert all(key != "src" and not key.startswith("on") for _, own in found.tags for key in own)
+    # the one link leads to the content of the page itself
+    assert [own for tag, own in found.tags if "href" in own] == [{"class": "skip", "href": "#main"}]
     policies = [own["content"] for tag, own in found.tags if own.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
@@ -98,8 +101,11 @@ def test_a_phone_and_paper_show_it_whole(passed):
     assert view == "width=device-width, initial-scale=1"
     assert "@media print" in text
     assert all("style" not in own for _, own in found.tags), "one style sheet"
-    # what is wide scrolls on its own
-    assert text.count("<table>") == text.count('<div class="wide"><table>') > 3
+    # what is wide scrolls on its own, by keyboard too
+    regions = [own for _, own in found.tags if own.get("class") == "wide"]
+    assert len(regions) == text.count("<table>") >= 3
+    assert all(own["tabindex"] == "0" and own["role"] == "region" and own["aria-label"] for own in regions)
+    assert text.count("<caption>") == text.count("<table>")
 
 
 def test_a_replay_beside_a_network_has_no_bundle(passed):
@@ -161,6 +167,21 @@ def test_a_report_goes_to_json_and_back(passed, tmp_path):
     data = json.loads((tmp_path / "r.json").read_text())
     assert data.pop("verdict") == "pass"
     assert ReplayReport.parse(data, "r") == passed
+
+
+def test_the_page_names_faults_rate_network_and_data(passed):
+    found = Tags(page(passed)).text
+    assert passed.faults
+    for fault in passed.faults:
+        assert fault in found
+    assert f"rate {passed.rate} network" in found
+    assert re.search(r"network clean\.onnx of the bundle \(SHA-256 [0-9a-f]{64}\)", found)
+    assert re.search(r"data 6 samples in inputs\.safetensors of the bundle \(SHA-256 [0-9a-f]{64}\)", found)
+
+
+def test_hostile_faults_network_and_data_are_text():
+    report = evil_report().model_copy(update={"faults": (EVIL,), "rate": EVIL, "network": EVIL, "data": EVIL})
+    assert f"fault 0 {EVIL} rate {EVIL} network {EVIL} data {EVIL}" in Tags(page(report)).text
 
 
 def test_notes_of_the_plan_are_on_the_page():

@@ -1,0 +1,1 @@
+"""The page of a campaign and its pictures, made from the store alone."""

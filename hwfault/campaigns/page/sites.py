@@ -1,0 +1,101 @@
+"""What a question of single flips says of sites: heat map, ranking, and for which rates it may be read."""
+
+from typing import NamedTuple
+
+from hwfault.campaigns.page.cells import (
+    Flips,
+    HeatMap,
+    Ranked,
+    names_told,
+    rank_sites,
+    rate_of_several,
+    several_faults,
+)
+from hwfault.campaigns.page.curves import level_of, scale_told
+from hwfault.campaigns.page.words import at_most, share, told
+from hwfault.campaigns.statistics.estimates import Estimate
+
+MOST_SEVERAL = 0.05
+"""Above this probability of two or more faults a census of single flips no longer speaks for a rate."""
+
+
+class Cell(NamedTuple):
+    """A cell of the heat map as the page shows it: its text, its class, and what it is in words."""
+
+    text: str
+    look: str
+    told: str
+
+
+class SingleFlips(NamedTuple):
+    """A question of single flips, ready for the template."""
+
+    question: str
+    map: HeatMap
+    bits: tuple[int, ...]
+    rows: list[tuple[str, list[Cell]]]
+    scale: list[str]
+    basis: str
+    ranking: list[tuple[str, ...]]
+    missed: str
+    several: list[tuple[str, str, bool]]
+    limit: str
+
+
+def single_flips(question: str, flips: Flips, found: HeatMap, confidence: float, rates: list[float]) -> SingleFlips:
+    """Everything about the sites of a question, in words and classes."""
+    ranking, missed = rank_sites(flips, confidence)
+    rows = []
+    for name, cells in zip(found.names, found.cells, strict=True):
+        rows.append((name, [_cell(cell, found.largest) for cell in cells]))
+    size = flips.space.size
+    return SingleFlips(
+        question=question,
+        map=found,
+        bits=found.bits,
+        rows=rows,
+        scale=scale_told(found.largest) if found.largest > 0 else [],
+        basis=_basis(flips, confidence),
+        ranking=[_ranked(one) for one in ranking],
+        missed=names_told(missed, 8),
+        several=[_several(size, rate) for rate in rates],
+        limit=f"{rate_of_several(size, MOST_SEVERAL):.2g}",
+    )
+
+
+def _cell(rate: Estimate | None, largest: float) -> Cell:
+    if rate is None:
+        return Cell("-", "none", "no such bit, or not tried")
+    level = level_of(rate.value, largest)
+    if level is not None:
+        return Cell(share(rate.value, 2), f"h{level}", told(rate))
+    if rate.ends is None:
+        return Cell("0", "unseen", told(rate))
+    return Cell(f"< {share(rate.ends[1], 2)}", "unseen", f"none seen, at most {at_most(rate)}")
+
+
+def _basis(flips: Flips, confidence: float) -> str:
+    """What the numbers of the map and the ranking are."""
+    if flips.samples is not None:
+        return (
+            f"{len(flips.cells):,} flips drawn from {flips.space.size:,} bits, each seen on one image. Where none was "
+            f"seen the upper bound stands. All bounds of the map are true at once with {100 * confidence:g} % "
+            "(Bonferroni over its cells), and so are those of the ranking (over its sites)."
+        )
+    if flips.whole:
+        return f"Every one of {flips.space.size:,} flips was tried on {flips.tried:,} images: the numbers are exact."
+    return (
+        f"Not whole: {len(flips.cells):,} of {flips.space.size:,} flips were tried on {flips.tried:,} images. The "
+        "numbers are those of the flips that were tried, and say nothing about the others."
+    )
+
+
+def _ranked(one: Ranked) -> tuple[str, ...]:
+    first, last = one.place.first, one.place.last
+    rank = f"{first}" if first == last else f"{first} to {last}"
+    return rank, one.name, f"{one.bits:,}", told(one.rate), names_told(one.tied) or "-"
+
+
+def _several(bits: int, rate: float) -> tuple[str, str, bool]:
+    probability = several_faults(bits, rate)
+    return f"{rate:g}", share(probability), probability > MOST_SEVERAL
