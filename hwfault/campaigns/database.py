@@ -206,12 +206,14 @@ class Database:
             found = self._connection.execute("SELECT key FROM trial WHERE task = ?", (task.id,)).fetchall()
         return {_unsigned(key) for (key,) in found}
 
-    def rows(self, task: Task) -> Iterator[Row]:
-        """All trials of a task, by key; raises FileError for answers that are not as long as they should be."""
+    def rows(self, task: Task, key: int | None = None) -> Iterator[Row]:
+        """All trials of a task by key, or that of one key; raises FileError for answers of another length."""
+        only = "" if key is None else " AND key = ?"
+        asked = (task.id,) if key is None else (task.id, signed64(key))
         with self._explained():
             found = self._connection.execute(
-                "SELECT key, answers, numbers, faults, detected, failed FROM trial WHERE task = ? ORDER BY key",
-                (task.id,),
+                f"SELECT key, answers, numbers, faults, detected, failed FROM trial WHERE task = ?{only} ORDER BY key",
+                asked,
             )
             for key, answers, numbers, faults, detected, failed in found:
                 masks = None if answers is None else self._unpacked(task, answers)

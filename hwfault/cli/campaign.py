@@ -15,6 +15,10 @@ _COMMANDS = {
     "report": ("campaign_look", "Print what the campaign in FOLDER found, and write its tables and its page there."),
     "merge": ("campaign_look", "Put the trials of the campaigns in FOLDERS together in the folder of --out."),
     "verify": ("campaign_check", "Run a part of a campaign's trials anew, the slow way, and say which answers differ."),
+    "explain": (
+        "campaign_check",
+        "Replay one trial of the campaign in FOLDER on one sample, and tell it site by site.",
+    ),
 }
 """Each command, the module that holds it and its first sentence, told here so that --help imports none of them."""
 

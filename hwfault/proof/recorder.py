@@ -18,9 +18,10 @@ from hwfault.graph.read.grids import IntegerGrid
 from hwfault.injection.attach import Injection, inject_at
 from hwfault.network.mode import evaluation
 from hwfault.network.sites import sites
-from hwfault.plan.fault_plan import FaultPlan, needs_stream
+from hwfault.plan.fault_plan import FaultPlan
+from hwfault.plan.watching import watch_every
 from hwfault.program.batch_axes import in_rows
-from hwfault.program.processes import Site, SiteList, SitePlan
+from hwfault.program.processes import Site, SiteList
 from hwfault.proof.manifest import NO_NUMBERS, RecordedSite, tensor
 from hwfault.proof.sides import predictions
 from hwfault.proof.storage import Tensors
@@ -138,7 +139,7 @@ class Recorder:
     @contextmanager
     def attached(self, plan: FaultPlan | None) -> Iterator["Recording"]:
         """Inside, batches can be run under the plan (None: clean); the network is left as it was."""
-        watching = self._watching(plan)
+        watching = watch_every(plan, self.every.values())
         notes = _Notes(watching)
         with (
             evaluation(self._model),
@@ -147,18 +148,6 @@ class Recorder:
             inject_at(self._model, watching, self._known, seed=0, observe=notes.observe) as injection,
         ):
             yield Recording(self, self._model, injection, notes)
-
-    def _watching(self, plan: FaultPlan | None) -> FaultPlan:
-        """The plan, which all other sites are in, too, with nothing that happens there."""
-        struck = () if plan is None else plan.names
-        others = tuple(SitePlan(site=site, processes=()) for name, site in self.every.items() if name not in struck)
-        every = others if plan is None else plan.sites + others
-        stream = needs_stream(entry.site for entry in every)
-        if plan is None:
-            return FaultPlan(faults=(), sites=every, tables=(), stream=stream)
-        # a plan of its own: a copy would keep what the first has cached of its sites
-        given = {key: getattr(plan, key) for key in FaultPlan.model_fields}
-        return FaultPlan(**given | {"sites": every, "stream": stream})
 
     def add(self, notes: "_Notes") -> None:
         """Notes which sites ran in a batch, in which order and how often."""

@@ -10,6 +10,8 @@ from onnx import ModelProto
 from hwfault.campaigns.engines.engine import Numbers, Outputs, Ran, Trial
 from hwfault.campaigns.engines.graph_engine import GraphEngine
 from hwfault.campaigns.engines.suffix import SuffixEngine
+from hwfault.campaigns.engines.watched_graph import watch_graph
+from hwfault.campaigns.engines.watching import Batch, Watched
 from hwfault.errors import PlanError
 from hwfault.graph.read.sites import sites
 from hwfault.plan.fault_plan import FaultPlan
@@ -58,6 +60,12 @@ class OnnxruntimeEngine:
             for first in range(0, len(seeds), _TOGETHER):
                 for outputs in self._suffix.outputs(plan, seeds[first : first + _TOGETHER], images):
                     yield Ran(outputs)
+
+    def watch(self, trial: Trial | None, batch: Batch) -> Watched:
+        """What a trial (None: the golden run) does to one sample of a batch, site by site; raises what `run` does."""
+        if trial is not None:
+            _check_tells_nothing(trial.plan)
+        return watch_graph(self._graph, self._whole.inputs, trial, batch)
 
 
 def _check_tells_nothing(plan: FaultPlan) -> None:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from hwfault.campaigns.engines.engine import Numbers, Outputs, Ran, Trial
+from hwfault.campaigns.engines.watching import Batch, Eye, Watched
 from hwfault.campaigns.samples import batches
 from hwfault.errors import HwfaultError
 from hwfault.injection.attach import Injection, inject_at
 from hwfault.network.mode import evaluation
 from hwfault.network.sites import sites
+from hwfault.plan.watching import watch_every
 from hwfault.program.processes import SiteList
 from hwfault.train.data import Split
 from hwfault.train.fusing import fusing_to_measure
@@ -71,14 +73,32 @@ class TorchEngine:
                 outputs = self._outputs(order, injection, numbers)
                 yield Ran(outputs, _has_detected(injection))
 
-    def _outputs(self, order: Tensor, injection: Injection | None, numbers: Numbers | None = None) -> Outputs:
-        """The outputs of the samples `order` of the split, whose numbers in the stream are `numbers`, or 0, 1, ..."""
+    def watch(self, trial: Trial | None, batch: Batch) -> Watched:
+        """What a trial (None: the golden run) does to one sample of a batch, site by site; raises what `run` does."""
+        # sums that nothing strikes are no codes that are kept anywhere
+        shown = [site for site in self.sites if site.kind != "accumulator"]
+        plan = watch_every(None if trial is None else trial.plan, shown)
+        seed = 0 if trial is None else trial.seed
+        eye = Eye(batch.place, plan)
+        with (
+            evaluating(self._model),
+            inject_at(self._model, plan, self.sites, seed=seed, observe=eye.observe) as injection,
+        ):
+            order = self._order[torch.from_numpy(batch.numbers)]
+            numbers = None if batch.in_order else batch.numbers
+            outputs = self._outputs(order, injection, numbers, batch.first)
+        return Watched(outputs[batch.place][np.newaxis], eye.seen)
+
+    def _outputs(
+        self, order: Tensor, injection: Injection | None, numbers: Numbers | None = None, first: int = 0
+    ) -> Outputs:
+        """The outputs of the samples `order` of the split, numbered `first`, `first` + 1, ... or as `numbers` say."""
         found = []
         begin = 0
         for index, x, _ in batches(self._split, torch.split(order, self._batch_size), self._on, 0):
             if injection is not None:
                 injection.samples = None
-                injection.first_sample = begin
+                injection.first_sample = first + begin
                 if numbers is not None:
                     injection.samples = torch.from_numpy(numbers[begin : begin + len(index)])
             begin += len(index)
