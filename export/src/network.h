@@ -33,6 +33,9 @@ class Steps {
   // The value behind all steps of one in this channel. An integer sum that begins with an affine step may be any.
   float apply(double value, int64_t channel) const;
 
+  // The same for n values, each in its channel.
+  void apply_all(const double* values, const int32_t* channels, int64_t n, float* out) const;
+
   bool empty() const { return steps_.empty(); }
   bool each() const;
   bool quantizes() const;
@@ -42,6 +45,9 @@ class Steps {
   const float* numbers(const Step& step, int64_t channel) const {
     return constants_ + step.at + (step.each ? channel : 0);
   }
+
+  // `value` is x before it was rounded to float32
+  float apply_step(const Step& step, double value, float x, int64_t channel) const;
 
   std::vector<Step> steps_;
   int64_t channels_ = 1;
@@ -87,7 +93,8 @@ struct Node {
   // layers: sums of groups, each of `depth` input channels
   int64_t groups = 1, depth = 1, largest_weight = 0, largest_sum = 0;
   std::vector<int16_t> weights;  // as they were given: (channels, depth, taps)
-  std::vector<int16_t> rows;     // the same as (groups, depth, taps, channels of a group)
+  std::vector<int16_t> rows;     // the same as (groups, taps, depth, channels of a group, 0 up to `stride`)
+  int64_t stride = 1;            // from one row to the next
   std::vector<Levels> levels;    // of each channel, or one for all; empty: every sum has a value of its own
   Windows windows;               // layers and pools
 
@@ -96,6 +103,9 @@ struct Node {
 
   int64_t size() const { return channels * positions; }
   int64_t in_group() const { return channels / groups; }
+  const int16_t* rows_at(int64_t group, int64_t tap) const {
+    return rows.data() + (group * windows.taps + tap) * depth * stride;
+  }
   int64_t words() const { return channels * depth * windows.taps; }
   const Levels* levels_of(int64_t channel) const {
     if (levels.empty()) return nullptr;

@@ -68,18 +68,22 @@ void Golden::run_layer(int64_t number, int64_t image, float* out) {
   const Windows& windows = node.windows;
   const int64_t in_group = node.in_group();
   std::vector<Term> terms;
-  std::vector<int32_t> sum(in_group);
+  std::vector<Segment> segments;
+  terms.reserve(node.depth * windows.taps);  // segments point into it
+  std::vector<int32_t> sum(node.stride);
   for (int64_t position = 0; position < node.positions; ++position)
     for (int64_t group = 0; group < node.groups; ++group) {
-      terms.clear();
-      for (int64_t c = 0; c < node.depth; ++c)
-        for (int64_t tap = 0; tap < windows.taps; ++tap) {
-          const int32_t at = windows.input_of[position * windows.taps + tap];
-          const int64_t channel = group * node.depth + c;
-          const auto value = at < 0 ? 0 : static_cast<int32_t>(x[channel * windows.inputs + at]);
-          if (value) terms.push_back({(channel * windows.taps + tap) * in_group, value});
+      terms.clear(), segments.clear();
+      for (int64_t tap = 0; tap < windows.taps; ++tap) {
+        const int32_t at = windows.input_of[position * windows.taps + tap];
+        const Term* first = terms.data() + terms.size();
+        for (int64_t c = 0; at >= 0 && c < node.depth; ++c) {
+          const auto value = static_cast<int32_t>(x[(group * node.depth + c) * windows.inputs + at]);
+          if (value) terms.push_back({static_cast<int32_t>(c * node.stride), value});
         }
-      add_rows(sum.data(), terms.data(), static_cast<int64_t>(terms.size()), node.rows.data(), in_group);
+        segments.push_back({first, terms.data() + terms.size() - first, node.rows_at(group, tap)});
+      }
+      add_rows(sum.data(), segments.data(), windows.taps, node.stride);
       for (int64_t i = 0; i < in_group; ++i) {
         const int64_t channel = group * in_group + i;
         keep_sum(node, sums_[number], (image * node.positions + position) * node.channels + channel, sum[i], channel);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "network.h"
+#include "network_rows.h"
 
 namespace hwfault {
 namespace {
@@ -205,13 +206,15 @@ void Network::read_layer(Reader& in, Node& node, const int16_t* weights, int64_t
   for (const int16_t weight : node.weights)
     if (std::abs(int64_t{weight}) > node.largest_weight)
       throw Error("a weight is " + std::to_string(weight) + ", beyond the largest of its layer");
-  // channels of a group side by side
-  node.rows.resize(words);
+  // channels of a group side by side, in whole blocks where there are many
   const int64_t in_group = node.in_group(), terms = node.depth * taps;
+  node.stride = in_group < kRowBlock / 2 ? in_group : (in_group + kRowBlock - 1) / kRowBlock * kRowBlock;
+  node.rows.resize(node.groups * terms * node.stride);
   for (int64_t channel = 0; channel < node.channels; ++channel)
     for (int64_t term = 0; term < terms; ++term) {
-      const int64_t group = channel / in_group;
-      node.rows[(group * terms + term) * in_group + channel % in_group] = node.weights[channel * terms + term];
+      const int64_t input = term / taps, tap = term % taps, group = channel / in_group;
+      const int64_t row = (group * taps + tap) * node.depth + input;
+      node.rows[row * node.stride + channel % in_group] = node.weights[channel * terms + term];
     }
 }
 

@@ -6,21 +6,35 @@
 
 namespace hwfault {
 
-HWFAULT_CLONES void add_rows(int32_t* sum, const Term* terms, int64_t count, const int16_t* weights, int64_t n) {
+HWFAULT_CLONES void add_rows(int32_t* sum, const Segment* segments, int64_t count, int64_t n) {
   std::fill(sum, sum + n, 0);
-  int64_t t = 0;
-  for (; t + 4 <= count; t += 4) {
-    const int32_t c0 = terms[t].change, c1 = terms[t + 1].change, c2 = terms[t + 2].change, c3 = terms[t + 3].change;
-    const int16_t *r0 = weights + terms[t].row, *r1 = weights + terms[t + 1].row;
-    const int16_t *r2 = weights + terms[t + 2].row, *r3 = weights + terms[t + 3].row;
-    HWFAULT_EACH_ALONE
-    for (int64_t i = 0; i < n; ++i) sum[i] += c0 * r0[i] + c1 * r1[i] + c2 * r2[i] + c3 * r3[i];
+  if (n < kRowBlock) {
+    for (int64_t s = 0; s < count; ++s)
+      for (int64_t t = 0; t < segments[s].count; ++t) {
+        const Term term = segments[s].terms[t];
+        for (int64_t i = 0; i < n; ++i) sum[i] += term.change * segments[s].weights[term.row + i];
+      }
+    return;
   }
-  for (; t < count; ++t) {
-    const int32_t change = terms[t].change;
-    const int16_t* row = weights + terms[t].row;
-    HWFAULT_EACH_ALONE
-    for (int64_t i = 0; i < n; ++i) sum[i] += change * row[i];
+  // a block's sums stay in registers
+  for (int64_t block = 0; block < n; block += kRowBlock) {
+    int32_t total[kRowBlock] = {};
+    for (int64_t s = 0; s < count; ++s) {
+      const int16_t* weights = segments[s].weights + block;
+      const Term* terms = segments[s].terms;
+      int64_t t = 0;
+      for (; t + 4 <= segments[s].count; t += 4) {
+        const int32_t c0 = terms[t].change, c1 = terms[t + 1].change, c2 = terms[t + 2].change, c3 = terms[t + 3].change;
+        const int16_t *r0 = weights + terms[t].row, *r1 = weights + terms[t + 1].row;
+        const int16_t *r2 = weights + terms[t + 2].row, *r3 = weights + terms[t + 3].row;
+        for (int64_t i = 0; i < kRowBlock; ++i) total[i] += c0 * r0[i] + c1 * r1[i] + c2 * r2[i] + c3 * r3[i];
+      }
+      for (; t < segments[s].count; ++t) {
+        const int16_t* row = weights + terms[t].row;
+        for (int64_t i = 0; i < kRowBlock; ++i) total[i] += terms[t].change * row[i];
+      }
+    }
+    std::copy(total, total + kRowBlock, sum + block);
   }
 }
 

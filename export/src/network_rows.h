@@ -6,13 +6,22 @@
 
 namespace hwfault {
 
+constexpr int64_t kRowBlock = 16;  // channels that are added up at a time
+
 struct Term {
-  int64_t row;     // where its weights begin
+  int32_t row;     // where its weights begin
   int32_t change;  // what they are multiplied by
 };
 
-// sum[i] = the terms' weights times their changes, for n channels
-void add_rows(int32_t* sum, const Term* terms, int64_t count, const int16_t* weights, int64_t n);
+// Terms that have their rows among the same weights.
+struct Segment {
+  const Term* terms;
+  int64_t count;
+  const int16_t* weights;
+};
+
+// sum[i] = all terms' weights times their changes, for n channels: whole blocks, or fewer than half of one.
+void add_rows(int32_t* sum, const Segment* segments, int64_t count, int64_t n);
 
 // flags[i] = whether sum[i] lies outside of low[i] to high[i]; returns whether any does
 bool leaves(const int32_t* sum, const int32_t* low, const int32_t* high, uint8_t* flags, int64_t n);

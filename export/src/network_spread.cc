@@ -6,22 +6,25 @@ namespace hwfault {
 
 Spread::Spread(const Golden& golden) : golden_(golden), network_(golden.network()) {
   for (const Tensor& tensor : network_.tensors())
-    overlays_.push_back({std::vector<uint32_t>(tensor.size, 0), std::vector<float>(tensor.size), {}});
-  int64_t buckets = 0, channels = 0, outputs = 0;
+    overlays_.push_back({std::vector<Element>(tensor.size), {}});
+  int64_t inputs = 0, outputs = 0, channels = 0, taps = 0;
   for (const Node& node : network_.nodes()) {
-    if (node.kind == NodeKind::layer) buckets = std::max(buckets, node.groups * node.positions);
-    channels = std::max(channels, node.channels);
-    if (node.kind == NodeKind::max_pool) outputs = std::max(outputs, node.size());
+    if (node.kind == NodeKind::layer) inputs = std::max(inputs, node.groups * node.windows.inputs);
+    outputs = std::max(outputs, node.size());
+    channels = std::max({channels, node.channels, node.stride});
+    taps = std::max(taps, node.windows.taps);
   }
-  count_.resize(buckets);
+  inputs_.resize(inputs);
+  elements_.resize(outputs), channels_.resize(outputs), before_.resize(outputs), behind_.resize(outputs);
   sum_.resize(channels), flags_.resize(channels);
+  segments_.resize(taps);
   seen_.resize(outputs);
 }
 
 void Spread::begin(int64_t number, int64_t image) {
   number_ = number, image_ = image;
   if (++epoch_ == 0) {  // after 2^32 - 1 images: old stamps must not come true
-    for (Overlay& overlay : overlays_) std::fill(overlay.stamp.begin(), overlay.stamp.end(), 0);
+    for (Overlay& overlay : overlays_) std::fill(overlay.elements.begin(), overlay.elements.end(), Element{});
     epoch_ = 1;
   }
   for (size_t tensor = number + 1; tensor < overlays_.size(); ++tensor) overlays_[tensor].changed.clear();
@@ -47,128 +50,132 @@ int64_t Spread::finish() {
 
 void Spread::pass(int64_t number) {
   const Node& node = network_.nodes()[number];
-  const int64_t output = number + 1;
   switch (node.kind) {
-    case NodeKind::layer: return pass_layer(number);
-    case NodeKind::add: return pass_add(node, output);
-    case NodeKind::max_pool: return pass_pool(node, output);
-    case NodeKind::move: return pass_move(node, output);
+    case NodeKind::layer: pass_layer(number); break;
+    case NodeKind::add: pass_add(node); break;
+    case NodeKind::max_pool: pass_pool(node); break;
+    case NodeKind::move: pass_move(node); break;
     case NodeKind::elementwise: {
       const Overlay& input = overlays_[node.inputs[0]];
-      for (const int32_t at : input.changed)
-        note(output, at, node.steps.apply(input.value[at], at / node.positions));
+      for (const int32_t at : input.changed) keep(at, at / node.positions, input.elements[at].value);
     }
   }
+  settle(node, number + 1);
+}
+
+// Takes the node's steps with all values that were kept.
+void Spread::settle(const Node& node, int64_t output) {
+  node.steps.apply_all(before_.data(), channels_.data(), kept_, behind_.data());
+  for (int64_t i = 0; i < kept_; ++i) note(output, elements_[i], behind_[i]);
+  kept_ = 0;
 }
 
 void Spread::pass_layer(int64_t number) {
   const Node& node = network_.nodes()[number];
   collect_terms(node);
-  sort_terms();
-  const Term* terms = terms_.data();
-  for (const int32_t bucket : touched_) {
-    pass_sums(number, bucket, terms, count_[bucket]);
-    terms += count_[bucket];
-    count_[bucket] = 0;
-  }
-  touched_.clear();
+  find_touched(node);
+  for (const int32_t bucket : touched_) pass_sums(number, bucket);
+  for (const int32_t bucket : struck_) inputs_[bucket].count = 0;
+  struck_.clear(), touched_.clear();
 }
 
-// What each changed input adds to the sums of each group and position, in the order of the inputs.
+// The changed inputs by their group and position.
 void Spread::collect_terms(const Node& node) {
-  const Windows& windows = node.windows;
+  const auto inputs = static_cast<uint32_t>(node.windows.inputs), depth = static_cast<uint32_t>(node.depth);
+  const auto stride = static_cast<int32_t>(node.stride);
   const Overlay& input = overlays_[node.inputs[0]];
   const float* golden = golden_.values(node.inputs[0], image_);
-  const int64_t in_group = node.in_group();
-  unsorted_.clear(), bucket_of_.clear();
+  const auto bucket_of = [&](uint32_t at) { return at / inputs / depth * inputs + at % inputs; };
   for (const int32_t at : input.changed) {
-    const int64_t channel = at / windows.inputs, position = at % windows.inputs;
-    const int64_t group = channel / node.depth;
-    const auto change = static_cast<int32_t>(input.value[at]) - static_cast<int32_t>(golden[at]);
+    const uint32_t bucket = bucket_of(at);
+    if (inputs_[bucket].count++ == 0) struck_.push_back(static_cast<int32_t>(bucket));
+  }
+  int32_t next = 0;
+  for (const int32_t bucket : struck_) {
+    inputs_[bucket].first = next;
+    next += inputs_[bucket].count;
+  }
+  terms_.resize(next);
+  for (const int32_t at : input.changed) {
+    const auto change = static_cast<int32_t>(input.elements[at].value) - static_cast<int32_t>(golden[at]);
+    const auto row = static_cast<int32_t>(static_cast<uint32_t>(at) / inputs % depth) * stride;
+    terms_[inputs_[bucket_of(at)].first++] = {row, change};
+  }
+  for (const int32_t bucket : struck_) inputs_[bucket].first -= inputs_[bucket].count;
+}
+
+// The outputs whose windows hold a changed input.
+void Spread::find_touched(const Node& node) {
+  const Windows& windows = node.windows;
+  begin_seeing();
+  for (const int32_t bucket : struck_) {
+    const int64_t group = bucket / windows.inputs, position = bucket % windows.inputs;
     for (int32_t i = windows.first[position]; i < windows.first[position + 1]; ++i) {
-      const Windows::Touch touch = windows.touches[i];
-      const auto bucket = static_cast<int32_t>(group * node.positions + touch.output);
-      if (count_[bucket]++ == 0) touched_.push_back(bucket);
-      bucket_of_.push_back(bucket);
-      unsorted_.push_back({(channel * windows.taps + touch.tap) * in_group, change});
+      const int64_t output = group * node.positions + windows.touches[i].output;
+      if (see(output)) touched_.push_back(static_cast<int32_t>(output));
     }
   }
 }
 
-// Puts the terms in the order of `touched_`.
-void Spread::sort_terms() {
-  terms_.resize(unsorted_.size());
-  if (touched_.size() == 1) return terms_.swap(unsorted_);
-  int32_t next = 0;
-  for (const int32_t bucket : touched_) {
-    const int32_t count = count_[bucket];
-    count_[bucket] = next;
-    next += count;
-  }
-  for (size_t i = 0; i < unsorted_.size(); ++i) terms_[count_[bucket_of_[i]]++] = unsorted_[i];
-  // each number is now where its bucket ends
-  int32_t begin = 0;
-  for (const int32_t bucket : touched_) {
-    const int32_t end = count_[bucket];
-    count_[bucket] = end - begin;
-    begin = end;
-  }
-}
-
-// The sums of a group's channels at a position; those that left their segment are looked at one by one.
-void Spread::pass_sums(int64_t number, int64_t bucket, const Term* terms, int64_t count) {
+// The sums of a group's channels at a position; those that left their segment are looked at further.
+void Spread::pass_sums(int64_t number, int64_t bucket) {
   const Node& node = network_.nodes()[number];
+  const Windows& windows = node.windows;
   const GoldenSums& golden = golden_.sums(number);
-  const int64_t in_group = node.in_group(), position = bucket % node.positions;
-  const int64_t first = bucket / node.positions * in_group;
+  const int64_t in_group = node.in_group(), group = bucket / node.positions, position = bucket % node.positions;
+  int64_t segments = 0;
+  for (int64_t tap = 0; tap < windows.taps; ++tap) {
+    const int32_t input = windows.input_of[position * windows.taps + tap];
+    if (input < 0) continue;
+    const Inputs found = inputs_[group * windows.inputs + input];
+    if (found.count) segments_[segments++] = {terms_.data() + found.first, found.count, node.rows_at(group, tap)};
+  }
+  const int64_t first = group * in_group;
   const int64_t at = (image_ * node.positions + position) * node.channels + first;
-  add_rows(sum_.data(), terms, count, node.rows.data(), in_group);
+  add_rows(sum_.data(), segments_.data(), segments, node.stride);
   if (!leaves(sum_.data(), golden.low.data() + at, golden.high.data() + at, flags_.data(), in_group)) return;
   for_each_flag(flags_.data(), in_group, [&](int64_t i) {
     const int64_t channel = first + i;
-    note(number + 1, channel * node.positions + position, node.steps.apply(golden.sum[at + i] + sum_[i], channel));
+    keep(channel * node.positions + position, channel, golden.sum[at + i] + sum_[i]);
   });
 }
 
-void Spread::pass_add(const Node& node, int64_t output) {
+void Spread::pass_add(const Node& node) {
   const int64_t one = node.inputs[0], other = node.inputs[1];
-  const auto add = [&](int32_t at) {
-    note(output, at, node.steps.apply(now(one, at) + now(other, at), at / node.positions));
-  };
+  const auto add = [&](int32_t at) { keep(at, at / node.positions, now(one, at) + now(other, at)); };
   const bool first = one > number_, second = other > number_ && other != one;
   if (first)
     for (const int32_t at : overlays_[one].changed) add(at);
   if (!second) return;
   for (const int32_t at : overlays_[other].changed)
-    if (!first || overlays_[one].stamp[at] != epoch_) add(at);
+    if (!first || overlays_[one].elements[at].stamp != epoch_) add(at);
 }
 
-void Spread::pass_pool(const Node& node, int64_t output) {
+void Spread::pass_pool(const Node& node) {
   const Windows& windows = node.windows;
   const int64_t input = node.inputs[0];
-  if (++seen_epoch_ == 0) std::fill(seen_.begin(), seen_.end(), 0), seen_epoch_ = 1;
+  begin_seeing();
   for (const int32_t at : overlays_[input].changed) {
     const int64_t channel = at / windows.inputs, position = at % windows.inputs;
     for (int32_t i = windows.first[position]; i < windows.first[position + 1]; ++i) {
       const int64_t to = channel * node.positions + windows.touches[i].output;
-      if (seen_[to] == seen_epoch_) continue;
-      seen_[to] = seen_epoch_;
+      if (!see(to)) continue;
       const float most = largest_in_window(windows, windows.touches[i].output, [&](int32_t tap) {
         return now(input, channel * windows.inputs + tap);
       });
-      note(output, to, node.steps.apply(most, channel));
+      keep(to, channel, most);
     }
   }
 }
 
-void Spread::pass_move(const Node& node, int64_t output) {
+void Spread::pass_move(const Node& node) {
   int64_t before = 0;
   for (const int64_t input : node.inputs) {
     if (input > number_)
       for (const int32_t at : overlays_[input].changed) {
-        const float value = overlays_[input].value[at];
+        const float value = overlays_[input].elements[at].value;
         for (int32_t i = node.moved_first[before + at]; i < node.moved_first[before + at + 1]; ++i)
-          note(output, node.moved_to[i], node.steps.apply(value, node.moved_to[i] / node.positions));
+          keep(node.moved_to[i], node.moved_to[i] / node.positions, value);
       }
     before += network_.tensors()[input].size;
   }
@@ -178,7 +185,7 @@ void Spread::copy_outputs(float* out) const {
   const auto output = static_cast<int64_t>(overlays_.size()) - 1;
   const float* golden = golden_.values(output, image_);
   std::copy(golden, golden + network_.output_size(), out);
-  for (const int32_t at : overlays_[output].changed) out[at] = overlays_[output].value[at];
+  for (const int32_t at : overlays_[output].changed) out[at] = overlays_[output].elements[at].value;
 }
 
 bool Spread::top1_differs() const {

@@ -1,7 +1,9 @@
 // How the change that one flipped weight makes in one image goes through the network: only what differs from the golden
-// run is carried on.
+// run is carried on. Where all inputs of a layer differ its sums take the products of a dense run, in the same loops, so
+// that there is no other way for dense changes.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -27,41 +29,72 @@ class Spread {
   bool top1_differs() const;
 
  private:
+  struct Element {
+    uint32_t stamp;  // the present epoch where it differs
+    float value;
+  };
   struct Overlay {  // of a tensor: which of its elements differ in the present image
-    std::vector<uint32_t> stamp;
-    std::vector<float> value;
+    std::vector<Element> elements;
     std::vector<int32_t> changed;
+  };
+  struct Inputs {  // of a layer at one position of a group: how many differ, and where their terms begin
+    int32_t count, first;
   };
 
   float now(int64_t tensor, int64_t element) const {
-    const Overlay& overlay = overlays_[tensor];
-    return overlay.stamp[element] == epoch_ ? overlay.value[element] : golden_.values(tensor, image_)[element];
+    const Element& found = overlays_[tensor].elements[element];
+    return found.stamp == epoch_ ? found.value : golden_.values(tensor, image_)[element];
   }
   // Notes an element's value if it is not the golden one.
   void note(int64_t tensor, int64_t element, float value) {
     if (value == golden_.values(tensor, image_)[element]) return;
     Overlay& overlay = overlays_[tensor];
-    overlay.stamp[element] = epoch_;
-    overlay.value[element] = value;
+    overlay.elements[element] = {epoch_, value};
     overlay.changed.push_back(static_cast<int32_t>(element));
   }
+  // Keeps a value in front of a node's steps, until all of them are taken at once.
+  void keep(int64_t element, int64_t channel, double value) {
+    elements_[kept_] = static_cast<int32_t>(element);
+    channels_[kept_] = static_cast<int32_t>(channel);
+    before_[kept_++] = value;
+  }
+  // Which outputs of a node were met before: see(output) says whether it is the first time.
+  void begin_seeing() {
+    if (++seen_epoch_) return;
+    std::fill(seen_.begin(), seen_.end(), 0);
+    seen_epoch_ = 1;
+  }
+  bool see(int64_t output) {
+    if (seen_[output] == seen_epoch_) return false;
+    seen_[output] = seen_epoch_;
+    return true;
+  }
   void pass(int64_t number);
+  void settle(const Node& node, int64_t output);
   void pass_layer(int64_t number);
   void collect_terms(const Node& node);
-  void sort_terms();
-  void pass_sums(int64_t number, int64_t bucket, const Term* terms, int64_t count);
-  void pass_add(const Node& node, int64_t output);
-  void pass_pool(const Node& node, int64_t output);
-  void pass_move(const Node& node, int64_t output);
+  void find_touched(const Node& node);
+  void pass_sums(int64_t number, int64_t bucket);
+  void pass_add(const Node& node);
+  void pass_pool(const Node& node);
+  void pass_move(const Node& node);
 
   const Golden& golden_;
   const Network& network_;
   int64_t number_ = 0, image_ = 0;
   uint32_t epoch_ = 0;
   std::vector<Overlay> overlays_;
-  // of a layer: what changed inputs add, then the same by (group, position)
-  std::vector<Term> unsorted_, terms_;
-  std::vector<int32_t> bucket_of_, count_, touched_;
+  // of a node: what differs in front of its steps
+  std::vector<int32_t> elements_, channels_;
+  std::vector<double> before_;
+  std::vector<float> behind_;
+  int64_t kept_ = 0;
+  // of a layer: its changed inputs by (group, position)
+  std::vector<Term> terms_;
+  std::vector<Inputs> inputs_;
+  std::vector<int32_t> struck_;
+  std::vector<int32_t> touched_;  // outputs (group, position) that they reach
+  std::vector<Segment> segments_;
   std::vector<int32_t> sum_;
   std::vector<uint8_t> flags_;
   std::vector<uint32_t> seen_;

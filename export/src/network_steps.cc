@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "clones.h"
 #include "network.h"
 
 namespace hwfault {
@@ -24,30 +25,87 @@ float quantized(float value, float scale, float zero_point, const Step& step) {
   return (integer - zero_point) * scale;
 }
 
+// The steps that are frequent, for many values; `channels` is null where one number is for all.
+
+HWFAULT_CLONES void affine_all(const double* x, const float* multiplier, const float* addend, const int32_t* channels,
+                               int64_t n, float* out) {
+  if (!channels) {
+    const double m = multiplier[0], a = addend[0];
+    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(x[i] * m + a);
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = static_cast<float>(x[i] * double{multiplier[channels[i]]} + double{addend[channels[i]]});
+}
+
+HWFAULT_CLONES void quantize_all(float* x, float scale, float zero_point, float least, float most, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    float integer = std::rint(x[i] / scale + zero_point);
+    integer = integer < least ? least : integer;
+    integer = integer > most ? most : integer;
+    x[i] = (integer - zero_point) * scale;
+  }
+}
+
+HWFAULT_CLONES void rectify_all(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = x[i] > 0 ? x[i] : 0.0f;
+}
+
+HWFAULT_CLONES void divide_all(float* x, float divisor, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] /= divisor;
+}
+
+HWFAULT_CLONES void round_all(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = std::rint(x[i]);
+}
+
 }  // namespace
+
+void Steps::apply_all(const double* values, const int32_t* channels, int64_t n, float* out) const {
+  size_t done = 0;
+  if (!steps_.empty() && steps_[0].kind == StepKind::affine) {
+    const Step& step = steps_[done++];
+    const float* numbers = constants_ + step.at;
+    affine_all(values, numbers, numbers + (step.each ? channels_ : 1), step.each ? channels : nullptr, n, out);
+  } else {
+    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(values[i]);
+  }
+  for (; done < steps_.size(); ++done) {
+    const Step& step = steps_[done];
+    const float* numbers = constants_ + step.at;
+    if (step.kind == StepKind::quantize && !step.each && step.rounding == StepRounding::half_even)
+      quantize_all(out, numbers[0], numbers[1], step.least, step.most, n);
+    else if (step.kind == StepKind::rectify)
+      rectify_all(out, n);
+    else if (step.kind == StepKind::divide && !step.each)
+      divide_all(out, numbers[0], n);
+    else if (step.kind == StepKind::round)
+      round_all(out, n);
+    else
+      for (int64_t i = 0; i < n; ++i) out[i] = apply_step(step, out[i], out[i], channels[i]);
+  }
+}
+
+float Steps::apply_step(const Step& step, double value, float x, int64_t channel) const {
+  const float* n = numbers(step, channel);
+  const int64_t count = step.each ? channels_ : 1;
+  switch (step.kind) {
+    case StepKind::affine: return static_cast<float>(value * double{n[0]} + double{n[count]});  // rounded once
+    case StepKind::rectify: return x > 0 ? x : 0.0f;
+    case StepKind::quantize: return quantized(x, n[0], n[count], step);
+    case StepKind::bipolar: return x >= 0 ? n[0] : -n[0];
+    case StepKind::multiply: return x * n[0];
+    case StepKind::add: return x + n[0];
+    case StepKind::divide: return x / n[0];
+    case StepKind::round: return std::rint(x);
+    case StepKind::clip: return std::min(std::max(x, n[0]), n[count]);
+  }
+  return x;
+}
 
 float Steps::apply(double value, int64_t channel) const {
   float x = static_cast<float>(value);
-  bool first = true;
-  for (const Step& step : steps_) {
-    const float* n = numbers(step, channel);
-    const int64_t count = step.each ? channels_ : 1;
-    switch (step.kind) {
-      case StepKind::affine:
-        // in float64 and rounded once
-        x = static_cast<float>((first ? value : double{x}) * double{n[0]} + double{n[count]});
-        break;
-      case StepKind::rectify: x = x > 0 ? x : 0.0f; break;
-      case StepKind::quantize: x = quantized(x, n[0], n[count], step); break;
-      case StepKind::bipolar: x = x >= 0 ? n[0] : -n[0]; break;
-      case StepKind::multiply: x *= n[0]; break;
-      case StepKind::add: x += n[0]; break;
-      case StepKind::divide: x /= n[0]; break;
-      case StepKind::round: x = std::rint(x); break;
-      case StepKind::clip: x = std::min(std::max(x, n[0]), n[count]); break;
-    }
-    first = false;
-  }
+  for (const Step& step : steps_) value = x = apply_step(step, value, x, channel);
   return x;
 }
 
