@@ -1,4 +1,4 @@
-# make demo, make test, make test-slow, make bench, make bench-gpu, make experiments, make fuzz, make race: each sets up
+# make demo, make study, make test, make test-slow, make bench, make bench-gpu, make experiments, make fuzz, make race: each sets up
 # .venv first.
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ CXX ?= g++
 runtimes = $(foreach name,$(1) libstdc++.so.6,$(shell $(CXX) -print-file-name=$(name)))
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find export -type f)
 
-.PHONY: demo test test-slow lint bench bench-gpu experiments fuzz race clean install
+.PHONY: demo study test test-slow lint bench bench-gpu experiments fuzz race clean install
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,11 @@ $(OLDEST)/.installed:
 
 demo: install
 	$(BIN)/hwfault demo --out demo
+
+# the worked study of docs/campaigns.md
+study: install
+	$(BIN)/hwfault train --out study/run
+	$(BIN)/hwfault campaign run docs/study.yaml --out study/digits
 
 test: install $(OLDEST)/.installed
 	HWFAULT_OLDEST_ONNXRUNTIME=$(abspath $(OLDEST))/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -72,4 +77,4 @@ race: install
 		LD_PRELOAD="$(call runtimes,libtsan.so) $$pool" $(BIN)/python -m tests.fuzz.race || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(OLDEST) demo build dist
+	rm -rf $(VENV) $(OLDEST) demo study build dist

@@ -14,6 +14,7 @@ _COMMANDS = {
     "status": ("campaign_look", "Print how far the campaign in FOLDER is, also while it runs."),
     "report": ("campaign_look", "Print what the campaign in FOLDER found, and write its tables and its page there."),
     "merge": ("campaign_look", "Put the trials of the campaigns in FOLDERS together in the folder of --out."),
+    "export": ("campaign_look", "Write every trial of the campaign in FOLDER as a line of a .csv or .parquet file."),
     "verify": ("campaign_check", "Run a part of a campaign's trials anew, the slow way, and say which answers differ."),
     "explain": (
         "campaign_check",

@@ -6,7 +6,7 @@ import click
 
 from hwfault.cli.campaign_run import _FOLDER
 from hwfault.cli.common import json_option, print_json, print_table
-from hwfault.cli.paths import Command
+from hwfault.cli.paths import Command, OutputFile
 
 
 @click.command("status", cls=Command)
@@ -67,3 +67,16 @@ def merge(folders: tuple[Path, ...], out: Path) -> None:
             with Database(one / FILE, readonly=True) as other:
                 new = merge_into(into, other)
             click.echo(f"{one}: {new:,} trials that were new")
+
+
+@click.command("export", cls=Command)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--out", type=OutputFile(), required=True, help="A .csv or .parquet file (which takes hwfault[parquet]).")
+def export(folder: Path, out: Path) -> None:
+    """Write every trial of the campaign in FOLDER as a line of a .csv or .parquet file."""
+    from hwfault.campaigns.database import FILE, Database
+    from hwfault.campaigns.tables_out import write_trials
+
+    with Database(folder / FILE, readonly=True) as database:
+        count = write_trials(database, out)
+    click.echo(f"{out}: {count:,} trials")

@@ -1,10 +1,12 @@
 """Studies through the command: what is asked, answered, kept, grown, and refused."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
 import yaml
+from pyarrow import parquet
 
 import hwfault as hf
 from hwfault.campaigns.database import FILE, Database
@@ -214,3 +216,24 @@ def test_plan_runs_nothing_that_is_kept(tmp_path, run):  # noqa: F811
     assert [one["way"] for one in told][3:] == ["a flip and a sample", "every single flip"]
     assert all(one["seconds"] > 0 for one in told)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study.yaml"]
+
+
+def test_trials_as_tables(answered, tmp_path):
+    folder, _, _ = answered
+    for name in ("trials.csv", "trials.parquet"):
+        good("campaign", "export", folder, "--out", tmp_path / name)
+    with (tmp_path / "trials.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    table = parquet.read_table(tmp_path / "trials.parquet").to_pylist()
+    assert len(lines) == len(table)
+    for task, rows in rows_of(folder, "curve"):
+        mine = [line for line in lines if line["question"] == "curve" and float(line["ber"]) == task.labels["ber"]]
+        its = [line for line in table if line["question"] == "curve" and line["ber"] == task.labels["ber"]]
+        assert [int(line["key"]) for line in mine] == [row.key for row in rows] == [line["key"] for line in its]
+        for line, other, row in zip(mine, its, rows, strict=True):
+            assert int(line["top1"]) == other["top1"] == row.answers[1].sum()
+            bits = np.unpackbits(np.frombuffer(bytes.fromhex(line["top1_mask"]), np.uint8), count=SAMPLES)
+            assert np.array_equal(bits, row.answers[1])
+    done = hwfault("campaign", "export", folder, "--out", tmp_path / "trials.xlsx")
+    assert done.code == 1
+    assert "are written as .csv or .parquet" in done.stderr
