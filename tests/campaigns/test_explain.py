@@ -28,7 +28,7 @@ SAMPLES = 20
 BATCH = 7
 QUESTIONS = {
     "curve": {"sweep": {"ber": [0.02]}},
-    "pair": {"flips": "single", "sites": {"kind": "weight"}},
+    "pair": {"flips": "single", "sites": {"kind": "weight"}, "exhaustive": "never"},
 }
 
 

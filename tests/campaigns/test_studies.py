@@ -21,7 +21,7 @@ SAMPLES = 24
 QUESTIONS = {
     "curve": {"sweep": {"ber": [0.003, 0.03]}},
     "four": {"flips": 4},
-    "one": {"flips": "single", "sites": {"kind": "weight"}, "stop": {"max_trials": 23}},
+    "one": {"flips": "single", "sites": {"kind": "weight"}, "exhaustive": "never", "stop": {"max_trials": 23}},
     "every": {"flips": "single", "sites": "features.0.weight_quant", "exhaustive": "always"},
 }
 
