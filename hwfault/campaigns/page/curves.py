@@ -13,7 +13,7 @@ from hwfault.campaigns.page.sentences import Answered
 from hwfault.campaigns.picture import label_rates, plain
 from hwfault.campaigns.statistics.estimates import Estimate
 from hwfault.files import write_atomically
-from hwfault.report.colours import DARK_GREY, LINE, PAPER, SCALE, SERIES
+from hwfault.report.colours import DARK_GREY, INK, LIGHT_GREY, PAPER, SCALE, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +120,7 @@ def _fit_sdc(axes: "Axes", curves: Sequence[Curve]) -> None:
     above = [value for value in values if value > 0]
     if above and max(above) > _WIDE_RANGE * min(above):
         axes.set_yscale("symlog", linthresh=min(above), linscale=0.5)
-        axes.set_ylim(bottom=-0.3 * min(above))
+        axes.set_ylim(bottom=-0.3 * min(above), top=1.4 * max(axes.dataLim.y1, max(above)))
         return
     axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])
 
@@ -135,34 +135,44 @@ def _words(axis: str, curves: Sequence[Curve], what: str) -> str:
 
 
 def draw_heat_map(question: str, found: HeatMap) -> Picture:
-    """Site x bit of single flips: darker is worse, hatched is not seen, with the bound in the page's table."""
+    """Site x bit of single flips: darker is worse; hatched is not seen, with its upper bound."""
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure as Drawing
-    from matplotlib.patches import Rectangle
 
     rows, columns = len(found.names), len(found.bits)
-    levels = np.full((rows, columns), np.nan)
-    figure = Drawing(figsize=(2.6 + 0.5 * columns, 1.3 + 0.34 * rows), dpi=150, layout="constrained")
+    longest = max(map(len, found.names))
+    figure = Drawing(figsize=(1.6 + 0.07 * longest + 0.6 * columns, 1.3 + 0.34 * rows), dpi=150, layout="constrained")
     axes = figure.add_subplot()
+    levels = np.full((rows, columns), np.nan)
     for row, column in np.ndindex(rows, columns):
         cell = found.cells[row][column]
-        if cell is None:
-            continue
-        level = level_of(cell.value, found.largest)
+        level = None if cell is None else level_of(cell.value, found.largest)
         if level is not None:
             levels[row, column] = level
-            continue
-        box = Rectangle((column - 0.5, row - 0.5), 1, 1, hatch="///", facecolor=PAPER, edgecolor=LINE, linewidth=0)
-        axes.add_patch(box)
+        if cell is not None:
+            _draw_cell(axes, row, column, cell, level)
     colours = ListedColormap([colour for colour, _ in SCALE])
     drawn = axes.imshow(levels, cmap=colours, vmin=-0.5, vmax=len(SCALE) - 0.5, aspect="auto")
     axes.set_xticks(range(columns), [str(bit) for bit in found.bits])
     axes.set_yticks(range(rows), [plain(name) for name in found.names], fontsize=8)
-    axes.set_xlabel("bit (the lowest is 0); hatched: none seen")
-    bar = figure.colorbar(drawn, ax=axes, ticks=range(len(SCALE)))
-    bar.ax.set_yticklabels(scale_told(found.largest), fontsize=8)
+    axes.set_xlabel("bit (the lowest is 0); hatched: none seen, empty: not tried")
+    if found.largest > 0:
+        bar = figure.colorbar(drawn, ax=axes, ticks=range(len(SCALE)))
+        bar.ax.set_yticklabels(scale_told(found.largest), fontsize=8)
     title = f"Silent wrong answers for one flip: {question}"
     return _picture(figure, f"heatmap-{question}", title, f"{title}, by site and bit. All numbers are in the table.")
+
+
+def _draw_cell(axes: "Axes", row: int, column: int, rate: Estimate, level: int | None) -> None:
+    """The number in a cell, or the upper bound on hatching."""
+    from matplotlib.patches import Rectangle
+
+    text, colour = f"{rate.value:.2g}", INK if level is None else SCALE[level][1]
+    if level is None:
+        corner = (column - 0.5, row - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, hatch="////", facecolor=PAPER, edgecolor=LIGHT_GREY, linewidth=0))
+        text = "0" if rate.ends is None else f"<{rate.ends[1]:.2g}"
+    axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=8)
 
 
 def level_of(value: float, largest: float) -> int | None:

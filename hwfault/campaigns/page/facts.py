@@ -24,22 +24,14 @@ _RULES: dict[Draw, str] = {
 Facts = list[tuple[str, str]]
 
 
-def numbers_table(found: Answered) -> list[dict[str, str]]:
+def numbers_table(found: Answered) -> list[tuple[str, ...]]:
     """Every task with its rates, for people."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for task, figure in found:
         golden = "-" if figure.golden_accuracy is None else share(figure.golden_accuracy)
-        rows.append(
-            {
-                "name": task.name,
-                "trials": f"{figure.trials:,}",
-                "sdc": _cell(figure.sdc),
-                "due": _cell(figure.due),
-                "accuracy": _cell(figure.accuracy),
-                "golden": golden,
-                "by": "-" if figure.sdc is None else figure.sdc.by,
-            }
-        )
+        by = "-" if figure.sdc is None else figure.sdc.by
+        rates = (_cell(figure.sdc), _cell(figure.due), _cell(figure.accuracy))
+        rows.append((task.name, f"{figure.trials:,}", *rates, golden, by))
     return rows
 
 

@@ -152,11 +152,13 @@ def _embedded(picture: Picture) -> dict[str, str]:
     return {"title": picture.title, "alt": picture.alt, "data": f"data:image/svg+xml;base64,{data}"}
 
 
-def _stopping(task: KeptTask, database: Database) -> dict[str, Any]:
+def _stopping(task: KeptTask, database: Database) -> tuple[str, str, str, str]:
+    """The task, the looks made, its state and its rule."""
     looks = database.looks(task.stored)
     told = ", ".join(f"{trials:,}" for trials, _, _ in looks) or "none yet"
+    told += " trials" if looks else ""
     why = looks[-1][2] if looks else "not looked at yet"
-    return {"name": task.name, "rule": rule_told(task.stop, task.draw), "looks": told, "why": why}
+    return task.name, told, why, rule_told(task.stop, task.draw)
 
 
 def _faults(tasks: Sequence[KeptTask], about: Any) -> list[tuple[str, str]]:
@@ -175,7 +177,10 @@ def _subject_name(tasks: Sequence[KeptTask]) -> str:
     if not tasks:
         return "a study without tasks"
     study = tasks[0].study
-    return study.graph or study.network or "a network"
+    if study.graph is not None:
+        return f"the graph {study.graph}"
+    kind = tasks[0].stored.identity.get("subject", {}).get("class")
+    return f"the network {study.network}" + ("" if kind is None else f" ({kind})")
 
 
 def _outcome(tasks: Sequence[KeptTask]) -> str:

@@ -44,6 +44,7 @@ def _at_one_point(task: KeptTask, figure: Figure) -> str:
     where = "".join(f", at {key} {_short(value)}" for key, value in task.labels.items())
     basis = _basis(task, figure)
     sentence = f"{so_far}{rate_sentence(sdc)}{where}, {basis} ({confidence(sdc)})."
+    sentence = sentence[:1].upper() + sentence[1:]
     if figure.accuracy is not None and task.draw != "pairs":
         sentence += f" The accuracy is {told(figure.accuracy)}{_golden(figure)}."
     if task.stop.require is not None:
@@ -75,24 +76,31 @@ def _basis(task: KeptTask, figure: Figure) -> str:
 def _along(axis: str, tasks: Answered) -> str:
     """From one end of a sweep to the other."""
     ordered = sorted(tasks, key=lambda one: float(one[0].labels[axis]))
-    first, last = ordered[0], ordered[-1]
-    assert first[1].sdc is not None
-    assert last[1].sdc is not None
-    ends = []
-    for task, figure in (first, last):
-        assert figure.sdc is not None
-        ends.append(f"{told(figure.sdc)} at {axis} {_short(task.labels[axis])}")
-    sentence = f"Silent wrong answers go from {ends[0]} to {ends[1]}"
-    if first[1].accuracy is not None and last[1].accuracy is not None:
-        sentence += f", the accuracy from {share(first[1].accuracy.value)} to {share(last[1].accuracy.value)}"
-        sentence += _golden(first[1])
+    rates = [figure.sdc for _, figure in ordered if figure.sdc is not None]
+    low, high = (_short(ordered[place][0].labels[axis]) for place in (0, -1))
+    if any(rate.value > 0 for rate in rates):
+        sentence = (
+            f"Silent wrong answers go from {_end(rates[0])} at {axis} {low} to {_end(rates[-1])} at {axis} {high}"
+        )
+    else:
+        worst = max(rates, key=lambda rate: rate.ends[1] if rate.ends is not None else rate.value)
+        sentence = f"No silent wrong answer was seen from {axis} {low} to {axis} {high}: at most {at_most(worst)} are"
+    accuracies = [figure.accuracy for _, figure in ordered if figure.accuracy is not None]
+    if len(accuracies) == len(ordered):
+        sentence += f", the accuracy goes from {share(accuracies[0].value)} to {share(accuracies[-1].value)}"
+        sentence += _golden(ordered[0][1])
     if not all(figure.stopped for _, figure in tasks):
         sentence += ", so far"
-    return f"{sentence} ({confidence(last[1].sdc)})."
+    return f"{sentence} ({confidence(rates[-1])})."
+
+
+def _end(rate: Estimate) -> str:
+    """A rate at the end of a sweep; where nothing was seen the bound is what there is to say."""
+    return f"none seen (at most {at_most(rate)})" if rate.value == 0 and rate.ends is not None else told(rate)
 
 
 def _golden(figure: Figure) -> str:
-    return "" if figure.golden_accuracy is None else f" (golden run {share(figure.golden_accuracy)})"
+    return "" if figure.golden_accuracy is None else f", against {share(figure.golden_accuracy)} in the golden run"
 
 
 def _short(value: object) -> str:

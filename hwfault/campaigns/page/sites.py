@@ -12,7 +12,7 @@ from hwfault.campaigns.page.cells import (
     several_faults,
 )
 from hwfault.campaigns.page.curves import level_of, scale_told
-from hwfault.campaigns.page.words import at_most, share, told
+from hwfault.campaigns.page.words import SPACE, at_most, share, told
 from hwfault.campaigns.statistics.estimates import Estimate
 
 MOST_SEVERAL = 0.05
@@ -71,7 +71,7 @@ def _cell(rate: Estimate | None, largest: float) -> Cell:
         return Cell(share(rate.value, 2), f"h{level}", told(rate))
     if rate.ends is None:
         return Cell("0", "unseen", told(rate))
-    return Cell(f"< {share(rate.ends[1], 2)}", "unseen", f"none seen, at most {at_most(rate)}")
+    return Cell(f"<{SPACE}{share(rate.ends[1], 2)}", "unseen", f"none seen, at most {at_most(rate)}")
 
 
 def _basis(flips: Flips, confidence: float) -> str:
@@ -92,7 +92,7 @@ def _basis(flips: Flips, confidence: float) -> str:
 
 def _ranked(one: Ranked) -> tuple[str, ...]:
     first, last = one.place.first, one.place.last
-    rank = f"{first}" if first == last else f"{first} to {last}"
+    rank = f"{first}" if first == last else f"{first} to {last}".replace(" ", SPACE)
     return rank, one.name, f"{one.bits:,}", told(one.rate), names_told(one.tied) or "-"
 
 

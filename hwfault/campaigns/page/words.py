@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from hwfault.campaigns.statistics.estimates import Estimate
 
 _LEAST_DIGITS, _MOST_DIGITS = 3, 15
+SPACE = "\u00a0"
+"""Does not end a line: a number stays beside its sign."""
 _SMALL = 1e-5
 """Below it a percentage has too many noughts to read."""
 
@@ -16,7 +18,7 @@ def share(value: float, digits: int = _LEAST_DIGITS) -> str:
     number = f"{100 * value:.{digits}g}"
     if "e" in number:
         number = f"{100 * value:.{digits}f}"
-    return f"{number} %"
+    return f"{number}{SPACE}%"
 
 
 def interval(estimate: Estimate) -> str:
@@ -41,10 +43,10 @@ def at_most(estimate: Estimate) -> str:
 
 
 def confidence(estimate: Estimate) -> str:
-    """With which confidence, and of what: "95 %; these images, new fault seeds"."""
+    """With which confidence, and of what: "95 % interval; these images, new fault seeds"."""
     if estimate.confidence is None:
         return estimate.covers
-    return f"{100 * estimate.confidence:g} % interval; {estimate.covers}"
+    return f"{100 * estimate.confidence:g}{SPACE}% interval; {estimate.covers}"
 
 
 def number_of(count: int, thing: str) -> str:

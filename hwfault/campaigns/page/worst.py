@@ -9,7 +9,7 @@ from hwfault.campaigns.figures import Trials
 from hwfault.campaigns.page.cells import Flips
 from hwfault.campaigns.page.words import share
 
-MOST = 5
+MOST = 3
 Rows = list[tuple[str, str, str]]
 
 

@@ -6,47 +6,10 @@ import pytest
 
 from hwfault.campaigns.database import FILE, Database
 from hwfault.campaigns.page.page import page, write_page
-from tests.helpers.campaigns.stores import VERSIONS, Store, row
+from tests.helpers.campaigns.whole import EVIL, STOPPED, write_store
 from tests.proof.test_page import Tags
 
-EVIL = "<script>alert(1)</script>&\"'"
-SITES = [["first", 2, 2], [EVIL, 4, 1]]  # 4 bits and 4
-STOPPED = "20 trials, as many as were allowed"
-
-
-def curve(store, ber, wrong):
-    rows = [row(seed, wrong if seed % 2 else (), faults=seed) for seed in range(20)]
-    looks = [(20, True, STOPPED)]
-    faults = {"models": [{"probability": ber}]}
-    store.add("curve", rows, faults=faults, labels={"ber": ber}, looks=looks, label=f"curve ber={ber}")
-
-
-def write_store(folder):
-    """A sweep, a census, drawn pairs with failed trials, a task that was never looked at."""
-    questions = {
-        "curve": {"sweep": {"ber": [0.001, 0.1]}},
-        "census": {"flips": "single"},
-        "pairs": {"flips": "single", "exhaustive": "never"},
-        "late": {"flips": 2},
-    }
-    store = Store(folder / FILE, {"network": EVIL, "questions": questions})
-    curve(store, 0.001, ())
-    curve(store, 0.1, (1, 2, 7))
-    flips = {"flips": "single", "sites": SITES}
-    census = [row(cell, range(cell), faults=1) for cell in range(8)]
-    looks = [(8, True, "exact, all 8")]
-    store.add("census", census, faults=flips | {"trials": "all"}, draw="all", total=8, looks=looks)
-    pairs = [row(key, (0,) if key < 5 else (), 1, faults=1) for key in range(40)]
-    pairs[39] = pairs[39]._replace(answers=None, failed=EVIL)
-    looks = [(20, False, "not yet"), (40, True, STOPPED)]
-    store.add("pairs", pairs, faults=flips | {"trials": "pairs"}, draw="pairs", total=8, looks=looks, samples=1)
-    store.add("late", [], faults={"flips": 2, "sites": SITES, "trials": "seeds"})
-    source = {"key": "k", "citation": EVIL, "status": "verified", "measured": True}
-    profile = {"name": "bram", "title": EVIL, "digest": "c" * 64, "sources": [source]}
-    about = {"engine": "torch", "version": "2.0", "exact": False, "note": EVIL, "profiles": [profile]}
-    run = {"started": "2026-01-02T03:04:05+00:00", "command": f"hwfault campaign run '{EVIL}'", "versions": VERSIONS}
-    store.close(about=about, runs=[run])
-    return folder
+PICTURE = re.compile(r"base64,([A-Za-z0-9+/=]+)")
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +31,14 @@ def tags(text):
 
 def test_every_question_has_its_sentence(tags):
     said = re.split(r"Numbers Every|Curves Whiskers", tags.text)[0]
-    assert "curve Silent wrong answers go from 0 % (0 % to" in said
-    assert ") at ber 0.001 to 15 % (" in said
-    assert "the accuracy from 100 % to 85 % (golden run 100 %)" in said
-    assert "census 35 % of answers are silently wrong, exactly, under each of 8 single flips on 10 images" in said
+    # seven looks (20, 40, ..., 640, 1000) share 5 %; of 20 trials none had any: Clopper and Pearson's bound
+    bound = 1 - (0.05 / 7) ** (1 / 20)
+    ends = f"go from none seen (at most {100 * bound:.3g} %) at ber 0.001 to 15 % ("
+    assert f"curve: Silent wrong answers {ends}" in said
+    assert "the accuracy goes from 100 % to 85 %, against 100 % in the golden run" in said
+    assert "census: 35 % of answers are silently wrong, exactly, under each of 8 single flips on 10 images" in said
     assert "(exact, all 8)" in said
-    assert "pairs 12.8 % (" in said, "5 of 39"
+    assert "pairs: 12.8 % (" in said, "5 of 39"
     assert "95 % interval; these images, new fault seeds" in said
     assert "Not looked at yet: late." in said
 
@@ -99,7 +64,7 @@ def test_where_nothing_was_seen_there_is_a_bound(tags):
 def test_failed_and_empty_trials_are_told(tags):
     assert f"pairs: 1 trial (keys 39): {EVIL}" in tags.text
     assert "curve ber=0.001: 1 of 20" in tags.text, "seed 0 has no fault"
-    assert "looks made after 20, 40 trials" in tags.text
+    assert f"pairs 20, 40 trials {STOPPED} stops when" in tags.text
 
 
 def test_commands_are_quoted_for_a_shell(tags):
@@ -142,17 +107,14 @@ def test_it_is_reached_by_keyboard_and_read_aloud(tags):
     assert [tag for tag, _ in tags.tags].count("table") == [tag for tag, _ in tags.tags].count("caption")
 
 
-def test_hardening_has_its_place_only_when_given(folder, text):
-    assert "Hardening" not in text
-    with Database(folder / FILE, readonly=True) as database:
-        assert '<section id="hardening">' in page(database, "f", hardening={})[0]
-
-
 def test_files_of_the_page(folder, tmp_path, text):
     with Database(folder / FILE, readonly=True) as database:
-        names = write_page(tmp_path, database)
-        again, _ = page(database, "my folder")
-    assert again == text, "the page depends on the store alone"
+        names = write_page(tmp_path, database, hardening={})
     assert {path.name for path in tmp_path.iterdir()} == set(names)
     pictures = {"accuracy-ber", "sdc-ber", "heatmap-census", "heatmap-pairs"}
     assert set(names) == {"report.html", *(f"{name}{kind}" for name in pictures for kind in (".svg", ".png"))}
+    written = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert PICTURE.findall(written) == PICTURE.findall(text), "the same store gives the same bytes"
+    # hardening has its place only when given
+    assert '<section id="hardening">' in written
+    assert "hardening" not in text

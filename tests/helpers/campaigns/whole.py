@@ -1,0 +1,43 @@
+"""A store with something of everything that a page tells, and hostile names."""
+
+from hwfault.campaigns.database import FILE
+from tests.helpers.campaigns.stores import VERSIONS, Store, row
+
+EVIL = "<script>alert(1)</script>&\"'"
+SITES = [["first", 2, 2], [EVIL, 4, 1]]  # 4 bits and 4
+STOPPED = "20 trials, as many as were allowed"
+
+
+def curve(store, ber, wrong):
+    rows = [row(seed, wrong if seed % 2 else (), faults=seed) for seed in range(20)]
+    looks = [(20, True, STOPPED)]
+    faults = {"models": [{"probability": ber}]}
+    store.add("curve", rows, faults=faults, labels={"ber": ber}, looks=looks, label=f"curve ber={ber}")
+
+
+def write_store(folder):
+    """A sweep, a census, drawn pairs with failed trials, a task that was never looked at."""
+    questions = {
+        "curve": {"sweep": {"ber": [0.001, 0.1]}},
+        "census": {"flips": "single"},
+        "pairs": {"flips": "single", "exhaustive": "never"},
+        "late": {"flips": 2},
+    }
+    store = Store(folder / FILE, {"network": EVIL, "questions": questions})
+    curve(store, 0.001, ())
+    curve(store, 0.1, (1, 2, 7))
+    flips = {"flips": "single", "sites": SITES}
+    census = [row(cell, range(cell), faults=1) for cell in range(8)]
+    looks = [(8, True, "exact, all 8")]
+    store.add("census", census, faults=flips | {"trials": "all"}, draw="all", total=8, looks=looks)
+    pairs = [row(key, (0,) if key < 5 else (), 1, faults=1) for key in range(40)]
+    pairs[39] = pairs[39]._replace(answers=None, failed=EVIL)
+    looks = [(20, False, "not yet"), (40, True, STOPPED)]
+    store.add("pairs", pairs, faults=flips | {"trials": "pairs"}, draw="pairs", total=8, looks=looks, samples=1)
+    store.add("late", [], faults={"flips": 2, "sites": SITES, "trials": "seeds"})
+    source = {"key": "k", "citation": EVIL, "status": "verified", "measured": True}
+    profile = {"name": "bram", "title": EVIL, "digest": "c" * 64, "sources": [source]}
+    about = {"engine": "torch", "version": "2.0", "exact": False, "note": EVIL, "profiles": [profile]}
+    run = {"started": "2026-01-02T03:04:05+00:00", "command": f"hwfault campaign run '{EVIL}'", "versions": VERSIONS}
+    store.close(about=about, runs=[run])
+    return folder
