@@ -8,6 +8,7 @@ from typing import NamedTuple
 from hwfault.campaigns.about import note_end, note_start, say_about
 from hwfault.campaigns.database import Database, Row
 from hwfault.campaigns.database import Task as Stored
+from hwfault.campaigns.exposure import fit_of
 from hwfault.campaigns.figures import Figure, Trials, columns_of, decide, rates_of, rule_of
 from hwfault.campaigns.measurement import Measurement
 from hwfault.campaigns.statistics.stopping import Decision
@@ -186,6 +187,8 @@ def figure_of(measurement: Measurement, task: Task, seen: Trials, decision: Deci
     golden = None
     if "correct" in measurement.masks and task.draw != "pairs":  # whose samples are drawn
         golden = float(measurement.golden_masks()[list(measurement.masks).index("correct")].mean())
+    rates = rates_of(seen, task.stop, task.draw, decision)
+    bits = None if task.space is None or task.draw == "seeds" else task.space.size
     return Figure(
         question=task.question,
         name=task.name,
@@ -197,7 +200,8 @@ def figure_of(measurement: Measurement, task: Task, seen: Trials, decision: Deci
         silent=seen.silent,
         why=decision.why,
         stopped=decision.stop,
-        **rates_of(seen, task.stop, task.draw, decision),
+        fit=fit_of(rates["sdc"], task.labels, bits, measurement.study.fit_per_mbit),
+        **rates,
     )
 
 

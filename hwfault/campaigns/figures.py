@@ -122,6 +122,8 @@ class Figure(NamedTuple):
     silent: int | None
     why: str
     stopped: bool
+    fit: Estimate | None = None
+    """Silent wrong answers in 1e9 hours, where the study tells how often bits flip (hwfault.campaigns.exposure)."""
 
 
 def rates_of(trials: Trials, stop: Stop, draw: Draw, decision: Decision) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from hwfault.campaigns.about import ABOUT, merge_runs
 from hwfault.campaigns.database import Database, merge
 from hwfault.campaigns.database import Task as Stored
+from hwfault.campaigns.exposure import fit_of
 from hwfault.campaigns.figures import Figure, Trials, columns_of, decide, rates_of
 from hwfault.campaigns.study.records import Stop, Study, kept_study
 from hwfault.campaigns.study.tasks import Draw
@@ -75,6 +76,8 @@ class KeptTask(NamedTuple):
         accuracy = None
         if golden is not None and "correct" in self.stored.masks:
             accuracy = float(golden[self.stored.masks.index("correct")].mean())
+        rates = rates_of(seen, self.stop, self.draw, decision)
+        bits = None if self.draw == "seeds" else self.total
         return Figure(
             question=self.question,
             name=self.name,
@@ -86,7 +89,8 @@ class KeptTask(NamedTuple):
             silent=seen.silent,
             why=why,
             stopped=stopped,
-            **rates_of(seen, self.stop, self.draw, decision),
+            fit=fit_of(rates["sdc"], self.labels, bits, self.study.fit_per_mbit),
+            **rates,
         )
 
 

@@ -16,12 +16,17 @@ Table = tuple[list[str], list[list[str]]]
 def table(figures: Sequence[Figure]) -> Table:
     """Columns and rows for people; rates with their intervals."""
     columns = ["task", "trials", "SDC", "DUE", "accuracy", "no fault fell", "worst", "failed"]
+    # most studies do not say how often bits flip
+    told_fit = any(figure.fit is not None for figure in figures)
+    if told_fit:
+        columns.append("FIT of SDC")
     rows = []
     for figure in figures:
         worst = "-" if figure.worst is None else f"{figure.worst[1]:.2%} (seed {figure.worst[0]})"
         silent = "-" if figure.silent is None else f"{figure.silent:,}"
         rates = [cell(figure.sdc), cell(figure.due), cell(figure.accuracy)]
-        rows.append([figure.name, f"{figure.trials:,}", *rates, silent, worst, f"{figure.failed:,}"])
+        row = [figure.name, f"{figure.trials:,}", *rates, silent, worst, f"{figure.failed:,}"]
+        rows.append([*row, cell(figure.fit)] if told_fit else row)
     return columns, rows
 
 
@@ -38,7 +43,7 @@ def cell(estimate: Estimate | None) -> str:
 def to_data(figure: Figure) -> dict[str, Any]:
     """A figure as JSON tells it."""
     data = figure._asdict()
-    for key in ("sdc", "due", "accuracy"):
+    for key in ("sdc", "due", "accuracy", "fit"):
         estimate = data[key]
         data[key] = None if estimate is None else estimate._asdict() | {"method": METHODS[estimate.by]}
     data["labels"] = dict(figure.labels)
@@ -57,7 +62,7 @@ def write_results(folder: Path, figures: Sequence[Figure]) -> None:
 def _flat(figure: Figure) -> dict[str, object]:
     """A figure as one line."""
     line: dict[str, object] = {"question": figure.question, **figure.labels, "trials": figure.trials}
-    for key in ("sdc", "due", "accuracy"):
+    for key in ("sdc", "due", "accuracy", "fit"):
         estimate: Estimate | None = getattr(figure, key)
         if estimate is None:
             continue

@@ -35,6 +35,7 @@ def status(folder: Path, as_json: bool) -> None:
 def report(folder: Path, as_json: bool) -> None:
     """Print what the campaign in FOLDER found, and write report.html, its pictures and tables there anew."""
     from hwfault.campaigns.database import FILE, Database
+    from hwfault.campaigns.hardening.written import advise_again
     from hwfault.campaigns.kept import kept_tasks
     from hwfault.campaigns.page.page import write_page
     from hwfault.campaigns.report_table import table, to_data, write_results
@@ -42,7 +43,7 @@ def report(folder: Path, as_json: bool) -> None:
     with Database(folder / FILE, readonly=True) as database:
         figures = [figure for one in kept_tasks(database) if (figure := one.figure(database)) is not None]
         write_results(folder, figures)
-        write_page(folder, database)
+        write_page(folder, database, advise_again(folder, database))
     if as_json:
         print_json([to_data(figure) for figure in figures])
         return

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
+from hwfault.campaigns.study.hardening import Hardening
 from hwfault.errors import FileError, ModelError
 from hwfault.laws.models import FaultModel
 from hwfault.program.selectors import Select
@@ -129,6 +130,7 @@ class Study(Record):
     `network` is the folder of a run, or a checkpoint; `graph` a QONNX graph, with `data`, an .npz file of inputs x and
     labels y. `arithmetic` is the network's own floating point, or "integer". Faults are drawn by seeds from `seed` on.
     `outcomes` are what is told of each answer, see `hwfault.campaigns.outcomes`; the first of them is what stops.
+    `hardening` says what is required of a hardened network; `fit_per_mbit` is how many bits of 2^20 flip in 1e9 hours.
     """
 
     network: str | None = None
@@ -140,6 +142,8 @@ class Study(Record):
     outcomes: tuple[str, ...] = ("top1", "due")
     due: DueLimits | None = None
     stop: Stop = Stop()
+    hardening: Hardening | None = None
+    fit_per_mbit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     engine: Engine = "auto"
     workers: Count | str = 1
     batch_size: Count = 64

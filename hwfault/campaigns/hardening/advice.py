@@ -1,0 +1,308 @@
+"""Hardening advice of a campaign: each measure's worth, the Pareto front, and the cheapest plan under what is required.
+
+Everything is read from single flips, so that it holds for at most one fault a sample: `several` says how likely more
+are. With check bits or three copies everywhere, all harm is that of two faults and more, of which single flips say
+nothing: `memory_words` says how likely a decoder meets what it cannot correct, which no number of the harm stands for.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hwfault.campaigns.hardening.choice import Chosen, cheapest, pareto_front
+from hwfault.campaigns.hardening.harm import Harm
+from hwfault.campaigns.hardening.measures import Measure, measures_of, without_worse
+from hwfault.campaigns.page.cells import several_faults
+from hwfault.campaigns.statistics.estimates import Estimate
+from hwfault.campaigns.statistics.proportions import sequence_at_most
+from hwfault.campaigns.study.hardening import Hardening
+
+MANY = 0.05
+"""Where two or more faults are likelier than this, trials of several faults have to be sampled."""
+NOT_ASSESSED = (
+    (
+        "clipped activation ranges",
+        "single flips of stored bits do not show them: they change the network, which has to be clipped, trained or "
+        "calibrated anew, and run as a study of its own",
+    ),
+    (
+        "bypassed elements",
+        "a question about faulty elements of an array names them; the same question with {model: bypassed} in their "
+        "place is the network with the elements taken out of use",
+    ),
+)
+"""Measures of which single flips tell nothing, and why."""
+
+
+class Worth(NamedTuple):
+    """A measure on one site, or on all of them: what it costs, and what of the harm of one flip it removes.
+
+    Rates are those of one flip of the plain bits: `removed` silent wrong answers, `due` added detected ones, `regained`
+    right answers (None: not known).
+    """
+
+    site: str
+    measure: str
+    extra_bits: float
+    extra_bytes: float
+    energy: float
+    removed: float
+    due: float
+    regained: float | None
+    share_removed: float | None
+
+    @property
+    def removed_per_bit(self) -> float:
+        """The rate that a bit of extra memory removes; infinite where it costs none."""
+        if self.extra_bits:
+            return self.removed / self.extra_bits
+        return math.inf if self.removed else 0.0
+
+
+class Plan(NamedTuple):
+    """One measure for each site: its price, the rate of one flip that is left, and at the rate of the study.
+
+    `sdc` is the rate of silent wrong answers for one flip of the plain bits; `expected_sdc` that number times the mean
+    number of flips in a trial (None: no rate was given). `energy` is that of a read of all bits, 1 without measures.
+    """
+
+    measures: tuple[Measure, ...]
+    extra_bits: float
+    extra_bytes: float
+    memory: float
+    energy: float
+    sdc: Estimate
+    due: float
+    expected_sdc: float | None
+    memory_words: float | None
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON tells it; sites that are left alone are left out."""
+        taken = [{"site": one.site, "measure": one.name} for one in self.measures if one.kind != "none"]
+        return self._asdict() | {"measures": taken, "sdc": self.sdc._asdict()}
+
+
+class Advice(NamedTuple):
+    """The advice from one question: `best` is the cheapest plan (None: see `why`); none costs less than `bound`.
+
+    `several` is the probability of two or more flips in a sample at the rate, None without one.
+    """
+
+    question: str
+    rate: float | None
+    bits: int
+    basis: str
+    baseline: Plan
+    several: float | None
+    worth: tuple[Worth, ...]
+    front: tuple[Plan, ...]
+    best: Plan | None
+    price: float | None
+    bound: float | None
+    why: str
+    notes: tuple[str, ...]
+
+    def to_data(self) -> dict[str, Any]:
+        """All of it as JSON tells it."""
+        plans: dict[str, Any] = {"baseline": self.baseline.to_data()}
+        plans["front"] = [plan.to_data() for plan in self.front]
+        plans["best"] = None if self.best is None else self.best.to_data()
+        worth = [one._asdict() for one in self.worth]
+        return self._asdict() | plans | {"worth": worth, "not_assessed": dict(NOT_ASSESSED)}
+
+
+def advise(harm: Harm, asked: Hardening) -> Advice:
+    """What to protect, by the harm of single flips; raises ModelError for a requirement that is none."""
+    every = [measures_of(site, asked.costs) for site in harm.sites]
+    of = _Pricing(harm, asked)
+    nothing = Chosen.of([measures[0] for measures in every])
+    reduced = [without_worse(measures) for measures in every]
+    front = pareto_front(reduced, of.price, most_due(harm, asked))
+    best, price, bound, why = _best(harm, asked, of, reduced, nothing)
+    return Advice(
+        question=harm.question,
+        rate=asked.rate,
+        bits=harm.bits,
+        basis=_basis(harm),
+        baseline=of.plan(nothing),
+        several=None if asked.rate is None else several_faults(harm.bits, asked.rate),
+        worth=tuple(_worths(every, of)),
+        front=tuple(of.plan(plan) for plan in front),
+        best=best,
+        price=price,
+        bound=bound,
+        why=why,
+        notes=tuple(_notes(harm, asked, best)),
+    )
+
+
+class _Pricing:
+    """What plans and measures come to, in the units of a study."""
+
+    def __init__(self, harm: Harm, asked: Hardening) -> None:
+        self.harm = harm
+        self.asked = asked
+
+    def price(self, measure: Measure) -> float:
+        """What the cheapest plan has least of."""
+        return measure.extra_bits if self.asked.minimize == "memory" else measure.extra_energy
+
+    def plan(self, chosen: Chosen) -> Plan:
+        """A choice in rates, bytes and shares."""
+        harm, rate = self.harm, self.asked.rate
+        sdc = harm.rate(chosen.wrong)
+        return Plan(
+            measures=chosen.measures,
+            extra_bits=chosen.extra_bits,
+            extra_bytes=chosen.extra_bits / 8,
+            memory=1 + chosen.extra_bits / harm.bits,
+            energy=1 + chosen.extra_energy / harm.bits,
+            sdc=sdc,
+            due=chosen.due / harm.tried,
+            expected_sdc=None if rate is None else rate * harm.bits * sdc.value,
+            memory_words=None if rate is None else self._unread(chosen, rate),
+        )
+
+    def _unread(self, chosen: Chosen, rate: float) -> float:
+        """The probability that any memory word is read wrong, or found wrong beyond correction, in a sample."""
+        words_of = {site.name: site for site in self.harm.sites}
+        log_good = 0.0
+        for one in chosen.measures:
+            protection = one.protection
+            if protection is None:
+                continue
+            site = words_of[one.site]
+            told = protection.outcomes(rate)
+            words = protection.memory(site.width).words(site.words)
+            log_good += words * math.log1p(-min(told.detected + told.miscorrected, 1 - 1e-16))
+        return -math.expm1(log_good)
+
+    def worth(self, site: str, of: Sequence[Measure], nothing: Sequence[Measure]) -> Worth:
+        """One kind of measure on some sites beside nothing on them."""
+        harm = self.harm
+        extra = sum(one.extra_bits for one in of)
+        energy = sum(one.extra_energy for one in of)
+        removed = sum(one.wrong for one in nothing) - sum(one.wrong for one in of)
+        due = sum(one.due for one in of) - sum(one.due for one in nothing)
+        regained = None
+        if all(one.lost is not None for one in (*of, *nothing)):
+            regained = (sum(one.lost or 0 for one in nothing) - sum(one.lost or 0 for one in of)) / harm.tried
+        return Worth(
+            site=site,
+            measure=of[0].name,
+            extra_bits=extra,
+            extra_bytes=extra / 8,
+            energy=energy / harm.bits,
+            removed=removed / harm.tried,
+            due=due / harm.tried,
+            regained=regained,
+            share_removed=removed / harm.wrong if harm.wrong else None,
+        )
+
+
+def _worths(every: Sequence[Sequence[Measure]], of: _Pricing) -> list[Worth]:
+    """Every measure on every site, and each with check bits on all sites, the most removed by a bit of memory first."""
+    found = []
+    for measures in every:
+        found += [of.worth(one.site, [one], [measures[0]]) for one in measures[1:]]
+    kinds: dict[tuple[str, int], list[tuple[Measure, Measure]]] = {}
+    for measures in every:
+        for one in measures[1:]:
+            if one.kind != "hardened":
+                kinds.setdefault((one.kind, one.size), []).append((one, measures[0]))
+    for pairs in kinds.values():
+        found.append(of.worth("all sites", [one for one, _ in pairs], [none for _, none in pairs]))
+    return sorted(found, key=lambda one: (-one.removed_per_bit, one.extra_bits))
+
+
+def _best(
+    harm: Harm, asked: Hardening, of: _Pricing, measures: Sequence[Sequence[Measure]], nothing: Chosen
+) -> tuple[Plan | None, float | None, float | None, str]:
+    """The cheapest plan, its price, the bound, and what there is to say of it."""
+    if not asked.require:
+        return None, None, None, "nothing is required: give `hardening: {require: {sdc: ...}}` in the study"
+    wrong, due = most_wrong(harm, asked), most_due(harm, asked)
+    if wrong is not None and wrong < 0:
+        return None, None, None, _too_few(harm)
+    found = cheapest(measures, of.price, wrong, due)
+    if found.plan is None:
+        return None, None, None, "no choice of measures meets what is required for one flip at a time"
+    if found.plan == nothing:
+        return of.plan(found.plan), found.price, found.bound, "what is required holds without any measure"
+    told = "proven: no plan that meets what is required is cheaper"
+    return of.plan(found.plan), found.price, found.bound, told
+
+
+def _too_few(harm: Harm) -> str:
+    return (
+        f"{harm.tried:,} drawn flips are too few to show what is required of any plan, even where none of them is "
+        "wrong; raise max_trials, or try every flip (exhaustive: always)"
+    )
+
+
+def most_wrong(harm: Harm, asked: Hardening) -> int | None:
+    """The most wrong answers of what was tried with which the rate of SDC is below its limit (None: no limit).
+
+    For drawn pairs with which the bound of the confidence sequence is; -1 where none is few enough.
+    """
+    limit = asked.limit("sdc")
+    if limit is None:
+        return None
+    share = limit if asked.rate is None else limit / (asked.rate * harm.bits)  # of one flip
+    if harm.whole:
+        most = math.ceil(share * harm.tried) - 1  # strictly below
+        return min(most, harm.tried)
+    # the bound grows with the number of events, so the place is found by halving
+    low, high = -1, harm.wrong
+    while low < high:
+        middle = (low + high + 1) // 2
+        if float(sequence_at_most(middle, harm.tried, harm.confidence)) < share:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def most_due(harm: Harm, asked: Hardening) -> float | None:
+    """The same of detected errors, by their number."""
+    limit = asked.limit("due")
+    if limit is None:
+        return None
+    share = limit if asked.rate is None else limit / (asked.rate * harm.bits)
+    return math.nextafter(share * harm.tried, 0)
+
+
+def _basis(harm: Harm) -> str:
+    if harm.whole:
+        return f"every flip of {harm.bits:,} bits was tried on all samples: exact"
+    return f"{harm.tried:,} flips, each on one sample, of {harm.bits:,} bits: rates have intervals"
+
+
+def _notes(harm: Harm, asked: Hardening, best: Plan | None) -> list[str]:
+    """What must be said beside the numbers."""
+    notes = ["These numbers hold for at most one fault a sample."]
+    if asked.rate is None:
+        notes.append("No rate was given (hardening: {rate: ...}): requirements are on what one flip does.")
+    else:
+        several = several_faults(harm.bits, asked.rate)
+        notes.append(f"At the rate {asked.rate:g}, two or more faults have the probability {several:.3g}.")
+        if several > MANY:
+            notes.append("That is above 5 %: trials of several faults have to be sampled (a sweep of ber; --verify).")
+    notes.append(
+        "Under SECDED or TMR the harm that is left comes from two and more faults in one memory word, of which single "
+        "flips say nothing: no number is put on it here."
+    )
+    if best is not None and best.memory_words:
+        notes.append(
+            f"In the cheapest plan a memory word is found or read wrong in a sample with the probability "
+            f"{best.memory_words:.3g}, detected errors of single flips among them; the harm of these is at most that."
+        )
+    costs = asked.costs
+    notes.append(
+        f"Assumed: energy is that of reading all bits once, check bits among them, and {costs.decode:g} reads of a bit "
+        f"for each decoded word; a hardened cell takes {costs.hardened_bit:g} plain ones and {costs.hardened_read:g} "
+        "of the energy (hardening: {costs: ...})."
+    )
+    if not harm.whole:
+        notes.append("The plan was chosen by the trials that also tell its rate, which flatters it: verify it.")
+    return notes
