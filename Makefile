@@ -1,5 +1,5 @@
-# make demo, make study, make test, make test-slow, make bench, make bench-gpu, make experiments, make fuzz, make race: each sets up
-# .venv first.
+# make demo, make study, make test, make test-slow, make test-ray, make bench, make bench-gpu, make experiments,
+# make fuzz, make race: each sets up .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest-onnxruntime
@@ -11,7 +11,7 @@ CXX ?= g++
 runtimes = $(foreach name,$(1) libstdc++.so.6,$(shell $(CXX) -print-file-name=$(name)))
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find export -type f)
 
-.PHONY: demo study test test-slow lint bench bench-gpu experiments fuzz race clean install
+.PHONY: demo study test test-slow test-ray lint bench bench-gpu experiments fuzz race clean install
 
 install: $(VENV)/.installed
 
@@ -40,6 +40,11 @@ test: install $(OLDEST)/.installed
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# Ray is large, and part of no other target: without it test-slow skips these
+test-ray: install
+	$(BIN)/pip install --quiet --constraint constraints.txt ray
+	$(BIN)/python -m pytest -m ray
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,7 +10,6 @@ where they were not counted; `failed` why there are no answers. A trial is safe 
 """
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hwfault.campaigns.file_systems import check_local
 from hwfault.differences import differences
 from hwfault.errors import FileError
 from hwfault.inputs import check_regular
@@ -29,7 +29,6 @@ from hwfault.stream.check import signed64
 FILE = "campaign.sqlite"
 _FORMAT = "hwfault-campaign/1"
 _APPLICATION = 0x68776661  # "hwfa", which tells the file from other programs' databases
-_ON_NETWORKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "9p")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS task(id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, identity TEXT NOT NULL,
@@ -39,6 +38,11 @@ CREATE TABLE IF NOT EXISTS trial(task INTEGER NOT NULL REFERENCES task(id), key 
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS look(task INTEGER NOT NULL REFERENCES task(id), trials INTEGER NOT NULL,
     stopped INTEGER NOT NULL, told TEXT NOT NULL, PRIMARY KEY(task, trials)) WITHOUT ROWID;
+"""
+_PUT = """
+INSERT INTO trial VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(task, key) DO UPDATE SET answers = excluded.answers,
+    numbers = excluded.numbers, faults = excluded.faults, detected = excluded.detected, failed = NULL
+    WHERE trial.failed IS NOT NULL AND excluded.failed IS NULL
 """
 
 Identity = Mapping[str, Any]
@@ -195,10 +199,10 @@ class Database:
     # trials
 
     def put(self, task: Task, rows: Iterable[Row]) -> None:
-        """Keeps a batch of trials in one transaction; those that are there already stay as they are."""
+        """Keeps a batch of trials in one transaction; those that are there already stay, unless they had failed."""
         encoded = [_encoded(task, row) for row in rows]
         with self._explained(), self._transaction():
-            self._connection.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", encoded)
+            self._connection.executemany(_PUT, encoded)
 
     def keys(self, task: Task) -> set[int]:
         """The keys of the trials that are there, those that failed among them."""
@@ -229,8 +233,12 @@ class Database:
         return [(_unsigned(key), str(why)) for key, why in found]
 
     def look(self, task: Task, trials: int, stopped: bool, told: str) -> None:
-        """Keeps that a stopping rule looked after so many trials, whether it stopped, and what it said."""
-        with self._explained():
+        """Keeps that a stopping rule looked after so many trials, whether it stopped, and what it said.
+
+        Looks after more trials are forgotten: they were another rule's, or those of one part of the campaign.
+        """
+        with self._explained(), self._transaction():
+            self._connection.execute("DELETE FROM look WHERE task = ? AND trials > ?", (task.id, trials))
             self._connection.execute(
                 "INSERT OR REPLACE INTO look VALUES (?, ?, ?, ?)", (task.id, trials, stopped, told)
             )
@@ -281,6 +289,8 @@ class Database:
 def merge(into: Database, other: Database) -> int:
     """Adds the tasks and trials of another store, and says how many trials were new.
 
+    A trial that failed in one of them is taken from the other.
+
     Raises FileError where both have a trial and its answers differ: then they are of no one campaign.
     """
     new = 0
@@ -292,9 +302,10 @@ def merge(into: Database, other: Database) -> int:
         known = {row.key: row for row in into.rows(ours)}
         fresh: list[Row] = []
         for row in other.rows(theirs):
-            if row.key not in known:
+            mine = known.get(row.key)
+            if mine is None or (mine.failed is not None and row.failed is None):
                 fresh.append(row)
-            elif not same_answers(known[row.key], row):
+            elif row.failed is None and not same_answers(mine, row):
                 raise FileError(
                     f"{other.path}: trial {row.key} of the task {theirs.digest[:12]} has other answers than in "
                     f"{into.path}; `hwfault campaign verify` tells which of them are right"
@@ -335,36 +346,6 @@ def unpack(packed: object, masks: int, samples: int) -> Bools:
         raise ValueError(f"expected {masks * width} bytes for {masks} outcomes of {samples} samples")
     bits = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(masks, width), axis=1, count=samples)
     return bits.astype(np.bool_)
-
-
-def check_local(folder: Path) -> None:
-    """Raises FileError for a folder of a network's file system, where SQLite's shared memory does not work."""
-    kind = _file_system(folder)
-    if kind in _ON_NETWORKS or (kind.startswith("fuse.") and "sshfs" in kind):
-        raise FileError(
-            f"{folder}: lies on a file system of a network ({kind}), where a store cannot be written safely; choose a "
-            "local folder with --out. To share the work of several machines run --shard 1/N, 2/N, ... on each, in a "
-            "local folder, and merge them"
-        )
-
-
-def _file_system(folder: Path) -> str:
-    """The kind of the file system that a folder lies on, as the kernel lists it; "" where it does not say."""
-    try:
-        lines = Path("/proc/mounts").read_text().splitlines()
-    except OSError:
-        return ""
-    place = os.path.realpath(folder)
-    best, kind = "", ""
-    for line in lines:
-        parts = line.split(" ")
-        if len(parts) < 3:
-            continue
-        mount = parts[1].replace("\\040", " ")
-        inside = place == mount or place.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
-            best, kind = mount, parts[2]
-    return kind
 
 
 def _uri(path: Path) -> str:

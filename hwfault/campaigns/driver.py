@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hwfault.campaigns.about import note_end, note_start, say_about
+from hwfault.campaigns.course import Course, Shard
 from hwfault.campaigns.database import Database, Row
-from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.exposure import fit_of
 from hwfault.campaigns.figures import Figure, Trials, columns_of, decide, rates_of, rule_of
 from hwfault.campaigns.measurement import Measurement
@@ -16,14 +17,16 @@ from hwfault.campaigns.study.tasks import Task
 from hwfault.campaigns.workers import Done, Job, Workers
 from hwfault.errors import HwfaultError
 
-_JOB_SECONDS = 0.5
-"""How long a job should take: long beside handing it out, short beside what a killed run loses."""
-_MOST_TRIES = 2
-_FIRST_LOOK = 20
+_JOB_SECONDS = 1.0
+"""How long a job should take: long beside handing it out and keeping it, short beside what a killed run loses."""
+_LEAST_SECONDS = 0.2
+"""How long one takes at least, where there are so few trials that the workers share them."""
+_MOST_TRIES = 3
+_RATE_SECONDS = 10.0
 
 
 class Present(NamedTuple):
-    """Where a task is just now."""
+    """Where a task is just now: trials done, until when, how many a second (of all tasks), what its rule said last."""
 
     task: Task
     done: int
@@ -36,7 +39,11 @@ Progress = Callable[[Present], object]
 
 
 class Driver:
-    """Runs the tasks of a measurement one after the other; each trial is in the database before it is counted."""
+    """Runs the tasks of a measurement; each trial is in the database before it is counted.
+
+    Tasks come one after the other; workers that would wait for a look at one begin the next. Only trials that are
+    needed whatever the others come to are handed out, so that the same are run on one worker and on many.
+    """
 
     def __init__(
         self,
@@ -50,114 +57,156 @@ class Driver:
         self._database = database
         self._workers = workers
         self._progress = progress
-        self._shard = shard
-        self._seconds = 0.01
-        """What a trial takes, by those that were run."""
+        self._shard = Shard(*shard)
+        self._rate = _Rate()
+        self._courses: list[Course] = []
 
     def run(self) -> list[Figure]:
         """All tasks; what is in the store is not run again."""
         describe_tasks(self._measurement, self._database)
         note_start(self._database)
-        figures = [self._run_task(place) for place in range(len(self._measurement.tasks))]
+        self._courses = [
+            Course.begin(self._measurement, self._database, place, self._shard)
+            for place in range(len(self._measurement.tasks))
+        ]
+        while not all(course.ended for course in self._courses):
+            self._hand_out()
+            if self._look():  # which ended a task, or wants more trials of it
+                continue
+            for finished in self._workers.collect():
+                self._take(finished)
         note_end(self._database)
-        return figures
-
-    def _run_task(self, place: int) -> Figure:
-        task = self._measurement.tasks[place]
-        stored = self._measurement.stored(self._database, task)
-        begin = time.monotonic()
-        until = self._first_look(task)
-        while True:
-            self._fill(place, stored, until)
-            minutes = (time.monotonic() - begin) / 60
-            seen = self._columns(stored, task, until)
-            decision = self._decide(stored, task, seen, minutes)
-            self._database.look(stored, until, decision.stop, decision.why)
-            self._progress(Present(task, until, until, None, decision))
-            if decision.stop or decision.next_look is None or self._varies_not(task):
-                return figure_of(self._measurement, task, seen, decision)
-            until = min(decision.next_look, self._most(task))
-
-    def _first_look(self, task: Task) -> int:
-        if self._varies_not(task):
-            return 1
-        if task.draw == "all":
-            assert task.space is not None
-            return task.space.size
-        return min(_FIRST_LOOK, self._most(task))
-
-    def _most(self, task: Task) -> int:
-        return task.stop.max_trials
-
-    def _varies_not(self, task: Task) -> bool:
-        return self._measurement.varies_not(task)
-
-    def _columns(self, stored: Stored, task: Task, until: int) -> Trials:
-        first = self._measurement.first_key(task)
-        return columns_of(self._database.rows(stored), stored.masks, stored.samples, first + until)
-
-    def _decide(self, stored: Stored, task: Task, seen: Trials, minutes: float) -> Decision:
-        if not seen.number:
-            why = next((row.failed for row in self._database.rows(stored) if row.failed is not None), "none was run")
-            raise HwfaultError(f"{task.name}: none of {seen.failed} trials has an answer: {why}")
-        total = task.space.size if task.space is not None and task.draw == "all" else None
-        claim = self._measurement.study.samples.claim
-        return decide(seen, task.stop, task.draw, claim, minutes, total)
+        return [course.figure for course in self._courses if course.figure is not None]
 
     # handing out
 
-    def _fill(self, place: int, stored: Stored, until: int) -> None:
-        """Has every trial run whose key is among the first so many, and is not there yet."""
-        first = self._measurement.first_key(self._measurement.tasks[place])
-        there = self._database.keys(stored)
-        missing = [key for key in range(first, first + until) if key not in there]
-        mine = [key for key in missing if key % self._shard[1] == self._shard[0]]
-        waiting = iter(mine)
-        again: list[Job] = []
-        running = 0
-        done = until - len(missing)
-        while True:
-            while self._workers.free > 0:
-                job = again.pop() if again else self._next_job(place, waiting)
-                if job is None:
-                    break
-                self._workers.submit(job)
-                running += 1
-            if not running:
+    def _hand_out(self) -> None:
+        """Gives every free worker a job, of the first task that has one."""
+        while self._workers.free > 0:
+            job = self._next_job()
+            if job is None:
                 return
-            begin = time.monotonic()
-            for finished in self._workers.collect():
-                running -= 1
-                kept, retry = self._take(stored, finished)
-                again += retry
-                done += kept
-                self._learn(finished, time.monotonic() - begin)
-            rate = 1 / self._seconds
-            self._progress(Present(self._measurement.tasks[place], done, until, rate, None))
+            self._courses[job.task].hand(job)
+            self._workers.submit(job)
 
-    def _next_job(self, place: int, waiting: Iterator[int]) -> Job | None:
-        """The next trials, as many as take about half a second."""
-        wanted = max(1, int(_JOB_SECONDS / self._seconds))
-        keys = tuple(key for _, key in zip(range(wanted), waiting, strict=False))
-        return Job(place, keys) if keys else None
+    def _next_job(self) -> Job | None:
+        for course in self._courses:
+            job = course.next_job(self._workers.count, _LEAST_SECONDS, _JOB_SECONDS)
+            if job is not None:
+                return job
+        return None
 
-    def _learn(self, finished: Done, seconds: float) -> None:
-        if finished.rows:
-            self._seconds = max(seconds / len(finished.rows), 1e-5)
+    def _take(self, finished: Done) -> None:
+        """Keeps what a job came to, or notes what of it is to be tried again."""
+        course = self._courses[finished.job.task]
+        course.take(finished, self._workers.count)
+        rows = finished.rows
+        if finished.failed is not None:
+            again = tried_again(finished)
+            course.again.extend(again)
+            rows = [] if again else [Row(finished.job.keys[0], None, failed=finished.failed)]
+        if rows:
+            self._database.put(course.stored, rows)
+            course.done += len(rows)
+            self._rate.count(len(rows))
+            self._tell(course)
 
-    def _take(self, stored: Stored, finished: Done) -> tuple[int, list[Job]]:
-        """Keeps what a job came to; how many trials that were, and what is to be tried again, elsewhere."""
-        if finished.failed is None:
-            self._database.put(stored, finished.rows)
-            return len(finished.rows), []
-        job = finished.job
-        if len(job.keys) > 1:  # which of them it was is not known: half of them at a time, until it is
-            half = len(job.keys) // 2
-            return 0, [Job(job.task, job.keys[:half]), Job(job.task, job.keys[half:])]
-        if job.tries + 1 < _MOST_TRIES:
-            return 0, [Job(job.task, job.keys, job.tries + 1)]
-        self._database.put(stored, [Row(job.keys[0], None, failed=finished.failed)])
-        return 1, []
+    def _tell(self, course: Course) -> None:
+        self._progress(Present(course.task, course.done, course.until, self._rate.value, course.decision))
+
+    # looking
+
+    def _look(self) -> bool:
+        """Looks at all tasks whose trials up to the next look are there; whether there were any."""
+        due = [course for course in self._courses if not course.ended and course.has_all]
+        for course in due:
+            self._look_at(course)
+        return bool(due)
+
+    def _look_at(self, course: Course) -> None:
+        seen = self._columns(course)
+        if not seen.number and self._shard.of > 1:  # the other parts have all there are
+            course.ended = True
+            return
+        decision = self._decide(course, seen)
+        course.decision = decision
+        self._database.look(course.stored, course.until, decision.stop, decision.why)
+        self._tell(course)
+        if decision.stop:
+            course.figure = figure_of(self._measurement, course.task, seen, decision)
+            course.ended = True
+        else:
+            # looks come after so many answers, and a trial that failed has none
+            failed = seen.failed * self._shard.of
+            course.extend((decision.next_look or course.most) + failed)
+
+    def _columns(self, course: Course) -> Trials:
+        rows = self._shard.mine(self._database.rows(course.stored))
+        return columns_of(rows, course.stored.masks, course.stored.samples, course.end)
+
+    def _decide(self, course: Course, seen: Trials) -> Decision:
+        """Whether a task has enough trials; a part of a campaign takes its own for a picture of all."""
+        if not seen.number:
+            rows = self._database.rows(course.stored)
+            why = next((row.failed for row in rows if row.failed is not None), "none was run")
+            raise HwfaultError(f"{course.task.name}: none of {seen.failed} trials has an answer: {why}")
+        found = self._judge(course, seen)
+        if self._shard.of > 1:
+            whole = self._judge(course, self._shard.fill_up(seen, course.until))
+            why = f"{self._shard}, which tells from its own trials whether {course.until:,} of all parts are enough"
+            found = found._replace(stop=whole.stop, next_look=whole.next_look, why=f"{why}; merge them, then resume")
+        if not found.stop and (course.until >= course.most or course.was_cut):
+            tried = f"{seen.number + seen.failed:,} trials, as many as were allowed"
+            why = found.why if self._shard.of > 1 else f"{tried}; {seen.failed:,} of them failed"
+            return found._replace(stop=True, why=why)
+        return found
+
+    def _judge(self, course: Course, seen: Trials) -> Decision:
+        task = course.task
+        total = task.space.size if task.space is not None and task.draw == "all" else None
+        return decide(seen, task.stop, task.draw, self._measurement.study.samples.claim, course.minutes, total)
+
+
+def tried_again(finished: Done) -> list[Job]:
+    """The jobs that take the place of one that failed; none where it is a single trial that has failed for good.
+
+    A job whose worker died is tried elsewhere with half the batch, then in halves, until the trial is found that does
+    it. One that raised an error is tried trial by trial, each once: it would raise it anywhere.
+    """
+    job = finished.job
+    if finished.lost:
+        return [job]
+    several = len(job.keys) > 1
+    if not finished.died:
+        return [job._replace(keys=(key,)) for key in job.keys] if several else []
+    later = job._replace(tries=job.tries + 1, halvings=job.halvings + 1)
+    if job.tries == 0:
+        return [later]
+    if several:
+        half = len(job.keys) // 2
+        return [later._replace(keys=keys, tries=1) for keys in (job.keys[:half], job.keys[half:])]
+    return [later] if later.tries < _MOST_TRIES else []
+
+
+class _Rate:
+    """How many trials a second came, over the last ten seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def count(self, trials: int) -> None:
+        """So many trials have come."""
+        now = time.monotonic()
+        self._seen.append((now, trials))
+        while len(self._seen) > 2 and self._seen[1][0] < now - _RATE_SECONDS:
+            self._seen.popleft()
+
+    @property
+    def value(self) -> float | None:
+        """Trials a second; None before there are any."""
+        counted = sum(trials for _, trials in list(self._seen)[1:])
+        passed = self._seen[-1][0] - self._seen[0][0]
+        return counted / passed if counted and passed > 0 else None
 
 
 def describe_tasks(measurement: Measurement, database: Database) -> None:

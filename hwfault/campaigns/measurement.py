@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from hwfault.campaigns.database import Database, Row, differing, digest_of
 from hwfault.campaigns.database import Task as Stored
-from hwfault.campaigns.engines.engine import Engine, Numbers, Ran, Trial
+from hwfault.campaigns.engines.engine import Engine, Numbers, Ran, Trial, changes_by_batch
 from hwfault.campaigns.engines.sparse_flips import SparseFlips
 from hwfault.campaigns.outcomes import Answers, Judge
 from hwfault.campaigns.plans import Plans
@@ -182,8 +183,27 @@ class Measurement:
 
     # trials
 
-    def run(self, task: Task, keys: Sequence[int]) -> Iterator[Row]:
-        """One row for each key, in their order; raises what the engine and the user's criterion raise."""
+    def run(self, task: Task, keys: Sequence[int], halvings: int = 0) -> Iterator[Row]:
+        """One row for each key, in their order; raises what the engine and the user's criterion raise.
+
+        The engine's batch is halved so often, for want of memory, where no answer depends on it.
+        """
+        with self._batch_halved(task, keys, halvings):
+            yield from self._run(task, keys)
+
+    @contextmanager
+    def _batch_halved(self, task: Task, keys: Sequence[int], halvings: int) -> Iterator[None]:
+        whole = self.engine
+        if not halvings or not self.subject.exact or changes_by_batch(self.plan(task, keys[0])):
+            yield
+            return
+        self.engine = whole.with_batch(max(1, whole.batch_size >> halvings))
+        try:
+            yield
+        finally:
+            self.engine = whole
+
+    def _run(self, task: Task, keys: Sequence[int]) -> Iterator[Row]:
         if task.draw != "seeds" and self.sparse_for(task) is not None:
             yield from self._run_sparse(task, keys)
             return

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from hwfault.campaigns.trials import Label
+from hwfault.campaigns.labels import Label
 from hwfault.errors import HwfaultError, ModelError, PlanError, nearest
 from hwfault.laws.bound import Bound
 from hwfault.laws.files import Files

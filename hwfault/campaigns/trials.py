@@ -6,14 +6,13 @@ from typing import Any
 
 from pydantic import Field
 
+from hwfault.campaigns.labels import Label
 from hwfault.campaigns.statistics.means import MEAN_COVERS, Basis, Interval, mean_interval, spread
 from hwfault.campaigns.statistics.proportions import share_at_most
 from hwfault.errors import HwfaultError
 from hwfault.injection.ready import ProtectionCounts
 from hwfault.injection.statistics import SiteStatistics, merged
 from hwfault.records import Record
-
-Label = str | int | float
 
 
 class Trial(Record):

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.campaign_progress import shown_progress
 from hwfault.cli.common import json_option, print_json, print_table
 from hwfault.cli.door import Stopped
 from hwfault.cli.paths import Command, OutputFolder
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
-    from hwfault.campaigns.driver import Present
     from hwfault.campaigns.measurement import Measurement, Trust
     from hwfault.campaigns.study.records import Study
 
@@ -81,6 +81,10 @@ def run(
     """Answer the questions of STUDY, a YAML file; every trial is kept in the folder of --out.
 
     The same command goes on where it was stopped, and a study that has grown runs only what is new.
+
+    Machines without a cluster share a study by --shard 1/3, 2/3 and 3/3, each in a folder of its own. Each part takes
+    its own trials for a picture of all, and ends where as many of all parts would be enough. `hwfault campaign merge`
+    puts the folders together; `hwfault campaign resume` then decides as one run would, and runs what may be missing.
     """
     from hwfault.campaigns.study.records import read_study
 
@@ -113,33 +117,29 @@ def _run(
     trust: "Trust",
     as_json: bool,
 ) -> None:
+    from hwfault.campaigns.chosen_workers import make_workers
     from hwfault.campaigns.database import FILE, Database
     from hwfault.campaigns.driver import Driver, check_rules
     from hwfault.campaigns.measurement import Measurement
     from hwfault.campaigns.page.page import REPORT, write_page
     from hwfault.campaigns.report_table import table, to_data, write_results
-    from hwfault.campaigns.workers import make_workers
+    from hwfault.campaigns.workers import one_thread
     from hwfault.files import output_folder
     from hwfault.locks import locked_folder
 
-    if shard is not None:
-        _check_shard(study)
     folder = output_folder(out)
     with locked_folder(folder), Database(folder / FILE) as database:
         measurement = Measurement(study, trust)
-        check_rules(measurement.tasks)
-        measurement.claim(database)
-        hands = make_workers(study, trust, measurement, study.workers if workers is None else workers)
-        try:
-            with shown_progress() as progress:
-                figures = Driver(measurement, database, hands, progress, shard or (0, 1)).run()
-        except (KeyboardInterrupt, Stopped):
-            click.echo(
-                f"stopped: every trial so far is in {folder / FILE}; `hwfault campaign resume {out}` goes on", err=True
-            )
-            raise
-        finally:
-            hands.close()
+        # one thread here as in every worker: sums of floats depend on how many there are
+        with one_thread(), _told_how_to_go_on(folder / FILE, out):
+            check_rules(measurement.tasks)
+            measurement.claim(database)
+            hands = make_workers(study, trust, measurement, study.workers if workers is None else workers)
+            try:
+                with shown_progress() as progress:
+                    figures = Driver(measurement, database, hands, progress, shard or (0, 1)).run()
+            finally:
+                hands.close()
         write_results(folder, figures)
         write_page(folder, database)
     if as_json:
@@ -151,56 +151,13 @@ def _run(
         click.echo(f"the page: {folder / REPORT}")
 
 
-def _check_shard(study: "Study") -> None:
-    """A part of the trials cannot tell when all have enough."""
-    click.echo(
-        "a shard runs its part of the first max_trials trials of each question, and stops nothing early; merge all "
-        "shards, then `hwfault campaign resume` the merged folder",
-        err=True,
-    )
-
-
 @contextmanager
-def shown_progress() -> Iterator[Callable[["Present"], None]]:
-    """A line on stderr for the task at hand: trials done, their rate, time left to the next look, present interval."""
-    import sys
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from hwfault.cli.door import escaped_streams, unescaped
-    from hwfault.terminal import shown
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[now]}", markup=False),
-    )
-    with Progress(*columns, console=Console(file=unescaped(sys.stderr))) as display, escaped_streams():
-        lines: dict[str, Any] = {}
-
-        def progress(present: "Present") -> None:
-            name = present.task.name
-            if name not in lines:
-                lines[name] = display.add_task(shown(name, one_line=True), total=present.until, rate="", now="")
-            fields: dict[str, Any] = {}
-            if present.rate is not None:
-                fields["rate"] = f"{present.rate:.3g}/s"
-            if present.decision is not None:
-                fields["now"] = _told(present.decision)
-            display.update(lines[name], completed=present.done, total=present.until)
-            display.tasks[lines[name]].fields.update(fields)
-
-        yield progress
-
-
-def _told(decision: Any) -> str:
-    from hwfault.campaigns.report_table import cell
-
-    return f"SDC {cell(decision.estimate)}"
+def _told_how_to_go_on(file: Path, out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped):
+        click.echo(f"stopped: every trial so far is in {file}; `hwfault campaign resume {out}` goes on", err=True)
+        raise
 
 
 @click.command("plan", cls=Command)

@@ -32,6 +32,7 @@ class Engine(Protocol):
 
     name: str
     version: str
+    batch_size: int
 
     @property
     def samples(self) -> int:
@@ -47,6 +48,16 @@ class Engine(Protocol):
         """The outputs (n, ...) of all samples without faults."""
         ...
 
+    def with_batch(self, batch_size: int) -> "Engine":
+        """The same in batches of another size, for want of memory."""
+        ...
+
     def run(self, trials: Sequence[Trial], images: Numbers | None = None) -> Iterator[Ran]:
         """What each of the trials came to, in their order, on all samples or on `images` alone."""
         ...
+
+
+def changes_by_batch(plan: FaultPlan) -> bool:
+    """Whether some faults of a seed are those of a batch."""
+    changes = (process.changes_with(entry.site.batched) for entry in plan.sites for process in entry.processes)
+    return "batch" in changes

@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from hwfault.campaigns.engines.engine import changes_by_batch
 from hwfault.errors import HwfaultError
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.nodes import drawn_inputs
@@ -160,12 +161,6 @@ def draws_at_parameters(graph: ModelProto) -> bool:
     """Whether the seed decides what strikes a parameter of a faulted graph, which all rows of a batch read."""
     nodes = (node for entry in fault_nodes(graph) for node in entry.nodes)
     return any("seed" in drawn_inputs(node) and not attribute(node, "batched", 1) for node in nodes)
-
-
-def changes_by_batch(plan: FaultPlan) -> bool:
-    """Whether some faults of a seed are those of a batch."""
-    changes = (process.changes_with(entry.site.batched) for entry in plan.sites for process in entry.processes)
-    return "batch" in changes
 
 
 def _check_ends(made: onnxruntime.InferenceSession) -> None:

@@ -31,6 +31,7 @@ class OnnxruntimeEngine:
 
     def __init__(self, graph: ModelProto, inputs: Outputs, batch_size: int) -> None:
         self.version = onnxruntime.__version__
+        self.batch_size = batch_size
         self._graph = graph
         self._whole = GraphEngine(graph, inputs, batch_size=batch_size)
         self._suffix = SuffixEngine(self._whole)
@@ -48,6 +49,10 @@ class OnnxruntimeEngine:
     def golden(self) -> Outputs:
         """The outputs (n, ...) of all samples without faults."""
         return self._whole.golden()
+
+    def with_batch(self, batch_size: int) -> "OnnxruntimeEngine":
+        """The same in batches of another size."""
+        return OnnxruntimeEngine(self._graph, self._whole.inputs, batch_size)
 
     def run(self, trials: Sequence[Trial], images: Numbers | None = None) -> Iterator[Ran]:
         """What each trial came to, in their order, on all samples or on `images` alone.

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from hwfault.campaigns.engines.buffers import NUMBER, Kind, Runner
+from hwfault.campaigns.engines.engine import changes_by_batch
 from hwfault.campaigns.engines.goldens import Goldens
-from hwfault.campaigns.engines.graph_engine import changes_by_batch
 from hwfault.graph.edit.cut import cut_out, find_cuts, find_front
 from hwfault.graph.edit.fast import only_to_run
 from hwfault.graph.edit.insert import insert_faults

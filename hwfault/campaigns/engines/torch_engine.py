@@ -34,7 +34,7 @@ class TorchEngine:
         self._model = model
         self._split = split
         self._order = order
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._on = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     @property
@@ -52,6 +52,10 @@ class TorchEngine:
         """The outputs (n, ...) of all samples without faults."""
         with evaluating(self._model):
             return self._outputs(self._order, None)
+
+    def with_batch(self, batch_size: int) -> "TorchEngine":
+        """The same in batches of another size."""
+        return TorchEngine(self._model, self._split, self._order, batch_size)
 
     def run(self, trials: Sequence[Trial], images: Numbers | None = None) -> Iterator[Ran]:
         """What each trial came to, in their order, on all samples or on `images` alone.
@@ -95,7 +99,7 @@ class TorchEngine:
         """The outputs of the samples `order` of the split, numbered `first`, `first` + 1, ... or as `numbers` say."""
         found = []
         begin = 0
-        for index, x, _ in batches(self._split, torch.split(order, self._batch_size), self._on, 0):
+        for index, x, _ in batches(self._split, torch.split(order, self.batch_size), self._on, 0):
             if injection is not None:
                 injection.samples = None
                 injection.first_sample = first + begin

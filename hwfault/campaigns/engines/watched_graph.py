@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from hwfault.campaigns.engines.engine import Trial
-from hwfault.campaigns.engines.graph_engine import changes_by_batch
+from hwfault.campaigns.engines.engine import Trial, changes_by_batch
 from hwfault.campaigns.engines.watching import Batch, Eye, Watched
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.layouts import number_words

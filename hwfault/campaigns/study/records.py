@@ -69,6 +69,16 @@ class DueLimits(Record):
     range: Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
+class RayOptions(Record):
+    """What each worker on a Ray cluster is given: `cpus` of a node, and `gpus`, which may be a part of one.
+
+    A part of a GPU is for networks that are loaded onto one; workers beyond what a node has go to other nodes.
+    """
+
+    cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1
+    gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+
+
 class Question(Record):
     """One question: which faults strike which sites, at one point or along a sweep.
 
@@ -131,6 +141,7 @@ class Study(Record):
     labels y. `arithmetic` is the network's own floating point, or "integer". Faults are drawn by seeds from `seed` on.
     `outcomes` are what is told of each answer, see `hwfault.campaigns.outcomes`; the first of them is what stops.
     `hardening` says what is required of a hardened network; `fit_per_mbit` is how many bits of 2^20 flip in 1e9 hours.
+    `workers` is a number of processes, "ray" or "ray://HOST:PORT"; `ray: {cpus: 1, gpus: 0.25}` what one takes there.
     """
 
     network: str | None = None
@@ -146,6 +157,7 @@ class Study(Record):
     fit_per_mbit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     engine: Engine = "auto"
     workers: Count | str = 1
+    ray: RayOptions = RayOptions()
     batch_size: Count = 64
     seed: Annotated[StrictInt, Field(ge=0, lt=1 << 63)] = 0
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hwfault.campaigns.labels import Label
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.points import Point, at_operating_points, at_rates
 from hwfault.campaigns.study.records import Goal, Question, Stop, Study
 from hwfault.campaigns.study.space import FaultSpace, draw_pair, drawn_flips, fault_space
-from hwfault.campaigns.trials import Label
 from hwfault.errors import HwfaultError
 from hwfault.laws.cells import CellFaults
 from hwfault.laws.files import Files
