@@ -226,7 +226,7 @@ def describe_tasks(measurement: Measurement, database: Database) -> None:
                 "stop": task.stop.model_dump(mode="json"),
             }
         )
-    database.say("study", measurement.study.model_dump_json(exclude_defaults=True))
+    database.say("study", json.dumps(measurement.study.to_data()))
     database.say("tasks", json.dumps(told))
     say_about(measurement, database)
 

@@ -25,6 +25,7 @@ BEGAN = "began here"
 STRUCK = "struck"
 DEVIATES = "deviates"
 GOLDEN_AGAIN = "golden again"
+NOT_COMPARED = "not compared"
 _OF_SAMPLES = ("activation", "input", "accumulator")
 
 
@@ -125,12 +126,12 @@ def explain(
     there is not, for another sample than a pair's, and for an engine that shows no sites.
     """
     _, task = find_task(measurement.tasks, wanted)
-    engine = measurement.engine
-    if not isinstance(engine, Watching):
-        raise HwfaultError(f"the engine {engine.name} shows no sites; expected a study with engine: torch, or auto")
     check_seed(key)
     chosen = _check_sample(measurement, task, key, sample)
     trial = Trial(measurement.plan(task, key), key if task.space is None else 0)
+    engine = measurement.engine_for([trial])
+    if not isinstance(engine, Watching):
+        raise HwfaultError(f"the engine {engine.name} shows no sites; expected a study with engine: torch, or auto")
 
     # the same batch as in the campaign, as that is what float sums and some faults depend on
     batch = batch_of(chosen, engine.samples, measurement.study.batch_size, alone=task.draw == "pairs")
@@ -255,13 +256,15 @@ def _deviates_in_front(stories: Sequence[SiteStory]) -> bool:
     for story in reversed(stories):
         if not story.is_golden:
             return True
-        if story.kind in _OF_SAMPLES:
+        if story.kind in _OF_SAMPLES and story.left is not None:
             return False
     return False
 
 
 def _state(story: SiteStory, begun: bool, deviated: bool) -> str:
     """What there is to say of a site, by those that ran before it."""
+    if story.left is None and not story.own:
+        return NOT_COMPARED
     if story.is_golden:
         again = deviated and story.kind in _OF_SAMPLES
         return GOLDEN_AGAIN if again or story.arrived else GOLDEN
@@ -297,7 +300,7 @@ def _ends(stories: Sequence[SiteStory], reached: bool) -> tuple[str | None, str 
     if reached:
         return began, None
     # parameters are golden of their own: the first values of samples behind tell
-    behind = [story.name for story in stories[places[-1] + 1 :] if story.kind in _OF_SAMPLES]
+    behind = [story.name for story in stories[places[-1] + 1 :] if story.state == GOLDEN_AGAIN]
     return began, behind[0] if behind else "the outputs"
 
 

@@ -212,7 +212,7 @@ class Measurement:
             return
         # where the key has chosen the bits, nothing else is drawn
         trials = [Trial(self.plan(task, key), key if task.space is None else 0) for key in keys]
-        engine = self._engine_for(trials)
+        engine = self.engine_for(trials)
         for key, trial, ran in zip(keys, trials, engine.run(trials), strict=True):
             faults = self._count_faults(trial) if task.space is None else task.flips or 1
             yield self._row(key, ran, faults)
@@ -225,7 +225,7 @@ class Measurement:
             (ran,) = self.engine.run([Trial(self.plan(task, key), 0)], images)
             yield self._row(key, ran, 1, images)
 
-    def _engine_for(self, trials: Sequence[Trial]) -> Engine:
+    def engine_for(self, trials: Sequence[Trial]) -> Engine:
         """The engine; PyTorch's where a memory tells what it detects, which graphs do not."""
         slow = self.subject.slow
         if slow is not None and self.study.engine == "auto" and any(_tells(trial.plan) for trial in trials):

@@ -229,3 +229,26 @@ def test_a_graph_tells_the_same(told, made, tmp_path):  # noqa: F811
         assert theirs["answers"] == ours["answers"]
         assert theirs["agrees"]
     database.close()
+
+
+def test_a_memory_that_detects_and_struck_accumulators(run, tmp_path):  # noqa: F811
+    protection = {"kind": "parity", "on_detected": "due"}
+    weights = {"model": "profile", "profile": "uniform-flips", "at": {"ber": 1e-5}, "sites": [{"kind": "weight"}]}
+    sums = {"model": "bit_flips", "probability": 1e-3, "sites": [{"kind": "accumulator"}]}
+    questions = {"memory": {"faults": [weights | {"protection": protection}]}, "sums": {"faults": [sums]}}
+    content = {"network": str(run), "samples": {"first": 8}, "questions": questions, "stop": {"max_trials": 8}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    good("campaign", "run", tmp_path / "study.yaml", "--out", tmp_path / "out")
+    measurement, database = opened(tmp_path / "out")
+    with database:
+        found = [explain(measurement, database, "memory", key, 2) for key in range(8)]
+        assert all(one.agrees for one in found)
+        assert {one.verdict for one in found if one.detected} == {"detected (DUE)"}
+        assert any(one.detected for one in found)
+        assert not all(one.detected for one in found)
+        summed = explain(measurement, database, "sums", 3, 2)
+    assert summed.agrees
+    struck = [site for site in summed.sites if site.kind == "accumulator"]
+    assert struck
+    assert all(site.arrived is None and site.own == len({hit.word for hit in site.faults}) for site in struck)
+    assert {site.state for site in struck} <= {"began here", "struck", "not compared"}

@@ -17,6 +17,7 @@ from hwfault.campaigns.statistics.estimates import Estimate
 from hwfault.campaigns.statistics.proportions import sequence_at_most
 from hwfault.campaigns.study.hardening import Hardening
 
+_SAME = 1e-6
 MANY = 0.05
 """Where two or more faults are likelier than this, trials of several faults have to be sampled."""
 NOT_ASSESSED = (
@@ -230,6 +231,10 @@ def _best(
     if found.plan == nothing:
         return of.plan(found.plan), found.price, found.bound, "what is required holds without any measure"
     told = "proven: no plan that meets what is required is cheaper"
+    assert found.price is not None
+    assert found.bound is not None
+    if found.price - found.bound > _SAME * max(1.0, found.price):
+        told = f"a plan that meets what is required; none is cheaper than {found.bound:,.6g}"
     return of.plan(found.plan), found.price, found.bound, told
 
 

@@ -50,6 +50,23 @@ def cheapest(
 
     A 0/1 multiple-choice knapsack, solved to proven optimality (HiGHS, by scipy.optimize.milp).
     """
+    found = _solve(sites, price, most_wrong, most_due)
+    bound = found.bound
+    limit = most_wrong
+    # the solver takes numbers for whole that are so to 1e-6: where a plan has too much by that, the next is asked for
+    while found.plan is not None and most_wrong is not None and limit is not None and found.plan.wrong > most_wrong:
+        limit -= found.plan.wrong - most_wrong
+        found = _solve(sites, price, limit, most_due)
+    return found._replace(bound=bound if found.plan is not None else None)
+
+
+def _solve(
+    sites: Sequence[Sequence[Measure]],
+    price: Callable[[Measure], float],
+    most_wrong: int | None,
+    most_due: float | None,
+) -> Cheapest:
+    """The same, as exact as the solver's floating point."""
     from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, and only needed here
 
     flat = [one for site in sites for one in site]

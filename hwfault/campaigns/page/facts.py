@@ -136,6 +136,6 @@ def reproduce(tasks: Sequence[KeptTask], runs: Sequence[RunTold], folder: str) -
 
 
 def _study_text(task: KeptTask) -> str:
-    content = task.study.model_dump(mode="json", exclude_defaults=True)
+    content = task.study.to_data()
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=90)
     return text

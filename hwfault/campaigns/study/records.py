@@ -179,6 +179,17 @@ class Study(Record):
             raise ValueError("outcomes: one is named twice, expected each once")
         return self
 
+    def to_data(self) -> dict[str, Any]:
+        """The study as its file says it, without what is said anyhow; `parse` reads it back."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        for name, question in self.questions.items():
+            if isinstance(question.faults, tuple):
+                # the model is a default of its record, but without it no record can be told from another
+                faults = [fault.model_dump(mode="json", exclude_defaults=True) for fault in question.faults]
+                named = [{"model": fault.model, **told} for fault, told in zip(question.faults, faults, strict=True)]
+                data["questions"][name]["faults"] = named
+        return data
+
     def stop_of(self, question: Question) -> Stop:
         """When a question stops: as it says itself, or as the study does."""
         return question.stop or self.stop

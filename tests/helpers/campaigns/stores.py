@@ -45,7 +45,7 @@ class Store:
 
     def close(self, **said):
         """Says what the tasks are, and closes the file."""
-        self.database.say("study", self.study.model_dump_json(exclude_defaults=True))
+        self.database.say("study", json.dumps(self.study.to_data()))
         self.database.say("tasks", json.dumps(self.tasks))
         for key, value in said.items():
             self.database.say(key, json.dumps(value))
