@@ -163,7 +163,7 @@ class Driver:
 
     def _judge(self, course: Course, seen: Trials) -> Decision:
         task = course.task
-        total = task.space.size if task.space is not None and task.draw == "all" else None
+        total = self._measurement.total(task)
         return decide(seen, task.stop, task.draw, self._measurement.study.samples.claim, course.minutes, total)
 
 
@@ -214,7 +214,7 @@ def describe_tasks(measurement: Measurement, database: Database) -> None:
     told = []
     for task in measurement.tasks:
         stored = measurement.stored(database, task)
-        total = None if task.space is None else task.space.size
+        total = measurement.total(task)
         told.append(
             {
                 "question": task.question,
@@ -236,7 +236,8 @@ def figure_of(measurement: Measurement, task: Task, seen: Trials, decision: Deci
     golden = None
     if "correct" in measurement.masks and task.draw != "pairs":  # whose samples are drawn
         golden = float(measurement.golden_masks()[list(measurement.masks).index("correct")].mean())
-    rates = rates_of(seen, task.stop, task.draw, decision)
+    claim = measurement.study.samples.claim
+    rates = rates_of(seen, task.stop, task.draw, claim, measurement.total(task), decision)
     bits = None if task.space is None or task.draw == "seeds" else task.space.size
     return Figure(
         question=task.question,

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.campaigns.database import Row
-from hwfault.campaigns.statistics.estimates import Estimate
+from hwfault.campaigns.statistics.estimates import Estimate, exact_estimate
+from hwfault.campaigns.statistics.looks import Looks
 from hwfault.campaigns.statistics.means import estimate_mean
 from hwfault.campaigns.statistics.proportions import estimate_rate
 from hwfault.campaigns.statistics.stopping import (
@@ -24,6 +25,7 @@ from hwfault.campaigns.study.tasks import Draw
 
 Bools = NDArray[np.bool_]
 _SEVERAL = 2
+_OF = "the rate of silent wrong answers"
 
 
 class Trials(NamedTuple):
@@ -91,18 +93,50 @@ def rule_of(stop: Stop) -> StoppingRule:
 
 
 def decide(trials: Trials, stop: Stop, draw: Draw, claim: Claim, minutes: float, total: int | None) -> Decision:
-    """Whether a task has enough trials, after those with the first so many keys; `total` of a census."""
+    """Whether a task has enough trials, after those with the first so many keys.
+
+    `total` is how many different trials there are, where that is known: the bits of a space, or 1 where every seed has
+    the same faults.
+    """
     rule = rule_of(stop)
     if draw == "pairs":
         return judge_events(rule, int(trials.wrong.sum()), trials.number, minutes)
-    if draw == "all" and total is not None and trials.number + trials.failed >= total:
-        return judge_census(rule, float(trials.wrong.mean()), total)
+    if total is not None and (draw == "all" or total == 1):
+        return _decide_of_all(trials, rule, claim, total)
     if claim == "population" and trials.number >= _SEVERAL and trials.wrong.shape[1] >= _SEVERAL:
         looks = rule.looks
         seen = looks.last_until(trials.number)
         if seen is not None:
             return judge_population(rule, Sums.of(trials.wrong[:seen]), minutes)
-    return judge_means(rule, trials.wrong.mean(1), minutes=minutes, of="the rate of silent wrong answers")
+    return judge_means(rule, trials.wrong.mean(1), minutes=minutes, of=_OF)
+
+
+def _decide_of_all(trials: Trials, rule: StoppingRule, claim: Claim, total: int) -> Decision:
+    """The decision where every trial that there is was to be run."""
+    missing = total - trials.number
+    estimate = _estimate_of_all(trials.wrong, total, rule, claim, _OF)
+    if missing > 0:
+        return Decision(True, f"{missing:,} of {total:,} have no answer, so that the number is not exact", estimate)
+    found = judge_census(rule, estimate.value, total)._replace(estimate=estimate)
+    if total == 1:
+        return found._replace(why="every seed has the same faults, so that one trial tells all")
+    return found
+
+
+def _estimate_of_all(marked: Bools, total: int, rule: StoppingRule, claim: Claim, of: str) -> Estimate:
+    """A rate over all `total` trials that there are: exact on these samples, where all have an answer.
+
+    Those without one are taken at their best and worst. Where a population is claimed the samples alone are random.
+    """
+    missing = total - len(marked)
+    if missing > 0:
+        known = float(marked.mean(1).sum())
+        covers = f"all {total:,}, the {missing:,} without an answer at their best and worst"
+        return Estimate(known / len(marked), (known / total, (known + missing) / total), None, "bound", covers, of)
+    if claim == "population" and marked.shape[1] >= _SEVERAL:
+        by_image = marked.mean(0)
+        return estimate_mean(by_image, Looks.plan(len(by_image), rule.confidence), claim="population", of=of)
+    return exact_estimate(float(marked.mean()), total, of)
 
 
 class Figure(NamedTuple):
@@ -126,8 +160,10 @@ class Figure(NamedTuple):
     """Silent wrong answers in 1e9 hours, where the study tells how often bits flip (hwfault.campaigns.exposure)."""
 
 
-def rates_of(trials: Trials, stop: Stop, draw: Draw, decision: Decision) -> dict[str, Any]:
-    """The three rates of a task; the first is the one that the decision was made on."""
+def rates_of(
+    trials: Trials, stop: Stop, draw: Draw, claim: Claim, total: int | None, decision: Decision
+) -> dict[str, Any]:
+    """The three rates of a task; the first is the one that the decision was made on. Arguments as of `decide`."""
     if not trials.number:
         return {"sdc": None, "due": None, "accuracy": None, "worst": None}
     rule = rule_of(stop)
@@ -136,8 +172,8 @@ def rates_of(trials: Trials, stop: Stop, draw: Draw, decision: Decision) -> dict
     def rate(marked: Bools, of: str) -> Estimate:
         if draw == "pairs":
             return estimate_rate(int(marked.sum()), len(marked), rule.confidence, sequential=True)
-        if decision.estimate.by == "exact":
-            return decision.estimate._replace(value=float(marked.mean()), of=of)
+        if total is not None and (draw == "all" or total == 1):
+            return _estimate_of_all(marked, total, rule, claim, of)
         return estimate_mean(marked.mean(1), looks, of=of)
 
     accuracy = None if trials.correct is None else rate(trials.correct, "the accuracy")

@@ -76,7 +76,7 @@ class KeptTask(NamedTuple):
         accuracy = None
         if golden is not None and "correct" in self.stored.masks:
             accuracy = float(golden[self.stored.masks.index("correct")].mean())
-        rates = rates_of(seen, self.stop, self.draw, decision)
+        rates = rates_of(seen, self.stop, self.draw, self.study.samples.claim, self.total, decision)
         bits = None if self.draw == "seeds" else self.total
         return Figure(
             question=self.question,

@@ -119,6 +119,12 @@ class Measurement:
         """Whether every seed has the same faults, so that one trial tells all."""
         return task.point is not None and self._plans(task).same(task.point, self.study.seed)
 
+    def total(self, task: Task) -> int | None:
+        """How many bits the space of a task has; 1 where every seed has the same faults; None where there is no end."""
+        if task.space is not None:
+            return task.space.size
+        return 1 if self.varies_not(task) else None
+
     # what trials depend on
 
     def identity(self, task: Task) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from pyarrow import parquet
 
 import hwfault as hf
 from hwfault.campaigns.database import FILE, Database
+from hwfault.campaigns.figures import Trials, decide
 from hwfault.campaigns.kept import kept_tasks
+from hwfault.campaigns.study.records import Stop
 from hwfault.campaigns.study.space import draw_cells, draw_pair, fault_space
 from hwfault.laws.cells import CellFaults
 from hwfault.program.selectors import Select
@@ -237,3 +239,35 @@ def test_trials_as_tables(answered, tmp_path):
     done = hwfault("campaign", "export", folder, "--out", tmp_path / "trials.xlsx")
     assert done.code == 1
     assert "are written as .csv or .parquet" in done.stderr
+
+
+def table_of(wrong, failed=0):
+    keys = np.arange(len(wrong), dtype=np.uint64)
+    return Trials(keys, wrong, np.zeros_like(wrong), None, failed, None)
+
+
+def test_a_census_with_trials_that_failed_is_not_exact():
+    wrong = np.zeros((8, 10), bool)
+    wrong[0] = True
+    found = decide(table_of(wrong, failed=2), Stop(), "all", "these", 0.0, 10)
+    assert found.stop
+    assert found.estimate.ends == pytest.approx((1 / 10, 3 / 10))
+    assert "2 of 10 have no answer" in found.why
+    whole = decide(table_of(wrong), Stop(), "all", "these", 0.0, 8)
+    assert (whole.estimate.value, whole.estimate.ends, whole.why) == (1 / 8, None, "exact, all 8")
+
+
+def test_a_census_of_random_images_is_an_estimate():
+    wrong = np.random.default_rng(0).random((50, 200)) < 0.3
+    found = decide(table_of(wrong), Stop(), "all", "population", 0.0, 50)
+    low, high = found.estimate.ends
+    assert low < wrong.mean() < high
+    assert "new images" in found.estimate.covers
+
+
+def test_the_same_faults_under_every_seed_are_told_exactly():
+    wrong = np.array([[True, False, False, False]])
+    found = decide(table_of(wrong), Stop(), "seeds", "these", 0.0, 1)
+    assert found.stop
+    assert (found.estimate.value, found.estimate.ends) == (0.25, None)
+    assert found.why == "every seed has the same faults, so that one trial tells all"
