@@ -5,8 +5,9 @@
     look(task, trials, stopped, told)                       when a stopping rule looked, and what it said
 
 `answers` are bit masks of the task's samples, one behind the other, each packed and filled to whole bytes, in the
-order of `masks`; `numbers` are float32, likewise in the order of `metrics`. `faults` is how many faults fell, or NULL
-where they were not counted; `failed` why there are no answers. A trial is safe on the disk when `put` returns.
+order of `masks`; `numbers` are float32, likewise in the order of `metrics`. `faults` is how many faults fell, or 1 for
+at least one, or NULL where they were not counted; `failed` why there are no answers. A trial is safe on the disk when
+`put` returns.
 """
 
 import json

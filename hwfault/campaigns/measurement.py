@@ -17,6 +17,7 @@ from hwfault.campaigns.database import Database, Row, differing, digest_of
 from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.engines.engine import Engine, Numbers, Ran, Trial, changes_by_batch
 from hwfault.campaigns.engines.sparse_flips import SparseFlips
+from hwfault.campaigns.falls import any_fault_fell
 from hwfault.campaigns.outcomes import Answers, Judge
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.study.records import Study
@@ -26,16 +27,12 @@ from hwfault.differences import MISSING
 from hwfault.errors import FileError, HwfaultError
 from hwfault.laws.files import Files
 from hwfault.own_code import is_code
-from hwfault.plan.expected import expected_faults
 from hwfault.plan.fault_plan import FaultPlan, spec_of
-from hwfault.plan.listing import faults_at
 from hwfault.program.processes import SiteList
 from hwfault.train.loading import RunOptions
 
 _AFFORDABLE = 1_000_000_000
 """So many runs of one flip on one sample take the sparse engine minutes."""
-_SURELY = 50.0
-"""Where so many faults are expected in a trial, none at all has a probability below 1e-21, and is not looked for."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +217,14 @@ class Measurement:
         trials = [Trial(self.plan(task, key), key if task.space is None else 0) for key in keys]
         engine = self.engine_for(trials)
         for key, trial, ran in zip(keys, trials, engine.run(trials), strict=True):
-            faults = self._count_faults(trial) if task.space is None else task.flips or 1
-            yield self._row(key, ran, faults)
+            yield self._row(key, ran, self._count_faults(task, trial))
+
+    def _count_faults(self, task: Task, trial: Trial) -> int | None:
+        """How many faults fell in a trial, or at least: 0, or 1 for some; None where that is not to be told."""
+        if task.space is not None:
+            return task.flips or 1
+        fell = any_fault_fell(trial.plan, trial.seed, self.engine.samples)
+        return None if fell is None else int(fell)
 
     def _run_pairs(self, task: Task, keys: Sequence[int]) -> Iterator[Row]:
         assert task.space is not None
@@ -292,20 +295,6 @@ class Measurement:
     def _row(self, key: int, ran: Ran, faults: int | None, images: Numbers | None = None) -> Row:
         answers = self.judge.judge(ran.outputs, images, detected=ran.detected)
         return Row(key, _stacked(answers), _numbers(answers), faults, ran.detected)
-
-    def _count_faults(self, trial: Trial) -> int | None:
-        """How many faults fell in a trial, where it may be none; None where there are surely some."""
-        expected = expected_faults(trial.plan).in_trial(self.engine.samples)
-        if expected.low > _SURELY:
-            return None
-        count = 0
-        for entry in trial.plan.sites:
-            if entry.site.words is None or trial.plan.idle(entry.site.name):
-                continue
-            samples = range(self.engine.samples) if entry.site.batched else range(1)
-            for sample in samples:
-                count += len(faults_at(trial.plan, entry.site.name, seed=trial.seed, sample=sample))
-        return count
 
 
 def _brief(value: object) -> str:
