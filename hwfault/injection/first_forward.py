@@ -75,7 +75,9 @@ class FirstForward:
         following.note_inputs((args, kwargs), self._clock.batch_axis)
         names = {id(module): name for name, module in self._sites.items()}
         for module in [*self._sites.values(), *self._others]:
-            see = _Seeing(following, names.get(id(module)))
+            # a struck layer has a stand-in of its own, which is the same when it is recomputed
+            may_be_fused = any(module is proxy for proxy in self._others)
+            see = _Seeing(following, names.get(id(module)), may_be_fused)
             self._inside.append(OwnHook.after_forward(module, see))
         following.__enter__()  # type: ignore[no-untyped-call]
         self._following, self._thread = following, get_ident()
@@ -93,11 +95,12 @@ class FirstForward:
 class _Seeing:
     """The forward hook of a quantizer or layer, behind those of injections: its values lie as its input does."""
 
-    def __init__(self, following: "Following", name: str | None) -> None:
-        self._following, self._name = following, name
+    def __init__(self, following: "Following", name: str | None, may_be_fused: bool) -> None:
+        self._following, self._name, self._may_be_fused = following, name, may_be_fused
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._refuse_checkpointed(module)
+        if self._may_be_fused:
+            self._refuse_checkpointed(module)
         given = next(tensors_in(args), None)
         value = bare(output)
         if given is None or not isinstance(value, Tensor) or not value.dim():
