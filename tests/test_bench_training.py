@@ -165,6 +165,7 @@ def test_every_target_is_measured_in_three_processes():
     assert {run[:3] for run in planned} >= {(n, b, t) for n in NETWORKS for b in (1, 8, 64) for t in (1, 2)}
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_told():
     with pytest.raises(RuntimeError, match="invalid choice: 'nothing'"):
         training_speed.report_of(Run("nothing", 1, 1), 0.1)

@@ -33,14 +33,15 @@ def test_json(tmp_path):
 
 
 def test_exit_code_3_where_faults_differ(tmp_path, monkeypatch):
-    right = session.signed64
-    monkeypatch.setattr(session, "signed64", lambda seed: right(seed ^ 1))
+    right = session.check_seeds
+    monkeypatch.setattr(session, "check_seeds", lambda seed: right(seed ^ 1))
     done = hwfault("demo", "--out", tmp_path / "out")
     assert done.code == 3
     assert "Replay: faults differ." in done.stdout
     assert json.loads((tmp_path / "out" / "replay.json").read_text())["verdict"] == "faults differ"
 
 
+@pytest.mark.slow
 def test_run_again_it_replaces_its_files(tmp_path):
     for _ in range(2):
         assert hwfault("demo", "--out", tmp_path / "out").code == 0

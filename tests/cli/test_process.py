@@ -49,8 +49,8 @@ def test_code_2_for_wrong_usage():
 
 def test_code_3_where_the_faults_differ(made, run, tmp_path, monkeypatch):
     """A host that gives the graph another seed than PyTorch had."""
-    right = session_module.signed64
-    monkeypatch.setattr(session_module, "signed64", lambda seed: right(seed ^ 1))
+    right = session_module.check_seeds
+    monkeypatch.setattr(session_module, "check_seeds", lambda seed: right(seed ^ 1))
     done = in_process("replay", made / "faulted.onnx", run, "--seeds", "4", "--out", tmp_path / "r.json")
     assert done.code == 3
     last = done.stdout.splitlines()[-1]

@@ -208,7 +208,7 @@ def test_gradients_without_values():
         assert (zeroed == 0).any()
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(words=st.sampled_from(WORDS), batch=st.integers(0, 3), seed=st.sampled_from(SEEDS), bits=st.integers(1, 32))
 def test_shapes(words, batch, seed, bits):
     rng = np.random.default_rng(words)

@@ -19,6 +19,7 @@ from hwfault.stream.cuda.launch_quantize import Grid
 from hwfault.torch_ops.quantize import lie_of
 from tests.helpers.stream import quantize_oracle as oracle
 from tests.helpers.stream.triton_calls import on_device
+from tests.slowly import slow
 from tests.stream.test_quantize import LAYOUTS, STRANGE, check_sums, grids, one
 
 
@@ -131,7 +132,7 @@ for kernel, known in WAYS:
 """
 
 
-@pytest.mark.parametrize("device", [80, 90])
+@pytest.mark.parametrize("device", [80, slow(90)])
 def test_the_kernels_compile(device):
     """Triton's compiler needs no GPU; divisions are correctly rounded, and nothing is fused."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

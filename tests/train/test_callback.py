@@ -308,7 +308,7 @@ def test_strategies_that_split_the_network():
             FaultInjection(FAULTS).on_fit_start(run, Holding())
 
 
-@pytest.fixture(scope="module", params=["Holding", slow("Being")])
+@pytest.fixture(scope="module", params=[slow("Holding"), slow("Being")])
 def ranks(request, tmp_path_factory):
     """What both ranks of a run under torchrun saw."""
     out = tmp_path_factory.mktemp("ranks")

@@ -96,6 +96,7 @@ def test_killed_after_a_batch(tmp_path, whole, batches):
     assert equal(kept(tmp_path), whole)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(tmp_path, whole):
     for _ in range(40):
         try:

@@ -71,7 +71,7 @@ def expected_sites(depth):
     return {"weight": layers, "activation": activations, "bias": 1}
 
 
-@pytest.mark.parametrize("depth", [20, 56])
+@pytest.mark.parametrize("depth", [20, slow(56)])
 def test_the_sites_of_a_residual_network(depth):
     found = sites(fresh(f"resnet{depth}", input_bits=7, weight_bits=3, act_bits=5, output_bits=6))
     kinds = [site.kind for site in found]
@@ -158,7 +158,7 @@ def learn(network, x, steps=3, rate=0.3):
     return network.eval()
 
 
-@pytest.mark.parametrize("scale", ["float", "power_of_two"])
+@pytest.mark.parametrize("scale", ["float", slow("power_of_two")])
 def test_both_operands_of_a_sum_stay_on_one_grid(scale, tmp_path):
     x, spread = batch("resnet20"), torch.Generator().manual_seed(5)
     network = fresh("resnet20", scale=scale)

@@ -89,7 +89,7 @@ def test_folded_weights_have_the_same_faulty_codes():
     assert sum(node.op_type == "BatchNormalization" for node in quick.graph.node) == 2
 
 
-@pytest.mark.parametrize("seed", [slow(None), 7])
+@pytest.mark.parametrize("seed", [slow(None), slow(7)])
 def test_a_deep_network_predicts_alike(seed):
     graph, x = faulted("resnet20", gain=0.5)
     usual, quick = session(graph, threads=1), session(graph, threads=1, fast=True, seed=seed)

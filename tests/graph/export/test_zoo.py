@@ -52,7 +52,7 @@ def test_power_of_two_scales_replay_to_the_last_bit(name):
     assert report.outputs_differ == report.outputs_changed_by_observation == 0
 
 
-@pytest.mark.parametrize("name", every(SOON))
+@pytest.mark.parametrize("name", every([name for name in SOON if name != "resnet20"]))
 def test_float_scales_replay_with_the_same_faults(name):
     report, expected = replayed(name)
     check_faults(report, expected)
@@ -74,7 +74,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "scale"), thinned([(*way, scale) for way in WAYS for scale in ("float", "power_of_two")], 5)
+    ("name", "options", "scale"), thinned([(*way, scale) for way in WAYS for scale in ("float", "power_of_two")], 8)
 )
 def test_every_option_replays(name, options, scale):
     report, expected = replayed(name, scale=scale, **options)
@@ -90,7 +90,7 @@ def test_onnxruntime_folds_nothing_into_the_clean_sites(name, kind):
     assert replayed(name, faults, scale="power_of_two")[0].verdict == "pass"
 
 
-@pytest.mark.parametrize("name", ["tiny_cnn", "cnv", slow("resnet20"), slow("mobilenet_v1_cifar")])
+@pytest.mark.parametrize("name", ["tiny_cnn", slow("cnv"), slow("resnet20"), slow("mobilenet_v1_cifar")])
 def test_every_layer_has_an_accumulator_that_replays(name):
     network, x = lived_in(name, scale="power_of_two"), batch(name)
     found = sites(network, x)
