@@ -8,7 +8,7 @@ from hwfault.graph.run.strike import strike_codes
 from hwfault.plan.expected import expected_faults
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import Site
-from hwfault.program.steps import MapStep, Step, StreamStep
+from hwfault.program.steps import Step
 from hwfault.program.striking import changes_with
 
 _SURELY = 50.0
@@ -25,8 +25,7 @@ def any_fault_fell(plan: FaultPlan, seed: int, samples: int) -> bool | None:
     """
     if expected_faults(plan).in_trial(samples).low > _SURELY:
         return True
-    # a late bit keeps what the word before has, of which words that are all alike tell nothing
-    told = all(fault.model != "late_bits" for fault in plan.faults)
+    told = True
     for entry in plan.sites:
         if plan.idle(entry.site.name):
             continue
@@ -38,11 +37,13 @@ def any_fault_fell(plan: FaultPlan, seed: int, samples: int) -> bool | None:
 
 
 def _fell_at(plan: FaultPlan, site: Site, seed: int, samples: int) -> bool | None:
-    steps = plan.steps(site.name)
-    known = all(isinstance(step, StreamStep | MapStep) for step in steps)
-    by_batch = any(changes_with(process, site) == "batch" for process in plan.at(site.name).processes)
-    if site.words is None or site.kind == "accumulator" or not known or by_batch:
+    processes = plan.at(site.name).processes
+    # late bits keep what the word before has, a decoder corrects: words that are all alike tell nothing of them
+    by_others = any(process.row.reads == "others" for process in processes)
+    by_batch = any(changes_with(process, site) == "batch" for process in processes)
+    if site.words is None or site.kind == "accumulator" or by_others or by_batch:
         return None
+    steps = plan.steps(site.name)
     numbers = np.arange(samples) if site.batched else np.zeros(1, np.int64)
     rows = max(1, _AT_ONCE // max(site.words, 1))
     for first in range(0, len(numbers), rows):
