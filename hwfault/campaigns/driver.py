@@ -9,8 +9,7 @@ from typing import NamedTuple
 from hwfault.campaigns.about import note_end, note_start, say_about
 from hwfault.campaigns.course import Course, Shard
 from hwfault.campaigns.database import Database, Row
-from hwfault.campaigns.exposure import fit_of
-from hwfault.campaigns.figures import Figure, Trials, columns_of, decide, rates_of, rule_of
+from hwfault.campaigns.figures import Asked, Figure, Trials, columns_of, decide, make_figure, rule_of
 from hwfault.campaigns.measurement import Measurement
 from hwfault.campaigns.statistics.stopping import Decision
 from hwfault.campaigns.study.tasks import Task
@@ -236,23 +235,18 @@ def figure_of(measurement: Measurement, task: Task, seen: Trials, decision: Deci
     golden = None
     if "correct" in measurement.masks and task.draw != "pairs":  # whose samples are drawn
         golden = float(measurement.golden_masks()[list(measurement.masks).index("correct")].mean())
-    claim = measurement.study.samples.claim
-    rates = rates_of(seen, task.stop, task.draw, claim, measurement.total(task), decision)
-    bits = None if task.space is None or task.draw == "seeds" else task.space.size
-    return Figure(
+    study = measurement.study
+    asked = Asked(
         question=task.question,
         name=task.name,
         labels=task.labels,
-        trials=seen.number,
-        samples=seen.wrong.shape[1],
-        golden_accuracy=golden,
-        failed=seen.failed,
-        silent=seen.silent,
-        why=decision.why,
-        stopped=decision.stop,
-        fit=fit_of(rates["sdc"], task.labels, bits, measurement.study.fit_per_mbit),
-        **rates,
+        draw=task.draw,
+        total=measurement.total(task),
+        stop=task.stop,
+        claim=study.samples.claim,
+        fit_per_mbit=study.fit_per_mbit,
     )
+    return make_figure(asked, seen, decision, golden)
 
 
 def check_rules(tasks: Sequence[Task]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.campaigns.database import Row
+from hwfault.campaigns.exposure import fit_of
 from hwfault.campaigns.statistics.estimates import Estimate, exact_estimate
 from hwfault.campaigns.statistics.looks import Looks
 from hwfault.campaigns.statistics.means import estimate_mean
@@ -183,3 +184,36 @@ def rates_of(
         place = int(shares.argmax())
         worst = int(trials.keys[place]), float(shares[place])
     return {"sdc": decision.estimate, "due": rate(trials.due, "the rate of DUE"), "accuracy": accuracy, "worst": worst}
+
+
+class Asked(NamedTuple):
+    """What a figure answers: a task's question and labels, what its trials are, how many there are, and the claim."""
+
+    question: str
+    name: str
+    labels: Mapping[str, Any]
+    draw: Draw
+    total: int | None
+    stop: Stop
+    claim: Claim
+    fit_per_mbit: float | None
+
+
+def make_figure(asked: Asked, seen: Trials, decision: Decision, golden_accuracy: float | None) -> Figure:
+    """A task in numbers, after the decision on its trials."""
+    rates = rates_of(seen, asked.stop, asked.draw, asked.claim, asked.total, decision)
+    bits = None if asked.draw == "seeds" else asked.total
+    return Figure(
+        question=asked.question,
+        name=asked.name,
+        labels=asked.labels,
+        trials=seen.number,
+        samples=seen.wrong.shape[1],
+        golden_accuracy=golden_accuracy,
+        failed=seen.failed,
+        silent=seen.silent,
+        why=decision.why,
+        stopped=decision.stop,
+        fit=fit_of(rates["sdc"], asked.labels, bits, asked.fit_per_mbit),
+        **rates,
+    )

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from hwfault.campaigns.about import ABOUT, merge_runs
 from hwfault.campaigns.database import Database, merge
 from hwfault.campaigns.database import Task as Stored
-from hwfault.campaigns.exposure import fit_of
-from hwfault.campaigns.figures import Figure, Trials, columns_of, decide, rates_of
+from hwfault.campaigns.figures import Asked, Figure, Trials, columns_of, decide, make_figure
 from hwfault.campaigns.study.records import Stop, Study, kept_study
 from hwfault.campaigns.study.tasks import Draw
 from hwfault.errors import FileError
@@ -76,22 +75,18 @@ class KeptTask(NamedTuple):
         accuracy = None
         if golden is not None and "correct" in self.stored.masks:
             accuracy = float(golden[self.stored.masks.index("correct")].mean())
-        rates = rates_of(seen, self.stop, self.draw, self.study.samples.claim, self.total, decision)
-        bits = None if self.draw == "seeds" else self.total
-        return Figure(
+        asked = Asked(
             question=self.question,
             name=self.name,
             labels=self.labels,
-            trials=seen.number,
-            samples=seen.wrong.shape[1],
-            golden_accuracy=accuracy,
-            failed=seen.failed,
-            silent=seen.silent,
-            why=why,
-            stopped=stopped,
-            fit=fit_of(rates["sdc"], self.labels, bits, self.study.fit_per_mbit),
-            **rates,
+            draw=self.draw,
+            total=self.total,
+            stop=self.stop,
+            claim=self.study.samples.claim,
+            fit_per_mbit=self.study.fit_per_mbit,
         )
+        # what was said at the look stands, also where less time has passed by now
+        return make_figure(asked, seen, decision._replace(stop=stopped, why=why), accuracy)
 
 
 def kept_tasks(database: Database) -> list[KeptTask]:

@@ -9,8 +9,8 @@ import yaml
 from pyarrow import parquet
 
 import hwfault as hf
-from hwfault.campaigns.database import FILE, Database
-from hwfault.campaigns.figures import Trials, decide
+from hwfault.campaigns.database import FILE, Database, Row
+from hwfault.campaigns.figures import Trials, columns_of, decide
 from hwfault.campaigns.kept import kept_tasks
 from hwfault.campaigns.study.records import Stop
 from hwfault.campaigns.study.space import draw_cells, draw_pair, fault_space
@@ -271,3 +271,12 @@ def test_the_same_faults_under_every_seed_are_told_exactly():
     assert found.stop
     assert (found.estimate.value, found.estimate.ends) == (0.25, None)
     assert found.why == "every seed has the same faults, so that one trial tells all"
+
+
+def test_what_is_detected_is_not_silent():
+    masks = ("correct", "top1", "due")
+    answers = np.array([[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 1]], bool)
+    found = columns_of([Row(3, answers)], masks, 4)
+    assert found.wrong.tolist() == [[False, True, False, False]]
+    assert found.due.tolist() == [[False, False, True, True]]
+    assert found.correct.tolist() == [[True, False, False, True]]
