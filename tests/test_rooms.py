@@ -24,6 +24,7 @@ ROOMS = (
     "npz",
     "own_code",
     "differences",
+    "versions",
     "yaml12",
     "records",
     "stream",

@@ -1,26 +1,23 @@
 """What a store says of its campaign beside the trials: who computed it, how exactly, when, by which command."""
 
 import json
-import platform
 import shlex
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-import hwfault
 from hwfault.campaigns.database import Database
 from hwfault.campaigns.measurement import Measurement
 from hwfault.campaigns.study.tasks import Task
 from hwfault.errors import FileError
 from hwfault.laws.files import Files
 from hwfault.records import Record
+from hwfault.versions import installed_versions
 
-_PACKAGES = ("torch", "brevitas", "onnxruntime", "numpy")
 ABOUT, RUNS = "about", "runs"
 
 
@@ -99,7 +96,7 @@ def _profiles_of(tasks: Iterable[Task]) -> list[ProfileTold]:
 
 def note_start(database: Database) -> None:
     """Adds a run that begins now to the store's list."""
-    run = RunTold(started=_now(), command=_command(), versions=_versions())
+    run = RunTold(started=_now(), command=_command(), versions=installed_versions())
     _say_runs(database, [*read_runs(database), run])
 
 
@@ -157,13 +154,3 @@ def _command() -> str:
     if Path(name).name in ("hwfault", "__main__.py"):
         name = "hwfault"
     return shlex.join([name, *rest])
-
-
-def _versions() -> dict[str, str]:
-    found = {"hwfault": hwfault.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

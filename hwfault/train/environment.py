@@ -5,19 +5,16 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import hwfault
 from hwfault.errors import FileError
 from hwfault.files import write_atomically
 from hwfault.inputs import check_regular
 from hwfault.train.commit import commit
-
-_PACKAGES = ("torch", "brevitas", "lightning", "numpy", "onnx", "onnxruntime", "qonnx")
+from hwfault.versions import installed_versions
 
 
 def note_start(path: Path) -> None:
@@ -30,7 +27,7 @@ def environment() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "versions": {"python": platform.python_version(), "hwfault": hwfault.__version__} | _versions(),
+        "versions": installed_versions(),
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cpus": os.cpu_count(),
@@ -48,16 +45,6 @@ def _starts(path: Path) -> list[Any]:
     except (OSError, ValueError, RecursionError, FileError):
         return []
     return known if isinstance(known, list) else []
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _cpu() -> str:
