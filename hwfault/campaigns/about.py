@@ -66,7 +66,7 @@ def say_about(measurement: Measurement, database: Database) -> None:
     faults = {}
     for task in measurement.tasks:
         if task.point is not None:
-            faults[measurement.stored_digest(task)] = tuple(fault.describe() for fault in task.point.faults)
+            faults[measurement.stored_digest(task)] = tuple(fault.describe() for fault in task.point.models)
     told = About(
         engine=measurement.engine.name,
         version=measurement.engine.version,
@@ -83,7 +83,7 @@ def _profiles_of(tasks: Iterable[Task]) -> list[ProfileTold]:
     files = Files()
     found: dict[str, ProfileTold] = {}
     for task in tasks:
-        for fault in () if task.point is None else task.point.faults:
+        for fault in () if task.point is None else task.point.models:
             name = fault.profile_name
             if name is None or name in found:
                 continue

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,15 +52,14 @@ class Shard(NamedTuple):
 class Course:
     """How far a task is: trials `until` its next look are handed out, those `waiting` first, then what failed `again`.
 
-    `most` is how many trials there can be, `seconds` what one takes, `minutes` the time that all workers together have
-    spent on it, each as the part that it is of them.
+    `keys` are those of all trials that there can be, `seconds` what one takes, `minutes` the time that all workers
+    together have spent on it, each as the part that it is of them.
     """
 
     place: int
     task: Task
     stored: Stored
-    first: int
-    most: int
+    keys: Sequence[int]
     shard: Shard
     there: set[int]
     until: int = 0
@@ -82,20 +81,27 @@ class Course:
         stored = measurement.stored(database, task)
         most = task.stop.max_trials
         look = min(_FIRST_LOOK, most)
-        if measurement.varies_not(task):
+        if measurement.names_seeds(task):
+            look = most
+        elif measurement.varies_not(task):
             most = look = 1
         elif task.draw == "all":
             assert task.space is not None
             most = look = task.space.size
         there = database.keys(stored)
-        course = cls(place, task, stored, measurement.first_key(task), most, shard, there)
+        course = cls(place, task, stored, measurement.keys(task, most), shard, there)
         course.extend(look)
         return course
 
     @property
-    def end(self) -> int:
-        """The key behind the last trial before the next look."""
-        return self.first + self.until
+    def most(self) -> int:
+        """How many trials there can be."""
+        return len(self.keys)
+
+    @property
+    def asked(self) -> Sequence[int]:
+        """The keys of the trials before the next look."""
+        return self.keys[: self.until]
 
     @property
     def has_all(self) -> bool:
@@ -112,14 +118,14 @@ class Course:
         """Has more trials run: the first so many, at least one more and no more than there can be."""
         before = self.until
         self.until = min(max(until, before + 1), self.most)
-        mine = [key for key in range(self.first + before, self.end) if self.shard.has(key)]
+        mine = [key for key in self.keys[before : self.until] if self.shard.has(key)]
         self.waiting.extend(key for key in mine if key not in self.there)
         self.done += sum(key in self.there for key in mine)
 
     def cut_short(self) -> None:
         """Hands out no more trials: the next look is at those before the first that is waiting."""
         if self.waiting:
-            self.until = self.waiting[0] - self.first
+            self.until = self.keys.index(self.waiting[0])
             self.was_cut = True
             self.waiting.clear()
 

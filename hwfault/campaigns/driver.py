@@ -141,7 +141,7 @@ class Driver:
 
     def _columns(self, course: Course) -> Trials:
         rows = self._shard.mine(self._database.rows(course.stored))
-        return columns_of(rows, course.stored.masks, course.stored.samples, course.end)
+        return columns_of(rows, course.stored.masks, course.stored.samples, course.asked)
 
     def _decide(self, course: Course, seen: Trials) -> Decision:
         """Whether a task has enough trials; a part of a campaign takes its own for a picture of all."""
@@ -150,6 +150,8 @@ class Driver:
             why = next((row.failed for row in rows if row.failed is not None), "none was run")
             raise HwfaultError(f"{course.task.name}: none of {seen.failed} trials has an answer: {why}")
         found = self._judge(course, seen)
+        if self._measurement.names_seeds(course.task) and not course.was_cut:
+            return found._replace(stop=True, why=f"{course.most:,} seeds, as they were named")
         if self._shard.of > 1:
             whole = self._judge(course, self._shard.fill_up(seen, course.until))
             why = f"{self._shard}, which tells from its own trials whether {course.until:,} of all parts are enough"

@@ -49,12 +49,15 @@ class Trials(NamedTuple):
         return len(self.keys)
 
 
-def columns_of(rows: Iterable[Row], masks: Sequence[str], samples: int, limit: int | None = None) -> Trials:
-    """The rows with keys below `limit`, in columns; silent wrong answers are those that were not detected."""
+def columns_of(
+    rows: Iterable[Row], masks: Sequence[str], samples: int, among: Sequence[int] | None = None
+) -> Trials:
+    """The rows whose keys are `among` those, in columns; silent wrong answers are those that were not detected."""
+    wanted = among if among is None or isinstance(among, range) else frozenset(among)
     kept: list[Row] = []
     failed = 0
     for row in rows:
-        if limit is not None and row.key >= limit:
+        if wanted is not None and row.key not in wanted:
             continue
         if row.answers is None:
             failed += 1

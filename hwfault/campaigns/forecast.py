@@ -58,6 +58,9 @@ def _of_task(measurement: Measurement, task: Task) -> Forecast:
         least = most = space
         by = "as sparse changes of integers" if measurement.sparse_for(task) is not None else "one by one"
         way, why = "every single flip", f"{space:,} single flips, all of which are tried {by}: the answer is exact"
+    elif measurement.names_seeds(task):
+        least = most = rule.max_trials
+        way, why = "a fault seed on all samples", "the seeds are named, and no rule stops before the last of them"
     elif measurement.varies_not(task):
         least = most = 1
         way, why = "one device", "every seed has the same faults, so that one trial tells all"
@@ -81,19 +84,18 @@ def _why_sampled(task: Task, space: int | None, most: int) -> str:
 
 def _time_of(measurement: Measurement, task: Task) -> float:
     """The median of what a trial takes, in seconds."""
-    first = measurement.first_key(task)
     # sparse changes are run many at once, and the first run of anything prepares it
     together = _SPARSE_TOGETHER if task.draw != "seeds" and measurement.sparse_for(task) is not None else 1
+    most = (_TIMED + 1) * together
+    if task.draw == "all" and task.space is not None:
+        most = min(most, task.space.size)
+    keys = measurement.keys(task, most)
     found = []
-    for begin in range(first, first + (_TIMED + 1) * together, together):
-        end = begin + together
-        if task.draw == "all" and task.space is not None:
-            end = min(end, task.space.size)
-        if begin >= end:
-            break
+    for begin in range(0, len(keys), together):
+        part = keys[begin : begin + together]
         started = time.perf_counter()
-        for _ in measurement.run(task, range(begin, end)):
+        for _ in measurement.run(task, part):
             pass
-        found.append((time.perf_counter() - started) / (end - begin))
+        found.append((time.perf_counter() - started) / len(part))
     later = sorted(found[1:] or found)
     return later[len(later) // 2]

@@ -9,7 +9,7 @@ from hwfault.campaigns.database import Database, merge
 from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.figures import Asked, Figure, Trials, columns_of, decide, make_figure
 from hwfault.campaigns.study.records import Stop, Study, kept_study
-from hwfault.campaigns.study.tasks import Draw
+from hwfault.campaigns.study.tasks import Draw, keys_of
 from hwfault.errors import FileError
 
 _FEW = 3
@@ -58,8 +58,8 @@ class KeptTask(NamedTuple):
         looks = database.looks(self.stored)
         if not looks:
             return None
-        first = 0 if self.draw == "all" else self.study.seed
-        found = columns_of(database.rows(self.stored), self.stored.masks, self.stored.samples, first + looks[-1][0])
+        asked = keys_of(self.study, self.question, self.draw, looks[-1][0])
+        found = columns_of(database.rows(self.stored), self.stored.masks, self.stored.samples, asked)
         return found if found.number else None
 
     def figure(self, database: Database) -> Figure | None:

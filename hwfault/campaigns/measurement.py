@@ -22,7 +22,7 @@ from hwfault.campaigns.outcomes import Answers, Judge
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.study.records import Study
 from hwfault.campaigns.study.space import FaultSpace, draw_pair
-from hwfault.campaigns.study.tasks import Task, plan_of, tasks_of
+from hwfault.campaigns.study.tasks import Task, keys_of, plan_of, tasks_of
 from hwfault.differences import MISSING
 from hwfault.errors import FileError, HwfaultError
 from hwfault.laws.files import Files
@@ -108,9 +108,13 @@ class Measurement:
     def _kept_plans(self) -> dict[int | None, Plans]:
         return {}
 
-    def first_key(self, task: Task) -> int:
-        """The key of a task's first trial: the study's seed, or the first cell."""
-        return 0 if task.draw == "all" else self.study.seed
+    def keys(self, task: Task, count: int) -> Sequence[int]:
+        """The keys of a task's first `count` trials, as far as there are so many."""
+        return keys_of(self.study, task.question, task.draw, count)
+
+    def names_seeds(self, task: Task) -> bool:
+        """Whether the seeds of a task are named, so that all of them are run and no other."""
+        return self.study.questions[task.question].seeds is not None
 
     def varies_not(self, task: Task) -> bool:
         """Whether every seed has the same faults, so that one trial tells all."""

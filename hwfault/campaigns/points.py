@@ -1,5 +1,6 @@
 """The points of a campaign: under which faults trials are run, and the parts of a plan that strike alone."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,25 @@ class Point(Record):
         if isinstance(faults, FaultPlan):
             return cls(plan=faults, **rest)
         return cls(faults=tuple(faults), **rest)
+
+    @property
+    def told(self) -> dict[str, Label]:
+        """What tells the point from the others: its labels, its rate among them."""
+        return dict(self.labels) if self.ber is None else {"ber": self.ber, **self.labels}
+
+    def to_data(self) -> dict[str, Any]:
+        """The point as JSON tells it; `parse` reads it back."""
+        data = self.model_dump(mode="json", exclude_defaults=True, exclude={"faults", "plan"})
+        if self.faults:
+            data["faults"] = [fault.to_data() for fault in self.faults]
+        if self.plan is not None:
+            data["plan"] = json.loads(self.plan.to_json())
+        return data
+
+    @property
+    def models(self) -> tuple[FaultModel, ...]:
+        """The fault models, of a plan those that it was made from."""
+        return self.faults if self.plan is None else self.plan.faults
 
     @property
     def silent(self) -> bool:

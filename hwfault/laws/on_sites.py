@@ -93,6 +93,11 @@ class OnSites(Record):
         where = ", ".join(map(str, self.sites)) or "the sites of its component"
         return f"{type(self).model_fields['model'].default} {told} on {where}"
 
+    def to_data(self) -> dict[str, Any]:
+        """The fault as it stands in YAML: its model, and what is not as it would be anyhow."""
+        model = type(self).model_fields["model"].default
+        return {"model": model, **self.model_dump(mode="json", exclude_defaults=True)}
+
     def named_file(self) -> NamedFile | None:
         """The file that the fault's cells or numbers come from; None where it has them all itself."""
         return None

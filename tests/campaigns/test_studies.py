@@ -12,10 +12,11 @@ import hwfault as hf
 from hwfault.campaigns.database import FILE, Database, Row
 from hwfault.campaigns.figures import Trials, columns_of, decide
 from hwfault.campaigns.kept import kept_tasks
-from hwfault.campaigns.study.records import Stop
+from hwfault.campaigns.study.records import Stop, Study, read_study
 from hwfault.campaigns.study.space import draw_cells, draw_pair, fault_space
 from hwfault.laws.cells import CellFaults
 from hwfault.program.selectors import Select
+from hwfault.stream.check import signed64
 from hwfault.train.data import digits
 from tests.cli.conftest import good, hwfault, made, run  # noqa: F401 (fixtures)
 
@@ -192,6 +193,12 @@ def test_a_store_of_another_study(answered, tmp_path, run, changes, told):  # no
         ({"questions": {"q": {}}}, "expected one of sweep"),
         ({"questions": {"q": {"flips": 4, "sweep": {"ber": [0.1]}}}}, "found flips and sweep ber"),
         ({"questions": {"q": {"flips": 4, "faults": "x"}}}, "found flips and faults"),
+        ({"questions": {"q": {"points": [], "seeds": [1]}}}, "`points` are at least one"),
+        ({"questions": {"q": {"points": [{"ber": 0.1}, {"ber": 0.1}]}}}, "each with labels of its own"),
+        ({"questions": {"q": {"points": [{}], "sites": "x"}}}, "go without `points`"),
+        ({"questions": {"q": {"points": [{}], "flips": 4}}}, "found flips and points"),
+        ({"questions": {"q": {"flips": 4, "seeds": [1, 1]}}}, "`seeds` are at least one, each once"),
+        ({"questions": {"q": {"flips": "single", "seeds": [1]}}}, "have no say in single flips"),
         ({"questions": {"q": {"sweep": {"ber": []}}}}, "`sweep` has one axis with at least one value"),
         ({"questions": {"q": {"sweep": {"ber": [0.1, 0.1]}}}}, "has a value twice"),
         ({"questions": {"q": {"sweep": {"ber": [1.5]}}}}, "probability"),
@@ -239,6 +246,59 @@ def test_trials_as_tables(answered, tmp_path):
     done = hwfault("campaign", "export", folder, "--out", tmp_path / "trials.xlsx")
     assert done.code == 1
     assert "are written as .csv or .parquet" in done.stderr
+
+
+SEEDS = (7, 2**64 - 1, 3)
+
+
+def test_points_and_seeds_that_are_named(answered, tmp_path, run):  # noqa: F811
+    """Each point alone, a part of its faults, or a saved plan; of the seeds all are run, and no other."""
+    _, network, split = answered
+    plan = hf.resolve(hf.sites(network, split.inputs(np_index([0]))), hf.BitFlips(probability=0.02))
+    flips = {"faults": [{"model": "bit_flips", "probability": 0.03}]}
+    points = [
+        {"labels": {"of": "all"}, **flips},
+        {"labels": {"of": "highest"}, **flips, "bit": 3, "site": "features.0.weight_quant"},
+        {"labels": {"of": "saved"}, "plan": json.loads(plan.to_json())},
+        {"labels": {"of": "nothing"}},
+    ]
+    file = write(tmp_path, run, questions={"q": {"points": points, "seeds": list(SEEDS)}})
+    study = read_study(file)
+    assert Study.parse(json.loads(json.dumps(study.to_data())), "a copy") == study
+    done = good("campaign", "run", file, "--out", tmp_path / "out")
+    assert done.stdout.count("3 seeds, as they were named") == 4
+    for task, rows in rows_of(tmp_path / "out", "q"):
+        assert [row.key for row in rows] == sorted(SEEDS, key=signed64)
+        point = next(point for point in study.questions["q"].points if point.labels == task.labels)
+        faults = plan if point.plan is not None else point.faults
+        struck = point.part(hf.resolve(plan_sites(plan), faults) if faults is not plan else plan)
+        for row in rows:
+            correct, wrong = by_injection(network, split, struck, row.key)
+            assert np.array_equal(row.answers[:2], [correct, wrong])
+    figures = good("campaign", "report", tmp_path / "out", "--json").json
+    assert [figure["trials"] for figure in figures] == [3] * 4
+
+
+def plan_sites(plan):
+    return [entry.site for entry in plan.sites]
+
+
+def test_only_the_trials_that_are_asked_for_are_counted():
+    rows = [Row(key, np.zeros((1, 4), bool)) for key in (1, 2, 3, 2**64 - 1)]
+    assert columns_of(rows, ("top1",), 4, range(2, 9)).keys.tolist() == [2, 3]
+    assert columns_of(rows, ("top1",), 4, (2**64 - 1, 1)).keys.tolist() == [1, 2**64 - 1]
+
+
+@pytest.mark.slow
+def test_trials_of_other_seeds_in_a_store_are_not_counted(tmp_path, run):  # noqa: F811
+    small = {"questions": {"q": {"sweep": {"ber": [0.03]}}}, "samples": {"first": 4}, "stop": {"max_trials": 3}}
+    out = tmp_path / "out"
+    for seed in (0, 2):
+        (figure,) = good("campaign", "run", write(tmp_path, run, **small, seed=seed), "--out", out, "--json").json
+        assert figure["trials"] == 3
+        (kept,) = good("campaign", "report", out, "--json").json
+        assert kept["trials"] == 3
+    assert [row.key for _, rows in rows_of(out, "q") for row in rows] == [0, 1, 2, 3, 4]
 
 
 def table_of(wrong, failed=0):

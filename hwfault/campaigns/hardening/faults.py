@@ -42,7 +42,7 @@ def faults_of(measures: Sequence[Measure], widths: dict[str, int], rate: float) 
 
 def write_faults(path: Path, faults: Sequence[FaultModel], said: Sequence[str]) -> None:
     """Writes faults as YAML, as `--faults` and `faults:` take them, with comments in front; raises FileError."""
-    listed = [fault.model_dump(mode="json", exclude_defaults=True) | {"model": fault.model} for fault in faults]
+    listed = [fault.to_data() for fault in faults]
     lines = [f"# {line}" for text in said for line in text.splitlines()]
     text = "\n".join([*lines, yaml.safe_dump({"faults": listed}, sort_keys=False, width=110)])
     write_atomically(path, text.encode())

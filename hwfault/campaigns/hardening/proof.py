@@ -112,10 +112,10 @@ def _question(faults: Sequence[FaultModel]) -> Question:
 def _run(measurement: Measurement, database: Database, task: Task, trials: int, progress: Callable[[], object]) -> Any:
     """The trials of a task from the study's seed on, in columns."""
     stored = measurement.stored(database, task)
-    first = measurement.study.seed
+    keys = measurement.keys(task, trials)
     there = database.keys(stored)
-    missing = [key for key in range(first, first + trials) if key not in there]
+    missing = [key for key in keys if key not in there]
     for begin in range(0, len(missing), _TOGETHER):
         database.put(stored, list(measurement.run(task, missing[begin : begin + _TOGETHER])))
         progress()
-    return columns_of(database.rows(stored), stored.masks, stored.samples, first + trials)
+    return columns_of(database.rows(stored), stored.masks, stored.samples, keys)

@@ -105,7 +105,9 @@ def _identity_facts(task: KeptTask) -> Facts:
     data = study.data or f"split {study.samples.split}"
     facts.append(("samples", f"{subject.get('samples', '?')} of {data} (SHA-256 {subject.get('samples digest', '?')})"))
     facts.append(("arithmetic", str(identity.get("arithmetic", study.arithmetic))))
-    facts.append(("fault stream", f"{identity.get('fault stream', '?')}, seeds from {study.seed}"))
+    named = any(question.seeds is not None for question in study.questions.values())
+    seeds = "seeds as the study names them" if named else f"seeds from {study.seed}"
+    facts.append(("fault stream", f"{identity.get('fault stream', '?')}, {seeds}"))
     return facts
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
+from hwfault.campaigns.points import Point
 from hwfault.campaigns.study.hardening import Hardening
 from hwfault.errors import FileError, ModelError
 from hwfault.laws.models import FaultModel
@@ -14,6 +15,7 @@ from hwfault.records import Record, read_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=1 << 64)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 Engine = Literal["auto", "onnxruntime", "torch", "sparse"]
@@ -85,18 +87,21 @@ class Question(Record):
     The faults are symmetric bit errors along `sweep: {ber: [...]}`; a list of fault models, a profile or a file
     (`faults`), at one point or along an axis of its profiles (`sweep: {voltage_v: [...]}`); or `flips`: "single", each
     bit of the sites' weights alone, or a number, exactly so many bits a trial, drawn without replacement and uniformly
-    over all bits that one sample sees. `sites` chooses among the sites for `ber` and `flips`.
+    over all bits that one sample sees. `sites` chooses among the sites for `ber` and `flips`. Or `points` name each
+    point: its labels, its `faults` or a saved `plan`, and the one `site` or `bit` of them that strikes alone.
 
     `goal` says what single flips are to give: an "estimate" of the rate, or an upper "bound" on it. `exhaustive` says
     whether every one of them is tried: where that is affordable ("auto"), "always", or "never". `stop` takes the
-    study's own place, where it is given.
+    study's own place, where it is given. `seeds` are run in place of those that a stopping rule would ask for.
     """
 
     sites: tuple[Select, ...] = (Select(),)
     sweep: dict[str, tuple[float, ...]] | None = None
     faults: str | tuple[FaultModel, ...] | None = None
     flips: Literal["single"] | Count | None = None
-    device: Annotated[StrictInt, Field(ge=0, lt=1 << 64)] | None = None
+    points: tuple[Point, ...] | None = None
+    seeds: tuple[Seed, ...] | None = None
+    device: Seed | None = None
     goal: Goal = "estimate"
     exhaustive: Exhaustive = "auto"
     stop: Stop | None = None
@@ -115,17 +120,37 @@ class Question(Record):
             raise ValueError("`sweep` has one axis with at least one value: {ber: [1e-4, 1e-3]}")
         if self.sweep is not None and any(len(set(values)) < len(values) for values in self.sweep.values()):
             raise ValueError("`sweep` has a value twice, expected each once")
-        ways = {"flips": self.flips is not None, "faults": self.faults is not None, "sweep ber": self.sweeps_rates}
+        ways = {
+            "flips": self.flips is not None,
+            "faults": self.faults is not None,
+            "points": self.points is not None,
+            "sweep ber": self.sweeps_rates,
+        }
         asked = [way for way, given in ways.items() if given]
         if len(asked) != 1:
             told = " and ".join(asked) or "none of them"
-            raise ValueError(f"expected one of sweep: {{ber: [...]}}, faults and flips, found {told}")
+            raise ValueError(f"expected one of sweep: {{ber: [...]}}, faults, flips and points, found {told}")
         if self.flips is not None and self.sweep is not None:
             raise ValueError("`flips` has no axis to sweep; expected a question for each number of flips")
         if self.faults is not None and self.sites != (Select(),):
             raise ValueError("`sites` goes with a sweep of ber and with flips; each of the `faults` names its own")
         if self.faults == ():
             raise ValueError("an empty list of faults strikes nothing; expected at least one")
+        return self
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Self:
+        if self.points is not None:
+            names = [json.dumps(point.told, sort_keys=True) for point in self.points]
+            if not names or len(set(names)) < len(names):
+                raise ValueError("`points` are at least one, each with labels of its own")
+            if self.sweep is not None or self.sites != (Select(),):
+                raise ValueError("`sweep` and `sites` go without `points`, which name their faults themselves")
+        if self.seeds is not None:
+            if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+                raise ValueError("`seeds` are at least one, each once")
+            if self.flips == "single":
+                raise ValueError("`seeds` have no say in single flips, which are tried one by one; leave them out")
         return self
 
     @property
@@ -183,11 +208,11 @@ class Study(Record):
         """The study as its file says it, without what is said anyhow; `parse` reads it back."""
         data = self.model_dump(mode="json", exclude_defaults=True)
         for name, question in self.questions.items():
+            # the model is a default of its record, but without it no record can be told from another
             if isinstance(question.faults, tuple):
-                # the model is a default of its record, but without it no record can be told from another
-                faults = [fault.model_dump(mode="json", exclude_defaults=True) for fault in question.faults]
-                named = [{"model": fault.model, **told} for fault, told in zip(question.faults, faults, strict=True)]
-                data["questions"][name]["faults"] = named
+                data["questions"][name]["faults"] = [fault.to_data() for fault in question.faults]
+            if question.points is not None:
+                data["questions"][name]["points"] = [point.to_data() for point in question.points]
         return data
 
     def stop_of(self, question: Question) -> Stop:

@@ -50,7 +50,7 @@ class Task:
             of = [[site.name, site.words, site.bit_width] for site in self.space.sites]
             return {"flips": self.flips or "single", "sites": of, "trials": self.draw}
         assert self.point is not None
-        return {"models": [fault.model_dump(mode="json", exclude_defaults=True) for fault in self.point.faults]}
+        return {"models": [fault.model_dump(mode="json", exclude_defaults=True) for fault in self.point.models]}
 
 
 def tasks_of(study: Study, sites: SiteList, files: Files, affordable: Affordable = lambda _space: False) -> list[Task]:
@@ -61,6 +61,8 @@ def tasks_of(study: Study, sites: SiteList, files: Files, affordable: Affordable
     found: list[Task] = []
     for name, question in study.questions.items():
         stop = study.stop_of(question)
+        if question.seeds is not None:
+            stop = stop.model_copy(update={"max_trials": len(question.seeds)})
         if question.flips is not None:
             flips = None if question.flips == "single" else question.flips
             space = fault_space(sites, question.sites)
@@ -70,11 +72,17 @@ def tasks_of(study: Study, sites: SiteList, files: Files, affordable: Affordable
             found.append(Task(name, stop, {}, None, space, flips, question.goal, draw))
             continue
         for point in _points(name, question, files):
-            labels = dict(point.labels)
-            if point.ber is not None:
-                labels = {"ber": point.ber, **labels}
-            found.append(Task(name, stop, labels, point))
+            found.append(Task(name, stop, point.told, point))
     return found
+
+
+def keys_of(study: Study, question: str, draw: Draw, count: int) -> Sequence[int]:
+    """The keys of a task's first `count` trials: cells, the seeds that are named, or those from the study's seed on."""
+    seeds = study.questions[question].seeds
+    if seeds is not None:
+        return seeds[:count]
+    first = 0 if draw == "all" else study.seed
+    return range(first, first + count)
 
 
 def draw_of(question: Question, stop: Stop, space: FaultSpace, affordable: Affordable) -> Draw:
@@ -89,6 +97,8 @@ def _points(name: str, question: Question, files: Files) -> list[Point]:
     if question.sweeps_rates:
         assert question.sweep is not None
         return at_rates(question.sweep["ber"], question.sites)
+    if question.points is not None:
+        return list(question.points)
     faults = _faults_of(question, files)
     if question.sweep is None:
         return [Point.of(faults)]
