@@ -49,9 +49,7 @@ class Trials(NamedTuple):
         return len(self.keys)
 
 
-def columns_of(
-    rows: Iterable[Row], masks: Sequence[str], samples: int, among: Sequence[int] | None = None
-) -> Trials:
+def columns_of(rows: Iterable[Row], masks: Sequence[str], samples: int, among: Sequence[int] | None = None) -> Trials:
     """The rows whose keys are `among` those, in columns; silent wrong answers are those that were not detected."""
     wanted = among if among is None or isinstance(among, range) else frozenset(among)
     kept: list[Row] = []
