@@ -78,6 +78,7 @@ def export(
     listed = sites(network, example.cpu())
     exact = _exact(network, example) if arithmetic == "integer" else None
     graph = _traced(network, example, exact, first)
+    _part_parameters(graph)
     _name_sites(graph, {site.name for site in sites(network) if site.batched})
     if exact is not None:
         mark_integer(graph, exact.left)
@@ -257,6 +258,29 @@ class _Mark(torch.autograd.Function):
         return value.view_as(value)
 
 
+def _part_parameters(model: ModelProto) -> None:
+    """Gives every quantizer constants of its own again: PyTorch's exporter writes equal ones once.
+
+    The second of two is then the `Identity` of the first, which holds for their values at this moment only: zero
+    biases, say, before any training. Two parameters are two memories, whose faults are not the same.
+    """
+    graph = model.graph
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    copies = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    quantized = {name for node in graph.node if ops.of(node.op_type).quantizer for name in node.input}
+    parted = set()
+    for name in quantized & copies.keys():
+        source = copies[name]
+        while source in copies:
+            source = copies[source]
+        if source in values:
+            own = graph.initializer.add()
+            own.CopyFrom(values[source])
+            own.name = name
+            parted.add(name)
+    replace_nodes(model, [node for node in graph.node if not parted & set(node.output)])
+
+
 def _name_sites(model: ModelProto, batched: set[str]) -> None:
     """Names every marked quantizer after its site, and takes the markers out again.
 
@@ -346,8 +370,8 @@ def _check_format(node: NodeProto, site: Site, constants: Constants) -> None:
     batched = constants.shape(node.input[0]) is None
     if batched and not site.batched:
         raise GraphError(
-            f"the parameter of the quantizer {site.name!r} is no constant of its own in Brevitas' export, which writes "
-            "parameters with equal values once; expected other values (of zeros, say, after some training)"
+            f"the parameter of the quantizer {site.name!r} is computed by Brevitas' export, expected a constant; "
+            "quantize it as it is stored"
         )
     if site.batched and not batched:
         raise GraphError(

@@ -250,21 +250,6 @@ def test_a_constant_that_is_quantized_as_an_activation():
     refused(model.eval(), "'of_place.act_quant' quantizes a constant, which holds no samples", "expected values that")
 
 
-@pytest.mark.parametrize("equal", ["biases", "weights"])
-def test_parameters_with_equal_values_that_the_exporter_writes_once(equal):
-    bias = {"bias": True, "bias_quant": Int16Bias} if equal == "biases" else {"bias": False}
-    layers = [qnn.QuantLinear(8, 8, **bias) for _ in range(2)]
-    with torch.no_grad():
-        for layer in layers:
-            if equal == "biases":
-                layer.bias.zero_()
-            else:
-                layer.weight.copy_(layers[0].weight)
-    model = Chain(signed(), layers[0], signed(), layers[1])
-    model(torch.rand(4, 8))
-    refused(model.eval(), "no constant of its own in Brevitas' export", "equal values once", example=torch.rand(4, 8))
-
-
 def test_signed_codes_of_one_bit_that_are_not_bipolar():
     """Brevitas' integers of one signed bit are -1 and 0; it writes them as -1 and +1."""
     model = Chain(qnn.QuantIdentity(act_quant=SignedActivation, bit_width=1, min_val=-1.0, max_val=1.0), nn.Flatten())
