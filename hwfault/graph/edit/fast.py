@@ -116,8 +116,8 @@ def _compute(
 ) -> list[Array]:
     """What nodes make of constants, computed by onnxruntime itself."""
     part = copy_model(model)
-    makers = [node for node in model.graph.node if node.op_type == "Constant"]
-    replace_nodes(part, [*makers, *nodes])
+    needed = {name for node in nodes for name in node.output}.union(Constants(model).names)
+    replace_nodes(part, [node for node in model.graph.node if needed.intersection(node.output)])
     for field in (part.graph.input, part.graph.output, part.graph.value_info, part.metadata_props):
         del field[:]
     for name in names:

@@ -2,14 +2,17 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hwfault import __version__
 from hwfault.errors import GraphError
 from hwfault.graph.edit.accumulators import check_rewritable, rewrite_layers, select_sums
 from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
+from hwfault.graph.edit.number_types import find_types
 from hwfault.graph.edit.planned import find_planned
 from hwfault.graph.edit.strip import UNDO, how_to_undo
 from hwfault.graph.ops import DOMAIN, FAULT_OPS
@@ -66,6 +69,7 @@ def put_faults_in(
     sums = select_sums(found, plan)
     check_rewritable(model, sums)
     places = find_planned(model, found, plan, sums)
+    _check_types(model, places)
     # the copy
     out = copy_model(model)
     _name_runs(out, found)
@@ -169,10 +173,11 @@ def _splice(model: ModelProto, planned: Sequence[SiteTensor], plan: FaultPlan, s
 
 
 class _Shared:
-    """What the fault nodes of one graph have in common: names, and constants that all of them read."""
+    """What the fault nodes of one graph have in common: names, types, and constants that all of them read."""
 
     def __init__(self, model: ModelProto, planned: Sequence[SiteTensor]) -> None:
         self.fresh = FreshNames(model)
+        self.types = find_types(model)
         self.constants = Constants(model)
         self.zero = self.fresh.take(_ZERO)
         self.kept = self.fresh.take(_KEPT)
@@ -221,13 +226,30 @@ def _chain(model: ModelProto, place: SiteTensor, plan: FaultPlan, shared: _Share
 def _grid(model: ModelProto, place: SiteTensor, shared: _Shared) -> tuple[str, str]:
     """The tensors that hold a place's scale and zero point, which are added where there are none."""
     scale, zero_point = place.grid.names
-    if scale is None:
-        scale = shared.fresh.take(f"{place.tensor}_scale")
-        model.graph.initializer.append(numpy_helper.from_array(place.grid.scale, scale))
-    if zero_point is None and place.grid.zero_point.any():
-        zero_point = shared.fresh.take(f"{place.tensor}_zero_point")
-        model.graph.initializer.append(numpy_helper.from_array(place.grid.zero_point, zero_point))
+    double = shared.types.get(place.tensor) == TensorProto.DOUBLE  # the ops take three inputs of one type
+    if scale is None or double:
+        scale = _add_number(model, place.grid.scale, f"{place.tensor}_scale", double, shared)
+    if double or (zero_point is None and place.grid.zero_point.any()):
+        zero_point = _add_number(model, place.grid.zero_point, f"{place.tensor}_zero_point", double, shared)
     return scale, zero_point or shared.zero
+
+
+def _add_number(model: ModelProto, values: NDArray[Any], name: str, double: bool, shared: _Shared) -> str:
+    """Adds a constant of a grid in the type of the values that it belongs to; its name."""
+    own = shared.fresh.take(name)
+    model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float64) if double else values, own))
+    return own
+
+
+def _check_types(model: ModelProto, places: Sequence[SiteTensor]) -> None:
+    """Raises GraphError for values of a type that no fault op has."""
+    types = find_types(model)
+    half = next((place for place in places if types.get(place.tensor) == TensorProto.FLOAT16), None)
+    if half is not None:
+        raise GraphError(
+            f"the values of the site {half.site.name!r} are float16, expected float32 or double: half precision does "
+            "not hold all codes that faults can make; export the network in float32"
+        )
 
 
 def _mark(place: SiteTensor, plan: FaultPlan, constants: Constants) -> dict[str, str]:

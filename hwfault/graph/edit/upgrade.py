@@ -1,4 +1,4 @@
-"""What onnxruntime cannot run as it stands, written anew: channels-last wrappers, imports left out, empty inputs."""
+"""What onnxruntime cannot run as it stands, written anew: channels-last wrappers, imports left out, numbers' types."""
 
 from collections import Counter
 
@@ -6,6 +6,14 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from hwfault.errors import GraphError
 from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
+from hwfault.graph.edit.number_types import (
+    Types,
+    cast_around,
+    describe_types,
+    find_stale,
+    find_types,
+    needs_float32,
+)
 from hwfault.graph.ops import CHANNELS_LAST, DOMAIN, OLD_DOMAINS, QUANT_DOMAIN, STANDARD_DOMAINS
 from hwfault.graph.read.external import graphs
 from hwfault.graph.read.qonnxgraph import attribute
@@ -20,11 +28,15 @@ def upgrade(model: ModelProto) -> Edit:
     Nodes of qonnx.custom_op.channels_last, and MaxPoolNHWC with an automatic padding, become the standard op between
     two Transposes; DebugMarker becomes Identity; optional inputs that are empty names at the end of a node's list are
     taken away (onnxruntime before 1.24 crashes on them); domains that the graph uses but does not import get version 1,
-    as in qonnx. A graph without any of these is handed back itself. Raises GraphError for a node whose number of axes
-    nothing in the graph tells, and for one with several outputs.
+    as in qonnx; quantizers read float32 numbers only, behind a Cast where they are others, and types that the graph
+    says of tensors in between and that are not so are taken away. A graph without any of these is handed back itself.
+    Raises GraphError for a node whose number of axes nothing in the graph tells, and for one with several outputs.
     """
     missing = _find_missing_domains(model)
-    if not missing and not any(_needs_upgrade(node) for graph in graphs(model.graph) for node in graph.node):
+    types = find_types(model)
+    stale = [info for graph in graphs(model.graph) for info in find_stale(graph, types)]
+    nodes = (node for graph in graphs(model.graph) for node in graph.node)
+    if not missing and not stale and not any(_needs_upgrade(node, types) for node in nodes):
         return Edit(model, [])
     for graph in graphs(model.graph):
         for node in graph.node:
@@ -33,8 +45,13 @@ def upgrade(model: ModelProto) -> Edit:
     out, fresh = copy_model(model), FreshNames(model)
     done: Counter[str] = Counter()
     for graph in graphs(out.graph):
-        done.update(_upgrade_nodes(graph, fresh))
+        done.update(_upgrade_nodes(graph, types, fresh))
     notes = [f"{what}, {count_of(count, 'node')}" for what, count in sorted(done.items())]
+    if stale:
+        for graph in graphs(out.graph):
+            for info in find_stale(graph, types):
+                graph.value_info.remove(info)
+        notes.append(f"without the types said of {count_of(len(stale), 'tensor')} that are of another")
     for domain in missing:
         version = 1 if domain else _STANDARD_OPSET
         out.opset_import.append(helper.make_opsetid(domain, version))
@@ -54,8 +71,8 @@ def _find_missing_domains(model: ModelProto) -> list[str]:
     return sorted(used - known - (standard if standard & known else {"ai.onnx"}))
 
 
-def _needs_upgrade(node: NodeProto) -> bool:
-    return _has_channels_last(node) or _is_marker(node) or _has_empty_end(node)
+def _needs_upgrade(node: NodeProto, types: Types) -> bool:
+    return _has_channels_last(node) or _is_marker(node) or _has_empty_end(node) or needs_float32(node, types)
 
 
 def _has_channels_last(node: NodeProto) -> bool:
@@ -80,7 +97,7 @@ def _has_empty_end(node: NodeProto) -> bool:
     return known and len(node.input) > 0 and not node.input[-1]
 
 
-def _upgrade_nodes(graph: GraphProto, fresh: FreshNames) -> list[str]:
+def _upgrade_nodes(graph: GraphProto, types: Types, fresh: FreshNames) -> list[str]:
     """Upgrades the nodes of one level in place; what was done, once for each."""
     nodes: list[NodeProto] = []
     done = []
@@ -94,6 +111,10 @@ def _upgrade_nodes(graph: GraphProto, fresh: FreshNames) -> list[str]:
             made = _transpose_around(graph, node, fresh)
         elif _is_marker(node):
             made = [helper.make_node("Identity", node.input[:1], node.output[:1], name=node.name)]
+        if needs_float32(node, types):
+            nodes += cast_around(node, types, fresh)
+            done.append(f"{node.op_type} ({node.domain}) on numbers of {describe_types(node, types)} in float32")
+            continue
         if made != [node]:
             done.append(f"{node.op_type} ({node.domain}) as {', '.join(n.op_type for n in made)}")
         nodes += made

@@ -88,10 +88,26 @@ def grid_of(node: NodeProto, constants: Constants, *, signed_input: bool | None 
         return _of_truncation(node, constants, signed_input)
     if node.op_type == "BipolarQuant":
         (scale,) = _read(node, constants, ("scale",))
-        return IntegerGrid(scale, np.zeros((), np.float32), 1, True, (node.input[1], None))
+        return _grid_held(node, (scale, np.zeros((), np.float32)), (1, None), 1, True)
     scale, zero_point, width = _read(node, constants, ("scale", "zero point", "bit width"))
     signed = bool(attribute(node, "signed", 1))
-    return IntegerGrid(scale, zero_point, _width(width), signed, (node.input[1], node.input[2]))
+    return _grid_held(node, (scale, zero_point), (1, 2), _width(width), signed)
+
+
+def _grid_held(
+    node: NodeProto,
+    numbers: tuple[Array, Array],
+    held_by: tuple[int | None, int | None],
+    bit_width: int,
+    signed: bool,
+) -> IntegerGrid:
+    """The grid of a scale and a zero point, held by inputs of a node; those of another type than float32 are no use."""
+    names = [
+        None if at is None or values.dtype != np.float32 else node.input[at]
+        for values, at in zip(numbers, held_by, strict=True)
+    ]
+    scale, zero_point = (np.asarray(values, np.float32) for values in numbers)
+    return IntegerGrid(scale, zero_point, bit_width, signed, (names[0], names[1]))
 
 
 def _read(node: NodeProto, constants: Constants, labels: tuple[str, ...]) -> list[Array]:
@@ -137,7 +153,7 @@ def _of_truncation(node: NodeProto, constants: Constants, signed_input: bool | N
         scale, zero_point, _, width = _read(node, constants, ("scale", "zero point", "input width", "bit width"))
         if signed_input is None:
             raise NoGridError("the sign of its integers is not known: no quantizer lies before it")
-        return IntegerGrid(scale, zero_point, _width(width), signed_input, (node.input[1], node.input[2]))
+        return _grid_held(node, (scale, zero_point), (1, 2), _width(width), signed_input)
     labels = ("scale", "zero point", "input width", "output scale", "bit width")
     scale, zero_point, _, after, width = _read(node, constants, labels)
     with np.errstate(all="ignore"):
@@ -145,8 +161,8 @@ def _of_truncation(node: NodeProto, constants: Constants, signed_input: bool | N
         moved = np.asarray(zero_point / ratio, np.float32)
     if (moved != np.round(moved)).any():
         raise NoGridError("its zero point is no integer on the scale of its output")
-    kept = node.input[2] if np.array_equal(moved, zero_point) else None
-    return IntegerGrid(after, moved, _width(width), bool(attribute(node, "signed", 1)), (node.input[4], kept))
+    kept = 2 if zero_point.dtype == np.float32 and np.array_equal(moved, zero_point) else None
+    return _grid_held(node, (after, moved), (4, kept), _width(width), bool(attribute(node, "signed", 1)))
 
 
 def _of_thresholds(node: NodeProto, constants: Constants) -> IntegerGrid:

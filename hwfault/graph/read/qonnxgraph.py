@@ -25,6 +25,15 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 _QUOTED = re.compile(r"'([^'\\]*)'")
 _HANDLER = "export_handler"
 _LONGEST_SCOPE = 4096
+NUMBERS: dict[int, np.dtype[Any]] = {
+    kind: helper.tensor_dtype_to_np_dtype(kind)
+    for kind in (
+        *(TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16),
+        *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
+        *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
+    )
+}
+"""The types of numbers that NumPy has as well."""
 _ATTRIBUTE_TYPES = {
     int: AttributeProto.INT,
     float: AttributeProto.FLOAT,
@@ -36,16 +45,37 @@ _ATTRIBUTE_TYPES = {
 
 
 class Constants:
-    """The constants of a graph by name: initializers and the outputs of Constant nodes, decoded when asked for."""
+    """The constants of a graph by name, decoded when asked for.
+
+    These are initializers, the outputs of Constant nodes, and what Identity and Cast make of either: exporters write
+    parameters behind such nodes, too.
+    """
 
     def __init__(self, model: ModelProto) -> None:
         self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._casts: dict[str, tuple[np.dtype[Any], ...]] = {}
         for node in model.graph.node:
-            if node.op_type != "Constant" or not node.output or not node.attribute:
+            if not node.output:
                 continue
-            held = node.attribute[0]
-            if held.name == "value":
-                self._tensors[node.output[0]] = held.t
+            held = None
+            if node.op_type == "Constant":
+                held = _held_by(node)
+            elif node.op_type in ("Identity", "Cast") and node.input and node.input[0] in self._tensors:
+                held = self._pass_on(node)
+            if held is not None:
+                self._tensors[node.output[0]] = held
+
+    def _pass_on(self, node: NodeProto) -> TensorProto | None:
+        """The tensor that an Identity or a Cast passes on; None for a type that is no number's."""
+        source = node.input[0]
+        casts = self._casts.get(source, ())
+        if node.op_type == "Cast":
+            number = NUMBERS.get(attribute(node, "to", 0))
+            if number is None:
+                return None
+            casts = (*casts, number)
+        self._casts[node.output[0]] = casts
+        return self._tensors[source]
 
     @property
     def names(self) -> Collection[str]:
@@ -58,12 +88,31 @@ class Constants:
         if name not in self._tensors:
             return None
         try:
-            return numpy_helper.to_array(self._tensors[name])
+            values = numpy_helper.to_array(self._tensors[name])
         except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
             raise GraphError(f"the tensor {name!r} of the graph cannot be read: {error}") from None
+        for number in self._casts.get(name, ()):
+            with np.errstate(all="ignore"):  # whatever a Cast of a number that does not fit makes
+                values = values.astype(number)
+        return values
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         return tuple(self._tensors[name].dims) if name in self._tensors else None
+
+
+def _held_by(node: NodeProto) -> TensorProto | None:
+    """The tensor that a Constant node holds; None for text, and for sparse tensors."""
+    if not node.attribute:
+        return None
+    held = node.attribute[0]
+    if held.name == "value":
+        tensor: TensorProto = held.t
+        return tensor
+    if held.name in ("value_float", "value_floats"):
+        return numpy_helper.from_array(np.array(helper.get_attribute_value(held), np.float32))
+    if held.name in ("value_int", "value_ints"):
+        return numpy_helper.from_array(np.array(helper.get_attribute_value(held), np.int64))
+    return None
 
 
 def site_name(node: NodeProto) -> str:

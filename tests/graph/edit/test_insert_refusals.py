@@ -131,7 +131,7 @@ def test_quantizers_whose_integers_are_not_known(name, value, text):
     held = next(t for t in graph.graph.initializer if t.name == name)
     if value is None:
         held.name = "before"
-        graph.graph.node.insert(0, helper.make_node("Identity", ["before"], [name]))
+        graph.graph.node.insert(0, helper.make_node("Abs", ["before"], [name]))
     else:
         held.CopyFrom(numpy_helper.from_array(np.array(value, np.float32), name))
     text = rf"the node 'the quantizer' \(site 'the quantizer'\) cannot be a site: {text}"

@@ -285,7 +285,7 @@ def read_in_between(graph):
 
 def constants_computed(graph):
     node = fault_nodes(graph)[0].nodes[0]
-    graph.graph.node.insert(0, onnx.helper.make_node("Identity", [node.input[3]], ["computed"]))
+    graph.graph.node.insert(0, onnx.helper.make_node("Abs", [node.input[3]], ["computed"]))
     fault_nodes(graph)[0].nodes[0].input[3] = "computed"
 
 
