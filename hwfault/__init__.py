@@ -32,6 +32,7 @@ if _typing.TYPE_CHECKING:  # what type checkers see; all is imported on first us
     from hwfault.laws.bit_flips import BitFlips as BitFlips
     from hwfault.laws.bypassed import BypassedElements as BypassedElements
     from hwfault.laws.cells import CellFaults as CellFaults
+    from hwfault.laws.clipped import ClippedRange as ClippedRange
     from hwfault.laws.cluster import Clusters as Clusters
     from hwfault.laws.late import LateBits as LateBits
     from hwfault.laws.map import MapFaults as MapFaults
@@ -58,6 +59,7 @@ _PUBLIC = {
     "BitFlips": "hwfault.laws.bit_flips",
     "BypassedElements": "hwfault.laws.bypassed",
     "CellFaults": "hwfault.laws.cells",
+    "ClippedRange": "hwfault.laws.clipped",
     "Clusters": "hwfault.laws.cluster",
     "FaultDriver": "hwfault.train.driver",
     "FaultInjection": "hwfault.train.callback",

@@ -7,10 +7,11 @@ import pytest
 
 import hwfault
 from hwfault.laws.models import LAWS
+from hwfault.program.clipped import ClipProcess
 from hwfault.program.kinds import KINDS
 from hwfault.program.mapped import MapProcess, ProtectedProcess
 from hwfault.program.sampled import SampledProcess
-from hwfault.program.steps import MapStep, ProtectedStep, StreamStep
+from hwfault.program.steps import ClipStep, MapStep, ProtectedStep, StreamStep
 from hwfault.program.streamed import Process
 
 PACKAGE = Path(hwfault.__file__).parent
@@ -18,7 +19,10 @@ RECORDS = {law.record.__name__ for law in LAWS.values()} | {"OnSites", "OnLayers
 MODEL_NAMES = LAWS.keys()
 PROCESSES = {
     each.__name__
-    for each in (Process, MapProcess, SampledProcess, ProtectedProcess, StreamStep, MapStep, ProtectedStep)
+    for each in (
+        *(Process, MapProcess, SampledProcess, ProtectedProcess, ClipProcess),
+        *(StreamStep, MapStep, ProtectedStep, ClipStep),
+    )
 }
 KIND_NAMES = {kind.name for kind in KINDS}
 OWN_ROOMS = ("laws", "program")

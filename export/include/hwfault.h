@@ -128,6 +128,22 @@ HWFAULT_API int64_t hwfault_apply_map(int32_t dtype, const void* x, void* out, c
 HWFAULT_API int64_t hwfault_zero_map(int32_t dtype, const void* gradient, void* out, const void* x,
                                      const hwfault_map* map, const hwfault_format* format, int32_t threads);
 
+/* A range of integers, low to high: what lies below becomes `below`, what lies above `above`. All four are integers of the
+ * words, and both replacements lie within the range. Nothing is drawn, and no word is a fault of its own. */
+typedef struct {
+  int64_t batch, words;
+  int64_t low, high;
+  int64_t below, above;
+} hwfault_range;
+
+/* out = x with its integers within a range; out may be x. What is not finite stays. Returns the number of words changed. */
+HWFAULT_API int64_t hwfault_clip(int32_t dtype, const void* x, void* out, const hwfault_range* range,
+                                 const hwfault_format* format, int32_t threads);
+
+/* out = gradient with zeros at the words that hwfault_clip changes in x. */
+HWFAULT_API int64_t hwfault_zero_clipped(int32_t dtype, const void* gradient, void* out, const void* x,
+                                         const hwfault_range* range, const hwfault_format* format, int32_t threads);
+
 /* What protects the words of a memory, and what reads of a detected error become. */
 enum { HWFAULT_PARITY = 1, HWFAULT_SECDED = 2, HWFAULT_TMR = 3 };
 enum { HWFAULT_ZERO = 0, HWFAULT_DUE = 1 };

@@ -96,6 +96,10 @@ class Codec {
     return bipolar_ ? q > 0 : stored(static_cast<uint32_t>(q) & mask_);
   }
 
+  // The integer of a value that is a number, and the value of an integer.
+  int64_t read(T value, int64_t word) const { return integer(twos_complement(encode(value, word))); }
+  void write(int64_t q, int64_t word, T* to) const { store(to, value_of(q, word)); }
+
   void decode(uint32_t code, int64_t word, T* to) const { store(to, value_of(integer(twos_complement(code)), word)); }
 
   // Whether a value, if it is a number, is that of the code it is read as and not that of a neighbour, too: where the

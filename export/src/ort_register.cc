@@ -5,6 +5,7 @@
 #include "hwfault.h"
 #include "ort_affine.h"
 #include "ort_array.h"
+#include "ort_clip.h"
 #include "ort_faults.h"
 #include "ort_floatquant.h"
 #include "ort_im2col.h"
@@ -32,7 +33,8 @@ class Library {
                     new Op<IntermittentFaults<float>>(api_), new Op<IntermittentFaults<double>>(api_),
                     new Op<ArrayFaults<float>>(api_), new Op<ArrayFaults<double>>(api_),
                     new Op<Affine<float>>(api_), new Op<Affine<double>>(api_),
-                    new Op<ProtectedFaults<float>>(api_), new Op<ProtectedFaults<double>>(api_)});
+                    new Op<ProtectedFaults<float>>(api_), new Op<ProtectedFaults<double>>(api_),
+                    new Op<ClippedRange<float>>(api_), new Op<ClippedRange<double>>(api_)});
   }
 
   void add_to(OrtSessionOptions* options) const {

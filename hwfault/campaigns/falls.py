@@ -8,7 +8,7 @@ from hwfault.graph.run.strike import strike_codes
 from hwfault.plan.expected import expected_faults
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import Site
-from hwfault.program.steps import Step
+from hwfault.program.steps import Step, makes_faults
 from hwfault.program.striking import changes_with
 
 _SURELY = 50.0
@@ -43,7 +43,7 @@ def _fell_at(plan: FaultPlan, site: Site, seed: int, samples: int) -> bool | Non
     by_batch = any(changes_with(process, site) == "batch" for process in processes)
     if site.words is None or site.kind == "accumulator" or by_others or by_batch:
         return None
-    steps = plan.steps(site.name)
+    steps = [step for step in plan.steps(site.name) if makes_faults(step)]
     numbers = np.arange(samples) if site.batched else np.zeros(1, np.int64)
     rows = max(1, _AT_ONCE // max(site.words, 1))
     for first in range(0, len(numbers), rows):

@@ -322,6 +322,7 @@ _OF_HWFAULT = (
     Op("FaultMap", home="hwfault", native=True, exact=True, shape="same", fault_inputs=_ROWS),
     Op("IntermittentFaults", home="hwfault", native=True, exact=True, shape="same", fault_inputs=_ROWS + _DRAWN),
     Op("ProtectedFaults", home="hwfault", native=True, exact=True, shape="same", fault_inputs=_ROWS + _DRAWN + _MEMORY),
+    Op("ClippedRange", home="hwfault", native=True, exact=True, shape="same", fault_inputs=()),
     Op(ARRAY_OP, home="hwfault", native=True, exact=True, shape="same"),
     Op(AFFINE, home="hwfault", native=True, exact=True, shape="same"),
 )

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from hwfault.codes import REPRESENTATIONS, CodeFormat
 from hwfault.errors import PlanError
+from hwfault.injection.clipped import ClipStrike
 from hwfault.injection.clock import Clock
+from hwfault.injection.forward import Forward, ScaleAndZero
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.batch_axes import PLAIN, BatchAxis
 from hwfault.program.processes import MapStep, ProtectedStep, Site, SitePlan, StreamStep
-from hwfault.stream.mechanism import MAP, PROTECTED, STREAM, MapOperands, ProtectedOperands, StreamOperands
+from hwfault.stream.mechanism import CLIP, MAP, PROTECTED, STREAM, MapOperands, ProtectedOperands, StreamOperands
 from hwfault.stream.native import ParsedSite
 from hwfault.stream.protection import KINDS as PROTECTIONS
 from hwfault.stream.protection import MapRows
@@ -34,20 +36,6 @@ from hwfault.torch_ops.extension import extension
 from hwfault.torch_ops.inside import Inside
 from hwfault.torch_ops.inside_torch import is_plain, traced
 from hwfault.torch_ops.on_site import StreamSite
-
-ScaleAndZero = tuple[Tensor, Tensor]
-"""Scale and zero point."""
-
-
-class Forward:
-    """What a strike needs to know of the present forward: seed, clock, and the batch (None for parameters).
-
-    `arranged` says that the samples lie in front, as they do unless a step takes values as they lie.
-    """
-
-    def __init__(self, clock: Clock, seed: Tensor, batch: int | None, straight_through: bool) -> None:
-        self.clock, self.seed, self.batch, self.straight_through = clock, seed, batch, straight_through
-        self.arranged = True
 
 
 class Observed(NamedTuple):
@@ -381,6 +369,7 @@ _STEPS: dict[str, Callable[..., Callable[[Tensor, Forward, ScaleAndZero, bool], 
     STREAM.name: _Stream,
     MAP.name: _Map,
     PROTECTED.name: _Protected,
+    CLIP.name: ClipStrike,
 }
 
 

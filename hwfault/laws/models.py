@@ -12,6 +12,7 @@ from hwfault.laws import (
     bit_flips,
     bypassed,
     cells,
+    clipped,
     cluster,
     late,
     profile,
@@ -24,6 +25,7 @@ from hwfault.laws.bit_flips import BitFlips
 from hwfault.laws.bound import Bound, Lowered, Target
 from hwfault.laws.bypassed import BypassedElements
 from hwfault.laws.cells import CellFaults
+from hwfault.laws.clipped import ClippedRange
 from hwfault.laws.cluster import Clusters
 from hwfault.laws.files import Files, changed_sentence
 from hwfault.laws.late import LateBits
@@ -42,6 +44,7 @@ __all__ = [
     "BitFlips",
     "BypassedElements",
     "CellFaults",
+    "ClippedRange",
     "Clusters",
     "FaultList",
     "FaultModel",
@@ -69,7 +72,8 @@ FaultModel = Annotated[
     | AccumulatorFormat
     | StuckElement
     | BypassedElements
-    | LateBits,
+    | LateBits
+    | ClippedRange,
     Field(discriminator="model"),
 ]
 
@@ -107,6 +111,7 @@ LAWS: Mapping[str, Law] = {
     "stuck_element": Law(StuckElement, stuck_element.lower, stuck_element.EXAMPLE),
     "bypassed": Law(BypassedElements, bypassed.lower, bypassed.EXAMPLE),
     "late_bits": Law(LateBits, late.lower, late.EXAMPLE),
+    "clipped": Law(ClippedRange, clipped.lower, clipped.EXAMPLE),
 }
 """Every law by the name of its fault model."""
 

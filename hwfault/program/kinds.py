@@ -6,8 +6,9 @@ from typing import Literal, NamedTuple
 
 from hwfault.stream.reference import processes
 
-Mechanism = Literal["stream", "map", "protected"]
-"""How a process strikes: drawn by the fault stream, by the rows of a fault map, or in a memory with check bits."""
+Mechanism = Literal["stream", "map", "protected", "clip"]
+"""How a process strikes: drawn by the fault stream, by the rows of a fault map, in a memory with check bits; or it
+keeps words within a range."""
 
 OperandType = Literal[
     "accept",  # 0 to 2^22: the share of hits that are taken
@@ -24,6 +25,7 @@ OperandType = Literal[
     "name",  # one of a few words
     "bits",  # a number of bits, 1 to 64
     "cells",  # 32 word + bit of a code word, or -1
+    "integer",  # of the site's words
 ]
 
 
@@ -58,6 +60,8 @@ class Kind:
     leads_back: bool = False
     stream: Literal["1.1"] | None = None
     """The version of the fault stream that brought it; None: the first."""
+    repairs: bool = False
+    """Whether what it changes is no fault, but what keeps faults from doing harm."""
 
     @property
     def per_process(self) -> tuple[Operand, ...]:
@@ -92,6 +96,7 @@ _MEMORY = (
     Operand("on_detected", "name"),
 )
 _LAYOUT = (Operand("number", "words"), Operand("cells", "cells"))
+_RANGE = tuple(Operand(name, "integer") for name in ("low", "high", "below", "above"))
 
 KINDS = (
     Kind("bit", "stream", 0, "bits", (*_ACCEPTS, _TABLE), "bit errors", reads="struck"),
@@ -127,6 +132,7 @@ KINDS = (
         place="memory word",
         reads="others",
     ),
+    Kind("clip", "clip", None, "words", _RANGE, "kept within {low} to {high}", reads="struck", repairs=True),
 )
 """Every kind; those of fault programs are in the order of their numbers."""
 

@@ -5,11 +5,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from hwfault.program.clipped import ClipProcess
 from hwfault.program.mapped import MapProcess, ProtectedProcess
 from hwfault.program.periods import Refresh
 from hwfault.program.sampled import SampledProcess
 from hwfault.program.sites import Site, SiteList
-from hwfault.program.steps import MapStep, ProtectedStep, Step, StreamStep, in_steps, step_of
+from hwfault.program.steps import ClipStep, MapStep, ProtectedStep, Step, StreamStep, in_steps, step_of
 from hwfault.program.streamed import Process
 from hwfault.program.telling import tell_number
 from hwfault.records import Record
@@ -18,6 +19,8 @@ from hwfault.stream.tables import Table
 __all__ = [
     "AnyProcess",
     "ArrayPlan",
+    "ClipProcess",
+    "ClipStep",
     "MapProcess",
     "MapStep",
     "Process",
@@ -32,7 +35,9 @@ __all__ = [
     "StreamStep",
 ]
 
-AnyProcess = Annotated[Process | MapProcess | SampledProcess | ProtectedProcess, Field(discriminator="kind")]
+AnyProcess = Annotated[
+    Process | MapProcess | SampledProcess | ProtectedProcess | ClipProcess, Field(discriminator="kind")
+]
 
 
 class ArrayPlan(Record):

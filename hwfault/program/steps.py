@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hwfault.codes import Representation
-from hwfault.program.kinds import Mechanism, kinds_in, reads_other_words
+from hwfault.program.clipped import ClipProcess
+from hwfault.program.kinds import KINDS, Mechanism, kinds_in, reads_other_words
 from hwfault.program.mapped import MapProcess, ProtectedProcess
 from hwfault.program.sampled import SampledProcess
 from hwfault.program.striking import StrikingProcess
@@ -76,7 +77,26 @@ class ProtectedStep(NamedTuple):
         return self.process.stored_as
 
 
-Step = StreamStep | MapStep | ProtectedStep
+class ClipStep(NamedTuple):
+    """A range within which integers are kept."""
+
+    process: ClipProcess
+
+    @property
+    def mechanism(self) -> Mechanism:
+        return "clip"
+
+    @property
+    def representation(self) -> Representation:
+        return self.process.stored_as
+
+
+Step = StreamStep | MapStep | ProtectedStep | ClipStep
+
+
+def makes_faults(step: Step) -> bool:
+    """Whether what a step changes is a fault."""
+    return not any(kind.repairs for kind in KINDS if kind.mechanism == step.mechanism)
 
 
 def in_steps(processes: Sequence[Any]) -> list[list[Any]]:
@@ -122,8 +142,14 @@ def _protected(group: Sequence[Any], tables: Sequence[Table], bit_width: int) ->
     return ProtectedStep(process, process.program(tables), bit_width)
 
 
+def _clip(group: Sequence[Any], tables: Sequence[Table], bit_width: int) -> Step:
+    (process,) = group
+    return ClipStep(process)
+
+
 _MAKERS: dict[Mechanism, Callable[[Sequence[Any], Sequence[Table], int], Step]] = {
     "stream": _stream,
     "map": _map,
     "protected": _protected,
+    "clip": _clip,
 }

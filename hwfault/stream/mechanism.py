@@ -101,6 +101,21 @@ class ArrayOperands(NamedTuple, Generic[T]):
     walk: tuple[int, ...]
 
 
+class ClipOperands(NamedTuple, Generic[T]):
+    """Integers kept within a range."""
+
+    samples: T
+    scale: T
+    zero_point: T
+    bit_width: int
+    signed: int
+    representation: int
+    low: int
+    high: int
+    below: int
+    above: int
+
+
 @dataclass(frozen=True)
 class Mechanism:
     """One mechanism: its operands in their order, tensors before numbers, and by what it is known to engines.
@@ -149,6 +164,7 @@ _SAMPLES = Operand(
     "draw.sample",
     "first_sample",
 )
+_HOW_MANY = Operand("samples", "int64", "(batch,)", "as above; only how many there are is read", "", "")
 _PERIOD = Operand("period", "int64", "(batch,)", "refresh period of each element", "map.period", "first_sample")
 _SEED = Operand("seed", "int64", "()", "the bits of the unsigned 64 bit seed", "draw.seed", "seed")
 _MAP_SEED = Operand("seed", "int64", "()", "the bits of the unsigned 64 bit seed", "map.seed", "seed")
@@ -189,6 +205,12 @@ _MEMORY = (
     Operand("data_bits", "int", "", "of a memory word, 1 to 64", "protection.data_bits", "data_bits"),
     Operand("slot", "int", "", "bits that a code word takes", "protection.slot", "slot"),
     Operand("on_detected", "int", "", "0: the data become 0, 1: they stay", "protection.on_detected", "on_detected"),
+)
+_RANGE = (
+    Operand("low", "int", "", "the least integer that stays", "range.low", "low"),
+    Operand("high", "int", "", "the largest one", "range.high", "high"),
+    Operand("below", "int", "", "what lesser ones become", "range.below", "below"),
+    Operand("above", "int", "", "what larger ones become", "range.above", "above"),
 )
 _LAYER = (
     Operand("x", "floating", "the layer's", "the integers of its inputs", "", "x"),
@@ -242,7 +264,16 @@ ARRAY = Mechanism(
     keeps_changes=True,
 )
 
-MECHANISMS = {mechanism.name: mechanism for mechanism in (STREAM, MAP, PROTECTED, ARRAY)}
+CLIP = Mechanism(
+    "clip",
+    ClipOperands,
+    (_HOW_MANY, *_GRID),
+    (*_FORMAT, *_RANGE),
+    ("ClippedRange",),
+    ("hwfault_clip", "hwfault_zero_clipped"),
+)
+
+MECHANISMS = {mechanism.name: mechanism for mechanism in (STREAM, MAP, PROTECTED, ARRAY, CLIP)}
 """Every mechanism by its name."""
 
 

@@ -16,8 +16,15 @@ from hwfault.errors import PlanError
 from hwfault.stream import native
 from hwfault.stream.array import Array, Axis, Layer
 from hwfault.stream.check import batch_and_words, words_sharing
-from hwfault.stream.mechanism import ArrayOperands, MapOperands, Mechanism, ProtectedOperands, StreamOperands
-from hwfault.stream.native.header import Draw, Format, Map, Protection
+from hwfault.stream.mechanism import (
+    ArrayOperands,
+    ClipOperands,
+    MapOperands,
+    Mechanism,
+    ProtectedOperands,
+    StreamOperands,
+)
+from hwfault.stream.native.header import Draw, Format, Map, Protection, Range
 from hwfault.stream.protection import KINDS, Memory
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -113,6 +120,21 @@ def _zero_protected(gradient: Tensor, out: Tensor, stored: Tensor | None, o: Pro
     native.zero_protected(dtype_number(gradient), *pointers, torch.get_num_threads())
 
 
+def _strike_clip(x: Tensor, out: Tensor, o: ClipOperands[Tensor], _left: Left | None, _counts: Tensor | None) -> None:
+    batch, words = _lengths(x, o.samples)
+    form, kept = _format(x, batch, o), Range(batch, words, o.low, o.high, o.below, o.above)
+    native.clip(dtype_number(x), x.data_ptr(), out.data_ptr(), kept, form, torch.get_num_threads())
+
+
+def _zero_clip(gradient: Tensor, out: Tensor, stored: Tensor | None, o: ClipOperands[Tensor]) -> None:
+    if stored is None:
+        raise PlanError("which words a range changes depends on the values before, but none were given")
+    batch, words = _lengths(stored, o.samples)
+    form, kept = _format(stored, batch, o), Range(batch, words, o.low, o.high, o.below, o.above)
+    pointers = (gradient.data_ptr(), out.data_ptr(), stored.data_ptr())
+    native.zero_clipped(dtype_number(gradient), *pointers, kept, form, torch.get_num_threads())
+
+
 def _strike_array(
     acc: Tensor, out: Tensor, o: ArrayOperands[Tensor], _left: Left | None, _counts: Tensor | None
 ) -> None:
@@ -134,6 +156,7 @@ WRITERS = {
     "map": Writer(_strike_map, _zero_map),
     "protected": Writer(_strike_protected, _zero_protected),
     "array": Writer(_strike_array, _zero_array),
+    "clip": Writer(_strike_clip, _zero_clip),
 }
 """The mechanisms by name."""
 
@@ -190,7 +213,9 @@ def memory_of(o: ProtectedOperands[Any]) -> Memory:
 
 
 def _format(
-    x: Tensor, batch: int, o: StreamOperands[Tensor] | MapOperands[Tensor] | ProtectedOperands[Tensor]
+    x: Tensor,
+    batch: int,
+    o: StreamOperands[Tensor] | MapOperands[Tensor] | ProtectedOperands[Tensor] | ClipOperands[Tensor],
 ) -> Format:
     """How the words of x stand for codes; it holds the numbers that it points to."""
     scale, zero_point = o.scale, o.zero_point

@@ -219,6 +219,28 @@ def _zero_map(rng: Rng) -> str:
     return _call("zero_map", n.own_type, n.values(), n.values(), given, byref(n.map()), byref(n.format()), n.threads)
 
 
+def _range(n: _Numbers) -> native.Range:
+    """A range of the integers of a call's words, at times a wrong one."""
+    most = (1 << min(max(n.bits, 1), 32) - 1) - 1
+    low, high = sorted(n.rng.randrange(most + 1) for _ in range(2))
+    ends = low, high, n.rng.choice((low, high)), n.rng.choice((low, high))
+    return native.Range(*n.sizes, *(_or(n.rng, end, *STRANGE, share=0.02) for end in ends))
+
+
+def _clip(rng: Rng) -> str:
+    n = _Numbers(rng)
+    x = n.values()
+    out = x if rng.random() < 0.3 else np.empty_like(x)
+    return _call("clip", n.own_type, x, out, byref(_range(n)), byref(n.format()), n.threads)
+
+
+def _zero_clipped(rng: Rng) -> str:
+    n = _Numbers(rng)
+    x = _or(rng, n.values(), None)
+    given = n.values(), n.values(), x, byref(_range(n)), byref(n.format())
+    return _call("zero_clipped", n.own_type, *given, n.threads)
+
+
 def _in_memory(n: _Numbers) -> list[Any]:
     """Draw, map, format and memory of a call."""
     protection, width = n.protection()
@@ -279,6 +301,8 @@ CALLS: dict[str, Callable[[Rng], str]] = {
     "hits": _hits,
     "apply_map": _apply_map,
     "zero_map": _zero_map,
+    "clip": _clip,
+    "zero_clipped": _zero_clipped,
     "protected": _protected,
     "zero_protected": _zero_protected,
     "accumulate": _accumulate,

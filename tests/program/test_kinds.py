@@ -131,6 +131,7 @@ C_TYPES = {
     "threshold": "int64_t",
     "site": "uint32_t",
     "bits": "int32_t",
+    "integer": "int64_t",
     "name": "int32_t",
 }
 
@@ -146,11 +147,14 @@ def fields_of(struct):
     return found
 
 
-@pytest.mark.parametrize(("struct", "kind"), [("hwfault_map", "map"), ("hwfault_protection", "protected")])
+@pytest.mark.parametrize(
+    ("struct", "kind"), [("hwfault_map", "map"), ("hwfault_protection", "protected"), ("hwfault_range", "clip")]
+)
 def test_the_structs_of_the_header_hold_the_operands(struct, kind):
     fields = dict(fields_of(struct))
     called = {"protection": "kind"}
-    elsewhere = {"map": set(), "protected": {"program", *BY_NAME["map"].names}}[kind]  # in hwfault_draw and hwfault_map
+    # of a protected memory some are in hwfault_draw and hwfault_map
+    elsewhere = {"program", *BY_NAME["map"].names} if kind == "protected" else set()
     held = [operand for operand in BY_NAME[kind].operands if operand.name not in elsewhere]
     assert [(called.get(o.name, o.name), C_TYPES[o.type]) for o in held] == [
         (name, fields[name]) for name in fields if name in {called.get(o.name, o.name) for o in held}
@@ -164,7 +168,14 @@ def test_the_structs_of_the_header_hold_the_operands(struct, kind):
 LYING = dict.fromkeys(("batched", "axis", "rows", "inner"), "integer") | {"layout": "integers"}
 """How the values lie, which every fault op reads the same way."""
 COMMON = LYING | dict.fromkeys(("bit_width", "signed", "representation"), "integer")
-ACCESS = {"threshold": "integer", "site": "integer", "bits": "integer", "name": "text", "program": "integers"}
+ACCESS = {
+    "integer": "integer",
+    "threshold": "integer",
+    "site": "integer",
+    "bits": "integer",
+    "name": "text",
+    "program": "integers",
+}
 INPUTS = ("words", "masks", "cells")
 
 
@@ -184,11 +195,12 @@ def test_the_attributes_that_the_ops_of_onnxruntime_read():
     assert common == COMMON | of_maps
     assert read_in("export/src/ort_protect.cc") == {n: how for n, how in of_memories.items() if n not in of_maps}
     assert read_in("export/src/ort_faults.cc") == {"program": "integers"}
+    assert read_in("export/src/ort_clip.cc") == dict.fromkeys(BY_NAME["clip"].names, "integer")
 
 
 def inputs_of_ops():
     """The names of each op's inputs, in their order, as its class declares them."""
-    text = text_of("export/src/ort_faults.h") + text_of("export/src/ort_protect.h")
+    text = "".join(text_of(f"export/src/ort_{name}.h") for name in ("faults", "protect", "clip"))
     classes = re.findall(r'name = "(\w+)";\s*static constexpr std::array inputs\{(.*?)\};', text, re.DOTALL)
     return {op: tuple(re.findall(r'Input\{"([^"]+)"', inputs)) for op, inputs in classes}
 
@@ -204,7 +216,7 @@ def test_the_inputs_of_the_nodes_are_the_operands_in_their_order():
     assert FAULT_OPS["ProtectedFaults"] == (*rows, *drawn, *layout[len(rows) :])
     assert FAULT_OPS["TransientFaults"] == drawn
     declared = inputs_of_ops()
-    for op in ("TransientFaults", "FaultMap", "IntermittentFaults", "ProtectedFaults"):
+    for op in ("TransientFaults", "FaultMap", "IntermittentFaults", "ProtectedFaults", "ClippedRange"):
         names = tuple(name for name in declared[op] if name != "(optional)")
         assert names == ("X", "scale", "zeropt", *FAULT_OPS[op])
 
@@ -216,6 +228,7 @@ def test_the_inputs_of_the_nodes_are_the_operands_in_their_order():
         ("FaultMap", {}),
         ("IntermittentFaults", attributes_of("map")),
         ("ProtectedFaults", attributes_of("protected")),
+        ("ClippedRange", dict.fromkeys(BY_NAME["clip"].names, "integer")),
     ],
 )
 def test_the_attributes_of_qonnx_ops(op, own):

@@ -10,7 +10,7 @@ import pytest
 from hwfault.errors import PlanError
 from hwfault.program.kinds import BY_NAME
 from hwfault.program.kinds import KINDS as PROCESSES
-from hwfault.stream.mechanism import ARRAY, MAP, MECHANISMS, PROTECTED, STREAM, T, mechanism_named
+from hwfault.stream.mechanism import ARRAY, CLIP, MAP, MECHANISMS, PROTECTED, STREAM, T, mechanism_named
 from hwfault.stream.native.header import SIGNATURES, STRUCTS
 from tests.helpers.stream.triton_here import OLDEST
 
@@ -69,7 +69,7 @@ def test_processes_name_their_operands_alike(kind):
         assert "program" in mechanism.record._fields
         return
     assert set(kind.names) <= set(mechanism.record._fields)
-    assert {kind.mechanism for kind in BY_NAME.values()} == {STREAM.name, MAP.name, PROTECTED.name}
+    assert {kind.mechanism for kind in BY_NAME.values()} == {STREAM.name, MAP.name, PROTECTED.name, CLIP.name}
 
 
 def test_lists_and_names():
@@ -96,5 +96,5 @@ def test_lists_of_other_lengths_are_refused(mechanism, tensors, numbers):
 
 
 def test_other_mechanisms_are_refused():
-    with pytest.raises(PlanError, match="the mechanism is 'map2', expected one of stream, map, protected, array"):
+    with pytest.raises(PlanError, match="the mechanism is 'map2', expected one of stream, map, protected, array, clip"):
         mechanism_named("map2")

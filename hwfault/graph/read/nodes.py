@@ -12,7 +12,7 @@ from hwfault.graph.ops import DOMAIN, FAULT_OPS
 from hwfault.graph.read.qonnxgraph import SITE, set_metadata
 from hwfault.program.kinds import Mechanism
 from hwfault.program.periods import refresh_in_graph
-from hwfault.program.processes import MapStep, ProtectedStep, Site, Step, StreamStep
+from hwfault.program.processes import ClipStep, MapStep, ProtectedStep, Site, Step, StreamStep
 
 SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 """Graph inputs, int64 scalars: the bits of the unsigned seed, and the sample number of the batch's first element."""
@@ -97,7 +97,16 @@ def _protected(step: ProtectedStep, batched: bool) -> _Parts:
     return "ProtectedFaults", [program], numbers, constants
 
 
-_MAKERS: dict[Mechanism, Callable[..., _Parts]] = {"stream": _transient, "map": _map, "protected": _protected}
+def _clip(step: ClipStep, batched: bool) -> _Parts:
+    return "ClippedRange", [], {key: getattr(step.process, key) for key in ("low", "high", "below", "above")}, {}
+
+
+_MAKERS: dict[Mechanism, Callable[..., _Parts]] = {
+    "stream": _transient,
+    "map": _map,
+    "protected": _protected,
+    "clip": _clip,
+}
 
 
 def check_inputs(node: NodeProto) -> None:

@@ -21,10 +21,11 @@ from hwfault.graph.run.qonnx_array import BATCH_TYPES, ArrayFaults, SameShape
 from hwfault.graph.run.row_numbers import read_samples, read_seeds
 from hwfault.graph.run.strike import ProtectedCells, strike_codes, strike_memory
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
+from hwfault.program.clipped import ClipProcess
 from hwfault.program.mapped import MapProcess
 from hwfault.program.periods import changes_of, refresh_of_node
 from hwfault.program.sampled import SampledProcess
-from hwfault.program.steps import MapStep, Step, StreamStep
+from hwfault.program.steps import ClipStep, MapStep, Step, StreamStep
 from hwfault.stream.fault_map import FaultMap as Rows
 from hwfault.stream.protection import Layout, MapRows, Memory
 from hwfault.stream.sampled_map import SampledMap
@@ -169,6 +170,17 @@ class ProtectedFaults(_Periodic):
         return strike_memory(held, codes, self.get_nodeattr("bit_width"), seed, samples, batched)
 
 
+class ClippedRange(_FaultOp):
+    """Integers kept within a range: X, scale, zeropt -> Y."""
+
+    def get_nodeattr_types(self) -> dict[str, Any]:
+        return super().get_nodeattr_types() | dict.fromkeys(("low", "high", "below", "above"), ("i", True, 0))
+
+    def step(self, inputs: Mapping[str, NDArray[Any]], words: int) -> Step:
+        given = {key: self.get_nodeattr(key) for key in ("low", "high", "below", "above", "bit_width")}
+        return ClipStep(ClipProcess(fault=0, site_number=0, signed=bool(self.get_nodeattr("signed")), **given))
+
+
 class Affine(SameShape):
     """What sums are worth: X, multiplier, addend -> X * multiplier + addend in float64, rounded to the type of X."""
 
@@ -184,5 +196,5 @@ class Affine(SameShape):
         context[self.onnx_node.output[0]] = worth.astype(x.dtype)
 
 
-_OPS = (TransientFaults, FaultMap, IntermittentFaults, ProtectedFaults, ArrayFaults, Affine)
+_OPS = (TransientFaults, FaultMap, IntermittentFaults, ProtectedFaults, ClippedRange, ArrayFaults, Affine)
 custom_op = {op.__name__: op for op in _OPS}

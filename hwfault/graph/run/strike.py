@@ -11,7 +11,7 @@ from hwfault.codes import CodeFormat, Codes, encode, faulty_values
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
 from hwfault.program.kinds import Mechanism
 from hwfault.program.periods import Refresh, Samples, periods
-from hwfault.program.steps import MapStep, ProtectedStep, Step, StreamStep
+from hwfault.program.steps import ClipStep, MapStep, ProtectedStep, Step, StreamStep
 from hwfault.stream import native
 from hwfault.stream.protection import Layout, MapRows, Memory
 
@@ -47,6 +47,10 @@ def _protected(step: ProtectedStep, codes: Codes, seed: int, samples: Samples, b
     return strike_memory(held, codes, step.bit_width, seed, samples, batched)
 
 
+def _clip(step: ClipStep, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
+    return step.process.clipped(codes)
+
+
 class ProtectedCells(NamedTuple):
     """A protected memory, the rows of a map and the fault program that strike its cells, and when the map's show."""
 
@@ -79,6 +83,7 @@ _STRIKES: dict[Mechanism, Callable[[Any, Codes, int, Samples, bool], Codes]] = {
     "stream": _stream,
     "map": _map,
     "protected": _protected,
+    "clip": _clip,
 }
 
 

@@ -10,11 +10,12 @@ from hwfault.stream.native.arrays import (
     plane_hits,
     protect_codes,
 )
-from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer, Shape, Strike
+from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer, Range, Shape, Strike
 from hwfault.stream.native.loading import addresses, library, library_path, onnxruntime_library
 from hwfault.stream.native.pointers import (
     accumulate,
     apply_map,
+    clip,
     draw,
     format,
     inject,
@@ -26,6 +27,7 @@ from hwfault.stream.native.pointers import (
     quantize_gradient,
     quantize_struck,
     quantize_struck_gradient,
+    zero_clipped,
     zero_faulty,
     zero_map,
     zero_protected,
@@ -39,6 +41,7 @@ __all__ = [
     "ParsedSite",
     "Protection",
     "Quantizer",
+    "Range",
     "Shape",
     "Strike",
     "accumulate",
@@ -47,6 +50,7 @@ __all__ = [
     "apply_map",
     "calls",
     "check_program",
+    "clip",
     "draw",
     "fail",
     "faulty_words",
@@ -68,6 +72,7 @@ __all__ = [
     "quantize_gradient",
     "quantize_struck",
     "quantize_struck_gradient",
+    "zero_clipped",
     "zero_faulty",
     "zero_map",
     "zero_protected",

@@ -69,6 +69,19 @@ class Map(Structure):
     )
 
 
+class Range(Structure):
+    """A range of integers, and what those beyond it become."""
+
+    _fields_ = (
+        ("batch", c_int64),
+        ("words", c_int64),
+        ("low", c_int64),
+        ("high", c_int64),
+        ("below", c_int64),
+        ("above", c_int64),
+    )
+
+
 class Protection(Structure):
     """A protected memory, and the table of its layout if that is not linear."""
 
@@ -153,6 +166,7 @@ STRUCTS = {
     "hwfault_draw": Draw,
     "hwfault_shape": Shape,
     "hwfault_map": Map,
+    "hwfault_range": Range,
     "hwfault_protection": Protection,
     "hwfault_layer": Layer,
     "hwfault_array": Array,
@@ -163,6 +177,7 @@ STRUCTS = {
 }
 
 _DRAW, _FORMAT, _MAP, _PROTECTION = POINTER(Draw), POINTER(Format), POINTER(Map), POINTER(Protection)
+_RANGE = POINTER(Range)
 _MEMORY = (_DRAW, _MAP, _FORMAT, _PROTECTION)
 _SHAPE = POINTER(Shape)
 _AT_SITE = (c_void_p, c_void_p, c_uint64, c_void_p, c_int32)
@@ -183,6 +198,8 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hwfault_site_zero": (c_int64, (c_void_p, _SHAPE, c_void_p, c_void_p, c_void_p, *_AT_SITE)),
     "hwfault_apply_map": (c_int64, (c_int32, c_void_p, c_void_p, _MAP, _FORMAT, c_int32, POINTER(c_int64))),
     "hwfault_zero_map": (c_int64, (c_int32, c_void_p, c_void_p, c_void_p, _MAP, _FORMAT, c_int32)),
+    "hwfault_clip": (c_int64, (c_int32, c_void_p, c_void_p, _RANGE, _FORMAT, c_int32)),
+    "hwfault_zero_clipped": (c_int64, (c_int32, c_void_p, c_void_p, c_void_p, _RANGE, _FORMAT, c_int32)),
     "hwfault_protected": (c_int64, (c_int32, c_void_p, c_void_p, *_MEMORY, c_void_p, c_int32)),
     "hwfault_zero_protected": (c_int64, (c_int32, c_void_p, c_void_p, c_void_p, *_MEMORY, c_int32)),
     "hwfault_accumulate": (

@@ -11,7 +11,7 @@ import numpy as np
 from hwfault.errors import HwfaultError
 from hwfault.stream import array as sums
 from hwfault.stream.native import header
-from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer, Strike
+from hwfault.stream.native.header import Draw, Format, Map, Protection, Quantizer, Range, Strike
 from hwfault.stream.native.loading import library
 from hwfault.stream.protection import KINDS, Memory
 
@@ -65,6 +65,18 @@ def apply_map(dtype: int, x: int, out: int, map: Map, format: Format, threads: i
 def zero_map(dtype: int, gradient: int, out: int, x: int | None, map: Map, format: Format, threads: int) -> int:
     """Writes the gradient with zeros at the words that a map changes to out; returns the number of those."""
     found: int = library().hwfault_zero_map(dtype, gradient, out, x, map, format, threads)
+    return found
+
+
+def clip(dtype: int, x: int, out: int, range: Range, format: Format, threads: int) -> int:
+    """Writes x with its integers within a range to out; returns the number of words changed."""
+    changed: int = library().hwfault_clip(dtype, x, out, range, format, threads)
+    return changed
+
+
+def zero_clipped(dtype: int, gradient: int, out: int, x: int, range: Range, format: Format, threads: int) -> int:
+    """Writes the gradient with zeros at the words that `clip` changes to out; returns the number of those."""
+    found: int = library().hwfault_zero_clipped(dtype, gradient, out, x, range, format, threads)
     return found
 
 
