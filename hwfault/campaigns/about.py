@@ -12,6 +12,7 @@ from pydantic import Field
 
 from hwfault.campaigns.database import Database
 from hwfault.campaigns.measurement import Measurement
+from hwfault.campaigns.points import Point
 from hwfault.campaigns.study.tasks import Task
 from hwfault.errors import FileError
 from hwfault.laws.files import Files
@@ -49,6 +50,8 @@ class About(Record):
     note: str
     faults: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     profiles: tuple[ProfileTold, ...] = ()
+    not_nested: dict[str, str] = Field(default_factory=dict)
+    """Why the points of a question about first turns ran one by one, by its name."""
 
 
 class RunTold(Record):
@@ -63,10 +66,14 @@ class RunTold(Record):
 def say_about(measurement: Measurement, database: Database) -> None:
     """Keeps what the trials are computed with and what strikes in each task, in the place of what was said before."""
     subject = measurement.subject
-    faults = {}
+    faults: dict[str, tuple[str, ...]] = {}
     for task in measurement.tasks:
-        if task.point is not None:
-            faults[measurement.stored_digest(task)] = tuple(fault.describe() for fault in task.point.models)
+        points: list[Point | None] = [task.point]
+        if task.sweep:
+            points = [point for _, point in task.sweep]
+        told_of = [fault.describe() for point in points if point is not None for fault in point.models]
+        if told_of:
+            faults[measurement.stored_digest(task)] = tuple(told_of)
     told = About(
         engine=measurement.engine.name,
         version=measurement.engine.version,
@@ -74,6 +81,7 @@ def say_about(measurement: Measurement, database: Database) -> None:
         note=subject.note,
         faults=faults,
         profiles=tuple(_profiles_of(measurement.tasks)),
+        not_nested=measurement.not_nested,
     )
     database.say(ABOUT, told.model_dump_json(exclude_defaults=True))
 

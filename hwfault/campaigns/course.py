@@ -12,6 +12,7 @@ from hwfault.campaigns.database import Database, Row
 from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.figures import Figure, Trials
 from hwfault.campaigns.measurement import Measurement
+from hwfault.campaigns.nesting.figures import Turned
 from hwfault.campaigns.statistics.stopping import Decision
 from hwfault.campaigns.study.tasks import Task
 from hwfault.campaigns.workers import Done, Job
@@ -35,14 +36,10 @@ class Shard(NamedTuple):
         """The trials of this part; merged stores hold others, too."""
         return (row for row in rows if self.has(row.key))
 
-    def fill_up(self, trials: Trials, until: int) -> Trials:
+    def fill_up(self, trials: Trials | Turned, until: int) -> Trials | Turned:
         """This part's trials, over and over, as a picture of the first `until` trials of all parts."""
         wanted = max(trials.number, until - trials.failed * self.of)
-        places = np.arange(wanted) % trials.number
-        correct = None if trials.correct is None else trials.correct[places]
-        return trials._replace(
-            keys=trials.keys[places], wrong=trials.wrong[places], due=trials.due[places], correct=correct
-        )
+        return trials.take(np.arange(wanted) % trials.number)
 
     def __str__(self) -> str:
         return f"part {self.part + 1} of {self.of}"

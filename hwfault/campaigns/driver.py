@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 from hwfault.campaigns.about import note_end, note_start, say_about
@@ -11,6 +11,7 @@ from hwfault.campaigns.course import Course, Shard
 from hwfault.campaigns.database import Database, Row
 from hwfault.campaigns.figures import Asked, Figure, Trials, columns_of, decide, make_figure, rule_of
 from hwfault.campaigns.measurement import Measurement
+from hwfault.campaigns.nesting.figures import Turned, check_of, decide_turns, turned_of
 from hwfault.campaigns.statistics.stopping import Decision
 from hwfault.campaigns.study.tasks import Task
 from hwfault.campaigns.workers import Done, Job, Workers
@@ -58,24 +59,32 @@ class Driver:
         self._progress = progress
         self._shard = Shard(*shard)
         self._rate = _Rate()
-        self._courses: list[Course] = []
+        self._courses: dict[int, Course] = {}
 
     def run(self) -> list[Figure]:
         """All tasks; what is in the store is not run again."""
         describe_tasks(self._measurement, self._database)
         note_start(self._database)
-        self._courses = [
-            Course.begin(self._measurement, self._database, place, self._shard)
-            for place in range(len(self._measurement.tasks))
-        ]
-        while not all(course.ended for course in self._courses):
+        self._courses = {}
+        self._begin(lambda task: not task.stands_by)
+        while not all(course.ended for course in self._courses.values()):
             self._hand_out()
             if self._look():  # which ended a task, or wants more trials of it
                 continue
             for finished in self._workers.collect():
                 self._take(finished)
         note_end(self._database)
-        return [course.figure for course in self._courses if course.figure is not None]
+        return [course.figure for course in self._courses.values() if course.figure is not None]
+
+    def _begin(self, chosen: Callable[[Task], bool]) -> None:
+        for place, task in enumerate(self._measurement.tasks):
+            if chosen(task):
+                self._courses[place] = Course.begin(self._measurement, self._database, place, self._shard)
+
+    def _begin_grid(self, question: str) -> None:
+        """Has the points of a sweep run one by one, which have stood by so far."""
+        self._begin(lambda task: task.stands_by and task.question == question)
+        describe_tasks(self._measurement, self._database, self._courses)
 
     # handing out
 
@@ -89,7 +98,7 @@ class Driver:
             self._workers.submit(job)
 
     def _next_job(self) -> Job | None:
-        for course in self._courses:
+        for course in self._courses.values():
             job = course.next_job(self._workers.count, _LEAST_SECONDS, _JOB_SECONDS)
             if job is not None:
                 return job
@@ -117,7 +126,7 @@ class Driver:
 
     def _look(self) -> bool:
         """Looks at all tasks whose trials up to the next look are there; whether there were any."""
-        due = [course for course in self._courses if not course.ended and course.has_all]
+        due = [course for course in self._courses.values() if not course.ended and course.has_all]
         for course in due:
             self._look_at(course)
         return bool(due)
@@ -132,18 +141,23 @@ class Driver:
         self._database.look(course.stored, course.until, decision.stop, decision.why)
         self._tell(course)
         if decision.stop:
-            course.figure = figure_of(self._measurement, course.task, seen, decision)
             course.ended = True
+            if isinstance(seen, Trials):
+                course.figure = figure_of(self._measurement, course.task, seen, decision)
+            elif check_of(seen, course.task.stop).is_too_much:
+                self._begin_grid(course.task.question)
         else:
             # looks come after so many answers, and a trial that failed has none
             failed = seen.failed * self._shard.of
             course.extend((decision.next_look or course.most) + failed)
 
-    def _columns(self, course: Course) -> Trials:
+    def _columns(self, course: Course) -> Trials | Turned:
         rows = self._shard.mine(self._database.rows(course.stored))
+        if course.task.sweep:
+            return turned_of(rows, len(course.task.sweep), course.stored.samples, course.asked)
         return columns_of(rows, course.stored.masks, course.stored.samples, course.asked)
 
-    def _decide(self, course: Course, seen: Trials) -> Decision:
+    def _decide(self, course: Course, seen: Trials | Turned) -> Decision:
         """Whether a task has enough trials; a part of a campaign takes its own for a picture of all."""
         if not seen.number:
             rows = self._database.rows(course.stored)
@@ -162,10 +176,13 @@ class Driver:
             return found._replace(stop=True, why=why)
         return found
 
-    def _judge(self, course: Course, seen: Trials) -> Decision:
+    def _judge(self, course: Course, seen: Trials | Turned) -> Decision:
         task = course.task
         total = self._measurement.total(task)
-        return decide(seen, task.stop, task.draw, self._measurement.study.samples.claim, course.minutes, total)
+        claim = self._measurement.study.samples.claim
+        if isinstance(seen, Turned):
+            return decide_turns(seen, task.stop, claim, course.minutes, total)
+        return decide(seen, task.stop, task.draw, claim, course.minutes, total)
 
 
 def tried_again(finished: Done) -> list[Job]:
@@ -210,10 +227,15 @@ class _Rate:
         return counted / passed if counted and passed > 0 else None
 
 
-def describe_tasks(measurement: Measurement, database: Database) -> None:
-    """Keeps the study and what its tasks are called, so that the store can be read without the network."""
+def describe_tasks(measurement: Measurement, database: Database, begun: Container[int] = ()) -> None:
+    """Keeps the study and what its tasks are called, so that the store can be read without the network.
+
+    Of those that stand by only the `begun` are told, by their places.
+    """
     told = []
-    for task in measurement.tasks:
+    for place, task in enumerate(measurement.tasks):
+        if task.stands_by and place not in begun:
+            continue
         stored = measurement.stored(database, task)
         total = measurement.total(task)
         told.append(

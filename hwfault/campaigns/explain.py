@@ -10,6 +10,7 @@ from hwfault.campaigns.database import Database, Row
 from hwfault.campaigns.engines.engine import Trial
 from hwfault.campaigns.engines.watching import Batch, SeenSite, Watched, Watching, batch_of
 from hwfault.campaigns.figures import counted_outcome
+from hwfault.campaigns.kept import kept_tasks
 from hwfault.campaigns.measurement import Measurement
 from hwfault.campaigns.study.space import draw_pair
 from hwfault.campaigns.study.tasks import Task
@@ -125,8 +126,14 @@ def explain(
     A drawn pair has a sample of its own, which may be left out. Raises HwfaultError for a task, cell or sample that
     there is not, for another sample than a pair's, and for an engine that shows no sites.
     """
-    _, task = find_task(measurement.tasks, wanted)
+    _, task = find_task(_as_listed(measurement, database), wanted)
     check_seed(key)
+    if task.sweep:
+        points = [one.name for one in measurement.tasks if one.stands_by and one.question == task.question]
+        raise HwfaultError(
+            f"{task.name}: a trial along a sweep is one at each of its points; expected one of these: "
+            f"{', '.join(map(repr, points))}"
+        )
     chosen = _check_sample(measurement, task, key, sample)
     trial = Trial(measurement.plan(task, key), key if task.space is None else 0)
     engine = measurement.engine_for([trial])
@@ -173,6 +180,15 @@ def explain(
 
 
 # what is asked for
+
+
+def _as_listed(measurement: Measurement, database: Database) -> list[Task]:
+    """The tasks in the order in which `status` tells them; those that stand by, which it does not, come last."""
+    tasks = measurement.tasks
+    if not any(task.stands_by for task in tasks):
+        return tasks
+    begun = {one.name for one in kept_tasks(database)}
+    return sorted(tasks, key=lambda task: task.stands_by and task.name not in begun)
 
 
 def _check_sample(measurement: Measurement, task: Task, key: int, sample: int | None) -> int:

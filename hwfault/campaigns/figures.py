@@ -48,6 +48,11 @@ class Trials(NamedTuple):
         """How many trials there are."""
         return len(self.keys)
 
+    def take(self, places: NDArray[np.int64]) -> "Trials":
+        """Those at some places, each as often as it is named."""
+        correct = None if self.correct is None else self.correct[places]
+        return self._replace(keys=self.keys[places], wrong=self.wrong[places], due=self.due[places], correct=correct)
+
 
 def columns_of(rows: Iterable[Row], masks: Sequence[str], samples: int, among: Sequence[int] | None = None) -> Trials:
     """The rows whose keys are `among` those, in columns; silent wrong answers are those that were not detected."""

@@ -5,11 +5,18 @@ from typing import Any, NamedTuple
 
 from hwfault.campaigns.figures import rule_of
 from hwfault.campaigns.measurement import Measurement
-from hwfault.campaigns.study.tasks import Task
+from hwfault.campaigns.nesting.figures import MOST_BACK
+from hwfault.campaigns.nesting.turns import CHECKED_SHARE
+from hwfault.campaigns.study.tasks import Draw, Task
 
 _TIMED = 3
 """How many trials are run to tell how long one takes; the first, which prepares the network, is not counted."""
 _SPARSE_TOGETHER = 512
+_WAYS: dict[Draw, str] = {
+    "seeds": "a fault seed on all samples",
+    "pairs": "a flip and a sample",
+    "turns": "a fault seed along the sweep",
+}
 _BESIDE = 40
 """The bytes that a trial takes in the store beside its answers."""
 
@@ -44,7 +51,7 @@ class Forecast(NamedTuple):
 
 def forecast(measurement: Measurement) -> list[Forecast]:
     """What each task of a study would take on one worker; a few trials of each are run and timed."""
-    return [_of_task(measurement, task) for task in measurement.tasks]
+    return [_of_task(measurement, task) for task in measurement.tasks if not task.stands_by]
 
 
 def _of_task(measurement: Measurement, task: Task) -> Forecast:
@@ -52,7 +59,10 @@ def _of_task(measurement: Measurement, task: Task) -> Forecast:
     space = None if task.space is None else task.space.size
     seconds = _time_of(measurement, task)
     samples = 1 if task.draw == "pairs" else measurement.engine.samples
-    size = len(measurement.masks) * -(-samples // 8) + 4 * len(measurement.metrics) * samples + _BESIDE
+    masks, metrics = len(measurement.masks), len(measurement.metrics)
+    if task.sweep:
+        masks, metrics = len(task.sweep) + 2, 0
+    size = masks * -(-samples // 8) + 4 * metrics * samples + _BESIDE
     if task.draw == "all":
         assert space is not None
         least = most = space
@@ -67,7 +77,7 @@ def _of_task(measurement: Measurement, task: Task) -> Forecast:
     else:
         first = 20 if task.draw == "pairs" else rule.looks.numbers[0]
         least, most = min(first, rule.max_trials), rule.max_trials
-        way = "a flip and a sample" if task.draw == "pairs" else "a fault seed on all samples"
+        way = _WAYS[task.draw]
         why = _why_sampled(task, space, most)
     if rule.max_minutes is not None:
         why += f"; at most {rule.max_minutes:g} minutes"
@@ -76,6 +86,12 @@ def _of_task(measurement: Measurement, task: Task) -> Forecast:
 
 def _why_sampled(task: Task, space: int | None, most: int) -> str:
     goal = f"a relative margin of {task.stop.relative:g}" if task.stop.require is None else f"SDC {task.stop.require}"
+    if task.sweep:
+        points = len(task.sweep)
+        runs = points.bit_length()
+        how = f"the faults of its {points} points are nested: an answer runs at {runs} of them at most, by bisection"
+        check = f"{CHECKED_SHARE:.0%} of all run at every point, and where over {MOST_BACK:.0%} turn back the grid runs"
+        return f"{how}; {check}; fault seeds are drawn until each point has {goal}, looked for at doubling numbers"
     if task.draw == "pairs":
         more = f"{space:,} single flips are more than max_trials ({most:,})"
         return f"{more}: pairs of a flip and a sample are drawn, until {goal}"

@@ -54,9 +54,9 @@ class KeptTask(NamedTuple):
         return Progress(self.name, count, sum(whys.values()), failures, told, state)
 
     def seen(self, database: Database) -> Trials | None:
-        """Its trials up to the last look; None before that, and where none has an answer."""
+        """Its trials up to the last look; None before that, where none has an answer, and for first turns."""
         looks = database.looks(self.stored)
-        if not looks:
+        if not looks or self.draw == "turns":
             return None
         asked = keys_of(self.study, self.question, self.draw, looks[-1][0])
         found = columns_of(database.rows(self.stored), self.stored.masks, self.stored.samples, asked)

@@ -18,6 +18,9 @@ from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.engines.engine import Engine, Numbers, Ran, Trial, changes_by_batch
 from hwfault.campaigns.engines.sparse_flips import SparseFlips
 from hwfault.campaigns.falls import any_fault_fell
+from hwfault.campaigns.nesting.points import Asked, with_turns
+from hwfault.campaigns.nesting.trials import Sweep, identity_of, run_sweep
+from hwfault.campaigns.nesting.turns import mask_names
 from hwfault.campaigns.outcomes import Answers, Judge
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.study.records import Study
@@ -67,8 +70,18 @@ class Measurement:
 
     @cached_property
     def tasks(self) -> list[Task]:
-        """Every question of the study at every point."""
-        return tasks_of(self.study, self.sites, self._files, self._affords)
+        """Every question of the study at every point, or along its sweep; those that stand by come last."""
+        return self._asked.tasks
+
+    @property
+    def not_nested(self) -> dict[str, str]:
+        """Of questions about first turns whose points run one by one: why."""
+        return self._asked.not_nested
+
+    @cached_property
+    def _asked(self) -> Asked:
+        points = tasks_of(self.study, self.sites, self._files, self._affords)
+        return with_turns(self.study, points, self._files, lambda task: self.plan(task, self.study.seed))
 
     @cached_property
     def judge(self) -> Judge:
@@ -144,7 +157,9 @@ class Measurement:
             found["due"] = self.study.due.range
         if question.device is not None:
             found["device"] = question.device
-        if task.space is None:
+        if task.sweep:
+            found |= identity_of(task, self.masks, self._plans(task), self.study.seed)
+        elif task.space is None:
             found["plan"] = self.plan(task, self.study.seed).digest
         criteria = {name: _digest_of_code(name) for name in self.study.outcomes if is_code(name)}
         if criteria:
@@ -179,6 +194,9 @@ class Measurement:
 
     def stored(self, database: Database, task: Task) -> Stored:
         """The task in a store, made there if need be; a drawn pair has one answer, that of its sample."""
+        if task.sweep:
+            names = mask_names([labels for labels, _ in task.sweep])
+            return database.task(self.identity(task), samples=self.engine.samples, masks=names)
         pairs = task.draw == "pairs"
         return database.task(
             self.identity(task),
@@ -211,6 +229,10 @@ class Measurement:
             self.engine = whole
 
     def _run(self, task: Task, keys: Sequence[int]) -> Iterator[Row]:
+        if task.sweep:
+            sweep = Sweep.of(task, self.masks, self._plans(task), self.engine, self.judge, exact=self.subject.exact)
+            yield from run_sweep(sweep, keys)
+            return
         if task.draw != "seeds" and self.sparse_for(task) is not None:
             yield from self._run_sparse(task, keys)
             return

@@ -7,7 +7,10 @@ from typing import Any
 
 from hwfault.campaigns.evaluate import write_table
 from hwfault.campaigns.figures import Figure
+from hwfault.campaigns.nesting.figures import TurnFigure
+from hwfault.campaigns.nesting.told import turns_flat, turns_to_data
 from hwfault.campaigns.statistics.estimates import METHODS, Estimate
+from hwfault.campaigns.words import cell
 from hwfault.files import write_atomically
 
 Table = tuple[list[str], list[list[str]]]
@@ -30,16 +33,6 @@ def table(figures: Sequence[Figure]) -> Table:
     return columns, rows
 
 
-def cell(estimate: Estimate | None) -> str:
-    """A rate with its interval; an interval is never told as wider or narrower than it is."""
-    if estimate is None:
-        return "-"
-    if estimate.ends is None:
-        return f"{estimate.value:.4g} exact"
-    low, high = estimate.ends
-    return f"{estimate.value:.3g} ({low:.3g} to {high:.3g})"
-
-
 def to_data(figure: Figure) -> dict[str, Any]:
     """A figure as JSON tells it."""
     data = figure._asdict()
@@ -52,11 +45,19 @@ def to_data(figure: Figure) -> dict[str, Any]:
     return data
 
 
-def write_results(folder: Path, figures: Sequence[Figure]) -> None:
+def whole_data(figures: Sequence[Figure], turns: Sequence[TurnFigure]) -> list[dict[str, Any]]:
+    """All that a campaign found as JSON tells it, first turns behind the others."""
+    return [to_data(figure) for figure in figures] + [turns_to_data(figure) for figure in turns]
+
+
+def write_results(folder: Path, figures: Sequence[Figure], turns: Sequence[TurnFigure] = ()) -> None:
     """Leaves results.json and results.csv in a folder, each written atomically; raises FileError."""
-    whole = [to_data(figure) for figure in figures]
+    whole = whole_data(figures, turns)
     write_atomically(folder / "results.json", (json.dumps(whole, indent=1) + "\n").encode())
-    write_table(folder / "results.csv", [_flat(figure) for figure in figures])
+    lines = [_flat(figure) for figure in figures]
+    for figure in turns:
+        lines += turns_flat(figure)
+    write_table(folder / "results.csv", lines)
 
 
 def _flat(figure: Figure) -> dict[str, object]:

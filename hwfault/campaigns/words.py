@@ -2,9 +2,20 @@
 
 from collections.abc import Sequence
 
+from hwfault.campaigns.statistics.estimates import Estimate
 from hwfault.campaigns.statistics.means import Interval
 
 _MOST_DECIMALS = 12
+
+
+def cell(estimate: Estimate | None) -> str:
+    """A rate with its interval; an interval is never told as wider or narrower than it is."""
+    if estimate is None:
+        return "-"
+    if estimate.ends is None:
+        return f"{estimate.value:.4g} exact"
+    low, high = estimate.ends
+    return f"{estimate.value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def percent(value: float | None) -> str:

@@ -101,7 +101,7 @@ def _print(advice: "Advice") -> None:
 
 
 def _told(what: str, plan: "Plan") -> str:
-    from hwfault.campaigns.report_table import cell
+    from hwfault.campaigns.words import cell
 
     at = "" if plan.expected_sdc is None else f", {plan.expected_sdc:.3g} at the rate"
     price = f"{plan.memory - 1:.2%} more memory, {plan.energy - 1:.2%} more energy"
@@ -109,7 +109,7 @@ def _told(what: str, plan: "Plan") -> str:
 
 
 def _print_tried(tried: "list[Tried]") -> None:
-    from hwfault.campaigns.report_table import cell
+    from hwfault.campaigns.words import cell
 
     rows = [[one.told, f"{one.trials:,}", cell(one.sdc), cell(one.due), cell(one.removed)] for one in tried]
     print_table(["tried", "trials", "SDC", "DUE", "SDC removed, by seed"], rows)

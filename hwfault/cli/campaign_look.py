@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.campaign_run import _FOLDER
+from hwfault.cli.campaign_run import _FOLDER, print_figures
 from hwfault.cli.common import json_option, print_json, print_table
 from hwfault.cli.paths import Command, OutputFile
 
@@ -16,9 +16,12 @@ def status(folder: Path, as_json: bool) -> None:
     """Print how far the campaign in FOLDER is, also while it runs."""
     from hwfault.campaigns.database import FILE, Database
     from hwfault.campaigns.kept import kept_tasks
+    from hwfault.campaigns.nesting.kept import kept_turns
+    from hwfault.campaigns.nesting.told import turns_table
 
     with Database(folder / FILE, readonly=True) as database:
         found = [one.progress(database) for one in kept_tasks(database)]
+        turns = kept_turns(database)
     if as_json:
         print_json([one._asdict() for one in found])
         return
@@ -27,6 +30,8 @@ def status(folder: Path, as_json: bool) -> None:
     for one in found:
         for why in one.failures:
             click.echo(f"{one.name}: {why}")
+    if turns:
+        print_table(*turns_table(turns))
 
 
 @click.command("report", cls=Command)
@@ -34,22 +39,24 @@ def status(folder: Path, as_json: bool) -> None:
 @json_option
 def report(folder: Path, as_json: bool) -> None:
     """Print what the campaign in FOLDER found, and write report.html, its pictures and tables there anew."""
+    from hwfault.campaigns.about import read_about
     from hwfault.campaigns.database import FILE, Database
     from hwfault.campaigns.hardening.written import advise_again
     from hwfault.campaigns.kept import kept_tasks
+    from hwfault.campaigns.nesting.kept import kept_turns
     from hwfault.campaigns.page.page import write_page
-    from hwfault.campaigns.report_table import table, to_data, write_results
+    from hwfault.campaigns.report_table import whole_data, write_results
 
     with Database(folder / FILE, readonly=True) as database:
         figures = [figure for one in kept_tasks(database) if (figure := one.figure(database)) is not None]
-        write_results(folder, figures)
+        turns = kept_turns(database)
+        about = read_about(database)
+        write_results(folder, figures, turns)
         write_page(folder, database, advise_again(folder, database))
     if as_json:
-        print_json([to_data(figure) for figure in figures])
+        print_json(whole_data(figures, turns))
         return
-    print_table(*table(figures))
-    for figure in figures:
-        click.echo(f"{figure.name}: {figure.why}")
+    print_figures(figures, turns, {} if about is None else about.not_nested)
 
 
 @click.command("merge", cls=Command)

@@ -13,6 +13,7 @@ from hwfault.terminal import shown
 
 if TYPE_CHECKING:
     from hwfault.campaigns.driver import Present
+    from hwfault.campaigns.study.tasks import Task
 
 _EVERY_SECONDS = 30.0
 """Where nobody watches, a line comes at most this often."""
@@ -52,7 +53,7 @@ def line_of(present: "Present") -> str:
         told = f"{hours}:{minutes:02d}:{left % 60:02d}" if hours else f"{minutes}:{left % 60:02d}"
         parts += [f"{present.rate:.3g}/s", f"{told} to the next look"]
     if present.decision is not None:
-        parts.append(_told(present.decision))
+        parts.append(_told(present))
     return f"{shown(present.task.name, one_line=True)}: {', '.join(parts)}"
 
 
@@ -80,13 +81,21 @@ def _bars() -> Iterator[Progress]:
             if present.rate is not None:
                 fields["rate"] = f"{present.rate:.3g}/s"
             if present.decision is not None:
-                fields["now"] = _told(present.decision)
+                fields["now"] = _told(present)
             display.update(bars[name], completed=present.done, total=present.until, **fields)
 
         yield progress
 
 
-def _told(decision: Any) -> str:
-    from hwfault.campaigns.report_table import cell
+def _told(present: "Present") -> str:
+    from hwfault.campaigns.words import cell
 
-    return f"SDC {cell(decision.estimate)}"
+    assert present.decision is not None
+    # first turns are no SDC
+    what = f"turned by {_end_of(present.task)}" if present.task.sweep else "SDC"
+    return f"{what} {cell(present.decision.estimate)}"
+
+
+def _end_of(task: "Task") -> str:
+    labels, _ = task.sweep[-1]
+    return " ".join(f"{key}={value}" for key, value in labels.items())

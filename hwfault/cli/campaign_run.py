@@ -1,6 +1,6 @@
 """`hwfault campaign plan`, `run` and `resume`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -15,7 +15,9 @@ from hwfault.cli.paths import Command, OutputFolder
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
+    from hwfault.campaigns.figures import Figure
     from hwfault.campaigns.measurement import Measurement, Trust
+    from hwfault.campaigns.nesting.figures import TurnFigure
     from hwfault.campaigns.study.records import Study
 
 _FOLDER = OutputFolder("campaign.sqlite", "results.csv", "results.json", "report.html")
@@ -121,8 +123,9 @@ def _run(
     from hwfault.campaigns.database import FILE, Database
     from hwfault.campaigns.driver import Driver, check_rules
     from hwfault.campaigns.measurement import Measurement
+    from hwfault.campaigns.nesting.kept import kept_turns
     from hwfault.campaigns.page.page import REPORT, write_page
-    from hwfault.campaigns.report_table import table, to_data, write_results
+    from hwfault.campaigns.report_table import whole_data, write_results
     from hwfault.campaigns.workers import one_thread
     from hwfault.files import output_folder
     from hwfault.locks import locked_folder
@@ -140,15 +143,30 @@ def _run(
                     figures = Driver(measurement, database, hands, progress, shard or (0, 1)).run()
             finally:
                 hands.close()
-        write_results(folder, figures)
+        turns = kept_turns(database)
+        write_results(folder, figures, turns)
         write_page(folder, database)
     if as_json:
-        print_json([to_data(figure) for figure in figures])
+        print_json(whole_data(figures, turns))
     else:
-        print_table(*table(figures))
-        for figure in figures:
-            click.echo(f"{figure.name}: {figure.why}")
+        print_figures(figures, turns, measurement.not_nested)
         click.echo(f"the page: {folder / REPORT}")
+
+
+def print_figures(figures: "Sequence[Figure]", turns: "Sequence[TurnFigure]", not_nested: Mapping[str, str]) -> None:
+    """Prints what a campaign found, and why each task ended."""
+    from hwfault.campaigns.nesting.told import not_nested_told, turns_table
+    from hwfault.campaigns.report_table import table
+
+    if figures or not turns:
+        print_table(*table(figures))
+    if turns:
+        print_table(*turns_table(turns))
+    told = [(figure.name, figure.why) for figure in figures] + [(figure.name, figure.why) for figure in turns]
+    for name, why in told:
+        click.echo(f"{name}: {why}")
+    for line in not_nested_told(not_nested):
+        click.echo(line)
 
 
 @contextmanager
@@ -179,6 +197,8 @@ def plan(study: Path, trust: "Trust", as_json: bool) -> None:
 
 
 def _print_plan(measurement: "Measurement", found: Any) -> None:
+    from hwfault.campaigns.nesting.told import not_nested_told
+
     subject = measurement.subject
     kind = "exact" if subject.exact else "not exact to the bit between engines"
     click.echo(f"engine {measurement.engine.name} {measurement.engine.version}; {kind}: {subject.note}")
@@ -192,3 +212,5 @@ def _print_plan(measurement: "Measurement", found: Any) -> None:
     print_table(columns, rows)
     for one in found:
         click.echo(f"{one.name}: {one.why}")
+    for line in not_nested_told(measurement.not_nested):
+        click.echo(line)

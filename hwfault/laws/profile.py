@@ -144,6 +144,11 @@ def differs_by_specimen(bound: Bound[Any]) -> bool:
     return bound.by_specimen and _At(bound).probability > 0
 
 
+def rate_of_cells(bound: Bound[Any]) -> float:
+    """The probability with which a cell is struck by the faults of a profile, at its operating point; 0 for others."""
+    return 0.0 if bound.profile is None else _At(bound).probability
+
+
 class _At:
     """A profile at the operating point of a fault, with what the fault puts in the place of its parts."""
 

@@ -56,6 +56,10 @@ class Engine(Protocol):
         """What each of the trials came to, in their order, on all samples or on `images` alone."""
         ...
 
+    def run_each(self, trials: Sequence[Trial], images: Sequence[Numbers]) -> Iterator[Ran]:
+        """What each of the trials came to, in their order, on images of its own."""
+        ...
+
 
 def changes_by_batch(plan: FaultPlan) -> bool:
     """Whether some faults of a seed are those of a batch."""

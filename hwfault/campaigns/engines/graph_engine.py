@@ -100,6 +100,22 @@ class GraphEngine:
             self._run_one_by_one(loaded, seeds, chosen, out)
         return out
 
+    def outputs_each(self, plan: FaultPlan, seeds: Sequence[int], images: Sequence[Array]) -> list[Array]:
+        """The outputs (k, ...) under a plan for each seed, of images of its own; raises what `outputs` does.
+
+        Trials of few images fill batches together, where trials run side by side.
+        """
+        loaded = self._load(plan)
+        if loaded.by_batch or not loaded.stacks:
+            return [self.outputs(plan, [seed], chosen)[0] for seed, chosen in zip(seeds, images, strict=True)]
+        each = [self.check_images(chosen) for chosen in images]
+        sizes = [len(chosen) for chosen in each]
+        of_seed = np.repeat(np.array([check_seed(seed) for seed in seeds], np.uint64), sizes)
+        golden = self.golden()
+        out = np.empty((len(of_seed), *golden.shape[1:]), golden.dtype)
+        self._run_rows(loaded, of_seed, np.concatenate(each), out)
+        return np.split(out, np.cumsum(sizes)[:-1])
+
     def check_images(self, images: Sequence[int] | Array | None) -> NDArray[np.int64]:
         """The numbers of the images (k,), all of them for None; raises HwfaultError for others than there are."""
         if images is None:
@@ -133,9 +149,10 @@ class GraphEngine:
 
     def _run_stacked(self, loaded: _Loaded, seeds: Sequence[int], images: NDArray[np.int64], out: Array) -> None:
         """Trial behind trial in rows, of which a batch takes as many as it has room for."""
-        rows = out.reshape(-1, *out.shape[2:])
         of_seed = np.repeat(np.array(seeds, np.uint64), len(images))
-        of_image = np.tile(images, len(seeds))
+        self._run_rows(loaded, of_seed, np.tile(images, len(seeds)), out.reshape(-1, *out.shape[2:]))
+
+    def _run_rows(self, loaded: _Loaded, of_seed: Array, of_image: NDArray[np.int64], rows: Array) -> None:
         for part in parts_of(len(rows), self.batch_size):
             x = self.inputs[of_image[part]]
             (rows[part],) = run(loaded.session, x, seed=of_seed[part], samples=of_image[part])

@@ -66,6 +66,17 @@ class OnnxruntimeEngine:
                 for outputs in self._suffix.outputs(plan, seeds[first : first + _TOGETHER], images):
                     yield Ran(outputs)
 
+    def run_each(self, trials: Sequence[Trial], images: Sequence[Numbers]) -> Iterator[Ran]:
+        """What each trial came to on images of its own; raises what `run` does."""
+        for plan, group in groupby(zip(trials, images, strict=True), key=lambda one: one[0].plan):
+            _check_tells_nothing(plan)
+            own = list(group)
+            for first in range(0, len(own), _TOGETHER):
+                some = own[first : first + _TOGETHER]
+                seeds = [trial.seed for trial, _ in some]
+                for outputs in self._suffix.outputs_each(plan, seeds, [chosen for _, chosen in some]):
+                    yield Ran(outputs)
+
     def watch(self, trial: Trial | None, batch: Batch) -> Watched:
         """What a trial (None: the golden run) does to one sample of a batch, site by site; raises what `run` does."""
         if trial is not None:

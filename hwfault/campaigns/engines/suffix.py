@@ -84,6 +84,12 @@ class SuffixEngine:
             first = last
         return out
 
+    def outputs_each(self, plan: FaultPlan, seeds: Sequence[int], images: Sequence[Array]) -> list[Array]:
+        """The outputs (k, ...) under a plan for each seed, of images of its own; errors as of `GraphEngine.outputs`."""
+        if not self.can_replay(plan):
+            return self.engine.outputs_each(plan, seeds, images)
+        return [self.outputs(plan, [seed], chosen)[0] for seed, chosen in zip(seeds, images, strict=True)]
+
     def _run(self, replay: Replay, seeds: NDArray[np.uint64], chosen: Numbers, out: Array) -> None:
         """The outputs of some trials, written over the golden ones."""
         rows = out.reshape(-1, *out.shape[2:])

@@ -62,11 +62,16 @@ class TorchEngine:
 
         Raises PlanError for a plan that does not fit the network.
         """
-        order = self._order if images is None else self._order[torch.from_numpy(images)]
-        numbers = None if images is None else images
+        yield from self._run(trials, [images] * len(trials))
+
+    def run_each(self, trials: Sequence[Trial], images: Sequence[Numbers]) -> Iterator[Ran]:
+        """What each trial came to on images of its own; raises what `run` does."""
+        yield from self._run(trials, images)
+
+    def _run(self, trials: Sequence[Trial], images: Sequence[Numbers | None]) -> Iterator[Ran]:
         with ExitStack() as stack:
             injection: Injection | None = None
-            for trial in trials:
+            for trial, numbers in zip(trials, images, strict=True):
                 # the network is prepared once for a plan: from trial to trial only the seed changes
                 if injection is None or injection.plan is not trial.plan:
                     stack.close()
@@ -74,6 +79,7 @@ class TorchEngine:
                     attached = inject_at(self._model, trial.plan, self.sites, seed=trial.seed)
                     injection = stack.enter_context(attached)
                 injection.seed = trial.seed
+                order = self._order if numbers is None else self._order[torch.from_numpy(numbers)]
                 outputs = self._outputs(order, injection, numbers)
                 yield Ran(outputs, _has_detected(injection))
 

@@ -15,8 +15,8 @@ from hwfault.campaigns.hardening.proof import Tried
 from hwfault.campaigns.kept import KeptTask, kept_tasks
 from hwfault.campaigns.page.curves import Picture
 from hwfault.campaigns.page.page import write_page
-from hwfault.campaigns.report_table import cell
 from hwfault.campaigns.study.hardening import Hardening
+from hwfault.campaigns.words import cell
 from hwfault.errors import HwfaultError, ModelError, nearest
 from hwfault.files import write_atomically
 

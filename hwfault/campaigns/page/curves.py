@@ -27,8 +27,17 @@ _AXES = {
     "voltage_v": "supply voltage in V",
     "temperature_c": "temperature in °C",
 }
-Rate = Literal["accuracy", "sdc"]
-_NAMES: dict[Rate, str] = {"accuracy": "accuracy", "sdc": "silent wrong answers (share)"}
+Rate = Literal["accuracy", "sdc", "turned"]
+_NAMES: dict[Rate, str] = {
+    "accuracy": "accuracy",
+    "sdc": "silent wrong answers (share)",
+    "turned": "answers that have turned (share)",
+}
+_TITLES: dict[Rate, str] = {
+    "accuracy": "Accuracy",
+    "sdc": "Silent wrong answers",
+    "turned": "Answers that have turned (first turns, no SDC)",
+}
 
 
 class Picture(NamedTuple):
@@ -85,14 +94,14 @@ def draw_curves(axis: str, curves: Sequence[Curve], rate: Rate) -> Picture:
     if axis == "ber":
         label_rates(axes, every)
     axes.set_xlabel(_AXES.get(axis, plain(axis)))
-    if rate == "sdc":
-        _fit_sdc(axes, curves)
-    else:
+    if rate == "accuracy":
         axes.set_ylim(top=1.01)
+    else:
+        _fit_sdc(axes, curves)
     axes.set_ylabel(_NAMES[rate])
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
-    what = "Accuracy" if rate == "accuracy" else "Silent wrong answers"
+    what = _TITLES[rate]
     title = f"{what} over {axis}"
     return _picture(figure, f"{rate}-{axis}", title, _words(axis, curves, what))
 

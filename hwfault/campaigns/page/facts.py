@@ -20,6 +20,7 @@ _RULES: dict[Draw, str] = {
     "seeds": "looks after 20, 40, 80, ... trials",
     "pairs": "may look at any number of trials",
     "all": "one look, after every flip",
+    "turns": "looks after 20, 40, 80, ... trials",
 }
 Facts = list[tuple[str, str]]
 
@@ -47,7 +48,8 @@ def _cell(estimate: Estimate | None) -> str:
 
 def rule_told(stop: Stop, draw: Draw) -> str:
     """When a task stops, in words."""
-    goal = f"the interval reaches {100 * stop.relative:g} % of the number"
+    of = "the numbers of all points" if draw == "turns" else "the number"
+    goal = f"the interval reaches {100 * stop.relative:g} % of {of}"
     if stop.require is not None:
         goal = f"it is known whether the rate is {stop.require}"
     limit = f"after {stop.max_trials:,} trials"

@@ -9,6 +9,9 @@ from hwfault.campaigns.about import read_about, read_runs
 from hwfault.campaigns.database import Database
 from hwfault.campaigns.figures import Figure, Trials, counted_outcome
 from hwfault.campaigns.kept import KeptTask, kept_tasks
+from hwfault.campaigns.nesting.figures import TurnFigure
+from hwfault.campaigns.nesting.kept import kept_turns
+from hwfault.campaigns.nesting.told import not_nested_told
 from hwfault.campaigns.page.cells import Flips, KeptSpace, flips_of, heat_map
 from hwfault.campaigns.page.curves import Picture, Rate, curve_of, draw_curves, draw_heat_map
 from hwfault.campaigns.page.facts import (
@@ -22,6 +25,7 @@ from hwfault.campaigns.page.facts import (
 )
 from hwfault.campaigns.page.sentences import MEANINGS, Answered, answer, axis_of
 from hwfault.campaigns.page.sites import SingleFlips, single_flips
+from hwfault.campaigns.page.turns import answer_of, draw_turns, turns_told
 from hwfault.campaigns.page.worst import Worst, worst_flips, worst_seeds
 from hwfault.files import write_atomically
 from hwfault.report.pages import render
@@ -58,8 +62,10 @@ def page(database: Database, folder: str, hardening: Any = None) -> tuple[str, l
     about = read_about(database)
     runs = read_runs(database)
     found = [one for task in tasks if (one := _read(task, database, folder)) is not None]
+    turns = kept_turns(database)
     questions = _by_question(found)
-    curves = _curves(questions)
+    curves = _curves(questions) + draw_turns(turns)
+    known = [one.task.name for one in found] + [figure.name for figure in turns]
     single = _single_flips(found)
     pictures = curves + [draw_heat_map(one.question, one.map) for one in single]
     text = render(
@@ -67,7 +73,10 @@ def page(database: Database, folder: str, hardening: Any = None) -> tuple[str, l
         subject=_subject_name(tasks),
         outcome=_outcome(tasks),
         answers=[(name, answer(answered)) for name, answered in questions.items()],
-        unseen=[task.name for task in tasks if all(task is not one.task for one in found)],
+        turned=[(figure.question, answer_of(figure)) for figure in turns],
+        turns=[turns_told(figure) for figure in turns],
+        not_nested=not_nested_told({} if about is None else about.not_nested),
+        unseen=[task.name for task in tasks if task.name not in known],
         date=runs[-1].started if runs else None,
         pictures=[_embedded(picture) for picture in curves],
         numbers=numbers_table([(one.task, one.figure) for one in found]),
@@ -77,7 +86,7 @@ def page(database: Database, folder: str, hardening: Any = None) -> tuple[str, l
         harmless=[one.task.name for one in found if not (one.worst.trials or one.worst.images)],
         stopping=[_stopping(task, database) for task in tasks],
         failures=[(task.name, failures_told(database.failures(task.stored))) for task in tasks],
-        silent=[(one.task.name, one.figure.silent, one.figure.trials) for one in found],
+        silent=[(figure.name, figure.silent, figure.trials) for figure in _all_figures(found, turns)],
         technical=technical(tasks, about, runs),
         faults=_faults(tasks, about),
         digests=[(task.name, task.stored.identity.get("plan", "-"), task.stored.digest) for task in tasks],
@@ -98,6 +107,10 @@ def _read(task: KeptTask, database: Database, folder: str) -> _Read | None:
         return _Read(task, figure, worst_seeds(seen, folder, task.name), None)
     flips = _flips(task, seen, str(database.path))
     return _Read(task, figure, worst_flips(seen, flips, folder, task.name), flips)
+
+
+def _all_figures(found: Sequence[_Read], turns: Sequence[TurnFigure]) -> list[Figure | TurnFigure]:
+    return [*(one.figure for one in found), *turns]
 
 
 def _flips(task: KeptTask, seen: Trials, source: str) -> Flips:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import Field, StrictBool, StrictInt, field_validator, model_validator
 
 from hwfault.campaigns.points import Point
 from hwfault.campaigns.study.hardening import Hardening
@@ -27,6 +27,7 @@ Exhaustive = Literal["auto", "always", "never"]
 OUTCOMES = ("top1", "top5", "confidence10", "confidence20", "due")
 """The outcomes that have a name of their own; any other is the user's code, as module:function."""
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+_SEVERAL = 2
 
 
 class Samples(Record):
@@ -90,6 +91,9 @@ class Question(Record):
     over all bits that one sample sees. `sites` chooses among the sites for `ber` and `flips`. Or `points` name each
     point: its labels, its `faults` or a saved `plan`, and the one `site` or `bit` of them that strikes alone.
 
+    `first_turn` asks of a sweep at which of its points each answer first turns, in the place of what the answers are at
+    each of them (docs/campaigns.md, "First turns").
+
     `goal` says what single flips are to give: an "estimate" of the rate, or an upper "bound" on it. `exhaustive` says
     whether every one of them is tried: where that is affordable ("auto"), "always", or "never". `stop` takes the
     study's own place, where it is given. `seeds` are run in place of those that a stopping rule would ask for.
@@ -104,6 +108,7 @@ class Question(Record):
     device: Seed | None = None
     goal: Goal = "estimate"
     exhaustive: Exhaustive = "auto"
+    first_turn: StrictBool = False
     stop: Stop | None = None
 
     @field_validator("sites", mode="before")
@@ -120,6 +125,9 @@ class Question(Record):
             raise ValueError("`sweep` has one axis with at least one value: {ber: [1e-4, 1e-3]}")
         if self.sweep is not None and any(len(set(values)) < len(values) for values in self.sweep.values()):
             raise ValueError("`sweep` has a value twice, expected each once")
+        points = 0 if self.sweep is None else len(next(iter(self.sweep.values())))
+        if self.first_turn and points < _SEVERAL:
+            raise ValueError(f"`first_turn` asks where along a sweep answers turn; expected two points, found {points}")
         ways = {
             "flips": self.flips is not None,
             "faults": self.faults is not None,
@@ -202,6 +210,16 @@ class Study(Record):
             raise ValueError(f"outcomes: {told}, expected {', '.join(OUTCOMES)} or your own, as module:function")
         if len(set(self.outcomes)) < len(self.outcomes):
             raise ValueError("outcomes: one is named twice, expected each once")
+        return self
+
+    @model_validator(mode="after")
+    def _requires_nothing_of_first_turns(self) -> Self:
+        for name, question in self.questions.items():
+            if question.first_turn and self.stop_of(question).require is not None:
+                raise ValueError(
+                    f"questions.{name}: `first_turn` tells no rate of SDC, so that nothing can be required of it; give "
+                    "the question a `stop` of its own, or ask without `first_turn`"
+                )
         return self
 
     def to_data(self) -> dict[str, Any]:

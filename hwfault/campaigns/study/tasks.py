@@ -16,9 +16,10 @@ from hwfault.laws.models import FaultModel, named_faults
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site, SiteList
 
-Draw = Literal["seeds", "pairs", "all"]
+Draw = Literal["seeds", "pairs", "all", "turns"]
 """What the key of a trial is: the seed of faults that strike all samples; the number of a drawn pair of a single flip
-and a sample; the number of a cell whose flip strikes all samples, of which every one is to be tried."""
+and a sample; the number of a cell whose flip strikes all samples, of which every one is to be tried; the seed of nested
+faults along a whole sweep, of which it is asked at which point each answer first turns."""
 
 Affordable = Callable[[FaultSpace], bool]
 
@@ -28,6 +29,8 @@ class Task:
     """A question at one point: `labels` tell it from the others of its question; `draw` says what its trials are.
 
     The faults are those of a `point`; or `flips` bits of a `space`, drawn anew for each seed; or each single bit of it.
+    Along a `sweep` of nested faults they are those of its (labels, point), from mild to harsh, the last of which is the
+    task's `point`. A task that `stands_by` runs only where too many answers turn back along its sweep.
     """
 
     question: str
@@ -38,10 +41,14 @@ class Task:
     flips: int | None = None
     goal: Goal = "estimate"
     draw: Draw = "seeds"
+    sweep: tuple[tuple[Mapping[str, Label], Point], ...] = ()
+    stands_by: bool = False
 
     @property
     def name(self) -> str:
-        """The task in a few words: curve ber=0.001."""
+        """The task in a few words: curve ber=0.001, or curve first turn."""
+        if self.sweep:
+            return f"{self.question} first turn"
         return " ".join([self.question, *(f"{key}={_short(value)}" for key, value in self.labels.items())])
 
     def faults(self) -> dict[str, Any]:
@@ -49,8 +56,10 @@ class Task:
         if self.space is not None:
             of = [[site.name, site.words, site.bit_width] for site in self.space.sites]
             return {"flips": self.flips or "single", "sites": of, "trials": self.draw}
+        if self.sweep:
+            return {"sweep": [{"labels": dict(labels), **_models(point)} for labels, point in self.sweep]}
         assert self.point is not None
-        return {"models": [fault.model_dump(mode="json", exclude_defaults=True) for fault in self.point.models]}
+        return _models(self.point)
 
 
 def tasks_of(study: Study, sites: SiteList, files: Files, affordable: Affordable = lambda _space: False) -> list[Task]:
@@ -123,6 +132,11 @@ def plan_of(task: Task, key: int, plans: Plans, sites: Sequence[Site], samples: 
         return resolve(sites, (drawn_flips(task.space, task.flips, key),))
     cell = key if task.draw == "all" else draw_pair(task.space, samples, key)[0]
     return resolve(sites, (CellFaults(cells=(task.space.cell(cell),)),))
+
+
+def _models(point: Point) -> dict[str, Any]:
+    """The fault models of a point, as JSON."""
+    return {"models": [fault.model_dump(mode="json", exclude_defaults=True) for fault in point.models]}
 
 
 def _short(value: Label) -> str:
