@@ -20,9 +20,9 @@ class FirstTurns(NamedTuple):
 
 def turns_told(figure: TurnFigure) -> FirstTurns:
     """A question's points in rows, what its check came to, and the images that turn earliest."""
-    rows: list[tuple[str, ...]] = [
-        (point_told(point.labels), told(point.turned), share(point.here)) for point in figure.points
-    ]
+    rows: list[tuple[str, ...]] = []
+    for point in figure.points:
+        rows.append((point_told(point.labels), told(point.turned), share(point.here)))
     images = [f"image {sample}: turned under {share(part)} of seeds" for sample, part in figure.earliest]
     return FirstTurns(figure.name, rows, check_sentence(figure), images)
 
@@ -49,7 +49,8 @@ def check_sentence(figure: TurnFigure) -> str:
         return f"No answer was drawn to run at all points ({CHECKED_TOLD})."
     sentence = (
         f"Of {number_of(check.pairs, 'answer')} that ran at all points ({CHECKED_TOLD}) {check.turned:,} turned, and "
-        f"{check.back:,} turned back later: {told(check.share)}. By no more the shares above may be wrong."
+        f"{check.back:,} turned back later: {told(check.share)}. By so much, and no more, shares of first turns may be "
+        "too low."
     )
     if figure.runs_grid:
         sentence += " That is too much: the points were run one by one, and their rates are what counts."
