@@ -55,12 +55,13 @@ class Turned(NamedTuple):
         return Trials(self.keys, wrong, np.zeros_like(wrong), None, self.failed, self.silent)
 
 
-def turned_of(rows: Iterable[Row], points: int, samples: int, limit: int | None = None) -> Turned:
-    """The rows with keys below `limit`, in columns."""
+def turned_of(rows: Iterable[Row], points: int, samples: int, among: Sequence[int]) -> Turned:
+    """The rows whose keys are `among` those, in columns."""
+    wanted = among if isinstance(among, range) else frozenset(among)
     kept: list[Row] = []
     failed = 0
     for row in rows:
-        if limit is not None and row.key >= limit:
+        if row.key not in wanted:
             continue
         if row.answers is None:
             failed += 1

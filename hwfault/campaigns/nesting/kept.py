@@ -6,6 +6,7 @@ from typing import Any
 from hwfault.campaigns.database import Database
 from hwfault.campaigns.kept import KeptTask, kept_tasks
 from hwfault.campaigns.nesting.figures import TurnFigure, decide_turns, figure_of_turns, turned_of
+from hwfault.campaigns.study.tasks import keys_of
 from hwfault.errors import FileError
 
 
@@ -29,7 +30,8 @@ def _figure(task: KeptTask, database: Database) -> TurnFigure | None:
         return None
     trials, stopped, why = looks[-1]
     labels = _labels(task, database)
-    seen = turned_of(database.rows(task.stored), len(labels), task.stored.samples, task.study.seed + trials)
+    asked = keys_of(task.study, task.question, task.draw, trials)
+    seen = turned_of(database.rows(task.stored), len(labels), task.stored.samples, asked)
     if not seen.number:
         return None
     claim = task.study.samples.claim
