@@ -22,4 +22,4 @@ def make_workers(study: Study, trust: Trust, measurement: Measurement, count: in
         return RayWorkers(study, trust, count, measurement)
     if count == 1:
         return Here(measurement)
-    return LocalWorkers(study, trust, count)
+    return LocalWorkers(study, trust, count, measurement.weighing.weights)

@@ -77,7 +77,7 @@ class Course:
         task = measurement.tasks[place]
         stored = measurement.stored(database, task)
         most = task.stop.max_trials
-        look = min(_FIRST_LOOK, most)
+        look = min(_FIRST_LOOK if task.strata is None else task.strata.first_look, most)
         if measurement.names_seeds(task):
             look = most
         elif measurement.varies_not(task):

@@ -7,13 +7,16 @@ from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 from hwfault.campaigns.about import note_end, note_start, say_about
+from hwfault.campaigns.by_class import keep_labels, with_classes
 from hwfault.campaigns.course import Course, Shard
+from hwfault.campaigns.covered import cut_told
 from hwfault.campaigns.database import Database, Row
+from hwfault.campaigns.expected import expected_in_sample
 from hwfault.campaigns.figures import Asked, Figure, Trials, columns_of, decide, make_figure, rule_of
 from hwfault.campaigns.measurement import Measurement
 from hwfault.campaigns.nesting.figures import Turned, check_of, decide_turns, turned_of
 from hwfault.campaigns.statistics.stopping import Decision
-from hwfault.campaigns.study.tasks import Task
+from hwfault.campaigns.study.tasks import Task, has_one_sample
 from hwfault.campaigns.workers import Done, Job, Workers
 from hwfault.errors import HwfaultError
 
@@ -174,7 +177,21 @@ class Driver:
             tried = f"{seen.number + seen.failed:,} trials, as many as were allowed"
             why = found.why if self._shard.of > 1 else f"{tried}; {seen.failed:,} of them failed"
             return found._replace(stop=True, why=why)
-        return found
+        return self._told_if_cut(course, seen, found)
+
+    def _told_if_cut(self, course: Course, seen: Trials | Turned, found: Decision) -> Decision:
+        """The decision on a census that is not whole, which says what it does not cover."""
+        space = course.task.space
+        if (
+            isinstance(seen, Turned)
+            or course.task.draw != "all"
+            or space is None
+            or seen.number >= space.size
+            or self._shard.of > 1
+        ):
+            return found
+        limit = course.task.stop.max_minutes if course.was_cut else None
+        return found._replace(why=cut_told(seen, space, found.estimate, limit))
 
     def _judge(self, course: Course, seen: Trials | Turned) -> Decision:
         task = course.task
@@ -182,7 +199,7 @@ class Driver:
         claim = self._measurement.study.samples.claim
         if isinstance(seen, Turned):
             return decide_turns(seen, task.stop, claim, course.minutes, total)
-        return decide(seen, task.stop, task.draw, claim, course.minutes, total)
+        return decide(seen, task.stop, task.draw, claim, course.minutes, total, task.strata)
 
 
 def tried_again(finished: Done) -> list[Job]:
@@ -246,9 +263,13 @@ def describe_tasks(measurement: Measurement, database: Database, begun: Containe
                 "digest": stored.digest,
                 "draw": task.draw,
                 "total": total,
+                "note": task.note,
+                "expected": expected_in_sample(measurement, task),
                 "stop": task.stop.model_dump(mode="json"),
             }
         )
+    measurement.weighing.keep(database)
+    keep_labels(database, measurement.labels)
     database.say("study", json.dumps(measurement.study.to_data()))
     database.say("tasks", json.dumps(told))
     say_about(measurement, database)
@@ -257,7 +278,7 @@ def describe_tasks(measurement: Measurement, database: Database, begun: Containe
 def figure_of(measurement: Measurement, task: Task, seen: Trials, decision: Decision) -> Figure:
     """A task in numbers."""
     golden = None
-    if "correct" in measurement.masks and task.draw != "pairs":  # whose samples are drawn
+    if "correct" in measurement.masks and not has_one_sample(task.draw):  # whose samples are drawn
         golden = float(measurement.golden_masks()[list(measurement.masks).index("correct")].mean())
     study = measurement.study
     asked = Asked(
@@ -266,11 +287,13 @@ def figure_of(measurement: Measurement, task: Task, seen: Trials, decision: Deci
         labels=task.labels,
         draw=task.draw,
         total=measurement.total(task),
+        strata=task.strata,
+        ends=None if task.space is None else task.space.ends,
         stop=task.stop,
         claim=study.samples.claim,
         fit_per_mbit=study.fit_per_mbit,
     )
-    return make_figure(asked, seen, decision, golden)
+    return with_classes(make_figure(asked, seen, decision, golden), asked, seen, measurement.labels)
 
 
 def check_rules(tasks: Sequence[Task]) -> None:

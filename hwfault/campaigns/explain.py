@@ -12,8 +12,7 @@ from hwfault.campaigns.engines.watching import Batch, SeenSite, Watched, Watchin
 from hwfault.campaigns.figures import counted_outcome
 from hwfault.campaigns.kept import kept_tasks
 from hwfault.campaigns.measurement import Measurement
-from hwfault.campaigns.study.space import draw_pair
-from hwfault.campaigns.study.tasks import Task
+from hwfault.campaigns.study.tasks import Task, has_one_sample, pair_of
 from hwfault.errors import HwfaultError, nearest
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.plan.listing import Hit, faults_at, with_addresses
@@ -141,7 +140,7 @@ def explain(
         raise HwfaultError(f"the engine {engine.name} shows no sites; expected a study with engine: torch, or auto")
 
     # the same batch as in the campaign, as that is what float sums and some faults depend on
-    batch = batch_of(chosen, engine.samples, measurement.study.batch_size, alone=task.draw == "pairs")
+    batch = batch_of(chosen, engine.samples, measurement.study.batch_size, alone=has_one_sample(task.draw))
     golden = engine.watch(None, batch)
     faulty = engine.watch(trial, batch)
 
@@ -152,7 +151,7 @@ def explain(
     own |= {name: float(values[0]) for name, values in answers.metrics.items()}
     stored = None
     if row is not None:
-        stored = _answers_in(row, measurement, 0 if task.draw == "pairs" else chosen)
+        stored = _answers_in(row, measurement, 0 if has_one_sample(task.draw) else chosen)
 
     stories = _stories(trial, golden, faulty, batch)
     label = None if measurement.subject.labels is None else int(measurement.subject.labels[chosen])
@@ -196,9 +195,8 @@ def _check_sample(measurement: Measurement, task: Task, key: int, sample: int | 
     samples = measurement.engine.samples
     if task.draw == "all" and task.space is not None and key >= task.space.size:
         raise HwfaultError(f"{task.name}: cell {key}, expected 0 to {task.space.size - 1}: so many bits there are")
-    if task.draw == "pairs":
-        assert task.space is not None
-        drawn = draw_pair(task.space, samples, key)[1]
+    if has_one_sample(task.draw):
+        drawn = pair_of(task, key, samples)[1]
         if sample is not None and sample != drawn:
             raise HwfaultError(f"{task.name}: trial {key} is one of sample {drawn}, not {sample}; leave SAMPLE out")
         return drawn

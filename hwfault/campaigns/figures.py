@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from hwfault.campaigns.database import Row
 from hwfault.campaigns.exposure import fit_of
+from hwfault.campaigns.statistics.classes import ClassRate
 from hwfault.campaigns.statistics.estimates import Estimate, exact_estimate
 from hwfault.campaigns.statistics.looks import Looks
 from hwfault.campaigns.statistics.means import estimate_mean
@@ -19,10 +20,13 @@ from hwfault.campaigns.statistics.stopping import (
     judge_events,
     judge_means,
     judge_population,
+    judge_strata,
 )
+from hwfault.campaigns.statistics.strata import estimate_drawn_strata
 from hwfault.campaigns.statistics.two_way import Sums
 from hwfault.campaigns.study.records import Claim, Stop
-from hwfault.campaigns.study.tasks import Draw
+from hwfault.campaigns.study.strata import Strata
+from hwfault.campaigns.study.tasks import Draw, has_one_sample
 
 Bools = NDArray[np.bool_]
 _SEVERAL = 2
@@ -99,13 +103,24 @@ def rule_of(stop: Stop) -> StoppingRule:
     return StoppingRule(confidence=stop.confidence, max_trials=stop.max_trials, max_minutes=stop.max_minutes, **goal)
 
 
-def decide(trials: Trials, stop: Stop, draw: Draw, claim: Claim, minutes: float, total: int | None) -> Decision:
+def decide(
+    trials: Trials,
+    stop: Stop,
+    draw: Draw,
+    claim: Claim,
+    minutes: float,
+    total: int | None,
+    strata: Strata | None = None,
+) -> Decision:
     """Whether a task has enough trials, after those with the first so many keys.
 
     `total` is how many different trials there are, where that is known: the bits of a space, or 1 where every seed has
-    the same faults.
+    the same faults. `strata` are those that the trials are drawn from.
     """
     rule = rule_of(stop)
+    if strata is not None:
+        counts = count_strata(strata, trials.keys, trials.wrong[:, 0])
+        return judge_strata(rule, counts.events, counts.trials, strata.sizes, strata.first_look, minutes)
     if draw == "pairs":
         return judge_events(rule, int(trials.wrong.sum()), trials.number, minutes)
     if total is not None and (draw == "all" or total == 1):
@@ -146,6 +161,35 @@ def _estimate_of_all(marked: Bools, total: int, rule: StoppingRule, claim: Claim
     return exact_estimate(float(marked.mean()), total, of)
 
 
+class StrataCounts(NamedTuple):
+    """How many trials each stratum has, and in how many of them there was an event."""
+
+    events: NDArray[Any]
+    trials: NDArray[np.int64]
+
+
+def count_strata(strata: Strata, keys: NDArray[np.uint64], marked: Bools) -> StrataCounts:
+    """The trials of each stratum, by their keys, and those of them that are marked."""
+    where = strata.of_keys(keys)
+    count = len(strata.weights)
+    trials = np.bincount(where, minlength=count).astype(np.int64)
+    return StrataCounts(np.bincount(where, weights=marked, minlength=count), trials)
+
+
+def _estimate_of_strata(trials: Trials, marked: Bools, strata: Strata, rule: StoppingRule, of: str) -> Estimate:
+    """A rate over all pairs, with the interval of one look."""
+    looks = Looks.plan(rule.max_trials, rule.confidence, strata.first_look)
+    counts = count_strata(strata, trials.keys, marked[:, 0])
+    found = estimate_drawn_strata(counts.events, counts.trials, strata.sizes, 1 - looks.alpha, of=of)
+    return found._replace(confidence=rule.confidence)
+
+
+def _opposite(estimate: Estimate, of: str) -> Estimate:
+    """The rate of what does not happen."""
+    low, high = estimate.ends or (estimate.value, estimate.value)
+    return estimate._replace(value=1 - estimate.value, ends=(1 - high, 1 - low), of=of)
+
+
 class Figure(NamedTuple):
     """One task in numbers: the rates of silent wrong answers and DUE, the accuracy, and how they came about."""
 
@@ -165,10 +209,18 @@ class Figure(NamedTuple):
     stopped: bool
     fit: Estimate | None = None
     """Silent wrong answers in 1e9 hours, where the study tells how often bits flip (hwfault.campaigns.exposure)."""
+    classes: tuple[ClassRate, ...] = ()
+    """Silent wrong answers by class, where samples have labels (hwfault.campaigns.by_class)."""
 
 
 def rates_of(
-    trials: Trials, stop: Stop, draw: Draw, claim: Claim, total: int | None, decision: Decision
+    trials: Trials,
+    stop: Stop,
+    draw: Draw,
+    claim: Claim,
+    total: int | None,
+    decision: Decision,
+    strata: Strata | None = None,
 ) -> dict[str, Any]:
     """The three rates of a task; the first is the one that the decision was made on. Arguments as of `decide`."""
     if not trials.number:
@@ -177,15 +229,22 @@ def rates_of(
     looks = rule.looks
 
     def rate(marked: Bools, of: str) -> Estimate:
+        if strata is not None:
+            return _estimate_of_strata(trials, marked, strata, rule, of)
         if draw == "pairs":
             return estimate_rate(int(marked.sum()), len(marked), rule.confidence, sequential=True)
         if total is not None and (draw == "all" or total == 1):
             return _estimate_of_all(marked, total, rule, claim, of)
         return estimate_mean(marked.mean(1), looks, of=of)
 
-    accuracy = None if trials.correct is None else rate(trials.correct, "the accuracy")
+    accuracy = None
+    if trials.correct is not None and strata is not None:
+        # the gamma interval is one of rare events
+        accuracy = _opposite(rate(~trials.correct, "the accuracy"), "the accuracy")
+    elif trials.correct is not None:
+        accuracy = rate(trials.correct, "the accuracy")
     worst = None
-    if draw != "pairs":
+    if not has_one_sample(draw):
         shares = trials.wrong.mean(1)
         place = int(shares.argmax())
         worst = int(trials.keys[place]), float(shares[place])
@@ -203,11 +262,14 @@ class Asked(NamedTuple):
     stop: Stop
     claim: Claim
     fit_per_mbit: float | None
+    strata: Strata | None = None
+    ends: tuple[int, ...] | None = None
+    """Where the sites of the fault space end, for single flips."""
 
 
 def make_figure(asked: Asked, seen: Trials, decision: Decision, golden_accuracy: float | None) -> Figure:
     """A task in numbers, after the decision on its trials."""
-    rates = rates_of(seen, asked.stop, asked.draw, asked.claim, asked.total, decision)
+    rates = rates_of(seen, asked.stop, asked.draw, asked.claim, asked.total, decision, asked.strata)
     bits = None if asked.draw == "seeds" else asked.total
     return Figure(
         question=asked.question,

@@ -7,7 +7,7 @@ from hwfault.campaigns.figures import rule_of
 from hwfault.campaigns.measurement import Measurement
 from hwfault.campaigns.nesting.figures import MOST_BACK
 from hwfault.campaigns.nesting.turns import CHECKED_SHARE
-from hwfault.campaigns.study.tasks import Draw, Task
+from hwfault.campaigns.study.tasks import Draw, Task, has_one_sample
 
 _TIMED = 3
 """How many trials are run to tell how long one takes; the first, which prepares the network, is not counted."""
@@ -15,6 +15,7 @@ _SPARSE_TOGETHER = 512
 _WAYS: dict[Draw, str] = {
     "seeds": "a fault seed on all samples",
     "pairs": "a flip and a sample",
+    "strata": "a flip and a sample",
     "turns": "a fault seed along the sweep",
 }
 _BESIDE = 40
@@ -58,7 +59,7 @@ def _of_task(measurement: Measurement, task: Task) -> Forecast:
     rule = rule_of(task.stop)
     space = None if task.space is None else task.space.size
     seconds = _time_of(measurement, task)
-    samples = 1 if task.draw == "pairs" else measurement.engine.samples
+    samples = 1 if has_one_sample(task.draw) else measurement.engine.samples
     masks, metrics = len(measurement.masks), len(measurement.metrics)
     if task.sweep:
         masks, metrics = len(task.sweep) + 2, 0
@@ -75,7 +76,7 @@ def _of_task(measurement: Measurement, task: Task) -> Forecast:
         least = most = 1
         way, why = "one device", "every seed has the same faults, so that one trial tells all"
     else:
-        first = 20 if task.draw == "pairs" else rule.looks.numbers[0]
+        first = rule.looks.numbers[0] if task.strata is None else task.strata.first_look
         least, most = min(first, rule.max_trials), rule.max_trials
         way = _WAYS[task.draw]
         why = _why_sampled(task, space, most)
@@ -92,9 +93,9 @@ def _why_sampled(task: Task, space: int | None, most: int) -> str:
         how = f"the faults of its {points} points are nested: an answer runs at {runs} of them at most, by bisection"
         check = f"{CHECKED_SHARE:.0%} of all run at every point, and where over {MOST_BACK:.0%} turn back the grid runs"
         return f"{how}; {check}; fault seeds are drawn until each point has {goal}, looked for at doubling numbers"
-    if task.draw == "pairs":
+    if has_one_sample(task.draw):
         more = f"{space:,} single flips are more than max_trials ({most:,})"
-        return f"{more}: pairs of a flip and a sample are drawn, until {goal}"
+        return f"{more}: pairs of a flip and a sample are {task.note}, until {goal}"
     return f"fault seeds are drawn until {goal}, looked for at doubling numbers of trials"
 
 

@@ -5,10 +5,14 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from hwfault.campaigns.about import ABOUT, merge_runs
+from hwfault.campaigns.by_class import kept_labels, with_classes
 from hwfault.campaigns.database import Database, merge
 from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.figures import Asked, Figure, Trials, columns_of, decide, make_figure
+from hwfault.campaigns.statistics.looks import Looks
+from hwfault.campaigns.study.kept_space import KeptSpace
 from hwfault.campaigns.study.records import Stop, Study, kept_study
+from hwfault.campaigns.study.strata import Strata
 from hwfault.campaigns.study.tasks import Draw, keys_of
 from hwfault.errors import FileError
 
@@ -37,6 +41,31 @@ class KeptTask(NamedTuple):
     total: int | None
     stop: Stop
     study: Study
+    note: str = ""
+    expected: float | None = None
+    """How many faults of a profile one sample is expected to see; None for flips and for rates of bit errors."""
+
+    @property
+    def strata(self) -> Strata | None:
+        """What its trials are drawn from; raises FileError for a damaged store."""
+        if self.draw != "strata":
+            return None
+        space = KeptSpace.of(self.stored.identity, self.name)
+        return Strata.kept(self.stored.identity, space.ends, space.widths, self.name)
+
+    @property
+    def ends(self) -> tuple[int, ...] | None:
+        """Where the sites of its fault space end; None where it has none. Raises FileError for a damaged store."""
+        if "sites" not in self.stored.identity.get("faults", {}):
+            return None
+        return KeptSpace.of(self.stored.identity, self.name).ends
+
+    @property
+    def looks(self) -> int:
+        """How many looks there are at its trials at most."""
+        strata = self.strata
+        first = 0 if strata is None else strata.first_look
+        return len(Looks.plan(self.stop.max_trials, self.stop.confidence, first).numbers)
 
     def progress(self, database: Database) -> Progress:
         """How far it is."""
@@ -70,7 +99,7 @@ class KeptTask(NamedTuple):
     def figure_of(self, seen: Trials, database: Database) -> Figure:
         """What its trials up to the last look come to."""
         _, stopped, why = database.looks(self.stored)[-1]
-        decision = decide(seen, self.stop, self.draw, self.study.samples.claim, 0.0, self.total)
+        decision = decide(seen, self.stop, self.draw, self.study.samples.claim, 0.0, self.total, self.strata)
         golden = database.golden(self.stored)
         accuracy = None
         if golden is not None and "correct" in self.stored.masks:
@@ -81,12 +110,15 @@ class KeptTask(NamedTuple):
             labels=self.labels,
             draw=self.draw,
             total=self.total,
+            strata=self.strata,
+            ends=self.ends,
             stop=self.stop,
             claim=self.study.samples.claim,
             fit_per_mbit=self.study.fit_per_mbit,
         )
         # what was said at the look stands, also where less time has passed by now
-        return make_figure(asked, seen, decision._replace(stop=stopped, why=why), accuracy)
+        figure = make_figure(asked, seen, decision._replace(stop=stopped, why=why), accuracy)
+        return with_classes(figure, asked, seen, kept_labels(database))
 
 
 def kept_tasks(database: Database) -> list[KeptTask]:
@@ -100,8 +132,11 @@ def kept_tasks(database: Database) -> list[KeptTask]:
             stored = by_digest[one["digest"]]
             stop = Stop.parse(one["stop"], "the stopping rule")
             draw: Draw = one["draw"]
-            found.append(KeptTask(one["question"], one["name"], one["labels"], stored, draw, one["total"], stop, study))
-        except (KeyError, TypeError) as error:
+            note = str(one.get("note", ""))
+            expected = None if one.get("expected") is None else float(one["expected"])
+            kept = KeptTask(one["question"], one["name"], one["labels"], stored, draw, one["total"], stop, study)
+            found.append(kept._replace(note=note, expected=expected))
+        except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"{database.path}: its list of tasks is damaged ({error!r})") from None
     return found
 
@@ -127,7 +162,7 @@ def merge_into(into: Database, other: Database) -> int:
     if ours and not ours & theirs:
         raise FileError(f"{other.path}: holds the trials of another study than {into.path}; no task is in both")
     new = merge(into, other)
-    for key in ("study", "tasks", ABOUT):
+    for key in ("study", "tasks", "strata", "labels", ABOUT):
         said = other.said(key)
         if into.said(key) is None and said is not None:
             into.say(key, said)

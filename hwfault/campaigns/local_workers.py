@@ -12,6 +12,7 @@ from typing import Any
 
 from hwfault.campaigns.measurement import Trust
 from hwfault.campaigns.study.records import Study
+from hwfault.campaigns.weighing import Weights
 from hwfault.campaigns.workers import Done, Job, load_with_one_thread, one_thread_for_children, run_job
 from hwfault.errors import HwfaultError
 from hwfault.own_code import OwnModules
@@ -40,6 +41,7 @@ class LocalWorkers:
     study: Study
     trust: Trust
     count: int
+    weights: Weights = field(default_factory=dict)
     _processes: list[_Process] = field(default_factory=list)
     _stillborn: int = 0
 
@@ -55,7 +57,7 @@ class LocalWorkers:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         # OwnModules comes first: what is unpickled behind it may be the user's own
-        given = (OwnModules(), self.study, self.trust, theirs)
+        given = (OwnModules(), self.study, self.trust, self.weights, theirs)
         process = context.Process(target=_serve, args=given, daemon=True)
         with one_thread_for_children(), _interrupts_blocked():
             process.start()
@@ -138,14 +140,14 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(_modules: OwnModules, study: Study, trust: Trust, pipe: Connection) -> None:
+def _serve(_modules: OwnModules, study: Study, trust: Trust, weights: Weights, pipe: Connection) -> None:
     """What a process does: loads the study, says so, then runs jobs until nobody is at the other end."""
     # the driver has loaded the same study, and has said what is to be said of it
     warnings.simplefilter("ignore")
     logging.disable()
     with contextlib.suppress(EOFError, OSError):
         try:
-            measurement = load_with_one_thread(study, trust)
+            measurement = load_with_one_thread(study, trust, weights)
             pipe.send("ready")
             while True:
                 pipe.send(run_job(measurement, pipe.recv()))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwfault.campaigns.classes import Labels
 from hwfault.campaigns.database import Database, Row, differing, digest_of
 from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.engines.engine import Engine, Numbers, Ran, Trial, changes_by_batch
@@ -24,8 +25,9 @@ from hwfault.campaigns.nesting.turns import mask_names
 from hwfault.campaigns.outcomes import Answers, Judge
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.study.records import Study
-from hwfault.campaigns.study.space import FaultSpace, draw_pair
-from hwfault.campaigns.study.tasks import Task, keys_of, plan_of, tasks_of
+from hwfault.campaigns.study.space import FaultSpace
+from hwfault.campaigns.study.tasks import Task, has_one_sample, keys_of, pair_of, plan_of, tasks_of
+from hwfault.campaigns.weighing import Weighing, Weights
 from hwfault.differences import MISSING
 from hwfault.errors import FileError, HwfaultError
 from hwfault.laws.files import Files
@@ -47,9 +49,12 @@ class Trust:
 
 
 class Measurement:
-    """A study with everything that it names loaded; one process has one of it. Raises what loading them raises."""
+    """A study with everything that it names loaded; one process has one of it. Raises what loading them raises.
 
-    def __init__(self, study: Study, trust: Trust) -> None:
+    `weights` are those of strata that another process has found already (None: there are none yet).
+    """
+
+    def __init__(self, study: Study, trust: Trust, weights: Weights | None = None) -> None:
         from hwfault.campaigns.subject import load_subject
 
         untold = [name for name in study.outcomes if is_code(name) and name not in trust.criteria]
@@ -61,6 +66,8 @@ class Measurement:
         self.study = study
         self.subject = load_subject(study, trust.run)
         self.engine: Engine = self.subject.engine
+        about = {"subject": self.subject.identity, "arithmetic": study.arithmetic}
+        self.weighing = Weighing(self.subject.score, about, self.engine.samples, study.seed, weights)
         self._files = Files()
 
     @cached_property
@@ -80,7 +87,7 @@ class Measurement:
 
     @cached_property
     def _asked(self) -> Asked:
-        points = tasks_of(self.study, self.sites, self._files, self._affords)
+        points = tasks_of(self.study, self.sites, self._files, self._affords, self.weighing.strata)
         return with_turns(self.study, points, self._files, lambda task: self.plan(task, self.study.seed))
 
     @cached_property
@@ -88,6 +95,13 @@ class Measurement:
         """What tells what a trial came to."""
         limit = None if self.study.due is None else self.study.due.range
         return Judge(self.study.outcomes, self.engine.golden(), self.subject.labels, limit)
+
+    @property
+    def labels(self) -> Labels | None:
+        """The classes of the samples; None where there are no labels, or outputs are no classes."""
+        if self.subject.labels is None or not self.judge.keeps_correct:
+            return None
+        return Labels(self.subject.labels, self.judge.golden.shape[1])
 
     @cached_property
     def _golden(self) -> Answers:
@@ -138,6 +152,10 @@ class Measurement:
         if task.space is not None:
             return task.space.size
         return 1 if self.varies_not(task) else None
+
+    def has_specimens(self, task: Task) -> bool:
+        """Whether each seed has a specimen of its own."""
+        return task.point is not None and self._plans(task).by_seed(task.point)
 
     # what trials depend on
 
@@ -197,7 +215,7 @@ class Measurement:
         if task.sweep:
             names = mask_names([labels for labels, _ in task.sweep])
             return database.task(self.identity(task), samples=self.engine.samples, masks=names)
-        pairs = task.draw == "pairs"
+        pairs = has_one_sample(task.draw)
         return database.task(
             self.identity(task),
             samples=1 if pairs else self.engine.samples,
@@ -236,7 +254,7 @@ class Measurement:
         if task.draw != "seeds" and self.sparse_for(task) is not None:
             yield from self._run_sparse(task, keys)
             return
-        if task.draw == "pairs":
+        if has_one_sample(task.draw):
             yield from self._run_pairs(task, keys)
             return
         # where the key has chosen the bits, nothing else is drawn
@@ -253,9 +271,8 @@ class Measurement:
         return None if fell is None else int(fell)
 
     def _run_pairs(self, task: Task, keys: Sequence[int]) -> Iterator[Row]:
-        assert task.space is not None
         for key in keys:
-            _, sample = draw_pair(task.space, self.engine.samples, key)
+            _, sample = pair_of(task, key, self.engine.samples)
             images = np.array([sample], np.int64)
             (ran,) = self.engine.run([Trial(self.plan(task, key), 0)], images)
             yield self._row(key, ran, 1, images)
@@ -296,8 +313,8 @@ class Measurement:
         sparse = self.sparse_for(task)
         assert sparse is not None
         assert task.space is not None
-        if task.draw == "pairs":
-            pairs = [draw_pair(task.space, self.engine.samples, key) for key in keys]
+        if has_one_sample(task.draw):
+            pairs = [pair_of(task, key, self.engine.samples) for key in keys]
             images = np.array([sample for _, sample in pairs], np.int64)
             found = self.judge.judge(sparse.run_pairs(task.space, [cell for cell, _ in pairs], images), images)
             answers, numbers = _stacked(found), _numbers(found)

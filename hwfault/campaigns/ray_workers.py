@@ -11,6 +11,7 @@ from typing import Any
 
 from hwfault.campaigns.measurement import Measurement, Trust
 from hwfault.campaigns.study.records import Study
+from hwfault.campaigns.weighing import Weights
 from hwfault.campaigns.workers import ONE_THREAD, Done, Job, load_with_one_thread, run_job
 from hwfault.errors import HwfaultError
 from hwfault.own_code import OwnModules
@@ -23,14 +24,14 @@ _MOST_STILLBORN = 20
 class _Served:
     """What an actor does: it loads the study, says where it is and what it found, then runs one job after the other."""
 
-    def load(self, given: tuple[OwnModules, Study, Trust]) -> tuple[str, list[str]] | HwfaultError:
+    def load(self, given: tuple[OwnModules, Study, Trust, Weights]) -> tuple[str, list[str]] | HwfaultError:
         """The actor's node, and under which digest it would keep each task; or why the study cannot be loaded."""
         import ray
 
         warnings.simplefilter("ignore")
         logging.disable()
         try:
-            self._measurement = load_with_one_thread(given[1], given[2])
+            self._measurement = load_with_one_thread(*given[1:])
             digests = [self._measurement.stored_digest(task) for task in self._measurement.tasks]
         except HwfaultError as error:
             return error
@@ -66,8 +67,8 @@ class RayWorkers:
 
     def __init__(self, study: Study, trust: Trust, address: str, measurement: Measurement) -> None:
         self._ray = _connect(address)
-        self._given = self._ray.put((OwnModules(), _with_whole_paths(study), trust))
         self._digests = [measurement.stored_digest(task) for task in measurement.tasks]
+        self._given = self._ray.put((OwnModules(), _with_whole_paths(study), trust, measurement.weighing.weights))
         self._cpus, self._gpus = study.ray.cpus, study.ray.gpus
         self._actors: list[_Actor] = []
         self._looked = 0.0

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hwfault.campaigns.by_class import lines_of
 from hwfault.campaigns.evaluate import write_table
 from hwfault.campaigns.figures import Figure
 from hwfault.campaigns.nesting.figures import TurnFigure
 from hwfault.campaigns.nesting.told import turns_flat, turns_to_data
+from hwfault.campaigns.statistics.classes import ClassRate
 from hwfault.campaigns.statistics.estimates import METHODS, Estimate
 from hwfault.campaigns.words import cell
 from hwfault.files import write_atomically
@@ -40,9 +42,15 @@ def to_data(figure: Figure) -> dict[str, Any]:
         estimate = data[key]
         data[key] = None if estimate is None else estimate._asdict() | {"method": METHODS[estimate.by]}
     data["labels"] = dict(figure.labels)
+    data["classes"] = [_class_data(one) for one in figure.classes]
     worst = figure.worst
     data["worst"] = None if worst is None else {"seed": worst[0], "sdc": worst[1]}
     return data
+
+
+def _class_data(one: ClassRate) -> dict[str, Any]:
+    rate = None if one.rate is None else one.rate._asdict()
+    return one._asdict() | {"rate": rate}
 
 
 def whole_data(figures: Sequence[Figure], turns: Sequence[TurnFigure]) -> list[dict[str, Any]]:
@@ -51,13 +59,18 @@ def whole_data(figures: Sequence[Figure], turns: Sequence[TurnFigure]) -> list[d
 
 
 def write_results(folder: Path, figures: Sequence[Figure], turns: Sequence[TurnFigure] = ()) -> None:
-    """Leaves results.json and results.csv in a folder, each written atomically; raises FileError."""
+    """Leaves results.json, results.csv and, where classes are told, classes.csv in a folder; raises FileError.
+
+    Each is written atomically.
+    """
     whole = whole_data(figures, turns)
     write_atomically(folder / "results.json", (json.dumps(whole, indent=1) + "\n").encode())
     lines = [_flat(figure) for figure in figures]
     for figure in turns:
         lines += turns_flat(figure)
     write_table(folder / "results.csv", lines)
+    if any(figure.classes for figure in figures):
+        write_table(folder / "classes.csv", lines_of(figures))
 
 
 def _flat(figure: Figure) -> dict[str, object]:

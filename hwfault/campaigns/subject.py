@@ -1,6 +1,6 @@
 """What a study is about: a trained network with its data, or a graph with an .npz file; and the engine that runs it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +15,7 @@ from hwfault.campaigns.exactness import why_not_exact
 from hwfault.campaigns.study.records import Arithmetic, Study
 from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.read.integer import is_integer
+from hwfault.program.processes import Site
 from hwfault.train.loading import RunOptions, split_of
 
 if TYPE_CHECKING:
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
 _LARGEST_DATA = 4 << 30
 
 
+Score = Callable[[Sequence[Site]], NDArray[np.float64] | str]
+"""How much harm the flips of each bit of some sites are expected to do, by sites and bits; or why that is not known."""
+
+
 class Subject(NamedTuple):
     """Network or graph with its samples: the engine that runs it, the labels (n,) or None, and what it is.
 
     `slow` is PyTorch's engine, which runs whatever a network can be struck by (None: a graph has none). `exact` says
     that every engine, batch and thread count gives the same outputs to the bit; `note` says why. `make_sparse` makes
-    what runs single flips of weights, or says why there is none.
+    what runs single flips of weights, or says why there is none; `score` says where they are expected to do harm.
     """
 
     engine: Engine
@@ -38,6 +43,7 @@ class Subject(NamedTuple):
     exact: bool
     note: str
     make_sparse: Callable[[], tuple[SparseFlips | None, str | None]]
+    score: Score
 
 
 def load_subject(study: Study, trusted: RunOptions) -> Subject:
@@ -72,8 +78,7 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
     }
     inputs = split.inputs(order).cpu()
     graph, rounds = _exported(model, inputs[:1], study.arithmetic)
-    if study.arithmetic == "integer":
-        integer_arithmetic(model)
+    added = integer_arithmetic(model) if study.arithmetic == "integer" else None
     slow = TorchEngine(model, split, order, study.batch_size)
     engine: Engine = slow
     # where nothing rounds the fastest engine gives the same answers; elsewhere they are those of the network itself
@@ -89,7 +94,20 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
             return None, rounds
         return make_sparse(model, inputs.numpy(), engine.golden())
 
-    return Subject(engine, slow, labels, identity, rounds is None, _told(rounds), sparse)
+    def score(sites: Sequence[Site]) -> NDArray[np.float64] | str:
+        from hwfault.campaigns.first_order import score_flips
+
+        # sums of integers have no gradients; those of the network itself tell as much
+        if added is not None:
+            added.remove()
+        try:
+            on = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+            return score_flips(model, lambda i: split.inputs(order[i : i + 1]).to(on), count, sites)
+        finally:
+            if added is not None:
+                integer_arithmetic(model)
+
+    return Subject(engine, slow, labels, identity, rounds is None, _told(rounds), sparse, score)
 
 
 def _exported(model: "nn.Module", example: "Tensor", arithmetic: Arithmetic) -> tuple[ModelProto | None, str | None]:
@@ -143,7 +161,11 @@ def _of_graph(study: Study) -> Subject:
             return None, "the graph does not say that it computes in integer arithmetic (hwfault export --arithmetic)"
         return make_sparse(graph, inputs, engine.golden())
 
-    return Subject(engine, None, labels, identity, rounds is None, _told(rounds), sparse)
+    return Subject(engine, None, labels, identity, rounds is None, _told(rounds), sparse, _no_gradients)
+
+
+def _no_gradients(_sites: Sequence[Site]) -> str:
+    return "a graph has no gradients to score flips by; give the network it was exported from"
 
 
 def _labels(path: str, found: NDArray[Any] | None, count: int) -> NDArray[np.int64] | None:

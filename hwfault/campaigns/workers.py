@@ -11,6 +11,7 @@ from hwfault.campaigns.database import Row
 from hwfault.campaigns.measurement import Measurement, Trust
 from hwfault.campaigns.outcomes import CriterionError
 from hwfault.campaigns.study.records import Study
+from hwfault.campaigns.weighing import Weights
 from hwfault.errors import HwfaultError
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -156,10 +157,10 @@ def one_thread_for_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def load_with_one_thread(study: Study, trust: Trust) -> Measurement:
+def load_with_one_thread(study: Study, trust: Trust, weights: Weights) -> Measurement:
     """A study loaded in a process that does nothing else; raises what loading it raises."""
     if study.network is not None:
         import torch
 
         torch.set_num_threads(1)
-    return Measurement(study, trust)
+    return Measurement(study, trust, weights)

@@ -40,6 +40,7 @@ def verify(folder: Path, fraction: float, trust: "Trust", as_json: bool) -> None
     with Database(folder / FILE, readonly=True) as database, progress() as begin:
         study = kept_study(database.said("study"), str(folder))
         measurement = Measurement(study, trust)
+        measurement.weighing.recall(database)
         advance = begin("verifying", len(measurement.tasks))
         found = run(measurement, database, fraction, lambda _name, done, of: advance() if done == of else None)
     if as_json:
@@ -75,7 +76,9 @@ def explain(folder: Path, task: str, seed: int, sample: int | None, trust: "Trus
 
     with Database(folder / FILE, readonly=True) as database:
         study = kept_study(database.said("study"), str(folder))
-        found = run(Measurement(study, trust), database, task, seed, sample)
+        measurement = Measurement(study, trust)
+        measurement.weighing.recall(database)
+        found = run(measurement, database, task, seed, sample)
     if as_json:
         print_json(found.to_data())
     else:

@@ -14,13 +14,16 @@ from hwfault.cli.paths import Command, OutputFile
 @json_option
 def status(folder: Path, as_json: bool) -> None:
     """Print how far the campaign in FOLDER is, also while it runs."""
+    from hwfault.campaigns.by_class import most_harmed
     from hwfault.campaigns.database import FILE, Database
     from hwfault.campaigns.kept import kept_tasks
     from hwfault.campaigns.nesting.kept import kept_turns
     from hwfault.campaigns.nesting.told import turns_table
 
     with Database(folder / FILE, readonly=True) as database:
-        found = [one.progress(database) for one in kept_tasks(database)]
+        tasks = kept_tasks(database)
+        found = [one.progress(database) for one in tasks]
+        figures = [figure for one in tasks if (figure := one.figure(database)) is not None]
         turns = kept_turns(database)
     if as_json:
         print_json([one._asdict() for one in found])
@@ -32,6 +35,10 @@ def status(folder: Path, as_json: bool) -> None:
             click.echo(f"{one.name}: {why}")
     if turns:
         print_table(*turns_table(turns))
+    for figure in figures:
+        told = most_harmed(figure)
+        if told is not None:
+            click.echo(f"{figure.name}: {told}")
 
 
 @click.command("report", cls=Command)

@@ -133,6 +133,7 @@ def _run(
     folder = output_folder(out)
     with locked_folder(folder), Database(folder / FILE) as database:
         measurement = Measurement(study, trust)
+        measurement.weighing.recall(database)
         # one thread here as in every worker: sums of floats depend on how many there are
         with one_thread(), _told_how_to_go_on(folder / FILE, out):
             check_rules(measurement.tasks)
@@ -155,6 +156,7 @@ def _run(
 
 def print_figures(figures: "Sequence[Figure]", turns: "Sequence[TurnFigure]", not_nested: Mapping[str, str]) -> None:
     """Prints what a campaign found, and why each task ended."""
+    from hwfault.campaigns.by_class import most_harmed
     from hwfault.campaigns.nesting.told import not_nested_told, turns_table
     from hwfault.campaigns.report_table import table
 
@@ -165,6 +167,10 @@ def print_figures(figures: "Sequence[Figure]", turns: "Sequence[TurnFigure]", no
     told = [(figure.name, figure.why) for figure in figures] + [(figure.name, figure.why) for figure in turns]
     for name, why in told:
         click.echo(f"{name}: {why}")
+    for figure in figures:
+        harmed = most_harmed(figure)
+        if harmed is not None:
+            click.echo(f"{figure.name}: {harmed}")
     for line in not_nested_told(not_nested):
         click.echo(line)
 

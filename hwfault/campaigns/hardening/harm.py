@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from hwfault.campaigns.database import Database
 from hwfault.campaigns.figures import Trials
 from hwfault.campaigns.kept import KeptTask
-from hwfault.campaigns.page.cells import KeptSpace, flips_of
+from hwfault.campaigns.page.cells import flips_of
 from hwfault.campaigns.statistics.estimates import Estimate, exact_estimate
 from hwfault.campaigns.statistics.proportions import estimate_rate
+from hwfault.campaigns.study.kept_space import KeptSpace
 from hwfault.errors import HwfaultError
 
 Counts = NDArray[np.int64]
@@ -76,6 +77,11 @@ def read_harm(database: Database, task: KeptTask) -> Harm:
     seen = task.seen(database)
     if task.draw == "seeds":
         raise HwfaultError(f"{task.name}: has no single flips; expected a question with `flips: single`")
+    if task.draw == "strata":
+        raise HwfaultError(
+            f"{task.name}: its flips are drawn from strata in other numbers than the bits that there are, and are not "
+            "read here; expected a census (exhaustive: always) or uniform trials (goal: bound)"
+        )
     if seen is None:
         raise HwfaultError(f"{task.name}: was not looked at yet; `hwfault campaign resume` goes on")
     space = KeptSpace.of(task.stored.identity, str(database.path))

@@ -1,64 +1,23 @@
 """Single flips by site and bit: what each cell of the heat map and each site of the ranking came to."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.campaigns.database import Identity
 from hwfault.campaigns.figures import Trials
 from hwfault.campaigns.statistics.estimates import Estimate, exact_estimate
 from hwfault.campaigns.statistics.proportions import estimate_rate
 from hwfault.campaigns.statistics.ranking import Place, rank_estimates
+from hwfault.campaigns.statistics.strata import estimate_drawn_strata
+from hwfault.campaigns.study.kept_space import KeptSpace
 from hwfault.campaigns.study.space import FaultSpace, draw_pair
+from hwfault.campaigns.study.strata import Strata
 from hwfault.campaigns.study.tasks import Draw
-from hwfault.errors import FileError
 
 Counts = NDArray[np.int64]
-_MOST_BITS = 32
-
-
-class KeptSpace(NamedTuple):
-    """The fault space as a task's identity keeps it: (name, words, bit_width) of each site, and where each ends."""
-
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
-    ends: tuple[int, ...]
-
-    @classmethod
-    def of(cls, identity: Identity, source: str) -> "KeptSpace":
-        """That of a task; raises FileError where its identity has none."""
-        try:
-            rows = identity["faults"]["sites"]
-            names = tuple(str(name) for name, _, _ in rows)
-            words = [int(number) for _, number, _ in rows]
-            widths = tuple(int(width) for _, _, width in rows)
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileError(f"{source}: the sites of a task cannot be read ({error!r}); the file is damaged") from None
-        sizes = np.array(words, np.int64) * np.array(widths, np.int64)
-        if not names or sizes.min() < 0 or not sizes.sum() or max(widths) > _MOST_BITS:
-            raise FileError(f"{source}: the sites of a task hold no bits; the file is damaged")
-        return cls(names, widths, tuple(np.cumsum(sizes).tolist()))
-
-    @property
-    def size(self) -> int:
-        """How many bits one sample sees."""
-        return self.ends[-1]
-
-    @property
-    def bits(self) -> list[int]:
-        """How many of them each site has."""
-        sizes: list[int] = np.diff([0, *self.ends]).tolist()
-        return sizes
-
-    def places(self, cells: Counts) -> tuple[Counts, Counts, Counts]:
-        """The site, the word and the bit of each cell, by number."""
-        ends = np.array(self.ends, np.int64)
-        site = np.searchsorted(ends, cells, side="right")
-        inside = cells - np.array([0, *self.ends[:-1]], np.int64)[site]
-        word, bit = np.divmod(inside, np.array(self.widths, np.int64)[site])
-        return site.astype(np.int64), word, bit
 
 
 class Flips(NamedTuple):
@@ -73,18 +32,28 @@ class Flips(NamedTuple):
     events: Counts
     tried: int
     whole: bool
+    looks: int | None = None
+    """How many looks there are at trials of strata; None for others, which are uniform over the bits."""
 
 
-def flips_of(space: KeptSpace, draw: Draw, seen: Trials, samples: int) -> Flips:
-    """The single flips of a task with the draw "pairs" or "all", of so many samples."""
+def flips_of(
+    space: KeptSpace, draw: Draw, seen: Trials, samples: int, strata: Strata | None = None, looks: int = 1
+) -> Flips:
+    """The single flips of a task that are all tried, or drawn (from `strata`, at which one looks so often).
+
+    `samples` are those of the study.
+    """
     events = seen.wrong.sum(1, dtype=np.int64)
     if draw == "all":
         return Flips(space, seen.keys.astype(np.int64), None, events, samples, seen.number == space.size)
-    drawing = FaultSpace((), space.ends)
-    pairs = [draw_pair(drawing, samples, key) for key in seen.keys.tolist()]
+    if strata is not None:
+        pairs = [strata.pair(key) for key in seen.keys.tolist()]
+    else:
+        drawing = FaultSpace((), space.ends)
+        pairs = [draw_pair(drawing, samples, key) for key in seen.keys.tolist()]
     cells = np.array([cell for cell, _ in pairs], np.int64)
     chosen = np.array([sample for _, sample in pairs], np.int64)
-    return Flips(space, cells, chosen, events, 1, False)
+    return Flips(space, cells, chosen, events, 1, False, None if strata is None else looks)
 
 
 class HeatMap(NamedTuple):
@@ -136,6 +105,8 @@ def rank_sites(flips: Flips, confidence: float) -> tuple[list[Ranked], list[str]
     trials = np.bincount(site, minlength=count) * flips.tried
     events = np.bincount(site, weights=flips.events, minlength=count).astype(np.int64)
     found = _rates(events, trials, flips, confidence, count)
+    if flips.looks is not None:
+        found = _rates_of_strata(flips, 1 - (1 - confidence) / (count * flips.looks), confidence)
     struck: list[int] = []
     rates: list[Estimate] = []
     for place, rate in enumerate(found):
@@ -149,6 +120,23 @@ def rank_sites(flips: Flips, confidence: float) -> tuple[list[Ranked], list[str]
     ranked.sort(key=lambda one: (one.place.first, -one.rate.value))
     missed = [name for place, name in enumerate(space.names) if place not in struck]
     return ranked, missed
+
+
+def _rates_of_strata(flips: Flips, each: float, confidence: float) -> list[Estimate | None]:
+    """The rate of each site, whose bits have different numbers of trials; each interval with the confidence `each`."""
+    space = flips.space
+    site, _, bit = space.places(flips.cells)
+    found: list[Estimate | None] = []
+    for place, width in enumerate(space.widths):
+        mine = site == place
+        trials = np.bincount(bit[mine], minlength=width)
+        events = np.bincount(bit[mine], weights=flips.events[mine], minlength=width)
+        if not trials.any():
+            found.append(None)
+            continue
+        rate = estimate_drawn_strata(events, trials, np.ones(width), each)
+        found.append(rate._replace(confidence=confidence))
+    return found
 
 
 def _rates(events: Counts, trials: Counts, flips: Flips, confidence: float, at_once: int) -> list[Estimate | None]:
@@ -173,6 +161,11 @@ def several_faults(bits: int, rate: float) -> float:
     from scipy.stats import binom
 
     return float(binom.sf(1, bits, rate))
+
+
+def several_expected(mean: float) -> float:
+    """The probability of two or more faults where so many are expected, and one has nothing to do with another."""
+    return float(-math.expm1(-mean) - mean * math.exp(-mean))
 
 
 def rate_of_several(bits: int, probability: float) -> float:

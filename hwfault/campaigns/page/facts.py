@@ -19,6 +19,7 @@ _FEW = 3
 _RULES: dict[Draw, str] = {
     "seeds": "looks after 20, 40, 80, ... trials",
     "pairs": "may look at any number of trials",
+    "strata": "looks at doubling numbers of trials",
     "all": "one look, after every flip",
     "turns": "looks after 20, 40, 80, ... trials",
 }

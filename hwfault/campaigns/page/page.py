@@ -12,7 +12,8 @@ from hwfault.campaigns.kept import KeptTask, kept_tasks
 from hwfault.campaigns.nesting.figures import TurnFigure
 from hwfault.campaigns.nesting.kept import kept_turns
 from hwfault.campaigns.nesting.told import not_nested_told
-from hwfault.campaigns.page.cells import Flips, KeptSpace, flips_of, heat_map
+from hwfault.campaigns.page.cells import Flips, flips_of, heat_map
+from hwfault.campaigns.page.classes import classes_told
 from hwfault.campaigns.page.curves import Picture, Rate, curve_of, draw_curves, draw_heat_map
 from hwfault.campaigns.page.facts import (
     failures_told,
@@ -27,6 +28,7 @@ from hwfault.campaigns.page.sentences import MEANINGS, Answered, answer, axis_of
 from hwfault.campaigns.page.sites import SingleFlips, single_flips
 from hwfault.campaigns.page.turns import answer_of, draw_turns, turns_told
 from hwfault.campaigns.page.worst import Worst, worst_flips, worst_seeds
+from hwfault.campaigns.study.kept_space import KeptSpace
 from hwfault.files import write_atomically
 from hwfault.report.pages import render
 
@@ -81,6 +83,7 @@ def page(database: Database, folder: str, hardening: Any = None) -> tuple[str, l
         pictures=[_embedded(picture) for picture in curves],
         numbers=numbers_table([(one.task, one.figure) for one in found]),
         methods=methods_told([(one.task, one.figure) for one in found]),
+        classes=classes_told(one.figure for one in found),
         single=single,
         worst=[(one.task.name, one.worst) for one in found if one.worst.trials or one.worst.images],
         harmless=[one.task.name for one in found if not (one.worst.trials or one.worst.images)],
@@ -92,10 +95,16 @@ def page(database: Database, folder: str, hardening: Any = None) -> tuple[str, l
         digests=[(task.name, task.stored.identity.get("plan", "-"), task.stored.digest) for task in tasks],
         profiles=profiles_told(about),
         reproduce=reproduce(tasks, runs, folder),
-        files=[REPORT, "results.csv", "results.json", *(f"{picture.name}.svg" for picture in pictures)],
+        files=_files(found, pictures),
         hardening=hardening,
     )
     return text, pictures
+
+
+def _files(found: Sequence[_Read], pictures: Sequence[Picture]) -> list[str]:
+    """What lies beside the page, and the page."""
+    classes = ["classes.csv"] if any(one.figure.classes for one in found) else []
+    return [REPORT, "results.csv", "results.json", *classes, *(f"{picture.name}.svg" for picture in pictures)]
 
 
 def _read(task: KeptTask, database: Database, folder: str) -> _Read | None:
@@ -117,7 +126,7 @@ def _flips(task: KeptTask, seen: Trials, source: str) -> Flips:
     space = KeptSpace.of(task.stored.identity, source)
     subject = task.stored.identity.get("subject", {})
     samples = task.stored.samples if task.draw == "all" else int(subject.get("samples", 1))
-    return flips_of(space, task.draw, seen, samples)
+    return flips_of(space, task.draw, seen, samples, task.strata, task.looks)
 
 
 def _by_question(found: Iterable[_Read]) -> dict[str, Answered]:
@@ -145,19 +154,13 @@ def _curves(questions: dict[str, Answered]) -> list[Picture]:
 
 
 def _single_flips(found: Sequence[_Read]) -> list[SingleFlips]:
-    rates = _rates_of_study(found)
+    others = [one.task for one in found]
     told = []
     for one in found:
         if one.flips is not None:
             confidence = one.task.stop.confidence
-            told.append(single_flips(one.task.question, one.flips, heat_map(one.flips, confidence), confidence, rates))
+            told.append(single_flips(one.task.question, one.flips, heat_map(one.flips, confidence), confidence, others))
     return told
-
-
-def _rates_of_study(found: Sequence[_Read]) -> list[float]:
-    """The bit error rates that the study asks about, in order."""
-    rates = {one.task.labels["ber"] for one in found if isinstance(one.task.labels.get("ber"), int | float)}
-    return sorted(float(rate) for rate in rates)
 
 
 def _embedded(picture: Picture) -> dict[str, str]:
@@ -181,7 +184,7 @@ def _faults(tasks: Sequence[KeptTask], about: Any) -> list[tuple[str, str]]:
         told = () if about is None else about.faults.get(task.stored.digest, ())
         flips = task.stored.identity.get("faults", {}).get("flips")
         if flips is not None:
-            told = (f"flips: {flips}, of {task.total or 0:,} bits",)
+            told = (f"flips: {flips}, of {task.total or 0:,} bits", *((task.note,) if task.note else ()))
         rows.append((task.name, "; ".join(told) or "not said in this store"))
     return rows
 

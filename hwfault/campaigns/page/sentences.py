@@ -6,6 +6,7 @@ from hwfault.campaigns.figures import Figure
 from hwfault.campaigns.kept import KeptTask
 from hwfault.campaigns.page.words import at_most, confidence, number_of, share, told
 from hwfault.campaigns.statistics.estimates import Estimate
+from hwfault.campaigns.study.tasks import SCORED, has_one_sample
 
 Answered = Sequence[tuple[KeptTask, Figure]]
 
@@ -45,9 +46,9 @@ def _at_one_point(task: KeptTask, figure: Figure) -> str:
     basis = _basis(task, figure)
     sentence = f"{so_far}{rate_sentence(sdc)}{where}, {basis} ({confidence(sdc)})."
     sentence = sentence[:1].upper() + sentence[1:]
-    if figure.accuracy is not None and task.draw != "pairs":
+    if figure.accuracy is not None and not has_one_sample(task.draw):
         sentence += f" The accuracy is {told(figure.accuracy)}{_golden(figure)}."
-    if task.stop.require is not None:
+    if task.stop.require is not None or (task.draw == "all" and sdc.ends is not None):
         sentence += f" {figure.why[:1].upper()}{figure.why[1:]}."
     return sentence
 
@@ -66,7 +67,11 @@ def _basis(task: KeptTask, figure: Figure) -> str:
     images = number_of(figure.samples, "image")
     if task.draw == "pairs":
         return f"in {number_of(figure.trials, 'trial')} of one flipped bit and one image each"
+    if task.draw == "strata":
+        return f"in {number_of(figure.trials, 'trial')} of one flipped bit and one image each, {SCORED}"
     if task.draw == "all":
+        if task.total is not None and figure.trials < task.total:
+            return f"under {figure.trials:,} of {task.total:,} single flips on {images}, and is not exact"
         return f"under each of {figure.trials:,} single flips on {images}"
     flips = task.stored.identity.get("faults", {}).get("flips")
     of = f" of exactly {number_of(flips, 'flipped bit')}" if isinstance(flips, int) else ""

@@ -1,7 +1,9 @@
 """What a question of single flips says of sites: heat map, ranking, and for which rates it may be read."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from hwfault.campaigns.kept import KeptTask
 from hwfault.campaigns.page.cells import (
     Flips,
     HeatMap,
@@ -9,11 +11,13 @@ from hwfault.campaigns.page.cells import (
     names_told,
     rank_sites,
     rate_of_several,
+    several_expected,
     several_faults,
 )
 from hwfault.campaigns.page.curves import level_of, scale_told
 from hwfault.campaigns.page.words import SPACE, at_most, share, told
 from hwfault.campaigns.statistics.estimates import Estimate
+from hwfault.campaigns.study.tasks import SCORED
 
 MOST_SEVERAL = 0.05
 """Above this probability of two or more faults a census of single flips no longer speaks for a rate."""
@@ -42,7 +46,9 @@ class SingleFlips(NamedTuple):
     limit: str
 
 
-def single_flips(question: str, flips: Flips, found: HeatMap, confidence: float, rates: list[float]) -> SingleFlips:
+def single_flips(
+    question: str, flips: Flips, found: HeatMap, confidence: float, others: Sequence[KeptTask]
+) -> SingleFlips:
     """Everything about the sites of a question, in words and classes."""
     ranking, missed = rank_sites(flips, confidence)
     rows = []
@@ -58,7 +64,7 @@ def single_flips(question: str, flips: Flips, found: HeatMap, confidence: float,
         basis=_basis(flips, confidence),
         ranking=[_ranked(one) for one in ranking],
         missed=names_told(missed, 8),
-        several=[_several(size, rate) for rate in rates],
+        several=several_told(size, others),
         limit=f"{rate_of_several(size, MOST_SEVERAL):.2g}",
     )
 
@@ -76,11 +82,17 @@ def _cell(rate: Estimate | None, largest: float) -> Cell:
 
 def _basis(flips: Flips, confidence: float) -> str:
     """What the numbers of the map and the ranking are."""
+    drawn = f"{len(flips.cells):,} flips drawn from {flips.space.size:,} bits, each seen on one image."
+    if flips.looks is not None:
+        return (
+            f"{drawn} They are drawn site by bit, {SCORED}; the rate of a site is the mean of its bits'. Where none "
+            f"was seen the upper bound stands. All bounds of the map are true at once with {100 * confidence:g} % "
+            "(Bonferroni over its cells), and so are those of the ranking (over its sites and all looks)."
+        )
     if flips.samples is not None:
         return (
-            f"{len(flips.cells):,} flips drawn from {flips.space.size:,} bits, each seen on one image. Where none was "
-            f"seen the upper bound stands. All bounds of the map are true at once with {100 * confidence:g} % "
-            "(Bonferroni over its cells), and so are those of the ranking (over its sites)."
+            f"{drawn} Where none was seen the upper bound stands. All bounds of the map are true at once with "
+            f"{100 * confidence:g} % (Bonferroni over its cells), and so are those of the ranking (over its sites)."
         )
     if flips.whole:
         return f"Every one of {flips.space.size:,} flips was tried on {flips.tried:,} images: the numbers are exact."
@@ -96,6 +108,18 @@ def _ranked(one: Ranked) -> tuple[str, ...]:
     return rank, one.name, f"{one.bits:,}", told(one.rate), names_told(one.tied) or "-"
 
 
-def _several(bits: int, rate: float) -> tuple[str, str, bool]:
-    probability = several_faults(bits, rate)
-    return f"{rate:g}", share(probability), probability > MOST_SEVERAL
+def several_told(bits: int, tasks: Sequence[KeptTask]) -> list[tuple[str, str, bool]]:
+    """For each rate, and each operating point of a profile, how likely two or more faults are, and whether too likely.
+
+    `bits` are those of the single flips; a profile's faults are all that a sample is expected to see.
+    """
+    rates: dict[float, None] = {}
+    found: list[tuple[str, float]] = []
+    for task in tasks:
+        rate = task.labels.get("ber")
+        if isinstance(rate, int | float):
+            rates[float(rate)] = None
+        elif task.expected is not None:
+            found.append((task.name, several_expected(task.expected)))
+    told = [(f"the rate {rate:g}", several_faults(bits, rate)) for rate in sorted(rates)]
+    return [(name, share(probability), probability > MOST_SEVERAL) for name, probability in [*told, *found]]

@@ -12,6 +12,8 @@ LEAST_TRIALS = 20
 class Looks(NamedTuple):
     """The looks at a mean: after 20, 40, 80, ... trials and after `max_trials`, where it ends at the latest.
 
+    They begin at `first`.
+
     All intervals of one campaign are true at once with `confidence`, as each look has a part of the error (Bonferroni):
     the campaign may stop at any of them for whatever reason. Looks are planned from `max_trials`; who raises it later
     plans other ones, and what had been seen by then was seen under the first plan.
@@ -19,20 +21,21 @@ class Looks(NamedTuple):
 
     max_trials: int
     confidence: float
+    first: int = LEAST_TRIALS
 
     @classmethod
-    def plan(cls, max_trials: int, confidence: float) -> "Looks":
+    def plan(cls, max_trials: int, confidence: float, first: int = LEAST_TRIALS) -> "Looks":
         """The looks of a campaign of at most `max_trials`; raises HwfaultError for less than one, or no confidence."""
         check_confidence(confidence)
         if max_trials < 1:
             raise HwfaultError(f"given {max_trials} trials at most, expected at least one")
-        return cls(max_trials, confidence)
+        return cls(max_trials, confidence, max(first, LEAST_TRIALS))
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """After how many trials one looks, in order; only at the end where that is before 20 trials."""
         numbers = []
-        number = LEAST_TRIALS
+        number = self.first
         while number < self.max_trials:
             numbers.append(number)
             number *= 2

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field, field_validator, model_validator
 
 from hwfault.campaigns.statistics.estimates import Array, Claim, Estimate, exact_estimate
@@ -10,6 +12,7 @@ from hwfault.campaigns.statistics.looks import Looks
 from hwfault.campaigns.statistics.means import estimate_mean
 from hwfault.campaigns.statistics.proportions import CONFIDENCE, bound_rate, estimate_rate
 from hwfault.campaigns.statistics.requirements import Requirement
+from hwfault.campaigns.statistics.strata import estimate_drawn_strata
 from hwfault.campaigns.statistics.two_way import (
     Sums,
     count_images_needed,
@@ -138,6 +141,26 @@ def judge_population(rule: StoppingRule, sums: Sums, minutes: float = 0.0) -> De
         or _stop_for_images(rule, sums, estimate)
         or _reach_limit(rule, estimate, sums.seeds, minutes, next_look)
     )
+
+
+def judge_strata(
+    rule: StoppingRule, events: ArrayLike, trials: ArrayLike, sizes: ArrayLike, first_look: int, minutes: float = 0.0
+) -> Decision:
+    """The decision after trials drawn from strata of `sizes` faults, so many `trials` and `events` in each.
+
+    It is made at looks only, at `first_look` trials and doubling numbers of them: how many trials each stratum has by
+    then was fixed beforehand, and so the interval, which has a part of the error for each look, is that of a fixed
+    number of trials. Between looks it goes on, unless time is up.
+    """
+    looks = Looks.plan(rule.max_trials, rule.confidence, first_look)
+    number = int(np.sum(trials))
+    estimate = estimate_drawn_strata(events, trials, sizes, 1 - looks.alpha, of="the rate of silent wrong answers")
+    estimate = estimate._replace(confidence=rule.confidence)  # which all looks have together
+    next_look = looks.next_after(number)
+    if number not in looks.numbers and not _time_is_up(rule, minutes):
+        why = _too_early(next_look) if looks.last_until(number) is None else "between two looks nothing is concluded"
+        return Decision(False, why, estimate, next_look)
+    return _reach_goal(rule, estimate) or _reach_limit(rule, estimate, number, minutes, next_look)
 
 
 def judge_census(rule: StoppingRule, value: float, total: int, of: str = "the rate") -> Decision:

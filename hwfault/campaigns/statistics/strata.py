@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hwfault.campaigns.statistics.estimates import (
     COVERS,
@@ -46,6 +47,36 @@ def estimate_strata(
     most = float((faults / faults.sum())[sampled].sum())
     ends = known + low, known + min(high, most)
     return Estimate(value, ends, confidence, "gamma", COVERS[claim])
+
+
+def estimate_drawn_strata(
+    events: ArrayLike,
+    trials: ArrayLike,
+    sizes: ArrayLike,
+    confidence: float = CONFIDENCE,
+    *,
+    claim: Claim = "these",
+    of: str = "the rate",
+) -> Estimate:
+    """The rate over all faults, from trials that were drawn with replacement in each stratum of `sizes` faults.
+
+    As `estimate_strata`, but no stratum is ever known whole, however many trials it has; one without trials, as where
+    time was up or all of them failed, may have any rate, and the number is that of the others. Raises HwfaultError
+    where none has a trial.
+    """
+    check_confidence(confidence)
+    k, n, faults = (np.asarray(numbers, np.float64) for numbers in (events, trials, sizes))
+    seen = n > 0
+    if not seen.any():
+        raise HwfaultError("no stratum has a trial, expected some in one of them at least")
+    check_counts(k[seen], n[seen])
+    known = float(faults[seen].sum() / faults.sum())
+    weights = faults[seen] / faults[seen].sum() / n[seen]
+    value = float((weights * k[seen]).sum())
+    low, high = gamma_ends(k[seen], weights, confidence)
+    # a rate is never above 1, and what was not tried may have any
+    ends = known * low, known * min(high, 1.0) + (1 - known)
+    return Estimate(value, ends, confidence, "gamma", COVERS[claim], of)
 
 
 def gamma_ends(events: Array, weights: Array, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StrictBool, StrictInt, field_validator, model_validator
 
 from hwfault.campaigns.points import Point
+from hwfault.campaigns.study.axes import nearest_axis
 from hwfault.campaigns.study.hardening import Hardening
 from hwfault.errors import FileError, ModelError
 from hwfault.laws.models import FaultModel
@@ -135,6 +136,9 @@ class Question(Record):
             "sweep ber": self.sweeps_rates,
         }
         asked = [way for way, given in ways.items() if given]
+        if self.sweep is not None and not asked:
+            (axis,) = self.sweep
+            raise ValueError(f"`sweep` has the axis {axis!r}: {nearest_axis(axis)}")
         if len(asked) != 1:
             told = " and ".join(asked) or "none of them"
             raise ValueError(f"expected one of sweep: {{ber: [...]}}, faults, flips and points, found {told}")

@@ -87,12 +87,19 @@ def draw_pair(space: FaultSpace, samples: int, number: int) -> tuple[int, int]:
     One number v of (seed, site number of "flip#pair"), drawn as for `draw_cells`, is the pair: v mod (size * samples)
     is the sample's number times size, plus the cell's.
     """
-    every = space.size * samples
-    limit = (1 << 64) // every * every
-    words = stream_words(check_seed(number), site_number("flip#pair", 0), 0, 0, 0, _AT_ONCE).astype(np.uint64)
-    value = next(value for value in _pairs(words).tolist() if value < limit)
-    sample, cell = divmod(value % every, space.size)
+    sample, cell = divmod(draw_number(number, "flip#pair", space.size * samples), space.size)
     return cell, sample
+
+
+def draw_number(key: int, name: str, below: int) -> int:
+    """A number from 0 to `below` - 1, uniform: v mod `below`, where v is one of (key, site number of `name`).
+
+    It is the first below the limit, as for `draw_cells`.
+    """
+    limit = (1 << 64) // below * below
+    words = stream_words(check_seed(key), site_number(name, 0), 0, 0, 0, _AT_ONCE).astype(np.uint64)
+    value: int = next(value for value in _pairs(words).tolist() if value < limit)
+    return value % below
 
 
 def _pairs(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -1,7 +1,7 @@
 """The tasks of a study: each question at each point of its sweep, with all that its trials depend on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hwfault.campaigns.labels import Label
@@ -9,6 +9,7 @@ from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.points import Point, at_operating_points, at_rates
 from hwfault.campaigns.study.records import Goal, Question, Stop, Study
 from hwfault.campaigns.study.space import FaultSpace, draw_pair, drawn_flips, fault_space
+from hwfault.campaigns.study.strata import Strata, least_trials
 from hwfault.errors import HwfaultError
 from hwfault.laws.cells import CellFaults
 from hwfault.laws.files import Files
@@ -16,12 +17,15 @@ from hwfault.laws.models import FaultModel, named_faults
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site, SiteList
 
-Draw = Literal["seeds", "pairs", "all", "turns"]
+Draw = Literal["seeds", "pairs", "strata", "all", "turns"]
 """What the key of a trial is: the seed of faults that strike all samples; the number of a drawn pair of a single flip
-and a sample; the number of a cell whose flip strikes all samples, of which every one is to be tried; the seed of nested
-faults along a whole sweep, of which it is asked at which point each answer first turns."""
+and a sample, uniform over all of them, or from the strata, site by bit, that it is the turn of; the number of a cell
+whose flip strikes all samples, of which every one is to be tried; the seed of nested faults along a whole sweep, of
+which it is asked at which point each answer first turns."""
 
 Affordable = Callable[[FaultSpace], bool]
+Weigh = Callable[[FaultSpace], Strata | str]
+"""The strata of a space, with weights fixed beforehand; or why there are none."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Task:
     The faults are those of a `point`; or `flips` bits of a `space`, drawn anew for each seed; or each single bit of it.
     Along a `sweep` of nested faults they are those of its (labels, point), from mild to harsh, the last of which is the
     task's `point`. A task that `stands_by` runs only where too many answers turn back along its sweep.
+    `note` says why single flips are drawn as they are.
     """
 
     question: str
@@ -43,6 +48,8 @@ class Task:
     draw: Draw = "seeds"
     sweep: tuple[tuple[Mapping[str, Label], Point], ...] = ()
     stands_by: bool = False
+    strata: Strata | None = None
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -55,17 +62,27 @@ class Task:
         """Which faults strike, as it stands in the identity of the task."""
         if self.space is not None:
             of = [[site.name, site.words, site.bit_width] for site in self.space.sites]
-            return {"flips": self.flips or "single", "sites": of, "trials": self.draw}
+            told: dict[str, Any] = {"flips": self.flips or "single", "sites": of, "trials": self.draw}
+            if self.strata is not None:
+                told |= {"weights": list(self.strata.weights), "first": self.strata.first}
+            return told
         if self.sweep:
             return {"sweep": [{"labels": dict(labels), **_models(point)} for labels, point in self.sweep]}
         assert self.point is not None
         return _models(self.point)
 
 
-def tasks_of(study: Study, sites: SiteList, files: Files, affordable: Affordable = lambda _space: False) -> list[Task]:
+def tasks_of(
+    study: Study,
+    sites: SiteList,
+    files: Files,
+    affordable: Affordable = lambda _space: False,
+    weigh: Weigh = lambda _space: "nothing scores them",
+) -> list[Task]:
     """Every question of a study at every point; raises what names no site, no profile and no axis raise.
 
-    `affordable` says of a fault space whether all of its flips may be tried though there are more than trials allowed.
+    `affordable` says of a fault space whether all of its flips may be tried though there are more than trials allowed,
+    `weigh` where harm is expected in it.
     """
     found: list[Task] = []
     for name, question in study.questions.items():
@@ -75,10 +92,8 @@ def tasks_of(study: Study, sites: SiteList, files: Files, affordable: Affordable
         if question.flips is not None:
             flips = None if question.flips == "single" else question.flips
             space = fault_space(sites, question.sites)
-            draw: Draw = "seeds"
-            if flips is None:
-                draw = draw_of(question, stop, space, affordable)
-            found.append(Task(name, stop, {}, None, space, flips, question.goal, draw))
+            task = Task(name, stop, {}, None, space, flips, question.goal)
+            found.append(task if flips is not None else _of_single_flips(task, question, affordable, weigh))
             continue
         for point in _points(name, question, files):
             found.append(Task(name, stop, point.told, point))
@@ -99,6 +114,35 @@ def draw_of(question: Question, stop: Stop, space: FaultSpace, affordable: Affor
     if question.exhaustive == "auto":
         return "all" if space.size <= stop.max_trials or affordable(space) else "pairs"
     return "all" if question.exhaustive == "always" else "pairs"
+
+
+def _of_single_flips(task: Task, question: Question, affordable: Affordable, weigh: Weigh) -> Task:
+    """The task with its trials drawn: all of them, from strata where harm is expected, or uniformly, and why."""
+    assert task.space is not None
+    draw = draw_of(question, task.stop, task.space, affordable)
+    if draw == "all":
+        return replace(task, draw=draw)
+    strata = _strata_of(task, task.space, weigh)
+    if isinstance(strata, str):
+        return replace(task, draw=draw, note=f"drawn uniformly: {strata}")
+    count = len(strata.weights)
+    return replace(task, draw="strata", strata=strata, note=f"drawn from {count} strata, site by bit, {SCORED}")
+
+
+SCORED = "in numbers fixed beforehand by a first-order score: the square of a flip's step times the loss's gradient"
+"""How many trials a stratum has."""
+
+
+def _strata_of(task: Task, space: FaultSpace, weigh: Weigh) -> Strata | str:
+    """The strata of sampled single flips, or why they are drawn uniformly."""
+    if task.goal == "bound":
+        return "goal: bound, and the bound from uniform trials is the tightest"
+    if task.stop.require is not None:
+        return "a requirement asks for a bound, and that from uniform trials is the tightest"
+    least = least_trials(space)
+    if task.stop.max_trials < least:
+        return f"max_trials ({task.stop.max_trials:,}) are fewer than two for each stratum, site by bit ({least:,})"
+    return weigh(space)
 
 
 def _points(name: str, question: Question, files: Files) -> list[Point]:
@@ -130,13 +174,26 @@ def plan_of(task: Task, key: int, plans: Plans, sites: Sequence[Site], samples: 
         return plans.of(task.point, key)
     if task.flips is not None:
         return resolve(sites, (drawn_flips(task.space, task.flips, key),))
-    cell = key if task.draw == "all" else draw_pair(task.space, samples, key)[0]
+    cell = key if task.draw == "all" else pair_of(task, key, samples)[0]
     return resolve(sites, (CellFaults(cells=(task.space.cell(cell),)),))
 
 
 def _models(point: Point) -> dict[str, Any]:
     """The fault models of a point, as JSON."""
     return {"models": [fault.model_dump(mode="json", exclude_defaults=True) for fault in point.models]}
+
+
+def pair_of(task: Task, key: int, samples: int) -> tuple[int, int]:
+    """The cell and the sample of a trial of a task whose trials are such pairs."""
+    if task.strata is not None:
+        return task.strata.pair(key)
+    assert task.space is not None
+    return draw_pair(task.space, samples, key)
+
+
+def has_one_sample(draw: Draw) -> bool:
+    """Whether a trial is of one sample, which was drawn for it."""
+    return draw in ("pairs", "strata")
 
 
 def _short(value: Label) -> str:
