@@ -9,6 +9,7 @@ warnings.filterwarnings("ignore", message="fast_hadamard_transform package not f
 
 def main() -> None:
     from tests.benchmarks import (
+        campaign_engines,
         census,
         fast_graph,
         fault_map,
@@ -37,6 +38,7 @@ def main() -> None:
         fast_graph,
         qonnx_ops,
         integer,
+        campaign_engines,
         census,
         startup,
     ):

@@ -11,7 +11,8 @@ from onnx.numpy_helper import from_array, to_array
 from torch import nn
 
 from hwfault.errors import GraphError
-from hwfault.graph.edit.fast import _keeps_codes, only_to_run
+from hwfault.graph.edit.fast import only_to_run
+from hwfault.graph.edit.fold import keeps_codes
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.of_network import export
 from hwfault.graph.read.sites import sites as graph_sites
@@ -280,12 +281,12 @@ def test_gains_keep_codes(bits, scale, gain, seed):
     codes = rng.integers(-(1 << bits - 1), 1 << bits - 1, (1, 64)).astype(np.float32)
     old, new = np.full((1, 1), scale, np.float32), np.full((1, 1), np.float32(scale) * np.float32(gain), np.float32)
     weights = codes * old
-    assert _keeps_codes(weights, old, weights * np.float32(gain), new, np.zeros(1, np.float32))
+    assert keeps_codes(weights, old, weights * np.float32(gain), new, np.zeros(1, np.float32))
 
 
 @pytest.mark.parametrize("gain", [0.0, np.inf, np.nan])
 def test_gains_that_lose_codes_are_noticed(gain):
     weights, scale = np.ones((1, 4), np.float32), np.ones((1, 1), np.float32)
-    assert not _keeps_codes(
+    assert not keeps_codes(
         weights, scale, weights * np.float32(gain), scale * np.float32(gain), np.zeros(1, np.float32)
     )
