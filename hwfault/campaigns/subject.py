@@ -86,7 +86,7 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
     if wanted:
         if graph is None:
             raise HwfaultError(f"the network cannot be exported, so that onnxruntime cannot run it: {rounds}")
-        engine = OnnxruntimeEngine(graph, inputs.numpy(), study.batch_size)
+        engine = OnnxruntimeEngine(graph, inputs.numpy(), study.batch_size, exact=rounds is None)
     labels = split.labels[order.to(split.labels.device)].cpu().numpy()
 
     def sparse() -> tuple[SparseFlips | None, str | None]:
@@ -153,8 +153,8 @@ def _of_graph(study: Study) -> Subject:
     }
     if study.engine == "torch":
         raise HwfaultError("engine: torch runs networks; expected auto, onnxruntime or sparse for a graph")
-    engine = OnnxruntimeEngine(graph, inputs, study.batch_size)
     rounds = why_not_exact(graph)
+    engine = OnnxruntimeEngine(graph, inputs, study.batch_size, exact=rounds is None)
 
     def sparse() -> tuple[SparseFlips | None, str | None]:
         if not is_integer(graph):

@@ -50,7 +50,7 @@ def wrong_answers(rate):
     """Which answers differ from the golden ones: (seeds, images), under symmetric bit errors at a rate."""
     split = digits().test
     x = split.inputs(torch.arange(len(split)))
-    engine = OnnxruntimeEngine(hf.export(trained_network(), x[:1]), x.numpy(), 64)
+    engine = OnnxruntimeEngine(hf.export(trained_network(), x[:1]), x.numpy(), 64, exact=True)
     golden = engine.golden().argmax(1)
     plan = hf.resolve(engine.sites, hf.BitFlips(probability=rate))
     trials = [Trial(plan, seed) for seed in range(SEEDS)]

@@ -87,7 +87,7 @@ def test_exact_networks_agree_in_both_engines(batch):
     split = digits().test
     order = torch.arange(8)
     one = TorchEngine(network, split, order, 3)
-    other = OnnxruntimeEngine(graph, split.inputs(order).numpy(), batch)
+    other = OnnxruntimeEngine(graph, split.inputs(order).numpy(), batch, exact=True)
     assert np.array_equal(one.golden(), other.golden())
     faults = hf.BitFlips(probability=0.02)
     plan = hf.resolve(one.sites, faults)
@@ -104,7 +104,7 @@ def test_exact_networks_agree_in_both_engines(batch):
 
 def test_memories_that_tell_what_they_detect_do_not_run_as_graphs(tmp_path):
     _, graph = digits_graph()
-    engine = OnnxruntimeEngine(graph, digits().test.inputs(torch.arange(8)).numpy(), 8)
+    engine = OnnxruntimeEngine(graph, digits().test.inputs(torch.arange(8)).numpy(), 8, exact=True)
     FaultMap.from_cells(40, 9, [3, 7], [1, 8], [Kind.FLIP, Kind.FLIP]).save(tmp_path / "m.safetensors")
     protection = Protection(kind="parity", data_bits=8, on_detected="due")
     faults = MapFaults(file=str(tmp_path / "m.safetensors"), protection=protection, sites="features.0.weight_quant")

@@ -42,21 +42,31 @@ class GraphEngine:
     `inputs` (n, ...) are all images; image i is sample i of the fault stream. Plans that strike no parameter run trials
     side by side in one batch of `batch_size` rows, all others one trial after the other. Outputs do not depend on that,
     nor on the number of `threads`, where the graph's sums are exact (integer arithmetic, or scales that are powers of
-    two and no normalization in floats); elsewhere onnxruntime may add up in another order in batches of another size.
+    two and no normalization in floats); elsewhere onnxruntime may add up in another order in batches of another size,
+    so that with `stacks=False` every trial has batches of its own, always the same ones.
     Faults that change with the batch (`refresh: batch`, or inference at parameters) change every `batch_size` images,
     as in all engines. Raises HwfaultError for a graph of other inputs or outputs, and without an image.
     """
 
-    def __init__(self, graph: ModelProto, inputs: Array, *, batch_size: int = 64, threads: int = 1) -> None:
+    def __init__(
+        self, graph: ModelProto, inputs: Array, *, batch_size: int = 64, threads: int = 1, stacks: bool = True
+    ) -> None:
         if len(inputs) < 1 or batch_size < 1:
             raise HwfaultError(f"given {len(inputs)} images, batches of {batch_size}; expected at least one of each")
         self.graph = graph
         self.inputs = inputs
         self.batch_size = batch_size
         self.threads = threads
+        self.stacks = stacks
         self._clean = session(graph, threads=threads, spin=False, fast=True)
         _check_ends(self._clean)
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
+
+    @property
+    def input_name(self) -> str:
+        """What the graph calls its input."""
+        name: str = self._clean.get_inputs()[0].name
+        return name
 
     @cached_property
     def _golden(self) -> Array:
@@ -94,7 +104,7 @@ class GraphEngine:
                     "others; expected images=None, all of them"
                 )
             self._run_in_order(loaded, seeds, out)
-        elif loaded.stacks:
+        elif loaded.stacks and self.stacks:
             self._run_stacked(loaded, seeds, chosen, out)
         else:
             self._run_one_by_one(loaded, seeds, chosen, out)
@@ -106,7 +116,7 @@ class GraphEngine:
         Trials of few images fill batches together, where trials run side by side.
         """
         loaded = self._load(plan)
-        if loaded.by_batch or not loaded.stacks:
+        if loaded.by_batch or not (loaded.stacks and self.stacks):
             return [self.outputs(plan, [seed], chosen)[0] for seed, chosen in zip(seeds, images, strict=True)]
         each = [self.check_images(chosen) for chosen in images]
         sizes = [len(chosen) for chosen in each]

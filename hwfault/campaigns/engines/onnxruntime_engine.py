@@ -4,11 +4,14 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 
+import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
+from hwfault.campaigns.engines.cell_engine import CellEngine
 from hwfault.campaigns.engines.engine import Numbers, Outputs, Ran, Trial
 from hwfault.campaigns.engines.graph_engine import GraphEngine
+from hwfault.campaigns.engines.named_cells import cells_of
 from hwfault.campaigns.engines.suffix import SuffixEngine
 from hwfault.campaigns.engines.watched_graph import watch_graph
 from hwfault.campaigns.engines.watching import Batch, Watched
@@ -22,19 +25,23 @@ _TOGETHER = 64
 
 
 class OnnxruntimeEngine:
-    """A QONNX graph and its inputs (n, ...), in batches of `batch_size`; what strikes one site alone begins there.
+    """A QONNX graph and its inputs (n, ...), in batches of `batch_size`.
 
-    Raises HwfaultError for a graph of several inputs or outputs.
+    `exact` says that no sum of it is rounded. Then what strikes one site alone begins there, and trials share batches;
+    otherwise every trial runs as a whole in batches of its own, always the same ones, so that its outputs do not depend
+    on which other trials a worker has. Raises HwfaultError for a graph of several inputs or outputs.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, graph: ModelProto, inputs: Outputs, batch_size: int) -> None:
+    def __init__(self, graph: ModelProto, inputs: Outputs, batch_size: int, *, exact: bool) -> None:
         self.version = onnxruntime.__version__
         self.batch_size = batch_size
         self._graph = graph
-        self._whole = GraphEngine(graph, inputs, batch_size=batch_size)
+        self._exact = exact
+        self._whole = GraphEngine(graph, inputs, batch_size=batch_size, stacks=exact)
         self._suffix = SuffixEngine(self._whole)
+        self._cells = CellEngine(self._whole)
 
     @property
     def samples(self) -> int:
@@ -52,19 +59,54 @@ class OnnxruntimeEngine:
 
     def with_batch(self, batch_size: int) -> "OnnxruntimeEngine":
         """The same in batches of another size."""
-        return OnnxruntimeEngine(self._graph, self._whole.inputs, batch_size)
+        return OnnxruntimeEngine(self._graph, self._whole.inputs, batch_size, exact=self._exact)
 
     def run(self, trials: Sequence[Trial], images: Numbers | None = None) -> Iterator[Ran]:
         """What each trial came to, in their order, on all samples or on `images` alone.
 
         Raises PlanError for a plan that does not fit the graph, and for one whose memories tell what they detect.
         """
-        for plan, group in groupby(trials, key=lambda trial: trial.plan):
-            _check_tells_nothing(plan)
-            seeds = [trial.seed for trial in group]
-            for first in range(0, len(seeds), _TOGETHER):
-                for outputs in self._suffix.outputs(plan, seeds[first : first + _TOGETHER], images):
-                    yield Ran(outputs)
+        for key, group in groupby(trials, key=self._runs_together):
+            together = list(group)
+            for first in range(0, len(together), _TOGETHER):
+                some = together[first : first + _TOGETHER]
+                outputs = self._outputs_drawn(some, images) if key else self._outputs_of_cells(some, images)
+                for one in outputs:
+                    yield Ran(one)
+
+    def _runs_together(self, trial: Trial) -> str:
+        """What neighbours have alike that run together: their plan; or "", where their plans name the cells.
+
+        Where sums are rounded a plan has a session of its own: what else one session has to strike changes the order.
+        """
+        return "" if self._exact and cells_of(trial.plan) else trial.plan.digest
+
+    def _outputs_drawn(self, trials: Sequence[Trial], images: Numbers | None) -> Outputs:
+        """The outputs (trials, k, ...) of trials of one plan, whose seeds decide what strikes."""
+        plan, seeds = trials[0].plan, [trial.seed for trial in trials]
+        _check_tells_nothing(plan)
+        return (self._suffix if self._exact else self._whole).outputs(plan, seeds, images)
+
+    def _outputs_of_cells(self, trials: Sequence[Trial], images: Numbers | None) -> Outputs:
+        """The outputs (trials, k, ...) of trials whose plans name their cells; those of one site begin there."""
+        found: dict[int, Outputs] = {}
+        cells = [cells_of(trial.plan) or {} for trial in trials]
+        of_site: dict[str, list[int]] = {}
+        for number, own in enumerate(cells):
+            of_site.setdefault(next(iter(own)) if len(own) == 1 else "", []).append(number)
+        whole = of_site.pop("", [])
+        for numbers in of_site.values():
+            plan, own_cells = trials[numbers[0]].plan, [cells[number] for number in numbers]
+            replayed = self._suffix.outputs_of_cells(plan, own_cells, images)
+            if replayed is None:
+                whole += numbers
+            else:
+                found.update(zip(numbers, replayed, strict=True))
+        if whole:
+            plans = [trials[number].plan for number in whole]
+            ran = self._cells.outputs(plans, [cells[number] for number in whole], images)
+            found.update(zip(whole, ran, strict=True))
+        return np.stack([found[number] for number in range(len(trials))])
 
     def run_each(self, trials: Sequence[Trial], images: Sequence[Numbers]) -> Iterator[Ran]:
         """What each trial came to on images of its own; raises what `run` does."""
@@ -74,7 +116,8 @@ class OnnxruntimeEngine:
             for first in range(0, len(own), _TOGETHER):
                 some = own[first : first + _TOGETHER]
                 seeds = [trial.seed for trial, _ in some]
-                for outputs in self._suffix.outputs_each(plan, seeds, [chosen for _, chosen in some]):
+                engine = self._suffix if self._exact else self._whole
+                for outputs in engine.outputs_each(plan, seeds, [chosen for _, chosen in some]):
                     yield Ran(outputs)
 
     def watch(self, trial: Trial | None, batch: Batch) -> Watched:

@@ -16,6 +16,7 @@ from hwfault.campaigns.engines.goldens import Goldens
 from hwfault.graph.edit.cut import cut_out, find_cuts, find_front
 from hwfault.graph.edit.fast import only_to_run
 from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.edit.open_rows import open_rows
 from hwfault.graph.edit.upgrade import upgrade
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
 from hwfault.graph.read.qonnxgraph import Constants
@@ -121,6 +122,15 @@ class CutGraph:
         if not self._are_in_rows(find_front(graph, names, ends[0]).alive):
             return None
         return Replay(struck, self._segments(struck, ends))
+
+    def strike_cells(self, plan: FaultPlan) -> tuple[onnxruntime.InferenceSession, str, tuple[str, str, str]]:
+        """What strikes the one activation of a plan, whose cells are inputs: a session, its input, those of rows."""
+        opened = open_rows(prepare(insert_faults(self._whole, plan)))
+        (site,) = fault_nodes(opened.model)
+        kind = self._goldens.kinds([site.after])[site.after]
+        made = self._session(cut_out(opened.model, [kind.describe(site.before)], [site.after]))
+        ((names,),) = opened.rows.values()
+        return made, site.before, names
 
     def fit(self, replay: Replay, kept: Sequence[str]) -> None:
         """Has a replay's segments end at some of their ends only, beside the output."""

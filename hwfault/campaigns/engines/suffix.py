@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from hwfault.campaigns.engines.goldens import Goldens
 from hwfault.campaigns.engines.graph_engine import GraphEngine, parts_of
-from hwfault.campaigns.engines.passing import Passing, differing_rows, take
+from hwfault.campaigns.engines.named_cells import Cells, plan_of_sites, rows_of, rows_of_trials
+from hwfault.campaigns.engines.passing import Passing, differing_rows
 from hwfault.campaigns.engines.replays import CutGraph, Replay, prepare
+from hwfault.campaigns.engines.strikes import CellStrike, DrawnStrike, Strike
 from hwfault.errors import HwfaultError
-from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
+from hwfault.graph.read.nodes import SEED
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.stream.check import check_seed
 
@@ -48,6 +50,7 @@ class SuffixEngine:
         self._goldens = Goldens(prepare(engine.graph), engine.inputs, **rows)
         self._graph = CutGraph(engine.graph, self._goldens, rows=engine.batch_size, threads=engine.threads)
         self._replays: OrderedDict[str, Replay | None] = OrderedDict()
+        self._cells: dict[str, CellStrike] = {}
         self._enough = min(32, -(-len(engine.inputs) // 4))
 
     @property
@@ -73,14 +76,39 @@ class SuffixEngine:
         replay = self._load(plan)
         if replay is None:
             return self.engine.outputs(plan, seeds, images)
-        of_trial = np.array([check_seed(seed) for seed in seeds], np.uint64)
+        of_trial = np.array([check_seed(seed) for seed in seeds], np.uint64).view(np.int64)
+        strike = DrawnStrike(replay.struck, of_trial) if replay.struck.read else None
+        return self._replay(replay, of_trial, images, strike)
+
+    def outputs_of_cells(
+        self, plan: FaultPlan, trials: Sequence[Cells], images: Sequence[int] | Array | None = None
+    ) -> Array | None:
+        """The outputs (trials, k, ...) of trials with faulty cells in an activation, the one that `plan` strikes.
+
+        None where what is struck is no activation, or trials have to run as a whole.
+        """
+        entry = plan.sites[0]
+        replay = self._load(plan_of_sites([entry], plan, by_sample=False))
+        if replay is None or not replay.struck.read:
+            return None
+        name = entry.site.name
+        if name not in self._cells:
+            made = self._graph.strike_cells(plan_of_sites([entry], plan, by_sample=True))
+            self._cells[name] = CellStrike(*made, rows=rows_of(None))
+        strike = self._cells[name]._replace(rows=rows_of_trials(trials, name))
+        return self._replay(replay, np.zeros(len(trials), np.int64), images, strike)
+
+    def _replay(
+        self, replay: Replay, seeds: Numbers, images: Sequence[int] | Array | None, strike: Strike | None
+    ) -> Array:
+        """The outputs of a trial for each seed; `strike` makes rows of an activation, None: parameters are struck."""
         chosen = self.engine.check_images(images)
-        out = np.repeat(self.golden()[chosen][None], len(of_trial), axis=0)
+        out = np.repeat(self.golden()[chosen][None], len(seeds), axis=0)
         first = 0
-        while first < len(of_trial):
+        while first < len(seeds):
             # one trial after the other until it is seen where samples leave, then all others
-            last = len(of_trial) if replay.is_fitted else first + 1
-            self._run(replay, of_trial[first:last], chosen, out[first:last])
+            last = len(seeds) if replay.is_fitted else first + 1
+            self._run(replay, seeds, np.arange(first, last), chosen, out[first:last], strike)
             first = last
         return out
 
@@ -90,21 +118,32 @@ class SuffixEngine:
             return self.engine.outputs_each(plan, seeds, images)
         return [self.outputs(plan, [seed], chosen)[0] for seed, chosen in zip(seeds, images, strict=True)]
 
-    def _run(self, replay: Replay, seeds: NDArray[np.uint64], chosen: Numbers, out: Array) -> None:
+    def _run(
+        self, replay: Replay, seeds: Numbers, trials: Numbers, chosen: Numbers, out: Array, strike: Strike | None
+    ) -> None:
         """The outputs of some trials, written over the golden ones."""
         rows = out.reshape(-1, *out.shape[2:])
-        image_of = np.tile(chosen, len(seeds))
-        for block, numbers in self._blocks(replay, chosen, len(seeds)):
+        image_of = np.tile(chosen, len(trials))
+        for block, numbers in self._blocks(replay, chosen, len(trials)):
             tensors = self._goldens.rows(replay.tensors, block)
             passing = Passing(replay.segments, tensors, image_of - block.start, rows, self.engine.batch_size)
-            if replay.struck.read:
-                ordered = _image_by_image(numbers, tensors[replay.struck.name][0].size)
-                numbers_of = (np.repeat(seeds, len(chosen)).view(np.int64), image_of)
-                self._strike_activation(replay, passing, tensors[replay.struck.name], block.start, ordered, numbers_of)
+            if strike is None:
+                self._strike_parameters(replay, passing, numbers, seeds[trials])
             else:
-                self._strike_parameters(replay, passing, numbers, seeds.view(np.int64))
+                golden = tensors[replay.struck.name]
+                trial_of = np.repeat(trials, len(chosen))
+                for own in self._parts(numbers, golden[0].size):
+                    places = image_of[own] - block.start
+                    before, after = strike(golden, places, trial_of[own], image_of[own])
+                    passing.enter(0, own, after, differing_rows(after, before))
             passing.finish()
             self._fit(replay, passing)
+
+    def _parts(self, rows: Numbers, words: int) -> Iterator[Numbers]:
+        """The rows (trials, images) in batches, those of all trials and one image together."""
+        ordered = _image_by_image(rows, words)
+        for part in parts_of(len(ordered), self.engine.batch_size):
+            yield ordered[part]
 
     def _blocks(self, replay: Replay, chosen: Numbers, trials: int) -> Iterator[tuple[slice, Numbers]]:
         """The images in parts whose golden tensors the limit holds, and the rows (trials, images) that are theirs."""
@@ -112,21 +151,6 @@ class SuffixEngine:
             places = np.flatnonzero((chosen >= block.start) & (chosen < block.stop))
             if len(places):
                 yield block, np.arange(trials)[:, None] * len(chosen) + places
-
-    def _strike_activation(
-        self, replay: Replay, passing: Passing, golden: Array, first: int, rows: Numbers, numbers: tuple[Array, Array]
-    ) -> None:
-        """Rows of all trials together, each under its own seed and sample number; golden tensors begin at an image."""
-        seed_of, image_of = numbers
-        strike = replay.struck.strike
-        after = strike.outputs[replay.struck.name]
-        for part in parts_of(len(rows), self.engine.batch_size):
-            own = rows[part]
-            before = take(golden, image_of[own] - first, strike.inputs[replay.struck.read])
-            _write(strike.inputs, SEED, seed_of[own])
-            _write(strike.inputs, FIRST_SAMPLE, image_of[own])
-            strike.run(len(own))
-            passing.enter(0, own, after[: len(own)], differing_rows(after[: len(own)], before))
 
     def _strike_parameters(self, replay: Replay, passing: Passing, rows: Numbers, seeds: Numbers) -> None:
         """One trial after the other, as all rows read the same parameters; behind the first segment all go together."""
@@ -168,9 +192,3 @@ def _image_by_image(rows: Numbers, words: int) -> Numbers:
     together = -(-_LANES // -(-words // _BLOCK))
     parts = [rows[:, part].reshape(-1) for part in parts_of(rows.shape[1], together)]
     return np.concatenate(parts)
-
-
-def _write(buffers: dict[str, Array], name: str, values: Any) -> None:
-    """Writes numbers to the buffer of an input, where the session has that one."""
-    if name in buffers:
-        buffers[name][: np.size(values)] = values

@@ -55,7 +55,8 @@ def prepare_to_run(model: ModelProto, compute: Compute, seed: int | None = None)
     folded = fold_affine_nodes(out)
     _drop_unread(out)
     changes = [f"{count_of(count, 'node')} {op} of constants computed beforehand" for op, count in computed.items()]
-    changes += [f"{count_of(count, 'node')} {op} folded into layers with faulty weights" for op, count in folded.items()]
+    for op, count in folded.items():
+        changes.append(f"{count_of(count, 'node')} {op} folded into layers with faulty weights")
     if seed is not None:
         set_metadata(out, {FOR_SEED: str(seed)})
         changes.append(f"the faults of constants are those of seed {seed}")

@@ -20,7 +20,6 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from hwfault.graph.edit.editing import FreshNames, copy_model
 from hwfault.graph.edit.fast import only_to_run
 from hwfault.graph.edit.upgrade import upgrade
-from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
 from hwfault.graph.read.qonnxgraph import Constants, attribute, replace_nodes
 from hwfault.graph.read.shapes import read_by
 from hwfault.graph.read.struck import FaultNode, fault_nodes
@@ -223,7 +222,7 @@ def _put_back(optimized: ModelProto, model: ModelProto, struck: dict[str, FaultN
     optimized.graph.initializer.extend(t for t in model.graph.initializer if t.name in read - there)
     inputs = {info.name for info in optimized.graph.input}
     for info in model.graph.input:
-        if info.name in (SEED, FIRST_SAMPLE) and info.name not in inputs:
+        if info.name in read and info.name not in inputs:
             optimized.graph.input.append(info)
     known = {opset.domain for opset in optimized.opset_import}
     optimized.opset_import.extend(opset for opset in model.opset_import if opset.domain not in known)

@@ -19,7 +19,7 @@ COLUMN = (3, 1, 1)
 
 
 def layer(behind, *, bias=False, more=(), outputs=("y",), **held) -> ModelProto:
-    """x (n, 2, 4, 4) -> Conv of 3 outputs (n, 3, 2, 2) with weights of 4 bits -> `behind`, which reads "sums" and makes "y"."""
+    """x (n, 2, 4, 4) -> Conv to (n, 3, 2, 2), weights of 4 bits -> `behind`, which reads "sums" and makes "y"."""
     constants = {
         "scale": 0.5,
         "zero": 0,
