@@ -6,12 +6,16 @@ import pytest
 from hwfault.campaigns.database import FILE, Database
 from hwfault.campaigns.driver import Driver
 from hwfault.campaigns.kept import kept_tasks, merge_into
+from hwfault.campaigns.local_workers import LocalWorkers
+from hwfault.campaigns.measurement import Measurement, Trust
+from hwfault.campaigns.nesting import trials
 from hwfault.campaigns.nesting.kept import kept_turns
 from hwfault.campaigns.nesting.turns import checked_samples
-from hwfault.campaigns.workers import Here
+from hwfault.campaigns.study.records import read_study
+from hwfault.campaigns.workers import Here, Job, run_job
 from hwfault.errors import FileError, HwfaultError, ModelError
 from tests.campaigns.wide.scripted import Scripted
-from tests.campaigns.wide.small import measured, rows_in, write_study
+from tests.campaigns.wide.small import kill, measured, rows_in, write_study
 from tests.slowly import slow
 
 MILD = [0.003, 0.0003, 0.001]
@@ -186,8 +190,6 @@ def test_parts_are_merged_and_more_trials_are_added(study, expected, tmp_path):
 
 
 def measured_of(study):
-    from hwfault.campaigns.measurement import Measurement, Trust
-
     return Measurement(study, Trust())
 
 
@@ -234,3 +236,64 @@ def test_without_an_outcome_that_is_yes_or_no_no_answer_turns(tmp_path):
     with pytest.raises(HwfaultError, match=r"q first turn: no outcome of the study is yes or no of a sample"):
         counted_in(["correct"], "q first turn")
     assert counted_in(["correct", "top5", "due"], "q") == "top5"
+
+
+VOLTAGE = {"faults": "bram28-kintex7-kc705b-undervolt", "sweep": {"voltage_v": [0.53, 0.55, 0.54]}, "first_turn": True}
+
+
+@pytest.fixture(scope="module")
+def specimens(tmp_path_factory):
+    """A device for each seed, whose cells fail one by one as its voltage falls."""
+    folder = tmp_path_factory.mktemp("specimens")
+    return measured(write_study(folder, samples=SAMPLES, questions={"volts": VOLTAGE}, stop=STOP))[1]
+
+
+@pytest.mark.slow
+def test_a_specimen_for_each_seed_along_its_voltages(specimens):
+    (task,) = [task for task in specimens.tasks if task.sweep]
+    assert [labels["voltage_v"] for labels, _ in task.sweep] == [0.55, 0.54, 0.53]
+    assert specimens.not_nested == {}
+    points = {one.labels["voltage_v"]: one for one in specimens.tasks if one.stands_by}
+    keys = range(30)
+    names = list(specimens.masks)
+    rows = [list(specimens.run(points[volts], keys)) for volts in (0.55, 0.54, 0.53)]
+    truth = np.array([[row.answers[names.index("top1")] for row in one] for one in rows])
+    for place, row in enumerate(specimens.run(task, keys)):
+        stays = ~(truth[:-1, place] & ~truth[1:, place]).any(axis=0)
+        assert np.array_equal(row.answers[:3, stays], np.maximum.accumulate(truth[:, place, stays], axis=0))
+
+
+def test_a_specimen_whose_faults_are_not_nested_fails_with_a_reason(specimens, monkeypatch):
+    place = next(place for place, task in enumerate(specimens.tasks) if task.sweep)
+    monkeypatch.setattr(trials, "why_not_nested", lambda plans: "some of its faulty cells are gone")
+    done = run_job(specimens, Job(place, (3,)))
+    assert done.rows == []
+    assert done.failed == "the faults of the specimen of seed 3 are not nested: some of its faulty cells are gone"
+
+
+def test_one_device_is_one_trial_that_tells_all(tmp_path):
+    asked = VOLTAGE | {"device": 3}
+    study = measured(write_study(tmp_path, samples=SAMPLES, questions={"volts": asked}, stop=STOP))[1]
+    _, (figure,) = drive(study, tmp_path)
+    assert figure.trials == 1
+    assert figure.why.startswith("every seed has the same faults, so that one trial tells all")
+    assert [point.turned.ends for point in figure.points] == [None] * 3
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_change_nothing(tmp_path, study, expected):
+    path = write_study(tmp_path, samples=SAMPLES, questions=QUESTIONS, stop=STOP)
+    workers = LocalWorkers(read_study(path), Trust(), 2)
+    killed = []
+
+    def watch(_present):
+        if len(killed) < 2:
+            killed.append(workers._processes[0].process.pid)
+            kill(killed[-1])
+
+    try:
+        assert drive(study, tmp_path, workers, progress=watch) == expected[1:]
+    finally:
+        workers.close()
+    assert len(killed) == 2
+    assert rows_in(tmp_path) == rows_in(expected[0])
