@@ -16,6 +16,8 @@ from hwfault.campaigns.points import Point
 from hwfault.campaigns.study.tasks import Task
 from hwfault.errors import FileError
 from hwfault.laws.files import Files
+from hwfault.plan.expected import expected_faults
+from hwfault.plan.fault_plan import FaultPlan
 from hwfault.records import Record
 from hwfault.versions import installed_versions
 
@@ -42,7 +44,11 @@ class ProfileTold(Record):
 
 
 class About(Record):
-    """The engine, whether its answers are exact and why, the faults of each task (by its digest), the profiles."""
+    """The engine, whether its answers are exact and why, the faults of each task (by its digest), the profiles.
+
+    `rates` are how often a bit of each site is struck on average in a sample, by the faults of each task (of its first
+    seed); sites of unknown size are left out.
+    """
 
     engine: str
     version: str
@@ -52,6 +58,7 @@ class About(Record):
     profiles: tuple[ProfileTold, ...] = ()
     not_nested: dict[str, str] = Field(default_factory=dict)
     """Why the points of a question about first turns ran one by one, by its name."""
+    rates: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 class RunTold(Record):
@@ -67,6 +74,7 @@ def say_about(measurement: Measurement, database: Database) -> None:
     """Keeps what the trials are computed with and what strikes in each task, in the place of what was said before."""
     subject = measurement.subject
     faults: dict[str, tuple[str, ...]] = {}
+    rates: dict[str, dict[str, float]] = {}
     for task in measurement.tasks:
         points: list[Point | None] = [task.point]
         if task.sweep:
@@ -74,6 +82,9 @@ def say_about(measurement: Measurement, database: Database) -> None:
         told_of = [fault.describe() for point in points if point is not None for fault in point.models]
         if told_of:
             faults[measurement.stored_digest(task)] = tuple(told_of)
+        if task.point is not None:
+            plan = measurement.plan(task, measurement.keys(task, 1)[0])
+            rates[measurement.stored_digest(task)] = _rates_of(plan)
     told = About(
         engine=measurement.engine.name,
         version=measurement.engine.version,
@@ -82,8 +93,20 @@ def say_about(measurement: Measurement, database: Database) -> None:
         faults=faults,
         profiles=tuple(_profiles_of(measurement.tasks)),
         not_nested=measurement.not_nested,
+        rates=rates,
     )
     database.say(ABOUT, told.model_dump_json(exclude_defaults=True))
+
+
+def _rates_of(plan: FaultPlan) -> dict[str, float]:
+    """How often a bit of each site is struck on average in a sample; between the least and the most that codes tell."""
+    found = {}
+    for entry in plan.sites:
+        words = entry.site.words
+        if words:
+            mean = expected_faults(plan, entry.site.name).in_trial(1)
+            found[entry.site.name] = (mean.low + mean.high) / 2 / (words * entry.site.bit_width)
+    return found
 
 
 def _profiles_of(tasks: Iterable[Task]) -> list[ProfileTold]:

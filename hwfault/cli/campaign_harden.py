@@ -1,5 +1,7 @@
 """`hwfault campaign harden`."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,10 @@ from hwfault.cli.common import json_option, print_json, print_table, progress
 from hwfault.cli.paths import Command
 
 if TYPE_CHECKING:
-    from hwfault.campaigns.hardening.advice import Advice, Plan
-    from hwfault.campaigns.hardening.proof import Tried
+    from hwfault.campaigns.database import Database
+    from hwfault.campaigns.hardening.advice import Advice
+    from hwfault.campaigns.hardening.proof import Proof
+    from hwfault.campaigns.hardening.verifying import Verified
     from hwfault.campaigns.measurement import Trust
 
 _MOST = 12
@@ -21,8 +25,9 @@ _MOST = 12
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--question", help="The question of single flips to read.  [default: the first of them]")
 @click.option("--rate", type=float, help="Flips for each bit in a trial.  [default: the rate of the study's hardening]")
+@click.option("--rates-of", metavar="TASK", help="Rates of each site: those of this task's faults, not one for all.")
 @click.option("--require", multiple=True, help='What is required, e.g. "sdc < 1e-5".  [default: the study\'s]')
-@click.option("--verify", is_flag=True, help="Try the plan and the first three measures by trials, seed by seed.")
+@click.option("--verify", is_flag=True, help="Try plan and measures by trials, seed by seed; kept in the store.")
 @click.option("--trials", type=click.IntRange(1), default=100, show_default=True, help="How many trials for --verify.")
 @trust_options
 @json_option
@@ -30,6 +35,7 @@ def harden(
     folder: Path,
     question: str | None,
     rate: float | None,
+    rates_of: str | None,
     require: tuple[str, ...],
     verify: bool,
     trials: int,
@@ -39,56 +45,68 @@ def harden(
     """Say what to protect in the network of the campaign in FOLDER, from its single flips, and what it costs.
 
     Leaves hardening.json, hardening.yaml (the cheapest plan's faults, as --faults takes them) and a picture there.
+    --verify tries the plan, the first measures, activations clipped to the golden run's ranges, and faulty elements
+    bypassed, each beside no measure under the same seeds, and words with several flips under check bits.
     """
-    from hwfault.campaigns.database import FILE, Database
-    from hwfault.campaigns.hardening.written import advise_from, write_advice
+    from hwfault.campaigns.hardening.kept_proof import keep_proofs, read_proofs
+    from hwfault.campaigns.hardening.verifying import proof_of
+    from hwfault.campaigns.hardening.written import advise_from, has_single_flips, write_advice
     from hwfault.campaigns.kept import kept_tasks
 
-    with Database(folder / FILE, readonly=True) as database:
+    with _opened(folder, writes=verify) as database:
         tasks = kept_tasks(database)
-        harm, asked, advice = advise_from(database, tasks, question, rate, require)
-        tried: list[Tried] = []
+        read = None
+        if has_single_flips(tasks) or not verify:
+            read = advise_from(database, tasks, question, rate, require, rates_of)
+        verified = None
         if verify:
-            tried = _try(folder, tasks[0].study, trust, harm, asked, advice, trials)
-        names = write_advice(folder, database, harm, advice, tried)
+            verified = _verify(folder, tasks[0].study, trust, read, trials, read_proofs(database))
+            keep_proofs(database, verified.proofs)
+        names = write_advice(folder, database, read, () if verified is None else verified.comparisons)
+        proofs = read_proofs(database)
+    now = () if verified is None else verified.proofs
     if as_json:
-        print_json(advice.to_data() | {"tried": [one.to_data() for one in tried], "files": names})
+        own = None if read is None else proof_of(now, read[2].question, read[2].rate)
+        data = {} if read is None else read[2].to_data()
+        tried = [] if own is None else [one.to_data() for one in own.tried]
+        print_json(data | {"tried": tried, "proofs": [one.to_data() for one in proofs], "files": names})
         return
-    _print(advice)
-    if tried:
-        _print_tried(tried)
+    if read is not None:
+        _print(read[2], proofs)
+    for proof in now:
+        _print_proof(proof)
     click.echo(f"in {folder}: {', '.join(names)}")
 
 
-def _try(
-    folder: Path, study: Any, trust: "Trust", harm: Any, asked: Any, advice: "Advice", trials: int
-) -> "list[Tried]":
-    from hwfault.campaigns.hardening.proof import plans_to_try, try_plans
-    from hwfault.errors import HwfaultError
+@contextmanager
+def _opened(folder: Path, *, writes: bool) -> "Iterator[Database]":
+    """The store in a folder; to write it takes the lock that a driver has, so that there is one at a time."""
+    from hwfault.campaigns.database import FILE, Database
+    from hwfault.locks import locked_folder
 
-    if asked.rate is None:
-        raise HwfaultError("trials need a rate: give --rate, or hardening: {rate: ...} in the study")
-    plans = plans_to_try(advice, harm, asked.costs)
-    widths = {site.name: site.width for site in harm.sites}
+    with Database(folder / FILE, readonly=True) as database:
+        if not writes:
+            yield database
+            return
+    with locked_folder(folder), Database(folder / FILE) as database:
+        yield database
+
+
+def _verify(folder: Path, study: Any, trust: "Trust", read: Any, trials: int, kept: "Sequence[Proof]") -> "Verified":
+    from hwfault.campaigns.hardening.verifying import verify
+
     with progress() as begin:
-        advance = begin("trying measures", len(plans) * -(-trials // 16))
-        return try_plans(folder, study, trust, plans, widths, asked.rate, trials, advance)
+        return verify(folder, study, trust, read, trials, begin, kept)
 
 
-def _print(advice: "Advice") -> None:
-    from hwfault.campaigns.hardening.advice import NOT_ASSESSED
+def _print(advice: "Advice", proofs: "Sequence[Proof]") -> None:
+    from hwfault.campaigns.hardening.section import MEASURE_COLUMNS, measure_row, not_tried, plan_told
 
     click.echo(f"{advice.question}: {advice.basis}")
-    columns = ["measure", "on", "SDC removed, one flip", "of all", "DUE added", "extra bytes", "energy"]
-    rows = []
-    for one in advice.worth[:_MOST]:
-        share = "-" if one.share_removed is None else f"{one.share_removed:.1%}"
-        numbers = [f"{one.removed:.3g}", share, f"{one.due:.3g}", f"{one.extra_bytes:,.6g}", f"{one.energy:+.2%}"]
-        rows.append([one.measure, one.site, *numbers])
-    print_table(columns, rows)
-    click.echo(_told("without measures", advice.baseline))
+    print_table([*MEASURE_COLUMNS], [list(measure_row(one)) for one in advice.worth[:_MOST]])
+    click.echo(f"without measures: {plan_told(advice.baseline)}")
     if advice.best is not None:
-        click.echo(_told("the cheapest plan", advice.best))
+        click.echo(f"the cheapest plan: {plan_told(advice.best)}")
         for measure in advice.best.measures:
             if measure.kind != "none":
                 click.echo(f"  {measure.site}: {measure.name}")
@@ -96,20 +114,17 @@ def _print(advice: "Advice") -> None:
     click.echo(advice.why)
     for note in advice.notes:
         click.echo(note)
-    for name, why in NOT_ASSESSED:
+    for name, why in not_tried(proofs):
         click.echo(f"not told here: {name}: {why}")
 
 
-def _told(what: str, plan: "Plan") -> str:
-    from hwfault.campaigns.words import cell
+def _print_proof(proof: "Proof") -> None:
+    from hwfault.campaigns.hardening.section import proof_told
 
-    at = "" if plan.expected_sdc is None else f", {plan.expected_sdc:.3g} at the rate"
-    price = f"{plan.memory - 1:.2%} more memory, {plan.energy - 1:.2%} more energy"
-    return f"{what}: SDC of one flip {cell(plan.sdc)}{at}; DUE {plan.due:.3g}; {price}"
-
-
-def _print_tried(tried: "list[Tried]") -> None:
-    from hwfault.campaigns.words import cell
-
-    rows = [[one.told, f"{one.trials:,}", cell(one.sdc), cell(one.due), cell(one.removed)] for one in tried]
-    print_table(["tried", "trials", "SDC", "DUE", "SDC removed, by seed"], rows)
+    told = proof_told(proof)
+    click.echo(f"tried: {told['title']}")
+    print_table([*told["tried_columns"]], [list(row) for row in told["tried"]])
+    for note in told["notes"]:
+        click.echo(note)
+    if told["several"]:
+        print_table([*told["several_columns"]], [list(row) for row in told["several"]])

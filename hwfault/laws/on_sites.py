@@ -96,7 +96,17 @@ class OnSites(Record):
     def to_data(self) -> dict[str, Any]:
         """The fault as it stands in YAML: its model, and what is not as it would be anyhow."""
         model = type(self).model_fields["model"].default
-        return {"model": model, **self.model_dump(mode="json", exclude_defaults=True)}
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        for key in data:
+            # of several records that may stand there the kind says which it is, though it is that one's default
+            kind = getattr(getattr(self, key), "kind", None)
+            if isinstance(data[key], dict) and kind is not None:
+                data[key] = {"kind": kind, **data[key]}
+        return {"model": model, **data}
+
+    def taken_out(self) -> "OnSites | None":
+        """The fault with the faulty hardware taken out of use; None where it has no such part."""
+        return None
 
     def named_file(self) -> NamedFile | None:
         """The file that the fault's cells or numbers come from; None where it has them all itself."""

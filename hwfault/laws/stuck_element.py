@@ -8,8 +8,11 @@ from hwfault.devices.systolic import array_of
 from hwfault.errors import ModelError
 from hwfault.laws.accumulation import element_event
 from hwfault.laws.bound import AccumulationPart, Bound, Event, Lowered, Target
+from hwfault.laws.bypassed import BypassedElements
 from hwfault.laws.datapath import Element, Number, OnElements
+from hwfault.laws.on_sites import OnSites
 from hwfault.program.processes import Site
+from hwfault.program.selectors import Select
 from hwfault.stream.fault_map import ALL_ONES
 
 EXAMPLE = (
@@ -48,6 +51,21 @@ class StuckElement(OnElements):
         assert given is not None
         row, column = divmod(self.number(given), columns)
         return row, column
+
+    def taken_out(self) -> OnSites | None:
+        """The element bypassed, at the weights of the same layers; None for an array whose elements hold none."""
+        if self.mapping.kind == "output_stationary":
+            return None
+        weights = [_of_weights(select) for select in self.sites]
+        return BypassedElements(mapping=self.mapping, elements=(self.place,), sites=tuple(weights))
+
+
+def _of_weights(select: Select) -> Select:
+    """What chooses the weights of the layers whose accumulators a selector chooses."""
+    name = select.name
+    if name.endswith("accumulator"):
+        name = name.removesuffix("accumulator") + "weight_quant"
+    return select.model_copy(update={"kind": "weight", "name": name})
 
 
 def lower(bound: Bound[StuckElement], target: Target) -> Lowered:

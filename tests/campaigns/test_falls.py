@@ -44,6 +44,15 @@ def test_as_the_listing_says(name):
     assert 5 < sum(told) < 40
 
 
+def test_a_range_that_words_are_kept_within_is_no_fault():
+    kept = hf.ClippedRange(high=3)
+    rare = hf.BitFlips(probability=RARE, sites={"kind": "weight"})
+    with_range, without = resolve(SITES, [rare, kept]), resolve(SITES, [rare])
+    found = [any_fault_fell(with_range, seed, SAMPLES) for seed in range(20)]
+    assert found == [any_fault_fell(without, seed, SAMPLES) for seed in range(20)]
+    assert {*found} == {True, False}
+
+
 def test_many_are_not_looked_for():
     assert any_fault_fell(hf.resolve(SITES, hf.BitFlips(probability=0.3)), 0, 50) is True
     assert any_fault_fell(hf.resolve(SITES, hf.BitFlips(probability=0.0)), 0, 50) is False

@@ -22,6 +22,13 @@ def test_its_example_is_read_as_its_record(name):
 
 
 @pytest.mark.parametrize("name", LAWS)
+def test_it_is_read_again_as_it_is_written(name):
+    """Also where a part of it is one of several records, of which its kind says which."""
+    (fault,) = FaultList.parse({"faults": [load_yaml(LAWS[name].example)]}, "the example").faults
+    assert FaultList.parse({"faults": [fault.to_data()]}, "again").faults == (fault,)
+
+
+@pytest.mark.parametrize("name", LAWS)
 def test_its_words_name_what_was_given(name):
     given = load_yaml(LAWS[name].example)
     (fault,) = FaultList.parse({"faults": [given]}, "the example").faults

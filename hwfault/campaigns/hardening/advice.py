@@ -2,19 +2,20 @@
 
 Everything is read from single flips, so that it holds for at most one fault a sample: `several` says how likely more
 are. With check bits or three copies everywhere, all harm is that of two faults and more, of which single flips say
-nothing: `memory_words` says how likely a decoder meets what it cannot correct, which no number of the harm stands for.
+nothing: `memory_words` says how likely a decoder meets what it cannot correct; what that does is sampled
+(hwfault.campaigns.hardening.several).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hwfault.campaigns.hardening.choice import Chosen, cheapest, pareto_front
+from hwfault.campaigns.hardening.choice import Chosen, Limits, cheapest, pareto_front
 from hwfault.campaigns.hardening.harm import Harm
+from hwfault.campaigns.hardening.limits import limits_of
 from hwfault.campaigns.hardening.measures import Measure, measures_of, without_worse
 from hwfault.campaigns.page.cells import several_faults
 from hwfault.campaigns.statistics.estimates import Estimate
-from hwfault.campaigns.statistics.proportions import sequence_at_most
 from hwfault.campaigns.study.hardening import Hardening
 
 _SAME = 1e-6
@@ -23,16 +24,14 @@ MANY = 0.05
 NOT_ASSESSED = (
     (
         "clipped activation ranges",
-        "single flips of stored bits do not show them: they change the network, which has to be clipped, trained or "
-        "calibrated anew, and run as a study of its own",
+        "single flips of stored bits do not show them; --verify tries the ranges of the golden run, seed by seed",
     ),
     (
         "bypassed elements",
-        "a question about faulty elements of an array names them; the same question with {model: bypassed} in their "
-        "place is the network with the elements taken out of use",
+        "single flips do not show them; --verify tries each question about stuck elements with these elements bypassed",
     ),
 )
-"""Measures of which single flips tell nothing, and why."""
+"""Measures of which single flips tell nothing, and what does."""
 
 
 class Worth(NamedTuple):
@@ -64,7 +63,8 @@ class Plan(NamedTuple):
     """One measure for each site: its price, the rate of one flip that is left, and at the rate of the study.
 
     `sdc` is the rate of silent wrong answers for one flip of the plain bits; `expected_sdc` that number times the mean
-    number of flips in a trial (None: no rate was given). `energy` is that of a read of all bits, 1 without measures.
+    number of flips in a trial (None: no rate was given). `accuracy_lost` is the share of right answers that one flip
+    costs (None: not known), `expected_lost` likewise. `energy` is that of a read of all bits, 1 without measures.
     """
 
     measures: tuple[Measure, ...]
@@ -76,6 +76,8 @@ class Plan(NamedTuple):
     due: float
     expected_sdc: float | None
     memory_words: float | None
+    accuracy_lost: float | None = None
+    expected_lost: float | None = None
 
     def to_data(self) -> dict[str, Any]:
         """As JSON tells it; sites that are left alone are left out."""
@@ -86,11 +88,14 @@ class Plan(NamedTuple):
 class Advice(NamedTuple):
     """The advice from one question: `best` is the cheapest plan (None: see `why`); none costs less than `bound`.
 
-    `several` is the probability of two or more flips in a sample at the rate, None without one.
+    `rate` is the mean one of all bits where sites have `rates` of their own. `several` is the probability of two or
+    more flips in a sample, None without a rate. `front` has the least wrong answers for its price, `front_of_accuracy`
+    the least of right answers lost (empty where that is not known).
     """
 
     question: str
     rate: float | None
+    rates: Mapping[str, float] | None
     bits: int
     basis: str
     baseline: Plan
@@ -102,47 +107,78 @@ class Advice(NamedTuple):
     bound: float | None
     why: str
     notes: tuple[str, ...]
+    front_of_accuracy: tuple[Plan, ...] = ()
+
+    @property
+    def rate_of_each(self) -> float | Mapping[str, float]:
+        """The rate of all bits, or of each site; that at which one bit flips in the mean where none was given."""
+        if self.rates is not None:
+            return self.rates
+        return 1 / self.bits if self.rate is None else self.rate
 
     def to_data(self) -> dict[str, Any]:
         """All of it as JSON tells it."""
         plans: dict[str, Any] = {"baseline": self.baseline.to_data()}
         plans["front"] = [plan.to_data() for plan in self.front]
+        plans["front_of_accuracy"] = [plan.to_data() for plan in self.front_of_accuracy]
         plans["best"] = None if self.best is None else self.best.to_data()
         worth = [one._asdict() for one in self.worth]
         return self._asdict() | plans | {"worth": worth, "not_assessed": dict(NOT_ASSESSED)}
 
 
-def advise(harm: Harm, asked: Hardening) -> Advice:
-    """What to protect, by the harm of single flips; raises ModelError for a requirement that is none."""
+def advise(harm: Harm, asked: Hardening, rates: Mapping[str, float] | None = None) -> Advice:
+    """What to protect, by the harm of single flips; raises ModelError for a requirement that is none.
+
+    With `rates` of a bit at each site, by name, each site's harm counts as often as its bits flip. Raises HwfaultError
+    for rates by which no bit flips, and for requirements under these on flips that were drawn.
+    """
+    rate = asked.rate
+    if rates is not None:
+        harm, rate = harm.with_rates(rates)
     every = [measures_of(site, asked.costs) for site in harm.sites]
-    of = _Pricing(harm, asked)
+    of = _Pricing(harm, asked, rate)
     nothing = Chosen.of([measures[0] for measures in every])
     reduced = [without_worse(measures) for measures in every]
-    front = pareto_front(reduced, of.price, most_due(harm, asked))
-    best, price, bound, why = _best(harm, asked, of, reduced, nothing)
+    limits = limits_of(harm, asked, rate)
+    front = pareto_front(reduced, of.price, limits.due)
+    of_accuracy: list[Chosen] = []
+    if nothing.lost is not None:
+        of_accuracy = pareto_front(reduced, of.price, limits.due, lambda one: one.lost or 0)
+    best, price, bound, why = _best(harm, asked, of, reduced, nothing, limits)
     return Advice(
         question=harm.question,
-        rate=asked.rate,
+        rate=rate,
+        rates=rates,
         bits=harm.bits,
         basis=_basis(harm),
         baseline=of.plan(nothing),
-        several=None if asked.rate is None else several_faults(harm.bits, asked.rate),
+        several=None if rate is None else _several(harm, rate),
         worth=tuple(_worths(every, of)),
         front=tuple(of.plan(plan) for plan in front),
         best=best,
         price=price,
         bound=bound,
         why=why,
-        notes=tuple(_notes(harm, asked, best)),
+        notes=tuple(_notes(harm, asked, rate, best)),
+        front_of_accuracy=tuple(of.plan(plan) for plan in of_accuracy),
     )
+
+
+def _several(harm: Harm, rate: float) -> float:
+    """P(two or more flips in a sample): binomial, or of sites with weights their sum, taken for a Poisson variable."""
+    if not harm.weighted:
+        return several_faults(harm.bits, rate)
+    mean = rate * harm.bits
+    return -math.expm1(-mean) - mean * math.exp(-mean)
 
 
 class _Pricing:
     """What plans and measures come to, in the units of a study."""
 
-    def __init__(self, harm: Harm, asked: Hardening) -> None:
+    def __init__(self, harm: Harm, asked: Hardening, rate: float | None) -> None:
         self.harm = harm
         self.asked = asked
+        self.rate = rate
 
     def price(self, measure: Measure) -> float:
         """What the cheapest plan has least of."""
@@ -150,8 +186,10 @@ class _Pricing:
 
     def plan(self, chosen: Chosen) -> Plan:
         """A choice in rates, bytes and shares."""
-        harm, rate = self.harm, self.asked.rate
-        sdc = harm.rate(chosen.wrong)
+        harm, rate = self.harm, self.rate
+        sdc = harm.rate([one.wrong for one in chosen.measures])
+        lost = None if chosen.lost is None else chosen.lost / harm.tried
+        flips = None if rate is None else rate * harm.bits
         return Plan(
             measures=chosen.measures,
             extra_bits=chosen.extra_bits,
@@ -160,8 +198,10 @@ class _Pricing:
             energy=1 + chosen.extra_energy / harm.bits,
             sdc=sdc,
             due=chosen.due / harm.tried,
-            expected_sdc=None if rate is None else rate * harm.bits * sdc.value,
+            expected_sdc=None if flips is None else flips * sdc.value,
             memory_words=None if rate is None else self._unread(chosen, rate),
+            accuracy_lost=lost,
+            expected_lost=None if flips is None or lost is None else flips * lost,
         )
 
     def _unread(self, chosen: Chosen, rate: float) -> float:
@@ -173,7 +213,7 @@ class _Pricing:
             if protection is None:
                 continue
             site = words_of[one.site]
-            told = protection.outcomes(rate)
+            told = protection.outcomes(min(1.0, site.weight * rate))
             words = protection.memory(site.width).words(site.words)
             log_good += words * math.log1p(-min(told.detected + told.miscorrected, 1 - 1e-16))
         return -math.expm1(log_good)
@@ -217,15 +257,19 @@ def _worths(every: Sequence[Sequence[Measure]], of: _Pricing) -> list[Worth]:
 
 
 def _best(
-    harm: Harm, asked: Hardening, of: _Pricing, measures: Sequence[Sequence[Measure]], nothing: Chosen
+    harm: Harm,
+    asked: Hardening,
+    of: _Pricing,
+    measures: Sequence[Sequence[Measure]],
+    nothing: Chosen,
+    limits: Limits,
 ) -> tuple[Plan | None, float | None, float | None, str]:
     """The cheapest plan, its price, the bound, and what there is to say of it."""
     if not asked.require:
         return None, None, None, "nothing is required: give `hardening: {require: {sdc: ...}}` in the study"
-    wrong, due = most_wrong(harm, asked), most_due(harm, asked)
-    if wrong is not None and wrong < 0:
+    if limits.wrong is not None and limits.wrong < 0:
         return None, None, None, _too_few(harm)
-    found = cheapest(measures, of.price, wrong, due)
+    found = cheapest(measures, of.price, limits)
     if found.plan is None:
         return None, None, None, "no choice of measures meets what is required for one flip at a time"
     if found.plan == nothing:
@@ -239,42 +283,12 @@ def _best(
 
 
 def _too_few(harm: Harm) -> str:
+    if harm.whole:
+        return "no choice of measures meets what is required for one flip at a time"
     return (
         f"{harm.tried:,} drawn flips are too few to show what is required of any plan, even where none of them is "
         "wrong; raise max_trials, or try every flip (exhaustive: always)"
     )
-
-
-def most_wrong(harm: Harm, asked: Hardening) -> int | None:
-    """The most wrong answers of what was tried with which the rate of SDC is below its limit (None: no limit).
-
-    For drawn pairs with which the bound of the confidence sequence is; -1 where none is few enough.
-    """
-    limit = asked.limit("sdc")
-    if limit is None:
-        return None
-    share = limit if asked.rate is None else limit / (asked.rate * harm.bits)  # of one flip
-    if harm.whole:
-        most = math.ceil(share * harm.tried) - 1  # strictly below
-        return min(most, harm.tried)
-    # the bound grows with the number of events, so the place is found by halving
-    low, high = -1, harm.wrong
-    while low < high:
-        middle = (low + high + 1) // 2
-        if float(sequence_at_most(middle, harm.tried, harm.confidence)) < share:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def most_due(harm: Harm, asked: Hardening) -> float | None:
-    """The same of detected errors, by their number."""
-    limit = asked.limit("due")
-    if limit is None:
-        return None
-    share = limit if asked.rate is None else limit / (asked.rate * harm.bits)
-    return math.nextafter(share * harm.tried, 0)
 
 
 def _basis(harm: Harm) -> str:
@@ -283,19 +297,24 @@ def _basis(harm: Harm) -> str:
     return f"{harm.tried:,} flips, each on one sample, of {harm.bits:,} bits: rates have intervals"
 
 
-def _notes(harm: Harm, asked: Hardening, best: Plan | None) -> list[str]:
+def _notes(harm: Harm, asked: Hardening, rate: float | None, best: Plan | None) -> list[str]:
     """What must be said beside the numbers."""
     notes = ["These numbers hold for at most one fault a sample."]
-    if asked.rate is None:
+    if asked.rates_of is not None:
+        notes.append(
+            f"Each site's bits flip as often as the faults of {asked.rates_of} make them, where these differ by "
+            "specimen as those of the first seed do; one rate would be their mean."
+        )
+    if rate is None:
         notes.append("No rate was given (hardening: {rate: ...}): requirements are on what one flip does.")
     else:
-        several = several_faults(harm.bits, asked.rate)
-        notes.append(f"At the rate {asked.rate:g}, two or more faults have the probability {several:.3g}.")
+        several = _several(harm, rate)
+        notes.append(f"At the rate {rate:g}, two or more faults have the probability {several:.3g}.")
         if several > MANY:
             notes.append("That is above 5 %: trials of several faults have to be sampled (a sweep of ber; --verify).")
     notes.append(
         "Under SECDED or TMR the harm that is left comes from two and more faults in one memory word, of which single "
-        "flips say nothing: no number is put on it here."
+        "flips say nothing; --verify samples such words."
     )
     if best is not None and best.memory_words:
         notes.append(

@@ -17,8 +17,9 @@ class Chosen(NamedTuple):
     measures: tuple[Measure, ...]
     extra_bits: float
     extra_energy: float
-    wrong: int
+    wrong: float
     due: float
+    lost: float | None = None
 
     @classmethod
     def of(cls, measures: Sequence[Measure]) -> "Chosen":
@@ -29,6 +30,7 @@ class Chosen(NamedTuple):
             sum(one.extra_energy for one in measures),
             sum(one.wrong for one in measures),
             sum(one.due for one in measures),
+            None if any(one.lost is None for one in measures) else sum(one.lost or 0 for one in measures),
         )
 
 
@@ -40,32 +42,44 @@ class Cheapest(NamedTuple):
     bound: float | None
 
 
-def cheapest(
-    sites: Sequence[Sequence[Measure]],
-    price: Callable[[Measure], float],
-    most_wrong: int | None,
-    most_due: float | None = None,
-) -> Cheapest:
-    """One measure of each site at the least price, with at most so many wrong and so much DUE left (None: any).
+class Limits(NamedTuple):
+    """The most of what was tried that may be wrong, detected, and lost of the right answers (None: any)."""
+
+    wrong: float | None = None
+    due: float | None = None
+    lost: float | None = None
+
+
+def cheapest(sites: Sequence[Sequence[Measure]], price: Callable[[Measure], float], most: Limits) -> Cheapest:
+    """One measure of each site at the least price, with at most so much harm left.
 
     A 0/1 multiple-choice knapsack, solved to proven optimality (HiGHS, by scipy.optimize.milp).
     """
-    found = _solve(sites, price, most_wrong, most_due)
+    found = _solve(sites, price, most)
     bound = found.bound
-    limit = most_wrong
+    limits = most
     # the solver takes numbers for whole that are so to 1e-6: where a plan has too much by that, the next is asked for
-    while found.plan is not None and most_wrong is not None and limit is not None and found.plan.wrong > most_wrong:
-        limit -= found.plan.wrong - most_wrong
-        found = _solve(sites, price, limit, most_due)
+    while found.plan is not None:
+        limits, beyond = _lowered(limits, found.plan, most)
+        if not beyond:
+            break
+        found = _solve(sites, price, limits)
     return found._replace(bound=bound if found.plan is not None else None)
 
 
-def _solve(
-    sites: Sequence[Sequence[Measure]],
-    price: Callable[[Measure], float],
-    most_wrong: int | None,
-    most_due: float | None,
-) -> Cheapest:
+def _lowered(limits: Limits, plan: Chosen, most: Limits) -> tuple[Limits, bool]:
+    """The limits less what a plan has too much, and whether it has."""
+    beyond = False
+    for key in ("wrong", "lost"):
+        limit, has = getattr(most, key), getattr(plan, key)
+        if limit is not None and has is not None and has > limit:
+            least = 1e-9 * max(1.0, abs(limit))
+            limits = limits._replace(**{key: getattr(limits, key) - max(has - limit, least)})
+            beyond = True
+    return limits, beyond
+
+
+def _solve(sites: Sequence[Sequence[Measure]], price: Callable[[Measure], float], most: Limits) -> Cheapest:
     """The same, as exact as the solver's floating point."""
     from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, and only needed here
 
@@ -73,11 +87,12 @@ def _solve(
     owner = np.repeat(np.arange(len(sites)), [len(site) for site in sites])
     one_of_each = (owner == np.arange(len(sites))[:, np.newaxis]).astype(float)
     rules = [LinearConstraint(one_of_each, 1, 1)]
-    if most_wrong is not None:
-        # wrong answers are whole: half of one above the limit keeps rounding away from it
-        rules.append(LinearConstraint(np.array([[one.wrong for one in flat]], float), ub=most_wrong + 0.5))
-    if most_due is not None:
-        rules.append(LinearConstraint(np.array([[one.due for one in flat]], float), ub=most_due))
+    for key, limit in most._asdict().items():
+        if limit is not None:
+            row = [getattr(one, key) or 0 for one in flat]
+            # where counts are whole, half of one above the limit keeps rounding away from it
+            whole = key != "due" and all(isinstance(number, int) for number in row)
+            rules.append(LinearConstraint(np.array([row], float), ub=limit + 0.5 * whole))
     prices = np.array([price(one) for one in flat], float)
     found = milp(
         prices,
@@ -98,15 +113,18 @@ class _Point(NamedTuple):
     """A choice for the first so many sites."""
 
     price: float
-    wrong: int
+    harm: float
     due: float
     measures: tuple[Measure, ...]
 
 
 def pareto_front(
-    sites: Sequence[Sequence[Measure]], price: Callable[[Measure], float], most_due: float | None = None
+    sites: Sequence[Sequence[Measure]],
+    price: Callable[[Measure], float],
+    most_due: float | None = None,
+    harm: Callable[[Measure], float] = lambda one: one.wrong,
 ) -> list[Chosen]:
-    """The plans of which none has both a lower price and fewer wrong answers, the cheapest first.
+    """The plans of which none has both a lower price and less harm (wrong answers), the cheapest first.
 
     Of those with at most so much DUE (None: any). Site by site, exactly; only where a front has more than 2,000 plans,
     every so many of them go on.
@@ -118,7 +136,7 @@ def pareto_front(
             for one in site:
                 due = 0.0 if most_due is None else point.due + one.due
                 if most_due is None or due <= most_due:
-                    grown.append(_Point(point.price + price(one), point.wrong + one.wrong, due, (*point.measures, one)))
+                    grown.append(_Point(point.price + price(one), point.harm + harm(one), due, (*point.measures, one)))
         front = _thinned(_not_beaten(grown))
     # what was kept for its DUE alone is no better at the end
     ends = _not_beaten([point._replace(due=0.0) for point in front])
@@ -126,16 +144,16 @@ def pareto_front(
 
 
 def _not_beaten(points: list[_Point]) -> list[_Point]:
-    """Those that no other equals or beats in price, wrong answers and DUE alike."""
+    """Those that no other equals or beats in price, harm and DUE alike."""
     points.sort(key=lambda point: point[:3])
-    wrong, due = np.empty(len(points)), np.empty(len(points))
+    harm, due = np.empty(len(points)), np.empty(len(points))
     kept: list[_Point] = []
     for point in points:
         count = len(kept)
         # those kept so far have no higher price
-        if np.any((wrong[:count] <= point.wrong) & (due[:count] <= point.due)):
+        if np.any((harm[:count] <= point.harm) & (due[:count] <= point.due)):
             continue
-        wrong[count], due[count] = point.wrong, point.due
+        harm[count], due[count] = point.harm, point.due
         kept.append(point)
     return kept
 

@@ -1,6 +1,6 @@
 """A plan of measures as fault models: what strikes the network that is protected so."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import escape
 from pathlib import Path
 
@@ -15,29 +15,34 @@ FILE = "hardening.yaml"
 _FREE_RATE = "uniform-flips"
 
 
-def faults_of(measures: Sequence[Measure], widths: dict[str, int], rate: float) -> tuple[FaultModel, ...]:
+def faults_of(
+    measures: Sequence[Measure], widths: Mapping[str, int], rate: float | Mapping[str, float]
+) -> tuple[FaultModel, ...]:
     """Symmetric flips of each bit with probability `rate`, on sites that have these measures; `widths` of their words.
 
     Hardened bits do not flip; a protected memory is that of the profile uniform-flips, whose check bits flip as well.
+    Where each site has a rate of its own (by name, 0 where it has none), sites that never flip are left out.
     """
-    plain: list[Select] = []
+    plain: dict[float, list[Select]] = {}
     found: list[FaultModel] = []
     for one in measures:
         select = Select(name=escape(one.site))
+        own = rate.get(one.site, 0.0) if isinstance(rate, Mapping) else rate
+        if not own:
+            continue
         if one.kind == "none":
-            plain.append(select)
+            plain.setdefault(own, []).append(select)
         elif one.kind == "hardened":
             width = widths[one.site]
-            bits = (rate,) * (width - one.size) + (0.0,) * one.size
+            bits = (own,) * (width - one.size) + (0.0,) * one.size
             if one.size < width:
                 found.append(BitFlips(probability=bits, sites=(select,)))
         else:
-            point = {"ber": rate}
+            point = {"ber": own}
             law = ProfileFaults(profile=_FREE_RATE, at=point, sites=(select,), protection=one.protection)
             found.append(law)
-    if plain:
-        found.insert(0, BitFlips(probability=rate, sites=tuple(plain)))
-    return tuple(found)
+    flips = [BitFlips(probability=own, sites=tuple(sites)) for own, sites in plain.items()]
+    return (*flips, *found)
 
 
 def write_faults(path: Path, faults: Sequence[FaultModel], said: Sequence[str]) -> None:

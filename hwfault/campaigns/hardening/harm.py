@@ -1,5 +1,6 @@
 """The harm that single flips do, by site and bit: counted in a census, or among drawn pairs of a flip and a sample."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from hwfault.campaigns.study.kept_space import KeptSpace
 from hwfault.errors import HwfaultError
 
 Counts = NDArray[np.int64]
+SINGLE_FLIPS = ("pairs", "strata", "all")
+"""What the trials of single flips are."""
 
 
 class SiteHarm(NamedTuple):
@@ -31,6 +34,8 @@ class SiteHarm(NamedTuple):
     wrong: tuple[int, ...]
     due: tuple[int, ...]
     lost: tuple[int, ...] | None = None
+    weight: float = 1.0
+    """How often a bit of the site flips beside the mean bit of all sites."""
 
     @property
     def bits(self) -> int:
@@ -47,6 +52,11 @@ class Harm(NamedTuple):
     confidence: float
 
     @property
+    def weighted(self) -> bool:
+        """Whether the bits of some sites flip more often than those of others."""
+        return any(site.weight != 1 for site in self.sites)
+
+    @property
     def bits(self) -> int:
         """How many bits the sites store, in each of which one flip is a fault."""
         return sum(site.bits for site in self.sites)
@@ -57,25 +67,61 @@ class Harm(NamedTuple):
         return sum(sum(site.tried) for site in self.sites)
 
     @property
-    def wrong(self) -> int:
-        """How many of them were silently wrong."""
-        return sum(sum(site.wrong) for site in self.sites)
+    def wrong(self) -> float:
+        """How many of them were silently wrong, each counted with its site's weight."""
+        return sum(site.weight * sum(site.wrong) for site in self.sites)
 
-    def rate(self, wrong: int) -> Estimate:
-        """The rate of silent wrong answers for one flip of the plain bits, where so many of what was tried are wrong.
+    def rate(self, wrong: Sequence[float]) -> Estimate:
+        """The rate of silent wrong answers for one flip of the plain bits, where so many at each site are wrong.
 
-        Exact for a census; for drawn pairs with the interval of a confidence sequence. A plan that was chosen by the
-        same pairs is told too well by them: see `most_wrong`.
+        Exact for a census; for drawn pairs with the interval of a confidence sequence, where sites have weights with
+        one of each (Bonferroni). A plan that was chosen by the same pairs is told too well by them: see `most_wrong`.
         """
         if self.whole:
-            return exact_estimate(wrong / self.tried, self.bits)
-        return estimate_rate(wrong, self.tried, self.confidence, sequential=True)
+            return exact_estimate(sum(wrong) / self.tried, self.bits)
+        if not self.weighted:
+            return estimate_rate(int(sum(wrong)), self.tried, self.confidence, sequential=True)
+        return self._rate_of_strata(wrong)
+
+    def _rate_of_strata(self, wrong: Sequence[float]) -> Estimate:
+        """The sum over sites of the share of flips there, by bits and weights, times the rate of one."""
+        each = 1 - (1 - self.confidence) / len(self.sites)
+        value = low = high = 0.0
+        for site, count in zip(self.sites, wrong, strict=True):
+            share = site.weight * site.bits / self.bits
+            tried = sum(site.tried)
+            if not share:
+                continue
+            if not tried:
+                high += share  # nobody knows
+                continue
+            found = estimate_rate(round(count / site.weight), tried, each, sequential=True)
+            ends = found.ends or (found.value, found.value)
+            value += share * found.value
+            low += share * ends[0]
+            high += share * ends[1]
+        covers = "drawn pairs of one flip and one sample, all sites at once"
+        return Estimate(value, (low, min(high, 1.0)), self.confidence, "sequence", covers)
+
+    def with_rates(self, rates: Mapping[str, float]) -> tuple["Harm", float]:
+        """The same where each site's bits flip with a probability of their own, and the mean one of all bits.
+
+        Sites that are not named never flip. Raises HwfaultError where none of them ever flips.
+        """
+        mean = sum(rates.get(site.name, 0.0) * site.bits for site in self.sites) / self.bits
+        if not mean > 0:
+            raise HwfaultError(
+                f"{self.question}: no bit of its sites ever flips at these rates, which are those of "
+                f"{', '.join(sorted(rates)) or 'no site'}; expected the faults of a question that strike them"
+            )
+        sites = [site._replace(weight=rates.get(site.name, 0.0) / mean) for site in self.sites]
+        return self._replace(sites=tuple(sites)), mean
 
 
 def read_harm(database: Database, task: KeptTask) -> Harm:
     """The harm that a task of single flips has counted; raises HwfaultError for others, and for a census half done."""
     seen = task.seen(database)
-    if task.draw == "seeds":
+    if task.draw not in SINGLE_FLIPS:
         raise HwfaultError(f"{task.name}: has no single flips; expected a question with `flips: single`")
     if task.draw == "strata":
         raise HwfaultError(

@@ -17,7 +17,8 @@ class Measure(NamedTuple):
     """A measure on a site; `size` is the data bits of a memory word, or the number of highest bits that are hardened.
 
     `extra_bits` are plain bits beside the site's own, `extra_energy` reads of a plain bit beside one of each of its
-    bits. Of the flips of its own bits, `wrong`, `due` and `lost` are left as the harm counts them.
+    bits. Of the flips of its own bits, `wrong`, `due` and `lost` are left as the harm counts them, times the site's
+    weight.
     """
 
     site: str
@@ -25,9 +26,9 @@ class Measure(NamedTuple):
     size: int
     extra_bits: float
     extra_energy: float
-    wrong: int
+    wrong: float
     due: float
-    lost: int | None
+    lost: float | None
 
     @property
     def name(self) -> str:
@@ -56,14 +57,21 @@ class Measure(NamedTuple):
 
 def measures_of(site: SiteHarm, costs: Costs) -> list[Measure]:
     """Every measure that there is for a site, that of doing nothing first; of equal ones all are kept."""
-    lost = None if site.lost is None else sum(site.lost)
-    found = [Measure(site.name, "none", 0, 0.0, 0.0, sum(site.wrong), float(sum(site.due)), lost)]
+    found = [_left("none", 0, 0.0, 0.0, site, site.width)]
     for kind in _CODED:
         # what is voted on does not depend on how many bits are voted on together
         sizes = (_WIDEST,) if kind == "tmr" else tuple(dict.fromkeys(costs.data_bits))
         found += [_coded(site, kind, size, costs) for size in sizes]
     found += [_hardened(site, top, costs) for top in range(1, site.width + 1)]
     return found
+
+
+def _left(kind: Kind, size: int, extra: float, energy: float, site: SiteHarm, bits: int) -> Measure:
+    """A measure after which the lowest so many bits of a site's words do the harm that they did."""
+    weight = 1 if site.weight == 1 else site.weight  # counts stay whole numbers where they are
+    lost = None if site.lost is None else weight * sum(site.lost[:bits])
+    wrong, due = weight * sum(site.wrong[:bits]), float(weight * sum(site.due[:bits]))
+    return Measure(site.name, kind, size, extra, energy, wrong, due, lost)
 
 
 def _coded(site: SiteHarm, kind: Coded, data_bits: int, costs: Costs) -> Measure:
@@ -73,12 +81,12 @@ def _coded(site: SiteHarm, kind: Coded, data_bits: int, costs: Costs) -> Measure
     extra = float(words * protection.check_bits)
     if kind == "tmr":
         extra = 2.0 * site.bits
-    lost = None if site.lost is None else 0
+    lost: float | None = None if site.lost is None else 0
     due = 0.0
     if kind == "parity":
         # every flip is detected, those of check bits on top, and no answer gets better by it
-        due = sum(site.tried) * (site.bits + extra) / site.bits
-        lost = None if site.lost is None else sum(site.lost)
+        due = site.weight * sum(site.tried) * (site.bits + extra) / site.bits
+        lost = _left("none", 0, 0.0, 0.0, site, site.width).lost
     return Measure(site.name, kind, data_bits, extra, extra + costs.decode * words, 0, due, lost)
 
 
@@ -88,12 +96,11 @@ def _hardened(site: SiteHarm, top: int, costs: Costs) -> Measure:
     cells = site.words * top
     extra = (costs.hardened_bit - 1) * cells
     energy = (costs.hardened_read - 1) * cells
-    lost = None if site.lost is None else sum(site.lost[:left])
-    return Measure(site.name, "hardened", top, extra, energy, sum(site.wrong[:left]), float(sum(site.due[:left])), lost)
+    return _left("hardened", top, extra, energy, site, left)
 
 
 def without_worse(measures: Sequence[Measure]) -> list[Measure]:
-    """The measures of a site without those that another one beats or equals in memory, energy, SDC and DUE alike.
+    """The measures of a site without those that another one beats or equals: memory, energy, SDC, DUE and accuracy.
 
     Of equal ones the first stays.
     """
@@ -111,5 +118,5 @@ def without_worse(measures: Sequence[Measure]) -> list[Measure]:
     return kept
 
 
-def _weights(one: Measure) -> tuple[float, float, float, float]:
-    return one.extra_bits, one.extra_energy, float(one.wrong), one.due
+def _weights(one: Measure) -> tuple[float, float, float, float, float]:
+    return one.extra_bits, one.extra_energy, float(one.wrong), one.due, float(one.lost or 0)

@@ -1,4 +1,4 @@
-"""The Pareto picture: what extra memory buys in silent wrong answers."""
+"""The Pareto picture: what extra memory buys in silent wrong answers, and in right ones."""
 
 import io
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hwfault.campaigns.hardening.advice import Advice, Plan
 from hwfault.campaigns.page.curves import Picture
 from hwfault.campaigns.picture import plain
-from hwfault.report.colours import BLUE, DARK_GREY, VERMILION
+from hwfault.report.colours import BLUE, DARK_GREY, SKY, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,16 @@ def draw_front(advice: Advice) -> Picture:
 def _draw(axes: "Axes", advice: Advice) -> None:
     x = [100 * (plan.memory - 1) for plan in advice.front]
     y = [_harm(plan) for plan in advice.front]
-    axes.step(x, y, where="post", color=BLUE, linewidth=1.6, label="none is better in both", marker="o", markersize=5)
+    axes.step(
+        x,
+        y,
+        where="post",
+        color=BLUE,
+        linewidth=1.6,
+        label="silent wrong answers: none is better in both",
+        marker="o",
+        markersize=5,
+    )
     if advice.best is not None:
         place = 100 * (advice.best.memory - 1), _harm(advice.best)
         told = f"the cheapest plan: {place[0]:.3g} % more memory"
@@ -44,9 +53,14 @@ def _draw(axes: "Axes", advice: Advice) -> None:
     if harms:
         axes.set_yscale("symlog", linthresh=min(harms), linscale=0.4)
         axes.set_ylim(bottom=-0.2 * min(harms))
+    if advice.front_of_accuracy:
+        along = [100 * (plan.memory - 1) for plan in advice.front_of_accuracy]
+        lost = [max(_lost(plan), 0.0) for plan in advice.front_of_accuracy]
+        told = "the same for right answers lost"
+        axes.step(along, lost, where="post", color=SKY, linewidth=1.2, linestyle="--", label=told)
     axes.set_xlabel("extra memory in %")
     of = "one flip" if advice.rate is None else f"{advice.rate:g} flips for each bit"
-    axes.set_ylabel(plain(f"silent wrong answers, {of}"))
+    axes.set_ylabel(plain(f"share of answers, {of}"))
     axes.axhline(_harm(advice.baseline), color=DARK_GREY, linewidth=1, linestyle=(0, (1, 2)), label="no measure")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -54,6 +68,11 @@ def _draw(axes: "Axes", advice: Advice) -> None:
 
 def _harm(plan: Plan) -> float:
     return plan.sdc.value if plan.expected_sdc is None else plan.expected_sdc
+
+
+def _lost(plan: Plan) -> float:
+    lost = plan.accuracy_lost if plan.expected_lost is None else plan.expected_lost
+    return 0.0 if lost is None else lost
 
 
 def _words(advice: Advice) -> str:

@@ -4,31 +4,35 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hwfault.campaigns.database import FILE, Database
-from hwfault.campaigns.figures import columns_of
-from hwfault.campaigns.hardening.advice import Advice
-from hwfault.campaigns.hardening.faults import faults_of
-from hwfault.campaigns.hardening.harm import Harm
-from hwfault.campaigns.hardening.measures import Measure, measures_of
+from hwfault.campaigns.figures import Trials, columns_of
+from hwfault.campaigns.hardening.candidates import Candidate, Comparison
+from hwfault.campaigns.hardening.several import Several
 from hwfault.campaigns.measurement import Measurement, Trust
-from hwfault.campaigns.statistics.estimates import Estimate
+from hwfault.campaigns.statistics.estimates import Estimate, exact_estimate
 from hwfault.campaigns.statistics.looks import Looks
 from hwfault.campaigns.statistics.means import estimate_difference, estimate_mean
-from hwfault.campaigns.study.hardening import Costs
 from hwfault.campaigns.study.records import Question, Study
 from hwfault.campaigns.study.tasks import Task
 from hwfault.errors import HwfaultError
 from hwfault.files import output_folder
-from hwfault.laws.models import FaultModel
 from hwfault.locks import locked_folder
 
 FOLDER = "hardening"
-BASELINE = "baseline"
 _TOGETHER = 16
+
+Shares = NDArray[np.float64]
 
 
 class Tried(NamedTuple):
-    """One measure against none: the rates of both, and what it removes, trial by trial of the same seed."""
+    """One measure against none: the rates of both, and what it removes, trial by trial of the same seed.
+
+    `accuracy` and what of it is `regained` are None without labels, the differences at the baseline, and the price
+    where none is known.
+    """
 
     name: str
     told: str
@@ -36,80 +40,124 @@ class Tried(NamedTuple):
     sdc: Estimate
     due: Estimate
     removed: Estimate | None
+    accuracy: Estimate | None = None
+    regained: Estimate | None = None
+    extra_bytes: float | None = None
+    energy: float | None = None
 
     def to_data(self) -> dict[str, Any]:
         """As JSON tells it."""
-        removed = None if self.removed is None else self.removed._asdict()
-        return self._asdict() | {"sdc": self.sdc._asdict(), "due": self.due._asdict(), "removed": removed}
+        data = self._asdict()
+        return {key: value._asdict() if isinstance(value, Estimate) else value for key, value in data.items()}
 
 
-def plans_to_try(advice: Advice, harm: Harm, costs: Costs, most: int = 3) -> dict[str, tuple[str, tuple[Measure, ...]]]:
-    """What is tried, in words and measures: nothing, the cheapest plan, and the first measures of different kinds."""
-    every = {site.name: measures_of(site, costs) for site in harm.sites}
-    nothing = tuple(measures[0] for measures in every.values())
-    found: dict[str, tuple[str, tuple[Measure, ...]]] = {BASELINE: ("no measure", nothing)}
-    if advice.best is not None and any(one.kind != "none" for one in advice.best.measures):
-        found["plan"] = ("the cheapest plan", advice.best.measures)
-    kinds: set[tuple[str, str]] = set()
-    for one in advice.worth:
-        kind = one.measure.split()[0]
-        if len(kinds) == most or not one.removed or (one.site, kind) in kinds:
-            continue
-        taken = []
-        for site, measures in every.items():
-            fitting = [measure for measure in measures if measure.name == one.measure]
-            here = one.site in (site, "all sites") and fitting
-            taken.append(fitting[0] if here else measures[0])
-        if any(tuple(taken) == measures for _, measures in found.values()):
-            continue  # the cheapest plan is that measure alone
-        kinds.add((one.site, kind))
-        found[f"measure{len(kinds)}"] = (f"{one.measure} on {one.site}", tuple(taken))
-    return found
+class Proof(NamedTuple):
+    """What was tried of one question: of its single flips at a (mean) `rate`, or of its own faults (None).
+
+    `several` is what more flips in one word do under its measures with check bits.
+    """
+
+    question: str
+    rate: float | None
+    tried: tuple[Tried, ...]
+    several: tuple[Several, ...] = ()
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON tells it."""
+        several = [one.to_data() for one in self.several]
+        return self._asdict() | {"tried": [one.to_data() for one in self.tried], "several": several}
 
 
-def try_plans(
+def try_all(
     folder: Path,
     study: Study,
     trust: Trust,
-    plans: dict[str, tuple[str, tuple[Measure, ...]]],
-    widths: dict[str, int],
-    rate: float,
+    comparisons: Sequence[Comparison],
     trials: int,
     progress: Callable[[], object] = lambda: None,
-) -> list[Tried]:
-    """Runs so many trials of each plan under the same seeds, kept in `hardening/` of the campaign's folder.
+) -> list[Proof]:
+    """Runs so many trials of each candidate under the same seeds, kept in `hardening/` of the campaign's folder.
 
-    What is there already is not run again. Raises HwfaultError for a plan without any fault left to strike.
+    What is there already is not run again; where every seed has the same faults, one trial tells all. Raises
+    HwfaultError where some trials of a candidate have no answer.
     """
     questions = {}
-    for name, (told, measures) in plans.items():
-        faults = faults_of(measures, widths, rate)
-        if not faults:
-            raise HwfaultError(f"{told}: no bit is left that flips, so there is nothing to try")
-        questions[name] = _question(faults)
+    for place, comparison in enumerate(comparisons):
+        for one in comparison.every:
+            questions[_name(place, one)] = Question(faults=one.faults, device=comparison.device)
     own = study.model_copy(update={"questions": questions})
     where = output_folder(folder / FOLDER)
     with locked_folder(where), Database(where / FILE) as database:
         measurement = Measurement(own, trust)
-        rows = {task.question: _run(measurement, database, task, trials, progress) for task in measurement.tasks}
-    looks = Looks.plan(trials, study.stop.confidence)
-    base = rows[BASELINE].wrong.mean(1)
-    found = []
-    for name, (told, _) in plans.items():
-        wrong, due = rows[name].wrong.mean(1), rows[name].due.mean(1)
-        if len(wrong) != len(base):
-            raise HwfaultError(f"{told}: {len(wrong)} of {len(base)} trials have an answer; expected the same seeds")
-        removed = None if name == BASELINE else estimate_difference(base, wrong, looks)
-        sdc = estimate_mean(wrong, looks, of="the rate of silent wrong answers")
-        found.append(Tried(name, told, len(wrong), sdc, estimate_mean(due, looks, of="the rate of DUE"), removed))
+        tasks = {task.question: task for task in measurement.tasks}
+        found = []
+        for place, comparison in enumerate(comparisons):
+            mine = [tasks[_name(place, one)] for one in comparison.every]
+            found.append(_compare(measurement, database, comparison, mine, trials, progress))
     return found
 
 
-def _question(faults: Sequence[FaultModel]) -> Question:
-    return Question(faults=tuple(faults))
+def _name(place: int, candidate: Candidate) -> str:
+    return f"{place}-{candidate.name}"
 
 
-def _run(measurement: Measurement, database: Database, task: Task, trials: int, progress: Callable[[], object]) -> Any:
+def _compare(
+    measurement: Measurement,
+    database: Database,
+    comparison: Comparison,
+    tasks: Sequence[Task],
+    trials: int,
+    progress: Callable[[], object],
+) -> Proof:
+    same = all(measurement.varies_not(task) for task in tasks)
+    count = 1 if same else trials
+    rows = [_run(measurement, database, task, count, progress) for task in tasks]
+    telling = _Telling(count, same, measurement.study.stop.confidence)
+    base = rows[0]
+    found = []
+    for one, mine in zip(comparison.every, rows, strict=True):
+        if mine.number != base.number:
+            raise HwfaultError(f"{one.told}: {mine.number} of {base.number} trials have an answer; expected all")
+        beside = None if one is comparison.baseline else base
+        found.append(telling.tried(one, mine, beside))
+    return Proof(comparison.question, comparison.rate, tuple(found))
+
+
+class _Telling:
+    """Numbers of some trials, or of the one that tells all, where every seed has the `same` faults."""
+
+    def __init__(self, trials: int, same: bool, confidence: float) -> None:
+        self._same = same
+        self._looks = Looks.plan(trials, confidence)
+
+    def tried(self, of: Candidate, mine: Trials, base: Trials | None) -> Tried:
+        """What a candidate came to, beside the baseline (None: it is that itself)."""
+        removed = regained = accuracy = None
+        if mine.correct is not None:
+            accuracy = self._mean(mine.correct.mean(1), "the accuracy")
+        if base is not None:
+            removed = self._less(base.wrong.mean(1), mine.wrong.mean(1))
+            if mine.correct is not None and base.correct is not None:
+                regained = self._less(mine.correct.mean(1), base.correct.mean(1))
+        sdc = self._mean(mine.wrong.mean(1), "the rate of silent wrong answers")
+        due = self._mean(mine.due.mean(1), "the rate of DUE")
+        price = of.extra_bytes, of.energy
+        return Tried(of.name, of.told, mine.number, sdc, due, removed, accuracy, regained, *price)
+
+    def _mean(self, shares: Shares, of: str) -> Estimate:
+        if self._same:
+            return exact_estimate(float(shares[0]), 1, of)
+        return estimate_mean(shares, self._looks, of=of)
+
+    def _less(self, more: Shares, less: Shares) -> Estimate:
+        if self._same:
+            return exact_estimate(float(more[0] - less[0]), 1, "the difference")
+        return estimate_difference(more, less, self._looks)
+
+
+def _run(
+    measurement: Measurement, database: Database, task: Task, trials: int, progress: Callable[[], object]
+) -> Trials:
     """The trials of a task from the study's seed on, in columns."""
     stored = measurement.stored(database, task)
     keys = measurement.keys(task, trials)

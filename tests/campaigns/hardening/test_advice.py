@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from hwfault.campaigns.database import Database
-from hwfault.campaigns.hardening.advice import advise, most_wrong
+from hwfault.campaigns.hardening.advice import advise
 from hwfault.campaigns.hardening.faults import faults_of, write_faults
 from hwfault.campaigns.hardening.harm import read_harm
+from hwfault.campaigns.hardening.limits import limits_of
 from hwfault.campaigns.hardening.measures import measures_of
 from hwfault.campaigns.hardening.written import advise_from, write_advice
 from hwfault.campaigns.kept import kept_tasks
@@ -39,6 +40,10 @@ def census(tmp_path, study=None, left_out=()):
     faults = {"flips": "single", "sites": SITES, "trials": "all"}
     store.add("critical", rows, faults=faults, draw="all", total=BITS, looks=[(BITS, True, "exact, all 36")])
     return store.close()
+
+
+def most_wrong(harm, asked):
+    return limits_of(harm, asked, asked.rate).wrong
 
 
 def harm_in(path):
@@ -122,7 +127,7 @@ def test_drawn_pairs_are_held_to_their_bound(tmp_path):
     store.add("critical", rows, faults=faults, draw="pairs", total=BITS, looks=[(400, True, "x")], samples=1)
     harm = harm_in(store.close())
     assert (harm.tried, harm.wrong, harm.whole) == (400, 3, False)
-    assert harm.rate(3).by == "sequence"
+    assert harm.rate([3, 0, 0]).by == "sequence"
     for limit, most in ((0.05, 3), (0.015, None), (0.001, -1)):
         found = most_wrong(harm, Hardening.parse({"require": {"sdc": f"< {limit}"}}, "hardening"))
         if most is not None:
@@ -153,7 +158,7 @@ def test_files_of_the_advice(tmp_path):
     with Database(path, readonly=True) as database:
         tasks = kept_tasks(database)
         harm, asked, advice = advise_from(database, tasks, None, None, ())
-        names = write_advice(tmp_path, database, harm, advice, [])
+        names = write_advice(tmp_path, database, (harm, asked, advice))
         assert asked.rate == 0.001
         _, other, _ = advise_from(database, tasks, "critical", 1e-4, ["sdc < 1e-3", "due<0.5"])
         assert (other.rate, other.require) == (1e-4, {"sdc": "< 1e-3", "due": "< 0.5"})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwfault.campaigns.hardening.choice import cheapest, pareto_front
+from hwfault.campaigns.hardening.choice import Limits, cheapest, pareto_front
 from hwfault.campaigns.hardening.harm import SiteHarm
 from hwfault.campaigns.hardening.measures import Measure, measures_of, without_worse
 from hwfault.campaigns.study.hardening import Costs
@@ -64,7 +64,7 @@ def choices(sites):
 @given(sites=SITES, limit=st.integers(0, 80), due=st.none() | st.integers(0, 20))
 def test_cheapest_against_all_choices(sites, limit, due):
     allowed = [cost for cost, wrong, lost in choices(sites) if wrong <= limit and (due is None or lost <= due)]
-    found = cheapest(sites, lambda one: one.extra_bits, limit, due)
+    found = cheapest(sites, lambda one: one.extra_bits, Limits(limit, due))
     if not allowed:
         assert found.plan is None
         return
@@ -86,4 +86,4 @@ def test_front_against_all_choices(sites, due):
 
 def test_without_a_limit_nothing_is_bought():
     sites = [measures_of(SITE, Costs())]
-    assert cheapest(sites, lambda one: one.extra_bits, None).plan.measures[0].kind == "none"
+    assert cheapest(sites, lambda one: one.extra_bits, Limits()).plan.measures[0].kind == "none"
