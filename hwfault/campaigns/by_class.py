@@ -18,7 +18,7 @@ from hwfault.campaigns.statistics.proportions import estimate_rate
 from hwfault.campaigns.statistics.strata import estimate_drawn_strata
 from hwfault.campaigns.statistics.two_way import Sums, estimate_population
 from hwfault.campaigns.study.space import FaultSpace, draw_pair
-from hwfault.campaigns.study.tasks import has_one_sample
+from hwfault.campaigns.study.tasks import has_one_sample, is_exhaustive
 from hwfault.errors import FileError
 
 _KEY = "labels"
@@ -109,7 +109,7 @@ def _of_drawn(asked: Asked, mine: Trials, each: float, share: float) -> Estimate
 def _of_all(asked: Asked, mine: Trials, each: float) -> Estimate:
     """The rate over the samples of one class, all of which every trial has seen."""
     stop = asked.stop.model_copy(update={"confidence": each, "require": None})
-    if asked.total is not None and (asked.draw == "all" or asked.total == 1):
+    if asked.total is not None and (is_exhaustive(asked.draw) or asked.total == 1):
         return decide(mine, stop, asked.draw, asked.claim, 0.0, asked.total).estimate
     looks = rule_of(stop).looks
     if asked.claim == "population" and min(mine.wrong.shape) > 1:

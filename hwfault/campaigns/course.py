@@ -14,7 +14,7 @@ from hwfault.campaigns.figures import Figure, Trials
 from hwfault.campaigns.measurement import Measurement
 from hwfault.campaigns.nesting.figures import Turned
 from hwfault.campaigns.statistics.stopping import Decision
-from hwfault.campaigns.study.tasks import Task
+from hwfault.campaigns.study.tasks import Task, is_exhaustive
 from hwfault.campaigns.workers import Done, Job
 
 _FIRST_LOOK = 20
@@ -82,9 +82,8 @@ class Course:
             look = most
         elif measurement.varies_not(task):
             most = look = 1
-        elif task.draw == "all":
-            assert task.space is not None
-            most = look = task.space.size
+        elif is_exhaustive(task.draw):
+            most = look = measurement.total(task) or 1
         there = database.keys(stored)
         course = cls(place, task, stored, measurement.keys(task, most), shard, there)
         course.extend(look)

@@ -134,7 +134,7 @@ def explain(
             f"{', '.join(map(repr, points))}"
         )
     chosen = _check_sample(measurement, task, key, sample)
-    trial = Trial(measurement.plan(task, key), key if task.space is None else 0)
+    trial = Trial(measurement.plan(task, key), 0 if task.point is None else key)
     engine = measurement.engine_for([trial])
     if not isinstance(engine, Watching):
         raise HwfaultError(f"the engine {engine.name} shows no sites; expected a study with engine: torch, or auto")
@@ -195,6 +195,8 @@ def _check_sample(measurement: Measurement, task: Task, key: int, sample: int | 
     samples = measurement.engine.samples
     if task.draw == "all" and task.space is not None and key >= task.space.size:
         raise HwfaultError(f"{task.name}: cell {key}, expected 0 to {task.space.size - 1}: so many bits there are")
+    if task.listed is not None and key >= task.listed.number:
+        raise HwfaultError(f"{task.name}: trial {key}, expected 0 to {task.listed.number - 1}: so many are listed")
     if has_one_sample(task.draw):
         drawn = pair_of(task, key, samples)[1]
         if sample is not None and sample != drawn:

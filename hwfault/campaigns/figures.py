@@ -26,7 +26,7 @@ from hwfault.campaigns.statistics.strata import estimate_drawn_strata
 from hwfault.campaigns.statistics.two_way import Sums
 from hwfault.campaigns.study.records import Claim, Stop
 from hwfault.campaigns.study.strata import Strata
-from hwfault.campaigns.study.tasks import Draw, has_one_sample
+from hwfault.campaigns.study.tasks import Draw, has_one_sample, has_single_flips, is_exhaustive
 
 Bools = NDArray[np.bool_]
 _SEVERAL = 2
@@ -123,7 +123,7 @@ def decide(
         return judge_strata(rule, counts.events, counts.trials, strata.sizes, strata.first_look, minutes)
     if draw == "pairs":
         return judge_events(rule, int(trials.wrong.sum()), trials.number, minutes)
-    if total is not None and (draw == "all" or total == 1):
+    if total is not None and (is_exhaustive(draw) or total == 1):
         return _decide_of_all(trials, rule, claim, total)
     if claim == "population" and trials.number >= _SEVERAL and trials.wrong.shape[1] >= _SEVERAL:
         looks = rule.looks
@@ -233,7 +233,7 @@ def rates_of(
             return _estimate_of_strata(trials, marked, strata, rule, of)
         if draw == "pairs":
             return estimate_rate(int(marked.sum()), len(marked), rule.confidence, sequential=True)
-        if total is not None and (draw == "all" or total == 1):
+        if total is not None and (is_exhaustive(draw) or total == 1):
             return _estimate_of_all(marked, total, rule, claim, of)
         return estimate_mean(marked.mean(1), looks, of=of)
 
@@ -270,7 +270,7 @@ class Asked(NamedTuple):
 def make_figure(asked: Asked, seen: Trials, decision: Decision, golden_accuracy: float | None) -> Figure:
     """A task in numbers, after the decision on its trials."""
     rates = rates_of(seen, asked.stop, asked.draw, asked.claim, asked.total, decision, asked.strata)
-    bits = None if asked.draw == "seeds" else asked.total
+    bits = asked.total if has_single_flips(asked.draw) else None
     return Figure(
         question=asked.question,
         name=asked.name,

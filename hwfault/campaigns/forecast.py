@@ -7,7 +7,7 @@ from hwfault.campaigns.figures import rule_of
 from hwfault.campaigns.measurement import Measurement
 from hwfault.campaigns.nesting.figures import MOST_BACK
 from hwfault.campaigns.nesting.turns import CHECKED_SHARE
-from hwfault.campaigns.study.tasks import Draw, Task, has_one_sample
+from hwfault.campaigns.study.tasks import Draw, Task, has_one_sample, is_exhaustive
 
 _TIMED = 3
 """How many trials are run to tell how long one takes; the first, which prepares the network, is not counted."""
@@ -69,6 +69,9 @@ def _of_task(measurement: Measurement, task: Task) -> Forecast:
         least = most = space
         by = "as sparse changes of integers" if measurement.sparse_for(task) is not None else "one by one"
         way, why = "every single flip", f"{space:,} single flips, all of which are tried {by}: the answer is exact"
+    elif task.listed is not None:
+        least = most = task.listed.number
+        way, why = "a listed trial", f"all {most:,} trials that the file lists are run: the answer is exact"
     elif measurement.names_seeds(task):
         least = most = rule.max_trials
         way, why = "a fault seed on all samples", "the seeds are named, and no rule stops before the last of them"
@@ -104,8 +107,9 @@ def _time_of(measurement: Measurement, task: Task) -> float:
     # sparse changes are run many at once, and the first run of anything prepares it
     together = _SPARSE_TOGETHER if task.draw != "seeds" and measurement.sparse_for(task) is not None else 1
     most = (_TIMED + 1) * together
-    if task.draw == "all" and task.space is not None:
-        most = min(most, task.space.size)
+    total = measurement.total(task)
+    if is_exhaustive(task.draw) and total is not None:
+        most = min(most, total)
     keys = measurement.keys(task, most)
     found = []
     for begin in range(0, len(keys), together):

@@ -151,6 +151,8 @@ class Measurement:
         """How many bits the space of a task has; 1 where every seed has the same faults; None where there is no end."""
         if task.space is not None:
             return task.space.size
+        if task.listed is not None:
+            return task.listed.number
         return 1 if self.varies_not(task) else None
 
     def has_specimens(self, task: Task) -> bool:
@@ -177,7 +179,7 @@ class Measurement:
             found["device"] = question.device
         if task.sweep:
             found |= identity_of(task, self.masks, self._plans(task), self.study.seed)
-        elif task.space is None:
+        elif task.point is not None:
             found["plan"] = self.plan(task, self.study.seed).digest
         criteria = {name: _digest_of_code(name) for name in self.study.outcomes if is_code(name)}
         if criteria:
@@ -258,15 +260,17 @@ class Measurement:
             yield from self._run_pairs(task, keys)
             return
         # where the key has chosen the bits, nothing else is drawn
-        trials = [Trial(self.plan(task, key), key if task.space is None else 0) for key in keys]
+        trials = [Trial(self.plan(task, key), 0 if task.point is None else key) for key in keys]
         engine = self.engine_for(trials)
         for key, trial, ran in zip(keys, trials, engine.run(trials), strict=True):
-            yield self._row(key, ran, self._count_faults(task, trial))
+            yield self._row(key, ran, self._count_faults(task, key, trial))
 
-    def _count_faults(self, task: Task, trial: Trial) -> int | None:
+    def _count_faults(self, task: Task, key: int, trial: Trial) -> int | None:
         """How many faults fell in a trial, or at least: 0, or 1 for some; None where that is not to be told."""
         if task.space is not None:
             return task.flips or 1
+        if task.listed is not None:
+            return task.listed.count(key)
         fell = any_fault_fell(trial.plan, trial.seed, self.engine.samples)
         return None if fell is None else int(fell)
 

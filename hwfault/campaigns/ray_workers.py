@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hwfault.campaigns.measurement import Measurement, Trust
-from hwfault.campaigns.study.records import Study
+from hwfault.campaigns.study.records import FaultFile, Study
 from hwfault.campaigns.weighing import Weights
 from hwfault.campaigns.workers import ONE_THREAD, Done, Job, load_with_one_thread, run_job
 from hwfault.errors import HwfaultError
@@ -217,4 +217,10 @@ def _with_whole_paths(study: Study) -> Study:
         value = getattr(study, key)
         if value is not None:
             whole[key] = str(Path(value).absolute())
-    return study.model_copy(update=whole)
+    questions = {}
+    for name, question in study.questions.items():
+        if isinstance(question.flips, FaultFile):
+            given = FaultFile(file=str(Path(question.flips.file).absolute()))
+            question = question.model_copy(update={"flips": given})
+        questions[name] = question
+    return study.model_copy(update={**whole, "questions": questions})

@@ -29,6 +29,7 @@ _COLUMNS = (*_NEEDED, *_OPTIONAL)
 _LINE = "site,word,bit,kind[,sample][,step]"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _MOST_SAMPLES = 1 << 32
+_LONGEST_TRIAL = 64
 _LONGEST_NAME, _LONGEST_LINE, _MOST_NAMES = 1000, 4096, 1 << 16
 
 
@@ -68,6 +69,14 @@ class CellTable(NamedTuple):
         return f"{self.source} {self.place[row]}"
 
 
+class TrialTable(NamedTuple):
+    """Cells of several trials: `trial` says of each row which of `names` it is of, in the order of their first rows."""
+
+    names: tuple[str, ...]
+    trial: Ints
+    cells: CellTable
+
+
 class _Rows:
     """Rows of a table that grows."""
 
@@ -100,33 +109,64 @@ def read_table(content: bytes, source: str) -> CellTable:
     Lines that are empty or begin with # are left out, and an empty sample or step is none. Raises FileError with the
     line for anything else.
     """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise FileError(f"{source}: line {line}: not UTF-8 text, expected a CSV table {_LINE}") from None
     rows = _Rows(f"{source}: line")
-    header: list[str] | None = None
-    for line, fields in _lines(text, source):
+    for line, given in _given_lines(content, source, ()):
+        rows.add(*_cell(f"{source}: line {line}", given), line)
+    return _few_names(rows.table(), source)
+
+
+def read_trials(content: bytes, source: str) -> TrialTable:
+    """The trials in a CSV file as `read_table` reads it, which has a column `trial`, too.
+
+    Rows with the same text there are one trial, whether or not they stand together. Raises FileError as `read_table`.
+    """
+    rows = _Rows(f"{source}: line")
+    trials: dict[str, int] = {}
+    of = array("q")
+    for line, given in _given_lines(content, source, ("trial",)):
         where = f"{source}: line {line}"
-        if header is None:
-            header = _header(where, fields)
-        else:
-            rows.add(*_cell(where, _named(where, header, fields)), line)
-    if header is None:
-        raise FileError(f"{source}: no header, expected the line {_LINE}")
-    table = rows.table()
+        name = given["trial"]
+        if not 0 < len(name) <= _LONGEST_TRIAL:
+            raise FileError(f"{where}: the trial has {len(name)} characters, expected 1 to {_LONGEST_TRIAL}")
+        rows.add(*_cell(where, given), line)
+        of.append(trials.setdefault(name, len(trials)))
+    if not trials:
+        raise FileError(f"{source}: no trial behind the header, expected at least one")
+    return TrialTable(tuple(trials), np.frombuffer(of, np.int64).copy(), _few_names(rows.table(), source))
+
+
+def _few_names(table: CellTable, source: str) -> CellTable:
+    """The table; raises FileError for one with too many sites."""
     if len(table.names) > _MOST_NAMES:
         raise FileError(f"{source}: names {len(table.names)} sites, expected at most {_MOST_NAMES}")
     return table
 
 
-def _lines(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
+def _given_lines(content: bytes, source: str, more: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """(number, fields by column) of the lines behind the header, which has the columns `more`, too."""
+    told = ",".join([*more, _LINE])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise FileError(f"{source}: line {line}: not UTF-8 text, expected a CSV table {told}") from None
+    header: list[str] | None = None
+    for line, fields in _lines(text, source, told):
+        where = f"{source}: line {line}"
+        if header is None:
+            header = _header(where, fields, more, told)
+        else:
+            yield line, _named(where, header, fields)
+    if header is None:
+        raise FileError(f"{source}: no header, expected the line {told}")
+
+
+def _lines(text: str, source: str, told: str) -> Iterator[tuple[int, list[str]]]:
     """(number, fields without spaces around them) of the lines that say something."""
     for number, line in enumerate(StringIO(text, newline=None), 1):
         if len(line) > _LONGEST_LINE:  # before its fields take memory
             raise FileError(
-                f"{source}: line {number}: {len(line)} characters, expected a CSV table {_LINE} with lines of at most "
+                f"{source}: line {number}: {len(line)} characters, expected a CSV table {told} with lines of at most "
                 f"{_LONGEST_LINE}"
             )
         if line.isspace() or line.lstrip().startswith("#"):
@@ -134,18 +174,19 @@ def _lines(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
         try:
             fields = next(csv.reader([line], strict=True))
         except csv.Error as error:
-            raise FileError(f"{source}: line {number}: {error}, expected a CSV table {_LINE}") from None
+            raise FileError(f"{source}: line {number}: {error}, expected a CSV table {told}") from None
         stripped = [field.strip() for field in fields]
         if any(stripped):
             yield number, stripped
 
 
-def _header(where: str, names: list[str]) -> list[str]:
+def _header(where: str, names: list[str], more: tuple[str, ...], told: str) -> list[str]:
+    columns = (*more, *_COLUMNS)
     for name in names:
-        if name not in _COLUMNS:
-            raise FileError(f"{where}: unknown column {name[:40]!r}: {nearest(name[:40], _COLUMNS)}")
-    if not set(_NEEDED) <= set(names) or len(set(names)) != len(names):
-        raise FileError(f"{where}: the columns {', '.join(names)}, expected {_LINE}, each once")
+        if name not in columns:
+            raise FileError(f"{where}: unknown column {name[:40]!r}: {nearest(name[:40], columns)}")
+    if not {*more, *_NEEDED} <= set(names) or len(set(names)) != len(names):
+        raise FileError(f"{where}: the columns {', '.join(names)}, expected {told}, each once")
     return names
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import model_validator
 
-from hwfault.errors import ModelError, PlanError
+from hwfault.errors import ModelError, PlanError, nearest
 from hwfault.laws.bound import Bound, Lowered, Target
 from hwfault.laws.cell_table import LARGEST_TABLE, NO_NUMBER, Cell, CellTable, Ints, read_table, table_of
 from hwfault.laws.files import Files, NamedFile
@@ -95,6 +95,31 @@ def lower(bound: Bound[CellFaults], target: Target) -> Lowered:
         with target.errors_at(site):
             found.append(_processes(bound.table, rows, site, target))
     return Lowered(besides=found)
+
+
+def check_cells(table: CellTable, group: Ints, sites: Sequence[Site]) -> None:
+    """Raises ModelError for the first cell that no site has, or that is named twice in one group (n,) of rows.
+
+    PlanError for a site whose size is not known.
+    """
+    known = {name for site in sites for name in names_of(site)}
+    unknown = np.array([name not in known for name in table.names])[table.site]
+    if unknown.any():
+        row = int(np.flatnonzero(unknown)[0])
+        name = table.names[table.site[row]]
+        raise ModelError(f"{table.where(row)}: no site is called {name!r}: {nearest(name, known)}")
+    for site, rows in _by_site(table, sites):
+        if not len(rows):
+            continue
+        if site.words is None:
+            raise PlanError(f"the shape of the site {site.name!r} is not known, so which words it has is neither")
+        _check_inside(table, rows, site, site.words)
+        number = _numbers(table, rows, site)
+        # rows of one group stand together, and each group is asked for itself
+        order = np.argsort(group[rows], kind="stable")
+        for part in np.split(order, np.flatnonzero(np.diff(group[rows][order])) + 1):
+            if len(part) > 1:
+                _check_once(table, rows[part], number[part])
 
 
 def _by_site(table: CellTable, sites: Sequence[Site]) -> Iterator[tuple[Site, Ints]]:

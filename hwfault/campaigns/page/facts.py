@@ -20,6 +20,7 @@ _RULES: dict[Draw, str] = {
     "seeds": "looks after 20, 40, 80, ... trials",
     "pairs": "may look at any number of trials",
     "strata": "looks at doubling numbers of trials",
+    "listed": "one look, after every trial of the list",
     "all": "one look, after every flip",
     "turns": "looks after 20, 40, 80, ... trials",
 }
@@ -56,6 +57,8 @@ def rule_told(stop: Stop, draw: Draw) -> str:
     limit = f"after {stop.max_trials:,} trials"
     if stop.max_minutes is not None:
         limit += f" or {stop.max_minutes:g} minutes"
+    if draw == "listed":
+        return f"every listed trial is run; {_RULES[draw]}"
     if draw == "all":
         return f"every flip is tried; {_RULES[draw]}"
     return f"stops when {goal} ({100 * stop.confidence:g} % confidence), or {limit}; {_RULES[draw]}"

@@ -29,6 +29,7 @@ from hwfault.campaigns.page.sites import SingleFlips, single_flips
 from hwfault.campaigns.page.turns import answer_of, draw_turns, turns_told
 from hwfault.campaigns.page.worst import Worst, worst_flips, worst_seeds
 from hwfault.campaigns.study.kept_space import KeptSpace
+from hwfault.campaigns.study.tasks import has_single_flips
 from hwfault.files import write_atomically
 from hwfault.report.pages import render
 
@@ -112,8 +113,8 @@ def _read(task: KeptTask, database: Database, folder: str) -> _Read | None:
     if seen is None:
         return None
     figure = task.figure_of(seen, database)
-    if task.draw == "seeds":
-        return _Read(task, figure, worst_seeds(seen, folder, task.name), None)
+    if not has_single_flips(task.draw):
+        return _Read(task, figure, worst_seeds(seen, folder, task.name, task.draw), None)
     flips = _flips(task, seen, str(database.path))
     return _Read(task, figure, worst_flips(seen, flips, folder, task.name), flips)
 
@@ -183,6 +184,9 @@ def _faults(tasks: Sequence[KeptTask], about: Any) -> list[tuple[str, str]]:
     for task in tasks:
         told = () if about is None else about.faults.get(task.stored.digest, ())
         flips = task.stored.identity.get("faults", {}).get("flips")
+        if task.draw == "listed":
+            listed = task.stored.identity["faults"].get("listed")
+            told = (f"{task.total or 0:,} trials that a file lists (SHA-256 {listed})",)
         if flips is not None:
             told = (f"flips: {flips}, of {task.total or 0:,} bits", *((task.note,) if task.note else ()))
         rows.append((task.name, "; ".join(told) or "not said in this store"))

@@ -69,6 +69,8 @@ def _basis(task: KeptTask, figure: Figure) -> str:
         return f"in {number_of(figure.trials, 'trial')} of one flipped bit and one image each"
     if task.draw == "strata":
         return f"in {number_of(figure.trials, 'trial')} of one flipped bit and one image each, {SCORED}"
+    if task.draw == "listed":
+        return f"under each of {number_of(figure.trials, 'listed trial')} on {images}"
     if task.draw == "all":
         if task.total is not None and figure.trials < task.total:
             return f"under {figure.trials:,} of {task.total:,} single flips on {images}, and is not exact"

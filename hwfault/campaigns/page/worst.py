@@ -8,6 +8,7 @@ import numpy as np
 from hwfault.campaigns.figures import Trials
 from hwfault.campaigns.page.cells import Flips
 from hwfault.campaigns.page.words import share
+from hwfault.campaigns.study.tasks import Draw
 
 MOST = 3
 Rows = list[tuple[str, str, str]]
@@ -21,15 +22,16 @@ class Worst(NamedTuple):
     images: Rows
 
 
-def worst_seeds(seen: Trials, folder: str, task: str) -> Worst:
-    """Those of trials whose key is a seed, each on all images."""
+def worst_seeds(seen: Trials, folder: str, task: str, draw: Draw) -> Worst:
+    """Those of trials whose key is a seed, or the place in a list, each on all images."""
+    one, several = ("trial", "listed trials") if draw == "listed" else ("seed", "seeds")
     shares = seen.wrong.mean(1)
     trials: Rows = []
     for place in _largest(shares):
         seed = int(seen.keys[place])
         first = int(seen.wrong[place].argmax())
-        trials.append((f"seed {seed}", f"{share(float(shares[place]))} wrong", explain(folder, task, seed, first)))
-    return Worst("seeds", trials, _images(seen, folder, task, "seeds"))
+        trials.append((f"{one} {seed}", f"{share(float(shares[place]))} wrong", explain(folder, task, seed, first)))
+    return Worst(several, trials, _images(seen, folder, task, several))
 
 
 def worst_flips(seen: Trials, flips: Flips, folder: str, task: str) -> Worst:

@@ -83,14 +83,24 @@ class RayOptions(Record):
     gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
 
 
+class FaultFile(Record):
+    """A CSV `file` of trials, with the columns trial, site, word, bit and kind (and perhaps sample and step).
+
+    The rows of one trial are faults that strike together. Every trial is run, once.
+    """
+
+    file: str
+
+
 class Question(Record):
     """One question: which faults strike which sites, at one point or along a sweep.
 
     The faults are symmetric bit errors along `sweep: {ber: [...]}`; a list of fault models, a profile or a file
     (`faults`), at one point or along an axis of its profiles (`sweep: {voltage_v: [...]}`); or `flips`: "single", each
     bit of the sites' weights alone, or a number, exactly so many bits a trial, drawn without replacement and uniformly
-    over all bits that one sample sees. `sites` chooses among the sites for `ber` and `flips`. Or `points` name each
-    point: its labels, its `faults` or a saved `plan`, and the one `site` or `bit` of them that strikes alone.
+    over all bits that one sample sees, or a `file` of trials, each of which is tried. `sites` chooses among the sites
+    for `ber` and `flips`. Or `points` name each point: its labels, its `faults` or a saved `plan`, and the one `site`
+    or `bit` of them that strikes alone.
 
     `first_turn` asks of a sweep at which of its points each answer first turns, in the place of what the answers are at
     each of them (docs/campaigns.md, "First turns").
@@ -103,7 +113,7 @@ class Question(Record):
     sites: tuple[Select, ...] = (Select(),)
     sweep: dict[str, tuple[float, ...]] | None = None
     faults: str | tuple[FaultModel, ...] | None = None
-    flips: Literal["single"] | Count | None = None
+    flips: Literal["single"] | Count | FaultFile | None = None
     points: tuple[Point, ...] | None = None
     seeds: tuple[Seed, ...] | None = None
     device: Seed | None = None
@@ -161,8 +171,10 @@ class Question(Record):
         if self.seeds is not None:
             if not self.seeds or len(set(self.seeds)) < len(self.seeds):
                 raise ValueError("`seeds` are at least one, each once")
-            if self.flips == "single":
-                raise ValueError("`seeds` have no say in single flips, which are tried one by one; leave them out")
+            if self.flips == "single" or isinstance(self.flips, FaultFile):
+                raise ValueError("`seeds` have no say in flips that are tried one by one; leave them out")
+        if isinstance(self.flips, FaultFile) and self.sites != (Select(),):
+            raise ValueError("each line of the list of faults names its site; leave `sites` out")
         return self
 
     @property

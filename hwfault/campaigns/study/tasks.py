@@ -7,7 +7,8 @@ from typing import Any, Literal
 from hwfault.campaigns.labels import Label
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.points import Point, at_operating_points, at_rates
-from hwfault.campaigns.study.records import Goal, Question, Stop, Study
+from hwfault.campaigns.study.listed import Listed, read_listed
+from hwfault.campaigns.study.records import FaultFile, Goal, Question, Stop, Study
 from hwfault.campaigns.study.space import FaultSpace, draw_pair, drawn_flips, fault_space
 from hwfault.campaigns.study.strata import Strata, least_trials
 from hwfault.errors import HwfaultError
@@ -17,11 +18,11 @@ from hwfault.laws.models import FaultModel, named_faults
 from hwfault.plan.fault_plan import FaultPlan, resolve
 from hwfault.program.processes import Site, SiteList
 
-Draw = Literal["seeds", "pairs", "strata", "all", "turns"]
+Draw = Literal["seeds", "pairs", "strata", "all", "listed", "turns"]
 """What the key of a trial is: the seed of faults that strike all samples; the number of a drawn pair of a single flip
 and a sample, uniform over all of them, or from the strata, site by bit, that it is the turn of; the number of a cell
-whose flip strikes all samples, of which every one is to be tried; the seed of nested faults along a whole sweep, of
-which it is asked at which point each answer first turns."""
+whose flip strikes all samples, of which every one is to be tried; the place of a trial in a list, all of which are; the
+seed of nested faults along a whole sweep, of which it is asked at which point each answer first turns."""
 
 Affordable = Callable[[FaultSpace], bool]
 Weigh = Callable[[FaultSpace], Strata | str]
@@ -49,6 +50,7 @@ class Task:
     sweep: tuple[tuple[Mapping[str, Label], Point], ...] = ()
     stands_by: bool = False
     strata: Strata | None = None
+    listed: Listed | None = None
     note: str = ""
 
     @property
@@ -66,6 +68,8 @@ class Task:
             if self.strata is not None:
                 told |= {"weights": list(self.strata.weights), "first": self.strata.first}
             return told
+        if self.listed is not None:
+            return {"listed": self.listed.digest, "trials": self.draw}
         if self.sweep:
             return {"sweep": [{"labels": dict(labels), **_models(point)} for labels, point in self.sweep]}
         assert self.point is not None
@@ -89,6 +93,10 @@ def tasks_of(
         stop = study.stop_of(question)
         if question.seeds is not None:
             stop = stop.model_copy(update={"max_trials": len(question.seeds)})
+        if isinstance(question.flips, FaultFile):
+            listed = read_listed(question.flips.file, files, sites)
+            found.append(Task(name, stop, draw="listed", listed=listed))
+            continue
         if question.flips is not None:
             flips = None if question.flips == "single" else question.flips
             space = fault_space(sites, question.sites)
@@ -105,7 +113,7 @@ def keys_of(study: Study, question: str, draw: Draw, count: int) -> Sequence[int
     seeds = study.questions[question].seeds
     if seeds is not None:
         return seeds[:count]
-    first = 0 if draw == "all" else study.seed
+    first = 0 if is_exhaustive(draw) else study.seed
     return range(first, first + count)
 
 
@@ -169,6 +177,8 @@ def _faults_of(question: Question, files: Files) -> tuple[FaultModel, ...]:
 
 def plan_of(task: Task, key: int, plans: Plans, sites: Sequence[Site], samples: int) -> FaultPlan:
     """The plan of a task's trial; raises what resolving its faults raises."""
+    if task.listed is not None:
+        return resolve(sites, (task.listed.faults(key),))
     if task.space is None:
         assert task.point is not None
         return plans.of(task.point, key)
@@ -189,6 +199,16 @@ def pair_of(task: Task, key: int, samples: int) -> tuple[int, int]:
         return task.strata.pair(key)
     assert task.space is not None
     return draw_pair(task.space, samples, key)
+
+
+def is_exhaustive(draw: Draw) -> bool:
+    """Whether every trial that there is is run, so that nothing is estimated."""
+    return draw in ("all", "listed")
+
+
+def has_single_flips(draw: Draw) -> bool:
+    """Whether a trial is one flip of one bit."""
+    return draw in ("pairs", "strata", "all")
 
 
 def has_one_sample(draw: Draw) -> bool:
