@@ -17,6 +17,10 @@ _COMMANDS = {
     "export": ("campaign_look", "Write every trial of the campaign in FOLDER as a line of a .csv or .parquet file."),
     "verify": ("campaign_check", "Run a part of a campaign's trials anew, the slow way, and say which answers differ."),
     "harden": ("campaign_harden", "Say what to protect in the network of the campaign in FOLDER, and what it costs."),
+    "compare": (
+        "campaign_compare",
+        "Say how much more the campaign in SECOND has than that in FIRST, trial by trial under the same faults.",
+    ),
     "explain": (
         "campaign_check",
         "Replay one trial of the campaign in FOLDER on one sample, and tell it site by site.",
