@@ -207,13 +207,16 @@ class WholeNode : public ag::Node {
   WholeNode(std::shared_ptr<const Quantizer> quantizer, const at::Tensor& x, const at::Tensor& parameter,
             at::Tensor zero_point, Scale made, std::optional<Struck> struck)
       : quantizer_(std::move(quantizer)), x_(x, false), parameter_(parameter, false), zero_point_(std::move(zero_point)),
-        made_(std::move(made)), has_parameter_(parameter.defined()), struck_(std::move(struck)) {}
+        made_(std::move(made)), has_parameter_(parameter.defined()), struck_(std::move(struck)) {
+    if (struck_) samples_ = ag::SavedVariable(struck_->samples, false);
+  }
 
   std::string name() const override { return "HwfaultQuantizer"; }
 
   void release_variables() override {
     x_.reset_data();
     parameter_.reset_data();
+    samples_.reset_data();
   }
 
   ag::variable_list apply(ag::variable_list&& given) override {
@@ -223,6 +226,7 @@ class WholeNode : public ag::Node {
     if (!of_values.defined() && !of_scale.defined()) return {at::Tensor(), at::Tensor()};
     const at::Tensor x = x_.unpack();
     const at::Tensor parameter = has_parameter_ ? parameter_.unpack() : at::Tensor();
+    if (struck_) samples_.unpack();  // an error if they were written to meanwhile
     const bool wants[] = {task_should_compute_output(0), has_parameter_ && task_should_compute_output(1)};
     std::optional<at::Tensor> placed;
     // one that is to be zeroed at faulty words becomes contiguous by that
@@ -285,7 +289,7 @@ class WholeNode : public ag::Node {
   }
 
   const std::shared_ptr<const Quantizer> quantizer_;
-  ag::SavedVariable x_, parameter_;
+  ag::SavedVariable x_, parameter_, samples_;
   const at::Tensor zero_point_;
   const Scale made_;
   const bool has_parameter_;

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty_like.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -23,14 +24,16 @@ PyObject* zero_followed = nullptr;
 
 class ZeroNode : public ag::Node {
  public:
-  explicit ZeroNode(Struck struck) : struck_(std::move(struck)) {}
+  explicit ZeroNode(Struck struck) : samples_(struck.samples, false), struck_(std::move(struck)) {}
 
   std::string name() const override { return "HwfaultZero"; }
 
   ag::variable_list apply(ag::variable_list&& given) override {
     at::Tensor gradient = std::move(given[0]);
     given.clear();
-    return {gradient.defined() ? with_zeros(std::move(gradient)) : gradient};
+    if (!gradient.defined()) return {gradient};
+    samples_.unpack();  // an error if they were written to meanwhile
+    return {with_zeros(std::move(gradient))};
   }
 
   at::Tensor with_zeros(at::Tensor gradient) const {
@@ -72,7 +75,8 @@ class ZeroNode : public ag::Node {
         site.representation, py::make_tuple(site.batched, axis.axis, axis.inner, axis.rows)));
   }
 
-  Struck struck_;
+  const ag::SavedVariable samples_;
+  const Struck struck_;
 };
 
 // Gradients pass a copy of x unchanged.

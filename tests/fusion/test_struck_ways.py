@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -125,3 +126,16 @@ def changes(injection, number):
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 def test_what_is_set_meanwhile(gradient):
     check(build("cnn"), FLIPS, batch(), gradient=gradient, change=changes)
+
+
+@pytest.mark.parametrize("way", ["two passes", "ctypes", "extension"])
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_samples_that_are_overwritten_before_the_backward_pass(is_fused, way):
+    """A backward pass would find other words by them."""
+    net, samples = build("cnn"), torch.arange(4)
+    with struck_by(way), hf.fused(net) if is_fused else nullcontext(), hf.inject(net, FLIPS, seed=9) as injection:
+        injection.samples = samples
+        out = net(batch(4))
+        samples.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.sum().backward()
