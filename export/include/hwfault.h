@@ -97,6 +97,19 @@ HWFAULT_API int64_t hwfault_site_strike(const hwfault_site* site, const hwfault_
                                         const void* scale, const void* zero_point, uint64_t seed, const int64_t* sample,
                                         int32_t threads, int64_t* no_numbers);
 
+/* Where the values of a tensor lie in memory if not in C order: `axes` axes with as many indices as `lengths` say, of which
+ * neighbours lie `strides` values apart. All lie within as many values as there are. */
+typedef struct {
+  int32_t axes;
+  const int64_t *lengths, *strides;
+} hwfault_strides;
+
+/* The same where x and out lie so; words and samples are numbered in C order nevertheless. */
+HWFAULT_API int64_t hwfault_site_strike_strided(const hwfault_site* site, const hwfault_shape* shape,
+                                                const hwfault_strides* strides, const void* x, void* out,
+                                                const void* scale, const void* zero_point, uint64_t seed,
+                                                const int64_t* sample, int32_t threads, int64_t* no_numbers);
+
 /* hwfault_zero_faulty for a site; scale and zero point are read only where x is given. Returns the number of faulty
  * words. */
 HWFAULT_API int64_t hwfault_site_zero(const hwfault_site* site, const hwfault_shape* shape, const void* gradient,

@@ -26,22 +26,84 @@ const double* numbers_of(int32_t dtype, const void* from, int64_t n, double* roo
   return room;
 }
 
-// Calls f(where), where the words of a tensor's samples lie.
-template <class F>
-int64_t with_places(const hwfault_shape& shape, const Units& units, F f) {
-  if (!shape.run) return f(InOrder{});
-  if (shape.run < 0 || shape.words % shape.run)
-    throw Error("samples of " + std::to_string(shape.words) + " words take turns every " + std::to_string(shape.run) +
-                " words, expected a divisor");
-  return f(InTurns(units, shape.run));
+// Where words lie in a tensor whose axes lie in another order than C's.
+class Strided {
+ public:
+  Strided(const hwfault_strides& given, const InTurns& numbers)
+      : numbers_(numbers), axes_(given.axes), lengths_(given.lengths), strides_(given.strides) {}
+  int64_t operator()(int64_t at, int64_t word) const {
+    int64_t number = numbers_(at, word), place = 0;
+    for (int32_t axis = axes_; axis-- > 0; number /= lengths_[axis]) place += number % lengths_[axis] * strides_[axis];
+    return place;
+  }
+  template <class T>
+  Copy<T> copy(const T*, T* to) const {
+    return {to, to};
+  }
+
+ private:
+  const InTurns numbers_;  // in C order
+  const int32_t axes_;
+  const int64_t *const lengths_, *const strides_;
+};
+
+// Throws Error unless the values of a tensor, one or more, lie within as many.
+void check_strides(const hwfault_strides& given, int64_t values) {
+  if (given.axes < 0 || (given.axes && !(given.lengths && given.strides)))
+    throw Error(std::to_string(given.axes) + " axes of a tensor, expected 0 or more with lengths and strides");
+  int64_t indices = 1, farthest = 0;
+  for (int32_t axis = 0; axis < given.axes; ++axis) {
+    const int64_t length = given.lengths[axis], stride = given.strides[axis];
+    if (length < 1 || length > values / indices || stride < 0 || (length > 1 && stride > (values - 1 - farthest) / (length - 1)))
+      throw Error("axis " + std::to_string(axis) + " of a tensor has " + std::to_string(length) + " indices " +
+                  std::to_string(stride) + " values apart, which do not lie within " + std::to_string(values) + " values");
+    indices *= length, farthest += (length - 1) * stride;
+  }
+  if (indices != values)
+    throw Error("the axes of a tensor have " + std::to_string(indices) + " indices for " + std::to_string(values) +
+                " values");
 }
 
-// Copies the values of samples that take turns, which cannot be copied sample by sample.
-void copy_turns(const hwfault_shape& shape, const void* from, void* to) {
-  if (!shape.run || from == to || shape.batch * shape.words == 0) return;
+// Calls f(where), where the words of a tensor's samples lie.
+template <class F>
+int64_t with_places(const hwfault_shape& shape, const hwfault_strides* strides, const Units& units, F f) {
+  if (shape.run && (shape.run < 0 || shape.words % shape.run))
+    throw Error("samples of " + std::to_string(shape.words) + " words take turns every " + std::to_string(shape.run) +
+                " words, expected a divisor");
+  if (units.count() == 0 || !(shape.run || strides)) return f(InOrder{});
+  const InTurns turns(units, shape.run ? shape.run : units.words);
+  if (!strides) return f(turns);
+  check_strides(*strides, units.batch * units.words);
+  return f(Strided(*strides, turns));
+}
+
+// Copies the values of samples that take turns, or lie in another order, which cannot be copied sample by sample.
+void copy_whole(const hwfault_shape& shape, const hwfault_strides* strides, const void* from, void* to) {
+  if (!(shape.run || strides) || from == to || shape.batch * shape.words == 0) return;
   with_type(shape.dtype, [&](auto type) {
     std::memcpy(to, from, static_cast<size_t>(shape.batch * shape.words) * sizeof type);
     return int64_t{0};
+  });
+}
+
+int64_t strike(const hwfault_site& site, const hwfault_shape& shape, const hwfault_strides* strides, const void* x,
+               void* out, const void* scale, const void* zero_point, uint64_t seed, const int64_t* sample,
+               int32_t threads, int64_t* no_numbers) {
+  const hwfault_draw draw = site_draw(site, shape, seed, sample);
+  const SiteFormat format(site, shape, scale, zero_point);
+  const Units units{draw.batch, draw.words};
+  check_present(units, x, out, draw.sample);
+  if (x == out && site.reads_others) throw Error("late bits need the values of other words: out must not be x");
+  return with_type(shape.dtype, [&](auto type) {
+    using T = decltype(type);
+    const Codec<T> codec(format.get());
+    return with_places(shape, strides, units, [&](const auto& where) {
+      copy_whole(shape, strides, x, out);
+      return share_out_changes(units.count(), threads, no_numbers, [&](int64_t first, int64_t last) {
+        return inject_units(static_cast<const T*>(x), static_cast<T*>(out), site.program, draw, codec, units, first,
+                            last, where);
+      });
+    });
   });
 }
 
@@ -103,22 +165,17 @@ int64_t hwfault_site_strike(const hwfault_site* site, const hwfault_shape* shape
                             const void* scale, const void* zero_point, uint64_t seed, const int64_t* sample,
                             int32_t threads, int64_t* no_numbers) {
   return guarded([&] {
-    const hwfault_draw draw = site_draw(*site, *shape, seed, sample);
-    const SiteFormat format(*site, *shape, scale, zero_point);
-    const Units units{draw.batch, draw.words};
-    check_present(units, x, out, draw.sample);
-    if (x == out && site->reads_others) throw Error("late bits need the values of other words: out must not be x");
-    return with_type(shape->dtype, [&](auto type) {
-      using T = decltype(type);
-      const Codec<T> codec(format.get());
-      return with_places(*shape, units, [&](const auto& where) {
-        copy_turns(*shape, x, out);
-        return share_out_changes(units.count(), threads, no_numbers, [&](int64_t first, int64_t last) {
-          return inject_units(static_cast<const T*>(x), static_cast<T*>(out), site->program, draw, codec, units, first,
-                              last, where);
-        });
-      });
-    });
+    return strike(*site, *shape, nullptr, x, out, scale, zero_point, seed, sample, threads, no_numbers);
+  });
+}
+
+int64_t hwfault_site_strike_strided(const hwfault_site* site, const hwfault_shape* shape,
+                                    const hwfault_strides* strides, const void* x, void* out, const void* scale,
+                                    const void* zero_point, uint64_t seed, const int64_t* sample, int32_t threads,
+                                    int64_t* no_numbers) {
+  return guarded([&] {
+    if (!strides) throw Error("the pointer to the strides is null");
+    return strike(*site, *shape, strides, x, out, scale, zero_point, seed, sample, threads, no_numbers);
   });
 }
 
@@ -135,8 +192,8 @@ int64_t hwfault_site_zero(const hwfault_site* site, const hwfault_shape* shape, 
       return with_type(shape->dtype, [&](auto type) {
         using T = decltype(type);
         const Codec<T> codec(format);
-        return with_places(*shape, units, [&](const auto& where) {
-          copy_turns(*shape, gradient, out);
+        return with_places(*shape, nullptr, units, [&](const auto& where) {
+          copy_whole(*shape, nullptr, gradient, out);
           return share_out(units.count(), threads, [&](int64_t first, int64_t last) {
             return zero_units(static_cast<const T*>(gradient), static_cast<T*>(out), static_cast<const T*>(x),
                               site->program, draw, codec, units, first, last, where);

@@ -119,7 +119,7 @@ struct Site {
   py::object live;
   bool usable = false;
   bool batched = false, is_activation = false;
-  std::shared_ptr<StreamSite> stream;  // none where values pass
+  std::vector<std::shared_ptr<StreamSite>> runs;  // each one that is known in a forward; none where values pass
   int64_t bits = 0;
 
   bool is_usable(PyObject* hook) {
@@ -132,15 +132,30 @@ struct Site {
     batched = all[0].cast<bool>();
     is_activation = all[1].cast<bool>();
     bits = all[2].cast<int64_t>();
-    stream = all[3].is_none() ? nullptr : all[3].cast<std::shared_ptr<StreamSite>>();
+    runs = all[3].cast<std::vector<std::shared_ptr<StreamSite>>>();
     return usable = true;
   }
 
-  bool ran() const { return batched && PyDict_GetItemWithError(forward->counts.ptr(), name.ptr()) != nullptr; }
-  void note_run() const {
-    if (!batched) return;
-    static PyObject* const one = PyLong_FromLong(1);
-    if (PyDict_SetItem(forward->counts.ptr(), name.ptr(), one) < 0) throw python_error();
+  // How often it ran in this forward; a parameter is the same in all runs.
+  size_t ran() const {
+    if (!batched) return 0;
+    PyObject* const count = PyDict_GetItemWithError(forward->counts.ptr(), name.ptr());
+    return count ? PyLong_AsSize_t(count) : 0;
+  }
+};
+
+// The present run of a site.
+struct Run {
+  const Site* site;
+  size_t number;
+
+  const std::shared_ptr<StreamSite>& stream() const { return site->runs[number]; }
+  bool batched() const { return site->batched; }
+  Forward& forward() const { return *site->forward; }
+  void note() const {
+    if (!site->batched) return;
+    const py::int_ count(number + 1);
+    if (PyDict_SetItem(forward().counts.ptr(), site->name.ptr(), count.ptr()) < 0) throw python_error();
   }
 };
 
@@ -170,7 +185,7 @@ bool may_follow_hooks() { return !at::SavedTensorDefaultHooks::get_tls_state().s
 
 // A differentiable x that keeps its meaning for autograd when it is overwritten.
 bool is_writable(PyObject* value, const at::Tensor& x) {
-  return x.grad_fn() && x.is_contiguous() && !reinterpret_cast<THPVariable*>(value)->backward_hooks && !x.retains_grad();
+  return x.grad_fn() && !reinterpret_cast<THPVariable*>(value)->backward_hooks && !x.retains_grad();
 }
 
 // A new QuantTensor with another value.
@@ -186,10 +201,9 @@ PyObject* with_value(PyObject* output, at::Tensor value) {
 
 int64_t strike(const StreamSite& stream, const hwfault_shape& shape, const at::Tensor& source, const at::Tensor& out,
                const at::Tensor& scale, const at::Tensor& zero_point, uint64_t seed, const at::Tensor& samples) {
-  void* const to = const_cast<void*>(out.const_data_ptr());
   std::optional<py::gil_scoped_release> others;
   if (source.numel() >= kWorthTheLock) others.emplace();
-  return stream.strike(shape, source.const_data_ptr(), to, scale, zero_point, seed, samples);
+  return stream.strike(shape, source, out, scale, zero_point, seed, samples);
 }
 
 // Values that were struck by the operator that made them. Held weakly, so that no other tensor comes to lie in its place.
@@ -203,35 +217,40 @@ bool was_struck(const at::Tensor& x) {
   return found;
 }
 
-// The site of a hook where it can be struck here in the present forward; null where Python knows what is to be done.
-const Site* present_site(PyObject* hook, PyObject* proxy) {
-  if (followed() || ag::get_current_graph_task_id() != -1) return nullptr;
+// The run of a hook's site where it can be struck here in the present forward; nothing where Python knows what is to be
+// done.
+std::optional<Run> present_run(PyObject* hook, PyObject* proxy) {
+  if (followed() || ag::get_current_graph_task_id() != -1) return {};
   Site& site = *site_of(hook);
   Forward& forward = *site.forward;
-  if (!forward.is_usable(hook) || !site.is_usable(hook)) return nullptr;
-  if (forward.thread != PyThread_get_thread_ident()) return nullptr;
-  if (forward.with_gradients && !at::GradMode::is_enabled()) return nullptr;
-  return site.ran() || !is_on(site, proxy) ? nullptr : &site;
+  if (!forward.is_usable(hook) || !site.is_usable(hook)) return {};
+  if (forward.thread != PyThread_get_thread_ident()) return {};
+  if (forward.with_gradients && !at::GradMode::is_enabled()) return {};
+  // of a part that is checkpointed Python notes which runs there are in it
+  if (site.runs.size() > 1 && may_follow_hooks()) return {};
+  const Run run{&site, site.ran()};
+  if (run.number >= site.runs.size() || !is_on(site, proxy)) return {};
+  return run;
 }
 
 // What values of a site are to be struck with, which then has run. They lie as x does, and are x if they are made.
-std::optional<Struck> plan_strike(PyObject* hook, const Site& site, const at::Tensor& x, bool are_made,
+std::optional<Struck> plan_strike(PyObject* hook, const Run& run, const at::Tensor& x, bool are_made,
                                   bool keeps_gradient, const at::Tensor& scale, const at::Tensor& zero_point,
                                   PyObject* width) {
-  const StreamSite& stream = *site.stream;
-  Forward& forward = *site.forward;
-  if (!has_width(width, site.bits)) return {};
-  if (site.batched && stream.samples_in(x) != forward.batch) return {};
-  const auto shape = stream.shape_of(x, site.batched ? forward.batch : 1, scale, zero_point);
+  const StreamSite& stream = *run.stream();
+  Forward& forward = run.forward();
+  if (!has_width(width, run.site->bits)) return {};
+  if (run.batched() && stream.samples_in(x) != forward.batch) return {};
+  const auto shape = stream.shape_of(x, run.batched() ? forward.batch : 1, scale, zero_point);
   if (!shape) return {};
   if (!(are_made ? stream.tells_codes(*shape, x, scale, zero_point) : stream.always_tells_codes(x.scalar_type())))
     return {};
   // what autograd keeps is counted by checkpoints, and must be what Python's way keeps; values before are kept there
   if (keeps_gradient && (may_follow_hooks() || (stream.reads_stored && !forward.straight_through))) return {};
-  const at::Tensor samples = forward.numbers_of(hook, site.batched);
+  const at::Tensor samples = forward.numbers_of(hook, run.batched());
   if (samples.numel() != shape->batch) return {};
-  site.note_run();
-  return Struck{site.stream, *shape, forward.seed, samples, at::Tensor()};
+  run.note();
+  return Struck{run.stream(), *shape, forward.seed, samples, at::Tensor()};
 }
 
 // What the hook returns; nothing where Python's has to be called.
@@ -243,10 +262,10 @@ std::optional<PyObject*> strike_plain(PyObject* hook, PyObject* proxy, PyObject*
   if (was_struck(x)) return Py_NewRef(Py_None);
   if (!is_plain(x) || x.dim() == 0 || !x.has_storage()) return {};
   const bool is_unheld = unheld && *unheld == counts_of(output, value, x);  // before anything else here holds it
-  const Site* const site = present_site(hook, proxy);
-  if (!site || output == PyTuple_GET_ITEM(given, 0)) return {};
-  if (!site->stream) {
-    site->note_run();
+  const std::optional<Run> run = present_run(hook, proxy);
+  if (!run || output == PyTuple_GET_ITEM(given, 0)) return {};
+  if (!run->stream()) {
+    run->note();
     return Py_NewRef(Py_None);
   }
 
@@ -255,18 +274,19 @@ std::optional<PyObject*> strike_plain(PyObject* hook, PyObject* proxy, PyObject*
   if (!THPVariable_CheckExact(scale_object) || !THPVariable_CheckExact(zero_point_object)) return {};
   const at::Tensor& scale = THPVariable_Unpack(scale_object);
   const at::Tensor& zero_point = THPVariable_Unpack(zero_point_object);
-  const bool straight_through = site->forward->straight_through;
+  const bool straight_through = run->forward().straight_through;
   const bool keeps_gradient = x.requires_grad() && at::GradMode::is_enabled();
-  auto struck = plan_strike(hook, *site, x, true, keeps_gradient, scale, zero_point, PyTuple_GET_ITEM(output, 3));
+  auto struck = plan_strike(hook, *run, x, true, keeps_gradient, scale, zero_point, PyTuple_GET_ITEM(output, 3));
   if (!struck) return {};
 
-  const bool in_place = is_unheld && (keeps_gradient ? is_writable(value, x) : !x.requires_grad() && x.is_contiguous());
+  const bool stays = x.is_contiguous() || x.is_non_overlapping_and_dense();  // as it lies in memory
+  const bool in_place = is_unheld && stays && (keeps_gradient ? is_writable(value, x) : !x.requires_grad());
   at::Tensor out = x;
   at::Tensor source = x;
   {
     const at::NoGradGuard no_grad;
     if (!in_place) {
-      source = x.contiguous();
+      if (!stays) source = x.contiguous();
       out = source.is_same(x) ? at::empty_like(source) : source;
     }
     const int64_t no_numbers =
@@ -332,12 +352,12 @@ std::shared_ptr<StreamSite> new_stream_site(std::vector<int64_t> program, int32_
 std::optional<Inside> strike_inside(py::handle hook, py::handle proxy, const at::Tensor& x, bool keeps_gradient,
                                     const at::Tensor& scale, const at::Tensor& zero_point, py::handle width) {
   if (x.dim() == 0) return {};
-  const Site* const site = present_site(hook.ptr(), proxy.ptr());
+  const std::optional<Run> run = present_run(hook.ptr(), proxy.ptr());
   // samples that take turns, and words whose faults depend on others, are struck on their own
-  if (!site || !site->stream || (site->batched && !site->stream->in_front())) return {};
-  auto struck = plan_strike(hook.ptr(), *site, x, false, keeps_gradient, scale, zero_point, width.ptr());
+  if (!run || !run->stream() || (run->batched() && !run->stream()->in_front())) return {};
+  auto struck = plan_strike(hook.ptr(), *run, x, false, keeps_gradient, scale, zero_point, width.ptr());
   if (!struck) return {};
-  return Inside{std::move(*struck), site->forward->straight_through};
+  return Inside{std::move(*struck), run->forward().straight_through};
 }
 
 void note_struck(const at::Tensor& values) { struck_before = values.getIntrusivePtr(); }

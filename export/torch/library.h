@@ -13,6 +13,7 @@
   X(hwfault_site_new)                   \
   X(hwfault_site_free)                  \
   X(hwfault_site_strike)                \
+  X(hwfault_site_strike_strided)        \
   X(hwfault_site_zero)                  \
   X(hwfault_quantize)                   \
   X(hwfault_quantize_gradient)          \

@@ -102,11 +102,22 @@ bool StreamSite::tells_codes(const hwfault_shape& shape, const at::Tensor& x, co
   return true;
 }
 
-int64_t StreamSite::strike(const hwfault_shape& shape, const void* x, void* out, const at::Tensor& scale,
-                           const at::Tensor& zero_point, uint64_t seed, const at::Tensor& samples) const {
+int64_t StreamSite::strike(const hwfault_shape& shape, const at::Tensor& x, const at::Tensor& out,
+                           const at::Tensor& scale, const at::Tensor& zero_point, uint64_t seed,
+                           const at::Tensor& samples) const {
   int64_t no_numbers = 0;
-  checked(library.hwfault_site_strike(site_.get(), &shape, x, out, scale.const_data_ptr(), zero_point.const_data_ptr(),
-                                      seed, samples.const_data_ptr<int64_t>(), at::get_num_threads(), &no_numbers));
+  const void *const from = x.const_data_ptr(), *const scales = scale.const_data_ptr(),
+             *const zeros = zero_point.const_data_ptr();
+  void* const to = const_cast<void*>(out.const_data_ptr());
+  const int64_t* const numbers = samples.const_data_ptr<int64_t>();
+  const int threads = at::get_num_threads();
+  if (x.is_contiguous()) {
+    checked(library.hwfault_site_strike(site_.get(), &shape, from, to, scales, zeros, seed, numbers, threads, &no_numbers));
+  } else {
+    const hwfault_strides strides{static_cast<int32_t>(x.dim()), x.sizes().data(), x.strides().data()};
+    checked(library.hwfault_site_strike_strided(site_.get(), &shape, &strides, from, to, scales, zeros, seed, numbers,
+                                                threads, &no_numbers));
+  }
   return no_numbers;
 }
 

@@ -48,8 +48,8 @@ class StreamSite {
   // how many samples a tensor holds, -1 where its shape does not tell
   int64_t samples_in(const at::Tensor& x) const;
 
-  // out = x with faults; x and out are contiguous, and may be one. Returns how many words hold no number.
-  int64_t strike(const hwfault_shape& shape, const void* x, void* out, const at::Tensor& scale,
+  // out = x with faults; both lie alike, without gaps, and may be one. Returns how many words hold no number.
+  int64_t strike(const hwfault_shape& shape, const at::Tensor& x, const at::Tensor& out, const at::Tensor& scale,
                  const at::Tensor& zero_point, uint64_t seed, const at::Tensor& samples) const;
   // out = gradient with zeros where faults change words, whatever is stored
   void zero(const hwfault_shape& shape, const void* gradient, void* out, uint64_t seed,

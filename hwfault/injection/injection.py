@@ -14,11 +14,11 @@ from hwfault.errors import HwfaultError, PlanError, nearest
 from hwfault.injection.clock import Clock
 from hwfault.injection.first_forward import watch_first_forward
 from hwfault.injection.found import Found, no_example, too_often, with_site
-from hwfault.injection.inside import FastForward
+from hwfault.injection.inside import FastForward, fast_runs
 from hwfault.injection.lean_hook import fast_forward, lean_hook
 from hwfault.injection.observer import Observer, Watcher
 from hwfault.injection.owners import Claim
-from hwfault.injection.planned import accumulators, further_runs, known_runs
+from hwfault.injection.planned import accumulators, further_runs, known_runs, names_of_runs
 from hwfault.injection.ready import ProtectionCounts, Ready, protection_counts
 from hwfault.injection.site_hook import SiteHook
 from hwfault.injection.strike import FastStrike, Strike, kept
@@ -291,15 +291,18 @@ class Injection:
     def fast_forward(self) -> FastForward | None:
         """What the extension's hooks need to know of the present forward; None where only those in Python know."""
         clock, seed = self.clock, (self._seed, self._straight_through, self._seed_tensor)
-        if self._watcher is not None or clock.batch is None or clock.thread is None:
+        if self._watcher or clock.batch is None or clock.thread is None or (self._several and clock.runs.checkpointed):
             return None
         return FastForward(self._version, clock.thread, clock.batch, clock.runs.with_gradients, *seed)
 
     def fast_strike(self, first: str) -> FastStrike | None:
-        """What the extension's hook strikes a site with from now on; None where only that in Python can."""
-        if first in self._several:
-            return None
-        return FastStrike(None) if (strike := self._live.get(first)) is None else strike.fast
+        """What a site is struck with from now on that runs once in a forward; None where only the hook knows."""
+        runs = None if first in self._several else self.fast_runs(first)
+        return runs[0] if runs else None
+
+    def fast_runs(self, first: str) -> list[FastStrike] | None:
+        """The same of each run in a forward that is known, for the extension's hook."""
+        return fast_runs(names_of_runs(first, self._runs[first], self._sites), self._live)
 
     def numbers(self, batch: int | None) -> Tensor:
         """The numbers of a batch's samples, or of a parameter, in this forward."""
@@ -357,10 +360,7 @@ class Injection:
         return strike(value, self.clock, self._seed_tensor, scale, zero_point, self._straight_through, unheld)
 
     def protection_counts(self) -> dict[str, ProtectionCounts]:
-        """What the decoders of protected memories did at each site since the plan was set or the counts were reset.
-
-        Reading it waits for the device.
-        """
+        """What decoders did at each site since the plan was set or the counts were reset; waits for the device."""
         return protection_counts(self._ready.strikes)
 
     def reset_protection_counts(self) -> None:

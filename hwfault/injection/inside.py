@@ -1,8 +1,10 @@
-"""Which sites of a forward are struck in the pass that makes their values, as hwfault.torch_ops.inside has it.
+"""Which sites of a forward are struck without the hook in Python, or in the pass that makes their values.
 
-The extension asks the same in C++ (export/torch/hook.cc): a forward of the whole model, whose sites run once each.
+The latter is told as hwfault.torch_ops.inside has it, in a forward of the whole model, of sites that run once in it.
+The extension asks the same in C++ (export/torch/hook.cc), also of sites with several runs.
 """
 
+from collections.abc import Mapping, Sequence
 from threading import get_ident
 from typing import NamedTuple, Protocol
 
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from hwfault.errors import PlanError
 from hwfault.injection.clock import Clock
-from hwfault.injection.strike import FastStrike
+from hwfault.injection.strike import FastStrike, Strike
 from hwfault.stream.check import words_sharing
 from hwfault.torch_ops.inside import Asked, Inside
 from hwfault.torch_ops.inside_torch import saving_is_watched
@@ -38,6 +40,18 @@ class StrikingInside(Protocol):
     def fast_forward(self) -> FastForward | None: ...
     def fast_strike(self, first: str) -> FastStrike | None: ...
     def numbers(self, batch: int | None) -> Tensor: ...
+
+
+def fast_runs(names: Sequence[str], live: Mapping[str, Strike | None]) -> list[FastStrike] | None:
+    """What sites are struck with that are `live`; None where only their hooks know."""
+    found = []
+    for name in names:
+        strike = live.get(name)
+        fast = FastStrike(None) if strike is None else strike.fast
+        if fast is None:
+            return None
+        found.append(fast)
+    return found
 
 
 def plan_inside(injection: StrikingInside, name: str, batched: bool, asked: Asked) -> Inside | None:

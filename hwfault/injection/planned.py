@@ -1,13 +1,13 @@
 """Sites that a plan names beside a network's quantizers, as the network has them, and how often each site runs."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from torch import nn
 
 from hwfault.network.accumulators import accumulator_layers, accumulator_site
 from hwfault.network.sites import known_quantizers
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.program.names import first_run, split_run
+from hwfault.program.names import first_run, run_name, split_run
 from hwfault.program.processes import Site
 
 
@@ -33,3 +33,11 @@ def further_runs(plan: FaultPlan, sites: Mapping[str, Site]) -> list[Site]:
     """The planned runs of quantizers but their first, as a network with these sites has them."""
     names = [name for name in plan.names if name not in sites and first_run(name) in sites]
     return [sites[first_run(name)].model_copy(update={"name": name}) for name in names]
+
+
+def names_of_runs(first: str, known: int | None, sites: Container[str]) -> list[str]:
+    """The names of the runs in a forward that are `known`, of a site; None: those that are among the sites so far."""
+    names = [first]
+    while len(names) < known if known is not None else run_name(first, len(names)) in sites:
+        names.append(run_name(first, len(names)))
+    return names

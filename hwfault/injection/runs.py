@@ -115,6 +115,11 @@ class Runs:
         if self.with_gradients and not (now.compiling or now.recomputing or torch.is_grad_enabled()):
             self._recomputed = self._forward if in_segment() else self._recomputed
 
+    @property
+    def checkpointed(self) -> bool:
+        """Whether the forward is a part that is checkpointed without gradients, whose runs have to be noted."""
+        return not self.with_gradients and in_segment()
+
     def _notice(self, forward: int, _gradients: Any) -> None:
         self._gone_back, self._went_back = forward, True
         if self.removed and forward == self._recomputed:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hwfault.arithmetic.integer_layer import computes_on_integers
 from hwfault.injection.inside import StrikingInside, plan_inside
+from hwfault.injection.strike import FastStrike
 from hwfault.network.exporting import refuse_export
 from hwfault.network.grids import ScaleAndZero, grid_of, known_scale
 from hwfault.network.hooks import NeverCopied
@@ -23,6 +24,7 @@ from hwfault.torch_ops.unheld import output_is_unheld
 class Striking(StrikingInside, Protocol):
     """What a hook asks of the injection that it belongs to."""
 
+    def fast_runs(self, first: str) -> list[FastStrike] | None: ...
     def check_tied(self, name: str, parameter: Tensor, grid: ScaleAndZero) -> None: ...
     def struck_run(self, first: str, value: Tensor, batched: bool, now: Moment) -> str | None: ...
     def strike(
@@ -59,15 +61,18 @@ class SiteHook(NeverCopied, StrikesInside):
         """Whether nothing but the values decides what is struck: the quantizer has one memory, and a constant width."""
         return not (self._tied or self._reads is not None or self._width.can_move)
 
-    def fast_site(self) -> tuple[bool, bool, int, Any] | None:
-        """What the extension's hook strikes from now on; None where this one has to be called."""
-        found = self.injection.fast_strike(self.name)
+    def fast_site(self) -> tuple[bool, bool, int, list[Any]] | None:
+        """What the extension's hook strikes from now on, by the run in a forward; None where this one has to be called.
+
+        Of a run that is not there this one has to be called, too.
+        """
+        found = self.injection.fast_runs(self.name)
         if found is None:
             return None
-        site = found.in_extension
-        if site is None and found.step is not None:
+        sites = [strike.in_extension for strike in found]
+        if any(site is None and strike.step is not None for site, strike in zip(sites, found, strict=True)):
             return None
-        return self._batched, self.is_activation, self._width.bits, site
+        return self._batched, self.is_activation, self._width.bits, sites
 
     def plan_inside(self, proxy: nn.Module, asked: Asked) -> Inside | None:
         now = moment()

@@ -35,6 +35,7 @@ from hwfault.torch_ops.eager import Faults, strike_eagerly
 from hwfault.torch_ops.extension import extension
 from hwfault.torch_ops.inside import Inside
 from hwfault.torch_ops.inside_torch import is_plain, traced
+from hwfault.torch_ops.lying import as_lying
 from hwfault.torch_ops.on_site import StreamSite
 
 
@@ -101,7 +102,7 @@ class Strike:
         elif self._batch is not None:
             arranged = arrange_on_grid(value, scale, zero_point, self._batch, self._name)
             faulty = self._struck(arranged.values, forward, (arranged.scale, arranged.zero_point), False)
-            return value if faulty is arranged.values else restore(faulty, value, self._batch)
+            return value if faulty is arranged.values else as_lying(restore(faulty, value, self._batch), value)
         if self._only is not None:  # the common case, which is to cost nothing beside its one step
             return self._only(value, forward, (scale, zero_point), unheld)
         return self._struck(value, forward, (scale, zero_point), unheld)

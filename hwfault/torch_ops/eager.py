@@ -14,6 +14,7 @@ from torch import Tensor
 from hwfault.stream.mechanism import Mechanism
 from hwfault.torch_ops.arranged import arrange, restore
 from hwfault.torch_ops.inside_torch import has_gradient_hooks, is_plain, traced
+from hwfault.torch_ops.lying import as_lying, is_dense
 from hwfault.torch_ops.on_cpu import WRITERS, Left, contiguous
 from hwfault.torch_ops.on_site import StreamSite
 from hwfault.torch_ops.strike_op import strike, zero
@@ -43,11 +44,11 @@ def strike_eagerly(x: Tensor, faults: Faults, operands: Any, straight_through: b
     if not unheld and (traced() or not is_plain(x)):
         return by_operator(x, faults, operands, straight_through)
     if not (x.requires_grad and torch.is_grad_enabled()):
-        # an x that is not contiguous is copied anyway; in one with a history the result's would go on
-        in_place = unheld and not faults.reads_others and not x.requires_grad and x.is_contiguous()
+        # an x that cannot be struck as it lies is copied anyway; in one with a history the result's would go on
+        in_place = unheld and not faults.reads_others and not x.requires_grad and _stays(x, faults)
         return _written(x, faults, operands, in_place, None)
     keeps_x = faults.reads_stored and not straight_through
-    in_place = unheld and not keeps_x and not faults.reads_others and _writable(x)
+    in_place = unheld and not keeps_x and not faults.reads_others and _stays(x, faults) and _writable(x)
     if in_place and straight_through:
         return _written(x, faults, operands, True, None)
     unheld_gradients()  # measured here, not inside of a backward pass
@@ -64,18 +65,23 @@ def by_operator(x: Tensor, faults: Faults, operands: Any, straight_through: bool
     out, counts = strike(x, list(tensors), list(numbers), *rules)
     if faults.counts is not None:
         faults.counts.add_(counts)
-    return out
+    return as_lying(out, x) if _stays(x, faults) else out
+
+
+def _stays(x: Tensor, faults: Faults) -> bool:
+    """Whether values are struck as they lie in memory, and not brought into C order before."""
+    return x.is_contiguous() or (faults.site is not None and is_dense(x))
 
 
 def _writable(x: Tensor) -> bool:
     """Whether a differentiable x keeps its meaning for autograd when it is overwritten: no leaf, and nobody waits for
     its gradient."""
-    return x.grad_fn is not None and x.is_contiguous() and not has_gradient_hooks(x) and not x.retains_grad
+    return x.grad_fn is not None and not has_gradient_hooks(x) and not x.retains_grad
 
 
 def _written(x: Tensor, faults: Faults, operands: Any, in_place: bool, left: Left | None) -> Tensor:
     """The values with faults; `left` is told how many words were not struck because they hold no number."""
-    source = x.contiguous()
+    source = x if _stays(x, faults) else x.contiguous()
     out = source
     if not in_place and (source is x or faults.reads_others):
         out = torch.empty_like(source)

@@ -15,7 +15,7 @@ from torch import Tensor
 from hwfault.program.batch_axes import PLAIN, BatchAxis
 from hwfault.stream.check import batch_and_words, words_sharing
 from hwfault.stream.mechanism import StreamOperands
-from hwfault.stream.native import ParsedSite, Shape, Strike, calls, fail
+from hwfault.stream.native import ParsedSite, Shape, Strike, calls, fail, strides
 from hwfault.torch_ops.on_cpu import DTYPES, Left, dtype_number
 
 _KEPT_SHAPES = 64
@@ -23,7 +23,7 @@ _ALL_BITS = 0xFFFFFFFFFFFFFFFF
 
 
 class StreamSite:
-    """What strikes and zeroes the contiguous tensors of one site; `axis` is that of their samples, None for axis 0.
+    """What strikes and zeroes the tensors of one site; `axis` is that of their samples, None for axis 0.
 
     A tensor with another axis has one scale and one zero point.
     """
@@ -41,12 +41,20 @@ class StreamSite:
     def strike(self, x: Tensor, out: Tensor, o: StreamOperands[Tensor], left: Left | None) -> None:
         """Writes x with its faults to out, which may be x unless the program has late bits.
 
-        `left` is told how many words were not struck because they hold no number.
+        Both lie alike, without gaps, in whichever order of their axes. `left` is told how many words were not struck
+        because they hold no number.
         """
-        self._call(calls().strike, x, (x.data_ptr(), out.data_ptr()), o, left)
+        addresses = x.data_ptr(), out.data_ptr()
+        if x.is_contiguous():
+            self._call(calls().strike, x, addresses, o, left)
+        else:
+            self._call(calls().strike_strided, x, (strides(tuple(x.shape), x.stride()), *addresses), o, left)
 
     def zero(self, gradient: Tensor, out: Tensor, stored: Tensor | None, o: StreamOperands[Tensor]) -> None:
-        """Writes the gradient with zeros at faulty words to out; `stored` are the values before, where these decide."""
+        """Writes the gradient with zeros at faulty words to out; `stored` are the values before, where these decide.
+
+        All are contiguous.
+        """
         values = None if stored is None else stored.data_ptr()
         self._call(calls().zero, gradient, (gradient.data_ptr(), out.data_ptr(), values), o)
 
@@ -55,9 +63,9 @@ class StreamSite:
         return Strike(self._address, self._seed_of(seed), samples.data_ptr(), batch)
 
     def _call(
-        self, function: Any, x: Tensor, addresses: tuple[int | None, ...], o: StreamOperands[Tensor], *more: Any
+        self, function: Any, x: Tensor, addresses: tuple[Any, ...], o: StreamOperands[Tensor], *more: Any
     ) -> None:
-        """A C function of the site, given the addresses of tensors that lie as x does."""
+        """A C function of the site, given the addresses of tensors that lie as x does, and what goes before them."""
         scale, zero_point, samples = _readable(o.scale), _readable(o.zero_point), o.samples
         grid = scale.data_ptr(), zero_point.data_ptr()
         drawn = self._seed_of(o.seed), samples.data_ptr(), torch.get_num_threads()

@@ -19,6 +19,7 @@ from hwfault.torch_ops import on_devices
 from hwfault.torch_ops.eager import no_numbers
 from hwfault.torch_ops.inside import Inside, Struck, kept_of, passing, stopping
 from hwfault.torch_ops.inside_torch import is_memory, traced
+from hwfault.torch_ops.lying import is_dense, lie_alike
 from hwfault.torch_ops.on_cpu import Left
 
 
@@ -107,23 +108,6 @@ def _why_not_placed(x: Tensor, scale_shape: tuple[int, ...], zero_point: Tensor,
     if not (x.is_contiguous() or (one and is_dense(x))):
         return "its values do not lie one behind the other in memory"
     return None
-
-
-def is_dense(x: Tensor) -> bool:
-    """Whether the values of a tensor lie in memory without gaps, in whichever order of its axes."""
-    axes = sorted((stride, length) for stride, length in zip(x.stride(), x.shape, strict=True) if length != 1)
-    expected = 1
-    for stride, length in axes:
-        if stride != expected:
-            return False
-        expected *= length
-    return True
-
-
-def lie_alike(a: Tensor, b: Tensor) -> bool:
-    """Whether tensors of one shape lie in memory in the same order."""
-    strides = zip(a.shape, a.stride(), b.stride(), strict=True)
-    return all(length == 1 or of_a == of_b for length, of_a, of_b in strides)
 
 
 def may_strike_inside(x: Tensor, scale_shape: tuple[int, ...]) -> bool:

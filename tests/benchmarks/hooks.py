@@ -4,20 +4,23 @@ At batch 64 a few percent drown in noise, so that a clock around the hooks tells
 All of it takes less than ten minutes: each comparison ends after some seconds.
 """
 
+import copy
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import brevitas.nn as qnn
 import torch
 from torch import Tensor, nn
 
 from hwfault.injection.attach import inject
-from hwfault.injection.strike import Strike
+from hwfault.injection.injection import Injection
+from hwfault.injection.strike import _Stream
 from hwfault.laws.models import BitFlips
 from hwfault.network.sites import quantizers
-from hwfault.plan.fault_plan import FaultPlan
 from hwfault.torch_ops.extension import extension, without_extension
 from hwfault.train import networks
 from tests.benchmarks.cnv import batch, cnv
@@ -27,6 +30,8 @@ _BER, _BITS = 1e-3, 4
 _CTYPES, _EXTENSION = "hooks in Python, ctypes", "hooks in C++, the extension"
 _TO_REACH = {"forward, batch 1": 1.04, "step, batch 8": 1.02, "forward, batch 64": 1.015}
 _SHARE_TO_REACH = 0.015
+_MANY = 10
+"""How many more rounds a batch of one sample takes."""
 _SECONDS = 12.0
 """After which a comparison begins no other round."""
 
@@ -127,13 +132,20 @@ def compare(name: str, build: Callable[[], nn.Module], rounds: int) -> None:
             for model in models.values():
                 model.train(run is _step)
             show(f"{name}: {title}", ratios(variants, rounds, _SECONDS), dict.fromkeys(ways, _TO_REACH[title]))
-        _show_most_saved(models["clean"], faults.plan)
+        if _EXTENSION in ways:
+            _show_most_saved(models["clean"], models[_EXTENSION], faults, rounds)
         for way in ways:
             _show_share(way, models["clean"], models[way], batch(64), rounds)
 
 
 def _show_share(way: str, clean: nn.Module, faulty: nn.Module, x: Tensor, rounds: int) -> None:
-    """Prints the time in hooks as a share of a clean forward: the median of rounds, one after the other."""
+    """Prints the time in hooks as a share of a clean forward."""
+    share = _share(clean, faulty, x, rounds)
+    print(f"    {way:<44} {share:6.2%} of a clean forward in hooks   (to reach: {_SHARE_TO_REACH:.1%})")
+
+
+def _share(clean: nn.Module, faulty: nn.Module, x: Tensor, rounds: int) -> float:
+    """The time in hooks as a share of a clean forward: the median of rounds, one after the other."""
     shares, clock, begun = [], Clock(), time.perf_counter()
     with torch.no_grad(), clock.on(faulty):
         while len(shares) < 3 or (len(shares) < rounds and time.perf_counter() - begun < _SECONDS):
@@ -142,40 +154,52 @@ def _show_share(way: str, clean: nn.Module, faulty: nn.Module, x: Tensor, rounds
             passed, clock.spent = time.perf_counter_ns() - start, 0
             faulty(x)
             shares.append(clock.spent / passed)
-    share = sorted(shares)[len(shares) // 2]
-    print(f"    {way:<44} {share:6.2%} of a clean forward in hooks   (to reach: {_SHARE_TO_REACH:.1%})")
+    return statistics.median(shares)
 
 
-def _show_most_saved(clean: nn.Module, plan: FaultPlan) -> None:
-    """Prints what drawing the hits of all sites in one call would save at most: all that calls of one word cost.
+def _show_most_saved(clean: nn.Module, faulty: nn.Module, faults: Injection, rounds: int) -> None:
+    """Prints what drawing the hits of all sites in one call a forward would save at most.
 
-    Caches are cold before each call, as layers leave them.
+    That is what the hooks take less when they do all that they do but draw: the call itself, and striking by a list of
+    its hits, are not even counted.
     """
-    one, grid = torch.zeros(1), (torch.ones(()), torch.zeros(()))
-    other = torch.ones(16 << 20)
-    spent = []
-    for entry in plan.sites:
-        strike = Strike(plan, entry, one.device).fast
-        if strike is None or strike.step is None:
-            continue
-        faults = strike.step.inside(torch.zeros(1, dtype=torch.int64), torch.tensor(1), False)
-        site, operands = faults.faults.site, faults.operands(*grid)
-        site.strike(one, one, operands, None)
-        other.add_(1.0)
-        begun = time.perf_counter()
-        site.strike(one, one, operands, None)
-        spent.append(time.perf_counter() - begun)
-    forward = min(_times_of(lambda: _forward(clean, batch(1)), 5))
-    share = len(spent) * sorted(spent)[len(spent) // 2] / forward
-    print(f"    all hits drawn in one call: at most {share:.2%} of a clean forward of one sample less")
+    for samples, times in ((1, _MANY * rounds), (64, rounds)):
+        drawing, idle = _shares_with_and_without_draws(clean, faulty, faults, batch(samples), times)
+        print(
+            f"    batch {samples}: {drawing:.2%} of a clean forward in hooks, {idle:.2%} if they drew nothing; one "
+            f"call of all hits saves at most {drawing - idle:.2%}"
+        )
 
 
-def _times_of(run: Callable[[], None], times: int) -> list[float]:
-    found = []
-    for _ in range(times):
-        begun = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - begun)
+def _shares_with_and_without_draws(
+    clean: nn.Module, faulty: nn.Module, faults: Injection, x: Tensor, rounds: int
+) -> tuple[float, float]:
+    """The time in hooks as a share of a clean forward, in turn as they are and on programs without processes."""
+    extended, clock, begun = _Stream.extended, Clock(), time.perf_counter()
+    ways = (extended, lambda step, *where: extended(_undrawn(step), *where))
+    shares: tuple[list[float], list[float]] = ([], [])
+    with torch.no_grad(), clock.on(faulty):
+        for i in range(rounds):
+            if i >= 3 and time.perf_counter() - begun > _SECONDS:
+                break
+            start = time.perf_counter_ns()
+            clean(x)
+            passed = time.perf_counter_ns() - start
+            for way, found in zip(ways, shares, strict=True):
+                with patch.object(_Stream, "extended", way):
+                    faults.enabled = True  # hooks ask anew for what they strike, and keep it
+                    faulty(x)
+                clock.spent = 0
+                faulty(x)
+                found.append(clock.spent / passed)
+    faults.enabled = True
+    return statistics.median(shares[0]), statistics.median(shares[1])
+
+
+def _undrawn(step: _Stream) -> _Stream:
+    """The same words, struck by a program without processes."""
+    found = copy.copy(step)
+    found._numbers = []
     return found
 
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 import hwfault as hf
 from hwfault.fusion.whole import WholeQuantizer
 from hwfault.torch_ops.extension import without_extension
-from hwfault.torch_ops.quantize import is_dense
+from hwfault.torch_ops.lying import is_dense
 from hwfault.train import networks
 from tests.helpers.fusion.variants import activation
 from tests.helpers.fusion.whole import (

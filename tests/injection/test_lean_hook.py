@@ -10,6 +10,7 @@ import pytest
 import torch
 from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat, Int8WeightPerTensorFloat, Int32Bias
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.injection.attach import inject
@@ -166,6 +167,107 @@ def test_a_quantizer_that_runs_twice_has_faults_of_its_own_in_each_run(asked):
 
     found = both(run)
     assert all(out.any() for out in found)
+
+
+@pytest.mark.parametrize("gradient", ["zero", "straight_through"])
+def test_runs_that_are_known_ask_no_python(gradient, asked):
+    def run(example=None):
+        model = build("twice").train()
+        with inject(model, FAULTS["bits"], seed=7, gradient=gradient, example=example) as injection:
+            first = step(model, batch(8))
+            del asked[:]
+            injection.disable("relu.act_quant#1")
+            found = [first, step(model, batch(8))]
+            with torch.no_grad():
+                return [*found, model(batch(8)), model(batch(8))]
+
+    for example in (None, batch(8)):  # without one the first forward has shown which runs there are
+        both(lambda example=example: run(example))
+        assert asked == []
+
+
+def test_a_run_too_many_is_python_s_to_refuse():
+    model = build("twice")
+    model.relu.register_forward_hook(lambda module, _args, out: module.forward(out) if more else None)
+    more = False
+    with inject(model, FAULTS["bits"], seed=7, example=batch(8)), torch.no_grad():
+        model(batch(8))
+        more = True
+        with pytest.raises(PlanError, match="runs"):
+            model(batch(8))
+
+
+def test_which_runs_a_checkpoint_holds_is_noted_by_python(asked):
+    def run():
+        model = build("twice").train()
+        with inject(model, FAULTS["bits"], seed=7, example=batch(8)):
+            out = checkpoint(model, batch(8), use_reentrant=False)
+            out.square().sum().backward()
+            return out, gradients(model)
+
+    both(run)
+    assert {name for name in asked if name.startswith("relu")}
+
+
+class Turned(nn.Module):
+    """Its quantizer is given values that do not lie in memory as their axes are."""
+
+    def __init__(self):
+        super().__init__()
+        self.q = qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat, bit_width=4, return_quant_tensor=True)
+
+    def forward(self, x):
+        return self.q(x.transpose(1, -1)).value * 2
+
+
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_values_are_struck_as_they_lie(differentiable):
+    addresses = []
+
+    def run():
+        torch.manual_seed(0)
+        model, x = Turned(), batch(8).requires_grad_(differentiable)
+        model(x)
+        proxy = model.q.act_quant
+        with inject(model, FAULTS["bits"], seed=7, example=batch(8)):
+            for prepend in (True, False):
+                proxy.register_forward_hook(lambda *given: addresses.append(given[2][0].data_ptr()), prepend=prepend)
+            out = model(x)
+            if differentiable:
+                out.square().sum().backward()
+        assert out.stride() == x.transpose(1, -1).stride()
+        return out, x.grad
+
+    out, _ = both(run)
+    assert addresses[0] == addresses[1]
+    assert addresses[2] == addresses[3]
+    assert not torch.equal(out, Turned()(batch(8)))
+
+
+def test_attention(asked):
+    """Its samples are folded into other axes, which do not lie in memory in their order."""
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = qnn.QuantMultiheadAttention(36, 2, batch_first=True, packed_in_proj=True)
+
+        def forward(self, x):
+            tokens = x.flatten(2)
+            return self.attention(tokens, tokens, tokens)[0]
+
+    def run():
+        torch.manual_seed(0)
+        model = Attention()
+        with inject(model, FAULTS["bits"], seed=7, example=batch(8)):
+            found = [step(model, batch(8))]
+            model.eval()
+            del asked[:]
+            with torch.no_grad():
+                return [*found, model(batch(8)), model(batch(3))]
+
+    both(run)
+    assert asked == []
 
 
 def test_an_error_within_a_forward_leaves_nothing_behind():

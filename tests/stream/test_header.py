@@ -65,6 +65,7 @@ def test_functions(name):
         "hwfault_inject",
         "hwfault_apply_map",
         "hwfault_site_strike",
+        "hwfault_site_strike_strided",
         "hwfault_quantize_struck",
     )  # their last pointer is to one number
     assert [c_void_p if k is ctypes.POINTER(c_int64) and name in counted else k for k in own] == given

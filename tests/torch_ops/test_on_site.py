@@ -1,14 +1,15 @@
 """Sites of the stream struck where their samples lie, against tensors whose samples are brought in front."""
 
 import copy
+from itertools import permutations
 
 import pytest
 import torch
 
-from hwfault.errors import PlanError
+from hwfault.errors import HwfaultError, PlanError
 from hwfault.program.batch_axes import BatchAxis
 from hwfault.stream.mechanism import StreamOperands
-from hwfault.stream.native import ParsedSite
+from hwfault.stream.native import ParsedSite, calls, fail, strides
 from hwfault.stream.tables import encode_table
 from hwfault.torch_ops.arranged import arrange, restore
 from hwfault.torch_ops.on_cpu import WRITERS, Left
@@ -60,6 +61,56 @@ def test_samples_are_struck_where_they_lie(axis, shape, in_place):
     zeroed = gradient if in_place else torch.empty_like(gradient)
     here.zero(gradient, zeroed, None, o)
     assert torch.equal(zeroed == 0, changed)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(("axis", "shape"), AXES)
+def test_words_are_numbered_in_c_order_however_they_lie(axis, shape, in_place):
+    """Every order of the axes in memory."""
+    o, here, x = operands(), site(axis), values(shape)
+    expected = torch.empty_like(x)
+    here.strike(x, expected, o, None)
+    for order in permutations(range(len(shape))):
+        lying = (
+            x.permute(order)
+            .clone(memory_format=torch.contiguous_format)
+            .permute([order.index(axis) for axis in range(len(shape))])
+        )
+        out = lying if in_place else torch.empty_like(lying)
+        assert out.stride() == lying.stride()
+        here.strike(lying, out, o, None)
+        assert torch.equal(out, expected)
+        assert in_place or torch.equal(lying, x)
+
+
+def test_a_scale_for_each_channel_of_channels_that_lie_last():
+    x, expected = values((6, 5, 8)), torch.empty(6, 5, 8)
+    o = operands()._replace(scale=torch.tensor([0.5, 0.25, 1.0, 2.0, 0.5]).reshape(5, 1))
+    site().strike(x, expected, o, None)
+    out = x.transpose(1, 2).contiguous().transpose(1, 2)
+    site().strike(out, out, o, None)
+    assert torch.equal(out, expected)
+    assert not torch.equal(out, x)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "steps", "match"),
+    [
+        ((6, 5, 4), (20, 4, 2), "axis 2 of a tensor has 4 indices 2 values apart"),
+        ((6, 5, 4), (-1, 1, 1), "axis 0 of a tensor has 6 indices -1 values apart"),
+        ((6, 5, 0), (20, 4, 1), "axis 2 of a tensor has 0 indices"),
+        ((6, 5), (20, 4), "30 indices for 120 values"),
+    ],
+)
+def test_strides_that_lead_elsewhere_are_refused(lengths, steps, match):
+    x, o = values((6, 5, 4)), operands()
+    here, grid = site(), (o.scale.data_ptr(), o.zero_point.data_ptr())
+    shape = here._shape(x, o.samples, o.scale, o.zero_point)
+    given = here.parsed.address, shape, strides(lengths, steps), x.data_ptr(), x.data_ptr(), *grid, 5
+    found = calls().strike_strided(*given, o.samples.data_ptr(), 1, None)
+    assert found < 0
+    with pytest.raises(HwfaultError, match=match):
+        fail()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])

@@ -32,7 +32,7 @@ from hwfault.stream.native.pointers import (
     zero_map,
     zero_protected,
 )
-from hwfault.stream.native.site import ParsedSite, calls, fail
+from hwfault.stream.native.site import ParsedSite, calls, fail, strides
 
 __all__ = [
     "Draw",
@@ -72,6 +72,7 @@ __all__ = [
     "quantize_gradient",
     "quantize_struck",
     "quantize_struck_gradient",
+    "strides",
     "zero_clipped",
     "zero_faulty",
     "zero_map",

@@ -149,6 +149,12 @@ class Strike(Structure):
     _fields_ = (("site", c_void_p), ("seed", c_uint64), ("sample", c_void_p), ("batch", c_int64))
 
 
+class Strides(Structure):
+    """Where the values of a tensor lie in memory if not in C order."""
+
+    _fields_ = (("axes", c_int32), ("lengths", c_void_p), ("strides", c_void_p))
+
+
 class Flips(Structure):
     """Flipped weights of one layer of a network."""
 
@@ -165,6 +171,7 @@ STRUCTS = {
     "hwfault_format": Format,
     "hwfault_draw": Draw,
     "hwfault_shape": Shape,
+    "hwfault_strides": Strides,
     "hwfault_map": Map,
     "hwfault_range": Range,
     "hwfault_protection": Protection,
@@ -195,6 +202,10 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hwfault_site_new": (c_int64, (c_void_p, c_int64, c_int32, c_int32, c_int32, c_void_p)),
     "hwfault_site_free": (None, (c_void_p,)),
     "hwfault_site_strike": (c_int64, (c_void_p, _SHAPE, c_void_p, c_void_p, *_AT_SITE, POINTER(c_int64))),
+    "hwfault_site_strike_strided": (
+        c_int64,
+        (c_void_p, _SHAPE, POINTER(Strides), c_void_p, c_void_p, *_AT_SITE, POINTER(c_int64)),
+    ),
     "hwfault_site_zero": (c_int64, (c_void_p, _SHAPE, c_void_p, c_void_p, c_void_p, *_AT_SITE)),
     "hwfault_apply_map": (c_int64, (c_int32, c_void_p, c_void_p, _MAP, _FORMAT, c_int32, POINTER(c_int64))),
     "hwfault_zero_map": (c_int64, (c_int32, c_void_p, c_void_p, c_void_p, _MAP, _FORMAT, c_int32)),

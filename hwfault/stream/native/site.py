@@ -3,13 +3,13 @@
 import ctypes
 import weakref
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from hwfault.errors import HwfaultError
-from hwfault.stream.native.header import Shape
+from hwfault.stream.native.header import Shape, Strides
 from hwfault.stream.native.loading import library
 
 
@@ -21,6 +21,8 @@ class Calls(NamedTuple):
 
     strike: Any
     """(site, shape, x, out, scale, zero point, seed, samples, threads, left): `hwfault_site_strike`."""
+    strike_strided: Any
+    """(site, shape, strides, x, out, and so on): `hwfault_site_strike_strided`."""
     zero: Any
     """(site, shape, gradient, out, x, scale, zero point, seed, samples, threads): `hwfault_site_zero`."""
 
@@ -30,11 +32,20 @@ def calls() -> Calls:
     """The functions, each with its arguments' types and without a check of its result."""
     loaded = library()
     found = []
-    for name in ("hwfault_site_strike", "hwfault_site_zero"):
+    for name in ("hwfault_site_strike", "hwfault_site_strike_strided", "hwfault_site_zero"):
         function = loaded[name]  # one of its own: the attribute's is checked
         function.restype, function.argtypes = ctypes.c_int64, getattr(loaded, name).argtypes
         found.append(function)
     return Calls(*found)
+
+
+@lru_cache(maxsize=256)
+def strides(lengths: tuple[int, ...], steps: tuple[int, ...]) -> Any:
+    """A pointer to where the values of a tensor lie whose axes have these lengths, and neighbours so far apart."""
+    numbers = ((ctypes.c_int64 * len(lengths))(*lengths), (ctypes.c_int64 * len(steps))(*steps))
+    found: Any = ctypes.pointer(Strides(len(lengths), *map(ctypes.addressof, numbers)))
+    found.numbers = numbers  # which live as long
+    return found
 
 
 def fail() -> NoReturn:
