@@ -295,6 +295,16 @@ typedef struct {
   int64_t count;
 } hwfault_flips;
 
+/* Flipped bits of what a step of node number `node` gives, a quantizer that is its step number `step`: bit[i] (0: the
+ * lowest) of the code of element word[i] of the node's output. The format says which codes the values stand for. */
+typedef struct {
+  int64_t node, step;
+  const hwfault_format* format;
+  const int64_t* word;
+  const int32_t* bit;
+  int64_t count;
+} hwfault_value_flips;
+
 /* Room for `capacity` runs whose outputs differ from the golden ones: the flip's index, the image, the outputs. */
 typedef struct {
   int64_t capacity;
@@ -313,6 +323,12 @@ HWFAULT_API int64_t hwfault_census(const hwfault_golden* golden, const hwfault_f
  * outputs differ. Both may be NULL. Returns how many differ. */
 HWFAULT_API int64_t hwfault_run_flips(const hwfault_golden* golden, const hwfault_flips* flips, const int64_t* image,
                                       int64_t* died, float* outputs);
+
+/* The same for flipped values. */
+HWFAULT_API int64_t hwfault_value_census(const hwfault_golden* golden, const hwfault_value_flips* flips, uint8_t* top1,
+                                         uint32_t* died, const hwfault_survivors* survivors);
+HWFAULT_API int64_t hwfault_run_value_flips(const hwfault_golden* golden, const hwfault_value_flips* flips,
+                                            const int64_t* image, int64_t* died, float* outputs);
 
 #ifdef __cplusplus
 }

@@ -33,7 +33,10 @@ class Steps {
   // The value behind all steps of one in this channel. An integer sum that begins with an affine step may be any.
   float apply(double value, int64_t channel) const;
 
-  // The same for n values, each in its channel.
+  // The value behind steps [first, last) alone.
+  float apply_part(double value, int64_t channel, size_t first, size_t last) const;
+
+  // The same as apply for n values, each in its channel.
   void apply_all(const double* values, const int32_t* channels, int64_t n, float* out) const;
 
   bool empty() const { return steps_.empty(); }

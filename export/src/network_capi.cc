@@ -7,6 +7,7 @@
 #include "hwfault.h"
 #include "network.h"
 #include "network_census.h"
+#include "network_values.h"
 
 namespace {
 
@@ -40,6 +41,51 @@ class Survivors {
   const hwfault_survivors* room_;
   int64_t outputs_, found_ = 0;
 };
+
+void check_image(const Golden& golden, int64_t image) {
+  if (image < 0 || image >= golden.images())
+    throw Error("the number of an image is " + std::to_string(image) + ", expected 0 to " +
+                std::to_string(golden.images() - 1));
+}
+
+// Every change in every image, as hwfault_census.
+template <class Changes>
+int64_t census_of(const Golden& golden, const Changes& changes, uint8_t* top1, uint32_t* died,
+                  const hwfault_survivors* survivors) {
+  Survivors found(survivors, golden.network().output_size());
+  const int64_t row = (golden.images() + 7) / 8;
+  const auto nodes = static_cast<int64_t>(golden.network().nodes().size());
+  if (top1) std::fill(top1, top1 + changes.count() * row, uint8_t{0});
+  if (died) std::fill(died, died + changes.count() * nodes, 0u);
+  Spread spread(golden);
+  for (int64_t i = 0; i < changes.count(); ++i)
+    for (int64_t image = 0; image < golden.images(); ++image) {
+      const int64_t node = changes.strike(i, image, spread);
+      if (node >= 0) {
+        if (died) ++died[i * nodes + node];
+        continue;
+      }
+      if (top1 && spread.top1_differs()) top1[i * row + image / 8] |= static_cast<uint8_t>(0x80 >> image % 8);
+      found.note(i, image, spread);
+    }
+  return found.found();
+}
+
+// Change i in image[i], as hwfault_run_flips.
+template <class Changes>
+int64_t run_each(const Golden& golden, const Changes& changes, const int64_t* image, int64_t* died, float* outputs) {
+  if (changes.count() && !image) throw Error("the pointer to the images' numbers is null");
+  Spread spread(golden);
+  int64_t differ = 0;
+  for (int64_t i = 0; i < changes.count(); ++i) {
+    check_image(golden, image[i]);
+    const int64_t node = changes.strike(i, image[i], spread);
+    differ += node < 0;
+    if (died) died[i] = node;
+    if (outputs) spread.copy_outputs(outputs + i * golden.network().output_size());
+  }
+  return differ;
+}
 
 }  // namespace
 
@@ -110,9 +156,7 @@ int64_t hwfault_run_flips(const hwfault_golden* golden, const hwfault_flips* fli
     if (flips->count && !image) throw Error("the pointer to the images' numbers is null");
     int64_t differ = 0;
     for (int64_t i = 0; i < flips->count; ++i) {
-      if (image[i] < 0 || image[i] >= golden->images())
-        throw Error("the number of an image is " + std::to_string(image[i]) + ", expected 0 to " +
-                    std::to_string(golden->images() - 1));
+      check_image(*golden, image[i]);
       const int64_t node = census.strike(flips->word[i], flips->change[i], image[i]);
       differ += node < 0;
       if (died) died[i] = node;
@@ -120,6 +164,16 @@ int64_t hwfault_run_flips(const hwfault_golden* golden, const hwfault_flips* fli
     }
     return differ;
   });
+}
+
+int64_t hwfault_value_census(const hwfault_golden* golden, const hwfault_value_flips* flips, uint8_t* top1,
+                             uint32_t* died, const hwfault_survivors* survivors) {
+  return guarded([&] { return census_of(*golden, FlippedValues(*golden, *flips), top1, died, survivors); });
+}
+
+int64_t hwfault_run_value_flips(const hwfault_golden* golden, const hwfault_value_flips* flips, const int64_t* image,
+                                int64_t* died, float* outputs) {
+  return guarded([&] { return run_each(*golden, FlippedValues(*golden, *flips), image, died, outputs); });
 }
 
 }  // extern "C"

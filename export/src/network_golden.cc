@@ -21,45 +21,40 @@ Golden::Golden(const Network& network, const float* x, int64_t images) : network
 
 void Golden::run(int64_t number) {
   const Node& node = network_.nodes()[number];
-  const int64_t size = node.size(), positions = node.positions;
+  const int64_t size = node.size();
   values_.emplace_back(images_ * size);
   if (node.kind == NodeKind::layer)
     for (auto* numbers : {&sums_[number].sum, &sums_[number].low, &sums_[number].high}) numbers->resize(images_ * size);
 
   for (int64_t image = 0; image < images_; ++image) {
     float* out = values_.back().data() + image * size;
-    const float* x = values(node.inputs[0], image);
-    switch (node.kind) {
-      case NodeKind::layer: run_layer(number, image, out); break;
-      case NodeKind::elementwise:
-        for (int64_t i = 0; i < size; ++i) out[i] = node.steps.apply(x[i], i / positions);
-        break;
-      case NodeKind::add: {
-        const float* y = values(node.inputs[1], image);
-        for (int64_t i = 0; i < size; ++i) out[i] = node.steps.apply(x[i] + y[i], i / positions);
-        break;
-      }
-      case NodeKind::max_pool:
-        for (int64_t i = 0; i < size; ++i) {
-          const float* channel = x + i / positions * node.windows.inputs;
-          const float most = largest_in_window(node.windows, i % positions, [&](int32_t at) { return channel[at]; });
-          out[i] = node.steps.apply(most, i / positions);
-        }
-        break;
-      case NodeKind::move:
-        for (int64_t i = 0; i < size; ++i) {
-          int64_t at = node.table[i], input = 0;
-          float value = 0;
-          if (at >= 0) {
-            while (at >= network_.tensors()[node.inputs[input]].size)
-              at -= network_.tensors()[node.inputs[input++]].size;
-            value = values(node.inputs[input], image)[at];
-          }
-          out[i] = node.steps.apply(value, i / positions);
-        }
-        break;
+    if (node.kind == NodeKind::layer)
+      run_layer(number, image, out);
+    else
+      for (int64_t i = 0; i < size; ++i) out[i] = node.steps.apply(before_steps(number, image, i), i / node.positions);
+  }
+}
+
+double Golden::before_steps(int64_t number, int64_t image, int64_t element) const {
+  const Node& node = network_.nodes()[number];
+  const float* x = values(node.inputs[0], image);
+  const int64_t channel = element / node.positions, position = element % node.positions;
+  switch (node.kind) {
+    case NodeKind::elementwise: break;
+    case NodeKind::layer: return sums_[number].sum[(image * node.positions + position) * node.channels + channel];
+    case NodeKind::add: return x[element] + values(node.inputs[1], image)[element];
+    case NodeKind::max_pool: {
+      const float* inputs = x + channel * node.windows.inputs;
+      return largest_in_window(node.windows, position, [&](int32_t at) { return inputs[at]; });
+    }
+    case NodeKind::move: {
+      int64_t at = node.table[element], input = 0;
+      if (at < 0) return 0;
+      while (at >= network_.tensors()[node.inputs[input]].size) at -= network_.tensors()[node.inputs[input++]].size;
+      return values(node.inputs[input], image)[at];
     }
   }
+  return x[element];
 }
 
 void Golden::run_layer(int64_t number, int64_t image, float* out) {

@@ -25,6 +25,8 @@ class Golden {
     return values_[tensor].data() + image * network_.tensors()[tensor].size;
   }
   const GoldenSums& sums(int64_t node) const { return sums_[node]; }
+  // What a node's steps are given for an element of its output.
+  double before_steps(int64_t number, int64_t image, int64_t element) const;
 
  private:
   void run(int64_t number);

@@ -103,9 +103,11 @@ float Steps::apply_step(const Step& step, double value, float x, int64_t channel
   return x;
 }
 
-float Steps::apply(double value, int64_t channel) const {
+float Steps::apply(double value, int64_t channel) const { return apply_part(value, channel, 0, steps_.size()); }
+
+float Steps::apply_part(double value, int64_t channel, size_t first, size_t last) const {
   float x = static_cast<float>(value);
-  for (const Step& step : steps_) value = x = apply_step(step, value, x, channel);
+  for (size_t i = first; i < last; ++i) value = x = apply_step(steps_[i], value, x, channel);
   return x;
 }
 

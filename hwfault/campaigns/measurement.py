@@ -37,7 +37,7 @@ from hwfault.program.processes import SiteList
 from hwfault.train.loading import RunOptions
 
 _AFFORDABLE = 1_000_000_000
-"""So many runs of one flip on one sample take the sparse engine minutes."""
+"""So many runs of one flip of a weight on one sample take the sparse engine minutes."""
 
 
 @dataclass(frozen=True)
@@ -306,8 +306,8 @@ class Measurement:
 
     def _affords(self, space: FaultSpace) -> bool:
         """Whether all flips of a space may be tried: by the sparse engine, within minutes."""
-        few = space.size * self.engine.samples <= _AFFORDABLE
-        return few and self._carried(space)[1] is None
+        made, why = self._carried(space)
+        return made is not None and why is None and made.cost(space) * self.engine.samples <= _AFFORDABLE
 
     @cached_property
     def _sparse(self) -> tuple[SparseFlips | None, str | None]:

@@ -1,4 +1,4 @@
-"""Single flips of weights as sparse changes of integers: whole censuses in seconds (hwfault.campaigns.sparse)."""
+"""Single flips as sparse changes of integers: whole censuses in seconds (hwfault.campaigns.sparse)."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,6 +13,9 @@ from hwfault.campaigns.sparse.flips import Flips
 from hwfault.campaigns.study.space import FaultSpace
 from hwfault.errors import GraphError
 
+_VALUE_COST = 8
+"""A flip of an activation takes so much longer than that of a weight: it seldom dies where it strikes."""
+
 
 class Reached(NamedTuple):
     """Runs whose outputs differ from the golden ones: of the cell in place `cell[i]` of those asked, on `image[i]`."""
@@ -23,7 +26,7 @@ class Reached(NamedTuple):
 
 
 class SparseFlips:
-    """Runs single flips of a network's weights on its samples; made on first use.
+    """Runs single flips of a network's weights and activations on its samples; made on first use.
 
     Raises GraphError for a network that cannot be carried.
     """
@@ -34,12 +37,23 @@ class SparseFlips:
     def why_not(self, space: FaultSpace) -> str | None:
         """Why the flips of a space cannot be carried; None where they all can."""
         known = self._engine.description
+        refused = known.refused | known.refused_values
         for site in space.sites:
-            if site.name in known.refused:
-                return f"{site.name}: {known.refused[site.name]}"
-            if site.name not in known.sites:
-                return f"{site.name} is no site of weights"
+            if site.name in refused:
+                return f"{site.name}: {refused[site.name]}"
+            if site.name in known.sites:
+                continue
+            if site.name not in known.values:
+                return f"{site.name} is no site of weights or activations"
+            if site.words != known.values[site.name].words:
+                return f"{site.name} has other words in the graph of integer arithmetic"
         return None
+
+    def cost(self, space: FaultSpace) -> int:
+        """About how long every flip of a space takes on one sample, in flips of weights."""
+        bits = np.diff([0, *space.ends])
+        of_values = np.array([site.name in self._engine.description.values for site in space.sites])
+        return int(np.where(of_values, _VALUE_COST * bits, bits).sum())
 
     @property
     def golden(self) -> Outputs:

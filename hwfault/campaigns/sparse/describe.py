@@ -16,6 +16,7 @@ from hwfault.campaigns.sparse.builder import Value
 from hwfault.campaigns.sparse.description import Description, WeightSite
 from hwfault.campaigns.sparse.known import Known, know
 from hwfault.campaigns.sparse.lowering import Layer, Lowering
+from hwfault.campaigns.sparse.values import value_sites
 from hwfault.codes import CodeFormat, encode, integers
 from hwfault.errors import GraphError, HwfaultError, expect_kind
 from hwfault.graph.export.of_network import export
@@ -91,6 +92,7 @@ def _described(graph: ModelProto, image: NDArray[np.float32]) -> Description:
         table = np.arange(output.size).reshape(output.shape)
         builder.move([output], table, "output")
     found, refused = _weight_sites(listed, lowering, known)
+    values, refused_values = value_sites(graph, known, lowering.quantized)
     return Description(
         nodes=tuple(builder.nodes),
         constants=builder.constants,
@@ -99,6 +101,8 @@ def _described(graph: ModelProto, image: NDArray[np.float32]) -> Description:
         outputs=output.size,
         sites=found,
         refused=refused,
+        values=values,
+        refused_values=refused_values,
     )
 
 

@@ -1,4 +1,4 @@
-"""A quantized network as the native library takes it: nodes, the steps behind each, and its weight sites."""
+"""A quantized network as the native library takes it: nodes, the steps behind each, and its sites."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hwfault.codes import CodeFormat, Codes
 from hwfault.program.processes import Site
-from hwfault.stream.native.network import ParsedNetwork
+from hwfault.stream.native.network import ParsedNetwork, ValueFormat
 
 VERSION = 1
 ELEMENTWISE, LAYER, ADD, MAX_POOL, MOVE = range(5)
@@ -71,12 +71,22 @@ class WeightSite(NamedTuple):
     format: CodeFormat
 
 
+class ValueSite(NamedTuple):
+    """A site of activations: the step of a node that is its quantizer, and which codes the values stand for."""
+
+    site: Site
+    node: int
+    step: int
+    format: ValueFormat
+    words: int
+
+
 @dataclass(frozen=True)
 class Description:
     """A network that the sparse engine can run.
 
-    `sites` are the weights whose flips it can carry, by name and in the network's order; `refused` says why others
-    cannot be struck. `shape` is that of one input.
+    `sites` are the weights whose flips it can carry, by name and in the network's order, and `values` the activations;
+    `refused` and `refused_values` say why others cannot be struck. `shape` is that of one input.
     """
 
     nodes: tuple[Node, ...]
@@ -86,6 +96,8 @@ class Description:
     outputs: int
     sites: dict[str, WeightSite]
     refused: dict[str, str]
+    values: dict[str, ValueSite] = field(default_factory=dict)
+    refused_values: dict[str, str] = field(default_factory=dict)
 
     @property
     def node_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A network and its images, ready to have single weights flipped."""
+"""A network and its images, ready to have single weights and values flipped."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwfault.campaigns.sparse.describe import Network, describe, images_of
-from hwfault.campaigns.sparse.flips import Flips, changes_of
+from hwfault.campaigns.sparse.flips import Flips, check_flips, native_flips
 from hwfault.errors import HwfaultError
 from hwfault.stream.native.network import GoldenRun
 
@@ -82,13 +82,13 @@ class SparseEngine:
 
         The flips of a site have to lie one behind the other for speed. Raises PlanError for flips that there are not.
         """
-        changes = changes_of(self.description, flips)
+        check_flips(self.description, flips)
         for first in self._firsts():
             golden = self._part(first)
             columns = slice(first, first + golden.images)
             for rows in _runs(flips.site, max(1, _RUNS_AT_ONCE // golden.images)):
-                node = self.description.sites[flips.names[int(flips.site[rows.start])]].node
-                struck = golden.strike_all(node, flips.word[rows], changes[rows], survivors=criterion is not None)
+                native = native_flips(self.description, flips, rows)
+                struck = golden.strike_all(native, survivors=criterion is not None)
                 events = None
                 if criterion is not None:
                     chosen = criterion(struck.outputs, golden.outputs[struck.image], struck.image + first)
@@ -108,12 +108,11 @@ class SparseEngine:
 
         The flips of a site have to lie one behind the other for speed. Raises PlanError for flips that there are not.
         """
-        changes = changes_of(self.description, flips)
+        check_flips(self.description, flips)
         for first in self._firsts():
             golden = self._part(first)
             for rows in _runs(flips.site, max(1, _RUNS_AT_ONCE // golden.images)):
-                node = self.description.sites[flips.names[int(flips.site[rows.start])]].node
-                struck = golden.strike_all(node, flips.word[rows], changes[rows], survivors=True)
+                struck = golden.strike_all(native_flips(self.description, flips, rows), survivors=True)
                 yield Survivors(struck.flip + rows.start, struck.image + first, struck.outputs.copy())
 
     def run(self, flips: Flips, images: ArrayLike) -> NDArray[np.float32]:
@@ -126,16 +125,16 @@ class SparseEngine:
             raise HwfaultError(f"{numbers.shape} images for {len(flips)} flips, expected the number of one for each")
         if np.any((numbers < 0) | (numbers >= self.images)):
             raise HwfaultError(f"an image is out of range, expected numbers from 0 to {self.images - 1}")
-        changes = changes_of(self.description, flips)
+        check_flips(self.description, flips)
         outputs = np.empty((len(flips), self.description.outputs), np.float32)
         for first in self._firsts():
             inside = (numbers >= first) & (numbers < first + self._at_once)
-            for number, name in enumerate(flips.names):
+            for number in range(len(flips.names)):
                 rows = np.flatnonzero(inside & (flips.site == number))
                 if not len(rows):
                     continue
-                node = self.description.sites[name].node
-                struck = self._part(first).strike(node, flips.word[rows], changes[rows], numbers[rows] - first)
+                native = native_flips(self.description, flips, rows)
+                struck = self._part(first).strike(native, numbers[rows] - first)
                 outputs[rows] = struck[0]
         return outputs
 

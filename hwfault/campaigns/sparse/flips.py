@@ -1,4 +1,4 @@
-"""Single-bit flips of weights: which there are, in one order, and what each changes of a weight's integer."""
+"""Single-bit flips of weights and activations: which there are, in one order, and as the native library takes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from hwfault.campaigns.sparse.description import Description, WeightSite
 from hwfault.codes import integers
 from hwfault.errors import HwfaultError, PlanError, nearest
+from hwfault.stream.native.network import NativeFlips, value_flips, weight_flips
 
 
 @dataclass(frozen=True)
 class Flips:
     """Flips in the order (site, word, bit), or in any other if they were chosen so; arrays of one length.
 
-    `site` indexes `names`, `word` the weights of the site in C order, and `bit` 0 is the least significant one of the
-    code word of the site's own width: the numbers that the fault `cells` takes.
+    `site` indexes `names`, `word` the weights or values of the site in C order, and `bit` 0 is the least
+    significant one of the code word of the site's own width: the numbers that the fault `cells` takes.
     """
 
     names: tuple[str, ...]
@@ -39,9 +40,9 @@ class Flips:
 
 
 def all_flips(description: Description, sites: Sequence[str] | None = None) -> Flips:
-    """Every flip of the sites (None: all weights), which come in the order of the network.
+    """Every flip of the sites (None: all weights), which come in the order of the network, activations behind weights.
 
-    Raises PlanError for a name that is no site of weights, and for a site whose flips cannot be carried.
+    Raises PlanError for a name that is no site of weights or activations, and for a site whose flips cannot be carried.
     """
     names = tuple(description.sites) if sites is None else _in_order(description, sites)
     if sites is None and description.refused:
@@ -50,8 +51,7 @@ def all_flips(description: Description, sites: Sequence[str] | None = None) -> F
         raise PlanError("the network has no site of weights to flip, expected at least one quantized layer")
     parts = []
     for number, name in enumerate(names):
-        site = description.sites[name]
-        words, bits = len(site.codes), site.format.bit_width
+        words, bits = _size(description, name)
         word = np.repeat(np.arange(words, dtype=np.int64), bits)
         bit = np.tile(np.arange(bits, dtype=np.int32), words)
         parts.append((np.full(words * bits, number, np.int32), word, bit))
@@ -60,23 +60,33 @@ def all_flips(description: Description, sites: Sequence[str] | None = None) -> F
 
 
 def _in_order(description: Description, sites: Sequence[str]) -> tuple[str, ...]:
+    known = [*description.sites, *description.values]
     for name in sites:
-        if name in description.refused:
+        if name in description.refused or name in description.refused_values:
             _refuse(description, name)
-        if name not in description.sites:
-            raise PlanError(f"{name!r} is no site of weights; {nearest(name, description.sites)}")
-    return tuple(name for name in description.sites if name in sites)
+        if name not in known:
+            raise PlanError(f"{name!r} is no site of weights or activations; {nearest(name, known)}")
+    return tuple(name for name in known if name in sites)
+
+
+def _size(description: Description, name: str) -> tuple[int, int]:
+    """How many words a site has, and of how many bits."""
+    if name in description.values:
+        site = description.values[name]
+        return site.words, site.format.bit_width
+    return len(description.sites[name].codes), description.sites[name].format.bit_width
 
 
 def _refuse(description: Description, name: str) -> None:
-    raise PlanError(f"flips of {name!r} cannot be carried by the sparse engine: {description.refused[name]}")
+    why = (description.refused | description.refused_values)[name]
+    raise PlanError(f"flips of {name!r} cannot be carried by the sparse engine: {why}")
 
 
 def flips_of(description: Description, site: str, words: ArrayLike, bits: ArrayLike) -> Flips:
     """Chosen flips of one site: words and bits of one length; raises PlanError for what the site does not have."""
     names = _in_order(description, [site])
     flips = Flips(names, np.zeros(np.size(words), np.int32), np.asarray(words, np.int64), np.asarray(bits, np.int32))
-    changes_of(description, flips)
+    check_flips(description, flips)
     return flips
 
 
@@ -107,6 +117,31 @@ def _change(site: WeightSite, word: NDArray[np.int64], bit: NDArray[np.int32]) -
     before = site.codes[word]
     after = before ^ (np.uint32(1) << bit.astype(np.uint32))
     return integers(after, site.format) - integers(before, site.format)
+
+
+def check_flips(description: Description, flips: Flips) -> None:
+    """Raises PlanError for a site, word or bit that there is not, and for flips that cannot be carried."""
+    if not len(flips.site) == len(flips.word) == len(flips.bit):
+        raise HwfaultError(
+            f"flips of {len(flips.site)} sites, {len(flips.word)} words and {len(flips.bit)} bits, expected one of each"
+        )
+    for number in range(len(flips.names)):
+        rows = np.flatnonzero(flips.site == number)
+        if len(rows):
+            native_flips(description, flips, rows)
+
+
+def native_flips(description: Description, flips: Flips, rows: slice | NDArray[Any]) -> NativeFlips:
+    """Some flips of one site, of weights or activations; raises PlanError for those that there are not."""
+    some = flips[rows]
+    name = some.names[int(some.site[0])]
+    _in_order(description, [name])
+    if name not in description.values:
+        return weight_flips(description.sites[name].node, some.word, changes_of(description, some))
+    site = description.values[name]
+    _check_within(name, "word", some.word, site.words)
+    _check_within(name, "bit", some.bit, site.format.bit_width)
+    return value_flips(site.node, site.step, site.format, some.word, some.bit)
 
 
 def _check_within(name: str, what: str, given: NDArray[Any], end: int) -> None:

@@ -62,6 +62,8 @@ class Lowering:
         self.layers: list[Layer] = []
         self.origin: dict[str, NodeProto] = {}
         """The quantizer that constants come from, by their names."""
+        self.quantized: dict[str, tuple[int, int]] = {}
+        """The node, and its step, that is each quantizer of values, by the names of what they give."""
         self._known, self._largest = known, largest
         self._readers = Counter(name for node in model.graph.node for name in node.input)
         self._readers.update(info.name for info in model.graph.output)
@@ -254,7 +256,7 @@ class Lowering:
         if op == "Clip":
             return self._stepped(node, value, d.CLIP, [self._constant(node, 1), self._constant(node, 2)])
         if op == "BipolarQuant":
-            return self._stepped(node, value, d.BIPOLAR, [self._constant(node, 1)])
+            return self._noted(node, self._stepped(node, value, d.BIPOLAR, [self._constant(node, 1)]))
         if op in ("Quant", "IntQuant"):
             return self._quantized(node, value)
         raise refusal(node, "the sparse engine has no such operation")
@@ -279,7 +281,12 @@ class Lowering:
         least = -(1 << bits - 1) + narrow if signed else 0
         most = (1 << bits - 1) - 1 if signed else (1 << bits) - 1 - narrow
         extent = {"least": least, "most": most, "rounding": d.ROUNDINGS[mode]}
-        return self._stepped(node, value, d.QUANTIZE, [scale, zero_point], **extent)
+        return self._noted(node, self._stepped(node, value, d.QUANTIZE, [scale, zero_point], **extent))
+
+    def _noted(self, node: NodeProto, value: Value) -> Value:
+        number = value.tensor - 1
+        self.quantized[node.output[0]] = (number, len(self.builder.nodes[number].steps) - 1)
+        return value
 
     def _stepped(self, node: NodeProto, value: Value, kind: int, constants: list[Any], **rest: int) -> Value:
         try:

@@ -161,6 +161,19 @@ class Flips(Structure):
     _fields_ = (("node", c_int64), ("word", c_void_p), ("change", c_void_p), ("count", c_int64))
 
 
+class ValueFlips(Structure):
+    """Flipped values of a quantizer of a network."""
+
+    _fields_ = (
+        ("node", c_int64),
+        ("step", c_int64),
+        ("format", POINTER(Format)),
+        ("word", c_void_p),
+        ("bit", c_void_p),
+        ("count", c_int64),
+    )
+
+
 class Survivors(Structure):
     """Room for runs whose outputs differ from the golden ones."""
 
@@ -246,5 +259,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hwfault_golden_outputs": (c_int64, (c_void_p, c_void_p)),
     "hwfault_census": (c_int64, (c_void_p, POINTER(Flips), c_void_p, c_void_p, POINTER(Survivors))),
     "hwfault_run_flips": (c_int64, (c_void_p, POINTER(Flips), c_void_p, c_void_p, c_void_p)),
+    "hwfault_value_census": (c_int64, (c_void_p, POINTER(ValueFlips), c_void_p, c_void_p, POINTER(Survivors))),
+    "hwfault_run_value_flips": (c_int64, (c_void_p, POINTER(ValueFlips), c_void_p, c_void_p, c_void_p)),
 }
 """Result and arguments of each function; pointers to memory are plain addresses, those to structs have their type."""

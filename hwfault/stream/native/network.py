@@ -1,14 +1,16 @@
-"""Quantized networks as the native library runs them, and what single flipped weights do to them."""
+"""Quantized networks as the native library runs them, and what single flips of weights and values do to them."""
 
 import ctypes
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.errors import HwfaultError
-from hwfault.stream.native.header import Flips, Survivors
+from hwfault.stream.native import pointers
+from hwfault.stream.native.header import Flips, Survivors, ValueFlips
 from hwfault.stream.native.loading import library
 
 
@@ -64,45 +66,83 @@ class GoldenRun:
         self.outputs: NDArray[np.float32] = np.empty((self.images, outputs), np.float32)
         library().hwfault_golden_outputs(self._address, self.outputs.ctypes.data)
 
-    def strike_all(
-        self, node: int, word: NDArray[np.int64], change: NDArray[np.int32], *, survivors: bool = False
-    ) -> Struck:
+    def strike_all(self, flips: "NativeFlips", *, survivors: bool = False) -> Struck:
         """Every flip in every image. With `survivors` there is room for the outputs of all runs."""
-        flips, kept = _flips(node, word, change)
-        top1 = np.empty((flips.count, -(-self.images // 8)), np.uint8)
-        died = np.empty((flips.count, self._nodes), np.uint32)
-        capacity = flips.count * self.images if survivors else 0
+        top1 = np.empty((flips.size, -(-self.images // 8)), np.uint8)
+        died = np.empty((flips.size, self._nodes), np.uint32)
+        capacity = flips.size * self.images if survivors else 0
         flip = np.empty(capacity, np.int64)
         image = np.empty(capacity, np.int64)
         outputs = np.empty((capacity, self.outputs.shape[1]), np.float32)
         room = Survivors(capacity, _at(flip), _at(image), _at(outputs))
-        found = int(library().hwfault_census(self._address, flips, _at(top1), _at(died), room))
-        del kept
+        found = int(flips.census(self._address, flips.struct, _at(top1), _at(died), room))
         written = min(found, capacity)
         return Struck(top1, died, flip[:written], image[:written], outputs[:written])
 
-    def strike(
-        self, node: int, word: NDArray[np.int64], change: NDArray[np.int32], image: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def strike(self, flips: "NativeFlips", image: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Flip i in image[i]: the outputs, and behind which node nothing differed any more (-1: the outputs do)."""
-        flips, kept = _flips(node, word, change)
         images = np.ascontiguousarray(image, np.int64)
-        if len(images) != flips.count:
-            raise HwfaultError(f"{flips.count} flips in {len(images)} images, expected an image for each flip")
-        outputs = np.empty((flips.count, self.outputs.shape[1]), np.float32)
-        died = np.empty(flips.count, np.int64)
-        library().hwfault_run_flips(self._address, flips, _at(images), _at(died), _at(outputs))
-        del kept
+        if len(images) != flips.size:
+            raise HwfaultError(f"{flips.size} flips in {len(images)} images, expected an image for each flip")
+        outputs = np.empty((flips.size, self.outputs.shape[1]), np.float32)
+        died = np.empty(flips.size, np.int64)
+        flips.run(self._address, flips.struct, _at(images), _at(died), _at(outputs))
         return outputs, died
 
 
-def _flips(node: int, word: NDArray[np.int64], change: NDArray[np.int32]) -> tuple[Flips, tuple[Any, Any]]:
-    """The struct, and the arrays that it points to."""
+class NativeFlips(NamedTuple):
+    """Flips as the library takes them, its functions for them, and the arrays that the struct points to."""
+
+    struct: Any
+    size: int
+    census: Callable[..., int]
+    run: Callable[..., int]
+    kept: tuple[Any, ...]
+
+
+def weight_flips(node: int, word: NDArray[np.int64], change: NDArray[np.int32]) -> NativeFlips:
+    """Weights of a layer that are larger by so much."""
     words = np.ascontiguousarray(word, np.int64)
     changes = np.ascontiguousarray(change, np.int32)
     if len(words) != len(changes):
         raise HwfaultError(f"{len(words)} words and {len(changes)} changes, expected a change for each word")
-    return Flips(node, _at(words), _at(changes), len(words)), (words, changes)
+    struct = Flips(node, _at(words), _at(changes), len(words))
+    return NativeFlips(struct, len(words), library().hwfault_census, library().hwfault_run_flips, (words, changes))
+
+
+class ValueFormat(NamedTuple):
+    """Which codes values stand for: scales and zero points, and of how many words each is in turn (see codes)."""
+
+    scale: NDArray[np.float64]
+    scale_inner: int
+    zero_point: NDArray[np.float64]
+    zero_point_inner: int
+    bit_width: int
+    signed: bool
+
+
+def value_flips(
+    node: int, step: int, format: ValueFormat, word: NDArray[np.int64], bit: NDArray[np.int32]
+) -> NativeFlips:
+    """Bits of the codes that a quantizer gives, which is a step of a node."""
+    words = np.ascontiguousarray(word, np.int64)
+    bits = np.ascontiguousarray(bit, np.int32)
+    if len(words) != len(bits):
+        raise HwfaultError(f"{len(words)} words and {len(bits)} bits, expected a bit for each word")
+    scale, zero_point = (np.ascontiguousarray(n, np.float64) for n in (format.scale, format.zero_point))
+    native = pointers.format(
+        _at(scale),
+        len(scale),
+        format.scale_inner,
+        _at(zero_point),
+        len(zero_point),
+        format.zero_point_inner,
+        format.bit_width,
+        format.signed,
+    )
+    struct = ValueFlips(node, step, ctypes.pointer(native), _at(words), _at(bits), len(words))
+    functions = library().hwfault_value_census, library().hwfault_run_value_flips
+    return NativeFlips(struct, len(words), *functions, (words, bits, scale, zero_point, native))
 
 
 def _at(array: NDArray[Any]) -> int:

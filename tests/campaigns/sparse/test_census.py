@@ -6,7 +6,7 @@ import torch
 
 from hwfault.campaigns.sparse import SparseEngine, all_flips, census, describe, flips_of
 from hwfault.graph.export.of_network import export
-from hwfault.stream.native.network import GoldenRun
+from hwfault.stream.native.network import GoldenRun, weight_flips
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits
 from tests.campaigns.sparse.test_brevitas import edited_outputs
@@ -31,7 +31,7 @@ def test_known_answers():
     run = GoldenRun(parsed(NETWORK + AFFINE), images, 2, 2)
     assert run.outputs[:, 0].tolist() == [-1.75, 0.25, -3.75, 14.25, -4.75]
     # the first weight of the second output becomes -8, that of the first one 4
-    struck = run.strike_all(1, np.array([4, 0]), np.array([-8, 8], np.int32), survivors=True)
+    struck = run.strike_all(weight_flips(1, np.array([4, 0]), np.array([-8, 8], np.int32)), survivors=True)
     # the sums -4/0, 0/0, -8/0, 28/0, -10/6 become -4/-8, 0/0, -8/-8 (equal: the first is the answer), 28/56, -10/-2;
     # and 4/0, 0/0, 0/0 (equal again), -28/0, -2/6
     assert np.unpackbits(struck.top1, axis=1)[:, :5].tolist() == [[1, 0, 1, 1, 0], [1, 0, 1, 1, 0]]

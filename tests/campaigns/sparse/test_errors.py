@@ -10,7 +10,7 @@ from torch import nn
 from hwfault.campaigns.sparse import SparseEngine, all_flips, census, describe, flips_of
 from hwfault.errors import GraphError, HwfaultError, PlanError
 from hwfault.graph.export.of_network import export
-from hwfault.stream.native.network import GoldenRun, ParsedNetwork
+from hwfault.stream.native.network import GoldenRun, ParsedNetwork, ValueFormat, value_flips, weight_flips
 from hwfault.train.networks import build
 from tests.campaigns.sparse.small import Chain, act, linear
 
@@ -79,7 +79,9 @@ def test_weights_that_are_read_twice():
 
 
 def test_sites_that_there_are_not(described):
-    with pytest.raises(PlanError, match=r"'classifier' is no site of weights; did you mean 'classifier.weight_quant'"):
+    with pytest.raises(
+        PlanError, match=r"'classifier' is no site of weights or activations; did you mean 'classifier.weight_quant'"
+    ):
         census(described, DIGITS, ["classifier"])
 
 
@@ -186,6 +188,22 @@ def test_flips_that_the_library_refuses():
         (1, 7, 9, "beyond the largest"),
     ]:
         with pytest.raises(HwfaultError, match=said):
-            run.strike_all(node, word * one, change * one.astype(np.int32))
+            run.strike_all(weight_flips(node, word * one, change * one.astype(np.int32)))
     with pytest.raises(HwfaultError, match="the number of an image is 1"):
-        run.strike(1, 0 * one, one.astype(np.int32), one)
+        run.strike(weight_flips(1, 0 * one, one.astype(np.int32)), one)
+
+
+def test_flipped_values_that_the_library_refuses():
+    run = GoldenRun(parsed(NETWORK + AFFINE), np.zeros((1, 4), np.float32), 2, 2)
+    one, form = np.ones(1, np.int64), ValueFormat(np.ones(1), 1, np.zeros(1), 1, 4, True)
+    for node, step, word, bit, form_of, said in [
+        (5, 0, 0, 0, form, "expected 0 to 1"),
+        (0, 9, 0, 0, form, "the step is 9"),
+        (1, 0, 0, 0, form, "gives no codes"),
+        (0, 0, 4, 0, form, "expected 0 to 3"),
+        (0, 0, 0, 4, form, "expected 0 to 3"),
+        (0, 0, 0, 0, form._replace(bit_width=15), "expected at most 14"),
+        (0, 0, 0, 0, form._replace(bit_width=33), "expected 1 to 32"),
+    ]:
+        with pytest.raises(HwfaultError, match=said):
+            run.strike_all(value_flips(node, step, form_of, word * one, bit * one.astype(np.int32)))
