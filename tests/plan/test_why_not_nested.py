@@ -22,10 +22,12 @@ from hwfault.laws.models import (
 from hwfault.plan.fault_plan import resolve
 from hwfault.plan.listing import faults_at
 from hwfault.plan.nesting import why_not_nested
+from hwfault.program.nesting import why_not_within
 from hwfault.program.processes import Site
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.mapping import WeightStationary
 from hwfault.stream.protection_scheme import Protection
+from hwfault.stream.tables import ACCEPT_ALL
 
 BITS, SHAPE = 5, (12, 10)
 WEIGHT = Site(name="w", kind="weight", bit_width=BITS, signed=True, shape=SHAPE)
@@ -129,6 +131,19 @@ def test_a_rate_of_zero_and_one_are_ends():
     assert why_not_nested(plans(NESTED["0 reads 1"], (0.0, 0.5, 1.0))) is None
     assert "nothing strikes it at a harsher point" in why_not_nested(plans(NESTED["symmetric flips"], (0.1, 0.0)))
     assert "its rate falls" in why_not_nested(plans(NESTED["symmetric flips"], (1.0, 0.5)))
+
+
+def test_where_every_cell_is_hit_all_hits_must_be_taken():
+    """Their hits have other numbers there, so that half of them are another half; no law makes such a plan."""
+    half = ACCEPT_ALL // 2
+    found = []
+    for rate in (0.1, 0.2, 1.0):
+        plan = resolve([WEIGHT], [BitFlips(probability=rate)])
+        (process,) = plan.sites[0].processes
+        found.append((process.model_copy(update={"accept01": (half,) * BITS, "accept10": (half,) * BITS}), plan.tables))
+    (few, tables), (more, more_tables), (every, all_tables) = found
+    assert why_not_within(few, tables, more, more_tables) is None
+    assert "which hits are taken" in why_not_within(few, tables, every, all_tables)
 
 
 def of_map(folder, **given):

@@ -43,6 +43,18 @@ def test_every_question_has_its_sentence(tags):
     assert "Not looked at yet: late." in said
 
 
+def test_first_turns_are_told_apart_from_sdc(tags):
+    said = re.split(r"Numbers Every", tags.text)[0]
+    assert "turning: Answers have turned: 5 % (" in said
+    assert "by ber=0.1, in 20 trials on 10 images" in said
+    assert "These are first turns, no rates of SDC. Of 20 answers that ran at all points" in said
+    assert "10 turned, and 2 turned back later: 10 % (" in said
+    assert "the points were run one by one, and their rates are what counts" in said
+    assert "ber=0.1 15 % (" in tags.text
+    assert "image 1: turned under 100 % of seeds" in tags.text
+    assert "turning first turn: 0 of 20" in tags.text, "trials in which no fault fell"
+
+
 def test_no_interval_looks_like_certainty(tags):
     assert "±" not in tags.text
     for low, high in re.findall(r"\(([0-9.e-]+ %?) to ([0-9.e-]+ %?)\)", tags.text):
@@ -111,7 +123,7 @@ def test_files_of_the_page(folder, tmp_path, text):
     with Database(folder / FILE, readonly=True) as database:
         names = write_page(tmp_path, database, hardening={})
     assert {path.name for path in tmp_path.iterdir()} == set(names)
-    pictures = {"accuracy-ber", "sdc-ber", "heatmap-census", "heatmap-pairs"}
+    pictures = {"accuracy-ber", "sdc-ber", "turned-ber", "heatmap-census", "heatmap-pairs"}
     assert set(names) == {"report.html", *(f"{name}{kind}" for name in pictures for kind in (".svg", ".png"))}
     written = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert PICTURE.findall(written) == PICTURE.findall(text), "the same store gives the same bytes"

@@ -28,13 +28,26 @@ class Store:
         self.study = Study.parse(study, "the study")
         self.tasks = []
 
-    def add(self, name, rows, *, faults, labels=None, draw="seeds", total=None, looks=(), samples=10, label=None):
+    def add(
+        self,
+        name,
+        rows,
+        *,
+        faults,
+        labels=None,
+        draw="seeds",
+        total=None,
+        looks=(),
+        samples=10,
+        label=None,
+        masks=MASKS,
+    ):
         """A task with its trials; `looks` are (trials, stopped, why)."""
         labels = labels or {}
         identity = {"subject": SUBJECT, "faults": faults, "labels": labels, "arithmetic": "float", "of": name}
         golden = np.zeros((3, samples), bool)
         golden[0] = True
-        task = self.database.task(identity, samples=samples, masks=MASKS, golden=golden)
+        task = self.database.task(identity, samples=samples, masks=masks, golden=golden if masks is MASKS else None)
         self.database.put(task, rows)
         for trials, stopped, why in looks:
             self.database.look(task, trials, stopped, why)

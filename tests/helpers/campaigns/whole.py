@@ -1,6 +1,9 @@
 """A store with something of everything that a page tells, and hostile names."""
 
-from hwfault.campaigns.database import FILE
+import numpy as np
+
+from hwfault.campaigns.database import FILE, Row
+from hwfault.campaigns.nesting.turns import Found, mask_names
 from tests.helpers.campaigns.stores import VERSIONS, Store, row
 
 EVIL = "<script>alert(1)</script>&\"'"
@@ -15,9 +18,26 @@ def curve(store, ber, wrong):
     store.add("curve", rows, faults=faults, labels={"ber": ber}, looks=looks, label=f"curve ber={ber}")
 
 
+def turns(store):
+    """Image 0 turns at the first point under every second seed, image 1 at the last; two of 20 that ran turned back."""
+    labels = [{"ber": 0.001}, {"ber": 0.1}]
+    rows = []
+    for seed in range(20):
+        first = np.full(10, 2)
+        first[0], first[1] = (0, 1) if seed % 2 else (2, 1)
+        checked = np.arange(10) == 0
+        found = Found(first, checked, checked & (seed in (1, 3)))
+        rows.append(Row(seed, found.masks(2), faults=1))
+    faults = {"sweep": [{"labels": one, "models": []} for one in labels]}
+    looks = [(20, True, "above 1%, so that the grid runs")]
+    names = mask_names(labels)
+    store.add("turning", rows, faults=faults, draw="turns", looks=looks, label="turning first turn", masks=names)
+
+
 def write_store(folder):
-    """A sweep, a census, drawn pairs with failed trials, a task that was never looked at."""
+    """A sweep, a census, drawn pairs with failed trials, first turns, a task that was never looked at."""
     questions = {
+        "turning": {"sweep": {"ber": [0.001, 0.1]}, "first_turn": True},
         "curve": {"sweep": {"ber": [0.001, 0.1]}},
         "census": {"flips": "single"},
         "pairs": {"flips": "single", "exhaustive": "never"},
@@ -35,6 +55,7 @@ def write_store(folder):
     looks = [(20, False, "not yet"), (40, True, STOPPED)]
     store.add("pairs", pairs, faults=flips | {"trials": "pairs"}, draw="pairs", total=8, looks=looks, samples=1)
     store.add("late", [], faults={"flips": 2, "sites": SITES, "trials": "seeds"})
+    turns(store)
     source = {"key": "k", "citation": EVIL, "status": "verified", "measured": True}
     profile = {"name": "bram", "title": EVIL, "digest": "c" * 64, "sources": [source]}
     about = {"engine": "torch", "version": "2.0", "exact": False, "note": EVIL, "profiles": [profile]}
