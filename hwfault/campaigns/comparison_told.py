@@ -26,7 +26,16 @@ PAGE = "comparison.html"
 def comparison_table(found: Comparison) -> Table:
     """Columns and rows for people; differences are second less first."""
     first, second = found.names
-    columns = ["task", "trials", f"SDC {first}", f"SDC {second}", "difference", "", "accuracy, difference", "by"]
+    columns = [
+        "task",
+        "trials",
+        f"SDC {first}",
+        f"SDC {second}",
+        "difference",
+        f"{second} has",
+        "accuracy, difference",
+        "by",
+    ]
     return columns, [_row(one) for one in found.compared]
 
 

@@ -42,6 +42,7 @@ def test_a_census_by_class_is_exact():
     assert all(one.rate is None or one.rate.ends is None for one in found.values())
     assert [(found[label].first, found[label].last) for label in (3, 1, 0, 2)] == [(1, 1), (2, 2), (3, 3), (0, 0)]
     assert found[2].samples == 0
+    assert list(found) == [3, 1, 0, 2], "the most harmed first, those without samples last"
 
 
 def test_means_over_seeds_are_true_at_once():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hwfault.campaigns.statistics.allocation import allocate_trials
-from hwfault.campaigns.statistics.strata import estimate_strata, gamma_ends
+from hwfault.campaigns.statistics.stopping import StoppingRule, judge_strata
+from hwfault.campaigns.statistics.strata import estimate_drawn_strata, estimate_strata, gamma_ends
 from hwfault.errors import HwfaultError
 
 
@@ -166,3 +167,48 @@ def test_a_higher_score_never_gets_fewer(scores):
 def test_bad_allocations_are_refused(sizes, trials, goal, scores, message):
     with pytest.raises(HwfaultError, match=message):
         allocate_trials(sizes, trials, goal, scores)
+
+
+def test_strata_drawn_with_replacement_are_never_known_whole():
+    events, trials, sizes = [2, 0, 7], [100, 50, 200], [10, 30, 60]
+    weights = [0.1 / 100, 0.3 / 50, 0.6 / 200]
+    found = estimate_drawn_strata(events, trials, sizes)
+    assert found.value == pytest.approx(0.1 * 0.02 + 0.6 * 0.035)
+    assert found.ends == pytest.approx(fay_and_feuer(events, weights, 0.95))
+    assert estimate_drawn_strata([1], [1], [1]).ends[1] == 1, "not more than all"
+
+
+def test_a_stratum_without_trials_may_have_any_rate():
+    low, high = gamma_ends(np.array([1.0]), np.array([1 / 50]))
+    found = estimate_drawn_strata([1, 0], [50, 0], [10, 30])
+    assert found.value == 1 / 50
+    assert found.ends == pytest.approx((0.25 * low, 0.25 * high + 0.75))
+    with pytest.raises(HwfaultError, match="no stratum has a trial"):
+        estimate_drawn_strata([0, 0], [0, 0], [10, 30])
+
+
+def test_strata_are_looked_at_at_doubling_numbers_alone():
+    rule = StoppingRule(relative=0.1, max_trials=400)
+    sizes = np.array([50, 50])
+
+    def judge(events, trials, minutes=0.0, rule=rule):
+        return judge_strata(rule, np.array(events), np.array(trials), sizes, 100, minutes)
+
+    # after 100, 200 and 400 trials, each with a third of the error
+    early = judge([30, 30], [49, 50])
+    assert (early.stop, early.next_look, early.why) == (False, 100, "nothing is concluded before 100 trials")
+    first = judge([1, 3], [50, 50])
+    assert (first.stop, first.next_look) == (False, 200)
+    third = estimate_drawn_strata([1, 3], [50, 50], sizes, 1 - 0.05 / 3)
+    assert first.estimate.ends == third.ends
+    assert first.estimate.confidence == 0.95
+    between = judge([1, 3], [60, 60])
+    assert (between.stop, between.next_look) == (False, 200)
+    cut = judge([1, 3], [60, 60], 2.0, rule.model_copy(update={"max_minutes": 1.0}))
+    assert cut.stop
+    assert "minutes, as long as was allowed" in cut.why
+    last = judge([5, 7], [200, 200])
+    assert (last.stop, last.next_look) == (True, None)
+    wide = judge([5, 7], [50, 50], rule=StoppingRule(relative=0.9, max_trials=400))
+    assert wide.stop
+    assert "the interval is within" in wide.why
