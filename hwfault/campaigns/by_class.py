@@ -63,7 +63,7 @@ def with_classes(figure: Figure, asked: Asked, seen: Trials, labels: Labels | No
         mine = labels.of == label
         found = None
         if count and samples is not None:
-            found = _of_drawn(asked, _only(seen, mine[samples]), each, count / len(labels.of))
+            found = _of_drawn(asked, _only(seen, mine[samples]), each)
         elif count:
             found = _of_all(asked, seen._replace(wrong=seen.wrong[:, mine], due=seen.due[:, mine], correct=None), each)
         # what is promised is that of all classes
@@ -90,8 +90,8 @@ def _only(seen: Trials, chosen: NDArray[np.bool_]) -> Trials:
     return seen._replace(keys=seen.keys[chosen], wrong=seen.wrong[chosen], due=seen.due[chosen], correct=None)
 
 
-def _of_drawn(asked: Asked, mine: Trials, each: float, share: float) -> Estimate | None:
-    """The rate among trials whose sample is of one class; None where none is. `share` is that of its samples."""
+def _of_drawn(asked: Asked, mine: Trials, each: float) -> Estimate | None:
+    """The rate among trials whose sample is of one class, which every stratum has the same part of, or None."""
     if not mine.number:
         return None
     events = mine.wrong[:, 0]
@@ -103,7 +103,7 @@ def _of_drawn(asked: Asked, mine: Trials, each: float, share: float) -> Estimate
     count = len(strata.weights)
     trials = np.bincount(where, minlength=count)
     wrong = np.bincount(where, weights=events, minlength=count)
-    return estimate_drawn_strata(wrong, trials, strata.sizes * share, 1 - looks.alpha)
+    return estimate_drawn_strata(wrong, trials, strata.sizes, 1 - looks.alpha)
 
 
 def _of_all(asked: Asked, mine: Trials, each: float) -> Estimate:
