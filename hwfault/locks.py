@@ -63,6 +63,21 @@ def locked_folder(folder: Path | str) -> Iterator[None]:
             handle.close()
 
 
+@contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Inside, this process alone writes a file, made if need be; raises FileError where another has it, or none can."""
+    try:
+        handle = _Handle(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666))
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+    try:
+        if handle.number is not None and try_lock(handle.number) is False:
+            raise FileError(f"{path}: another process writes there; wait for it to end, or choose another file")
+        yield
+    finally:
+        handle.close()
+
+
 def _lock_of(folder: Path) -> _Handle | None:
     try:
         for path, flags in ((folder, os.O_RDONLY), (folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)):

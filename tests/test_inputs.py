@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hwfault.campaigns.store import Store
+from hwfault.campaigns.lines import read_lines
 from hwfault.devices.dumps import load_dump
 from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.run.session import load_model, session
@@ -36,12 +36,12 @@ READERS = {
     "image": decode,
     "initial": lambda path: begin_with(build("tiny_cnn"), str(path)),
     "map": FaultMap.load,
+    "lines": read_lines,
     "plan": FaultPlan.load,
     "profile": Profile.load,
     "session": session,
     "state": ckpt.read,
     "statistics": load_statistics,
-    "store": lambda path: Store(path, {}),
     "yaml": read_yaml,
 }
 

@@ -140,7 +140,8 @@ def test_a_campaign_is_an_evaluation_for_each_name(net, tmp_path):
         alone = hf.evaluate(net, X, Y, given, seeds=range(3))
         assert found[name].correct == alone.correct
         assert found[name].labels == {"faults": name}
-    again = hf.campaign(net, X, Y, faults, seeds=range(3), store=tmp_path / "trials.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["trials.sqlite"]
+    again = hf.campaign(net, X, Y, faults, seeds=range(3), store=str(tmp_path / "trials.sqlite"))
     assert again == found
     with pytest.raises(hf.HwfaultError, match="holds the trials of another question"):
         hf.campaign(net, X, Y, {"flips": FLIPS}, seeds=range(3), store=tmp_path / "trials.jsonl")

@@ -91,7 +91,7 @@ def say_about(measurement: Measurement, database: Database) -> None:
         exact=subject.exact,
         note=subject.note,
         faults=faults,
-        profiles=tuple(_profiles_of(measurement.tasks)),
+        profiles=tuple(_profiles_of(measurement.tasks, measurement.files)),
         not_nested=measurement.not_nested,
         rates=rates,
     )
@@ -109,12 +109,11 @@ def _rates_of(plan: FaultPlan) -> dict[str, float]:
     return found
 
 
-def _profiles_of(tasks: Iterable[Task]) -> list[ProfileTold]:
-    """Each profile once, in the order of the tasks."""
-    files = Files()
+def _profiles_of(tasks: Iterable[Task], files: Files) -> list[ProfileTold]:
+    """Each profile once, in the order of the tasks; those that a saved plan was made from may be gone."""
     found: dict[str, ProfileTold] = {}
     for task in tasks:
-        for fault in () if task.point is None else task.point.models:
+        for fault in () if task.point is None else task.point.faults:
             name = fault.profile_name
             if name is None or name in found:
                 continue

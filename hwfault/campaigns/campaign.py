@@ -1,36 +1,46 @@
-"""A campaign: one network, one set of samples, many trials under faults."""
+"""A campaign of one question about a network that is there already: given points, each under given seeds."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
+from hwfault.campaigns.database import Database
+from hwfault.campaigns.driver import Driver, Present
+from hwfault.campaigns.engines.engine import changes_by_batch
+from hwfault.campaigns.engines.torch_engine import TorchEngine
+from hwfault.campaigns.lines import Lines, read_lines, take_over
+from hwfault.campaigns.measurement import Measurement, Trust
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.points import Point
-from hwfault.campaigns.samples import batches, digest, order_of
+from hwfault.campaigns.question import claim_question
+from hwfault.campaigns.samples import order_of
+from hwfault.campaigns.study.records import Question, Study
+from hwfault.campaigns.study.tasks import Task
+from hwfault.campaigns.subject import Subject, subject_of
 from hwfault.campaigns.trials import Trial, Trials
+from hwfault.campaigns.workers import AsItIs
 from hwfault.errors import HwfaultError
-from hwfault.injection.attach import Injection, inject_at
-from hwfault.injection.ready import ProtectionCounts
-from hwfault.injection.statistics import Statistics
 from hwfault.laws.files import Files
-from hwfault.network.mode import evaluation
-from hwfault.network.sites import sites
-from hwfault.plan.fault_plan import FaultPlan
-from hwfault.program.processes import SiteList
+from hwfault.plan.fault_plan import FaultPlan, spec_of
 from hwfault.stream.check import check_seed
 from hwfault.train.data import Split
-from hwfault.train.fusing import fusing_to_measure
+
+_QUESTION = "evaluate"
+_OUTCOMES = ("top1", "due")
 
 
-class Keeper(Protocol):
-    """Where finished trials are kept, so that they are not run again."""
+class Kept(NamedTuple):
+    """Where trials are kept: the file of the store, one of lines that 0.4.0 may have left, and names for people."""
 
-    def get(self, point: Point, seed: int) -> Trial | None: ...
-    def put(self, point: Point, trial: Trial) -> None: ...
+    store: Path
+    lines: Path | None = None
+    told: Mapping[str, Any] = {}
 
 
 class Campaign:
@@ -39,8 +49,9 @@ class Campaign:
     Sample i of the fault stream is the split's i-th, whatever the batch size, and also where `indices` name some of
     them, in any order. Faults that belong to a device are those of `device`, or with None of another one for each seed:
     its number. The profiles and maps that faults name are read once, or taken as `files` has read them. `workers` read
-    samples that do not lie in memory. With `statistics` it is kept what the faults do at each site. The network runs in
-    evaluation mode, on its own device, and is left as it was. Raises HwfaultError where there is no sample.
+    samples that do not lie in memory. With `statistics` it is kept what the faults do at each site. `said` is what the
+    campaign's study says of the network beside, by its keys. The network runs in evaluation mode, on its own device,
+    and is left as it was. Raises HwfaultError where there is no sample.
     """
 
     def __init__(
@@ -54,18 +65,19 @@ class Campaign:
         workers: int = 0,
         statistics: bool = False,
         files: Files | None = None,
+        said: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.device = device
         self.batch_size = batch_size
         self.statistics = statistics
+        self._said = {"network": type(model).__qualname__} if said is None else said
         self._split = split
-        self._workers = workers
-        self._files = Files() if files is None else files
-        self._on = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._order = order_of(split, indices)
         if not self.samples or batch_size < 1:
             raise HwfaultError(f"given {self.samples} samples, batches of {batch_size}; expected at least one of each")
+        self.engine = TorchEngine(model, split, self._order, batch_size, readers=workers, statistics=statistics)
+        self.plans = Plans(lambda: self.engine.sites, device, files)
 
     @property
     def samples(self) -> int:
@@ -73,157 +85,136 @@ class Campaign:
         return len(self._order)
 
     @cached_property
-    def samples_digest(self) -> str:
-        """SHA-256 of which samples there are, in their order."""
-        return digest(self._split, self._order)
-
-    @cached_property
-    def sites(self) -> SiteList:
-        """The network's sites, with the shapes and accumulators that the first sample shows."""
-        with _evaluating(self.model):
-            return sites(self.model, self._split.inputs(self._order[:1]).to(self._on))
-
-    def _known_sites(self) -> SiteList | None:
-        """The sites; None where the network does not run on the samples, so that another error comes."""
-        try:
-            return self.sites
-        except HwfaultError:
-            raise
-        except Exception:  # whatever a network raises for inputs that it does not take
-            return None
-
-    @cached_property
-    def golden(self) -> int:
-        """How many samples the network classifies correctly without faults; run once."""
-        with _evaluating(self.model):
-            return self._correct(None)
-
-    @cached_property
-    def plans(self) -> Plans:
-        """What makes plans of points, for this network's sites."""
-        return Plans(lambda: self.sites, self.device, self._files)
+    def subject(self) -> Subject:
+        """The network and its samples, as a study has them."""
+        return subject_of(self.model, self._split, self._order, self.engine, statistics=self.statistics)
 
     def plan(self, point: Point, seed: int = 0) -> FaultPlan:
         """The plan of a point under a seed; raises what resolving its faults raises."""
-        return point.part(self.whole_plan(point, seed))
+        return self.plans.of(point, seed)
 
     def whole_plan(self, point: Point, seed: int = 0) -> FaultPlan:
         """The plan of all faults of a point, also where it wants a part of them."""
         return self.plans.whole(point, seed)
 
-    def run(
+    def run(self, point: Point, seeds: Sequence[int]) -> Trials:
+        """One trial for each seed under a point's faults; raises as `measure`."""
+        (trials,) = self.measure([point], seeds)
+        return trials
+
+    def measure(
         self,
-        point: Point,
+        points: Sequence[Point],
         seeds: Sequence[int],
         *,
-        keeper: Keeper | None = None,
+        kept: Kept | None = None,
         progress: Callable[[], object] = lambda: None,
-    ) -> Trials:
-        """One trial for each seed under a point's faults; those that the keeper has are not run again.
+    ) -> list[Trials]:
+        """One trial for each seed under the faults of each point; those that are kept are not run again.
 
         `progress` is called after each trial. Raises HwfaultError without a seed, PlanError for a plan that does not
-        fit the network.
+        fit the network, FileError for a store of another question.
         """
         if not seeds:
             raise HwfaultError("given no seeds, expected at least one of them: a trial each")
-        once = list(dict.fromkeys(seeds))
-        found: dict[int, Trial] = {}
-        if keeper is not None:
-            for seed in once:
-                trial = keeper.get(point, seed)
-                if trial is not None:
-                    found[seed] = trial
+        for point in points:
+            if point.plan is not None:
+                self.engine.check_fits(point.part(point.plan))
+        once = {point.key: point for point in points}
+        each = tuple(dict.fromkeys(map(check_seed, seeds)))
+        measurement = self._measurement(Question(points=tuple(once.values()), seeds=each, device=self.device))
+        lines = None if kept is None else self._lines(list(once.values()), kept)
+        with Database.in_memory() if kept is None else Database(kept.store) as database:
+            if kept is not None:
+                claim_question(database, measurement, self.question(list(once.values()), kept.told))
+            if lines is not None:
+                take_over(lines, database, measurement)
+            Driver(measurement, database, AsItIs(measurement), _each_trial(progress)).run()
+            trials = (self._trials(measurement, database, task, seeds) for task in measurement.tasks)
+            found = dict(zip(once, trials, strict=True))
+        return [found[point.key] for point in points]
 
-        def done(trial: Trial) -> None:
-            found[trial.seed] = trial
-            if keeper is not None:
-                keeper.put(point, trial)
-            progress()
+    def _measurement(self, asked: Question) -> Measurement:
+        """The campaign's study, made ready to run."""
+        # of a network whose own outputs are not finite, it can still be told which are right
+        finite = np.isfinite(self.engine.golden()).all()
+        study = Study(
+            **{"network": type(self.model).__qualname__, **self._said},
+            questions={_QUESTION: asked},
+            outcomes=_OUTCOMES if finite else ("due",),
+            engine="torch",
+            batch_size=self.batch_size,
+        )
+        return Measurement(study, Trust(), subject=self.subject, plans=self.plans)
 
-        for _ in found:
-            progress()
-        self._run(point, [seed for seed in once if seed not in found], done)
-        notes: Sequence[str] = ()
-        if not point.silent:
-            notes = self.plan(point, seeds[0]).notes or ()
+    def _lines(self, points: Sequence[Point], kept: Kept) -> Lines | None:
+        """What a file of lines has of these points; raises FileError for one of another question."""
+        lines = None if kept.lines is None else read_lines(kept.lines)
+        if lines is None:
+            return None
+        known = {point.key: point for point in points}
+        theirs = [known.get(key) for key in lines.question.get("points", ())]
+        # of a sweep that has grown since, the file asks a part
+        same = [point for point in theirs if point is not None]
+        if len(same) < len(theirs):
+            same = list(points)
+        lines.check(self.question(same, kept.told))
+        return lines
+
+    def _trials(self, measurement: Measurement, database: Database, task: Task, seeds: Sequence[int]) -> Trials:
+        """What the trials of a point came to, in the order of the seeds."""
+        assert task.point is not None
+        point = task.point
+        stored = measurement.stored(database, task)
+        wanted = set(seeds)
+        found = {row.key: Trial.of_row(row, stored.masks) for row in database.rows(stored) if row.key in wanted}
         return Trials.of(
             [found[seed] for seed in seeds],
             samples=self.samples,
-            golden=self.golden,
+            golden=int(measurement.golden_masks()[measurement.masks.index("correct")].sum()),
             ber=point.ber,
             labels=point.labels,
-            notes=notes,
+            notes=self.plan(point, seeds[0]).notes or (),
             same_faults=self.plans.same(point, seeds[0]),
         )
 
-    def _run(self, point: Point, seeds: Sequence[int], done: Callable[[Trial], None]) -> None:
-        if point.silent:
-            for seed in seeds:
-                done(Trial(seed=check_seed(seed), correct=self.golden))
-            return
-        if not seeds:
-            return
-        plan = self.plan(point, seeds[0])
-        by_seed = self.plans.by_seed(point)
-        statistics = Statistics(plan) if self.statistics else None
-        # the network is prepared once: from trial to trial only the seed changes, and for specimens the plan
-        with (
-            _evaluating(self.model),
-            inject_at(self.model, plan, self._known_sites(), seed=seeds[0], observe=statistics) as injection,
-        ):
-            for seed in seeds:
-                if by_seed and seed != seeds[0]:
-                    injection.plan = self.plan(point, seed)
-                injection.seed = seed
-                done(self._trial(injection, statistics))
-
-    def _trial(self, injection: Injection, statistics: Statistics | None) -> Trial:
-        correct = self._correct(injection)
-        seen = _read_protection(injection)
-        if statistics is not None:
-            seen["statistics"] = statistics.read()
-            statistics.reset()
-        return Trial(seed=injection.seed, correct=correct, **seen)
-
-    def _correct(self, injection: Injection | None) -> int:
-        """How many samples the network classifies correctly; read from the device once."""
-        correct = torch.zeros((), dtype=torch.int64, device=self._on)
-        for index, x, y in batches(self._split, torch.split(self._order, self.batch_size), self._on, self._workers):
-            if injection is not None:
-                _number(injection, index)
-            out = self.model(x)
-            logits = getattr(out, "value", out)  # a QuantTensor's values
-            correct += (logits.argmax(1) == y).sum()
-        return int(correct)
+    def question(self, points: Sequence[Point], told: Mapping[str, Any]) -> dict[str, Any]:
+        """What the trials of points depend on, for people: `told` (names), network, samples, and faults."""
+        plans = [self.whole_plan(point) for point in points]
+        different = {plan.digest: plan for plan in plans}  # points that are parts of the same faults share a plan
+        identity = self.subject.identity
+        found: dict[str, Any] = {
+            **told,
+            # what a plan's faults do to a network has changed with the version, also where the plan has not
+            "fault stream": spec_of("1.1"),
+            "network digest": identity["network"],
+            "samples": identity["samples"],
+            "samples digest": identity["samples digest"],
+            "device": self.device,
+            "statistics": self.statistics,
+        }
+        # where faults change with batches, they depend on where these begin
+        if any(map(changes_by_batch, different.values())):
+            found["batch size"] = self.batch_size
+        notes: dict[str, None] = {}
+        for plan in different.values():
+            notes.update(dict.fromkeys(plan.notes or ()))
+        if notes:
+            found["notes"] = list(notes)
+        found["points"] = [point.key for point in points]
+        found["faults"] = [[fault.to_data() for fault in plan.faults] for plan in different.values()]
+        found["plans digest"] = sha256("".join(plan.digest for plan in plans).encode()).hexdigest()[:16]
+        return found
 
 
-def _number(injection: Injection, index: Tensor) -> None:
-    """Tells the stream which samples the next batch has."""
-    first = int(index[0])
-    if torch.equal(index, torch.arange(first, first + len(index))):
-        # counted on from the first: this works also where layers fold axes into the batch
-        injection.samples = None
-        injection.first_sample = first
-    else:
-        injection.samples = index
+def _each_trial(progress: Callable[[], object]) -> Callable[[Present], object]:
+    """Calls `progress` once for each trial that a driver tells of."""
+    done: dict[str, int] = {}
 
+    def tell(present: Present) -> None:
+        key = json.dumps(dict(present.task.labels))
+        for _ in range(done.get(key, 0), present.done):
+            progress()
+        done[key] = present.done
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    with evaluation(model), torch.no_grad(), fusing_to_measure(model):
-        yield
-
-
-def _read_protection(injection: Injection) -> dict[str, Any]:
-    """What protected memories did in a trial, and whether it counts as DUE; nothing where nothing is protected."""
-    found = injection.protection_counts()
-    injection.reset_protection_counts()
-    if not found:
-        return {}
-    totals = [sum(each) for each in zip(*found.values(), strict=True)]
-    due = False
-    for name, counts in found.items():
-        processes = injection.plan.at(name).processes
-        if counts.detected and any(process.counts_as_due for process in processes):
-            due = True
-    return {"protection": ProtectionCounts(*totals), "due": due}
+    return tell

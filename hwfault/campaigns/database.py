@@ -1,13 +1,13 @@
 """Where a campaign's trials are kept: one SQLite file, written by one process, in transactions of batches.
 
     task(id, digest, identity, samples, masks, metrics, golden)   what trials depend on, as JSON, and its SHA-256
-    trial(task, key, answers, numbers, faults, detected, failed)   one trial: its seed or number, and its answers
+    trial(task, key, answers, numbers, faults, detected, failed, seen)   one trial: its seed or number, its answers
     look(task, trials, stopped, told)                       when a stopping rule looked, and what it said
 
 `answers` are bit masks of the task's samples, one behind the other, each packed and filled to whole bytes, in the
 order of `masks`; `numbers` are float32, likewise in the order of `metrics`. `faults` is how many faults fell, or 1 for
-at least one, or NULL where they were not counted; `failed` why there are no answers. A trial is safe on the disk when
-`put` returns.
+at least one, or NULL where they were not counted; `failed` why there are no answers; `seen` what else was seen, as
+JSON. A trial is safe on the disk when `put` returns.
 """
 
 import json
@@ -30,19 +30,22 @@ from hwfault.stream.check import signed64
 FILE = "campaign.sqlite"
 _FORMAT = "hwfault-campaign/1"
 _APPLICATION = 0x68776661  # "hwfa", which tells the file from other programs' databases
+_SEEN = "seen"
+"""The column of trials that stores did not have at first."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS task(id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, identity TEXT NOT NULL,
     samples INTEGER NOT NULL, masks TEXT NOT NULL, metrics TEXT NOT NULL, golden BLOB);
 CREATE TABLE IF NOT EXISTS trial(task INTEGER NOT NULL REFERENCES task(id), key INTEGER NOT NULL, answers BLOB,
-    numbers BLOB, faults INTEGER, detected INTEGER NOT NULL DEFAULT 0, failed TEXT, PRIMARY KEY(task, key))
+    numbers BLOB, faults INTEGER, detected INTEGER NOT NULL DEFAULT 0, failed TEXT, seen TEXT, PRIMARY KEY(task, key))
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS look(task INTEGER NOT NULL REFERENCES task(id), trials INTEGER NOT NULL,
     stopped INTEGER NOT NULL, told TEXT NOT NULL, PRIMARY KEY(task, trials)) WITHOUT ROWID;
 """
 _PUT = """
-INSERT INTO trial VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(task, key) DO UPDATE SET answers = excluded.answers,
-    numbers = excluded.numbers, faults = excluded.faults, detected = excluded.detected, failed = NULL
+INSERT INTO trial(task, key, answers, numbers, faults, detected, failed, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT(task, key) DO UPDATE SET answers = excluded.answers, numbers = excluded.numbers,
+    faults = excluded.faults, detected = excluded.detected, failed = NULL, seen = excluded.seen
     WHERE trial.failed IS NOT NULL AND excluded.failed IS NULL
 """
 
@@ -51,7 +54,11 @@ Bools = NDArray[np.bool_]
 
 
 class Row(NamedTuple):
-    """One trial as it is kept: `answers` (masks, samples), `numbers` (metrics, samples), or why it `failed`."""
+    """One trial as it is kept: `answers` (masks, samples), `numbers` (metrics, samples), or why it `failed`.
+
+    `seen` is what else was seen on the way, as JSON tells it. A trial that did not fail and has no answers comes from
+    a file of 0.4.0, which kept no more of it than `seen` says: how many answers were right (`correct`).
+    """
 
     key: int
     answers: Bools | None
@@ -59,6 +66,7 @@ class Row(NamedTuple):
     faults: int | None = None
     detected: bool = False
     failed: str | None = None
+    seen: Mapping[str, Any] | None = None
 
 
 class Task(NamedTuple):
@@ -102,6 +110,15 @@ class Database:
             self._connection.close()
             raise
 
+    @classmethod
+    def in_memory(cls) -> "Database":
+        """A store that is gone when it is closed."""
+        made = cls.__new__(cls)
+        made.path = Path(":memory:")
+        made._connection = sqlite3.connect(":memory:", isolation_level=None)
+        made._prepare(readonly=False)
+        return made
+
     def _prepare(self, readonly: bool) -> None:
         """Checks whose file it is, and makes the tables of a new one."""
         ask = self._connection.execute
@@ -110,12 +127,18 @@ class Database:
         tables = ask("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if known != _APPLICATION and (tables or readonly):
             raise FileError(f"{self.path}: is no file of hwfault campaign; choose another folder with --out")
+        columns = {name for _, name, *_ in ask("PRAGMA table_info(trial)")}
         if not readonly:
+            if known != _APPLICATION:  # who is refused below leaves the file as it was
+                ask(f"PRAGMA application_id = {_APPLICATION}")
             # FULL: what was reported outlives the machine, not only the process; a batch costs one wait for the disk
-            for pragma in (f"application_id = {_APPLICATION}", "journal_mode = WAL", "synchronous = FULL"):
+            for pragma in ("journal_mode = WAL", "synchronous = FULL"):
                 ask(f"PRAGMA {pragma}")
             self._connection.executescript(_TABLES)
+            if columns and _SEEN not in columns:
+                ask(f"ALTER TABLE trial ADD COLUMN {_SEEN} TEXT")
             ask("INSERT OR IGNORE INTO about VALUES ('format', ?)", (_FORMAT,))
+        self._seen = "NULL" if readonly and _SEEN not in columns else _SEEN
         found = ask("SELECT value FROM about WHERE key = 'format'").fetchone()
         if found is None or found[0] != _FORMAT:
             told = "no format" if found is None else repr(found[0])
@@ -217,13 +240,15 @@ class Database:
         asked = (task.id,) if key is None else (task.id, signed64(key))
         with self._explained():
             found = self._connection.execute(
-                f"SELECT key, answers, numbers, faults, detected, failed FROM trial WHERE task = ?{only} ORDER BY key",
+                f"SELECT key, answers, numbers, faults, detected, failed, {self._seen} FROM trial WHERE task = ?{only} "
+                "ORDER BY key",
                 asked,
             )
-            for key, answers, numbers, faults, detected, failed in found:
+            for key, answers, numbers, faults, detected, failed, seen in found:
                 masks = None if answers is None else self._unpacked(task, answers)
                 metrics = None if numbers is None else self._numbers(task, numbers)
-                yield Row(_unsigned(key), masks, metrics, faults, bool(detected), failed)
+                beside = None if seen is None else self._beside(task, seen)
+                yield Row(_unsigned(key), masks, metrics, faults, bool(detected), failed, beside)
 
     def failures(self, task: Task) -> list[tuple[int, str]]:
         """(key, why) of each trial that failed, by key."""
@@ -268,6 +293,15 @@ class Database:
             )
         return np.frombuffer(stored, "<f4").reshape(len(task.metrics), task.samples)
 
+    def _beside(self, task: Task, stored: object) -> Mapping[str, Any]:
+        try:
+            found = json.loads(str(stored))
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise FileError(f"{self.path}: what a trial of the task {task.digest[:12]} saw is damaged, expected JSON")
+        return found
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -285,49 +319,6 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise FileError(f"{self.path}: {_why(error)}") from None
-
-
-def merge(into: Database, other: Database) -> int:
-    """Adds the tasks and trials of another store, and says how many trials were new.
-
-    A trial that failed in one of them is taken from the other.
-
-    Raises FileError where both have a trial and its answers differ: then they are of no one campaign.
-    """
-    new = 0
-    for theirs in other.tasks():
-        golden = other.golden(theirs)
-        ours = into.task(
-            theirs.identity, samples=theirs.samples, masks=theirs.masks, metrics=theirs.metrics, golden=golden
-        )
-        known = {row.key: row for row in into.rows(ours)}
-        fresh: list[Row] = []
-        for row in other.rows(theirs):
-            mine = known.get(row.key)
-            if mine is None or (mine.failed is not None and row.failed is None):
-                fresh.append(row)
-            elif row.failed is None and not same_answers(mine, row):
-                raise FileError(
-                    f"{other.path}: trial {row.key} of the task {theirs.digest[:12]} has other answers than in "
-                    f"{into.path}; `hwfault campaign verify` tells which of them are right"
-                )
-        into.put(ours, fresh)
-        new += len(fresh)
-    return new
-
-
-def same_answers(one: Row, other: Row) -> bool:
-    """Whether two trials came to the same; one that failed is like any other that failed."""
-    if one.failed is not None or other.failed is not None:
-        return (one.failed is None) == (other.failed is None)
-    same_numbers = (one.numbers is None) == (other.numbers is None)
-    if one.numbers is not None and other.numbers is not None:
-        same_numbers = np.array_equal(one.numbers, other.numbers)
-    return bool(np.array_equal(_masks(one), _masks(other))) and same_numbers and one.detected == other.detected
-
-
-def _masks(row: Row) -> Bools:
-    return np.zeros((0, 0), np.bool_) if row.answers is None else row.answers
 
 
 def differing(stored: Identity, asked: Identity) -> Mapping[str, tuple[Any, Any]]:
@@ -357,9 +348,7 @@ def _why(error: sqlite3.Error) -> str:
     """What SQLite says, with what to do about it."""
     text = str(error)
     if "full" in text:
-        return (
-            f"cannot be written ({text}); make room, and `hwfault campaign resume` goes on: what was counted is there"
-        )
+        return f"cannot be written ({text}); make room, and the same command goes on: what was counted is there"
     if "locked" in text:
         return f"another process writes there ({text}); wait for it to end"
     if "not a database" in text or "malformed" in text:
@@ -370,7 +359,8 @@ def _why(error: sqlite3.Error) -> str:
 def _encoded(task: Task, row: Row) -> tuple[Any, ...]:
     answers = None if row.answers is None else pack(row.answers)
     numbers = None if row.numbers is None else np.ascontiguousarray(row.numbers, "<f4").tobytes()
-    return (task.id, signed64(row.key), answers, numbers, row.faults, int(row.detected), row.failed)
+    seen = None if row.seen is None else json.dumps(row.seen)
+    return (task.id, signed64(row.key), answers, numbers, row.faults, int(row.detected), row.failed, seen)
 
 
 def _unsigned(key: int) -> int:

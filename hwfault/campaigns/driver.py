@@ -139,6 +139,11 @@ class Driver:
         if not seen.number and self._shard.of > 1:  # the other parts have all there are
             course.ended = True
             return
+        if not (seen.number or seen.failed) and self._has_all_named(course):
+            # they come from a file of 0.4.0, which kept no answers that rates could be made of
+            self._tell(course)
+            course.ended = True
+            return
         decision = self._decide(course, seen)
         course.decision = decision
         self._database.look(course.stored, course.until, decision.stop, decision.why)
@@ -167,7 +172,7 @@ class Driver:
             why = next((row.failed for row in rows if row.failed is not None), "none was run")
             raise HwfaultError(f"{course.task.name}: none of {seen.failed} trials has an answer: {why}")
         found = self._judge(course, seen)
-        if self._measurement.names_seeds(course.task) and not course.was_cut:
+        if self._has_all_named(course):
             return found._replace(stop=True, why=f"{course.most:,} seeds, as they were named")
         if self._shard.of > 1:
             whole = self._judge(course, self._shard.fill_up(seen, course.until))
@@ -178,6 +183,10 @@ class Driver:
             why = found.why if self._shard.of > 1 else f"{tried}; {seen.failed:,} of them failed"
             return found._replace(stop=True, why=why)
         return self._told_if_cut(course, seen, found)
+
+    def _has_all_named(self, course: Course) -> bool:
+        """Whether the seeds of a task are named, and all of them have been run."""
+        return self._measurement.names_seeds(course.task) and not course.was_cut
 
     def _told_if_cut(self, course: Course, seen: Trials | Turned, found: Decision) -> Decision:
         """The decision on a census that is not whole, which says what it does not cover."""

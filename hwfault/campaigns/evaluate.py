@@ -7,15 +7,17 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from hwfault.campaigns.campaign import Campaign
+from hwfault.campaigns.campaign import Campaign, Kept
 from hwfault.campaigns.points import Point
-from hwfault.campaigns.store import Store, question
 from hwfault.campaigns.trials import Trials
 from hwfault.errors import HwfaultError, expect_kind
 from hwfault.files import write_atomically
 from hwfault.laws.models import FaultModel, bit_errors
+from hwfault.locks import locked_file
 from hwfault.plan.given import GivenPlan, read_plan
 from hwfault.train.data import MemorySplit, Split
+
+_STORE = ".sqlite"
 
 
 def evaluate(
@@ -60,9 +62,10 @@ def campaign(
 ) -> dict[str, Trials]:
     """`evaluate` under several faults by name, with the same seeds, on the same samples.
 
-    Finished trials are kept in the file `store`: the same call goes on where it was stopped, and more seeds add
-    trials. Raises HwfaultError without faults, FileError for a file that holds the trials of another question, and
-    else what `evaluate` raises.
+    Finished trials are kept in `store`, a file named *.sqlite (another ending gives way to that one): the same call
+    goes on where it was stopped, and more seeds and faults add trials. A file of lines that 0.4.0 kept in `store` is
+    read, some of its trials are run again, and all are taken over; it is never written. Raises HwfaultError without
+    faults, FileError for a file that holds the trials of another question, and else what `evaluate` raises.
     """
     expected = "a mapping from names to faults or plans: {'ber 1e-3': BitFlips(probability=1e-3)}"
     expect_kind(faults, Mapping, "faults", expected)
@@ -75,9 +78,12 @@ def campaign(
     many = Campaign(model, samples, **rest)  # type: ignore[arg-type]
     points = {name: Point.of(read_plan(given), labels={"faults": name}) for name, given in faults.items()}
     if store is None:
-        return {name: many.run(point, seeds) for name, point in points.items()}
-    with Store(store, question(many, [*points.values()])) as keeper:
-        return {name: many.run(point, seeds, keeper=keeper) for name, point in points.items()}
+        found = many.measure([*points.values()], seeds)
+    else:
+        kept = Kept(Path(store).with_suffix(_STORE), Path(store) if Path(store).suffix != _STORE else None)
+        with locked_file(kept.store):
+            found = many.measure([*points.values()], seeds, kept=kept)
+    return dict(zip(points, found, strict=True))
 
 
 def sweep(

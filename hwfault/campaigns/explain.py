@@ -217,6 +217,11 @@ def _stored(measurement: Measurement, database: Database, task: Task, key: int) 
         return None, f"the store has no trial {key} of {task.name}, so it was run now and compared with nothing"
     if row.failed is not None:
         return None, f"the store says that this trial failed ({row.failed}); it was run now and compared with nothing"
+    if row.answers is None:
+        return (
+            None,
+            "the store has only how many answers of this trial were right; it was run now, compared with nothing",
+        )
     return row, None
 
 

@@ -66,9 +66,9 @@ def columns_of(rows: Iterable[Row], masks: Sequence[str], samples: int, among: S
     for row in rows:
         if wanted is not None and row.key not in wanted:
             continue
-        if row.answers is None:
+        if row.failed is not None:
             failed += 1
-        else:
+        elif row.answers is not None:  # of trials of 0.4.0 only how many answers were right is known
             kept.append(row)
     stacked = np.zeros((len(kept), len(masks), samples), np.bool_)
     for place, row in enumerate(kept):

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 from hwfault.campaigns.about import ABOUT, merge_runs
 from hwfault.campaigns.by_class import kept_labels, with_classes
-from hwfault.campaigns.database import Database, merge
+from hwfault.campaigns.database import Database
 from hwfault.campaigns.database import Task as Stored
 from hwfault.campaigns.figures import Asked, Figure, Trials, columns_of, decide, make_figure
+from hwfault.campaigns.merging import merge
+from hwfault.campaigns.question import QUESTION
 from hwfault.campaigns.statistics.looks import Looks
 from hwfault.campaigns.study.kept_space import KeptSpace
 from hwfault.campaigns.study.records import Stop, Study, kept_study
@@ -141,6 +143,16 @@ def kept_tasks(database: Database) -> list[KeptTask]:
     return found
 
 
+def study_of(database: Database) -> Study:
+    """The study of a store, to be run again; raises FileError where it keeps none, or one of `hwfault evaluate`."""
+    if database.said(QUESTION) is not None:
+        raise FileError(
+            f"{database.path}: holds the trials of hwfault evaluate or compare; the same command goes "
+            "on there, and `hwfault campaign status`, `report` and `export` read it"
+        )
+    return kept_study(database.said("study"), str(database.path.parent))
+
+
 def _parsed(database: Database) -> list[dict[str, Any]]:
     text = database.said("tasks")
     try:
@@ -162,7 +174,7 @@ def merge_into(into: Database, other: Database) -> int:
     if ours and not ours & theirs:
         raise FileError(f"{other.path}: holds the trials of another study than {into.path}; no task is in both")
     new = merge(into, other)
-    for key in ("study", "tasks", "strata", "labels", ABOUT):
+    for key in ("study", "tasks", "strata", "labels", ABOUT, QUESTION):
         said = other.said(key)
         if into.said(key) is None and said is not None:
             into.say(key, said)

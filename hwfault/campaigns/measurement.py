@@ -8,7 +8,7 @@ from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ from hwfault.plan.fault_plan import FaultPlan, spec_of
 from hwfault.program.processes import SiteList
 from hwfault.train.loading import RunOptions
 
+if TYPE_CHECKING:
+    from hwfault.campaigns.subject import Subject
+
 _AFFORDABLE = 1_000_000_000
 """So many runs of one flip of a weight on one sample take the sparse engine minutes."""
 
@@ -51,10 +54,19 @@ class Trust:
 class Measurement:
     """A study with everything that it names loaded; one process has one of it. Raises what loading them raises.
 
-    `weights` are those of strata that another process has found already (None: there are none yet).
+    `weights` are those of strata that another process has found already (None: there are none yet). Where the network
+    and its samples are there already, they are the `subject`, and `plans` makes what strikes them.
     """
 
-    def __init__(self, study: Study, trust: Trust, weights: Weights | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        trust: Trust,
+        weights: Weights | None = None,
+        *,
+        subject: "Subject | None" = None,
+        plans: Plans | None = None,
+    ) -> None:
         from hwfault.campaigns.subject import load_subject
 
         untold = [name for name in study.outcomes if is_code(name) and name not in trust.criteria]
@@ -64,11 +76,12 @@ class Measurement:
                 f"(--criterion {untold[0]}) if you trust it"
             )
         self.study = study
-        self.subject = load_subject(study, trust.run)
+        self.subject = load_subject(study, trust.run) if subject is None else subject
         self.engine: Engine = self.subject.engine
         about = {"subject": self.subject.identity, "arithmetic": study.arithmetic}
         self.weighing = Weighing(self.subject.score, about, self.engine.samples, study.seed, weights)
-        self._files = Files()
+        self.files = Files() if plans is None else plans.files
+        self._kept_plans: dict[int | None, Plans] = {} if plans is None else {plans.device: plans}
 
     @cached_property
     def sites(self) -> SiteList:
@@ -87,8 +100,8 @@ class Measurement:
 
     @cached_property
     def _asked(self) -> Asked:
-        points = tasks_of(self.study, self.sites, self._files, self._affords, self.weighing.strata)
-        return with_turns(self.study, points, self._files, lambda task: self.plan(task, self.study.seed))
+        points = tasks_of(self.study, self.sites, self.files, self._affords, self.weighing.strata)
+        return with_turns(self.study, points, self.files, lambda task: self.plan(task, self.study.seed))
 
     @cached_property
     def judge(self) -> Judge:
@@ -128,12 +141,8 @@ class Measurement:
     def _plans(self, task: Task) -> Plans:
         device = self.study.questions[task.question].device
         if device not in self._kept_plans:
-            self._kept_plans[device] = Plans(lambda: self.sites, device, self._files)
+            self._kept_plans[device] = Plans(lambda: self.sites, device, self.files)
         return self._kept_plans[device]
-
-    @cached_property
-    def _kept_plans(self) -> dict[int | None, Plans]:
-        return {}
 
     def keys(self, task: Task, count: int) -> Sequence[int]:
         """The keys of a task's first `count` trials, as far as there are so many."""
@@ -177,16 +186,20 @@ class Measurement:
             found["due"] = self.study.due.range
         if question.device is not None:
             found["device"] = question.device
+        plan = None
         if task.sweep:
             found |= identity_of(task, self.masks, self._plans(task), self.study.seed)
         elif task.point is not None:
-            found["plan"] = self.plan(task, self.study.seed).digest
+            plan = self.plan(task, self.study.seed)
+            found["plan"] = plan.digest
         criteria = {name: _digest_of_code(name) for name in self.study.outcomes if is_code(name)}
         if criteria:
             found["criteria"] = criteria
-        if not self.subject.exact:
+        if self.subject.by_engine:
             # sums of floats depend on who adds them, and in which order
             found["engine"] = [self.engine.name, self.engine.version, self.study.batch_size]
+        elif plan is not None and changes_by_batch(plan):
+            found["batch size"] = self.study.batch_size
         return found
 
     def claim(self, database: Database) -> None:
@@ -259,6 +272,11 @@ class Measurement:
         if has_one_sample(task.draw):
             yield from self._run_pairs(task, keys)
             return
+        if task.point is not None and task.point.silent:
+            golden = self._golden
+            for key in keys:
+                yield Row(key, _stacked(golden), _numbers(golden), 0)
+            return
         # where the key has chosen the bits, nothing else is drawn
         trials = [Trial(self.plan(task, key), 0 if task.point is None else key) for key in keys]
         engine = self.engine_for(trials)
@@ -271,6 +289,8 @@ class Measurement:
             return task.flips or 1
         if task.listed is not None:
             return task.listed.count(key)
+        if not self.subject.counts_faults:
+            return None
         fell = any_fault_fell(trial.plan, trial.seed, self.engine.samples)
         return None if fell is None else int(fell)
 
@@ -341,7 +361,7 @@ class Measurement:
 
     def _row(self, key: int, ran: Ran, faults: int | None, images: Numbers | None = None) -> Row:
         answers = self.judge.judge(ran.outputs, images, detected=ran.detected)
-        return Row(key, _stacked(answers), _numbers(answers), faults, ran.detected)
+        return Row(key, _stacked(answers), _numbers(answers), faults, ran.detected, seen=ran.seen)
 
 
 def _brief(value: object) -> str:

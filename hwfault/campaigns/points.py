@@ -45,6 +45,11 @@ class Point(Record):
         """What tells the point from the others: its labels, its rate among them."""
         return dict(self.labels) if self.ber is None else {"ber": self.ber, **self.labels}
 
+    @property
+    def key(self) -> str:
+        """What tells the point from the others, as text."""
+        return json.dumps(self.told, sort_keys=True)
+
     def to_data(self) -> dict[str, Any]:
         """The point as JSON tells it; `parse` reads it back."""
         data = self.model_dump(mode="json", exclude_defaults=True, exclude={"faults", "plan"})

@@ -21,6 +21,9 @@ from hwfault.train.loading import RunOptions, split_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from hwfault.campaigns.engines.torch_engine import TorchEngine
+    from hwfault.train.data import Split
+
 _LARGEST_DATA = 4 << 30
 
 
@@ -34,6 +37,8 @@ class Subject(NamedTuple):
     `slow` is PyTorch's engine, which runs whatever a network can be struck by (None: a graph has none). `exact` says
     that every engine, batch and thread count gives the same outputs to the bit; `note` says why. `make_sparse` makes
     what runs single flips of weights, or says why there is none; `score` says where they are expected to do harm.
+    `by_engine` says whether trials depend on who computes them, `counts_faults` whether it is told of each if any
+    fault fell.
     """
 
     engine: Engine
@@ -44,6 +49,8 @@ class Subject(NamedTuple):
     note: str
     make_sparse: Callable[[], tuple[SparseFlips | None, str | None]]
     score: Score
+    by_engine: bool
+    counts_faults: bool = True
 
 
 def load_subject(study: Study, trusted: RunOptions) -> Subject:
@@ -53,29 +60,68 @@ def load_subject(study: Study, trusted: RunOptions) -> Subject:
     return _of_network(study, trusted)
 
 
+def subject_of(
+    model: "nn.Module", split: "Split", order: "Tensor", engine: "TorchEngine", *, statistics: bool
+) -> Subject:
+    """A network and the samples `order` of a split that are there already, run by PyTorch as the network itself is.
+
+    Nobody looks whether other engines would give the same, and of each trial no more is told than `engine` tells.
+    """
+    identity = _identity(model, split, order)
+    if statistics:
+        identity["statistics"] = True
+    note = "the network's own arithmetic, on its own device"
+    return Subject(
+        engine,
+        engine,
+        _labels_of(split, order),
+        identity,
+        exact=False,
+        note=note,
+        make_sparse=lambda: (None, note),
+        score=lambda _sites: note,
+        by_engine=False,
+        counts_faults=False,
+    )
+
+
+def _identity(model: "nn.Module", split: "Split", order: "Tensor") -> dict[str, Any]:
+    from hwfault.campaigns.samples import digest
+
+    return {"network": network_digest(model), "samples": len(order), "samples digest": digest(split, order)}
+
+
+def _labels_of(split: "Split", order: "Tensor") -> NDArray[np.int64]:
+    found: NDArray[np.int64] = split.labels[order.to(split.labels.device)].cpu().numpy()
+    return found
+
+
+def network_digest(network: "nn.Module") -> str:
+    """SHA-256 of a network's tensors with their names, types and shapes."""
+    import torch
+
+    found = sha256()
+    for key, tensor in network.state_dict().items():
+        found.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def _of_network(study: Study, trusted: RunOptions) -> Subject:
     import torch
 
     from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
     from hwfault.campaigns.engines.onnxruntime_engine import OnnxruntimeEngine
     from hwfault.campaigns.engines.torch_engine import TorchEngine
-    from hwfault.campaigns.samples import digest
-    from hwfault.campaigns.store import network_digest
 
     assert study.network is not None
     model, config, data = trusted.load(Path(study.network))
-    before = network_digest(model)
     split = split_of(study.samples.split, data, config)
     count = len(split) if study.samples.first is None else min(study.samples.first, len(split))
     if not count:
         raise HwfaultError("the split holds no samples, expected at least one")
     order = torch.arange(count)
-    identity = {
-        "network": before,
-        "class": trusted.network or config.network,
-        "samples": count,
-        "samples digest": digest(split, order),
-    }
+    identity = _identity(model, split, order) | {"class": trusted.network or config.network}
     inputs = split.inputs(order).cpu()
     graph, rounds = _exported(model, inputs[:1], study.arithmetic)
     added = integer_arithmetic(model) if study.arithmetic == "integer" else None
@@ -87,7 +133,6 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
         if graph is None:
             raise HwfaultError(f"the network cannot be exported, so that onnxruntime cannot run it: {rounds}")
         engine = OnnxruntimeEngine(graph, inputs.numpy(), study.batch_size, exact=rounds is None)
-    labels = split.labels[order.to(split.labels.device)].cpu().numpy()
 
     def sparse() -> tuple[SparseFlips | None, str | None]:
         if rounds is not None:
@@ -107,7 +152,9 @@ def _of_network(study: Study, trusted: RunOptions) -> Subject:
             if added is not None:
                 integer_arithmetic(model)
 
-    return Subject(engine, slow, labels, identity, rounds is None, _told(rounds), sparse, score)
+    labels = _labels_of(split, order)
+    rounded = rounds is not None
+    return Subject(engine, slow, labels, identity, not rounded, _told(rounds), sparse, score, by_engine=rounded)
 
 
 def _exported(model: "nn.Module", example: "Tensor", arithmetic: Arithmetic) -> tuple[ModelProto | None, str | None]:
@@ -161,7 +208,8 @@ def _of_graph(study: Study) -> Subject:
             return None, "the graph does not say that it computes in integer arithmetic (hwfault export --arithmetic)"
         return make_sparse(graph, inputs, engine.golden())
 
-    return Subject(engine, None, labels, identity, rounds is None, _told(rounds), sparse, _no_gradients)
+    rounded = rounds is not None
+    return Subject(engine, None, labels, identity, not rounded, _told(rounds), sparse, _no_gradients, by_engine=rounded)
 
 
 def _no_gradients(_sites: Sequence[Site]) -> str:

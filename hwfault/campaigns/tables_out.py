@@ -9,6 +9,7 @@ import numpy as np
 from hwfault.campaigns.database import Database, Row, pack
 from hwfault.campaigns.evaluate import write_table
 from hwfault.campaigns.kept import KeptTask, kept_tasks
+from hwfault.campaigns.merging import count_correct
 from hwfault.errors import HwfaultError
 from hwfault.files import replace_atomically
 
@@ -46,6 +47,8 @@ def _line(task: KeptTask, row: Row) -> dict[str, Any]:
         for name, mask in zip(task.stored.masks, row.answers, strict=True):
             line[name] = int(mask.sum())
             line[f"{name}_mask"] = pack(mask[np.newaxis]).hex()
+    elif row.failed is None:
+        line["correct"] = count_correct(row, task.stored.masks)
     if row.numbers is not None:
         for name, numbers in zip(task.stored.metrics, row.numbers, strict=True):
             line[name] = float(numbers.mean())

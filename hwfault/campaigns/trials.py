@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
+from hwfault.campaigns.database import Row
 from hwfault.campaigns.labels import Label
+from hwfault.campaigns.merging import count_correct
 from hwfault.campaigns.statistics.means import MEAN_COVERS, Basis, Interval, mean_interval, spread
 from hwfault.campaigns.statistics.proportions import share_at_most
 from hwfault.errors import HwfaultError
@@ -23,6 +25,29 @@ class Trial(Record):
     protection: ProtectionCounts | None = None
     due: bool = False
     statistics: tuple[SiteStatistics, ...] = ()
+
+    @classmethod
+    def of_row(cls, row: Row, masks: Sequence[str]) -> "Trial":
+        """The trial that a store keeps; raises HwfaultError for one without an answer, ModelError for a damaged one."""
+        correct = count_correct(row, masks)
+        if row.failed is not None or correct is None:
+            raise HwfaultError(
+                f"the trial of seed {row.key} has no answer ({row.failed}); choose another folder with --out"
+            )
+        seen = row.seen or {}
+        counts = seen.get("protection")
+        statistics = tuple(SiteStatistics.from_data(site) for site in seen.get("statistics", ()))
+        protection = None if counts is None else ProtectionCounts(**counts)
+        return cls(seed=row.key, correct=correct, protection=protection, due=row.detected, statistics=statistics)
+
+    def to_row(self) -> Row:
+        """What a store keeps of a trial of which no more is known than this."""
+        seen: dict[str, Any] = {"correct": self.correct}
+        if self.protection is not None:
+            seen["protection"] = self.protection._asdict()
+        if self.statistics:
+            seen["statistics"] = [record.to_data() for record in self.statistics]
+        return Row(self.seed, None, detected=self.due, seen=seen)
 
 
 class Trials(Record):

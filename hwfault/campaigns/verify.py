@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwfault.campaigns.database import Database, Row, same_answers
+from hwfault.campaigns.database import Database, Row
 from hwfault.campaigns.measurement import Measurement
+from hwfault.campaigns.merging import same_answers
 from hwfault.stream import site_number
 from hwfault.stream.reference import stream_words
 
@@ -39,7 +40,7 @@ def verify(
         differ = []
         for place, key in enumerate(chosen):
             (row,) = measurement.run(task, [key])
-            if not same_answers(_comparable(kept[key]), _comparable(row)):
+            if not same_answers(_comparable(kept[key]), _comparable(row), stored.masks):
                 differ.append(key)
             progress(task.name, place + 1, len(chosen))
         found.append(Verified(task.name, len(kept), len(chosen), tuple(differ)))

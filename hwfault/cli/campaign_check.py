@@ -33,12 +33,12 @@ _TOLD = 4
 def verify(folder: Path, fraction: float, trust: "Trust", as_json: bool) -> None:
     """Run a part of a campaign's trials anew, the slow way, and say which answers differ (then the exit code is 3)."""
     from hwfault.campaigns.database import FILE, Database
+    from hwfault.campaigns.kept import study_of
     from hwfault.campaigns.measurement import Measurement
-    from hwfault.campaigns.study.records import kept_study
     from hwfault.campaigns.verify import verify as run
 
     with Database(folder / FILE, readonly=True) as database, progress() as begin:
-        study = kept_study(database.said("study"), str(folder))
+        study = study_of(database)
         measurement = Measurement(study, trust)
         measurement.weighing.recall(database)
         advance = begin("verifying", len(measurement.tasks))
@@ -71,11 +71,11 @@ def explain(folder: Path, task: str, seed: int, sample: int | None, trust: "Trus
     """
     from hwfault.campaigns.database import FILE, Database
     from hwfault.campaigns.explain import explain as run
+    from hwfault.campaigns.kept import study_of
     from hwfault.campaigns.measurement import Measurement
-    from hwfault.campaigns.study.records import kept_study
 
     with Database(folder / FILE, readonly=True) as database:
-        study = kept_study(database.said("study"), str(folder))
+        study = study_of(database)
         measurement = Measurement(study, trust)
         measurement.weighing.recall(database)
         found = run(measurement, database, task, seed, sample)

@@ -104,10 +104,10 @@ def resume(
 ) -> None:
     """Go on with the campaign in FOLDER, as it was begun."""
     from hwfault.campaigns.database import FILE, Database
-    from hwfault.campaigns.study.records import kept_study
+    from hwfault.campaigns.kept import study_of
 
     with Database(folder / FILE, readonly=True) as database:
-        study = kept_study(database.said("study"), str(folder))
+        study = study_of(database)
     _run(study, folder, workers, shard, trust, as_json)
 
 

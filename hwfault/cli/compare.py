@@ -46,7 +46,8 @@ def command(
     for name, run in zip(names_of(runs), runs, strict=True):
         model, configs[name], loaded = trusted.needed_by(run).load(run)
         on = how.split_of(loaded, configs[name])
-        campaigns[name] = Campaign(model, on, batch_size=how.batch_size, workers=how.workers)
+        said = {"network": str(run), "samples": {"split": how.split}}
+        campaigns[name] = Campaign(model, on, batch_size=how.batch_size, workers=how.workers, said=said)
         for point in points:
             campaigns[name].plan(point)  # what does not fit one of the runs is told before the first trial
     seen = {name: f"{trusted.data or config.data} {how.split}" for name, config in configs.items()}
@@ -71,11 +72,13 @@ def _trials(
     begin: Begin,
     folder: Path | None,
 ) -> "list[Trials]":
-    from hwfault.campaigns.store import question
+    from hwfault.campaigns.campaign import Kept
 
-    kept = None if folder is None else folder / f"trials-{name.replace('/', '-')}.jsonl"
-    why = {} if kept is None else question(campaign, points)
-    return measure(campaign, points, seeds, what=name, begin=begin, kept=kept, question=why)
+    kept = None
+    if folder is not None:
+        of = name.replace("/", "-")
+        kept = Kept(folder / f"campaign-{of}.sqlite", folder / f"trials-{of}.jsonl")
+    return measure(campaign, points, seeds, what=name, begin=begin, kept=kept)
 
 
 def _write(folder: Path, table: "Sequence[Compared]", changed: dict[str, tuple[str, ...]]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic
-    from hwfault.campaigns.campaign import Campaign
+    from hwfault.campaigns.campaign import Campaign, Kept
     from hwfault.campaigns.points import Faults, Point
     from hwfault.campaigns.trials import Trials
     from hwfault.plan.expected import Range
@@ -170,7 +170,8 @@ def command(
     exact = _use_arithmetic(model, arithmetic)
     on = how.split_of(data, config)
     first = None if samples is None else range(min(samples, len(on)))
-    campaign = _campaign(model, on, first, given, how, statistics)
+    said = {"network": str(run), "arithmetic": arithmetic, "samples": {"split": how.split, "first": samples}}
+    campaign = _campaign(model, on, first, given, how, statistics, said)
     points = asked.points(campaign, lists)
     for point in points:
         campaign.whole_plan(point, how.seeds[0])  # what does not fit is told before the first trial
@@ -178,10 +179,9 @@ def command(
     # the trials
     told = {"network": trusted.network or config.network, "data": trusted.data or config.data, "split": how.split}
     told |= {} if arithmetic == "float" else {"arithmetic": arithmetic}
-    why = {} if folder is None else _question(campaign, points, told)
-    kept = None if folder is None else folder / "trials.jsonl"
+    kept = None if folder is None else _kept(folder, told)
     with progress() as begin:
-        results = measure(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept, question=why)
+        results = measure(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept)
     tell_left(exact.left if exact is not None else {})
 
     # what is kept of them, and printed
@@ -189,7 +189,7 @@ def command(
     if by_site is not None:
         results.sort(key=lambda point: point.mean)
     if folder is not None:
-        _write(folder, results, asked, str(run), config.network, why)
+        _write(folder, results, asked, str(run), config.network, campaign.question(points, told))
     if as_json:
         print_json([p.to_data() | {"expected_faults": list(expected[id(p)])} for p in results])
     else:
@@ -205,7 +205,13 @@ def _use_arithmetic(model: "nn.Module", arithmetic: str) -> "IntegerArithmetic |
 
 
 def _campaign(
-    model: "nn.Module", split: "Split", first: range | None, given: Given, how: Measuring, statistics: bool
+    model: "nn.Module",
+    split: "Split",
+    first: range | None,
+    given: Given,
+    how: Measuring,
+    statistics: bool,
+    said: Mapping[str, Any],
 ) -> "Campaign":
     from hwfault.campaigns.campaign import Campaign
 
@@ -218,13 +224,16 @@ def _campaign(
         workers=how.workers,
         statistics=statistics,
         files=given.files,
+        said=said,
     )
 
 
-def _question(campaign: "Campaign", points: "Sequence[Point]", told: Mapping[str, Any]) -> dict[str, Any]:
-    from hwfault.campaigns.store import question
+def _kept(folder: Path, told: Mapping[str, Any]) -> "Kept":
+    """Where trials are kept in a folder, and where 0.4.0 kept them."""
+    from hwfault.campaigns.campaign import Kept
+    from hwfault.campaigns.database import FILE
 
-    return question(campaign, points, **told)
+    return Kept(folder / FILE, folder / "trials.jsonl", told)
 
 
 def _write(

@@ -1,7 +1,6 @@
 """Running trials for a command: what to measure on, progress, finished trials kept, what a stopped run says."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -14,7 +13,7 @@ from hwfault.cli.door import Stopped
 from hwfault.cli.paths import OutputFolder
 
 if TYPE_CHECKING:
-    from hwfault.campaigns.campaign import Campaign
+    from hwfault.campaigns.campaign import Campaign, Kept
     from hwfault.campaigns.points import Point
     from hwfault.campaigns.statistics.means import Interval
     from hwfault.campaigns.trials import Trials
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from hwfault.train.data import Data, Split
 
 Begin = Callable[[str, int], Callable[[], object]]
-_FOLDER = OutputFolder("results.csv", "results.json", "accuracy.png", "trials.jsonl")
+_FOLDER = OutputFolder("results.csv", "results.json", "accuracy.png", "campaign.sqlite")
 _OPTIONS = (
     click.option(
         "--split",
@@ -92,24 +91,23 @@ def measure(
     *,
     what: str,
     begin: Begin,
-    kept: Path | None,
-    question: dict[str, Any],
+    kept: "Kept | None",
 ) -> "list[Trials]":
-    """The trials of each point; with `kept`, the file of finished trials, only those are run that it does not have.
+    """The trials of each point; where some are kept, only those are run that are not.
 
-    Raises FileError for a file that holds other trials or cannot be written; what Ctrl-C leaves is told.
+    Raises FileError for a store that holds other trials or cannot be written; what Ctrl-C leaves is told.
     """
-    from hwfault.campaigns.store import Store
+    from hwfault.campaigns.database import Database
 
-    every = len(points) * len(seeds)
-    with nullcontext() if kept is None else Store(kept, question) as store:
-        advance = begin(what, every)
-        try:
-            return [campaign.run(point, seeds, keeper=store, progress=advance) for point in points]
-        except (KeyboardInterrupt, Stopped):
-            if store is not None:
-                click.echo(f"stopped: {len(store)} trials are in {kept}, and the same command goes on there", err=True)
-            raise
+    advance = begin(what, len(points) * len(seeds))
+    try:
+        return campaign.measure(points, seeds, kept=kept, progress=advance)
+    except (KeyboardInterrupt, Stopped):
+        if kept is not None and kept.store.exists():
+            with Database(kept.store, readonly=True) as database:
+                count = sum(len(database.keys(task)) for task in database.tasks())
+            click.echo(f"stopped: {count} trials are in {kept.store}, and the same command goes on there", err=True)
+        raise
 
 
 def warn_of_one_seed(seeds: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from hwfault.campaigns.campaign import Campaign
+from hwfault.campaigns.engines.torch_engine import TorchEngine
 from hwfault.campaigns.evaluate import evaluate, sweep
 from hwfault.campaigns.points import Point, at_operating_points, at_rates, each_bit, each_site, only_bit, only_site
 from hwfault.errors import HwfaultError, ModelError, PlanError
@@ -92,8 +93,10 @@ def test_a_batch_in_order_behind_one_that_is_not(network):
 
 def test_the_golden_run_is_the_network_itself_and_is_run_once(network, monkeypatch):
     campaign, runs = Campaign(network, SPLIT), []
-    plain = Campaign._correct
-    monkeypatch.setattr(Campaign, "_correct", lambda self, injection: runs.append(injection) or plain(self, injection))
+    plain = TorchEngine._outputs
+    monkeypatch.setattr(
+        TorchEngine, "_outputs", lambda self, order, injection: runs.append(injection) or plain(self, order, injection)
+    )
     points = [campaign.run(point, SEEDS) for point in at_rates([0.01, 0.1])]
     with torch.no_grad():
         golden = int((network(SPLIT.stored).argmax(1) == SPLIT.labels).sum())

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hwfault.campaigns import database as module
-from hwfault.campaigns.database import Database, Row, digest_of, merge, pack, same_answers, unpack
+from hwfault.campaigns.database import Database, Row, digest_of, pack, unpack
+from hwfault.campaigns.merging import merge, same_answers
 from hwfault.errors import FileError
 
 IDENTITY = {"network": "abc", "faults": [1e-3, {"b": 2, "a": 1}]}
@@ -198,7 +199,7 @@ def test_a_full_disk(tmp_path):
         store.put(task, [row(key) for key in range(10)])
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
         store._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
-        with pytest.raises(FileError, match="make room, and `hwfault campaign resume` goes on"):
+        with pytest.raises(FileError, match="make room, and the same command goes on"):
             store.put(task, [row(key) for key in range(10, 5000)])
         assert store.keys(task) == set(range(10))
     with Database(path) as store:

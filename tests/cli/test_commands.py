@@ -193,7 +193,7 @@ def test_evaluate_a_sweep_as_table_files_and_json(run, tmp_path):
     assert [line.split()[0] for line in lines[1:4]] == ["0", "0.01", "0.05"]
     assert [line.split()[-2:] for line in lines[1:4]] == [["5", "360"]] * 3
     assert lines[4].startswith("golden run (no faults): ")
-    assert listing(tmp_path / "out") == ["accuracy.png", "results.csv", "results.json", "trials.jsonl"]
+    assert listing(tmp_path / "out") == ["accuracy.png", "campaign.sqlite", "results.csv", "results.json"]
     assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "out" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from hwfault.campaigns.database import Database
+from hwfault.campaigns.engines.torch_engine import TorchEngine
 from hwfault.campaigns.evaluate import evaluate
 from hwfault.campaigns.trials import paired
 from hwfault.laws.models import bit_errors
@@ -79,14 +81,27 @@ def test_two_runs_side_by_side(run, other, tmp_path):
     assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_it_goes_on_where_it_was_and_refuses_another_question(run, other, tmp_path):
+def trials_in(store):
+    """The trials of a store, by point and seed: which answers were right."""
+    with Database(store, readonly=True) as database:
+        return {
+            (task.digest, row.key): row.answers.tolist() for task in database.tasks() for row in database.rows(task)
+        }
+
+
+def test_it_goes_on_where_it_was_and_refuses_another_question(run, other, tmp_path, monkeypatch):
     out = tmp_path / "out"
     first = good("compare", run, other, *ARGUMENTS, "--out", out)
     before = files(out)
-    kept = [name for name in before if name.name.startswith("trials-")]
-    assert len(kept) == 2
+    stores = [out / name for name in before if name.name.startswith("campaign-")]
+    assert len(stores) == 2
+    kept = [trials_in(store) for store in stores]
+    assert [len(trials) for trials in kept] == [4, 4]
+    runs, plain = [], TorchEngine.run
+    monkeypatch.setattr(TorchEngine, "run", lambda *given: runs.append(given) or plain(*given))
     assert good("compare", run, other, *ARGUMENTS, "--out", out).stdout == first.stdout
-    assert all(files(out)[name] == before[name] for name in kept)
+    assert runs == []
+    assert [trials_in(store) for store in stores] == kept
     refused("compare", run, other, "--rates", "0.1", "--out", out, words="trials of another question")
 
 

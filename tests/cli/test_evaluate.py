@@ -11,8 +11,11 @@ import time
 import pytest
 
 from hwfault.campaigns.campaign import Campaign
+from hwfault.campaigns.database import FILE, Database
+from hwfault.campaigns.engines.torch_engine import TorchEngine
 from hwfault.campaigns.evaluate import evaluate
 from hwfault.campaigns.points import Point, only_bit
+from hwfault.errors import FileError
 from hwfault.laws.models import ProfileFaults, WordFaults, bit_errors
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
@@ -245,12 +248,19 @@ def test_the_same_question_again_runs_nothing_and_more_seeds_add_trials(run, tmp
     out = tmp_path / "out"
     first = good("evaluate", run, "--rates", "0.01,0.05", *SEEDS, "--out", out)
     before = files(out)
-    ran, plain = [], Campaign._trial
-    monkeypatch.setattr(Campaign, "_trial", lambda *a: ran.append(a) or plain(*a))
+    ran, plain = [], TorchEngine._outputs
+
+    def outputs(self, order, injection):
+        if injection is not None:  # the golden run
+            ran.append(injection)
+        return plain(self, order, injection)
+
+    monkeypatch.setattr(TorchEngine, "_outputs", outputs)
     again = good("evaluate", run, "--rates", "0.01,0.05", *SEEDS, "--out", out, "--batch-size", 100)
     assert (again.stdout, ran) == (first.stdout, [])
-    assert {name: content for name, content in files(out).items() if name.suffix != ".png"} == {
-        name: content for name, content in before.items() if name.suffix != ".png"
+    # the store has noted that it was asked again
+    assert {name: content for name, content in files(out).items() if name.suffix in (".csv", ".json")} == {
+        name: content for name, content in before.items() if name.suffix in (".csv", ".json")
     }
     more = good("evaluate", run, "--rates", "0.01,0.05", "--seeds", "0-3", "--out", out, "--json").json
     assert len(ran) == 2
@@ -282,6 +292,17 @@ def started(*arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
+def kept_in(folder):
+    """How many trials are in the store of a folder, also while another process writes there."""
+    if not (folder / FILE).exists():
+        return 0
+    try:
+        with Database(folder / FILE, readonly=True) as database:
+            return sum(len(database.keys(task)) for task in database.tasks())
+    except FileError:  # it is being made just now
+        return 0
+
+
 @pytest.mark.parametrize("how", [slow(signal.SIGKILL), signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_to_the_same_results(run, tmp_path, how):
     out = tmp_path / "out"
@@ -289,7 +310,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_results(run, tmp_path, how):
     process = started(*arguments)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if (out / "trials.jsonl").exists() and (out / "trials.jsonl").read_bytes().count(b"\n") > 5:
+        if kept_in(out) > 4:
             break
         time.sleep(0.01)
     process.send_signal(how)
@@ -298,12 +319,14 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_results(run, tmp_path, how):
     finally:
         process.kill()
     assert process.returncode != 0, "it was not done yet"
-    done = (out / "trials.jsonl").read_bytes().count(b"\n") - 1
+    assert {name for name in listing(out) if not name.startswith(FILE)} == set()
+    done = kept_in(out)
     assert 4 < done < 4000
-    assert listing(out) == ["trials.jsonl"]
     if how is signal.SIGINT:
         assert "Traceback" not in said
-        assert f"stopped: {done} trials are in {out / 'trials.jsonl'}" in " ".join(said.split())
+        assert f"stopped: {done} trials are in {out / FILE}, and the same command goes on there" in " ".join(
+            said.split()
+        )
     few = [*arguments[:5], f"0-{done - 1}", *arguments[6:]]
     kept = good(*few, "--json").json
     assert kept == good("evaluate", run, "--ber", 0.03, "--seeds", f"0-{done - 1}", "--json").json
@@ -360,14 +383,21 @@ def test_a_file_of_trials_that_is_none(run, tmp_path):
 
 
 def test_a_disk_that_is_full_while_trials_are_written(run, tmp_path, monkeypatch):
-    def full(*_args):
-        raise OSError(28, "No space left on device")
+    first = good("evaluate", run, "--ber", 0.1, "--seeds", 0, "--out", tmp_path, "--json").json
+    results = (tmp_path / "results.json").read_bytes()
+    prepare = Database._prepare
 
-    good("evaluate", run, "--ber", 0.1, "--seeds", 0, "--out", tmp_path)
-    before = files(tmp_path)
-    monkeypatch.setattr(os, "fsync", full)
-    refused("evaluate", run, "--ber", 0.1, "--seeds", 0, "--out", tmp_path, words="No space left on device")
-    assert files(tmp_path) == before
+    def full(self, readonly):
+        prepare(self, readonly)
+        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        self._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    many = ["evaluate", run, "--ber", 0.1, "--seeds", "0-99", "--samples", 360, "--out", tmp_path]
+    with monkeypatch.context() as on_a_full_disk:
+        on_a_full_disk.setattr(Database, "_prepare", full)
+        refused(*many, words=["database or disk is full", "the same command goes on"])
+    assert (tmp_path / "results.json").read_bytes() == results
+    assert good("evaluate", run, "--ber", 0.1, "--seeds", 0, "--out", tmp_path, "--json").json == first
 
 
 def test_faults_that_hardly_ever_strike_are_no_certainty(run, tmp_path):

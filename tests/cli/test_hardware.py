@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from hwfault.campaigns.database import Database
 from hwfault.campaigns.evaluate import evaluate
 from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.read.struck import fault_nodes
@@ -339,7 +340,7 @@ def test_the_files_of_a_command(run, device, tmp_path):
     before = device.read_bytes()
     good("evaluate", run, "--faults", f"map:{device}", "--seeds", "0", "--out", tmp_path / "out")
     assert device.read_bytes() == before
-    assert {str(path) for path in files(tmp_path / "out")} == {"results.csv", "results.json", "trials.jsonl"}
+    assert {str(path) for path in files(tmp_path / "out")} == {"results.csv", "results.json", "campaign.sqlite"}
 
 
 def test_a_pattern_where_it_does_not_hold_is_told_once_and_kept(made, run, tmp_path):
@@ -351,8 +352,8 @@ def test_a_pattern_where_it_does_not_hold_is_told_once_and_kept(made, run, tmp_p
     (point,) = done.json
     (note,) = point["notes"]
     assert "holds at voltage_v=0.53 only" in note
-    question = json.loads((tmp_path / "trials.jsonl").read_text().splitlines()[0])["question"]
-    assert question["notes"] == [note]
+    with Database(tmp_path / "campaign.sqlite", readonly=True) as database:
+        assert json.loads(database.said("question"))["notes"] == [note]
     assert json.loads((tmp_path / "results.json").read_text())["points"][0]["notes"] == [note]
     plan = tmp_path / "plan.json"
     assert good("faults", run, "--faults", milder, "--save", plan).stderr.count("warning: ") == 1

@@ -138,7 +138,7 @@ def test_bundles_and_what_lies_in_them(mine):
 def test_pictures_and_results_that_are_links_to_the_run(mine, tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
-    for name in ("accuracy.png", "results.json", "results.csv", "trials.jsonl"):
+    for name in ("accuracy.png", "results.json", "results.csv", "campaign.sqlite"):
         (folder / name).symlink_to(mine / "run" / "checkpoint.safetensors")
         for command in ("evaluate", "compare"):
             refused(command, mine / "run", "--rates", 0, "--seeds", 0, "--out", folder, words=[name, PART])

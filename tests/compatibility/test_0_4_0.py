@@ -13,6 +13,7 @@ from qonnx.core.onnx_exec import execute_onnx
 from qonnx.util.cleanup import cleanup_model
 
 import hwfault as hf
+from hwfault.campaigns.database import Database
 from hwfault.cli import main
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.edit import carried
@@ -292,18 +293,36 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
         torch.testing.assert_close(again.state_dict()[key], weights, rtol=1e-3, atol=1e-3)
 
 
-def test_kept_trials_are_not_gone_on_with(tmp_path):
+def test_kept_trials_are_gone_on_with(tmp_path):
     shutil.copytree(FOLDER / "store", tmp_path / "store")
+    lines = tmp_path / "store" / "trials.jsonl"
+    before = lines.read_bytes()
+    more = ("--rates", "0,0.02,0.05", "--seeds", "0-3", "--json")
+    code, printed = command("evaluate", FOLDER / "run", *more, "--out", tmp_path / "store")
+    assert (code, lines.read_bytes()) == (0, before)
+    assert command("evaluate", FOLDER / "run", *more) == (0, printed)
+    with Database(tmp_path / "store" / "campaign.sqlite", readonly=True) as database:
+        kept = [row for task in database.tasks() for row in database.rows(task)]
+    # three of the six were run again; of the other three no more is known than how many answers were right
+    assert (len(kept), sum(row.answers is None for row in kept)) == (12, 3)
+
+
+def test_kept_trials_that_come_to_something_else_are_refused(tmp_path):
+    shutil.copytree(FOLDER / "store", tmp_path / "store")
+    lines = tmp_path / "store" / "trials.jsonl"
+    lines.write_text(lines.read_text().replace('"correct": 117', '"correct": 118'))
     code, printed = command("evaluate", FOLDER / "run", *SWEEP, "--out", tmp_path / "store")
     assert code == 1
-    assert "holds the trials of another question" in printed
-    assert "fault stream: - there, fault-stream v1.1 now\nchoose another folder" in printed
+    assert "the trial of {'ber': 0.02} under seed 1 came to correct 118 there and comes to 117 now" in printed
 
 
 def test_measured_anew_the_trials_are_the_same(tmp_path):
     code, _ = command("evaluate", FOLDER / "run", *SWEEP, "--out", tmp_path)
     assert code == 0
-    again = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines()[1:]]
+    again = []
+    for point in json.loads((tmp_path / "results.json").read_text())["points"]:
+        for seed, correct in zip(point["seeds"], point["correct"], strict=True):
+            again.append({"point": json.dumps({"ber": point["ber"]}), "seed": seed, "correct": correct})
     assert again == EXPECTED["run"]["trials"]
 
 

@@ -1,6 +1,6 @@
 """What the engines of a campaign have in common."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,10 +14,15 @@ Numbers = NDArray[np.int64]
 
 
 class Ran(NamedTuple):
-    """The outputs (k, ...) of a trial, and whether a protected memory detected what counts as DUE."""
+    """The outputs (k, ...) of a trial, and whether a protected memory detected what counts as DUE.
+
+    `seen` is what else was seen on the way, as JSON tells it: the words that decoders corrected (`protection`), and
+    what the faults did at each site (`statistics`).
+    """
 
     outputs: Outputs
     detected: bool = False
+    seen: Mapping[str, Any] | None = None
 
 
 class Trial(NamedTuple):

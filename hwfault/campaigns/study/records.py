@@ -163,7 +163,7 @@ class Question(Record):
     @model_validator(mode="after")
     def _names_each_once(self) -> Self:
         if self.points is not None:
-            names = [json.dumps(point.told, sort_keys=True) for point in self.points]
+            names = [point.key for point in self.points]
             if not names or len(set(names)) < len(names):
                 raise ValueError("`points` are at least one, each with labels of its own")
             if self.sweep is not None or self.sites != (Select(),):

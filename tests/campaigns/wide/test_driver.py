@@ -124,7 +124,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
     with Database(tmp_path / FILE) as database:
         pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
         database._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
-        with pytest.raises(FileError, match=r"full.*make room, and `hwfault campaign resume` goes on"):
+        with pytest.raises(FileError, match=r"full.*make room, and the same command goes on"):
             Driver(study, database, Scripted(study, 2)).run()
     assert 0 < sum(len(rows) for rows in rows_in(tmp_path).values()) < 20
     (tmp_path / "here").mkdir()

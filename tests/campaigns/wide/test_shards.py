@@ -3,9 +3,10 @@
 import pytest
 
 from hwfault.campaigns.course import Shard
-from hwfault.campaigns.database import FILE, Database, Row, merge
+from hwfault.campaigns.database import FILE, Database, Row
 from hwfault.campaigns.driver import Driver
 from hwfault.campaigns.kept import merge_into
+from hwfault.campaigns.merging import merge
 from hwfault.campaigns.workers import Here
 from tests.campaigns.wide.scripted import Scripted
 from tests.campaigns.wide.small import measured, rows_in, write_study
