@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from hwfault.errors import FileError
-from hwfault.locks import locked_folder
+from hwfault.locks import locked_file, locked_folder
 
 HOLDS = """
 import os, sys, time
@@ -85,3 +85,13 @@ def test_where_nothing_can_be_locked_the_log_says_so(tmp_path, monkeypatch, capl
 def test_a_folder_that_is_none(tmp_path):
     with pytest.raises(FileError, match="cannot be locked"), locked_folder(tmp_path / "none"):
         raise AssertionError
+
+
+def test_a_file_has_one_writer(tmp_path):
+    path = tmp_path / "store.sqlite"
+    with locked_file(path), pytest.raises(FileError, match="another process writes there"), locked_file(path):
+        pass
+    with locked_file(path):
+        assert path.read_bytes() == b""
+    with pytest.raises(FileError, match="cannot be written"), locked_file(tmp_path / "none" / "store.sqlite"):
+        pass

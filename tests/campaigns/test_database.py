@@ -263,3 +263,59 @@ def test_keys_are_any_seeds(tmp_path_factory, keys):
         store.put(task, [row(key) for key in keys])
         assert store.keys(task) == set(keys)
         assert {one.key for one in store.rows(task)} == set(keys)
+
+
+def test_what_else_was_seen(store):
+    task = task_of(store)
+    seen = {"correct": 4, "statistics": [{"site": "s", "squared_change": 0.1}]}
+    store.put(task, [Row(1, None, seen=seen), row(2, seen={"a": 2**53}), row(3)])
+    assert [one.seen for one in store.rows(task)] == [seen, {"a": 2**53}, None]
+    store._connection.execute("UPDATE trial SET seen = '[1]'")
+    with pytest.raises(FileError, match=r"what a trial of the task .* saw is damaged"):
+        list(store.rows(task))
+
+
+def test_a_store_made_before_trials_told_what_else_was_seen(tmp_path):
+    path = tmp_path / "campaign.sqlite"
+    with Database(path) as store:
+        task = task_of(store)
+        store.put(task, [row(1)])
+        store._connection.execute("ALTER TABLE trial DROP COLUMN seen")
+    with Database(path, readonly=True) as store:
+        (kept,) = store.rows(task)
+        assert (kept.key, kept.seen) == (1, None)
+    with Database(path) as store:
+        store.put(task, [row(2, seen={"a": 1})])
+        assert [one.seen for one in store.rows(task)] == [None, {"a": 1}]
+
+
+def test_who_is_refused_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "campaign.sqlite"
+    with Database(path) as store:
+        store.put(task_of(store), [row(1)])
+    before = path.read_bytes()
+    with Database(path) as store:
+        assert len(store.tasks()) == 1
+    assert path.read_bytes() == before
+
+
+def test_a_store_in_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Database.in_memory() as store:
+        store.put(task_of(store), [row(1, seen={"a": 1})])
+        assert [one.key for one in store.rows(store.tasks()[0])] == [1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_of_which_a_count_alone_is_known_are_compared_by_it(tmp_path):
+    right = int(answers(1)[MASKS.index("correct")].sum())
+    with Database(tmp_path / "one.sqlite") as one, Database(tmp_path / "two.sqlite") as two:
+        one.put(task_of(one), [row(1), Row(2, None, seen={"correct": 3})])
+        two.put(task_of(two), [Row(1, None, seen={"correct": right}), Row(2, None, seen={"correct": 3})])
+        assert merge(one, two) == 0
+        two.put(task_of(two), [Row(3, None, seen={"correct": 7})])
+        one.put(task_of(one), [Row(3, None, seen={"correct": 8})])
+        with pytest.raises(FileError, match=r"trial 3 of the task .* has other answers"):
+            merge(one, two)
+    assert not same_answers(row(1), Row(1, None, seen={"correct": right + 1}), MASKS)
+    assert not same_answers(row(1), Row(1, None, seen={"correct": right}, detected=True), MASKS)

@@ -9,12 +9,13 @@ from scipy.stats import t
 from hwfault.campaigns.evaluate import evaluate, sweep, write_results
 from hwfault.campaigns.trials import Trials
 from hwfault.errors import FileError, HwfaultError, ModelError, PlanError
+from hwfault.injection.attach import inject
 from hwfault.injection.site_hook import attached
 from hwfault.laws.models import BitFlips, bit_errors
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
 from hwfault.train import build
-from hwfault.train.data import digits
+from hwfault.train.data import MemorySplit, digits
 from tests.helpers.train import small
 
 
@@ -128,3 +129,41 @@ def test_wrong_input(network):
     with pytest.raises(PlanError):
         evaluate(small.network(), X, Y, resolve(sites(network), FAULTS), seeds=[1])
     assert not attached(network)
+
+
+class Last(torch.nn.Module):
+    """A network whose answers go through one more function."""
+
+    def __init__(self, inner, function):
+        super().__init__()
+        self.inner = inner
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.inner(x))
+
+
+def ruled_out(out):
+    """All classes but the first of the largest."""
+    return torch.where(out < out.max(1, keepdim=True).values, -torch.inf, out)
+
+
+def test_a_network_whose_outputs_are_not_all_finite():
+    torch.manual_seed(5)
+    network, data = small.network(width=16), small.data()
+    plain, endless = (
+        evaluate(Last(network, last), data.test, plan=bit_errors(0.1), seeds=range(3))
+        for last in (torch.nn.Identity(), ruled_out)
+    )
+    assert plain.correct == endless.correct
+    assert len(set(plain.correct)) > 1
+
+
+def test_a_network_of_bfloat16():
+    torch.manual_seed(5)
+    network, data = small.network(width=16).to(torch.bfloat16).eval(), small.data()
+    split = MemorySplit(data.test_x.to(torch.bfloat16), data.test_y)
+    found = evaluate(network, split.stored, split.labels, bit_errors(0.1), seeds=[3])
+    with torch.no_grad(), inject(network, bit_errors(0.1), seed=3, example=split.stored[:1]):
+        out = network(split.stored)
+    assert found.correct == (int((getattr(out, "value", out).argmax(1) == split.labels).sum()),)

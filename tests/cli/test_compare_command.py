@@ -96,7 +96,7 @@ def test_it_goes_on_where_it_was_and_refuses_another_question(run, other, tmp_pa
     stores = [out / name for name in before if name.name.startswith("campaign-")]
     assert len(stores) == 2
     kept = [trials_in(store) for store in stores]
-    assert [len(trials) for trials in kept] == [4, 4]
+    assert [len(trials) for trials in kept] == [8, 8]
     runs, plain = [], TorchEngine.run
     monkeypatch.setattr(TorchEngine, "run", lambda *given: runs.append(given) or plain(*given))
     assert good("compare", run, other, *ARGUMENTS, "--out", out).stdout == first.stdout
