@@ -14,7 +14,7 @@ from hwfault.campaigns.database import Database
 from hwfault.campaigns.driver import Driver, Present
 from hwfault.campaigns.engines.engine import changes_by_batch
 from hwfault.campaigns.engines.torch_engine import TorchEngine
-from hwfault.campaigns.lines import Lines, read_lines, take_over
+from hwfault.campaigns.lines import Lines, plan_of_0_4_0, read_lines, take_over
 from hwfault.campaigns.measurement import Measurement, Trust
 from hwfault.campaigns.plans import Plans
 from hwfault.campaigns.points import Point
@@ -158,7 +158,7 @@ class Campaign:
         same = [point for point in theirs if point is not None]
         if len(same) < len(theirs):
             same = list(points)
-        lines.check(self.question(same, kept.told))
+        lines.check(self.question(same, kept.told, of_0_4_0=lines.of_0_4_0))
         return lines
 
     def _trials(self, measurement: Measurement, database: Database, task: Task, seeds: Sequence[int]) -> Trials:
@@ -178,15 +178,21 @@ class Campaign:
             same_faults=self.plans.same(point, seeds[0]),
         )
 
-    def question(self, points: Sequence[Point], told: Mapping[str, Any]) -> dict[str, Any]:
-        """What the trials of points depend on, for people: `told` (names), network, samples, and faults."""
+    def question(self, points: Sequence[Point], told: Mapping[str, Any], *, of_0_4_0: bool = False) -> dict[str, Any]:
+        """What the trials of points depend on, for people: `told` (names), network, samples, and faults.
+
+        With `of_0_4_0` it is told as that version did.
+        """
         plans = [self.whole_plan(point) for point in points]
+        if of_0_4_0:
+            plans = [plan_of_0_4_0(plan) for plan in plans]
         different = {plan.digest: plan for plan in plans}  # points that are parts of the same faults share a plan
         identity = self.subject.identity
+        # what a plan's faults do to a network has changed with the version, also where the plan has not
+        stream = {} if of_0_4_0 else {"fault stream": spec_of("1.1")}
         found: dict[str, Any] = {
             **told,
-            # what a plan's faults do to a network has changed with the version, also where the plan has not
-            "fault stream": spec_of("1.1"),
+            **stream,
             "network digest": identity["network"],
             "samples": identity["samples"],
             "samples digest": identity["samples digest"],

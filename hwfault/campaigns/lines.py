@@ -20,13 +20,13 @@ from hwfault.errors import FileError, ModelError
 from hwfault.injection.ready import ProtectionCounts
 from hwfault.injection.statistics import SiteStatistics
 from hwfault.inputs import read_regular
+from hwfault.plan.fault_plan import FaultPlan
 
 _FORMAT = "hwfault-trials/1"
 _LARGEST = 1 << 32
 _TAKEN = "lines"
 _TRIED = 3
 """So many trials of a file are run again before it is believed."""
-_UNKNOWN_TO_0_4_0 = ("fault stream", "notes")
 
 
 class Lines(NamedTuple):
@@ -38,13 +38,24 @@ class Lines(NamedTuple):
     digest: str
 
     def check(self, asked: Asked) -> None:
-        """Raises FileError unless the file is about the question `asked`, so far as 0.4.0 could tell."""
-        there, now = dict(self.question), dict(asked)
-        if "fault stream" not in there:
-            for key in _UNKNOWN_TO_0_4_0:
-                now.pop(key, None)
-        if differences(there, json.loads(json.dumps(now))):
-            raise other_question(str(self.path), there, now)
+        """Raises FileError unless the file is about the question `asked`, told as the file tells its own."""
+        if differences(dict(self.question), json.loads(json.dumps(asked))):
+            raise other_question(str(self.path), self.question, asked)
+
+    @property
+    def of_0_4_0(self) -> bool:
+        """Whether 0.4.0 wrote the file, which did not say which fault stream it has."""
+        return "fault stream" not in self.question
+
+
+def plan_of_0_4_0(plan: FaultPlan) -> FaultPlan:
+    """A plan as 0.4.0 told it: without notes, and without the digests of the files that its faults name."""
+    faults = []
+    for fault in plan.faults:
+        named = "digest" in type(fault).model_fields
+        faults.append(fault.model_copy(update={"digest": None}) if named else fault)
+    rest = {"factors": plan.factors, "device": plan.device, "stream": plan.stream}
+    return FaultPlan(faults=tuple(faults), sites=plan.sites, tables=plan.tables, **rest)
 
 
 def read_lines(path: Path) -> Lines | None:

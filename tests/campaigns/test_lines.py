@@ -35,9 +35,7 @@ def write(path, *lines):
 
 def lines_of(campaign, points, seeds, *, version="0.5.0"):
     """What `version` has kept of trials; 0.4.0 does not say which fault stream it has, and has no notes."""
-    question = campaign.question(points, {})
-    if version == "0.4.0":
-        question = {key: value for key, value in question.items() if key not in ("fault stream", "notes")}
+    question = campaign.question(points, {}, of_0_4_0=version == "0.4.0")
     yield {"format": "hwfault-trials/1", "question": question}
     for point, found in zip(points, campaign.measure(points, seeds), strict=True):
         for place, seed in enumerate(seeds):
@@ -217,3 +215,14 @@ def test_another_fault_stream_is_another_question(path, measured):
     write(path, header, *lines)
     with pytest.raises(FileError, match=r"fault stream: fault-stream v9 there, fault-stream v1\.1 now"):
         measured.measure(RATES, SEEDS, kept=kept_in(path))
+
+
+def test_what_0_4_0_said_of_a_plan(measured):
+    profile = [ProfileFaults(profile="uniform-flips", at={"ber": 0.1})]
+    now, then = (measured.question([Point.of(profile)], {}, of_0_4_0=old) for old in (False, True))
+    assert {"fault stream", "plans digest", "faults"} == {key for key in now if now[key] != then.get(key)}, (
+        "the digest of the profile's file"
+    )
+    assert "digest" in now["faults"][0][0]
+    # as a file has it that 0.4.0 wrote of this profile
+    assert then["faults"] == [[{"model": "profile", "profile": "uniform-flips", "at": {"ber": 0.1}}]]
