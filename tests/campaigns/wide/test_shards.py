@@ -14,7 +14,7 @@ from tests.slowly import slow
 
 QUESTIONS = {
     "curve": {"sweep": {"ber": [0.02, 0.05, 0.08]}},
-    "all": {"flips": "single", "sites": ["4.weight"], "stop": {"max_trials": 100_000}},
+    "all": {"flips": "single", "sites": ["4.weight_quant"], "stop": {"max_trials": 100_000}},
     "some": {"flips": "single", "sites": {"kind": "weight"}, "exhaustive": "never", "stop": {"max_trials": 8}},
 }
 """Pairs are slow in a graph, as each has a plan of its own; a few of them are enough here."""
