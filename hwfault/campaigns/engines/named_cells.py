@@ -1,16 +1,15 @@
 """Plans that name the faulty cells: nothing is drawn, and what differs from trial to trial are rows of maps."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.campaigns.engines.engine import Numbers
 from hwfault.plan.fault_plan import FaultPlan, needs_stream
-from hwfault.program.processes import AnyProcess, MapProcess, MapStep, SampledProcess, SitePlan
+from hwfault.program.permanent import permanent_cells, without_cells
+from hwfault.program.processes import SitePlan
 from hwfault.stream.fault_map import FaultMap
-from hwfault.stream.sampled_map import SampledMap
 from hwfault.stream.tables import SAMPLED_WORDS
 
 Cells = Mapping[str, FaultMap]
@@ -27,12 +26,10 @@ def cells_of(plan: FaultPlan) -> Cells | None:
         steps = plan.steps(entry.site.name)
         if entry.site.kind == "accumulator" or entry.array is not None or len(steps) != 1:
             return None
-        (step,) = steps
-        if not isinstance(step, MapStep) or not isinstance(step.process, MapProcess) or not step.process.permanent:
+        cells = permanent_cells(steps[0])
+        if cells is None or entry.site.words is None or entry.site.words >= SAMPLED_WORDS:
             return None
-        if step.process.representation is not None or entry.site.words is None or entry.site.words >= SAMPLED_WORDS:
-            return None
-        found[entry.site.name] = step.process.map
+        found[entry.site.name] = cells
     return found or None
 
 
@@ -41,20 +38,9 @@ def plan_of_sites(entries: Iterable[SitePlan], like: FaultPlan, *, by_sample: bo
 
     Their numbers are those of trials then, so that a batch may hold samples of several.
     """
-    struck = [entry.model_copy(update={"processes": (_empty(entry, by_sample),)}) for entry in entries]
+    struck = [entry.model_copy(update={"processes": (without_cells(entry, by_sample=by_sample),)}) for entry in entries]
     stream = needs_stream(entry.site for entry in struck)
     return FaultPlan(faults=like.faults, sites=tuple(struck), tables=(), stream=stream)
-
-
-def _empty(entry: SitePlan, by_sample: bool) -> AnyProcess:
-    none = np.zeros(0, np.int64)
-    site, first = entry.site, entry.processes[0]
-    assert isinstance(first, MapProcess)
-    key: dict[str, Any] = {"fault": 0, "site_number": first.site_number}
-    if by_sample and site.batched:
-        rows = SampledMap.from_cells(site.words or 0, site.bit_width, none, none, none, none)
-        return SampledProcess(**key, map=rows)
-    return MapProcess(**key, map=FaultMap.from_cells(site.words or 0, site.bit_width, none, none, none))
 
 
 def rows_of_trials(trials: Sequence[Cells], site: str) -> Rows:

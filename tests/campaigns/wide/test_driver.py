@@ -6,7 +6,7 @@ import pytest
 
 from hwfault.campaigns import driver as driver_module
 from hwfault.campaigns.database import FILE, Database
-from hwfault.campaigns.driver import Driver, tried_again
+from hwfault.campaigns.driver import Driver, describe_tasks, tried_again
 from hwfault.campaigns.kept import kept_tasks
 from hwfault.campaigns.workers import Done, Here, Job
 from hwfault.errors import FileError, HwfaultError
@@ -122,6 +122,7 @@ def test_a_driver_that_ends_anywhere_goes_on(study, expected, tmp_path, moment):
 def test_a_full_disk_loses_nothing(tmp_path):
     study = measured(write_study(tmp_path, samples=2000, questions={"curve": {"sweep": {"ber": [0.05]}}}, stop=STOP))[1]
     with Database(tmp_path / FILE) as database:
+        describe_tasks(study, database)  # what the study and its samples take, so that trials are what finds no room
         pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
         database._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
         with pytest.raises(FileError, match=r"full.*make room, and the same command goes on"):
