@@ -143,9 +143,14 @@ def kept_tasks(database: Database) -> list[KeptTask]:
     return found
 
 
+def runs_again(database: Database) -> bool:
+    """Whether a store's study can be run again: that of `hwfault evaluate` names no network."""
+    return database.said(QUESTION) is None
+
+
 def study_of(database: Database) -> Study:
     """The study of a store, to be run again; raises FileError where it keeps none, or one of `hwfault evaluate`."""
-    if database.said(QUESTION) is not None:
+    if not runs_again(database):
         raise FileError(
             f"{database.path}: holds the trials of hwfault evaluate or compare; the same command goes "
             "on there, and `hwfault campaign status`, `report` and `export` read it"

@@ -1,21 +1,17 @@
 """How the trials of single flips are divided among strata: scored once, kept in the store, told to every worker."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hwfault.campaigns.database import Database, digest_of
 from hwfault.campaigns.study.space import FaultSpace
 from hwfault.campaigns.study.strata import Strata, strata_of
+from hwfault.campaigns.subject import Score
 from hwfault.errors import FileError
-from hwfault.program.processes import Site
 
 Weights = dict[str, tuple[int, ...]]
 """The weights of the strata of fault spaces, by the digest of what they were found from."""
-Score = Callable[[Sequence[Site]], NDArray[np.float64] | str]
 
 _KEY = "strata"
 

@@ -50,13 +50,13 @@ def harden(
     """
     from hwfault.campaigns.hardening.kept_proof import keep_proofs, read_proofs
     from hwfault.campaigns.hardening.verifying import proof_of
-    from hwfault.campaigns.hardening.written import advise_from, has_single_flips, write_advice
+    from hwfault.campaigns.hardening.written import advise_from, has_flips_to_read, write_advice
     from hwfault.campaigns.kept import kept_tasks
 
     with _opened(folder, writes=verify) as database:
         tasks = kept_tasks(database)
         read = None
-        if has_single_flips(tasks) or not verify:
+        if has_flips_to_read(tasks) or not verify:
             read = advise_from(database, tasks, question, rate, require, rates_of)
         verified = None
         if verify:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -433,6 +434,9 @@ def test_a_folder_of_results_is_one_of_a_campaign(run, tmp_path):
     assert {(line["ber"], line["key"], int(line["correct"])) for line in lines if line["ber"] == "0.05"} == {
         ("0.05", str(seed), correct) for seed, correct in zip((5, 2), point["correct"], strict=True)
     }
+    page = (out / "report.html").read_text()
+    assert "Worst seeds" in page
+    assert not re.search("campaign (explain|verify|resume)", page)  # which are refused there
     for command in (["resume", out], ["verify", out], ["explain", out, 0, 5, 0]):
         refused("campaign", *command, words=["holds the trials of hwfault evaluate or compare", "goes on there"])
 

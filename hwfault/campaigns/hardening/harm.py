@@ -13,11 +13,10 @@ from hwfault.campaigns.page.cells import flips_of
 from hwfault.campaigns.statistics.estimates import Estimate, exact_estimate
 from hwfault.campaigns.statistics.proportions import estimate_rate
 from hwfault.campaigns.study.kept_space import KeptSpace
+from hwfault.campaigns.study.tasks import has_single_flips
 from hwfault.errors import HwfaultError
 
 Counts = NDArray[np.int64]
-SINGLE_FLIPS = ("pairs", "strata", "all")
-"""What the trials of single flips are."""
 
 
 class SiteHarm(NamedTuple):
@@ -121,7 +120,7 @@ class Harm(NamedTuple):
 def read_harm(database: Database, task: KeptTask) -> Harm:
     """The harm that a task of single flips has counted; raises HwfaultError for others, and for a census half done."""
     seen = task.seen(database)
-    if task.draw not in SINGLE_FLIPS:
+    if not has_single_flips(task.draw):
         raise HwfaultError(f"{task.name}: has no single flips; expected a question with `flips: single`")
     if task.draw == "strata":
         raise HwfaultError(

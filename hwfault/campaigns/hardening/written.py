@@ -10,7 +10,7 @@ from hwfault.campaigns.database import Database
 from hwfault.campaigns.hardening.advice import Advice, advise
 from hwfault.campaigns.hardening.candidates import BASELINE, Comparison
 from hwfault.campaigns.hardening.faults import FILE, faults_of, write_faults
-from hwfault.campaigns.hardening.harm import SINGLE_FLIPS, Harm, read_harm
+from hwfault.campaigns.hardening.harm import Harm, read_harm
 from hwfault.campaigns.hardening.kept_proof import read_proofs
 from hwfault.campaigns.hardening.picture import draw_front
 from hwfault.campaigns.hardening.proof import Proof
@@ -21,15 +21,16 @@ from hwfault.campaigns.kept import KeptTask, kept_tasks
 from hwfault.campaigns.page.curves import Picture
 from hwfault.campaigns.page.page import write_page
 from hwfault.campaigns.study.hardening import Hardening, Key
+from hwfault.campaigns.study.tasks import has_single_flips
 from hwfault.errors import HwfaultError, ModelError, nearest
 from hwfault.files import write_atomically
 
 _JSON = "hardening.json"
 
 
-def has_single_flips(tasks: Sequence[KeptTask]) -> bool:
+def has_flips_to_read(tasks: Sequence[KeptTask]) -> bool:
     """Whether any task is one of single flips, of which advice is read."""
-    return any(task.draw in SINGLE_FLIPS for task in tasks)
+    return any(has_single_flips(task.draw) for task in tasks)
 
 
 def advise_from(
@@ -45,7 +46,7 @@ def advise_from(
     Raises HwfaultError for a study without single flips and for an unknown question, ModelError for a rate or a
     requirement that is none.
     """
-    single = [task for task in tasks if task.draw in SINGLE_FLIPS]
+    single = [task for task in tasks if has_single_flips(task.draw)]
     if not single:
         raise HwfaultError("the campaign has no single flips to read; add a question with `flips: single` to its study")
     chosen = single[0]
@@ -142,7 +143,7 @@ def advise_again(folder: Path, database: Database) -> dict[str, Any] | None:
     """
     tasks = kept_tasks(database)
     proofs = read_proofs(database)
-    single = [task for task in tasks if task.draw in SINGLE_FLIPS and task.seen(database) is not None]
+    single = [task for task in tasks if has_single_flips(task.draw) and task.seen(database) is not None]
     if single and single[0].study.hardening is not None:
         among = [task for task in tasks if task.draw == "seeds" or task in single]
         try:

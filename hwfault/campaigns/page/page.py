@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hwfault.campaigns.about import read_about, read_runs
 from hwfault.campaigns.database import Database
 from hwfault.campaigns.figures import Figure, Trials, counted_outcome
-from hwfault.campaigns.kept import KeptTask, kept_tasks
+from hwfault.campaigns.kept import KeptTask, kept_tasks, runs_again
 from hwfault.campaigns.nesting.figures import TurnFigure
 from hwfault.campaigns.nesting.kept import kept_turns
 from hwfault.campaigns.nesting.told import not_nested_told
@@ -96,6 +96,7 @@ def page(database: Database, folder: str, hardening: Any = None) -> tuple[str, l
         digests=[(task.name, task.stored.identity.get("plan", "-"), task.stored.digest) for task in tasks],
         profiles=profiles_told(about),
         reproduce=reproduce(tasks, runs, folder),
+        runs_again=runs_again(database),
         files=_files(found, pictures),
         hardening=hardening,
     )
