@@ -27,7 +27,7 @@ _WHOLE = {
         "proof": "replay",
     },
     "bundle": {"proof": "answer check expected manifest outputs page record runners storage tally"},
-    "campaign": {"campaigns": "campaign compare evaluate picture points report samples store trials"},
+    "campaign": {"campaigns": "campaign compare evaluate picture points report samples trials"},
     "profiles": {
         "devices": "clustering crowding device draw draw_blocks dump_tables dump_text dumps events fit fit_report "
         "synthetic systolic",
@@ -42,6 +42,7 @@ _RENAMED = {
     "arrays": ("npz",),
     "bundle.engine": ("proof.engine", "proof.places"),
     "bundle.report": ("proof.report", "proof.sentences"),
+    "campaign.store": ("campaigns.lines", "campaigns.question"),
     "graph.grids": ("graph.read.grids", "graph.ops"),
     "graph.nodes": ("graph.read.nodes", "graph.ops"),
     "graph.qonnxgraph": ("graph.read.qonnxgraph", "graph.ops"),
@@ -77,7 +78,7 @@ _RENAMED = {
     "stream.native_protection": ("stream.native",),
     # the rooms themselves, for what they held by name
     "bundle": (),
-    "campaign": tuple(f"campaigns.{held}" for held in ["campaign", "evaluate", "picture", "points", "store", "trials"]),
+    "campaign": tuple(f"campaigns.{held}" for held in ["campaign", "evaluate", "picture", "points", "trials"]),
     "inject": (
         "injection.attach",
         "network.sites",
@@ -111,11 +112,21 @@ _OTHER_NAMES = {
 """What is called otherwise today: by the module of 0.4.0 the name then -> the name now."""
 
 
+_STORE = (
+    "Store is gone: trials are kept in SQLite now; give its path to evaluate as `store`, and the trials that it holds "
+    "are taken over"
+)
+_GONE = {"hwfault.campaign": {"Store": _STORE}, "hwfault.campaign.store": {"Store": _STORE}}
+"""What is nowhere today, and what to do in its place: by the module of 0.4.0."""
+
+
 def moved_names(old: str) -> Callable[[str], Any]:
     """What a module of that name answers for names that it held in 0.4.0: its `__getattr__`."""
 
     def find(name: str) -> Any:
         now = _OTHER_NAMES.get(old, {}).get(name, name)
+        if name in _GONE.get(old, {}):
+            raise ImportError(f"{old}.{_GONE[old][name]}")  # no AttributeError, whose words an import leaves out
         if not name.startswith("__"):
             for module in MOVED[old]:
                 held = import_module(module)

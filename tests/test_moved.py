@@ -11,7 +11,7 @@ from hwfault.moved import MOVED
 HELD = {
     "hwfault.inject": "inject sites attached Injection ProtectionCounts exact_on_cuda FaultInjectionFunction",
     "hwfault.plan": "FaultPlan Site SitePlan Process resolve",
-    "hwfault.campaign": "Campaign Point Store Trial Trials evaluate sweep write_results",
+    "hwfault.campaign": "Campaign Point Trial Trials evaluate sweep write_results",
     "hwfault.graph.export": "export",
     "hwfault.graph.qonnxgraph": "Constants attribute site_name",
     "hwfault.graph.upgrade": "upgrade",
@@ -58,6 +58,12 @@ def test_names_of_domains_are_found_where_the_ops_are():
     held = importlib.import_module("hwfault.graph.qonnxgraph")
     with pytest.warns(DeprecationWarning, match="hwfault.graph.qonnxgraph.QUANT_DOMAIN is hwfault.graph.ops"):
         assert held.QUANT_DOMAIN == "qonnx.custom_op.general"
+
+
+@pytest.mark.parametrize("old", ["hwfault.campaign", "hwfault.campaign.store"])
+def test_what_is_gone_says_what_to_do(old, forgotten):
+    with pytest.raises(ImportError, match=rf"^{old}.Store is gone: .* give its path to evaluate as `store`"):
+        importlib.import_module(old).Store  # noqa: B018
 
 
 def test_what_never_was_there_is_not():
