@@ -102,6 +102,8 @@ class Op:
     """Whether it answers otherwise each time, also where its inputs are constants or none."""
     extent: Extent = ""
     """What it does to the number of an axis on its way from a Shape to a Reshape."""
+    passes_constants: bool = False
+    """Whether a constant stays one behind it, with the same numbers as far as their type holds them."""
     layer: Layer | None = None
     adds: bool = False
     """Whether it adds an offset or a bias, or takes one off."""
@@ -172,7 +174,7 @@ _LAYERS = (
 """What adds up products."""
 
 _MOVES = (
-    Op("Cast", exact=True, shape="same", extent="passes", takes_part=True, joins_parts=True),
+    Op("Cast", exact=True, shape="same", passes_constants=True, extent="passes", takes_part=True, joins_parts=True),
     Op("Compress", grid="keeps", exact=True, samples="pick"),
     Op("Concat", exact=True, samples="join"),
     Op("Constant", exact=True),
@@ -184,7 +186,7 @@ _MOVES = (
     Op("Gather", grid="keeps", exact=True, samples="pick", beside=True, extent="picks", takes_part=True),
     Op("GatherElements", grid="keeps", exact=True, samples="pick", beside=True),
     Op("GatherND", grid="keeps", exact=True, samples="pick behind"),
-    Op("Identity", grid="keeps", exact=True, shape="same"),
+    Op("Identity", grid="keeps", exact=True, shape="same", passes_constants=True),
     Op("Im2Col", home="qonnx", native=True, grid="keeps", exact=True, channels="last before"),
     Op("NonZero", exact=True, samples="no samples"),
     Op("OneHot", exact=True, samples="new axis"),

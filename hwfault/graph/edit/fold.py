@@ -88,19 +88,26 @@ def _find_faults(weights: str, makers: Mapping[str, NodeProto]) -> list[NodeProt
 
 def _find_affine(conv: NodeProto, readers: Readers, constants: Constants) -> list[NodeProto]:
     """The nodes behind a convolution: a BatchNormalization, or a product, a sum or both with constants."""
+    behind = _only_reader(conv, readers)
+    if behind is not None and behind.op_type == "BatchNormalization" and len(behind.output) == 1:
+        return [behind]
     found: list[NodeProto] = []
-    name = conv.output[0]
-    for op in ("Mul", "Add"):
-        read = readers.get(name, [])
-        node = read[0] if len(read) == 1 else None
-        if node is None:
-            break
-        if node.op_type == "BatchNormalization" and not found and len(node.output) == 1:
-            return [node]
-        if node.op_type == op and any(other in constants for other in node.input):
-            found.append(node)
-            name = node.output[0]
+    if behind is not None and behind.op_type == "Mul" and _reads_constant(behind, constants):
+        found.append(behind)
+        behind = _only_reader(behind, readers)
+    if behind is not None and behind.op_type == "Add" and _reads_constant(behind, constants):
+        found.append(behind)
     return found
+
+
+def _only_reader(node: NodeProto, readers: Readers) -> NodeProto | None:
+    """What alone reads the output of a node; None where others do, or nobody, or it is one of the graph's."""
+    read = readers.get(node.output[0], [])
+    return read[0] if len(read) == 1 else None
+
+
+def _reads_constant(node: NodeProto, constants: Constants) -> bool:
+    return any(name in constants for name in node.input)
 
 
 class _Affine(NamedTuple):

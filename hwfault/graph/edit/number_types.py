@@ -42,7 +42,9 @@ def _type_made(node: NodeProto, place: int, types: Mapping[str, int], opset: int
         return types.get(node.input[0], 0) if moves and node.input else 0
     if node.op_type == "Cast":
         return int(attribute(node, "to", 0))
-    if node.op_type in ("Constant", "ConstantOfShape"):
+    if node.op_type == "Constant":
+        return _type_held(node)
+    if node.op_type == "ConstantOfShape":
         return _type_held(node)
     try:
         schema = defs.get_schema(node.op_type, opset)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwfault.errors import GraphError
+from hwfault.graph import ops
 from hwfault.graph.ops import DOMAIN
 
 SITE = f"{DOMAIN}.site"
@@ -60,7 +61,7 @@ class Constants:
             held = None
             if node.op_type == "Constant":
                 held = _held_by(node)
-            elif node.op_type in ("Identity", "Cast") and node.input and node.input[0] in self._tensors:
+            elif ops.of(node.op_type).passes_constants and node.input and node.input[0] in self._tensors:
                 held = self._pass_on(node)
             if held is not None:
                 self._tensors[node.output[0]] = held
