@@ -342,7 +342,7 @@ def test_an_output_of_another_shape():
 def test_a_scale_that_the_graph_computes():
     graph = copied(faulted("mlp"))
     entry = fault_nodes(graph)[0]
-    graph.graph.node.insert(0, helper.make_node("Identity", [entry.node.input[1]], ["computed"]))
+    graph.graph.node.insert(0, helper.make_node("Abs", [entry.node.input[1]], ["computed"]))
     entry.node.input[1] = "computed"
     with pytest.raises(GraphError, match=r"'1\.input_quant\.faults' is wired otherwise"):
         replayed("mlp", graph)

@@ -193,6 +193,7 @@ STRUCTS = {
     "hwfault_quantizer": Quantizer,
     "hwfault_strike": Strike,
     "hwfault_flips": Flips,
+    "hwfault_value_flips": ValueFlips,
     "hwfault_survivors": Survivors,
 }
 
