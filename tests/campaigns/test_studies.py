@@ -198,7 +198,7 @@ def test_a_store_of_another_study(answered, tmp_path, run, changes, told):  # no
         ({"questions": {"q": {"points": [{}], "sites": "x"}}}, "go without `points`"),
         ({"questions": {"q": {"points": [{}], "flips": 4}}}, "found flips and points"),
         ({"questions": {"q": {"flips": 4, "seeds": [1, 1]}}}, "`seeds` are at least one, each once"),
-        ({"questions": {"q": {"flips": "single", "seeds": [1]}}}, "have no say in single flips"),
+        ({"questions": {"q": {"flips": "single", "seeds": [1]}}}, "have no say in flips that are tried one by one"),
         ({"questions": {"q": {"sweep": {"ber": []}}}}, "`sweep` has one axis with at least one value"),
         ({"questions": {"q": {"sweep": {"ber": [0.1, 0.1]}}}}, "has a value twice"),
         ({"questions": {"q": {"sweep": {"ber": [1.5]}}}}, "probability"),
