@@ -109,7 +109,7 @@ def test_how_many_faults_are_expected(made, run, tmp_path):
 def test_a_graph_with_nothing_but_obstacles(tmp_path):
     model = graph()
     model.graph.node[0].input[1] = "computed"
-    model.graph.node.insert(0, onnx.helper.make_node("Identity", ["s"], ["computed"]))
+    model.graph.node.insert(0, onnx.helper.make_node("Abs", ["s"], ["computed"]))
     onnx.save(model, tmp_path / "g.onnx")
     assert good("sites", tmp_path / "g.onnx", "--json").json["sites"] == []
     assert hwfault("insert", tmp_path / "g.onnx", "--ber", 0.1, "-o", tmp_path / "f.onnx").code == 1

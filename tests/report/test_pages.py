@@ -56,6 +56,14 @@ def test_pages_and_pictures_have_their_colours_from_one_place():
 
 def test_the_templates_lie_in_the_package():
     """What a wheel takes along: every file of the package that git does not ignore."""
-    names = {"base.html", "campaign.html", "hardening.html", "macros.html", "replay.html", "style.css"}
+    names = {
+        "base.html",
+        "campaign.html",
+        "comparison.html",
+        "hardening.html",
+        "macros.html",
+        "replay.html",
+        "style.css",
+    }
     assert {path.name for path in pages.TEMPLATES.iterdir()} == names
     assert Path(hwfault.__file__).parent in pages.TEMPLATES.parents
