@@ -36,9 +36,9 @@ _INTRODUCTION = (
     f"{RAMP.ramp_epochs} of 40 epochs, on the digits, once as it is by default and once with `fused: false`, by",
     "Brevitas' own quantizers. Accuracy in % on 360 held-out digits: mean of",
     f"{len(TRAINING_SEEDS)} training seeds, with the least and the most; faulty: each network under",
-    f"{len(FAULT_SEEDS)} fault seeds that no training saw. Time is that of the training alone, on one thread: the",
-    "median (least, most) of each seed's ratio to Brevitas' own, trained right before or after it. The last column is",
-    "the largest difference of the last epoch's loss, as a share of it.",
+    f"{len(FAULT_SEEDS)} fault seeds that no training saw. Time is the processor's, of the training alone, on one",
+    "thread: the median (least, most) of each seed's ratio to Brevitas' own, trained right before or after it. The last",
+    "column is the largest difference of the last epoch's loss, as a share of it.",
     "",
     "Where all scales are constant both are the same training to the bit. Gradients of learned scales are sums,",
     "added up in another order, which moves a weight by a rounding error; codes at the border of two follow, in time.",
@@ -52,7 +52,7 @@ _TABLE = (
 
 
 class Found(NamedTuple):
-    """One training: its accuracies in %, without faults and under them, its last loss, and its seconds."""
+    """One training: its accuracies in %, without faults and under them, its last loss, and its seconds of processor time."""
 
     clean: float
     faulty: float
@@ -92,9 +92,9 @@ def _pairs(rate: float, settings: dict[str, Any]) -> Iterator[dict[bool, Found]]
 
 def _trained(rate: float, config: TrainConfig) -> Found:
     data, network = digits(), build(config.network, seed=config.seed, **config.network_args)
-    start = time.perf_counter()
+    start = time.process_time()
     history = train(network, data, config)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     trials = evaluate(network, data.test_x, data.test_y, bit_errors(rate), seeds=FAULT_SEEDS)
     return Found(100 * trials.golden_accuracy, 100 * trials.mean, history[-1].loss, seconds)
 
