@@ -1,7 +1,7 @@
 """Code words <-> integers <-> values (fault-stream specification, sections 1 and 6), in NumPy."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,6 +75,12 @@ def encode(
     return represent(np.asarray(q > 0 if fmt.bipolar else q & fmt.mask, dtype=np.uint32), fmt)
 
 
+def encode_integers(values: NDArray[np.integer], fmt: CodeFormat) -> Codes:
+    """Codes of words that are integers themselves: no scale, no rounding; one beyond the width is read modulo 2^b."""
+    q = values.astype(np.int64)
+    return represent(np.asarray(q > 0 if fmt.bipolar else q & fmt.mask, dtype=np.uint32), fmt)
+
+
 def represent(codes: Codes, fmt: CodeFormat) -> Codes:
     """The codes of the format's representation for two's complement ones.
 
@@ -117,16 +123,17 @@ def decode(
 
 
 def faulty_values(
-    values: NDArray[np.floating],
+    values: NDArray[Any],
     before: Codes,
     after: Codes,
     scale: ArrayLike,
     zero_point: ArrayLike,
     fmt: CodeFormat,
-) -> NDArray[np.floating]:
+) -> NDArray[Any]:
     """Values whose codes faults changed from `before` to `after`; all others keep their bits.
 
-    What is not finite is no number of the word's: it stays what it is.
+    What is not finite is no number of the word's: it stays what it is. Words that are integers themselves have the
+    scale 1 and the zero point 0.
     """
     stays = (before == after) | ~np.isfinite(values)
     with np.errstate(all="ignore"):  # the struck value may be too large for the type

@@ -68,7 +68,16 @@ static_assert(sizeof(void*) != 8 || offsetof(OrtCustomOp, GetStartVersion) == 16
 static_assert(sizeof(void*) != 8 || offsetof(OrtCustomOp, GetMayInplace) == 176, "");
 
 // Tensor element types of the C API.
-enum ElementType : int { kFloat = 1, kInt64 = 7, kDouble = 11 };
+enum ElementType : int {
+  kFloat = 1,
+  kUint8 = 2,
+  kInt8 = 3,
+  kUint16 = 4,
+  kInt16 = 5,
+  kInt32 = 6,
+  kInt64 = 7,
+  kDouble = 11
+};
 
 // The C function types, by name; `Slot<F, n>` calls the n-th function of the table.
 template <class F, size_t slot>

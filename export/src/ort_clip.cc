@@ -4,7 +4,7 @@ namespace hwfault::ort {
 
 template <class T>
 ClippedRange<T>::ClippedRange(const NodeInfo& node)
-    : target_(node),
+    : target_(Target::holding<T>(node)),
       range_{0, 0, node.integer("low"), node.integer("high"), node.integer("below"), node.integer("above")} {
   check_range(range_, {nullptr, 0, 0, nullptr, 0, 0, target_.bit_width, target_.is_signed, HWFAULT_TWOS_COMPLEMENT});
 }
@@ -21,5 +21,10 @@ void ClippedRange<T>::compute(const Context& context) const {
 
 template class ClippedRange<float>;
 template class ClippedRange<double>;
+template class ClippedRange<int8_t>;
+template class ClippedRange<uint8_t>;
+template class ClippedRange<int16_t>;
+template class ClippedRange<uint16_t>;
+template class ClippedRange<int32_t>;
 
 }  // namespace hwfault::ort

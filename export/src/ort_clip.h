@@ -10,7 +10,7 @@ template <class T>
 class ClippedRange {
  public:
   static constexpr const char* name = "ClippedRange";
-  static constexpr std::array inputs{Input{"X", kTypeOf<T>}, Input{"scale", kTypeOf<T>}, Input{"zeropt", kTypeOf<T>}};
+  static constexpr std::array inputs{Input{"X", kTypeOf<T>}, Input{"scale", kTypeOf<Grid<T>>}, Input{"zeropt", kTypeOf<Grid<T>>}};
   static constexpr bool in_place = true;
   explicit ClippedRange(const NodeInfo& node);
   void compute(const Context& context) const;

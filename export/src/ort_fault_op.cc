@@ -48,6 +48,14 @@ Target::Target(const NodeInfo& node)
     throw Error("bit_width is " + std::to_string(node.integer("bit_width")) + ", expected 1 to 32");
 }
 
+void Target::check_held(int64_t least, int64_t most) const {
+  const WordFormat words({nullptr, 0, 0, nullptr, 0, 0, bit_width, is_signed, representation});
+  if (words.low() < least || words.high() > most)
+    throw Error("bit_width " + std::to_string(bit_width) + " and signed " + std::to_string(is_signed) +
+                " are integers from " + std::to_string(words.low()) + " to " + std::to_string(words.high()) +
+                ", but X is of a type from " + std::to_string(least) + " to " + std::to_string(most));
+}
+
 Activity Activity::required(const NodeInfo& node) {
   const int64_t threshold = node.integer("threshold");
   if (threshold != kSampled) in_range(threshold, "threshold", kAlways);
@@ -59,8 +67,8 @@ Activity Activity::optional(const NodeInfo& node) {
   return activity_of(node, threshold, node.integer("site", 0));
 }
 
-template <class T>
-Axis along_axis(const Tensor<const T>& small, const Shape& x, const Target& target, const char* what) {
+template <class G>
+Axis along_axis(const Tensor<const G>& small, const Shape& x, const Target& target, const char* what) {
   const Order& order = target.order;
   Axis axis{Few<double>(static_cast<size_t>(small.size())), 1};
   std::copy(small.data, small.data + small.size(), axis.values.data());
@@ -89,11 +97,13 @@ Run<T>::Run(const Context& context, const Target& target)
       x(context.input<T>(0)),
       units(target.order.units(x.shape)),
       target_(target),
-      scale_(along_axis(context.input<T>(1), x.shape, target, "scale")),
-      zero_point_(along_axis(context.input<T>(2), x.shape, target, "zero point")) {}
+      scale_(along_axis(context.input<Grid<T>>(1), x.shape, target, "scale")),
+      zero_point_(along_axis(context.input<Grid<T>>(2), x.shape, target, "zero point")) {}
 
 template <class T>
 hwfault_format Run<T>::format() const {
+  if (std::is_integral_v<T> && !(scale_.all(1) && zero_point_.all(0)))
+    throw Error("a scale or zero point of words that are integers themselves, expected the scale 1 and the zero point 0");
   for (const double value : scale_.values)
     if (!std::isfinite(value) || value == 0)
       throw Error("the scale holds " + std::to_string(value) + ", expected numbers that are finite and not 0");
@@ -207,5 +217,10 @@ Rows::Rows(const Context& context, size_t place, const Units& units)
 
 template class Run<float>;
 template class Run<double>;
+template class Run<int8_t>;
+template class Run<uint8_t>;
+template class Run<int16_t>;
+template class Run<uint16_t>;
+template class Run<int32_t>;
 
 }  // namespace hwfault::ort

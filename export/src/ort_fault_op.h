@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <limits>
 #include <string_view>
 
 #include "ort_axes.h"
@@ -27,11 +28,36 @@ constexpr size_t place_of(const std::array<Input, n>& inputs, std::string_view n
 }
 
 template <class T>
-constexpr ElementType kTypeOf = std::is_same_v<T, float> ? kFloat : kDouble;
+constexpr ElementType kTypeOf = kFloat;
+template <>
+constexpr ElementType kTypeOf<double> = kDouble;
+template <>
+constexpr ElementType kTypeOf<int8_t> = kInt8;
+template <>
+constexpr ElementType kTypeOf<uint8_t> = kUint8;
+template <>
+constexpr ElementType kTypeOf<int16_t> = kInt16;
+template <>
+constexpr ElementType kTypeOf<uint16_t> = kUint16;
+template <>
+constexpr ElementType kTypeOf<int32_t> = kInt32;
+
+// The type of the scale and zero point of words of type T: of integers, which have none, float, with the values 1 and 0.
+template <class T>
+using Grid = std::conditional_t<std::is_integral_v<T>, float, T>;
 
 // What the fault ops know of the tensor they strike, from their attributes.
 struct Target {
   explicit Target(const NodeInfo& node);
+  // the same, if words of type T hold its integers; throws Error otherwise
+  template <class T>
+  static Target holding(const NodeInfo& node) {
+    const Target target(node);
+    if constexpr (std::is_integral_v<T>)
+      target.check_held(std::numeric_limits<T>::min(), std::numeric_limits<T>::max());
+    return target;
+  }
+  void check_held(int64_t least, int64_t most) const;
   int32_t bit_width, is_signed, representation;
   Order order;
 };
@@ -84,9 +110,10 @@ class Seeds {
 struct Axis {
   Few<double> values;
   int64_t inner = 1;
+  bool all(double value) const { return std::count(values.begin(), values.end(), value) == values.end() - values.begin(); }
 };
-template <class T>
-Axis along_axis(const Tensor<const T>& small, const Shape& x, const Target& target, const char* what);
+template <class G>
+Axis along_axis(const Tensor<const G>& small, const Shape& x, const Target& target, const char* what);
 
 // When the activity of intermittent faults is drawn anew.
 enum class Refresh { inference, batch, held };
@@ -154,7 +181,7 @@ template <class T>
 template <class Where>
 void Run<T>::check_codes_known(const Where& where) const {
   constexpr int kSurelyKnown = 20;  // bits
-  if (std::is_same_v<T, double> || target_.bit_width <= kSurelyKnown) return;
+  if (!std::is_same_v<T, float> || target_.bit_width <= kSurelyKnown) return;
   const Codec<T> codec(format());
   for (int64_t at = 0; at < x.size(); ++at) {
     const int64_t word = at % units.words;

@@ -21,7 +21,7 @@ void apply_rows(const Run<T>& run, const hwfault_map& map, const Seeds& seeds) {
 
 template <class T>
 TransientFaults<T>::TransientFaults(const NodeInfo& node)
-    : target_(node),
+    : target_(Target::holding<T>(node)),
       numbers_(node.integers("program")),
       program_(parse_program(numbers_.data(), static_cast<int64_t>(numbers_.size()), target_.bit_width)) {}
 
@@ -72,9 +72,24 @@ void IntermittentFaults<T>::compute(const Context& context) const {
 
 template class TransientFaults<float>;
 template class TransientFaults<double>;
+template class TransientFaults<int8_t>;
+template class TransientFaults<uint8_t>;
+template class TransientFaults<int16_t>;
+template class TransientFaults<uint16_t>;
+template class TransientFaults<int32_t>;
 template class FaultMap<float>;
 template class FaultMap<double>;
+template class FaultMap<int8_t>;
+template class FaultMap<uint8_t>;
+template class FaultMap<int16_t>;
+template class FaultMap<uint16_t>;
+template class FaultMap<int32_t>;
 template class IntermittentFaults<float>;
 template class IntermittentFaults<double>;
+template class IntermittentFaults<int8_t>;
+template class IntermittentFaults<uint8_t>;
+template class IntermittentFaults<int16_t>;
+template class IntermittentFaults<uint16_t>;
+template class IntermittentFaults<int32_t>;
 
 }  // namespace hwfault::ort

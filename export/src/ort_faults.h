@@ -9,7 +9,7 @@ template <class T>
 class TransientFaults {
  public:
   static constexpr const char* name = "TransientFaults";
-  static constexpr std::array inputs{Input{"X", kTypeOf<T>}, Input{"scale", kTypeOf<T>}, Input{"zeropt", kTypeOf<T>},
+  static constexpr std::array inputs{Input{"X", kTypeOf<T>}, Input{"scale", kTypeOf<Grid<T>>}, Input{"zeropt", kTypeOf<Grid<T>>},
                                      Input{"seed", kInt64}, Input{"first_sample", kInt64}};
   static constexpr bool in_place = true;
   explicit TransientFaults(const NodeInfo& node);
@@ -25,12 +25,12 @@ template <class T>
 class FaultMap {
  public:
   static constexpr const char* name = "FaultMap";
-  static constexpr std::array inputs{Input{"X", kTypeOf<T>},    Input{"scale", kTypeOf<T>}, Input{"zeropt", kTypeOf<T>},
+  static constexpr std::array inputs{Input{"X", kTypeOf<T>},    Input{"scale", kTypeOf<Grid<T>>}, Input{"zeropt", kTypeOf<Grid<T>>},
                                      Input{"word", kInt64},     Input{"and_mask", kInt64},  Input{"xor_mask", kInt64},
                                      Input{"(optional)", kFloat}};
   static constexpr bool in_place = true;
   static constexpr size_t required = 6;  // the last is never read
-  explicit FaultMap(const NodeInfo& node) : target_(node) {}
+  explicit FaultMap(const NodeInfo& node) : target_(Target::holding<T>(node)) {}
   void compute(const Context& context) const;
 
  private:
@@ -41,11 +41,11 @@ template <class T>
 class IntermittentFaults {
  public:
   static constexpr const char* name = "IntermittentFaults";
-  static constexpr std::array inputs{Input{"X", kTypeOf<T>}, Input{"scale", kTypeOf<T>}, Input{"zeropt", kTypeOf<T>},
+  static constexpr std::array inputs{Input{"X", kTypeOf<T>}, Input{"scale", kTypeOf<Grid<T>>}, Input{"zeropt", kTypeOf<Grid<T>>},
                                      Input{"word", kInt64},  Input{"and_mask", kInt64},  Input{"xor_mask", kInt64},
                                      Input{"seed", kInt64},  Input{"first_sample", kInt64}};
   static constexpr bool in_place = true;
-  explicit IntermittentFaults(const NodeInfo& node) : target_(node), activity_(Activity::required(node)) {}
+  explicit IntermittentFaults(const NodeInfo& node) : target_(Target::holding<T>(node)), activity_(Activity::required(node)) {}
   void compute(const Context& context) const;
 
  private:

@@ -34,7 +34,7 @@ hwfault_protection protection_of(const NodeInfo& node) {
 
 template <class T>
 ProtectedFaults<T>::ProtectedFaults(const NodeInfo& node)
-    : target_(node),
+    : target_(Target::holding<T>(node)),
       program_(node.integers("program")),
       protection_(protection_of(node)),
       activity_(Activity::optional(node)) {
@@ -90,5 +90,10 @@ void ProtectedFaults<T>::compute(const Context& context) const {
 
 template class ProtectedFaults<float>;
 template class ProtectedFaults<double>;
+template class ProtectedFaults<int8_t>;
+template class ProtectedFaults<uint8_t>;
+template class ProtectedFaults<int16_t>;
+template class ProtectedFaults<uint16_t>;
+template class ProtectedFaults<int32_t>;
 
 }  // namespace hwfault::ort

@@ -11,7 +11,7 @@ class ProtectedFaults {
  public:
   static constexpr const char* name = "ProtectedFaults";
   static constexpr std::array inputs{
-      Input{"X", kTypeOf<T>},    Input{"scale", kTypeOf<T>},    Input{"zeropt", kTypeOf<T>}, Input{"word", kInt64},
+      Input{"X", kTypeOf<T>},    Input{"scale", kTypeOf<Grid<T>>},    Input{"zeropt", kTypeOf<Grid<T>>}, Input{"word", kInt64},
       Input{"and_mask", kInt64}, Input{"xor_mask", kInt64},     Input{"seed", kInt64},       Input{"first_sample", kInt64},
       Input{"number", kInt64},   Input{"cells", kInt64}};
   explicit ProtectedFaults(const NodeInfo& node);

@@ -28,13 +28,10 @@ class Library {
       add(domain, {new Op<Quant>(api_), new Op<IntQuant>(api_), new Op<BipolarQuant>(api_), new Op<Trunc>(api_),
                    new Op<FloatQuant>(api_), new Op<MultiThreshold>(api_), new Op<Im2Col>(api_),
                    new Op<XnorPopcountMatMul>(api_), new Op<QuantAvgPool2d>(api_), new Op<MaxPoolNHWC>(api_)});
-    add("hwfault", {new Op<TransientFaults<float>>(api_), new Op<TransientFaults<double>>(api_),
-                    new Op<FaultMap<float>>(api_), new Op<FaultMap<double>>(api_),
-                    new Op<IntermittentFaults<float>>(api_), new Op<IntermittentFaults<double>>(api_),
-                    new Op<ArrayFaults<float>>(api_), new Op<ArrayFaults<double>>(api_),
-                    new Op<Affine<float>>(api_), new Op<Affine<double>>(api_),
-                    new Op<ProtectedFaults<float>>(api_), new Op<ProtectedFaults<double>>(api_),
-                    new Op<ClippedRange<float>>(api_), new Op<ClippedRange<double>>(api_)});
+    std::vector<const OrtCustomOp*> own = {new Op<ArrayFaults<float>>(api_), new Op<ArrayFaults<double>>(api_),
+                                           new Op<Affine<float>>(api_), new Op<Affine<double>>(api_)};
+    add_fault_ops<float, double, int8_t, uint8_t, int16_t, uint16_t, int32_t>(own);
+    add("hwfault", own);
   }
 
   void add_to(OrtSessionOptions* options) const {
@@ -42,7 +39,14 @@ class Library {
   }
 
  private:
-  void add(const char* name, std::initializer_list<const OrtCustomOp*> ops) {
+  // the ops that strike words, for words of each type
+  template <class... T>
+  void add_fault_ops(std::vector<const OrtCustomOp*>& to) {
+    (to.insert(to.end(), {new Op<TransientFaults<T>>(api_), new Op<FaultMap<T>>(api_), new Op<IntermittentFaults<T>>(api_),
+                          new Op<ProtectedFaults<T>>(api_), new Op<ClippedRange<T>>(api_)}),
+     ...);
+  }
+  void add(const char* name, const std::vector<const OrtCustomOp*>& ops) {
     OrtCustomOpDomain* domain = nullptr;
     check(api_, api_.CreateCustomOpDomain(name, &domain));
     for (const OrtCustomOp* op : ops) check(api_, api_.CustomOpDomain_Add(domain, op));

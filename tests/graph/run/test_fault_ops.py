@@ -13,7 +13,7 @@ from tests.helpers.graph.ops import qonnx_attributes
 
 EXPORT = Path(__file__).parents[3] / "export"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in sorted((EXPORT / "src").glob("ort_*"))}
-TYPES = {"kTypeOf<T>": "floating", "kFloat": "floating", "kInt64": "int64"}
+TYPES = {"kTypeOf<T>": "floating", "kTypeOf<Grid<T>>": "floating", "kFloat": "floating", "kInt64": "int64"}
 GRID = ("X", "scale", "zeropt")
 OPS = [node for mechanism in MECHANISMS.values() for node in mechanism.nodes]
 ONLY_IN_GRAPHS = {"batched", "layout", "axis", "rows", "inner", "refresh"}
