@@ -305,6 +305,15 @@ typedef struct {
   int64_t count;
 } hwfault_value_flips;
 
+/* Addends of a layer, node number `node`, as flipped biases make them: addend[i] in place of that of channel[i] in its
+ * first step, the affine one. */
+typedef struct {
+  int64_t node;
+  const int64_t* channel;
+  const float* addend;
+  int64_t count;
+} hwfault_addends;
+
 /* Room for `capacity` runs whose outputs differ from the golden ones: the flip's index, the image, the outputs. */
 typedef struct {
   int64_t capacity;
@@ -329,6 +338,12 @@ HWFAULT_API int64_t hwfault_value_census(const hwfault_golden* golden, const hwf
                                          uint32_t* died, const hwfault_survivors* survivors);
 HWFAULT_API int64_t hwfault_run_value_flips(const hwfault_golden* golden, const hwfault_value_flips* flips,
                                             const int64_t* image, int64_t* died, float* outputs);
+
+/* The same for changed addends. */
+HWFAULT_API int64_t hwfault_addend_census(const hwfault_golden* golden, const hwfault_addends* addends, uint8_t* top1,
+                                          uint32_t* died, const hwfault_survivors* survivors);
+HWFAULT_API int64_t hwfault_run_addends(const hwfault_golden* golden, const hwfault_addends* addends,
+                                        const int64_t* image, int64_t* died, float* outputs);
 
 #ifdef __cplusplus
 }

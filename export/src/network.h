@@ -36,6 +36,9 @@ class Steps {
   // The value behind steps [first, last) alone.
   float apply_part(double value, int64_t channel, size_t first, size_t last) const;
 
+  // The value behind all steps with another addend of the first one, which is affine.
+  float apply_with_addend(double value, int64_t channel, float addend) const;
+
   // The same as apply for n values, each in its channel.
   void apply_all(const double* values, const int32_t* channels, int64_t n, float* out) const;
 
@@ -136,6 +139,9 @@ class Network {
   int64_t input_size() const { return tensors_.front().size; }
   int64_t output_size() const { return tensors_.back().size; }
   int64_t bytes_per_image() const;
+  // Throws Error where a layer would read larger integers than it was checked for, if node `number` gave values from
+  // `least` to `most` as well.
+  void check_range(int64_t number, double least, double most) const;
 
  private:
   class Reader;
@@ -145,7 +151,7 @@ class Network {
   void read_pool(Reader& in, Node& node);
   void read_move(Reader& in, Node& node);
   void check_inputs(const Node& node, int64_t expected) const;
-  Tensor tensor_of(const Node& node) const;
+  Tensor tensor_of(const Node& node, const std::vector<Tensor>& tensors) const;
 
   std::vector<float> constants_;
   const int16_t* given_weights_;
@@ -153,6 +159,9 @@ class Network {
   std::vector<Node> nodes_;
   std::vector<Tensor> tensors_;
 };
+
+// The layer that a node is; throws Error for a number that is of no layer.
+const Node& layer_of(const Network& network, int64_t number);
 
 }  // namespace hwfault
 

@@ -6,6 +6,7 @@
 #include "calls.h"
 #include "hwfault.h"
 #include "network.h"
+#include "network_addends.h"
 #include "network_census.h"
 #include "network_values.h"
 
@@ -174,6 +175,16 @@ int64_t hwfault_value_census(const hwfault_golden* golden, const hwfault_value_f
 int64_t hwfault_run_value_flips(const hwfault_golden* golden, const hwfault_value_flips* flips, const int64_t* image,
                                 int64_t* died, float* outputs) {
   return guarded([&] { return run_each(*golden, FlippedValues(*golden, *flips), image, died, outputs); });
+}
+
+int64_t hwfault_addend_census(const hwfault_golden* golden, const hwfault_addends* addends, uint8_t* top1,
+                              uint32_t* died, const hwfault_survivors* survivors) {
+  return guarded([&] { return census_of(*golden, ChangedAddends(*golden, *addends), top1, died, survivors); });
+}
+
+int64_t hwfault_run_addends(const hwfault_golden* golden, const hwfault_addends* addends, const int64_t* image,
+                            int64_t* died, float* outputs) {
+  return guarded([&] { return run_each(*golden, ChangedAddends(*golden, *addends), image, died, outputs); });
 }
 
 }  // extern "C"

@@ -4,19 +4,6 @@
 #include <string>
 
 namespace hwfault {
-namespace {
-
-const Node& layer_of(const Network& network, int64_t number) {
-  const auto count = static_cast<int64_t>(network.nodes().size());
-  if (number < 0 || number >= count)
-    throw Error("the node is " + std::to_string(number) + ", expected 0 to " + std::to_string(count - 1));
-  const Node& node = network.nodes()[number];
-  if (node.kind != NodeKind::layer) throw Error("the node " + std::to_string(number) + " has no weights");
-  return node;
-}
-
-}  // namespace
-
 Census::Census(const Golden& golden, int64_t number)
     : golden_(golden), number_(number), node_(layer_of(golden.network(), number)), spread_(golden) {
   const int64_t n = items();

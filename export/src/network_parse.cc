@@ -113,7 +113,7 @@ Network::Network(const int64_t* plan, int64_t length, const float* constants, in
   for (int64_t i = 0; i < nodes; ++i) {
     nodes_.push_back(read_node(in));
     for (const int64_t input : nodes_.back().inputs) tensors_[input].last_reader = i;
-    tensors_.push_back(tensor_of(nodes_.back()));
+    tensors_.push_back(tensor_of(nodes_.back(), tensors_));
   }
   if (in.left()) throw Error(std::to_string(in.left()) + " numbers are left behind the network's last node");
   given_weights_ = nullptr;
@@ -261,21 +261,22 @@ void Network::read_move(Reader& in, Node& node) {
     if (node.table[i] >= 0) node.moved_to[next[node.table[i]]++] = static_cast<int32_t>(i);
 }
 
-Tensor Network::tensor_of(const Node& node) const {
+Tensor Network::tensor_of(const Node& node, const std::vector<Tensor>& tensors) const {
   // before the steps
   Tensor out{node.size(), 0, 0, true, -1};
   if (node.kind == NodeKind::layer) {
     out.least = -static_cast<double>(node.largest_sum), out.most = -out.least;
   } else {
-    const Tensor& first = tensors_[node.inputs[0]];
+    const Tensor& first = tensors[node.inputs[0]];
     out.least = first.least, out.most = first.most;
     for (const int64_t input : node.inputs) {
-      const Tensor& tensor = tensors_[input];
+      const Tensor& tensor = tensors[input];
       out.integers = out.integers && tensor.integers;
       out.least = std::min(out.least, tensor.least), out.most = std::max(out.most, tensor.most);
     }
     if (node.kind == NodeKind::add) {
-      out.least = first.least + tensors_[node.inputs[1]].least, out.most = first.most + tensors_[node.inputs[1]].most;
+      const Tensor& second = tensors[node.inputs[1]];
+      out.least = first.least + second.least, out.most = first.most + second.most;
     } else if (node.kind == NodeKind::move) {
       out.least = std::min(out.least, 0.0), out.most = std::max(out.most, 0.0);
     }
@@ -292,6 +293,28 @@ Tensor Network::tensor_of(const Node& node) const {
     }
   out.integers = node.steps.steps().back().kind == StepKind::round;
   return out;
+}
+
+void Network::check_range(int64_t number, double least, double most) const {
+  std::vector<Tensor> tensors = tensors_;
+  tensors[number + 1].least = std::min(tensors[number + 1].least, least);
+  tensors[number + 1].most = std::max(tensors[number + 1].most, most);
+  for (size_t i = number + 1; i < nodes_.size(); ++i) {
+    const int64_t input = nodes_[i].inputs[0];
+    if (nodes_[i].kind == NodeKind::layer &&
+        (tensors[input].least < tensors_[input].least || tensors[input].most > tensors_[input].most))
+      throw Error("a layer would read larger integers than its sums have room for");
+    tensors[i + 1] = tensor_of(nodes_[i], tensors);
+  }
+}
+
+const Node& layer_of(const Network& network, int64_t number) {
+  const auto count = static_cast<int64_t>(network.nodes().size());
+  if (number < 0 || number >= count)
+    throw Error("the node is " + std::to_string(number) + ", expected 0 to " + std::to_string(count - 1));
+  const Node& node = network.nodes()[number];
+  if (node.kind != NodeKind::layer) throw Error("the node " + std::to_string(number) + " has no weights");
+  return node;
 }
 
 int64_t Network::bytes_per_image() const {

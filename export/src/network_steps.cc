@@ -111,6 +111,11 @@ float Steps::apply_part(double value, int64_t channel, size_t first, size_t last
   return x;
 }
 
+float Steps::apply_with_addend(double value, int64_t channel, float addend) const {
+  const double multiplier = numbers(steps_.front(), channel)[0];
+  return apply_part(static_cast<float>(value * multiplier + double{addend}), channel, 1, steps_.size());
+}
+
 bool Steps::each() const {
   return std::any_of(steps_.begin(), steps_.end(), [](const Step& step) { return step.each; });
 }

@@ -13,8 +13,8 @@ from hwfault.campaigns.sparse.flips import Flips
 from hwfault.campaigns.study.space import FaultSpace
 from hwfault.errors import GraphError
 
-_VALUE_COST = 8
-"""A flip of an activation takes so much longer than that of a weight: it seldom dies where it strikes."""
+_COST = {"weight": 1, "activation": 8, "bias": 32}
+"""How long flips take, in those of weights: others seldom die where they strike, and a bias is in a whole channel."""
 
 
 class Reached(NamedTuple):
@@ -26,7 +26,7 @@ class Reached(NamedTuple):
 
 
 class SparseFlips:
-    """Runs single flips of a network's weights and activations on its samples; made on first use.
+    """Runs single flips of a network's weights, biases and activations on its samples; made on first use.
 
     Raises GraphError for a network that cannot be carried.
     """
@@ -37,23 +37,22 @@ class SparseFlips:
     def why_not(self, space: FaultSpace) -> str | None:
         """Why the flips of a space cannot be carried; None where they all can."""
         known = self._engine.description
-        refused = known.refused | known.refused_values
+        refused = known.refused | known.refused_others
         for site in space.sites:
             if site.name in refused:
                 return f"{site.name}: {refused[site.name]}"
-            if site.name in known.sites:
+            if site.name in known.sites or site.name in known.biases:
                 continue
             if site.name not in known.values:
-                return f"{site.name} is no site of weights or activations"
+                return f"{site.name} is no site of weights, biases or activations"
             if site.words != known.values[site.name].words:
                 return f"{site.name} has other words in the graph of integer arithmetic"
         return None
 
     def cost(self, space: FaultSpace) -> int:
         """About how long every flip of a space takes on one sample, in flips of weights."""
-        bits = np.diff([0, *space.ends])
-        of_values = np.array([site.name in self._engine.description.values for site in space.sites])
-        return int(np.where(of_values, _VALUE_COST * bits, bits).sum())
+        bits = np.diff([0, *space.ends]).tolist()
+        return sum(_COST[site.kind] * count for site, count in zip(space.sites, bits, strict=True))
 
     @property
     def golden(self) -> Outputs:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto, NodeProto
 from torch import nn
 
+from hwfault.campaigns.sparse.biases import bias_sites
 from hwfault.campaigns.sparse.builder import Value
 from hwfault.campaigns.sparse.description import Description, WeightSite
 from hwfault.campaigns.sparse.known import Known, know
@@ -20,6 +21,7 @@ from hwfault.campaigns.sparse.values import value_sites
 from hwfault.codes import CodeFormat, encode, integers
 from hwfault.errors import GraphError, HwfaultError, expect_kind
 from hwfault.graph.export.of_network import export
+from hwfault.graph.ops import of
 from hwfault.graph.read.integer import is_integer, left
 from hwfault.graph.read.qonnxgraph import site_name
 from hwfault.graph.read.sites import sites
@@ -88,11 +90,13 @@ def _described(graph: ModelProto, image: NDArray[np.float32]) -> Description:
     if not isinstance(output, Value):
         raise GraphError("the graph's output is no tensor of values that depends on its input")
     builder = lowering.builder
+    output = builder.turned(output, last=False)
     if output.tensor != len(builder.nodes):  # the last node gives the outputs
         table = np.arange(output.size).reshape(output.shape)
         builder.move([output], table, "output")
     found, refused = _weight_sites(listed, lowering, known)
     values, refused_values = value_sites(graph, known, lowering.quantized)
+    biases, refused_biases = bias_sites(graph, known, _bias_quantizers(graph), lowering.addends)
     return Description(
         nodes=tuple(builder.nodes),
         constants=builder.constants,
@@ -102,8 +106,20 @@ def _described(graph: ModelProto, image: NDArray[np.float32]) -> Description:
         sites=found,
         refused=refused,
         values=values,
-        refused_values=refused_values,
+        biases=biases,
+        refused_others=refused_values | refused_biases,
     )
+
+
+def _bias_quantizers(graph: ModelProto) -> dict[str, tuple[Site, list[NodeProto]]]:
+    """The sites of biases with the nodes that make their values."""
+    listed = {site.name: site for site in sites(graph) if site.kind == "bias"}
+    found: dict[str, tuple[Site, list[NodeProto]]] = {name: (site, []) for name, site in listed.items()}
+    for node in graph.graph.node:
+        site = site_of(node, listed) if of(node.op_type).quantizer else None
+        if site is not None:
+            found[site.name][1].append(node)
+    return found
 
 
 class _Bounds:

@@ -72,21 +72,40 @@ class WeightSite(NamedTuple):
 
 
 class ValueSite(NamedTuple):
-    """A site of activations: the step of a node that is its quantizer, and which codes the values stand for."""
+    """A site of activations: the step of a node that is its quantizer, and which codes the values stand for.
+
+    Word w of it is element w of the node's output; or, where that has its `last` axis in front of others, the element
+    that lies in its place.
+    """
 
     site: Site
     node: int
     step: int
     format: ValueFormat
     words: int
+    last: int | None = None
+
+    def elements(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The elements of the node's output that words are."""
+        if self.last is None:
+            return words
+        return words % self.last * (self.words // self.last) + words // self.last
+
+
+class BiasSite(NamedTuple):
+    """A site of biases, the layer that adds it, and what each flip makes of an addend: (bits, words)."""
+
+    site: Site
+    node: int
+    addends: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Description:
     """A network that the sparse engine can run.
 
-    `sites` are the weights whose flips it can carry, by name and in the network's order, and `values` the activations;
-    `refused` and `refused_values` say why others cannot be struck. `shape` is that of one input.
+    `sites` are the weights whose flips it can carry, by name and in the network's order, `values` the activations and
+    `biases` the biases; `refused` and `refused_others` say why others cannot be struck. `shape` is that of one input.
     """
 
     nodes: tuple[Node, ...]
@@ -97,7 +116,8 @@ class Description:
     sites: dict[str, WeightSite]
     refused: dict[str, str]
     values: dict[str, ValueSite] = field(default_factory=dict)
-    refused_values: dict[str, str] = field(default_factory=dict)
+    biases: dict[str, BiasSite] = field(default_factory=dict)
+    refused_others: dict[str, str] = field(default_factory=dict)
 
     @property
     def node_names(self) -> tuple[str, ...]:

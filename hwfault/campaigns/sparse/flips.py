@@ -1,4 +1,4 @@
-"""Single-bit flips of weights and activations: which there are, in one order, and as the native library takes them."""
+"""Single-bit flips of weights, biases and activations: which there are, and as the native library takes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 from hwfault.campaigns.sparse.description import Description, WeightSite
 from hwfault.codes import integers
 from hwfault.errors import HwfaultError, PlanError, nearest
-from hwfault.stream.native.network import NativeFlips, value_flips, weight_flips
+from hwfault.stream.native.network import NativeFlips, addend_flips, value_flips, weight_flips
 
 
 @dataclass(frozen=True)
 class Flips:
     """Flips in the order (site, word, bit), or in any other if they were chosen so; arrays of one length.
 
-    `site` indexes `names`, `word` the weights or values of the site in C order, and `bit` 0 is the least
+    `site` indexes `names`, `word` the words of the site in C order, and `bit` 0 is the least
     significant one of the code word of the site's own width: the numbers that the fault `cells` takes.
     """
 
@@ -40,9 +40,9 @@ class Flips:
 
 
 def all_flips(description: Description, sites: Sequence[str] | None = None) -> Flips:
-    """Every flip of the sites (None: all weights), which come in the order of the network, activations behind weights.
+    """Every flip of the sites (None: all weights), which come in the network's order: weights, biases, activations.
 
-    Raises PlanError for a name that is no site of weights or activations, and for a site whose flips cannot be carried.
+    Raises PlanError for a name that is no such site, and for a site whose flips cannot be carried.
     """
     names = tuple(description.sites) if sites is None else _in_order(description, sites)
     if sites is None and description.refused:
@@ -60,12 +60,12 @@ def all_flips(description: Description, sites: Sequence[str] | None = None) -> F
 
 
 def _in_order(description: Description, sites: Sequence[str]) -> tuple[str, ...]:
-    known = [*description.sites, *description.values]
+    known = [*description.sites, *description.biases, *description.values]
     for name in sites:
-        if name in description.refused or name in description.refused_values:
+        if name in description.refused or name in description.refused_others:
             _refuse(description, name)
         if name not in known:
-            raise PlanError(f"{name!r} is no site of weights or activations; {nearest(name, known)}")
+            raise PlanError(f"{name!r} is no site of weights, biases or activations; {nearest(name, known)}")
     return tuple(name for name in known if name in sites)
 
 
@@ -74,11 +74,14 @@ def _size(description: Description, name: str) -> tuple[int, int]:
     if name in description.values:
         site = description.values[name]
         return site.words, site.format.bit_width
+    if name in description.biases:
+        bits, words = description.biases[name].addends.shape
+        return words, bits
     return len(description.sites[name].codes), description.sites[name].format.bit_width
 
 
 def _refuse(description: Description, name: str) -> None:
-    why = (description.refused | description.refused_values)[name]
+    why = (description.refused | description.refused_others)[name]
     raise PlanError(f"flips of {name!r} cannot be carried by the sparse engine: {why}")
 
 
@@ -132,16 +135,20 @@ def check_flips(description: Description, flips: Flips) -> None:
 
 
 def native_flips(description: Description, flips: Flips, rows: slice | NDArray[Any]) -> NativeFlips:
-    """Some flips of one site, of weights or activations; raises PlanError for those that there are not."""
+    """Some flips of one site, of weights, biases or activations; raises PlanError for those that there are not."""
     some = flips[rows]
     name = some.names[int(some.site[0])]
     _in_order(description, [name])
-    if name not in description.values:
+    if name in description.sites:
         return weight_flips(description.sites[name].node, some.word, changes_of(description, some))
+    words, bits = _size(description, name)
+    _check_within(name, "word", some.word, words)
+    _check_within(name, "bit", some.bit, bits)
+    if name in description.biases:
+        bias = description.biases[name]
+        return addend_flips(bias.node, some.word, bias.addends[some.bit, some.word])
     site = description.values[name]
-    _check_within(name, "word", some.word, site.words)
-    _check_within(name, "bit", some.bit, site.format.bit_width)
-    return value_flips(site.node, site.step, site.format, some.word, some.bit)
+    return value_flips(site.node, site.step, site.format, site.elements(some.word), some.bit)
 
 
 def _check_within(name: str, what: str, given: NDArray[Any], end: int) -> None:

@@ -50,6 +50,22 @@ class Layer(NamedTuple):
     source: str
 
 
+class Quantized(NamedTuple):
+    """A step of a node that quantizes, and whether the node's values have the graph's last axis in front."""
+
+    node: int
+    step: int
+    last: bool
+
+
+class Addend(NamedTuple):
+    """What a layer adds to its sums: the layer's node and channels, and the constant's name in the graph."""
+
+    node: int
+    channels: int
+    source: str
+
+
 class Lowering:
     """Goes through a graph's nodes; `values` tells what each of its tensors is.
 
@@ -62,8 +78,9 @@ class Lowering:
         self.layers: list[Layer] = []
         self.origin: dict[str, NodeProto] = {}
         """The quantizer that constants come from, by their names."""
-        self.quantized: dict[str, tuple[int, int]] = {}
-        """The node, and its step, that is each quantizer of values, by the names of what they give."""
+        self.quantized: dict[str, Quantized] = {}
+        """The step that is each quantizer of values, by the names of what they give."""
+        self.addends: list[Addend] = []
         self._known, self._largest = known, largest
         self._readers = Counter(name for node in model.graph.node for name in node.input)
         self._readers.update(info.name for info in model.graph.output)
@@ -121,11 +138,15 @@ class Lowering:
 
     # ---- operands
 
-    def _value(self, node: NodeProto, index: int) -> Value:
+    def _as_it_lies(self, node: NodeProto, index: int) -> Value:
         value = self.values.get(node.input[index])
         if not isinstance(value, Value):
             raise refusal(node, "it reads what is no tensor of values")
         return value
+
+    def _value(self, node: NodeProto, index: int) -> Value:
+        """An operand in the graph's own order of axes."""
+        return self.builder.turned(self._as_it_lies(node, index), last=False)
 
     def _constant(self, node: NodeProto, index: int) -> NDArray[Any]:
         name = node.input[index] if index < len(node.input) else ""
@@ -145,9 +166,12 @@ class Lowering:
             raise refusal(node, "it is not computed on integers")
         weights = self._constant(node, 1)
         if node.op_type == "MatMul":
-            value = self._value(node, 0)
-            if weights.ndim != 2 or len(value.shape) != 2:
-                raise refusal(node, f"its inputs have the shape {value.shape}, expected (1, features)")
+            value = self._as_it_lies(node, 0)
+            if weights.ndim != 2 or len(value.shape) < 2:
+                raise refusal(
+                    node, f"it multiplies values of the shape {value.shape} with weights of the shape {weights.shape}"
+                )
+            value = self.builder.turned(value, last=True)
             return Sums(value, {0: weights.T}, node, node.input[1])
         if len(node.input) > 2:
             raise refusal(node, "it has a bias of its own")
@@ -157,13 +181,15 @@ class Lowering:
         return Sums(self._value(node, 0), {0: weights}, node, node.input[1])
 
     def _channel_sums(self, node: NodeProto) -> Sums:
-        """Sums over whole axes behind the channels, of each channel."""
-        value = self._value(node, 0)
+        """Sums over all positions of each channel, channels being the first axis or the last."""
+        value = self._as_it_lies(node, 0)
         axes = self._constant(node, 1).tolist() if len(node.input) > 1 else attribute(node, "axes", [])
         summed = sorted(axis % len(value.shape) for axis in axes)
-        if not adds_integers(node) or summed != list(range(2, len(value.shape))):
+        rank = len(value.shape)
+        if not adds_integers(node) or summed not in (list(range(2, rank)), list(range(1, rank - 1))):
             raise refusal(node, "it does not add up all positions of each channel")
-        ones = np.ones((value.shape[1], 1, *value.shape[2:]), np.float32)
+        value = self.builder.turned(value, last=summed[:1] == [1])
+        ones = np.ones((value.lying[1], 1, *value.lying[2:]), np.float32)
         return Sums(value, {0: ones}, node, "")
 
     def _taken(self, node: NodeProto) -> Taken:
@@ -184,14 +210,17 @@ class Lowering:
     def _affine(self, node: NodeProto) -> Value:
         source = self.values.get(node.input[0])
         multiplier, addend = self._constant(node, 1), self._constant(node, 2)
-        value = self._layer(source, node) if isinstance(source, Sums) else self._value(node, 0)
+        if not isinstance(source, Sums):
+            return self._stepped(node, self._as_it_lies(node, 0), d.AFFINE, [multiplier, addend])
+        value = self._layer(source, node)
+        self.addends.append(Addend(value.tensor - 1, value.lying[1], node.input[2]))
         return self._stepped(node, value, d.AFFINE, [multiplier, addend])
 
     def _layer(self, sums: Sums, affine: NodeProto) -> Value:
         node, name = sums.node, name_of(sums.node)
         groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
         if node.op_type == "ReduceSum":
-            groups = sums.value.shape[1]
+            groups = sums.value.lying[1]
         parts = [sums.parts[first] for first in sorted(sums.parts)]
         ends = np.cumsum([0, *(part.shape[1] for part in parts)])[:-1].tolist()
         if sorted(sums.parts) != ends or (len(parts) > 1 and groups > 1):
@@ -205,14 +234,15 @@ class Lowering:
         of_codes = None if quantizer is None else self._largest(quantizer)
         largest = max(of_codes or 1, int(np.abs(weights).max(initial=1)))
         axes = self._axes(node, sums.value, weights, shape)
-        lowered = self.builder.layer(sums.value, weights, largest, groups, axes, shape, name)
+        last = sums.value.last and len(shape) > 2
+        lowered = self.builder.layer(sums.value, weights, largest, groups, axes, shape, name, last=last)
         self.layers.append(Layer(lowered.tensor - 1, name, weights, sums.weights))
         return lowered
 
     def _axes(self, node: NodeProto, value: Value, weights: NDArray[Any], shape: tuple[int, ...]) -> list[d.Axis]:
         kernel = weights.shape[2:]
         if node.op_type == "MatMul":
-            return []
+            return [d.Axis(length, length, 1, 1, 0, 1) for length in value.shape[1:-1]]
         if node.op_type == "ReduceSum":
             return [d.Axis(length, 1, length, 1, 0, 1) for length in kernel]
         return _window_axes(node, value.shape[2:], shape[2:], kernel)
@@ -240,11 +270,11 @@ class Lowering:
         if op == "Add" and all(name in self.values for name in node.input):
             return self._added(node)
         if op in ("Add", "Mul", "Sub") and node.input[0] not in self.values:
-            value, constant = self._value(node, 1), self._constant(node, 0)
+            value, constant = self._as_it_lies(node, 1), self._constant(node, 0)
             if op == "Sub":  # c - x is -x + c, rounded alike
                 value, op = self._stepped(node, value, d.MULTIPLY, [-1.0]), "Add"
         else:
-            value = self._value(node, 0)
+            value = self._as_it_lies(node, 0)
             constant = self._constant(node, 1) if op in ("Add", "Mul", "Sub", "Div") else np.empty(0)
         if op == "Sub":  # x - c is x + -c, rounded alike
             return self._stepped(node, value, d.PLUS, [-constant])
@@ -262,13 +292,16 @@ class Lowering:
         raise refusal(node, "the sparse engine has no such operation")
 
     def _added(self, node: NodeProto) -> Value:
-        values = [self._value(node, 0), self._value(node, 1)]
+        values = [self._as_it_lies(node, 0), self._as_it_lies(node, 1)]
         shape = self._known.shapes[node.output[0]]
         for i, value in enumerate(values):
             if value.shape != shape:  # repeats it
-                table = np.broadcast_to(np.arange(value.size).reshape(value.shape), shape)
-                values[i] = self.builder.move([value], table, name_of(node))
-        return self.builder.add(d.ADD, values, shape, name_of(node), [])
+                plain = self.builder.turned(value, last=False)
+                table = np.broadcast_to(np.arange(plain.size).reshape(plain.shape), shape)
+                values[i] = self.builder.move([plain], table, name_of(node))
+        last = any(value.last for value in values)
+        values = [self.builder.turned(value, last=last) for value in values]
+        return self.builder.add(d.ADD, values, shape, name_of(node), [], last=last)
 
     def _quantized(self, node: NodeProto, value: Value) -> Value:
         scale, zero_point, width = (self._constant(node, i) for i in (1, 2, 3))
@@ -285,7 +318,8 @@ class Lowering:
 
     def _noted(self, node: NodeProto, value: Value) -> Value:
         number = value.tensor - 1
-        self.quantized[node.output[0]] = (number, len(self.builder.nodes[number].steps) - 1)
+        step = len(self.builder.nodes[number].steps) - 1
+        self.quantized[node.output[0]] = Quantized(number, step, value.last)
         return value
 
     def _stepped(self, node: NodeProto, value: Value, kind: int, constants: list[Any], **rest: int) -> Value:

@@ -9,6 +9,7 @@ from onnx import ModelProto
 
 from hwfault.campaigns.sparse.description import ValueSite
 from hwfault.campaigns.sparse.known import Known
+from hwfault.campaigns.sparse.lowering import Quantized
 from hwfault.graph.read.places import SiteTensor
 from hwfault.graph.read.sites import graph_sites
 from hwfault.stream.native.network import ValueFormat
@@ -18,12 +19,9 @@ _MOST_BITS = 14
 
 
 def value_sites(
-    graph: ModelProto, known: Known, quantized: Mapping[str, tuple[int, int]]
+    graph: ModelProto, known: Known, quantized: Mapping[str, Quantized]
 ) -> tuple[dict[str, ValueSite], dict[str, str]]:
-    """The activations of a graph whose flips can be carried, by name, and why others cannot.
-
-    `quantized` is which step of which node gives the tensor of a name.
-    """
+    """The activations of a graph whose flips can be carried, by name, and why others cannot."""
     found: dict[str, ValueSite] = {}
     refused: dict[str, str] = {}
     for place in graph_sites(graph).places:
@@ -37,7 +35,7 @@ def value_sites(
     return found, refused
 
 
-def _value_site(place: SiteTensor, shape: tuple[int, ...], step: tuple[int, int] | None) -> ValueSite | str:
+def _value_site(place: SiteTensor, shape: tuple[int, ...], step: Quantized | None) -> ValueSite | str:
     """The site, whose values have this shape in one image; or why its flips cannot be carried."""
     site = place.site
     if step is None:
@@ -46,18 +44,21 @@ def _value_site(place: SiteTensor, shape: tuple[int, ...], step: tuple[int, int]
         return "its words do not lie as the network's values do, samples along axis 0"
     if site.bit_width > _MOST_BITS:
         return f"it has {site.bit_width} bits, expected at most {_MOST_BITS}"
-    scale, zero_point = (_spread(numbers, shape) for numbers in (place.grid.scale, place.grid.zero_point))
+    given = place.grid.scale, place.grid.zero_point
+    scale, zero_point = (_spread(numbers, shape, last=step.last) for numbers in given)
     if scale is None or zero_point is None:
         return "its scale or zero point is neither one number nor one for each channel"
     form = ValueFormat(*scale, *zero_point, site.bit_width, site.signed)
-    return ValueSite(site, *step, form, int(np.prod(shape)))
+    last = shape[-1] if step.last else None
+    return ValueSite(site, step.node, step.step, form, int(np.prod(shape)), last)
 
 
-def _spread(numbers: NDArray[Any], shape: tuple[int, ...]) -> tuple[NDArray[np.float64], int] | None:
-    """Numbers of a sample's words, and how many words in a row have each; None where they lie along another axis."""
+def _spread(numbers: NDArray[Any], shape: tuple[int, ...], *, last: bool) -> tuple[NDArray[np.float64], int] | None:
+    """Numbers of a sample's words, and how many elements in a row have each; None where they lie along another axis."""
     flat = np.asarray(numbers, np.float64).reshape(-1)
     if flat.size == 1:
         return flat, 1
-    channels = (shape[0], *[1] * (len(shape) - 1))
+    ones = [1] * (len(shape) - 1)
+    channels = (*ones, shape[-1]) if last else (shape[0], *ones)
     own = numbers.shape[1:] if numbers.ndim == len(shape) + 1 else numbers.shape
-    return (flat, int(np.prod(shape[1:]))) if own == channels else None
+    return (flat, int(np.prod(shape)) // flat.size) if own == channels else None

@@ -174,6 +174,12 @@ class ValueFlips(Structure):
     )
 
 
+class Addends(Structure):
+    """Changed addends of a layer of a network."""
+
+    _fields_ = (("node", c_int64), ("channel", c_void_p), ("addend", c_void_p), ("count", c_int64))
+
+
 class Survivors(Structure):
     """Room for runs whose outputs differ from the golden ones."""
 
@@ -262,5 +268,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hwfault_run_flips": (c_int64, (c_void_p, POINTER(Flips), c_void_p, c_void_p, c_void_p)),
     "hwfault_value_census": (c_int64, (c_void_p, POINTER(ValueFlips), c_void_p, c_void_p, POINTER(Survivors))),
     "hwfault_run_value_flips": (c_int64, (c_void_p, POINTER(ValueFlips), c_void_p, c_void_p, c_void_p)),
+    "hwfault_addend_census": (c_int64, (c_void_p, POINTER(Addends), c_void_p, c_void_p, POINTER(Survivors))),
+    "hwfault_run_addends": (c_int64, (c_void_p, POINTER(Addends), c_void_p, c_void_p, c_void_p)),
 }
 """Result and arguments of each function; pointers to memory are plain addresses, those to structs have their type."""

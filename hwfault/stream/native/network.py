@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hwfault.errors import HwfaultError
 from hwfault.stream.native import pointers
-from hwfault.stream.native.header import Flips, Survivors, ValueFlips
+from hwfault.stream.native.header import Addends, Flips, Survivors, ValueFlips
 from hwfault.stream.native.loading import library
 
 
@@ -108,6 +108,17 @@ def weight_flips(node: int, word: NDArray[np.int64], change: NDArray[np.int32]) 
         raise HwfaultError(f"{len(words)} words and {len(changes)} changes, expected a change for each word")
     struct = Flips(node, _at(words), _at(changes), len(words))
     return NativeFlips(struct, len(words), library().hwfault_census, library().hwfault_run_flips, (words, changes))
+
+
+def addend_flips(node: int, channel: NDArray[np.int64], addend: NDArray[np.float32]) -> NativeFlips:
+    """Addends of channels of a layer that are others."""
+    channels = np.ascontiguousarray(channel, np.int64)
+    addends = np.ascontiguousarray(addend, np.float32)
+    if len(channels) != len(addends):
+        raise HwfaultError(f"{len(channels)} channels and {len(addends)} addends, expected an addend for each channel")
+    struct = Addends(node, _at(channels), _at(addends), len(channels))
+    functions = library().hwfault_addend_census, library().hwfault_run_addends
+    return NativeFlips(struct, len(channels), *functions, (channels, addends))
 
 
 class ValueFormat(NamedTuple):

@@ -5,9 +5,11 @@ import torch
 from brevitas.core.restrict_val import RestrictValueType
 from brevitas.quant import (
     Int8ActPerTensorFloat,
+    Int8BiasPerTensorFloatInternalScaling,
     Int8WeightPerChannelFloat,
     Int8WeightPerTensorFloat,
     Int16Bias,
+    Int32Bias,
     ShiftedUint8ActPerTensorFloat,
     ShiftedUint8WeightPerTensorFloat,
     SignedBinaryWeightPerTensorConst,
@@ -125,13 +127,45 @@ def binary():
     )
 
 
-NETWORKS = {make.__name__: make for make in (Residual, Beside, shifted, depthwise, binary)}
+class Mixer(nn.Module):
+    """Linear layers over tokens and over the features of each, residual adds, a mean over tokens, and biases."""
+
+    def __init__(self):
+        super().__init__()
+        eight = {"bias": True, "bias_quant": Int8BiasPerTensorFloatInternalScaling}
+        self.entry, self.stream = act(4, Int8ActPerTensorFloat), act(5, Int8ActPerTensorFloat)
+        self.tokens, self.norm, self.hidden = linear(4, 4), nn.BatchNorm1d(8), act(3)
+        self.widen, self.narrow = linear(8, 5, **eight), linear(5, 8, 3, Int8WeightPerChannelFloat)
+        self.relu, self.mean = act(4), act(5, return_quant_tensor=True)
+        self.fc = linear(8, 3, 4, bias=True, bias_quant=Int16Bias)
+
+    def forward(self, x):
+        x = self.entry(x.reshape(-1, 4, 8))
+        mixed = self.norm(self.tokens(x.transpose(1, 2))).transpose(1, 2)
+        x = self.stream(self.stream(self.hidden(mixed)) + x)
+        x = self.stream(self.stream(self.narrow(self.relu(self.widen(x)))) + x)
+        return self.fc(self.mean(x.mean(1)))
+
+
+def biased():
+    """Biases behind zero points and normalisations, and one that is wider than floats hold."""
+    return Chain(
+        act(5, ShiftedUint8ActPerTensorFloat),
+        conv(2, 3, 3, 4, bias=True, bias_quant=Int8BiasPerTensorFloatInternalScaling),
+        nn.BatchNorm2d(3),
+        act(4, return_quant_tensor=True),
+        nn.Flatten(),
+        linear(12, 3, 4, bias=True, bias_quant=Int32Bias),
+    )
+
+
+NETWORKS = {make.__name__: make for make in (Residual, Beside, shifted, depthwise, binary, Mixer)}
 
 
 def small(name, images=9):
     """A network in evaluation whose normalisations and ranges have seen some images, and others for it."""
     torch.manual_seed(0)
-    network = NETWORKS[name]()
+    network = (NETWORKS | {"biased": biased})[name]()
     for _ in range(3):
         network(torch.randn(8, 2, 4, 4))
     for module in network.modules():

@@ -65,7 +65,7 @@ def test_flips_that_there_are_not():
         with pytest.raises(PlanError, match=said):
             flips_of(described, name, [word], [bit])
     wrong = Flips(("nowhere",), np.zeros(1, np.int32), np.zeros(1, np.int64), np.zeros(1, np.int32))
-    with pytest.raises(PlanError, match="'nowhere' is no site of weights or activations"):
+    with pytest.raises(PlanError, match="'nowhere' is no site of weights, biases or activations"):
         list(SparseEngine(described, images).survivors(wrong))
 
 
@@ -77,4 +77,4 @@ def test_activations_are_carried_and_sums_are_not():
     assert made.cost(space) > space.size
     sums = made.why_not(fault_space(known, [Select(kind="accumulator")]))
     assert sums is not None
-    assert "is no site of weights or activations" in sums
+    assert "is no site of weights, biases or activations" in sums
