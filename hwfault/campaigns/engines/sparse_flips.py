@@ -13,7 +13,7 @@ from hwfault.campaigns.sparse.flips import Flips
 from hwfault.campaigns.study.space import FaultSpace
 from hwfault.errors import GraphError
 
-_COST = {"weight": 1, "activation": 8, "bias": 32}
+_OF_VALUES, _OF_BIASES = 8, 32
 """How long flips take, in those of weights: others seldom die where they strike, and a bias is in a whole channel."""
 
 
@@ -51,8 +51,15 @@ class SparseFlips:
 
     def cost(self, space: FaultSpace) -> int:
         """About how long every flip of a space takes on one sample, in flips of weights."""
-        bits = np.diff([0, *space.ends]).tolist()
-        return sum(_COST[site.kind] * count for site, count in zip(space.sites, bits, strict=True))
+        known, total = self._engine.description, 0
+        for site, bits in zip(space.sites, np.diff([0, *space.ends]).tolist(), strict=True):
+            if site.name in known.biases:
+                total += _OF_BIASES * bits
+            elif site.name in known.values:
+                total += _OF_VALUES * bits
+            else:
+                total += bits
+        return total
 
     @property
     def golden(self) -> Outputs:

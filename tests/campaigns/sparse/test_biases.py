@@ -110,15 +110,16 @@ def test_addends_that_the_library_refuses():
 
 
 FAR = addend_flips(1, np.array([1]), np.array([-1e4], np.float32))
-BEHIND = [*(1, 1, 2, 1, 1, 1, 2, 8, 8, 0), *AFFINE]
-"""A layer of one output that reads the two of `NETWORK`."""
+MOVE = [4, 1, 2, 2, 1, *(0, 1), 0]
+"""Hands both outputs of `NETWORK` on."""
 
 
 def run_before_another_layer(steps):
-    plan = [*NETWORK, *steps, *BEHIND]
-    plan[2] = 3
+    """A layer of one output that reads the two of `NETWORK`, some steps and a move behind."""
+    plan = [*NETWORK, *steps, *MOVE, *(1, 1, 3, 1, 1, 1, 2, 8, 8, 0), *AFFINE]
+    plan[2] = 4
     network = parsed(plan, weights=np.array([*range(-4, 4), 2, 3], np.int16))
-    return GoldenRun(network, np.full((1, 4), 3, np.float32), 3, 1)
+    return GoldenRun(network, np.full((1, 4), 3, np.float32), 4, 1)
 
 
 def test_an_addend_in_front_of_another_layer():
