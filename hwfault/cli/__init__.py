@@ -32,6 +32,7 @@ COMMANDS = {
     "strike.",
     "strip": "Take the faults out of GRAPH: what is written is the graph before they were put in, the same in every "
     "byte.",
+    "bake": "Write GRAPH with the faults of its parameters in its constants: a plain graph, without any op of hwfault.",
     "replay": "Run GRAPH (a faulted graph) in onnxruntime and RUN (its network) in PyTorch on the held-out data, and "
     "compare.",
     "profiles": "Fault profiles: how pieces of hardware corrupt stored bits, with the source of every number.",

@@ -52,6 +52,7 @@ def test_every_command_that_writes_a_file(mine):
     for words in (
         ("insert", clean, "--plan", plan, "-o", plan),
         ("strip", faulted, "-o", faulted),
+        ("bake", faulted, "--seed", "1", "-o", faulted),
         ("export", run, "--out", weights),
         ("export", weights, "--out", weights),
         ("export", run, "--plan", plan, "--out", plan),

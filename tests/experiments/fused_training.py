@@ -37,8 +37,8 @@ _INTRODUCTION = (
     "Brevitas' own quantizers. Accuracy in % on 360 held-out digits: mean of",
     f"{len(TRAINING_SEEDS)} training seeds, with the least and the most; faulty: each network under",
     f"{len(FAULT_SEEDS)} fault seeds that no training saw. Time is the processor's, of the training alone, on one",
-    "thread: the median (least, most) of each seed's ratio to Brevitas' own, trained right before or after it. The last",
-    "column is the largest difference of the last epoch's loss, as a share of it.",
+    "thread: the median (least, most) of each seed's ratio to Brevitas' own, trained right before or after it. The",
+    "last column is the largest difference of the last epoch's loss, as a share of it.",
     "",
     "Where all scales are constant both are the same training to the bit. Gradients of learned scales are sums,",
     "added up in another order, which moves a weight by a rounding error; codes at the border of two follow, in time.",
@@ -52,7 +52,7 @@ _TABLE = (
 
 
 class Found(NamedTuple):
-    """One training: its accuracies in %, without faults and under them, its last loss, and its seconds of processor time."""
+    """One training: its accuracies in %, without faults and under them, its last loss, and its processor seconds."""
 
     clean: float
     faulty: float
