@@ -28,12 +28,13 @@ def command(source: str, trusted: Trusted, shown: Shown, as_json: bool) -> None:
 
     Quantizers and accumulators that cannot be struck follow with the reason, and what is worth knowing of the sites.
     """
-    from hwfault.program.notes import notes_on
+    from hwfault.program.notes import EXACT, notes_on
 
     found = trusted.sites(source, shown)
     notes = dict(found.notes)
     for name, note in notes_on(found).items():
-        notes[name] = f"{notes[name]}; {note}" if name in notes else note
+        if EXACT not in notes.get(name, ""):
+            notes[name] = f"{notes[name]}; {note}" if name in notes else note
     if as_json:
         records = [site.model_dump(mode="json", exclude=_unsaid(site)) for site in found]
         for record in records:

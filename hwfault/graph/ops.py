@@ -6,7 +6,7 @@ the same in every domain that has it, so that rows are found by name alone; an o
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 DOMAIN = "hwfault"
 """Domain of hwfault's own ops, and prefix of every metadata key that hwfault writes."""
@@ -15,6 +15,8 @@ OLD_DOMAINS = ("onnx.brevitas", "finn.custom_op.general", "finn")
 """Older names of QUANT_DOMAIN, which the library registers as well."""
 CHANNELS_LAST = "qonnx.custom_op.channels_last"
 """Domain of ONNX' own ops on values whose channels lie last."""
+MICROSOFT = "com.microsoft"
+"""Domain of onnxruntime's own ops, and of its versions of some of ONNX'."""
 STANDARD_DOMAINS = ("", "ai.onnx")
 """Two names of the one domain of ONNX' own ops."""
 
@@ -65,6 +67,14 @@ class Layer(NamedTuple):
     """Whether its sums can be one, too."""
 
 
+class Operand(NamedTuple):
+    """An input of ONNX' own integers: the words of a layer, a bias, or what a quantizer has made."""
+
+    place: int
+    zero_point: int | None = None
+    """The input that says which integer means 0, of the same type; None: none does."""
+
+
 @dataclass(frozen=True)
 class Op:
     """What is true of one op."""
@@ -83,6 +93,12 @@ class Op:
     """Whether it rounds to small floating-point numbers."""
     own_integers: bool = False
     """Whether it makes or reads ONNX' own integers, which are none of QONNX'."""
+    operands: tuple[Operand, ...] = ()
+    """The inputs that ONNX' own integers may be, of an op that says which."""
+    makes: int | None = None
+    """Of an op whose first output is ONNX' own integers: the input that is their zero point, -1 for none."""
+    twin: str = ""
+    """The op of ONNX that does the same to float numbers; its inputs are the operands."""
     exact: bool = False
     """Whether all engines find the same bits: it moves or picks numbers, or rounds each once."""
     shape: ShapeRule = ""
@@ -151,17 +167,37 @@ _QUANTIZERS = (
     Op("MultiThreshold", home="qonnx", native=True, grid="makes", shape="same"),
     Op("FloatQuant", home="qonnx", native=True, floats=True, shape="same"),
     Op("MXQuant", home="elsewhere", floats=True),
-    Op("QuantizeLinear", own_integers=True),
-    Op("DequantizeLinear", own_integers=True),
-    Op("DynamicQuantizeLinear", own_integers=True),
-    Op("ConvInteger", own_integers=True),
-    Op("MatMulInteger", own_integers=True),
-    Op("QLinearConv", own_integers=True),
-    Op("QLinearMatMul", own_integers=True),
-    Op("QAttention", home="microsoft", own_integers=True),
-    Op("QGemm", home="microsoft", own_integers=True),
 )
 """What makes integers or small floating-point numbers, or computes on ONNX' own integers."""
+
+_X, _Y = Operand(0, 2), Operand(3, 5)
+
+
+def _on_integers(name: str, home: Home = "microsoft", **known: Any) -> Op:
+    return Op(name, home=home, own_integers=True, **known)
+
+
+_OWN_INTEGERS = (
+    _on_integers("QuantizeLinear", "onnx", makes=2, anywhere=True),
+    _on_integers("DequantizeLinear", "onnx", operands=(_X,), anywhere=True),
+    _on_integers("DynamicQuantizeLinear", "onnx", makes=-1, anywhere=True),
+    _on_integers("ConvInteger", "onnx", operands=(Operand(0, 2), Operand(1, 3)), twin="Conv", layer=Layer()),
+    _on_integers("MatMulInteger", "onnx", operands=(Operand(0, 2), Operand(1, 3)), twin="MatMul", layer=Layer()),
+    _on_integers("QLinearConv", "onnx", operands=(_X, _Y, Operand(8)), makes=7, twin="Conv", layer=Layer(3)),
+    _on_integers("QLinearMatMul", "onnx", operands=(_X, _Y), makes=7, twin="MatMul", layer=Layer(3)),
+    _on_integers("QGemm", operands=(_X, _Y, Operand(6)), makes=8, twin="Gemm", layer=Layer(3)),
+    *(_on_integers(f"QLinear{twin}", operands=(_X, _Y), makes=7, twin=twin) for twin in ("Add", "Mul")),
+    *(
+        _on_integers(f"QLinear{twin}", operands=(_X,), makes=4, twin=twin)
+        for twin in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
+    ),
+    _on_integers("QLinearConcat", makes=1, samples="join"),
+    _on_integers("DynamicQuantizeMatMul", operands=(Operand(0), Operand(1, 3)), twin="MatMul", layer=Layer()),
+    _on_integers("MatMulIntegerToFloat", operands=(Operand(0, 4), Operand(1, 5)), twin="MatMul", layer=Layer()),
+    _on_integers("QAttention"),
+    _on_integers("MatMulNBits"),
+)
+"""What makes ONNX' own integers, or computes on them; their scales are of no concern to faults."""
 
 _LAYERS = (
     Op("Conv", channels="first", layer=Layer(accumulates=True)),
@@ -340,6 +376,7 @@ _RANDOM = (
 
 TABLE = (
     *_QUANTIZERS,
+    *_OWN_INTEGERS,
     *_LAYERS,
     *_MOVES,
     *_PICKS,

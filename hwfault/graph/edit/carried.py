@@ -11,10 +11,12 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from hwfault.errors import GraphError
 from hwfault.graph import ops
 from hwfault.graph.edit.check_sums import check_accumulator
+from hwfault.graph.edit.number_types import find_types
 from hwfault.graph.ops import DOMAIN, GRID_OPS
 from hwfault.graph.read.grids import IntegerGrid, check_steps
 from hwfault.graph.read.layouts import Layout, number_words, numbered_shape
 from hwfault.graph.read.nodes import drawn_inputs, fault_node
+from hwfault.graph.read.own_integers import TYPES
 from hwfault.graph.read.places import Places, SiteTensor
 from hwfault.graph.read.qonnxgraph import PLAN, PLAN_SHA256, WORDS, attribute, metadata, words_sha256
 from hwfault.graph.read.shapes import Shape, read_by
@@ -84,6 +86,7 @@ def _count_planned(model: ModelProto, plan: FaultPlan, wiring: "_Wiring", entrie
     planned = Counter(entry.site for entry in entries if entry.before in wiring.constants.names)
     found = [wiring.names.of(node) for node in model.graph.node if node.op_type in GRID_OPS]
     found += [wiring.names.of_layer(node) for node in find_layers(model)]
+    found += wiring.own_integers()
     planned.update(name for name in found if name in plan.names)
     return planned
 
@@ -124,6 +127,12 @@ class _Wiring:
         initializers = {tensor.name for tensor in model.graph.initializer}
         self._inputs = {info.name for info in model.graph.input} - initializers
         self._numbers: tuple[str, str] | None = None
+        self._types = find_types(model)
+
+    def own_integers(self) -> list[str]:
+        """The sites of ONNX' own integers that nodes make."""
+        own = [place for place in self._places.found if place.grid.own]
+        return [place.site.name for place in own if place.tensor not in self.constants.names]
 
     def check_steps(self, entry: FaultNode, plan: FaultPlan) -> None:
         """Raises GraphError unless the nodes do what the plan says, step by step."""
@@ -192,7 +201,8 @@ class _Wiring:
         scale, zero_point = (self.constants.get(own) for own in entry.node.input[1:3])
         if scale is None or zero_point is None:
             return None
-        return IntegerGrid(scale, zero_point, site.bit_width, site.signed)
+        own = self._types.get(entry.before) in TYPES
+        return IntegerGrid(scale, zero_point, site.bit_width, site.signed, own=own)
 
     def _is_place(self, entry: FaultNode, place: SiteTensor) -> bool:
         """Whether a site's nodes strike what its quantizer makes, on the same grid."""

@@ -12,6 +12,7 @@ from hwfault import __version__
 from hwfault.errors import GraphError
 from hwfault.graph.edit.accumulators import check_rewritable, rewrite_layers, select_sums
 from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
+from hwfault.graph.edit.narrow import hold_narrow
 from hwfault.graph.edit.number_types import find_types
 from hwfault.graph.edit.planned import find_planned
 from hwfault.graph.edit.strip import UNDO, how_to_undo
@@ -36,7 +37,7 @@ from hwfault.graph.read.sites import GraphSites, graph_sites
 from hwfault.graph.read.versions import SPEC
 from hwfault.plan.fault_plan import FaultPlan, spec_of
 
-_ZERO = f"{DOMAIN}_zero_point"
+_ZERO, _ONE = f"{DOMAIN}_zero_point", f"{DOMAIN}_scale"
 _KEPT = f"{DOMAIN}_kept"
 """A number that qonnx does not take for a constant, so that it does not fold away what reads it."""
 _CLIP_HAS_INPUTS = 11
@@ -74,6 +75,8 @@ def put_faults_in(
     out = copy_model(model)
     _name_runs(out, found)
     shared = _Shared(out, places)
+    held = hold_narrow(out, places, shared.fresh)
+    places = [held.get(place.tensor, place) for place in places]
     _splice(out, places, plan, shared)
     rewritten: list[str] = []
     if sums:
@@ -180,10 +183,13 @@ class _Shared:
         self.types = find_types(model)
         self.constants = Constants(model)
         self.zero = self.fresh.take(_ZERO)
+        self.one = self.fresh.take(_ONE)
         self.kept = self.fresh.take(_KEPT)
         self.is_kept_read = False
         if any(_reads_shared_zero(place) for place in planned):
             model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), self.zero))
+        if any(place.grid.own for place in planned):
+            model.graph.initializer.append(numpy_helper.from_array(np.ones((), np.float32), self.one))
 
 
 def _reads_shared_zero(place: SiteTensor) -> bool:
@@ -225,6 +231,8 @@ def _chain(model: ModelProto, place: SiteTensor, plan: FaultPlan, shared: _Share
 
 def _grid(model: ModelProto, place: SiteTensor, shared: _Shared) -> tuple[str, str]:
     """The tensors that hold a place's scale and zero point, which are added where there are none."""
+    if place.grid.own:
+        return shared.one, shared.zero
     scale, zero_point = place.grid.names
     double = shared.types.get(place.tensor) == TensorProto.DOUBLE  # the ops take three inputs of one type
     if scale is None or double:
@@ -258,7 +266,7 @@ def _mark(place: SiteTensor, plan: FaultPlan, constants: Constants) -> dict[str,
         return {}
     marks = {SITE: place.site.name}
     if not place.site.batched and place.node is not None:
-        values = constants.get(place.node.input[0])
+        values = constants.get(place.parameter)
         if values is not None:
             marks[WORDS] = words_sha256(number_words(values, place.layout))
     return marks

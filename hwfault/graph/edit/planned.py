@@ -97,8 +97,8 @@ def _check_memories(places: Sequence[SiteTensor], constants: Constants) -> None:
         held = first.setdefault(place.site.name, place)
         if held.node is None or place.node is None or place.own == held.own:
             continue
-        mine = constants.get(place.node.input[0])
-        theirs = constants.get(held.node.input[0])
+        mine = constants.get(place.parameter)
+        theirs = constants.get(held.parameter)
         differs = mine is not None and theirs is not None and not np.array_equal(mine, theirs)
         if differs or not _read_alike(place, held):
             what = "hold different values" if differs else "are read as different integers"
@@ -119,14 +119,8 @@ def _read_alike(one: SiteTensor, other: SiteTensor) -> bool:
 
 def _check_words(place: SiteTensor, planned: Site, constants: Constants) -> None:
     """Raises PlanError if words lie in another order than where the plan comes from."""
-    if place.node is None:
-        values = constants.get(place.tensor)
-        stamp = None
-    else:
-        values = constants.get(place.node.input[0])
-        stamp = metadata(place.node).get(WORDS)
-    if place.site.batched:
-        values = None
+    values = None if place.site.batched else constants.get(place.parameter)
+    stamp = None if place.node is None else metadata(place.node).get(WORDS)
     # by the hash that the export noted of the words, or else by their shape
     shape = place.site.shape
     if stamp is not None and values is not None:

@@ -19,7 +19,7 @@ from hwfault.graph.read.layouts import Layout, numbered_shape
 from hwfault.graph.read.moves import Following, Lying
 from hwfault.graph.read.nodes import BATCH_AXIS
 from hwfault.graph.read.qonnxgraph import attribute
-from hwfault.graph.read.shapes import Shape, Tensors
+from hwfault.graph.read.shapes import Shape, Tensors, with_twins
 from hwfault.program.batch_axes import PLAIN, BatchAxis
 
 _BATCH = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
@@ -54,7 +54,7 @@ class SampleAxes:
             self._said = {site.name: site.batch_axis for site in exported.sites if site.batched}
         moved = any(not batch.plain for batch in self._said.values())
         self._shapes = tensors.shapes
-        self._found = find_samples(model, tensors, batch_axis, moved=moved)
+        self._found = find_samples(with_twins(model), tensors, batch_axis, moved=moved)
 
     @property
     def batch(self) -> int | None:

@@ -34,6 +34,8 @@ class IntegerGrid(NamedTuple):
     bit_width: int
     signed: bool
     names: tuple[str | None, str | None] = (None, None)
+    own: bool = False
+    """Whether the tensor holds ONNX' own integers, which are the codes: its scale is 1 and its zero point 0."""
 
     @property
     def largest(self) -> int:
@@ -52,6 +54,8 @@ class IntegerGrid(NamedTuple):
 
     def comes_back(self) -> bool:
         """Whether every code, as a float32 value, is read as itself again: what steps one behind the other need."""
+        if self.own:
+            return True
         integers = 1 << (self.bit_width - int(self.signed))
         highest = integers + float(np.abs(self.zero_point).max(initial=0))
         if highest <= 1 << _SURE_BITS:
@@ -64,6 +68,8 @@ class IntegerGrid(NamedTuple):
     def holds(self, values: Array) -> bool:
         """Whether values lie on the grid, to the bit."""
         fmt = CodeFormat(self.bit_width, self.signed)
+        if self.own:
+            return bool((values >= fmt.low).all() and (values <= fmt.high).all())
         codes = encode(values, self.scale, self.zero_point, fmt)
         return np.array_equal(decode(codes, self.scale, self.zero_point, fmt), values)
 

@@ -11,10 +11,9 @@ from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.external import graphs
 from hwfault.graph.read.grids import NoGridError, read_datatype
 from hwfault.graph.read.names import SUFFIX
+from hwfault.graph.read.own_integers import is_dequantizer
 from hwfault.graph.read.qonnxgraph import site_name
 from hwfault.graph.read.shapes import Tensors, bodies_of, is_fault
-
-_TO_QUANT = "write it as Quant first (qonnx.transformation.qcdq_to_qonnx.QCDQToQuant)"
 
 
 class _Found(NamedTuple):
@@ -58,17 +57,15 @@ def _why_none(node: NodeProto, tensors: Tensors) -> str | None:
     own = ops.of(node.op_type)
     if own.floats:
         return "it rounds to small floating-point numbers, and hwfault strikes integers on one scale"
-    if node.op_type == "QuantizeLinear":
-        return f"its integers are ONNX' own, of 8 bits and more; {_TO_QUANT}"
-    if node.op_type == "DequantizeLinear":
-        # behind a quantizer it is the other half of the pair
-        way = tensors.before(node.input[0] if node.input else "", lambda n: n.op_type == "Clip")
-        *_, first = way
-        maker = tensors.makers.get(first)
-        paired = maker is not None and maker.op_type == "QuantizeLinear"
-        return None if paired else f"its integers are ONNX' own, written down in the graph or given to it; {_TO_QUANT}"
-    if own.own_integers:
-        return "it computes on ONNX' own integers; expected QONNX, in which Quant nodes say which integers there are"
+    if not own.own_integers:
+        return None
+    if own.makes is None and not own.operands:
+        return "it computes on ONNX' own integers, and hwfault does not know which of its tensors they are"
+    if is_dequantizer(node):
+        # what a quantizer has made, or the graph holds, is a site
+        *_, first = tensors.before(node.input[0] if node.input else "", lambda n: ops.of(n.op_type).grid == "keeps")
+        if first not in tensors.makers and first not in tensors.constants:
+            return f"its integers {first!r} are given to the graph, so that nothing of it holds them before"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Where a QONNX graph holds integers that faults can strike: quantizers, thresholds, truncations, integer weights.
+"""Where a graph holds integers that faults can strike: quantizers, thresholds, truncations, integer weights.
 
 A weight's words are numbered in the order (outputs, inputs, kernel), and those of a convolution's activations in the
 order (channels, positions), however the graph lets them lie: qonnx's passes transpose both.
@@ -18,6 +18,13 @@ from hwfault.graph.read.grids import IntegerGrid, NoGridError, annotations, grid
 from hwfault.graph.read.layouts import Layout, channels_last, numbered_shape, spread_layouts
 from hwfault.graph.read.left_out import find_left_out
 from hwfault.graph.read.names import Names
+from hwfault.graph.read.own_integers import (
+    OwnIntegers,
+    find_own_integers,
+    grid_of_own,
+    is_dequantizer,
+    worth_of,
+)
 from hwfault.graph.read.qonnxgraph import (
     SITE,
     WORDS,
@@ -29,6 +36,7 @@ from hwfault.graph.read.qonnxgraph import (
 from hwfault.graph.read.shapes import Shape, Tensors, is_fault, whole_shape
 from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.names import first_run, run_name
+from hwfault.program.notes import EXACT, is_wide
 from hwfault.program.processes import Site
 from hwfault.program.selectors import SiteKind
 
@@ -47,6 +55,11 @@ class SiteTensor(NamedTuple):
     node: NodeProto | None
     layout: Layout = ()
     own: str = ""
+
+    @property
+    def parameter(self) -> str:
+        """Of a parameter: the constant that what makes its integers reads."""
+        return self.node.input[0] if self.node is not None and self.node.input else self.tensor
 
 
 class Places:
@@ -72,6 +85,8 @@ class Places:
         self._samples = None if carries_faults else SampleAxes(model, self.tensors, batch_axis)
         for node, tensor in self._candidates(model):
             self._add(node, tensor)
+        for found in find_own_integers(model, self.tensors, self.constants):
+            self._add_own(found)
         self._tell_apart()
         self._leave_mixed_out()
         self._number_runs()
@@ -82,9 +97,11 @@ class Places:
         if not carries_faults and not self.found and not self.obstacles:
             raise GraphError(
                 f"the graph has none of the nodes {', '.join(GRID_OPS)}, nor weights annotated as integers, so it "
-                "holds no quantized integers to strike; expected a QONNX graph, as Brevitas' export writes it"
+                "holds no quantized integers to strike; expected a QONNX graph, as Brevitas' export writes it, or "
+                "ONNX' own integers (QuantizeLinear, DequantizeLinear, QLinearConv, ...)"
             )
         self.by_tensor = {place.tensor: place for place in self.found}
+        self.by_tensor |= self._worths()
 
     def _candidates(self, model: ModelProto) -> Iterator[tuple[NodeProto | None, str]]:
         """Nodes that make integers, and initializers that are some: weights, each before the layer that reads it."""
@@ -107,26 +124,53 @@ class Places:
         return name
 
     def _add(self, node: NodeProto | None, tensor: str) -> None:
+        """Adds what a node of QONNX makes, or an initializer, or says why that is no site."""
         name = tensor if node is None else self.names.of(node)
         try:
             if node is None:
                 grid = grid_of_initializer(tensor, self._annotations[tensor], self.constants)
             else:
                 grid = grid_of(node, self.constants, signed_input=self._signed_input(node))
-            if tensor in self._scrambled and not self._carries_faults:
-                raise NoGridError("its words lie in another order than before the layout of the graph was changed")
-            fixed = node is None or (bool(node.input) and node.input[0] in self.tensors.constants)
-            layout = self._layout(tensor, fixed)
-            batch, shape = self._words(name, tensor, layout, fixed)
+            self._place(name, node, tensor, grid, tensor if node is None else site_name(node))
         except NoGridError as obstacle:
             what = f"weights {tensor!r}" if node is None else f"node {node.name!r}"
-            told = f"the {what} (site {name!r}) cannot be a site: {obstacle}{self._offset(node)}"
-            key = tensor if name in self.obstacles else name  # nodes may share a name, and none is to be hidden
-            self.obstacles[key] = told
-            return
+            self._refuse(name, tensor, f"the {what} (site {name!r}) cannot be a site: {obstacle}{self._offset(node)}")
+
+    def _add_own(self, found: OwnIntegers) -> None:
+        """The same for a tensor of ONNX' own integers."""
+        try:
+            grid = grid_of_own(found, self.tensors, self.constants)
+            self._place(found.name, found.node, found.tensor, grid, found.name)
+            self._note_own(found, self.found[-1].site)
+        except NoGridError as obstacle:
+            told = f"the integers {found.tensor!r} (site {found.name!r}) cannot be a site: {obstacle}"
+            self._refuse(found.name, found.tensor, told)
+
+    def _note_own(self, found: OwnIntegers, site: Site) -> None:
+        if is_wide(site):
+            self.notes[site.name] = EXACT
+        if found.dynamic:
+            self.notes[site.name] = (
+                "its scale is worked out from the whole batch at each run, so that what a word is worth, and the "
+                "graph's outputs, depend on what else is in the batch; which words are struck does not"
+            )
+
+    def _refuse(self, name: str, tensor: str, told: str) -> None:
+        key = tensor if name in self.obstacles else name  # nodes may share a name, and none is to be hidden
+        self.obstacles[key] = told
+
+    def _place(self, name: str, node: NodeProto | None, tensor: str, grid: IntegerGrid, said: str) -> None:
+        """Adds a tensor of integers as a site; `said` may tell its kind. Raises NoGridError where it can be none."""
+        if tensor in self._scrambled and not self._carries_faults:
+            raise NoGridError("its words lie in another order than before the layout of the graph was changed")
+        fixed = node is None or (bool(node.input) and node.input[0] in self.tensors.constants)
+        if grid.own:
+            fixed = tensor in self.tensors.constants
+        layout = self._layout(tensor, fixed)
+        batch, shape = self._words(name, tensor, layout, fixed)
         site = Site(
             name=name,
-            kind=_kind(tensor if node is None else site_name(node), shape if fixed else None, fixed),
+            kind=_kind(said, shape if fixed else None, fixed),
             bit_width=grid.bit_width,
             signed=grid.signed,
             layer=self._layer(node, tensor, fixed),
@@ -134,6 +178,20 @@ class Places:
             batch=batch,
         )
         self.found.append(SiteTensor(site, grid, tensor, node, layout))
+
+    def _worths(self) -> dict[str, SiteTensor]:
+        """The values of ONNX' own integers, by the tensors that hold them, where constants say what they are worth."""
+        found = {}
+        for place in self.found:
+            if not place.grid.own:
+                continue
+            for node, _ in self.tensors.behind(place.tensor, lambda n: _keeps_grid(n, self.constants)):
+                if is_dequantizer(node):
+                    rank = len(self.tensors.shapes.get(place.tensor) or ())
+                    grid = worth_of(node, place.grid, rank, self.constants)
+                    if grid is not None:
+                        found[node.output[0]] = place._replace(grid=grid, tensor=node.output[0])
+        return found
 
     def _words(self, name: str, tensor: str, layout: Layout, fixed: bool) -> tuple[BatchAxis | None, Shape | None]:
         """Where the samples of a site lie, None for a parameter, and the shape of its words, or those of a sample."""
@@ -178,7 +236,7 @@ class Places:
 
     def _readers(self, tensor: str) -> Iterator[NodeProto]:
         """What reads a constant tensor, transposed or not."""
-        for node, _ in self.tensors.behind(tensor, lambda node: is_fault(node) or node.op_type == "Transpose"):
+        for node, _ in self.tensors.behind(tensor, lambda n: _hands_on(n) or n.op_type == "Transpose"):
             yield node
 
     def _layout(self, tensor: str, fixed: bool) -> Layout:
@@ -188,7 +246,7 @@ class Places:
                 raise NoGridError("the channels of other tensors lie last, and whether its own do is not known")
             return self._layouts.get(tensor, ())
         # layers that want one parameter in different ways leave it as it lies
-        wanted = {_weight_layout(node, name, rank) for node, name in self.tensors.behind(tensor)} - {None}
+        wanted = {_weight_layout(node, name, rank) for node, name in self.tensors.behind(tensor, _hands_on)} - {None}
         if len(wanted) != 1:
             return ()
         return wanted.pop() or ()
@@ -287,7 +345,7 @@ class Places:
         for i, place in enumerate(self.found):
             # what an export says of its own network counts more than what constants the exporter shared
             if place.node is not None and not place.site.batched and SITE not in metadata(place.node):
-                readers[place.node.input[0]].append(i)
+                readers[place.parameter].append(i)
         for parameter, members in readers.items():
             memories: dict[object, list[int]] = defaultdict(list)
             for i in members:
@@ -325,7 +383,7 @@ def _identity(place: SiteTensor) -> object:
     node = place.node
     own = ""
     if node is not None and not site.batched and SITE not in metadata(node):
-        own = node.input[0]
+        own = place.parameter
     return site.kind, site.bit_width, site.signed, own
 
 
@@ -341,11 +399,19 @@ def _kind(name: str, shape: Shape | None, fixed: bool) -> SiteKind:
 
 def _weight_layout(node: NodeProto, name: str, rank: int) -> Layout | None:
     """How a layer has its weights lie; None where it does not read them as such."""
-    if not ops.of(node.op_type).weighted or len(node.input) < 2 or node.input[1] != name:
+    own = ops.of(node.op_type)
+    place = own.layer.weights if own.layer is not None else 0
+    if not own.weighted or len(node.input) <= place or node.input[place] != name:
         return None
-    if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
+    float_op = own.twin or node.op_type
+    if float_op == "MatMul" or (float_op == "Gemm" and not attribute(node, "transB", 0)):
         return (1, 0) if rank == 2 else ()
     return channels_last(rank) if node.domain == CHANNELS_LAST else ()
+
+
+def _hands_on(node: NodeProto) -> bool:
+    """Whether a node reads a parameter to hand it to its layer."""
+    return is_fault(node) or is_dequantizer(node)
 
 
 def _reads_parameters(node: NodeProto) -> bool:

@@ -97,6 +97,10 @@ class Constants:
                 values = values.astype(number)
         return values
 
+    def type_of(self, name: str) -> int:
+        """The type of a constant, as ONNX numbers them; 0 for one that is none, or that is cast."""
+        return self._tensors[name].data_type if name in self._tensors and not self._casts.get(name) else 0
+
     def shape(self, name: str) -> tuple[int, ...] | None:
         return tuple(self._tensors[name].dims) if name in self._tensors else None
 

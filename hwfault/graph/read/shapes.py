@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorShapeProto, ValueInfoProto, shape_inference
 
 from hwfault.graph import ops
-from hwfault.graph.ops import AFFINE, CHANNELS_LAST, DOMAIN, STANDARD_DOMAINS
+from hwfault.graph.ops import AFFINE, CHANNELS_LAST, DOMAIN, MICROSOFT, STANDARD_DOMAINS
 from hwfault.graph.read.external import graphs
 
 Shape = tuple[int | None, ...]
@@ -129,10 +129,29 @@ def _shapes(model: ModelProto) -> dict[str, Shape]:
     }
 
 
+def with_twins(model: ModelProto) -> ModelProto:
+    """The graph with ops of float numbers in place of those of ONNX' own integers, to ask it for shapes and axes.
+
+    Tensors keep their names. A graph without any is handed back itself.
+    """
+    if not any(ops.of(node.op_type).own_integers for node in model.graph.node):
+        return model
+    out = ModelProto()
+    out.CopyFrom(model)
+    for node in out.graph.node:
+        own = ops.of(node.op_type)
+        if own.twin:
+            node.input[:] = [node.input[operand.place] for operand in own.operands if operand.place < len(node.input)]
+            node.op_type = own.twin
+        if own.own_integers and node.domain == MICROSOFT:
+            node.domain = ""
+    return out
+
+
 def stand_in_of(model: ModelProto) -> ModelProto:
     """The graph of stand-ins for ops of other domains, which says the shapes of its inputs only."""
     stand_in = ModelProto()
-    stand_in.CopyFrom(model)
+    stand_in.CopyFrom(with_twins(model))
     del stand_in.graph.value_info[:]
     for info in stand_in.graph.output:
         info.type.tensor_type.ClearField("shape")

@@ -58,11 +58,24 @@ def find_sums(model: ModelProto, places: Places) -> tuple[list[Sums], dict[str, 
             layers[name].append(_read_sums(name, node, places))
         except (NoGridError, NoAccumulatorError) as obstacle:
             obstacles[name] = str(obstacle)
+    obstacles |= _inside_ops(model, places)
     found = {name: runs[0] for name, runs in layers.items() if len(runs) == 1}
     for name, runs in layers.items():
         if len(runs) > 1:
             found |= _tell_apart(name, runs)
     return [_count_runs(run, found) for name, run in found.items() if name not in obstacles], obstacles
+
+
+def _inside_ops(model: ModelProto, places: Places) -> dict[str, str]:
+    """Why layers that compute on ONNX' own integers have no accumulators that can be struck."""
+    return {
+        places.names.of_layer(node): (
+            f"the node {node.name!r} ({node.op_type}) adds up ONNX' own integers, and its sums cannot be struck; "
+            "those of a layer between DequantizeLinear and QuantizeLinear can (quant_format=QuantFormat.QDQ)"
+        )
+        for node in model.graph.node
+        if ops.of(node.op_type).own_integers and ops.of(node.op_type).layer is not None
+    }
 
 
 def _tell_apart(name: str, runs: list[Sums]) -> dict[str, Sums]:

@@ -212,14 +212,15 @@ def test_a_session_refuses_a_graph_that_lost_faults():
         session(struck)
 
 
-def test_quantizers_that_were_converted_are_told():
-    """qonnx can write quantizers as QuantizeLinear and DequantizeLinear, which says less of the integers."""
-    struck = insert_faults(clean("digits_cnn"), resolve(sites(clean("digits_cnn")), FAULTS["transient"]))
-    other = ModelWrapper(tidied(struck, 4)).transform(QuantToQCDQ()).model
-    with pytest.raises(
-        GraphError, match=r"fault nodes are not at the sites of the plan it carries: '.*' has fault nodes"
-    ):
-        plan_of(other)
+def test_quantizers_that_were_converted_keep_their_faults():
+    """qonnx can write quantizers as QuantizeLinear and DequantizeLinear, behind which the fault nodes then stand."""
+    struck = tidied(insert_faults(clean("digits_cnn"), resolve(sites(clean("digits_cnn")), FAULTS["transient"])), 4)
+    other = ModelWrapper(struck).transform(QuantToQCDQ()).model
+    assert not any(node.op_type == "Quant" for node in other.graph.node)
+    assert plan_of(other) == plan_of(struck)
+    x = batch("digits_cnn").numpy()
+    outputs = [run(session(graph, graph_optimization="none"), x, seed=5)[0] for graph in (struck, other)]
+    assert_same(*outputs)
 
 
 def test_gemms_written_as_matrix_products_keep_their_faults():

@@ -3,7 +3,6 @@
 import re
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from qonnx.core.datatype import DataType
@@ -112,17 +111,27 @@ def annotated(op, datatype="BINARY", domain="", **attributes):
     return wrapper.model
 
 
-def qdq(weights=False):
-    if weights:
-        dequantize = helper.make_node("DequantizeLinear", ["w8", "s", "z8"], ["wf"], name="hidden")
-        multiply = helper.make_node("MatMul", ["a", "wf"], ["y"])
-        return graph(dequantize, multiply, w8=np.ones((4, 4), np.int8), z8=np.int8(0))
+def qdq(**quantized):
     return graph(
-        helper.make_node("QuantizeLinear", ["a", "s", "z8"], ["q"], name="hidden"),
-        helper.make_node("Clip", ["q", "low", "high"], ["c"]),
-        helper.make_node("DequantizeLinear", ["c", "s", "z8"], ["y"], name="pair"),
-        **{"z8": np.int8(0), "low": np.int8(-8), "high": np.int8(7)},
+        helper.make_node("QuantizeLinear", ["a", "s"], ["q"], name="hidden", **quantized),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["y"], name="pair"),
     )
+
+
+def given_integers():
+    model = graph(helper.make_node("DequantizeLinear", ["i8", "s"], ["y"], name="hidden"))
+    model.graph.input.append(info("i8", TensorProto.INT8))
+    return model
+
+
+def picked(kind=TensorProto.INT4):
+    model = graph(
+        helper.make_node("Gather", ["hidden", "rows"], ["p"], name="pick"),
+        helper.make_node("DequantizeLinear", ["hidden", "s"], ["y"], name="reads"),
+        rows=np.array([0]),
+    )
+    model.graph.initializer.append(helper.make_tensor("hidden", kind, [2, 4], range(8)))
+    return model
 
 
 def computed_scale():
@@ -147,15 +156,18 @@ CASES = {
         ),
         "rounds to small floating-point numbers",
     ),
-    "QDQ": (qdq(), "QCDQToQuant"),
-    "QDQ weights": (qdq(weights=True), "written down in the graph.*QCDQToQuant"),
-    "QLinear": (
+    "4 bits": (qdq(output_dtype=TensorProto.INT4), "of 4 bits where the graph computes them.*quantize it to 8 bits"),
+    "float8": (qdq(output_dtype=TensorProto.FLOAT8E5M2), "its numbers are of type FLOAT8E5M2, expected integers"),
+    "unsigned long": (picked(TensorProto.INT64), "its numbers are of type INT64, expected integers"),
+    "given integers": (given_integers(), "its integers 'i8' are given to the graph"),
+    "4 bits that others read": (picked(), "of 4 bits and Gather 'pick' reads them, expected DequantizeLinear alone"),
+    "computed zero point": (
         graph(helper.make_node("QLinearMatMul", ["a"] * 8, ["y"], name="hidden")),
-        "computes on ONNX' own integers",
+        "the type of its integers is not known before the graph runs",
     ),
-    "dynamic": (
-        graph(helper.make_node("DynamicQuantizeLinear", ["a"], ["y", "ys", "yz"], name="hidden")),
-        "computes on ONNX' own integers",
+    "packed": (
+        graph(helper.make_node("MatMulNBits", ["a", "b", "s"], ["y"], name="hidden", domain="com.microsoft")),
+        "computes on ONNX' own integers, and hwfault does not know which of its tensors they are",
     ),
     "xnor": (annotated("XnorPopcountMatMul", domain=QONNX), "the weights 'hidden'.*before they are converted"),
     "annotated": (
@@ -218,10 +230,9 @@ def test_layers_in_bodies_have_no_accumulators():
 
 
 def test_a_graph_of_nothing_but_obstacles_lists_them():
-    model = qdq()
+    model = qdq(output_dtype=TensorProto.INT4)
     model.graph.node[1].input[0] = "x"
     del model.graph.node[0]
-    onnx.checker.check_model(model)
     found = sites(model)
     assert found == []
     assert set(found.obstacles) == {"hidden"}

@@ -13,8 +13,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.edit.upgrade import upgrade
 from hwfault.graph.export.of_network import export
+from hwfault.graph.read.sites import sites as sites_of_graph
 from hwfault.graph.run.session import run, session
 from hwfault.laws.models import AccumulatorFormat, BitFlips, Clusters, LateBits, ProfileFaults, WordFaults
 from hwfault.network.sites import sites
@@ -23,6 +25,7 @@ from hwfault.stream.native import onnxruntime_library
 from hwfault.stream.protection_scheme import Protection
 from hwfault.train.networks import build
 from tests.helpers.graph.ops import QONNX, assert_same
+from tests.helpers.graph.qdq import inputs, quantized
 
 HOST = Path(__file__).with_name("old_host.py")
 FAULTS = [
@@ -108,3 +111,17 @@ def test_the_ops_of_qonnx(tmp_path):
     for name, new in zip(QONNX_OPS, run(session(tmp_path / "g.onnx"), x), strict=True):
         assert_same(old[name], new, name)
         assert new.any(), name
+
+
+@needs_it
+@pytest.mark.parametrize("what", ["QDQ", "QDQ 4 bits", "QOperator uint8"])
+def test_onnx_own_integers(tmp_path, what):
+    """But for biases: struck ones take sums past the 32 bits of the layers that onnxruntime fuses."""
+    model = quantized(what)
+    listed = [site for site in sites_of_graph(model) if site.kind in ("weight", "activation")]
+    struck = insert_faults(model, resolve(listed, FAULTS[:1]))
+    onnx.save(struck, tmp_path / "g.onnx")
+    numbers = {"hwfault_seed": np.int64(-5), "hwfault_first_sample": np.int64(70)}
+    np.savez(tmp_path / "in.npz", x=inputs(), **numbers)
+    (new,) = run(session(struck), inputs(), seed=2**64 - 5, first_sample=70)
+    assert_same(host(tmp_path, 2)["y"], new)

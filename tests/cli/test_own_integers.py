@@ -1,0 +1,35 @@
+"""The commands on a graph of ONNX' own integers, as onnxruntime's quantizer makes it."""
+
+import numpy as np
+import onnx
+
+from hwfault.graph.edit.carried import plan_of
+from tests.cli.conftest import good, hwfault
+from tests.helpers.graph.qdq import by_reference, evaluate, inputs, quantized
+
+TENSORS = {f"{name}.weight_quantized": f"{name}.weight" for name in ("conv", "fc1", "fc2")}
+
+
+def test_a_graph_is_listed_struck_run_and_stripped(tmp_path):
+    path, struck, out, bare = (tmp_path / name for name in ("q.onnx", "struck.onnx", "y.npy", "bare.onnx"))
+    onnx.save(quantized("QDQ"), path)
+    np.save(tmp_path / "x.npy", inputs(2))
+    listed = good("sites", path).stdout
+    assert "conv.weight" in listed
+    assert "conv.bias: its words are integers as they are, and any struck code is held exactly" in listed
+    assert "float32" not in listed
+    good("insert", path, "--ber", 0.01, "--select", "*weight", "-o", struck)
+    good("run", struck, "--input", tmp_path / "x.npy", "--seed", 5, "--output", out)
+    strike = by_reference(plan_of(onnx.load(struck)), TENSORS, seed=5)
+    np.testing.assert_array_equal(np.load(out), evaluate(quantized("QDQ"), inputs(2), strike)["y"])
+    assert "flip" in good("faults", struck, "--site", "fc1.weight", "--seed", 5).stdout
+    good("strip", struck, "-o", bare)
+    assert bare.read_bytes() == path.read_bytes()
+
+
+def test_sums_inside_ops_of_integers_are_refused(tmp_path):
+    onnx.save(quantized("QOperator"), tmp_path / "q.onnx")
+    told = hwfault("insert", tmp_path / "q.onnx", "--ber", 0.01, "--select", "fc1*accumulator", "-o", tmp_path / "s")
+    assert told.code != 0
+    assert "QGemm" in told.stderr
+    assert "its sums cannot be struck" in told.stderr
