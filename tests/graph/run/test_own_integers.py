@@ -10,12 +10,13 @@ from onnx import numpy_helper
 
 import hwfault
 from hwfault.codes import CodeFormat, encode_integers, integers
+from hwfault.graph.edit.bake import bake_faults
 from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.edit.editing import copy_model
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.edit.strip import strip_faults
 from hwfault.graph.read.sites import sites
-from hwfault.graph.run.session import run, session
+from hwfault.graph.run.session import run, run_without_inputs, session
 from hwfault.laws.models import BitFlips, ProfileFaults, WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.protection_scheme import Protection
@@ -191,3 +192,18 @@ def test_permanent_faults_and_a_protected_memory():
             tensor.CopyFrom(numpy_helper.from_array(words, tensor.name))
     np.testing.assert_array_equal(got, run(session(held, graph_optimization="none"), x)[0])
     assert not np.array_equal(got, clean)
+
+
+@pytest.mark.parametrize("what", slow_but("QDQ"))
+def test_baked_weights_are_constants_of_the_same_integers(what):
+    """A plain graph with the faults of one seed, for whoever has no ops of hwfault."""
+    model, x = quantized(what), inputs(2)
+    struck = insert_faults(model, planned(model, kind="weight"))
+    baked = bake_faults(struck, run_without_inputs, SEED)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for tensor in baked.graph.initializer:
+        if tensor.name in types:
+            assert tensor.data_type == types[tensor.name], tensor.name
+    assert {node.op_type for node in baked.graph.node} == {node.op_type for node in model.graph.node}
+    expected = run(session(struck, graph_optimization="none"), x, seed=SEED)[0]
+    np.testing.assert_array_equal(run(session(baked, graph_optimization="none"), x)[0], expected)
