@@ -1,7 +1,7 @@
 """Silent wrong answers by the class of the sample: whose answers faults change most, with intervals true at once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,8 +119,11 @@ def _of_all(asked: Asked, mine: Trials, each: float) -> Estimate:
     return estimate_mean(mine.wrong.mean(1), looks)
 
 
-def most_harmed(figure: Figure) -> str | None:
-    """Which class has the most silent wrong answers, in one line; None where no class is known to have any."""
+def most_harmed(figure: Figure, tell: Callable[[float], str] = "{:.3g}".format) -> str | None:
+    """Which class has the most silent wrong answers, in one line; None where no class is known to have any.
+
+    `tell` writes the rate.
+    """
     known = [one for one in figure.classes if one.rate is not None]
     if not known or not any(one.rate.value for one in known if one.rate is not None):
         return None
@@ -129,7 +132,7 @@ def most_harmed(figure: Figure) -> str | None:
     empty = [str(one.label) for one in figure.classes if not one.samples]
     tied = f", not told apart from {', '.join(map(str, worst.tied))}" if worst.tied else ""
     none = f"; no sample is of class {', '.join(empty)}" if empty else ""
-    return f"most silent wrong answers in class {worst.label} ({worst.rate.value:.3g}){tied}{none}"
+    return f"most silent wrong answers in class {worst.label} ({tell(worst.rate.value)}){tied}{none}"
 
 
 def lines_of(figures: Sequence[Figure]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def cut_told(seen: Trials, space: FaultSpace, estimate: Estimate, max_minutes: f
     parts.append(f"not covered: {_uncovered(seen, space)}")
     low, high = estimate.ends or (estimate.value, estimate.value)
     parts.append(
-        f"with the {size - seen.number:,} missing ones at their best and worst the rate is {low:.3g} to {high:.3g}"
+        f"with the {size - seen.number:,} missing ones at their best and worst the share is {low:.3g} to {high:.3g}"
     )
     return "; ".join(parts)
 

@@ -1,10 +1,11 @@
 """Pages: a template of templates/ filled in, complete in itself, with nothing in it that a browser would obey."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hwfault.report import colours
 from hwfault.terminal import shown
@@ -27,8 +28,15 @@ def render(template: str, **data: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     environment.filters["number"] = lambda value: f"{value:,}"
     return environment.get_template(template).render(colours=colours, **data)
+
+
+def _breakable(value: str) -> Markup:
+    """A text that may end a line behind each part of a name: features.2.weight_quant."""
+    escaped = str(escape(shown(value)))
+    return Markup(re.sub(r"(?<=\w)([._/])(?=\w)", r"\1<wbr>", escaped))  # noqa: S704
 
 
 def _tame(value: Any) -> Any:

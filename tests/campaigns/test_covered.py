@@ -31,13 +31,13 @@ def test_the_sentence_of_a_cut_census():
     estimate = decide(seen, Stop(), "all", "these", 0.0, 20).estimate
     assert cut_told(seen, space, estimate, 0.5) == (
         "not exact: 8 of 20 flips tried within max_minutes (0.5); not covered: 2 of 4 bits of b, all 10 bits of c; "
-        "with the 12 missing ones at their best and worst the rate is 0.0125 to 0.613"
+        "with the 12 missing ones at their best and worst the share is 0.0125 to 0.613"
     )
     failed = seen_of([*range(5), *range(6, 20)], failed=1)
     estimate = decide(failed, Stop(), "all", "these", 0.0, 20).estimate
     assert cut_told(failed, space, estimate, None) == (
         "not exact: 20 of 20 flips tried, 1 of which failed; not covered: 1 of 6 bits of a; "
-        "with the 1 missing ones at their best and worst the rate is 0.0125 to 0.0625"
+        "with the 1 missing ones at their best and worst the share is 0.0125 to 0.0625"
     )
 
 

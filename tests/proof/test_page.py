@@ -24,7 +24,7 @@ class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.words, self.open = [], [], []
-        self.feed(text)
+        self.feed(text.replace("<wbr>", ""))  # where a name may end a line
         self.close()
 
     def handle_starttag(self, tag, attributes):

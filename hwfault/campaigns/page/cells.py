@@ -98,7 +98,11 @@ class Ranked(NamedTuple):
 
 
 def rank_sites(flips: Flips, confidence: float) -> tuple[list[Ranked], list[str]]:
-    """The sites, the most vulnerable first, with ties; and those that no trial struck."""
+    """The sites, the most vulnerable first, with ties; and those that no trial struck.
+
+    Of a census that was cut, ends are those with the flips that were not tried at their best and worst, and a site of
+    which none was tried may have any rank.
+    """
     space = flips.space
     site, _, _ = space.places(flips.cells)
     count = len(space.names)
@@ -107,6 +111,8 @@ def rank_sites(flips: Flips, confidence: float) -> tuple[list[Ranked], list[str]
     found = _rates(events, trials, flips, confidence, count)
     if flips.looks is not None:
         found = _rates_of_strata(flips, 1 - (1 - confidence) / (count * flips.looks), confidence)
+    if flips.samples is None and not flips.whole:
+        return _rank_parts(flips, events, trials)
     struck: list[int] = []
     rates: list[Estimate] = []
     for place, rate in enumerate(found):
@@ -119,6 +125,30 @@ def rank_sites(flips: Flips, confidence: float) -> tuple[list[Ranked], list[str]
         ranked.append(Ranked(space.names[place], space.bits[place], rate, rank, tied))
     ranked.sort(key=lambda one: (one.place.first, -one.rate.value))
     missed = [name for place, name in enumerate(space.names) if place not in struck]
+    return ranked, missed
+
+
+def _rank_parts(flips: Flips, events: Counts, trials: Counts) -> tuple[list[Ranked], list[str]]:
+    """The sites of a census that was cut: each with the flips that were not tried at their best and worst."""
+    space = flips.space
+    rates: list[Estimate] = []
+    for place, (number, tried) in enumerate(zip(events.tolist(), trials.tolist(), strict=True)):
+        total = space.bits[place] * flips.tried
+        value = number / max(1, tried)
+        if tried == total:
+            rates.append(exact_estimate(value, space.bits[place]))
+            continue
+        covers = f"{tried // flips.tried:,} of {space.bits[place]:,} flips tried"
+        ends = (number / total, (number + total - tried) / total)
+        rates.append(Estimate(value, ends, None, "bound", covers))
+    ranked, missed = [], []
+    for place, (rate, rank) in enumerate(zip(rates, rank_estimates(rates), strict=True)):
+        name = space.names[place]
+        if not trials[place]:
+            missed.append(name)
+            continue
+        ranked.append(Ranked(name, space.bits[place], rate, rank, tuple(space.names[other] for other in rank.tied)))
+    ranked.sort(key=lambda one: (one.place.first, -one.rate.value))
     return ranked, missed
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from hwfault.campaigns.by_class import most_harmed
 from hwfault.campaigns.figures import Figure
-from hwfault.campaigns.page.words import told
+from hwfault.campaigns.page.words import share, told
 from hwfault.campaigns.statistics.classes import ClassRate
 
 _MOST = 20
@@ -18,7 +18,7 @@ def classes_told(figures: Iterable[Figure]) -> list[tuple[str, str, Rows, int]]:
     for figure in figures:
         if figure.classes:
             rows = [_row(one) for one in figure.classes[:_MOST]]
-            sentence = most_harmed(figure) or "no class has a silent wrong answer that was seen"
+            sentence = most_harmed(figure, share) or "no class has a silent wrong answer that was seen"
             found.append((figure.name, sentence, rows, max(0, len(figure.classes) - _MOST)))
     return found
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwfault.campaigns.page.cells import HeatMap
 from hwfault.campaigns.page.sentences import Answered
+from hwfault.campaigns.page.words import SPACE, share
 from hwfault.campaigns.picture import label_rates, plain
 from hwfault.campaigns.statistics.estimates import Estimate
 from hwfault.files import write_atomically
@@ -27,9 +28,10 @@ _AXES = {
     "voltage_v": "supply voltage in V",
     "temperature_c": "temperature in °C",
 }
+_CALLED = {"ber": "the bit error rate", "voltage_v": "the supply voltage", "temperature_c": "the temperature"}
 Rate = Literal["accuracy", "sdc", "turned"]
 _NAMES: dict[Rate, str] = {
-    "accuracy": "accuracy",
+    "accuracy": "accuracy (share)",
     "sdc": "silent wrong answers (share)",
     "turned": "answers that have turned (share)",
 }
@@ -102,7 +104,7 @@ def draw_curves(axis: str, curves: Sequence[Curve], rate: Rate) -> Picture:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
     what = _TITLES[rate]
-    title = f"{what} over {axis}"
+    title = f"{what} over {_CALLED.get(axis, plain(axis))}"
     return _picture(figure, f"{rate}-{axis}", title, _words(axis, curves, what))
 
 
@@ -129,7 +131,11 @@ def _fit_sdc(axes: "Axes", curves: Sequence[Curve]) -> None:
     above = [value for value in values if value > 0]
     if above and max(above) > _WIDE_RANGE * min(above):
         axes.set_yscale("symlog", linthresh=min(above), linscale=0.5)
-        axes.set_ylim(bottom=-0.3 * min(above), top=1.4 * max(axes.dataLim.y1, max(above)))
+        top = 1.4 * max(axes.dataLim.y1, max(above))
+        axes.set_ylim(bottom=-0.3 * min(above), top=top)
+        # below the smallest rate the axis is linear, and names of decades would lie over that of 0
+        first = int(np.ceil(np.log10(min(above))))
+        axes.set_yticks([0.0, *(10.0**power for power in range(first, int(np.floor(np.log10(top))) + 1))])
         return
     axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])
 
@@ -164,7 +170,7 @@ def draw_heat_map(question: str, found: HeatMap) -> Picture:
     drawn = axes.imshow(levels, cmap=colours, vmin=-0.5, vmax=len(SCALE) - 0.5, aspect="auto")
     axes.set_xticks(range(columns), [str(bit) for bit in found.bits])
     axes.set_yticks(range(rows), [plain(name) for name in found.names], fontsize=8)
-    axes.set_xlabel("bit (the lowest is 0); hatched: none seen, empty: not tried")
+    axes.set_xlabel("bit (the lowest is 0); numbers in % of answers; hatched: none seen, empty: not tried")
     if found.largest > 0:
         bar = figure.colorbar(drawn, ax=axes, ticks=range(len(SCALE)))
         bar.ax.set_yticklabels(scale_told(found.largest), fontsize=8)
@@ -176,12 +182,17 @@ def _draw_cell(axes: "Axes", row: int, column: int, rate: Estimate, level: int |
     """The number in a cell, or the upper bound on hatching."""
     from matplotlib.patches import Rectangle
 
-    text, colour = f"{rate.value:.2g}", INK if level is None else SCALE[level][1]
+    text, colour = _percent(rate.value), INK if level is None else SCALE[level][1]
     if level is None:
         corner = (column - 0.5, row - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, hatch="////", facecolor=PAPER, edgecolor=LIGHT_GREY, linewidth=0))
-        text = "0" if rate.ends is None else f"<{rate.ends[1]:.2g}"
+        text = "0" if rate.ends is None else f"<{_percent(rate.ends[1])}"
     axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=8)
+
+
+def _percent(value: float) -> str:
+    """The number of a percentage without its sign."""
+    return share(value, 2).removesuffix(f"{SPACE}%")
 
 
 def level_of(value: float, largest: float) -> int | None:
@@ -195,9 +206,9 @@ def level_of(value: float, largest: float) -> int | None:
 def scale_told(largest: float) -> list[str]:
     """What each class of the scale holds."""
     ends = [largest / 3**step for step in reversed(range(len(SCALE)))]
-    texts = [f"up to {ends[0]:.2g}"]
+    texts = [f"up to {share(ends[0], 2)}"]
     for low, high in pairwise(ends):
-        texts.append(f"{low:.2g} to {high:.2g}")
+        texts.append(f"{_percent(low)} to {share(high, 2)}")
     return texts
 
 

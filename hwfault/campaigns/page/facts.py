@@ -10,7 +10,7 @@ import yaml
 from hwfault.campaigns.about import About, RunTold
 from hwfault.campaigns.kept import KeptTask
 from hwfault.campaigns.page.sentences import Answered
-from hwfault.campaigns.page.words import share, told
+from hwfault.campaigns.page.words import SPACE, share, told
 from hwfault.campaigns.statistics.estimates import METHODS, Estimate
 from hwfault.campaigns.study.records import Stop
 from hwfault.campaigns.study.tasks import Draw
@@ -51,7 +51,7 @@ def _cell(estimate: Estimate | None) -> str:
 def rule_told(stop: Stop, draw: Draw) -> str:
     """When a task stops, in words."""
     of = "the numbers of all points" if draw == "turns" else "the number"
-    goal = f"the interval reaches {100 * stop.relative:g} % of {of}"
+    goal = f"the interval reaches {100 * stop.relative:g}{SPACE}% of {of}"
     if stop.require is not None:
         goal = f"it is known whether the rate is {stop.require}"
     limit = f"after {stop.max_trials:,} trials"
@@ -61,7 +61,7 @@ def rule_told(stop: Stop, draw: Draw) -> str:
         return f"every listed trial is run; {_RULES[draw]}"
     if draw == "all":
         return f"every flip is tried; {_RULES[draw]}"
-    return f"stops when {goal} ({100 * stop.confidence:g} % confidence), or {limit}; {_RULES[draw]}"
+    return f"stops when {goal} ({100 * stop.confidence:g}{SPACE}% confidence), or {limit}; {_RULES[draw]}"
 
 
 def failures_told(failed: Sequence[tuple[int, str]]) -> list[str]:

@@ -86,26 +86,31 @@ def _basis(flips: Flips, confidence: float) -> str:
     if flips.looks is not None:
         return (
             f"{drawn} They are drawn site by bit, {SCORED}; the rate of a site is the mean of its bits'. Where none "
-            f"was seen the upper bound stands. All bounds of the map are true at once with {100 * confidence:g} % "
+            f"was seen the upper bound stands. All bounds of the map are true at once with {100 * confidence:g}{SPACE}% "
             "(Bonferroni over its cells), and so are those of the ranking (over its sites and all looks)."
         )
     if flips.samples is not None:
         return (
             f"{drawn} Where none was seen the upper bound stands. All bounds of the map are true at once with "
-            f"{100 * confidence:g} % (Bonferroni over its cells), and so are those of the ranking (over its sites)."
+            f"{100 * confidence:g}{SPACE}% (Bonferroni over its cells), and so are those of the ranking (over its sites)."
         )
     if flips.whole:
         return f"Every one of {flips.space.size:,} flips was tried on {flips.tried:,} images: the numbers are exact."
     return (
         f"Not whole: {len(flips.cells):,} of {flips.space.size:,} flips were tried on {flips.tried:,} images. The "
-        "numbers are those of the flips that were tried, and say nothing about the others."
+        "map has the numbers of the flips that were tried, which say nothing about the others; the ranking has these at "
+        "their best and worst."
     )
 
 
 def _ranked(one: Ranked) -> tuple[str, ...]:
     first, last = one.place.first, one.place.last
     rank = f"{first}" if first == last else f"{first} to {last}".replace(" ", SPACE)
-    return rank, one.name, f"{one.bits:,}", told(one.rate), names_told(one.tied) or "-"
+    # exact is what all of a site's bits came to on all images; of which numbers stands in the column of bits
+    rate = f"{share(one.rate.value)} (exact)" if one.rate.ends is None else told(one.rate)
+    if one.rate.by == "bound":
+        rate += f", {one.rate.covers}"
+    return rank, one.name, f"{one.bits:,}", rate, names_told(one.tied) or "-"
 
 
 def several_told(bits: int, tasks: Sequence[KeptTask]) -> list[tuple[str, str, bool]]:

@@ -2,22 +2,23 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from hwfault.campaigns.statistics.estimates import Estimate
 
 _LEAST_DIGITS, _MOST_DIGITS = 3, 15
 SPACE = "\u00a0"
 """Does not end a line: a number stays beside its sign."""
-_SMALL = 1e-5
+_SMALL = 1e-8
 """Below it a percentage has too many noughts to read."""
 
 
 def share(value: float, digits: int = _LEAST_DIGITS) -> str:
-    """A rate as a percentage; one below 1e-5 as it is."""
+    """A rate as a percentage, whatever its size, so that the numbers of a page have one unit."""
     if value != 0 and abs(value) < _SMALL:
-        return f"{value:.{digits}g}"
-    number = f"{100 * value:.{digits}g}"
-    if "e" in number:
-        number = f"{100 * value:.{digits}f}"
+        number = f"{100 * value:.{digits}g}"
+    else:
+        number = np.format_float_positional(100 * value, precision=digits, fractional=False, trim="-")
     return f"{number}{SPACE}%"
 
 
@@ -46,7 +47,9 @@ def confidence(estimate: Estimate) -> str:
     """With which confidence, and of what: "95 % interval; these images, new fault seeds"."""
     if estimate.confidence is None:
         return estimate.covers
-    return f"{100 * estimate.confidence:g}{SPACE}% interval; {estimate.covers}"
+    # a reader who sees a wide interval is told that more trials, and not other faults, make it narrow
+    bound = ", a bound, as too few trials differ" if estimate.by == "bound" else ""
+    return f"{100 * estimate.confidence:g}{SPACE}% interval{bound}; {estimate.covers}"
 
 
 def number_of(count: int, thing: str) -> str:

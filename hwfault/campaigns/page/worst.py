@@ -15,7 +15,7 @@ Rows = list[tuple[str, str, str]]
 
 
 class Worst(NamedTuple):
-    """Tables of (what, how bad, command): of trials, and of images."""
+    """Tables of (what, how bad, command): of trials, which are called `trials_are`, and of images."""
 
     trials_are: str
     trials: Rows
@@ -31,7 +31,7 @@ def worst_seeds(seen: Trials, folder: str, task: str, draw: Draw) -> Worst:
         seed = int(seen.keys[place])
         first = int(seen.wrong[place].argmax())
         trials.append((f"{one} {seed}", f"{share(float(shares[place]))} wrong", explain(folder, task, seed, first)))
-    return Worst(several, trials, _images(seen, folder, task, several))
+    return Worst(f"Worst {several}", trials, _images(seen, folder, task, several))
 
 
 def worst_flips(seen: Trials, flips: Flips, folder: str, task: str) -> Worst:
@@ -44,7 +44,7 @@ def worst_flips(seen: Trials, flips: Flips, folder: str, task: str) -> Worst:
         key = int(seen.keys[place])
         sample = int(flips.samples[place])
         trials.append((_cell(flips, place), f"image {sample} wrong", explain(folder, task, key, sample)))
-    return Worst("flips seen to matter, in the order drawn", trials, [])
+    return Worst("Flips seen to matter, in the order drawn", trials, [])
 
 
 def _worst_cells(seen: Trials, flips: Flips, folder: str, task: str) -> Worst:
@@ -55,7 +55,7 @@ def _worst_cells(seen: Trials, flips: Flips, folder: str, task: str) -> Worst:
         first = int(seen.wrong[place].argmax())
         harm = f"{share(float(shares[place]))} of images wrong"
         trials.append((_cell(flips, place), harm, explain(folder, task, key, first)))
-    return Worst("flips", trials, _images(seen, folder, task, "flips"))
+    return Worst("Worst flips", trials, _images(seen, folder, task, "flips"))
 
 
 def _images(seen: Trials, folder: str, task: str, of: str) -> Rows:

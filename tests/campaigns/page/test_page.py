@@ -51,13 +51,13 @@ def test_first_turns_are_told_apart_from_sdc(tags):
     assert "10 turned, and 2 turned back later: 10 % (" in said
     assert "the points were run one by one, and their rates are what counts" in said
     assert "ber=0.1 15 % (" in tags.text
-    assert "image 1: turned under 100 % of seeds" in tags.text
+    assert "image 1: turned under 100 % of seeds by the last point" in tags.text
     assert "turning first turn: 0 of 20" in tags.text, "trials in which no fault fell"
 
 
 def test_no_interval_looks_like_certainty(tags):
     assert "±" not in tags.text
-    for low, high in re.findall(r"\(([0-9.e-]+ %?) to ([0-9.e-]+ %?)\)", tags.text):
+    for low, high in re.findall(r"\(([0-9.e-]+ %) to ([0-9.e-]+ %)\)", tags.text):
         assert low != high
 
 
@@ -65,7 +65,7 @@ def test_the_heat_map_of_a_census_is_exact(tags):
     # the cells 0 to 3 are first[word 0: bit 0, bit 1], first[word 1: bit 0, bit 1]; each is wrong on its number of ten
     assert "site bit 1 bit 0 first 20 % 10 %" in tags.text
     assert f"{EVIL} - 55 %" in tags.text
-    assert f"1 {EVIL} 4 55 % (exact, all 40) - 2 first 4 15 % (exact, all 40) -" in tags.text
+    assert f"1 {EVIL} 4 55 % (exact) - 2 first 4 15 % (exact) -" in tags.text
 
 
 def test_where_nothing_was_seen_there_is_a_bound(tags):

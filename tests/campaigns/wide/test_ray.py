@@ -7,9 +7,13 @@ import pytest
 from hwfault.campaigns.chosen_workers import make_workers
 from hwfault.campaigns.database import FILE, Database
 from hwfault.campaigns.driver import Driver
+from hwfault.campaigns.kept import kept_tasks
+from hwfault.campaigns.nesting.kept import kept_turns
 from hwfault.campaigns.workers import Here
 from hwfault.errors import HwfaultError
+from tests.campaigns.test_studies import write
 from tests.campaigns.wide.small import measured, rows_in, write_study
+from tests.cli.conftest import made, run  # noqa: F401 (fixtures)
 
 STUDY = {"samples": 400, "questions": {"curve": {"sweep": {"ber": [0.02, 0.05, 0.08]}}}}
 
@@ -36,9 +40,9 @@ def cluster():
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 1 << 27})
-    yield made
-    made.shutdown()
+    grown = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 1 << 27})
+    yield grown
+    grown.shutdown()
 
 
 @pytest.mark.slow
@@ -89,3 +93,53 @@ def test_workers_that_do_not_fit_are_refused(cluster, tmp_path, monkeypatch):
     study, measurement = loaded(tmp_path)
     with pytest.raises(HwfaultError, match=r"no Ray cluster answers at 'ray://127.0.0.1:1'"):
         make_workers(study, Trust(), measurement, "ray://127.0.0.1:1")
+
+
+STRATA = {
+    "questions": {"one": {"flips": "single", "sites": {"kind": "weight"}, "exhaustive": "never"}},
+    "stop": {"max_trials": 280, "relative": 0.01},
+}
+TURNS = {
+    "questions": {
+        "calm": {"sweep": {"ber": [0.0003, 0.001, 0.003]}, "sites": {"kind": "weight"}, "first_turn": True},
+        "harsh": {"sweep": {"ber": [0.003, 0.03]}, "first_turn": True},
+    },
+    "stop": {"max_trials": 40, "relative": 0.01},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("given", [pytest.param(STRATA, id="strata"), pytest.param(TURNS, id="first turns")])
+def test_two_nodes_give_the_rows_of_one_worker(cluster, run, tmp_path, monkeypatch, given):  # noqa: F811
+    """What the driver decides (strata's weights, which half of a sweep comes next) reaches workers on other nodes."""
+    from hwfault.campaigns.measurement import Trust
+
+    study, measurement = measured(write(tmp_path, run, **given))
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    with Database(here / FILE) as database:
+        expected = Driver(measurement, database, Here(measurement)).run()
+        expected_turns = kept_turns(database)
+        draws = {task.draw for task in kept_tasks(database)}
+    node = cluster.add_node(num_cpus=1, object_store_memory=1 << 27)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    workers = make_workers(study, Trust(), measurement, "ray")
+    nodes = set()
+
+    def watch(_present):
+        nodes.update(one.node for one in workers._actors if one.node is not None)
+
+    try:
+        with Database(there / FILE) as database:
+            figures = Driver(measurement, database, workers, watch).run()
+            turns = kept_turns(database)
+    finally:
+        workers.close()
+        cluster.remove_node(node)
+    assert len(nodes) == 2
+    assert ("strata" in draws) != ("turns" in draws)
+    assert (figures, turns) == (expected, expected_turns)
+    assert rows_in(there) == rows_in(here)
