@@ -36,7 +36,7 @@ def render(template: str, **data: Any) -> str:
 def _breakable(value: str) -> Markup:
     """A text that may end a line behind each part of a name: features.2.weight_quant."""
     escaped = str(escape(shown(value)))
-    return Markup(re.sub(r"(?<=\w)([._/])(?=\w)", r"\1<wbr>", escaped))  # noqa: S704
+    return Markup(re.sub(r"(?<=\w)([._/])(?=\w)", r"\1<wbr>", escaped))
 
 
 def _tame(value: Any) -> Any:

@@ -83,23 +83,24 @@ def _cell(rate: Estimate | None, largest: float) -> Cell:
 def _basis(flips: Flips, confidence: float) -> str:
     """What the numbers of the map and the ranking are."""
     drawn = f"{len(flips.cells):,} flips drawn from {flips.space.size:,} bits, each seen on one image."
+    sure = f"{100 * confidence:g}{SPACE}%"
     if flips.looks is not None:
         return (
             f"{drawn} They are drawn site by bit, {SCORED}; the rate of a site is the mean of its bits'. Where none "
-            f"was seen the upper bound stands. All bounds of the map are true at once with {100 * confidence:g}{SPACE}% "
+            f"was seen the upper bound stands. All bounds of the map are true at once with {sure} "
             "(Bonferroni over its cells), and so are those of the ranking (over its sites and all looks)."
         )
     if flips.samples is not None:
         return (
             f"{drawn} Where none was seen the upper bound stands. All bounds of the map are true at once with "
-            f"{100 * confidence:g}{SPACE}% (Bonferroni over its cells), and so are those of the ranking (over its sites)."
+            f"{sure} (Bonferroni over its cells), and so are those of the ranking (over its sites)."
         )
     if flips.whole:
         return f"Every one of {flips.space.size:,} flips was tried on {flips.tried:,} images: the numbers are exact."
     return (
         f"Not whole: {len(flips.cells):,} of {flips.space.size:,} flips were tried on {flips.tried:,} images. The "
-        "map has the numbers of the flips that were tried, which say nothing about the others; the ranking has these at "
-        "their best and worst."
+        "map has the numbers of the flips that were tried, which say nothing about the others; the ranking has these "
+        "at their best and worst."
     )
 
 

@@ -23,7 +23,9 @@ def turns_told(figure: TurnFigure) -> FirstTurns:
     rows: list[tuple[str, ...]] = []
     for point in figure.points:
         rows.append((point_told(point.labels), told(point.turned), share(point.here)))
-    images = [f"image {sample}: turned under {share(part)} of seeds by the last point" for sample, part in figure.earliest]
+    images = []
+    for sample, part in figure.earliest:
+        images.append(f"image {sample}: turned under {share(part)} of seeds by the last point")
     return FirstTurns(figure.name, rows, check_sentence(figure), images)
 
 
