@@ -1,5 +1,6 @@
 """Pictures of campaigns: accuracy against a rate or an operating point, and what each site, bit or fault list costs."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from hwfault.terminal import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 _COLOURS = SERIES
 _MARKERS = "osD^vP"
@@ -102,6 +104,12 @@ def _interval_to_draw(trials: Trials) -> Interval:
     if len(trials.seeds) == 1:
         return Interval("same", None)
     return trials.told
+
+
+def label_decades(axis: "Axis", smallest: float, largest: float) -> None:
+    """Names 0 and the decades of an axis that is linear below its smallest number, where names would overlap."""
+    first, last = math.ceil(math.log10(smallest)), math.floor(math.log10(largest))
+    axis.set_ticks([0.0, *(10.0**power for power in range(first, last + 1))])
 
 
 def label_rates(axes: "Axes", rates: list[float]) -> None:

@@ -37,6 +37,11 @@ return [...document.querySelectorAll('*')].filter(
   e => e.scrollWidth > e.clientWidth + 1 && ['hidden', 'clip'].includes(getComputedStyle(e).overflowX)
 ).map(e => e.outerHTML.slice(0, 60));
 """
+CUT = """
+return [...document.querySelectorAll('.wide')].filter(
+  e => e.querySelector('.stack') && e.scrollWidth > e.clientWidth + 1
+).map(e => e.getAttribute('aria-label'));
+"""
 FOCUS = "return document.activeElement.className || document.activeElement.tagName"
 
 
@@ -58,7 +63,11 @@ def port():
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(400, id="phone"), pytest.param(1200, id="screen", marks=pytest.mark.slow)],
+    params=[
+        pytest.param(400, id="phone"),
+        pytest.param(820, id="tablet", marks=pytest.mark.slow),
+        pytest.param(1200, id="screen", marks=pytest.mark.slow),
+    ],
 )
 def browser(request, port):
     opened = Browser(port, request.param)
@@ -74,6 +83,7 @@ def test_nothing_is_cut_and_the_console_is_empty(browser, pages, kind):
     assert browser.run(OUTSIDE) == []
     assert browser.run(HIDDEN) == []
     assert browser.run(UNREACHED) == []
+    assert browser.run(CUT) == [], "columns that only scrolling shows"
     assert browser.run("return [...document.images].every(image => image.naturalWidth > 0)")
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from hwfault.campaigns.hardening.advice import Advice, Plan
 from hwfault.campaigns.page.curves import Picture
-from hwfault.campaigns.picture import plain
+from hwfault.campaigns.picture import label_decades, plain
 from hwfault.report.colours import BLUE, DARK_GREY, SKY, VERMILION
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ def draw_front(advice: Advice) -> Picture:
     figure = Figure(figsize=(5, 3.7), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     _draw(axes, advice)
+    # below the axes, where it lies over no line
+    figure.legend(loc="outside lower center", ncol=1, fontsize=8)
     svg, png = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "hwfault"}):
         figure.savefig(svg, format="svg", metadata={"Date": None})
@@ -49,10 +51,12 @@ def _draw(axes: "Axes", advice: Advice) -> None:
     if above:
         # from nothing to a multiple: the small prices are of interest, and so is 0
         axes.set_xscale("symlog", linthresh=min(above), linscale=0.4)
+        label_decades(axes.xaxis, min(above), max(above))
     harms = [value for value in y if value > 0]
     if harms:
         axes.set_yscale("symlog", linthresh=min(harms), linscale=0.4)
         axes.set_ylim(bottom=-0.2 * min(harms))
+        label_decades(axes.yaxis, min(harms), max(harms))
     if advice.front_of_accuracy:
         along = [100 * (plan.memory - 1) for plan in advice.front_of_accuracy]
         lost = [max(_lost(plan), 0.0) for plan in advice.front_of_accuracy]
@@ -63,7 +67,6 @@ def _draw(axes: "Axes", advice: Advice) -> None:
     axes.set_ylabel(plain(f"share of answers, {of}"))
     axes.axhline(_harm(advice.baseline), color=DARK_GREY, linewidth=1, linestyle=(0, (1, 2)), label="no measure")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
 
 
 def _harm(plan: Plan) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from hwfault.campaigns.page.cells import HeatMap
 from hwfault.campaigns.page.sentences import Answered
 from hwfault.campaigns.page.words import SPACE, share
-from hwfault.campaigns.picture import label_rates, plain
+from hwfault.campaigns.picture import label_decades, label_rates, plain
 from hwfault.campaigns.statistics.estimates import Estimate
 from hwfault.files import write_atomically
 from hwfault.report.colours import DARK_GREY, INK, LIGHT_GREY, PAPER, SCALE, SERIES
@@ -133,9 +133,7 @@ def _fit_sdc(axes: "Axes", curves: Sequence[Curve]) -> None:
         axes.set_yscale("symlog", linthresh=min(above), linscale=0.5)
         top = 1.4 * max(axes.dataLim.y1, max(above))
         axes.set_ylim(bottom=-0.3 * min(above), top=top)
-        # below the smallest rate the axis is linear, and names of decades would lie over that of 0
-        first = int(np.ceil(np.log10(min(above))))
-        axes.set_yticks([0.0, *(10.0**power for power in range(first, int(np.floor(np.log10(top))) + 1))])
+        label_decades(axes.yaxis, min(above), top)
         return
     axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])
 

@@ -101,6 +101,21 @@ def test_a_site_without_trials_is_named(space):
     assert missed == ["b", "c"]
 
 
+def test_a_cut_census_ranks_with_what_was_not_tried_at_its_best_and_worst(space):
+    whole, *_ = np.diff([0, *space.ends]).tolist()
+    tried = whole - 2
+    wrong = np.zeros((tried, 4), bool)
+    wrong[0] = True
+    ranked, missed = rank_sites(flips_of(space, "all", seen(range(tried), wrong), 4), 0.95)
+    (first,) = ranked
+    assert first.rate.value == 1 / tried
+    assert first.rate.ends == pytest.approx((1 / whole, 3 / whole))
+    assert (first.rate.by, first.rate.covers) == ("bound", f"{tried} of {whole} flips tried")
+    # no site but the first was tried: any may be worse
+    assert (first.place.first, first.place.last) == (1, len(space.names))
+    assert first.tied == tuple(missed) == space.names[1:]
+
+
 @pytest.mark.parametrize(("bits", "rate"), [(8, 0.1), (100_000, 1e-6), (2, 0.5), (1, 0.9)])
 def test_two_faults_or_more(bits, rate):
     none, one = (binom.pmf(count, bits, rate) for count in (0, 1))

@@ -59,6 +59,7 @@ def test_no_interval_looks_like_certainty(tags):
     assert "±" not in tags.text
     for low, high in re.findall(r"\(([0-9.e-]+ %) to ([0-9.e-]+ %)\)", tags.text):
         assert low != high
+    assert re.findall(r"\([0-9.e-]+ to", tags.text) == [], "a number without its unit"
 
 
 def test_the_heat_map_of_a_census_is_exact(tags):
