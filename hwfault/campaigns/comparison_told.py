@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hwfault.campaigns.comparison import Compared, Comparison
 from hwfault.campaigns.evaluate import write_table
 from hwfault.campaigns.page.curves import Picture
-from hwfault.campaigns.page.words import share
+from hwfault.campaigns.page.words import confidence, share
 from hwfault.campaigns.picture import plain
 from hwfault.campaigns.report_table import Table
 from hwfault.campaigns.statistics.estimates import METHODS, Estimate
@@ -128,9 +128,19 @@ def _page(found: Comparison, picture: Picture | None) -> str:
         rows=rows,
         left_out=found.left_out,
         methods=list(used.items()),
-        covers=sorted({one.sdc_difference.covers for one in found.compared}),
+        covers=_covered(found),
         picture=embedded,
     )
+
+
+def _covered(found: Comparison) -> list[str]:
+    """With which confidence, and of what, the intervals are; exact differences have none."""
+    told = {}
+    for one in found.compared:
+        for difference in (one.sdc_difference, one.accuracy_difference):
+            if difference is not None and difference.ends is not None:
+                told[confidence(difference)] = None
+    return sorted(told)
 
 
 def _points(estimate: Estimate) -> str:

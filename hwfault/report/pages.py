@@ -34,9 +34,9 @@ def render(template: str, **data: Any) -> str:
 
 
 def _breakable(value: str) -> Markup:
-    """A text that may end a line behind each part of a name: features.2.weight_quant."""
+    """A text that may end a line behind each part of a name (features.2.weight_quant), but within no number (0.01)."""
     escaped = str(escape(shown(value)))
-    return Markup(re.sub(r"(?<=\w)([._/])(?=\w)", r"\1<wbr>", escaped))
+    return Markup(re.sub(r"(?<=\w)([._/])(?=\w)(?!(?<=\d\.)\d)", r"\1<wbr>", escaped))
 
 
 def _tame(value: Any) -> Any:
