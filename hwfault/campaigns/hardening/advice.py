@@ -38,7 +38,7 @@ class Worth(NamedTuple):
     """A measure on one site, or on all of them: what it costs, and what of the harm of one flip it removes.
 
     Rates are those of one flip of the plain bits: `removed` silent wrong answers, `due` added detected ones, `regained`
-    right answers (None: not known).
+    right answers (None: not known). `removed_ends` is the interval of what is removed, which flips from strata have.
     """
 
     site: str
@@ -50,6 +50,7 @@ class Worth(NamedTuple):
     due: float
     regained: float | None
     share_removed: float | None
+    removed_ends: tuple[float, float] | None = None
 
     @property
     def removed_per_bit(self) -> float:
@@ -187,7 +188,7 @@ class _Pricing:
     def plan(self, chosen: Chosen) -> Plan:
         """A choice in rates, bytes and shares."""
         harm, rate = self.harm, self.rate
-        sdc = harm.rate([one.wrong for one in chosen.measures])
+        sdc = harm.rate([one.wrong for one in chosen.measures], [one.bits_left for one in chosen.measures])
         lost = None if chosen.lost is None else chosen.lost / harm.tried
         flips = None if rate is None else rate * harm.bits
         return Plan(
@@ -238,6 +239,7 @@ class _Pricing:
             due=due / harm.tried,
             regained=regained,
             share_removed=removed / harm.wrong if harm.wrong else None,
+            removed_ends=harm.removed_ends({one.site: one.bits_left for one in of}),
         )
 
 
@@ -286,7 +288,7 @@ def _too_few(harm: Harm) -> str:
     if harm.whole:
         return "no choice of measures meets what is required for one flip at a time"
     return (
-        f"{harm.tried:,} drawn flips are too few to show what is required of any plan, even where none of them is "
+        f"{harm.trials:,} drawn flips are too few to show what is required of any plan, even where none of them is "
         "wrong; raise max_trials, or try every flip (exhaustive: always)"
     )
 
@@ -294,6 +296,11 @@ def _too_few(harm: Harm) -> str:
 def _basis(harm: Harm) -> str:
     if harm.whole:
         return f"every flip of {harm.bits:,} bits was tried on all samples: exact"
+    if harm.stratified:
+        return (
+            f"{harm.trials:,} flips, each on one sample, drawn from strata, site by bit, of {harm.bits:,} bits: each "
+            "counts for the bits that it stands for, and rates have the gamma interval of the weighted sum"
+        )
     return f"{harm.tried:,} flips, each on one sample, of {harm.bits:,} bits: rates have intervals"
 
 

@@ -11,12 +11,22 @@ from hwfault.campaigns.figures import Trials
 from hwfault.campaigns.kept import KeptTask
 from hwfault.campaigns.page.cells import flips_of
 from hwfault.campaigns.statistics.estimates import Estimate, exact_estimate
+from hwfault.campaigns.statistics.looks import Looks
 from hwfault.campaigns.statistics.proportions import estimate_rate
+from hwfault.campaigns.statistics.strata import estimate_part_of_strata
 from hwfault.campaigns.study.kept_space import KeptSpace
 from hwfault.campaigns.study.tasks import has_single_flips
 from hwfault.errors import HwfaultError
 
 Counts = NDArray[np.int64]
+
+
+class Drawn(NamedTuple):
+    """The trials of one stratum, a bit of a site: silently wrong, detected, and all."""
+
+    wrong: int
+    due: int
+    trials: int
 
 
 class SiteHarm(NamedTuple):
@@ -30,11 +40,14 @@ class SiteHarm(NamedTuple):
     words: int
     width: int
     tried: tuple[int, ...]
-    wrong: tuple[int, ...]
-    due: tuple[int, ...]
+    wrong: tuple[float, ...]
+    due: tuple[float, ...]
     lost: tuple[int, ...] | None = None
     weight: float = 1.0
     """How often a bit of the site flips beside the mean bit of all sites."""
+    drawn: tuple[Drawn, ...] | None = None
+    """Of flips from strata: the trials of each bit. `tried` are then its words, of which so many are expected to be
+    `wrong` and `due`."""
 
     @property
     def bits(self) -> int:
@@ -49,6 +62,18 @@ class Harm(NamedTuple):
     sites: tuple[SiteHarm, ...]
     whole: bool
     confidence: float
+    each_look: float | None = None
+    """Of flips from strata: the confidence of one look, of all that may be taken."""
+
+    @property
+    def stratified(self) -> bool:
+        """Whether the flips were drawn from strata, in other numbers than the bits that there are."""
+        return self.each_look is not None
+
+    @property
+    def trials(self) -> int:
+        """How many pairs of a flip and a sample were run."""
+        return sum(one.trials for site in self.sites for one in site.drawn or ()) if self.stratified else self.tried
 
     @property
     def weighted(self) -> bool:
@@ -62,7 +87,7 @@ class Harm(NamedTuple):
 
     @property
     def tried(self) -> int:
-        """How many pairs of a flip and a sample were seen."""
+        """How many pairs of a flip and a sample were seen; of flips from strata the bits that they speak for."""
         return sum(sum(site.tried) for site in self.sites)
 
     @property
@@ -70,19 +95,23 @@ class Harm(NamedTuple):
         """How many of them were silently wrong, each counted with its site's weight."""
         return sum(site.weight * sum(site.wrong) for site in self.sites)
 
-    def rate(self, wrong: Sequence[float]) -> Estimate:
+    def rate(self, wrong: Sequence[float], bits: Sequence[int] | None = None) -> Estimate:
         """The rate of silent wrong answers for one flip of the plain bits, where so many at each site are wrong.
 
-        Exact for a census; for drawn pairs with the interval of a confidence sequence, where sites have weights with
-        one of each (Bonferroni). A plan that was chosen by the same pairs is told too well by them: see `most_wrong`.
+        Those are of the lowest `bits` of each site's words (None: of all). Exact for a census; for drawn pairs with the
+        interval of a confidence sequence, where sites have weights with one of each (Bonferroni); for flips from strata
+        with the gamma interval of the weighted sum of those that are left. A plan that was chosen by the same pairs is
+        told too well by them: see `most_wrong`.
         """
+        if self.each_look is not None:
+            return self._rate_of_bits(bits, self.each_look)
         if self.whole:
             return exact_estimate(sum(wrong) / self.tried, self.bits)
         if not self.weighted:
             return estimate_rate(int(sum(wrong)), self.tried, self.confidence, sequential=True)
-        return self._rate_of_strata(wrong)
+        return self._rate_of_sites(wrong)
 
-    def _rate_of_strata(self, wrong: Sequence[float]) -> Estimate:
+    def _rate_of_sites(self, wrong: Sequence[float]) -> Estimate:
         """The sum over sites of the share of flips there, by bits and weights, times the rate of one."""
         each = 1 - (1 - self.confidence) / len(self.sites)
         value = low = high = 0.0
@@ -101,6 +130,36 @@ class Harm(NamedTuple):
             high += share * ends[1]
         covers = "drawn pairs of one flip and one sample, all sites at once"
         return Estimate(value, (low, min(high, 1.0)), self.confidence, "sequence", covers)
+
+    def shares(self, bits: Sequence[int] | None = None) -> list[float]:
+        """What a flip of each bit counts for, site by site; 0 above the lowest `bits` of its words (None: all)."""
+        found: list[float] = []
+        for place, site in enumerate(self.sites):
+            left = site.width if bits is None else bits[place]
+            share = site.weight * site.words / self.bits
+            found += [share] * left + [0.0] * (site.width - left)
+        return found
+
+    def removed_ends(self, left: Mapping[str, int]) -> tuple[float, float] | None:
+        """The interval of the rate that a measure removes which leaves so many lowest bits of sites as they were.
+
+        None where no strata tell one.
+        """
+        if self.each_look is None:
+            return None
+        bits = [left.get(site.name, site.width) for site in self.sites]
+        gone = [whole - rest for whole, rest in zip(self.shares(), self.shares(bits), strict=True)]
+        return self._rate_of_shares(gone, self.each_look).ends
+
+    def _rate_of_bits(self, bits: Sequence[int] | None, confidence: float) -> Estimate:
+        """The weighted sum over the strata whose flips are left."""
+        return self._rate_of_shares(self.shares(bits), confidence)
+
+    def _rate_of_shares(self, shares: Sequence[float], confidence: float) -> Estimate:
+        drawn = [one for site in self.sites for one in site.drawn or ()]
+        events, trials = [one.wrong for one in drawn], [one.trials for one in drawn]
+        found = estimate_part_of_strata(events, trials, shares, confidence)
+        return found if found.ends is None else found._replace(confidence=self.confidence)
 
     def with_rates(self, rates: Mapping[str, float]) -> tuple["Harm", float]:
         """The same where each site's bits flip with a probability of their own, and the mean one of all bits.
@@ -122,14 +181,11 @@ def read_harm(database: Database, task: KeptTask) -> Harm:
     seen = task.seen(database)
     if not has_single_flips(task.draw):
         raise HwfaultError(f"{task.name}: has no single flips; expected a question with `flips: single`")
-    if task.draw == "strata":
-        raise HwfaultError(
-            f"{task.name}: its flips are drawn from strata in other numbers than the bits that there are, and are not "
-            "read here; expected a census (exhaustive: always) or uniform trials (goal: bound)"
-        )
     if seen is None:
         raise HwfaultError(f"{task.name}: was not looked at yet; `hwfault campaign resume` goes on")
     space = KeptSpace.of(task.stored.identity, str(database.path))
+    if task.strata is not None:
+        return harm_of_strata(task, space, seen)
     golden = database.golden(task.stored)
     right = None
     if golden is not None and "correct" in task.stored.masks:
@@ -165,6 +221,40 @@ def harm_of(task: KeptTask, space: KeptSpace, seen: Trials, right: NDArray[np.bo
         lost_there = None if lost is None else counted(lost)
         found.append(SiteHarm(name, words, width, tried, counted(flips.events), due, lost_there))
     return Harm(task.question, tuple(found), flips.whole, task.stop.confidence)
+
+
+def harm_of_strata(task: KeptTask, space: KeptSpace, seen: Trials) -> Harm:
+    """The harm that flips from strata show, site by bit; raises HwfaultError where a stratum has no trial yet."""
+    assert task.strata is not None
+    stratum = task.strata.of_keys(seen.keys)
+    count = len(task.strata.weights)
+    numbers = [np.bincount(stratum, weights=of, minlength=count) for of in (seen.wrong[:, 0], seen.due[:, 0])]
+    trials = np.bincount(stratum, minlength=count)
+    if not trials.all():
+        raise HwfaultError(
+            f"{task.name}: {int((trials == 0).sum())} of {count} strata, site by bit, have no trial with an answer, so "
+            "that nobody knows what flips do there; `hwfault campaign resume` goes on, or raise max_trials"
+        )
+    looks = Looks.plan(task.stop.max_trials, task.stop.confidence, task.strata.first_look)
+    drawn = [Drawn(int(wrong), int(due), int(n)) for wrong, due, n in zip(*numbers, trials, strict=True)]
+    sites = strata_of_sites(space.names, space.bits, space.widths, drawn)
+    return Harm(task.question, sites, whole=False, confidence=task.stop.confidence, each_look=1 - looks.alpha)
+
+
+def strata_of_sites(
+    names: Sequence[str], bits: Sequence[int], widths: Sequence[int], drawn: Sequence[Drawn]
+) -> tuple[SiteHarm, ...]:
+    """Sites of so many bits, by the trials of each bit of their words, site by site: unbiased numbers of its flips."""
+    found = []
+    begin = 0
+    for name, count, width in zip(names, bits, widths, strict=True):
+        words = count // width
+        mine = tuple(drawn[begin : begin + width])
+        wrong = tuple(words * one.wrong / one.trials for one in mine)
+        due = tuple(words * one.due / one.trials for one in mine)
+        found.append(SiteHarm(name, words, width, (words,) * width, wrong, due, drawn=mine))
+        begin += width
+    return tuple(found)
 
 
 def _samples_of(task: KeptTask) -> int:

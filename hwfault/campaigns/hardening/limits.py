@@ -5,13 +5,14 @@ import math
 from hwfault.campaigns.hardening.choice import Limits
 from hwfault.campaigns.hardening.harm import Harm
 from hwfault.campaigns.statistics.proportions import sequence_at_most
+from hwfault.campaigns.statistics.strata import most_of_strata
 from hwfault.campaigns.study.hardening import Hardening, Key
 from hwfault.errors import HwfaultError
 
 
 def limits_of(harm: Harm, asked: Hardening, rate: float | None) -> Limits:
     """What is required, as the most of what was tried; raises HwfaultError for what was tried too little to say."""
-    if harm.weighted and not harm.whole and asked.require:
+    if harm.weighted and not harm.whole and not harm.stratified and asked.require:
         raise HwfaultError(
             f"{harm.question}: drawn flips cannot show what is required where each site has a rate of its own; "
             "expected a census (exhaustive: always), or one rate for all"
@@ -46,11 +47,17 @@ def _most_lost(harm: Harm, asked: Hardening, rate: float | None) -> float | None
 def _most_wrong(harm: Harm, asked: Hardening, rate: float | None) -> float | None:
     """The most wrong answers of what was tried with which the rate of SDC is below its limit (None: no limit).
 
-    For drawn pairs with which the bound of the confidence sequence is; -1 where none is few enough.
+    For drawn pairs with which the bound of the confidence sequence is, for flips from strata that of the gamma interval
+    whichever of them are left; below 0 where none is few enough.
     """
     share = _share(harm, asked, "sdc", rate)
     if share is None:
         return None
+    if harm.each_look is not None:
+        # the largest weight bounds the interval of any choice; what is chosen has its own, which is no wider
+        drawn = [one.trials for site in harm.sites for one in site.drawn or ()]
+        heaviest = max(one / trials for one, trials in zip(harm.shares(), drawn, strict=True))
+        return harm.tried * most_of_strata(share, heaviest, harm.each_look)
     if harm.weighted:
         return math.nextafter(share * harm.tried, -math.inf)
     if harm.whole:

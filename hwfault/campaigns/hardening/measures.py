@@ -29,6 +29,8 @@ class Measure(NamedTuple):
     wrong: float
     due: float
     lost: float | None
+    bits_left: int = 0
+    """How many of the lowest bits of a word still do their harm silently."""
 
     @property
     def name(self) -> str:
@@ -71,7 +73,7 @@ def _left(kind: Kind, size: int, extra: float, energy: float, site: SiteHarm, bi
     weight = 1 if site.weight == 1 else site.weight  # counts stay whole numbers where they are
     lost = None if site.lost is None else weight * sum(site.lost[:bits])
     wrong, due = weight * sum(site.wrong[:bits]), float(weight * sum(site.due[:bits]))
-    return Measure(site.name, kind, size, extra, energy, wrong, due, lost)
+    return Measure(site.name, kind, size, extra, energy, wrong, due, lost, bits)
 
 
 def _coded(site: SiteHarm, kind: Coded, data_bits: int, costs: Costs) -> Measure:

@@ -65,7 +65,10 @@ def measure_row(one: Any) -> tuple[str, ...]:
     """A measure's worth, under MEASURE_COLUMNS."""
     regained = "-" if one.regained is None else f"{one.regained:.3g}"
     costs = f"{one.extra_bytes:,.6g}", f"{one.energy:+.2%}"
-    return (one.measure, one.site, f"{one.removed:.3g}", regained, f"{one.due:.3g}", *costs)
+    removed = f"{one.removed:.3g}"
+    if one.removed_ends is not None:
+        removed += " ({:.3g} to {:.3g})".format(*one.removed_ends)
+    return (one.measure, one.site, removed, regained, f"{one.due:.3g}", *costs)
 
 
 def plan_told(plan: Plan) -> str:

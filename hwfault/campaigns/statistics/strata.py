@@ -79,6 +79,52 @@ def estimate_drawn_strata(
     return Estimate(value, ends, confidence, "gamma", COVERS[claim], of)
 
 
+def estimate_part_of_strata(
+    events: ArrayLike,
+    trials: ArrayLike,
+    shares: ArrayLike,
+    confidence: float = CONFIDENCE,
+    *,
+    of: str = "the rate",
+) -> Estimate:
+    """The sum over some strata of rate times share, from trials that were drawn with replacement in each.
+
+    `shares` are what each stratum's rate counts for; where those of all strata are given, it is the rate over all
+    faults. Without a stratum that has a share it is 0, exactly. Fay and Feuer's gamma interval, as `estimate_strata`.
+    Raises HwfaultError for a stratum without trials.
+    """
+    check_confidence(confidence)
+    k, n, share = (np.asarray(numbers, np.float64) for numbers in (events, trials, shares))
+    counts = share > 0
+    if not counts.any():
+        return exact_estimate(0.0, 1, of)
+    k, n, share = k[counts], n[counts], share[counts]
+    check_counts(k, n)
+    weights = share / n
+    low, high = gamma_ends(k, weights, confidence)
+    ends = low, min(high, float(share.sum()))
+    return Estimate(float((weights * k).sum()), ends, confidence, "gamma", COVERS["these"], of)
+
+
+def most_of_strata(limit: float, heaviest: float, confidence: float = CONFIDENCE) -> float:
+    """The largest weighted sum of events whose gamma interval ends below a limit, whichever strata they are in.
+
+    `heaviest` is the largest weight of one event. All weights are taken for that, which makes the variance the largest
+    that it can be, and with it the interval's end. Below 0 where not even no event would be few enough.
+    """
+    alike = np.array([heaviest])
+    low, high = -heaviest, max(limit, 0.0)
+    if not gamma_ends(np.zeros(1), alike, confidence)[1] < limit:
+        return -heaviest
+    for _ in range(60):
+        middle = (low + high) / 2
+        if gamma_ends(np.array([max(middle, 0.0) / heaviest]), alike, confidence)[1] < limit:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
 def gamma_ends(events: Array, weights: Array, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Fay and Feuer's interval of a sum of Poisson numbers of events, each times the weight of one event."""
     from scipy.special import gammaincinv  # slow to import, and only needed here
