@@ -66,7 +66,7 @@ def harden(
         proofs = read_proofs(database)
     now = () if verified is None else verified.proofs
     if as_json:
-        own = None if read is None else proof_of(now, read[2].question, read[2].rate)
+        own = None if read is None else proof_of(now, read[2])
         data = {} if read is None else read[2].to_data()
         tried = [] if own is None else [one.to_data() for one in own.tried]
         print_json(data | {"tried": tried, "proofs": [one.to_data() for one in proofs], "files": names})

@@ -44,6 +44,8 @@ class Comparison(NamedTuple):
     baseline: Candidate
     others: tuple[Candidate, ...]
     device: int | None = None
+    rates: Mapping[str, float] | None = None
+    """Those of a bit at each site, where they differ."""
 
     @property
     def every(self) -> tuple[Candidate, ...]:
@@ -71,7 +73,7 @@ def flips_to_try(
     for place, (told, measures) in enumerate(_first_measures(advice, every, taken, most), 1):
         found.append(_of_measures(f"measure{place}", told, measures, harm, widths, rate))
     clipped = _clipped(baseline, ranges, harm.bits, costs)
-    return Comparison(harm.question, advice.rate, baseline, (*found, *clipped))
+    return Comparison(harm.question, advice.rate, baseline, (*found, *clipped), rates=advice.rates)
 
 
 def _first_measures(

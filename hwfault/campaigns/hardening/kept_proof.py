@@ -16,9 +16,11 @@ _OF_SEVERAL = ("wrong", "silent", "sdc")
 
 
 def keep_proofs(database: Database, proofs: Sequence[Proof]) -> None:
-    """Adds what was tried to a store, in the place of what was tried before of the same question and rate."""
-    new = {(one.question, one.rate) for one in proofs}
-    kept = [one for one in read_proofs(database) if (one.question, one.rate) not in new]
+    """Adds what was tried to a store, in the place of what was tried before of the same question and rates."""
+    kept = []
+    for one in read_proofs(database):
+        if not any(new.is_of(one.question, one.rate, one.rates) for new in proofs):
+            kept.append(one)
     database.say(KEY, json.dumps([one.to_data() for one in (*kept, *proofs)]))
 
 
@@ -29,14 +31,18 @@ def read_proofs(database: Database) -> list[Proof]:
         return []
     try:
         return [_proof(one) for one in json.loads(text)]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileError(f"{database.path}: what it says of {KEY!r} cannot be read ({error!r}); it is damaged") from None
 
 
 def _proof(data: dict[str, Any]) -> Proof:
     several = tuple(_several(one) for one in data["several"])
     tried = tuple(Tried(**(one | _estimates(one, _OF_TRIED))) for one in data["tried"])
-    return Proof(data["question"], data["rate"], tried, several)
+    # an older version kept the mean rate alone, of which nobody knows whether it was that of every site
+    rates = data["rates"] if "rates" in data or data["rate"] is None else {}
+    if rates is not None:
+        rates = {str(site): float(rate) for site, rate in rates.items()}
+    return Proof(data["question"], data["rate"], tried, several, rates)
 
 
 def _several(data: dict[str, Any]) -> Several:

@@ -1,6 +1,6 @@
 """Measures tried: trials of the network with and without each, under the same fault seeds, in a store of their own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,13 +54,19 @@ class Tried(NamedTuple):
 class Proof(NamedTuple):
     """What was tried of one question: of its single flips at a (mean) `rate`, or of its own faults (None).
 
-    `several` is what more flips in one word do under its measures with check bits.
+    `several` is what more flips in one word do under its measures with check bits. `rates` are those of a bit at each
+    site where they differ: two profiles may have one mean rate. Empty where an older version did not keep them.
     """
 
     question: str
     rate: float | None
     tried: tuple[Tried, ...]
     several: tuple[Several, ...] = ()
+    rates: Mapping[str, float] | None = None
+
+    def is_of(self, question: str, rate: float | None, rates: Mapping[str, float] | None) -> bool:
+        """Whether that is what was struck."""
+        return (self.question, self.rate) == (question, rate) and self.rates == rates
 
     def to_data(self) -> dict[str, Any]:
         """As JSON tells it."""
@@ -120,7 +126,7 @@ def _compare(
             raise HwfaultError(f"{one.told}: {mine.number} of {base.number} trials have an answer; expected all")
         beside = None if one is comparison.baseline else base
         found.append(telling.tried(one, mine, beside))
-    return Proof(comparison.question, comparison.rate, tuple(found))
+    return Proof(comparison.question, comparison.rate, tuple(found), rates=comparison.rates)
 
 
 class _Telling:

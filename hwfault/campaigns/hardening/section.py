@@ -86,6 +86,10 @@ def plan_told(plan: Plan) -> str:
 def proof_told(proof: Proof) -> dict[str, Any]:
     """What was tried of one question: a heading, and the rows of two tables."""
     at = "its own faults" if proof.rate is None else f"{proof.rate:g} flips for each bit"
+    if proof.rates:
+        at += f" in the mean, {min(proof.rates.values()):.3g} to {max(proof.rates.values()):.3g} by site"
+    elif proof.rates is not None:
+        at += ", as an older version kept it: whether each site had a rate of its own is not known"
     return {
         "title": f"{proof.question}: {at}",
         "tried_columns": TRIED_COLUMNS,

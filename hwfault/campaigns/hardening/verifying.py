@@ -41,7 +41,7 @@ def verify(
     """Tries the plan, the first measures and clipped activations at the rate, and elements taken out of use.
 
     `read` is what single flips told, None for a study without; of what was `kept` in the store nothing is sampled
-    again at the same rate. Raises HwfaultError where there is nothing to try.
+    again at the same rates. Raises HwfaultError where there is nothing to try.
     """
     measurement = Measurement(study, trust)
     costs = (study.hardening or Hardening()).costs
@@ -51,7 +51,7 @@ def verify(
     if read is not None and read[2].rate is not None:
         harm, asked, advice = read
         of_flips = flips_to_try(advice, harm, asked.costs, ranges)
-        known = proof_of(kept, advice.question, advice.rate) if advice.rates is None else None
+        known = proof_of(kept, advice)
         sampling = _Sampling(measurement, harm, advice, trials, () if known is None else known.several)
         several = tuple(sampling.several(of_flips, begin))
         comparisons.insert(0, of_flips)
@@ -99,9 +99,9 @@ class _Sampling(NamedTuple):
         return sample_several(self.measurement, self.harm, measures, on, self.advice.rate_of_each, self.trials)
 
 
-def proof_of(proofs: Sequence[Proof], question: str, rate: float | None) -> Proof | None:
-    """What was tried of a question's single flips at a rate; None where nothing was."""
-    found = [one for one in proofs if (one.question, one.rate) == (question, rate)]
+def proof_of(proofs: Sequence[Proof], advice: Advice) -> Proof | None:
+    """What was tried of the flips that advice is on, at its rates; None where nothing was."""
+    found = [one for one in proofs if one.is_of(advice.question, advice.rate, advice.rates)]
     return found[-1] if found else None
 
 

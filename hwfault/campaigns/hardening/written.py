@@ -104,7 +104,7 @@ def write_advice(
 
 
 def _write_files(folder: Path, harm: Harm, advice: Advice, proofs: Sequence[Proof], picture: Picture) -> list[str]:
-    own = proof_of(proofs, advice.question, advice.rate)
+    own = proof_of(proofs, advice)
     tried = [] if own is None else [one.to_data() for one in own.tried]
     data = advice.to_data() | {"tried": tried, "proofs": [one.to_data() for one in proofs]}
     write_atomically(folder / _JSON, (json.dumps(data, indent=1) + "\n").encode())

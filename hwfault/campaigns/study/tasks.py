@@ -190,7 +190,17 @@ def plan_of(task: Task, key: int, plans: Plans, sites: Sequence[Site], samples: 
 
 def _models(point: Point) -> dict[str, Any]:
     """The fault models of a point, as JSON."""
-    return {"models": [fault.model_dump(mode="json", exclude_defaults=True) for fault in point.models]}
+    return {"models": [_told(fault) for fault in point.models]}
+
+
+def _told(fault: FaultModel) -> dict[str, Any]:
+    """A fault without what is as it is by default, but for the kinds of its mappings, each of which has its own."""
+    told: dict[str, Any] = fault.model_dump(mode="json", exclude_defaults=True)
+    for name, value in fault:
+        kind = getattr(value, "kind", None)
+        if kind is not None and isinstance(told.get(name), dict):
+            told[name] = {"kind": kind} | told[name]
+    return told
 
 
 def pair_of(task: Task, key: int, samples: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from hwfault.campaigns.hardening.harm import read_harm
 from hwfault.campaigns.hardening.kept_proof import KEY, keep_proofs, read_proofs
 from hwfault.campaigns.hardening.proof import Proof, Tried
 from hwfault.campaigns.hardening.ranges import GoldenRange, clip_faults
+from hwfault.campaigns.hardening.section import proof_told
 from hwfault.campaigns.hardening.several import Several
 from hwfault.campaigns.hardening.written import advise_again, advise_from
 from hwfault.campaigns.kept import kept_tasks
@@ -44,6 +45,22 @@ def test_kept_in_the_store(tmp_path):
         # the same question at the same rate takes the place of what was tried before
         keep_proofs(database, [again])
         assert read_proofs(database) == [other, again]
+        # two profiles with one mean rate are two things
+        here, there = (proofs()._replace(rates=rates) for rates in ({"first": 0.003}, {"second": 0.002}))
+        keep_proofs(database, [here, there])
+        assert read_proofs(database) == [other, again, here, there]
+        keep_proofs(database, [there, here])
+        assert read_proofs(database) == [other, again, there, here]
+        assert "0.001 flips for each bit in the mean, 0.002 to 0.002 by site" in proof_told(there)["title"]
+        # an older version kept none
+        data = again.to_data()
+        del data["rates"]
+        database.say(KEY, json.dumps([data]))
+        (old,) = read_proofs(database)
+        assert old.rates == {}
+        assert "is not known" in proof_told(old)["title"]
+        keep_proofs(database, [again])
+        assert read_proofs(database) == [old, again]
         for text in ("[{}]", "5", "[", '[{"question": 1, "rate": 2, "tried": [3], "several": []}]'):
             database.say(KEY, text)
             with pytest.raises(FileError, match="it is damaged"):
