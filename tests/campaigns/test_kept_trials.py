@@ -207,3 +207,24 @@ def test_where_numbers_depend_on_batches_their_size_is_part_of_the_question(tmp_
     campaign(batch_size=5).measure([changing], (1,), kept=kept)
     with pytest.raises(FileError, match="batch size: 5 there, 7 now"):
         campaign(batch_size=7).measure([changing], (1,), kept=kept)
+
+
+def test_what_was_told_is_in_the_store_however_it_is_stopped(kept, ran):
+    """Ctrl-C may come at any moment: a trial is told only when it can be read from the disk."""
+    told = 0
+
+    def tell():
+        nonlocal told
+        told += 1
+        assert count(kept) >= told
+        if told == 3:
+            raise KeyboardInterrupt
+
+    points = at_rates([0.01, 0.1])
+    with pytest.raises(KeyboardInterrupt):
+        campaign().measure(points, SEEDS, kept=kept, progress=tell)
+    there = count(kept)
+    assert there >= told == 3
+    before = len(ran)
+    campaign().measure(points, SEEDS, kept=kept)
+    assert len(ran) == before + len(SEEDS) * len(points) - there
