@@ -24,35 +24,10 @@ Home = Literal["onnx", "microsoft", "qonnx", "hwfault", "elsewhere"]
 GridRule = Literal["", "makes", "keeps", "keeps sign"]
 ShapeRule = Literal["", "same", "broadcast"]
 Channels = Literal["", "first", "last", "last before"]
-Samples = Literal[
-    "stay",
-    "no samples",
-    "permute",
-    "fold",
-    "squeeze",
-    "join",
-    "pick",
-    "pick behind",
-    "slice",
-    "repeat",
-    "pad",
-    "reduce",
-    "reduce one",
-    "recur",
-    "rows of their own",
-    "sort",
-    "mix",
-    "mix at",
-    "mix axes",
-    "mix behind",
-    "reverse",
-    "put",
-    "put rows",
-    "new axis",
-    "multiply",
-    "sum",
-    "not followed",
-]
+_Moved = Literal["stay", "no samples", "permute", "fold", "squeeze", "join", "pick", "pick behind", "slice", "repeat"]
+_Mixed = Literal["pad", "reduce", "reduce one", "recur", "rows of their own", "sort", "mix", "mix at", "mix axes"]
+_Put = Literal["mix behind", "reverse", "put", "put rows", "new axis", "multiply", "sum", "not followed"]
+Samples = _Moved | _Mixed | _Put
 Extent = Literal["", "passes", "picks", "computes"]
 
 

@@ -12,10 +12,11 @@ from onnx import ModelProto, NodeProto
 
 from hwfault.errors import GraphError
 from hwfault.graph import ops
-from hwfault.graph.ops import CHANNELS_LAST, GRID_OPS
+from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.batch_axes import SampleAxes
 from hwfault.graph.read.grids import IntegerGrid, NoGridError, annotations, grid_of, grid_of_initializer
-from hwfault.graph.read.layouts import Layout, channels_last, numbered_shape, spread_layouts
+from hwfault.graph.read.handing_on import hands_on, keeps_grid, keeps_sign, reads_parameters, weight_layout
+from hwfault.graph.read.layouts import Layout, numbered_shape, spread_layouts
 from hwfault.graph.read.left_out import find_left_out
 from hwfault.graph.read.names import Names
 from hwfault.graph.read.own_integers import (
@@ -29,7 +30,6 @@ from hwfault.graph.read.qonnxgraph import (
     SITE,
     WORDS,
     Constants,
-    attribute,
     metadata,
     site_name,
 )
@@ -185,7 +185,7 @@ class Places:
         for place in self.found:
             if not place.grid.own:
                 continue
-            for node, _ in self.tensors.behind(place.tensor, lambda n: _keeps_grid(n, self.constants)):
+            for node, _ in self.tensors.behind(place.tensor, lambda n: keeps_grid(n, self.constants)):
                 if is_dequantizer(node):
                     rank = len(self.tensors.shapes.get(place.tensor) or ())
                     grid = worth_of(node, place.grid, rank, self.constants)
@@ -230,13 +230,13 @@ class Places:
         """The op that a site belongs to: the layer of a parameter, the quantizer of an activation."""
         if fixed:
             for reader in self._readers(tensor):
-                if _reads_parameters(reader):
+                if reads_parameters(reader):
                     return reader.op_type
         return "" if node is None else node.op_type
 
     def _readers(self, tensor: str) -> Iterator[NodeProto]:
         """What reads a constant tensor, transposed or not."""
-        for node, _ in self.tensors.behind(tensor, lambda n: _hands_on(n) or n.op_type == "Transpose"):
+        for node, _ in self.tensors.behind(tensor, lambda n: hands_on(n) or n.op_type == "Transpose"):
             yield node
 
     def _layout(self, tensor: str, fixed: bool) -> Layout:
@@ -246,7 +246,7 @@ class Places:
                 raise NoGridError("the channels of other tensors lie last, and whether its own do is not known")
             return self._layouts.get(tensor, ())
         # layers that want one parameter in different ways leave it as it lies
-        wanted = {_weight_layout(node, name, rank) for node, name in self.tensors.behind(tensor, _hands_on)} - {None}
+        wanted = {weight_layout(node, name, rank) for node, name in self.tensors.behind(tensor, hands_on)} - {None}
         if len(wanted) != 1:
             return ()
         return wanted.pop() or ()
@@ -256,7 +256,7 @@ class Places:
         if node.op_type != "Trunc" or not node.input:
             return None
         signs = {place.tensor: place.grid.signed for place in self.found}
-        *way, first = self.tensors.before(node.input[0], _keeps_sign)
+        *way, first = self.tensors.before(node.input[0], keeps_sign)
         maker = self.tensors.makers.get(first)
         for name in (*way, first):
             if name in signs:
@@ -267,14 +267,14 @@ class Places:
 
     def source(self, name: str) -> SiteTensor | None:
         """The activation whose integers a tensor holds, moved, padded with 0 or rectified; None if there is none."""
-        place = self._first_place(self.tensors.before(name, lambda node: _keeps_grid(node, self.constants)))
+        place = self._first_place(self.tensors.before(name, lambda node: keeps_grid(node, self.constants)))
         if place is None or not place.site.batched:
             return None
         return place
 
     def unmoved(self, name: str) -> str:
         """The tensor that first holds the integers of one: before they were moved, padded with 0, or cast."""
-        *_, first = self.tensors.before(name, lambda n: n.op_type == "Cast" or _keeps_grid(n, self.constants))
+        *_, first = self.tensors.before(name, lambda n: n.op_type == "Cast" or keeps_grid(n, self.constants))
         return first
 
     def weights(self, name: str) -> SiteTensor | None:
@@ -395,43 +395,3 @@ def _kind(name: str, shape: Shape | None, fixed: bool) -> SiteKind:
         return kind
     # a name that does not say it: biases have one value a channel
     return "bias" if shape is not None and len(shape) <= 1 else "weight"
-
-
-def _weight_layout(node: NodeProto, name: str, rank: int) -> Layout | None:
-    """How a layer has its weights lie; None where it does not read them as such."""
-    own = ops.of(node.op_type)
-    place = own.layer.weights if own.layer is not None else 0
-    if not own.weighted or len(node.input) <= place or node.input[place] != name:
-        return None
-    float_op = own.twin or node.op_type
-    if float_op == "MatMul" or (float_op == "Gemm" and not attribute(node, "transB", 0)):
-        return (1, 0) if rank == 2 else ()
-    return channels_last(rank) if node.domain == CHANNELS_LAST else ()
-
-
-def _hands_on(node: NodeProto) -> bool:
-    """Whether a node reads a parameter to hand it to its layer."""
-    return is_fault(node) or is_dequantizer(node)
-
-
-def _reads_parameters(node: NodeProto) -> bool:
-    """Whether a node is a layer, or adds a bias."""
-    return ops.of(node.op_type).weighted or node.op_type == "Add"
-
-
-def _keeps_sign(node: NodeProto) -> bool:
-    return ops.of(node.op_type).grid in ("keeps", "keeps sign") or is_fault(node)
-
-
-def _keeps_grid(node: NodeProto, constants: Constants) -> bool:
-    """Whether what a node makes are integers of its first input, or 0."""
-    if ops.of(node.op_type).grid != "keeps":
-        return is_fault(node)
-    if node.op_type == "Im2Col":
-        return not attribute(node, "pad_value", 0)
-    if node.op_type != "Pad" or attribute(node, "mode", b"constant") != b"constant":
-        return True
-    if len(node.input) < 3 or not node.input[2]:
-        return True  # pads with 0
-    value = constants.get(node.input[2])
-    return value is not None and not value.any()

@@ -1,0 +1,50 @@
+"""What nodes hand on of integers: of a parameter to its layer, and of an activation to whoever reads it."""
+
+from onnx import NodeProto
+
+from hwfault.graph import ops
+from hwfault.graph.ops import CHANNELS_LAST
+from hwfault.graph.read.layouts import Layout, channels_last
+from hwfault.graph.read.own_integers import is_dequantizer
+from hwfault.graph.read.qonnxgraph import Constants, attribute
+from hwfault.graph.read.shapes import is_fault
+
+
+def weight_layout(node: NodeProto, name: str, rank: int) -> Layout | None:
+    """How a layer has its weights lie; None where it does not read them as such."""
+    own = ops.of(node.op_type)
+    place = own.layer.weights if own.layer is not None else 0
+    if not own.weighted or len(node.input) <= place or node.input[place] != name:
+        return None
+    float_op = own.twin or node.op_type
+    if float_op == "MatMul" or (float_op == "Gemm" and not attribute(node, "transB", 0)):
+        return (1, 0) if rank == 2 else ()
+    return channels_last(rank) if node.domain == CHANNELS_LAST else ()
+
+
+def hands_on(node: NodeProto) -> bool:
+    """Whether a node reads a parameter to hand it to its layer."""
+    return is_fault(node) or is_dequantizer(node)
+
+
+def reads_parameters(node: NodeProto) -> bool:
+    """Whether a node is a layer, or adds a bias."""
+    return ops.of(node.op_type).weighted or node.op_type == "Add"
+
+
+def keeps_sign(node: NodeProto) -> bool:
+    return ops.of(node.op_type).grid in ("keeps", "keeps sign") or is_fault(node)
+
+
+def keeps_grid(node: NodeProto, constants: Constants) -> bool:
+    """Whether what a node makes are integers of its first input, or 0."""
+    if ops.of(node.op_type).grid != "keeps":
+        return is_fault(node)
+    if node.op_type == "Im2Col":
+        return not attribute(node, "pad_value", 0)
+    if node.op_type != "Pad" or attribute(node, "mode", b"constant") != b"constant":
+        return True
+    if len(node.input) < 3 or not node.input[2]:
+        return True  # pads with 0
+    value = constants.get(node.input[2])
+    return value is not None and not value.any()
