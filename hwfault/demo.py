@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hwfault.campaigns.evaluate import sweep, write_results
+from hwfault.campaigns.evaluate import sweep
 from hwfault.campaigns.picture import draw_accuracy
+from hwfault.campaigns.tables import write_results
 from hwfault.campaigns.trials import Trials
 from hwfault.errors import FileError
 from hwfault.files import output_folder, write_atomically

@@ -16,7 +16,7 @@ from typing import Any
 _WHOLE = {
     "inject": {
         "arithmetic": "affine exact integer_arithmetic integer_layer integer_parts integer_pools",
-        "injection": "attach clock layer statistics strike",
+        "injection": "attach clock layer strike",
         "network": "accumulators exporting mode override sites",
         "torch_ops": "by_cpu eager unheld",
     },
@@ -27,7 +27,7 @@ _WHOLE = {
         "proof": "replay",
     },
     "bundle": {"proof": "answer check expected manifest outputs page record runners storage tally"},
-    "campaign": {"campaigns": "campaign compare evaluate picture points report samples trials"},
+    "campaign": {"campaigns": "campaign compare picture points report samples trials"},
     "profiles": {
         "devices": "clustering crowding device draw draw_blocks dump_tables dump_text dumps events fit fit_report "
         "synthetic systolic",
@@ -42,6 +42,7 @@ _RENAMED = {
     "arrays": ("npz",),
     "bundle.engine": ("proof.engine", "proof.places"),
     "bundle.report": ("proof.report", "proof.sentences"),
+    "campaign.evaluate": ("campaigns.evaluate", "campaigns.tables"),
     "campaign.store": ("campaigns.lines", "campaigns.question"),
     "graph.grids": ("graph.read.grids", "graph.ops"),
     "graph.nodes": ("graph.read.nodes", "graph.ops"),
@@ -54,6 +55,7 @@ _RENAMED = {
     "inject.cuda_ops": ("torch_ops.on_devices",),
     "inject.map_op": ("torch_ops.strike_op", "torch_ops.on_cpu"),
     "inject.ops": ("torch_ops.strike_op", "torch_ops.on_cpu"),
+    "inject.statistics": ("injection.statistics", "injection.site_statistics"),
     "inject.protection_op": ("torch_ops.strike_op", "torch_ops.on_cpu"),
     "listing": ("plan.listing",),
     "plan.mapped": ("program.mapped", "program.steps"),
@@ -78,13 +80,15 @@ _RENAMED = {
     "stream.native_protection": ("stream.native",),
     # the rooms themselves, for what they held by name
     "bundle": (),
-    "campaign": tuple(f"campaigns.{held}" for held in ["campaign", "evaluate", "picture", "points", "trials"]),
+    "campaign": tuple(
+        f"campaigns.{held}" for held in ["campaign", "evaluate", "picture", "points", "tables", "trials"]
+    ),
     "inject": (
         "injection.attach",
         "network.sites",
         "torch_ops.function",
         "injection.layer",
-        "injection.ready",
+        "injection.site_statistics",
         "injection.site_hook",
         "arithmetic.exact",
     ),

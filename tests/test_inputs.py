@@ -10,7 +10,7 @@ from hwfault.campaigns.lines import read_lines
 from hwfault.devices.dumps import load_dump
 from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.run.session import load_model, session
-from hwfault.injection.statistics import load as load_statistics
+from hwfault.injection.site_statistics import load as load_statistics
 from hwfault.inputs import check_regular, open_regular, read_regular
 from hwfault.npz import read_arrays
 from hwfault.plan.fault_plan import FaultPlan

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwfault.campaigns.comparison import Compared, Comparison
-from hwfault.campaigns.evaluate import write_table
 from hwfault.campaigns.page.curves import Picture
 from hwfault.campaigns.page.words import confidence, share
 from hwfault.campaigns.picture import plain
 from hwfault.campaigns.report_table import Table
 from hwfault.campaigns.statistics.estimates import METHODS, Estimate
+from hwfault.campaigns.tables import write_table
 from hwfault.files import write_atomically
 from hwfault.report.colours import DARK_GREY, SERIES
 from hwfault.report.pages import render

@@ -1,7 +1,5 @@
 """Accuracy under faults: one trial for each fault seed, the mean, and what is known of it over other seeds."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +9,6 @@ from hwfault.campaigns.campaign import Campaign, Kept
 from hwfault.campaigns.points import Point
 from hwfault.campaigns.trials import Trials
 from hwfault.errors import HwfaultError, expect_kind
-from hwfault.files import write_atomically
 from hwfault.laws.models import FaultModel, bit_errors
 from hwfault.locks import locked_file
 from hwfault.plan.given import GivenPlan, read_plan
@@ -111,26 +108,6 @@ def sweep(
         if progress is not None:
             progress(points[-1])
     return tuple(points)
-
-
-def write_results(path: Path | str, results: Mapping[str, Iterable[Trials]]) -> None:
-    """Writes a CSV file with a line (`Trials.summary`) for each network and point, atomically; raises FileError."""
-    rows: list[dict[str, object]] = []
-    for name, points in results.items():
-        rows.extend({"network": name, **point.summary()} for point in points)
-    write_table(path, rows)
-
-
-def write_table(path: Path | str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes rows as a CSV file, with the columns of all of them, atomically; raises FileError."""
-    names: dict[str, None] = {}
-    for row in rows:
-        names.update(dict.fromkeys(row))
-    text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(names) or ["network"], lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
 
 
 def _samples(inputs: Tensor | Split, labels: Tensor | None, seeds: int, batch_size: int) -> Split:

@@ -17,8 +17,7 @@ from hwfault.campaigns.study.tasks import Task
 from hwfault.campaigns.trials import Trial
 from hwfault.differences import differences
 from hwfault.errors import FileError, ModelError
-from hwfault.injection.ready import ProtectionCounts
-from hwfault.injection.statistics import SiteStatistics
+from hwfault.injection.site_statistics import ProtectionCounts, SiteStatistics
 from hwfault.inputs import read_regular
 from hwfault.plan.fault_plan import FaultPlan
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwfault.campaigns.evaluate import write_results, write_table
 from hwfault.campaigns.statistics.means import MEAN_COVERS, MEANING, Interval
+from hwfault.campaigns.tables import write_results, write_table
 from hwfault.campaigns.trials import Trials
 from hwfault.campaigns.words import decimals, percent, points
 from hwfault.files import write_atomically

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from hwfault.campaigns.by_class import lines_of
-from hwfault.campaigns.evaluate import write_table
 from hwfault.campaigns.figures import Figure
 from hwfault.campaigns.nesting.figures import TurnFigure
 from hwfault.campaigns.nesting.told import turns_flat, turns_to_data
 from hwfault.campaigns.statistics.classes import ClassRate
 from hwfault.campaigns.statistics.estimates import METHODS, Estimate
+from hwfault.campaigns.tables import write_table
 from hwfault.campaigns.words import cell
 from hwfault.files import write_atomically
 

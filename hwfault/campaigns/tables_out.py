@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from hwfault.campaigns.database import Database, Row, pack
-from hwfault.campaigns.evaluate import write_table
 from hwfault.campaigns.kept import KeptTask, kept_tasks
 from hwfault.campaigns.merging import count_correct
+from hwfault.campaigns.tables import write_table
 from hwfault.errors import HwfaultError
 from hwfault.files import replace_atomically
 

@@ -12,8 +12,7 @@ from hwfault.campaigns.merging import count_correct
 from hwfault.campaigns.statistics.means import MEAN_COVERS, Basis, Interval, mean_interval, spread
 from hwfault.campaigns.statistics.proportions import share_at_most
 from hwfault.errors import HwfaultError
-from hwfault.injection.ready import ProtectionCounts
-from hwfault.injection.statistics import SiteStatistics, merged
+from hwfault.injection.site_statistics import ProtectionCounts, SiteStatistics, merged
 from hwfault.records import Record
 
 

@@ -82,9 +82,9 @@ def _trials(
 
 
 def _write(folder: Path, table: "Sequence[Compared]", changed: dict[str, tuple[str, ...]]) -> None:
-    from hwfault.campaigns.evaluate import write_table
     from hwfault.campaigns.picture import draw_accuracy
     from hwfault.campaigns.report import write_json
+    from hwfault.campaigns.tables import write_table
 
     write_table(folder / "results.csv", [row for run in table for row in run.rows()])
     write_json(folder / "results.json", {"runs": [run.to_data() for run in table], "configurations": changed})

@@ -128,7 +128,7 @@ def print_legend(told: "Iterable[Interval]") -> None:
 
 def statistics_tables(points: "Sequence[Trials]") -> None:
     """Prints the statistics of each point that has some."""
-    from hwfault.injection.statistics import table
+    from hwfault.injection.site_statistics import table
 
     for point in points:
         if point.statistics:

@@ -6,16 +6,9 @@ from typing import NamedTuple, Self
 import torch
 
 from hwfault.arithmetic.adds import Adds
+from hwfault.injection.site_statistics import ProtectionCounts as ProtectionCounts
 from hwfault.injection.strike import Strike
 from hwfault.plan.fault_plan import FaultPlan
-
-
-class ProtectionCounts(NamedTuple):
-    """Memory words that were read: corrected, detected but not corrected, and wrong without being detected."""
-
-    corrected: int
-    detected: int
-    miscorrected: int
 
 
 class Ready(NamedTuple):

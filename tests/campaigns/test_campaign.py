@@ -11,7 +11,8 @@ from hwfault.campaigns.evaluate import evaluate, sweep
 from hwfault.campaigns.points import Point, at_operating_points, at_rates, each_bit, each_site, only_bit, only_site
 from hwfault.errors import HwfaultError, ModelError, PlanError
 from hwfault.injection.attach import inject
-from hwfault.injection.statistics import Statistics, merged
+from hwfault.injection.site_statistics import merged
+from hwfault.injection.statistics import Statistics
 from hwfault.laws.models import BitFlips, Clusters, ProfileFaults, WordFaults, bit_errors
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve

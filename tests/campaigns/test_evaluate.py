@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.stats import t
 
-from hwfault.campaigns.evaluate import evaluate, sweep, write_results
+from hwfault.campaigns.evaluate import evaluate, sweep
+from hwfault.campaigns.tables import write_results
 from hwfault.campaigns.trials import Trials
 from hwfault.errors import FileError, HwfaultError, ModelError, PlanError
 from hwfault.injection.attach import inject

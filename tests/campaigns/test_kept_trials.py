@@ -14,8 +14,7 @@ from hwfault.campaigns.subject import network_digest
 from hwfault.campaigns.trials import Trial
 from hwfault.differences import differences
 from hwfault.errors import FileError, HwfaultError
-from hwfault.injection.ready import ProtectionCounts
-from hwfault.injection.statistics import SiteStatistics
+from hwfault.injection.site_statistics import ProtectionCounts, SiteStatistics
 from hwfault.laws.models import MapFaults, ProfileFaults
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.protection_scheme import Protection

@@ -12,8 +12,7 @@ from hwfault.campaigns.lines import read_lines
 from hwfault.campaigns.points import Point, at_rates
 from hwfault.campaigns.trials import Trial
 from hwfault.errors import FileError
-from hwfault.injection.ready import ProtectionCounts
-from hwfault.injection.statistics import SiteStatistics
+from hwfault.injection.site_statistics import ProtectionCounts, SiteStatistics
 from hwfault.laws.models import ProfileFaults
 from hwfault.stream.protection_scheme import Protection
 from tests.helpers.train import small

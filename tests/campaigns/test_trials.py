@@ -10,8 +10,7 @@ from scipy import stats
 
 from hwfault.campaigns.trials import Trial, Trials, paired
 from hwfault.errors import HwfaultError
-from hwfault.injection.ready import ProtectionCounts
-from hwfault.injection.statistics import SiteStatistics
+from hwfault.injection.site_statistics import ProtectionCounts, SiteStatistics
 
 
 def trials(*correct, samples=100, golden=90, **rest):

@@ -3,7 +3,7 @@
 import torch
 
 from hwfault.injection.attach import inject
-from hwfault.injection.ready import ProtectionCounts
+from hwfault.injection.site_statistics import ProtectionCounts
 from hwfault.laws.models import ProfileFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from hwfault.codes import CodeFormat, encode
 from hwfault.errors import FileError, ModelError, PlanError
-from hwfault.injection import statistics as told
+from hwfault.injection import site_statistics as told
 from hwfault.injection.attach import inject
-from hwfault.injection.statistics import SiteStatistics, Statistics
+from hwfault.injection.site_statistics import SiteStatistics
+from hwfault.injection.statistics import Statistics
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve

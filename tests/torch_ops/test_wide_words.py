@@ -16,7 +16,8 @@ from hwfault.codes import CodeFormat, integers
 from hwfault.errors import PlanError
 from hwfault.graph.export.of_network import export
 from hwfault.injection.attach import inject
-from hwfault.injection.statistics import SiteStatistics, Statistics
+from hwfault.injection.site_statistics import SiteStatistics
+from hwfault.injection.statistics import Statistics
 from hwfault.laws.models import BitFlips, MapFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve

@@ -14,7 +14,7 @@ from hwfault.campaigns.engines.watching import Batch, Eye, Watched
 from hwfault.campaigns.samples import batches
 from hwfault.errors import HwfaultError
 from hwfault.injection.attach import Injection, inject_at
-from hwfault.injection.ready import ProtectionCounts
+from hwfault.injection.site_statistics import ProtectionCounts
 from hwfault.injection.statistics import Statistics
 from hwfault.network.mode import evaluation
 from hwfault.network.sites import sites

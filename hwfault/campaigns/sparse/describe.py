@@ -5,12 +5,11 @@ the order in which PyTorch does it under `integer_arithmetic`, whatever the netw
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto, NodeProto
-from torch import nn
 
 from hwfault.campaigns.sparse.biases import bias_sites
 from hwfault.campaigns.sparse.builder import Value
@@ -20,7 +19,6 @@ from hwfault.campaigns.sparse.lowering import Layer, Lowering
 from hwfault.campaigns.sparse.values import value_sites
 from hwfault.codes import CodeFormat, encode, integers
 from hwfault.errors import GraphError, HwfaultError, expect_kind
-from hwfault.graph.export.of_network import export
 from hwfault.graph.ops import of
 from hwfault.graph.read.integer import is_integer, left
 from hwfault.graph.read.qonnxgraph import site_name
@@ -31,7 +29,10 @@ from hwfault.program.processes import Site
 from hwfault.program.selectors import names_of
 from hwfault.stream.native.network import GoldenRun
 
-Network = nn.Module | ModelProto | Description
+if TYPE_CHECKING:
+    from torch import nn
+
+Network: TypeAlias = "nn.Module | ModelProto | Description"
 _CHECKED = 2
 """How many images show that the description computes what the graph does."""
 
@@ -46,16 +47,23 @@ def describe(network: Network, example: ArrayLike) -> Description:
     """
     if isinstance(network, Description):
         return network
-    expect_kind(network, (nn.Module, ModelProto), "the network", "a Brevitas network or a QONNX graph")
     batch = images_of(example)
-    if isinstance(network, nn.Module):
-        graph = export(network, torch.from_numpy(batch[:_CHECKED].copy()), arithmetic="integer")
-    else:
-        graph = network
+    graph = network if isinstance(network, ModelProto) else _exported(network, batch[:_CHECKED])
     _check_integer(graph)
     found = _described(graph, batch[:1])
     _check_same(found, graph, batch[:_CHECKED])
     return found
+
+
+def _exported(network: "nn.Module", example: NDArray[np.float32]) -> ModelProto:
+    """The graph of integer arithmetic of a network; raises what exporting it does."""
+    import torch  # which a graph does without
+    from torch import nn
+
+    from hwfault.graph.export.of_network import export
+
+    expect_kind(network, nn.Module, "the network", "a Brevitas network or a QONNX graph")
+    return export(network, torch.from_numpy(example.copy()), arithmetic="integer")
 
 
 def images_of(images: ArrayLike) -> NDArray[np.float32]:

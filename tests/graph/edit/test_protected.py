@@ -15,7 +15,7 @@ from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import run, session
 from hwfault.graph.run.strike import strike_codes
 from hwfault.injection.attach import inject
-from hwfault.injection.ready import ProtectionCounts
+from hwfault.injection.site_statistics import ProtectionCounts
 from hwfault.laws.models import BitFlips, ProfileFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan, resolve
