@@ -57,10 +57,15 @@ def draw_accuracy(
     else:
         axes.set_xlabel(axis_label or axis)
     _fit(axes, every)
-    axes.set(ylabel="accuracy", title=plain(title))
+    axes.set(ylabel=_measured(every), title=plain(title))
     axes.grid(alpha=0.3)
     axes.legend(title=_LEGEND, fontsize=8, title_fontsize=8)
     replace_atomically(path, lambda temporary: figure.savefig(temporary))
+
+
+def _measured(trials: Sequence[Trials]) -> str:
+    """What the trials tell, for an axis."""
+    return "agreement with the golden run" if any(one.measures == "agreement" for one in trials) else "accuracy"
 
 
 def _draw_curve(axes: "Axes", i: int, name: str, points: Sequence[Trials], x_of: Callable[[Trials], float]) -> None:
@@ -78,7 +83,7 @@ def _draw_curve(axes: "Axes", i: int, name: str, points: Sequence[Trials], x_of:
     x = [x_of(trials) for trials in points]
     means = [trials.mean for trials in points]
     axes.plot(x, means, color=colour, marker=marker, linestyle=dashes, markersize=5, label=name)
-    golden = next((trials.golden_accuracy for trials in points if trials.golden_accuracy is not None), None)
+    golden = next((trials.reference for trials in points if trials.reference is not None), None)
     if golden is not None:
         axes.axhline(golden, color=colour, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
 
@@ -166,7 +171,8 @@ def draw_losses(path: Path | str, bars: Mapping[str, Trials], *, title: str = ""
     axes.set_ylim(len(names) - 0.4, -0.6)
     _frame(axes, [bars[name] for name in names])
     axes.set_xlabel(
-        "accuracy\nbar: lost against the golden run, line: 95 % interval of the mean over fault seeds, these samples\n"
+        f"{_measured(list(bars.values()))}\n"
+        "bar: lost against the golden run, line: 95 % interval of the mean over fault seeds, these samples\n"
         "(dotted: a bound, too few trials differ)",
         fontsize=9,
     )
@@ -180,7 +186,7 @@ def plain(text: str) -> str:
 
 
 def _draw_bar(axes: "Axes", y: int, trials: Trials) -> None:
-    golden = trials.golden_accuracy or 0.0
+    golden = trials.reference or 0.0
     colour = _LOW if trials.mean < golden else _HIGH
     axes.barh(y, trials.mean - golden, left=golden, height=0.7, color=colour, alpha=0.85)
     by, ends = _interval_to_draw(trials)
@@ -191,7 +197,7 @@ def _draw_bar(axes: "Axes", y: int, trials: Trials) -> None:
 
 
 def _frame(axes: "Axes", trials: Sequence[Trials]) -> None:
-    golden = trials[0].golden_accuracy or 0.0
+    golden = trials[0].reference or 0.0
     seen = [golden]
     for one in trials:
         seen.append(one.mean)

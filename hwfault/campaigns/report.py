@@ -13,7 +13,7 @@ from hwfault.files import write_atomically
 
 _FORMAT = "hwfault-results/1"
 _COLUMNS = (
-    "accuracy", "std pp", "95 % from", "to", "by", "lost pp", "of golden", "worst", "its seed", "events",
+    "std pp", "95 % from", "to", "by", "lost pp", "of golden", "worst", "its seed", "events",
     "trials", "samples",
 )  # fmt: skip
 
@@ -30,7 +30,7 @@ def table(points: Sequence[Trials], names: Sequence[str] = ()) -> tuple[list[str
         columns.insert(0, "network")
     if rates:
         columns.append("BER")
-    columns.extend(_COLUMNS)
+    columns.extend([points[0].measures if points else "accuracy", *_COLUMNS])
 
     rows = []
     for i, point in enumerate(points):
@@ -45,7 +45,7 @@ def table(points: Sequence[Trials], names: Sequence[str] = ()) -> tuple[list[str
 
 
 def _numbers(point: Trials) -> list[str]:
-    """A point's cells under _COLUMNS."""
+    """A point's cells: its accuracy, and what stands under _COLUMNS."""
     found_by, ends = point.told
     by: str = found_by
     if len(point.seeds) == 1 or ends is None:

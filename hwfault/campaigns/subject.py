@@ -13,7 +13,7 @@ from hwfault.campaigns.engines.engine import Engine
 from hwfault.campaigns.engines.sparse_flips import SparseFlips, make_sparse
 from hwfault.campaigns.exactness import why_not_exact
 from hwfault.campaigns.study.records import Arithmetic, Study
-from hwfault.errors import FileError, HwfaultError
+from hwfault.errors import HwfaultError
 from hwfault.graph.read.integer import is_integer
 from hwfault.program.processes import Site
 from hwfault.train.loading import RunOptions, split_of
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hwfault.campaigns.engines.torch_engine import TorchEngine
+    from hwfault.graph.run.samples import Samples as GraphSamples
     from hwfault.train.data import Split
-
-_LARGEST_DATA = 4 << 30
 
 
 Score = Callable[[Sequence[Site]], NDArray[np.float64] | str]
@@ -176,32 +175,37 @@ def _told(rounds: str | None) -> str:
 
 
 def _of_graph(study: Study) -> Subject:
-    from hwfault.campaigns.engines.onnxruntime_engine import OnnxruntimeEngine
+    from hwfault.graph.run.samples import GraphInput, read_samples
     from hwfault.graph.run.session import load_model
-    from hwfault.npz import read_arrays
 
     assert study.graph is not None
     assert study.data is not None
-    arrays = read_arrays(study.data, ("x", "y"), _LARGEST_DATA)
-    if "x" not in arrays:
-        raise FileError(f"{study.data}: holds no array 'x', expected x (inputs) and, to tell right answers, y (labels)")
-    count = len(arrays["x"]) if study.samples.first is None else min(study.samples.first, len(arrays["x"]))
-    inputs = arrays["x"][:count]
-    if not count:
-        raise FileError(f"{study.data}: x holds no samples, expected at least one")
-    labels = _labels(study.data, arrays.get("y"), count)
     graph = load_model(study.graph)
+    wanted = GraphInput.of(graph)
+    samples = read_samples(study.data, wanted, study.samples.first)
+    if study.engine == "torch":
+        raise HwfaultError("engine: torch runs networks; expected auto, onnxruntime or sparse for a graph")
+    size = wanted.batch_size(study.batch_size, len(samples.inputs), study.batch_size)
+    return subject_of_graph(graph, samples, size)
+
+
+def subject_of_graph(graph: ModelProto, samples: "GraphSamples", batch_size: int) -> Subject:
+    """A graph and its samples, run by onnxruntime in batches of a size; raises HwfaultError for several outputs."""
+    from hwfault.campaigns.engines.onnxruntime_engine import OnnxruntimeEngine
+    from hwfault.graph.run.samples import GraphInput
+
+    inputs, labels = samples
     seen = sha256(np.ascontiguousarray(inputs).tobytes())
     seen.update(b"" if labels is None else labels.tobytes())
     identity = {
         "graph": sha256(graph.SerializeToString(deterministic=True)).hexdigest(),
-        "samples": count,
+        "samples": len(inputs),
         "samples digest": seen.hexdigest(),
     }
-    if study.engine == "torch":
-        raise HwfaultError("engine: torch runs networks; expected auto, onnxruntime or sparse for a graph")
     rounds = why_not_exact(graph)
-    engine = OnnxruntimeEngine(graph, inputs, study.batch_size, exact=rounds is None)
+    # a graph of a fixed batch takes no batch of the samples that faults still reach
+    whole = GraphInput.of(graph).batch is not None
+    engine = OnnxruntimeEngine(graph, inputs, batch_size, exact=rounds is None and not whole)
 
     def sparse() -> tuple[SparseFlips | None, str | None]:
         if not is_integer(graph):
@@ -214,16 +218,3 @@ def _of_graph(study: Study) -> Subject:
 
 def _no_gradients(_sites: Sequence[Site]) -> str:
     return "a graph has no gradients to score flips by; give the network it was exported from"
-
-
-def _labels(path: str, found: NDArray[Any] | None, count: int) -> NDArray[np.int64] | None:
-    """The labels of the first so many samples; raises FileError for what are none."""
-    if found is None:
-        return None
-    if found.dtype.kind not in "iuf" or found.ndim != 1 or len(found) < count:
-        raise FileError(f"{path}: y is {found.dtype} of shape {found.shape}, expected integers ({count},)")
-    chosen = found[:count]
-    if found.dtype.kind == "f" and not np.array_equal(chosen, np.round(chosen)):
-        wrong = int(np.flatnonzero(chosen != np.round(chosen))[0])
-        raise FileError(f"{path}: the label of sample {wrong} is {chosen[wrong]}, expected a class's number")
-    return chosen.astype(np.int64)

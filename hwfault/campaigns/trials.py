@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,10 @@ from hwfault.records import Record
 
 
 class Trial(Record):
-    """How many samples were classified correctly under one fault seed, and what else was seen on the way."""
+    """How many samples were classified correctly under one fault seed, and what else was seen on the way.
+
+    Where samples have no labels `correct` are those whose answer is the golden run's.
+    """
 
     seed: int
     correct: int
@@ -28,7 +31,7 @@ class Trial(Record):
     @classmethod
     def of_row(cls, row: Row, masks: Sequence[str]) -> "Trial":
         """The trial that a store keeps; raises HwfaultError for one without an answer, ModelError for a damaged one."""
-        correct = count_correct(row, masks)
+        correct = count_correct(row, masks) if "correct" in masks else _count_agreeing(row, masks)
         if row.failed is not None or correct is None:
             raise HwfaultError(
                 f"the trial of seed {row.key} has no answer ({row.failed}); choose another folder with --out"
@@ -47,6 +50,14 @@ class Trial(Record):
         if self.statistics:
             seen["statistics"] = [record.to_data() for record in self.statistics]
         return Row(self.seed, None, detected=self.due, seen=seen)
+
+
+def _count_agreeing(row: Row, masks: Sequence[str]) -> int | None:
+    """How many answers of a trial are the golden run's; None where it does not say."""
+    if row.answers is None or "top1" not in masks:
+        return None
+    differ = row.answers[list(masks).index("top1")]
+    return int(differ.size - differ.sum())
 
 
 class Trials(Record):
@@ -70,6 +81,8 @@ class Trials(Record):
     """What the plan says must be said wherever it is used."""
     same_faults: bool = False
     """Whether every seed has the same faults (none, or those of one device), so that nothing varies over seeds."""
+    measures: Literal["accuracy", "agreement"] = "accuracy"
+    """What is told: right answers, or where samples have no labels those that are the golden run's."""
 
     @classmethod
     def of(cls, trials: Sequence[Trial], *, samples: int, golden: int | None, **rest: Any) -> "Trials":
@@ -115,9 +128,10 @@ class Trials(Record):
     @property
     def events(self) -> int | None:
         """In how many trials the number of right answers is not the golden run's; None where that is not known."""
-        if self.golden is None:
+        golden = self.samples if self.measures == "agreement" else self.golden
+        if golden is None:
             return None
-        return sum(correct != self.golden for correct in self.correct)
+        return sum(correct != golden for correct in self.correct)
 
     @property
     def event_share_at_most(self) -> float | None:
@@ -135,6 +149,11 @@ class Trials(Record):
     @property
     def golden_accuracy(self) -> float | None:
         return None if self.golden is None else self.golden / self.samples
+
+    @property
+    def reference(self) -> float | None:
+        """What a trial without faults has: the golden accuracy, or full agreement with the golden run."""
+        return 1.0 if self.measures == "agreement" else self.golden_accuracy
 
     @property
     def degradation(self) -> float | None:
@@ -158,7 +177,7 @@ class Trials(Record):
             "ber": self.ber,
             "trials": len(self.seeds),
             "samples": self.samples,
-            "accuracy": self.mean,
+            self.measures: self.mean,
             "low": low,
             "high": high,
             "interval_by": by,
@@ -185,6 +204,7 @@ class Trials(Record):
             for key in ("protection", "due", "labels", "statistics", "notes", "same_faults")
             if not getattr(self, key)
         }
+        silent |= {"measures"} if self.measures == "accuracy" else set()
         data = self.model_dump(mode="json", exclude=silent)
         if self.protection:
             data["protection"] = [counts._asdict() for counts in self.protection]

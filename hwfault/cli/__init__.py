@@ -40,6 +40,8 @@ COMMANDS = {
 """Each command with the first sentence of its help, which is told here again so that --help imports none of them."""
 _OF_TRAINING = ("torch", "brevitas", "lightning", "matplotlib", "PIL", "qonnx", "scipy", "sklearn", "tensorboardX")
 """What the extra `train` installs."""
+_OF_MEASURING = ("matplotlib", "PIL", "scipy")
+"""What of it the extra `measure` installs alone: intervals and pictures of graphs, without torch."""
 
 
 class _Commands(click.Group):
@@ -86,11 +88,13 @@ class _Commands(click.Group):
         except HwfaultError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in _OF_TRAINING:
+            package = (error.name or "").partition(".")[0]
+            if package not in _OF_TRAINING:
                 raise
+            extra = "measure" if package in _OF_MEASURING else "train"
             command = ctx.invoked_subcommand or "this command"
             raise click.ClickException(
-                f"{command} needs {error.name}, which is not installed here; run `pip install 'hwfault[train]'`"
+                f"{command} needs {error.name}, which is not installed here; run `pip install 'hwfault[{extra}]'`"
             ) from error
 
 

@@ -72,7 +72,7 @@ def _trials(
     begin: Begin,
     folder: Path | None,
 ) -> "list[Trials]":
-    from hwfault.campaigns.campaign import Kept
+    from hwfault.campaigns.one_question import Kept
 
     kept = None
     if folder is not None:

@@ -1,15 +1,16 @@
 """`hwfault evaluate`: accuracy of trained networks under faults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
+from hwfault.cli.graph_options import check_options_of_graph, data_of_graph, was_given
 from hwfault.cli.measuring import (
     Measuring,
     measure,
@@ -22,14 +23,10 @@ from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic
-    from hwfault.campaigns.campaign import Campaign, Kept
+    from hwfault.campaigns.one_question import Kept, OneQuestion
     from hwfault.campaigns.points import Faults, Point
     from hwfault.campaigns.trials import Trials
     from hwfault.plan.expected import Range
-    from hwfault.train.data import Split
 
 _ROWS = 12
 """Of how many rows the expected faults are printed."""
@@ -92,7 +89,7 @@ class _Asked:
             raise click.UsageError("--by-site and --by-bit take one list of faults, several were given")
         return found
 
-    def points(self, campaign: "Campaign", lists: "Mapping[str, Faults]") -> "list[Point]":
+    def points(self, campaign: "OneQuestion", lists: "Mapping[str, Faults]") -> "list[Point]":
         """The points of the campaign."""
         from hwfault.campaigns.points import (
             Point,
@@ -156,40 +153,44 @@ def command(
 ) -> None:
     """Accuracy of RUN (a folder of `hwfault train`, or a checkpoint) on its held-out data, under faults or without.
 
+    RUN may be a graph (.onnx), with its samples in --data: an .npz file with the arrays x (inputs, samples along axis
+    0) and y (labels). It runs in onnxruntime, without PyTorch. Without labels it is told how many answers are those of
+    the golden run.
+
     The faults are those of --faults, --ber or --plan, or a sweep of --rates; without any of them there are none. What
     they cost is told against the golden run, which has none. With --out finished trials are kept: the same command
     goes on where it was stopped, and more --seeds add trials.
     """
     asked = _Asked(given, plans, rates, sweep, by_site, by_bit)
+    is_graph = run.suffix == ".onnx"
+    if is_graph:
+        check_options_of_graph(trusted)
     folder = how.folder()
     asked.check()
     lists = asked.lists()
 
-    # the network and its samples, and the points at which it is measured
-    model, config, data = trusted.load(run)
-    exact = _use_arithmetic(model, arithmetic)
-    on = how.split_of(data, config)
-    first = None if samples is None else range(min(samples, len(on)))
-    said = {"network": str(run), "arithmetic": arithmetic, "samples": {"split": how.split, "first": samples}}
-    campaign = _campaign(model, on, first, given, how, statistics, said)
+    # what is measured, its samples, and the points at which it is
+    if is_graph:
+        measured = _graph(run, trusted, samples, given, how)
+    else:
+        measured = _network(run, trusted, arithmetic, samples, given, how, statistics)
+    campaign = measured.campaign
     points = asked.points(campaign, lists)
     for point in points:
         campaign.whole_plan(point, how.seeds[0])  # what does not fit is told before the first trial
 
     # the trials
-    told = {"network": trusted.network or config.network, "data": trusted.data or config.data, "split": how.split}
-    told |= {} if arithmetic == "float" else {"arithmetic": arithmetic}
-    kept = None if folder is None else _kept(folder, told)
+    kept = None if folder is None else _kept(folder, measured.told)
     with progress() as begin:
         results = measure(campaign, points, how.seeds, what="evaluating", begin=begin, kept=kept)
-    tell_left(exact.left if exact is not None else {})
+    tell_left(measured.left())
 
     # what is kept of them, and printed
     expected = {id(p): _expected(campaign, point, how.seeds[0], p) for point, p in zip(points, results, strict=True)}
     if by_site is not None:
         results.sort(key=lambda point: point.mean)
     if folder is not None:
-        _write(folder, results, asked, str(run), config.network, campaign.question(points, told))
+        _write(folder, results, asked, str(run), measured.name, campaign.question(points, measured.told))
     if as_json:
         print_json([p.to_data() | {"expected_faults": list(expected[id(p)])} for p in results])
     else:
@@ -197,41 +198,64 @@ def command(
     warn_of_one_seed(how.seeds)
 
 
-def _use_arithmetic(model: "nn.Module", arithmetic: str) -> "IntegerArithmetic | None":
-    """Has the network compute in the arithmetic; None for its own, in floating point."""
-    from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
+class _Measured(NamedTuple):
+    """What is measured: its campaign, what it is called, what is told of it where trials are kept.
 
-    return integer_arithmetic(model) if arithmetic == "integer" else None
+    `left` says after the trials what its arithmetic leaves as it is, and why.
+    """
+
+    campaign: "OneQuestion"
+    name: str
+    told: dict[str, Any]
+    left: Callable[[], Mapping[str, str]] = dict
 
 
-def _campaign(
-    model: "nn.Module",
-    split: "Split",
-    first: range | None,
+def _graph(graph: Path, trusted: Trusted, samples: int | None, given: Given, how: Measuring) -> _Measured:
+    """A graph alone, on the samples of --data."""
+    from hwfault.campaigns.graph_campaign import GraphCampaign
+
+    data = data_of_graph(trusted)
+    size = how.batch_size if was_given("batch_size") else None
+    options: dict[str, Any] = {"first": samples, "device": given.device, "batch_size": size, "files": given.files}
+    return _Measured(GraphCampaign(graph, data, **options), graph.name, {"graph": str(graph), "data": str(data)})
+
+
+def _network(
+    run: Path,
+    trusted: Trusted,
+    arithmetic: str,
+    samples: int | None,
     given: Given,
     how: Measuring,
     statistics: bool,
-    said: Mapping[str, Any],
-) -> "Campaign":
+) -> _Measured:
+    """The network of a run, on its data."""
+    from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
     from hwfault.campaigns.campaign import Campaign
 
-    return Campaign(
+    model, config, data = trusted.load(run)
+    exact = integer_arithmetic(model) if arithmetic == "integer" else None
+    on = how.split_of(data, config)
+    campaign = Campaign(
         model,
-        split,
-        indices=first,
+        on,
+        indices=None if samples is None else range(min(samples, len(on))),
         device=given.device,
         batch_size=how.batch_size,
         workers=how.workers,
         statistics=statistics,
         files=given.files,
-        said=said,
+        said={"network": str(run), "arithmetic": arithmetic, "samples": {"split": how.split, "first": samples}},
     )
+    told = {"network": trusted.network or config.network, "data": trusted.data or config.data, "split": how.split}
+    told |= {} if arithmetic == "float" else {"arithmetic": arithmetic}
+    return _Measured(campaign, config.network, told, lambda: {} if exact is None else exact.left)
 
 
 def _kept(folder: Path, told: Mapping[str, Any]) -> "Kept":
     """Where trials are kept in a folder, and where 0.4.0 kept them."""
-    from hwfault.campaigns.campaign import Kept
     from hwfault.campaigns.database import FILE
+    from hwfault.campaigns.one_question import Kept
 
     return Kept(folder / FILE, folder / "trials.jsonl", told)
 
@@ -279,6 +303,11 @@ def _name(point: "Trials") -> str:
     return " ".join(f"bit {value}" if key == "bit" else str(value) for key, value in parts.items())
 
 
+def _lost(point: "Trials") -> float | None:
+    """What faults cost of the accuracy, or of the agreement with the golden run."""
+    return None if point.reference is None else point.reference - point.mean
+
+
 def _told(asked: _Asked) -> str:
     of_what = [what for what, given in (("bit", asked.by_bit), ("site", asked.by_site is not None)) if given]
     alone = f"each {' of each '.join(of_what)} alone" if of_what else ""
@@ -286,7 +315,7 @@ def _told(asked: _Asked) -> str:
     return ", ".join([*names, alone or "faults compared"])
 
 
-def _expected(campaign: "Campaign", point: "Point", seed: int, results: "Trials") -> "Range":
+def _expected(campaign: "OneQuestion", point: "Point", seed: int, results: "Trials") -> "Range":
     """The faults that a trial of a point has on average; under permanent faults those of the first seed's device."""
     from hwfault.plan.expected import Range, expected_faults
 
@@ -299,19 +328,26 @@ def _print(results: "Sequence[Trials]", asked: _Asked, expected: "Sequence[str]"
     from hwfault.campaigns import report
     from hwfault.campaigns.words import percent, points
 
-    golden = results[0].golden_accuracy
+    first = results[0]
     print_table(*report.table(results))
-    click.echo(f"golden run (no faults): {percent(golden)} of {results[0].samples} samples")
+    if first.measures == "agreement":
+        click.echo(
+            f"the {first.samples} samples have no labels (y): agreement is the share of answers that are the golden "
+            "run's; accuracy, and what faults cost of it, are not known"
+        )
+    else:
+        click.echo(f"golden run (no faults): {percent(first.golden_accuracy)} of {first.samples} samples")
     print_legend([point.told for point in results if len(point.seeds) > 1])
+    changed = "an answer" if first.measures == "agreement" else "the number of right answers"
     click.echo(
-        "events: trials in which the faults changed the number of right answers, and the share of fault seeds that at "
+        f"events: trials in which the faults changed {changed}, and the share of fault seeds that at "
         "most do so (95 %); pp: percentage points"
     )
     rows = ", ".join(expected[:_ROWS]) + (", ... (all with --json)" if len(expected) > _ROWS else "")
     click.echo(f"faults expected in a trial of {results[0].samples} samples, row by row: {rows}")
     if asked.by_site is not None and len(results) > 1:
         least, most = results[0], results[-1]
-        told = [f"{_name(point)}, which costs {points(point.degradation)} pp" for point in (least, most)]
+        told = [f"{_name(point)}, which costs {points(_lost(point))} pp" for point in (least, most)]
         click.echo(f"least resilient: {told[0]}; most resilient: {told[1]}")
     for p in (p for p in results if p.protection):
         counts = [f"{sum(getattr(c, what) for c in p.protection):,} {what}" for what in ("corrected", "detected")]

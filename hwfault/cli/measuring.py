@@ -13,7 +13,7 @@ from hwfault.cli.door import Stopped
 from hwfault.cli.paths import OutputFolder
 
 if TYPE_CHECKING:
-    from hwfault.campaigns.campaign import Campaign, Kept
+    from hwfault.campaigns.one_question import Kept, OneQuestion
     from hwfault.campaigns.points import Point
     from hwfault.campaigns.statistics.means import Interval
     from hwfault.campaigns.trials import Trials
@@ -85,7 +85,7 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def measure(
-    campaign: "Campaign",
+    campaign: "OneQuestion",
     points: "Sequence[Point]",
     seeds: Sequence[int],
     *,

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 _OPTIONS = (
     click.option("--network", help="The network of a run, if it is your own code: module:function."),
-    click.option("--data", help="Other data than the run's: digits, an .npz file, or module:function."),
+    click.option(
+        "--data",
+        help="Other data than the run's: digits, an .npz file, or module:function. Of a graph (evaluate, export) its "
+        "samples: an .npz file with the arrays x and y.",
+    ),
     click.option(
         "--data-folder", type=click.Path(path_type=Path), help="Where the files of a published data set or images lie."
     ),

@@ -15,7 +15,7 @@ from hwfault.errors import FileError, ModelError, PlanError
 from hwfault.injection import site_statistics as told
 from hwfault.injection.attach import inject
 from hwfault.injection.site_statistics import SiteStatistics
-from hwfault.injection.statistics import Statistics
+from hwfault.injection.statistics import Statistics, represented, whole_numbers
 from hwfault.laws.models import BitFlips, WordFaults
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
@@ -124,8 +124,8 @@ def test_integers_codes_and_representations_are_those_of_hwfault_codes(bits, rep
     fmt = CodeFormat(bits, True, representation)
     q = torch.arange(-(2 ** (bits - 1)), 2 ** (bits - 1))
     found = codec.code_words(codec.integers(q.float(), ONE, ZERO, fmt), fmt)
-    assert told.represented(found, fmt).tolist() == encode(q.numpy().astype(np.float32), 1.0, 0.0, fmt).tolist()
-    assert told.whole_numbers(found, fmt).tolist() == q.tolist()
+    assert represented(found, fmt).tolist() == encode(q.numpy().astype(np.float32), 1.0, 0.0, fmt).tolist()
+    assert whole_numbers(found, fmt).tolist() == q.tolist()
     assert codec.integers(q.float() + 2**bits, ONE, ZERO, fmt).tolist() == q.tolist()
 
 

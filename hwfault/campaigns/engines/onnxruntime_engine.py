@@ -40,8 +40,12 @@ class OnnxruntimeEngine:
         self._graph = graph
         self._exact = exact
         self._whole = GraphEngine(graph, inputs, batch_size=batch_size, stacks=exact)
-        self._suffix = SuffixEngine(self._whole)
         self._cells = CellEngine(self._whole)
+
+    @cached_property
+    def _suffix(self) -> SuffixEngine:
+        """Trials from the struck site on, of exact graphs; those of a fixed batch could not be cut."""
+        return SuffixEngine(self._whole)
 
     @property
     def samples(self) -> int:

@@ -61,19 +61,33 @@ def _arrays(source: str, wanted: dict[str, Any]) -> list[Named]:
 
 
 def _fitted(where: str, array: NDArray[Any], entry: Any) -> NDArray[Any]:
-    """The array in the input's type; raises GraphError if its type or shape is not the input's."""
+    """The array in the type of a session's input; raises GraphError if its type or shape is not the input's."""
     kind = entry.type.removeprefix("tensor(").removesuffix(")")
     if kind not in _TYPES:
         raise GraphError(f"the input {entry.name!r} is a {entry.type}, expected a tensor of numbers")
-    expected = np.dtype(_TYPES[kind])
+    return fitted(f"{where}:", array, entry.name, np.dtype(_TYPES[kind]), entry.shape or None)
+
+
+def fitted(
+    where: str, array: NDArray[Any], name: str, expected: np.dtype[Any], shape: Sequence[object] | None
+) -> NDArray[Any]:
+    """The array in the type that the input `name` expects; raises GraphError, which begins with `where`.
+
+    Its shape has to have the extents of `shape` that are integers (None: any shape will do).
+    """
     if not np.can_cast(array.dtype, expected, "safe"):
         raise GraphError(
-            f"{where}: holds {array.dtype}, but the input {entry.name!r} takes {expected}; convert it before "
+            f"{where} holds {array.dtype}, but the input {name!r} takes {expected}; convert it before "
             f"(array.astype(numpy.{expected}))"
         )
-    shape = entry.shape or []
-    fixed = [(have, want) for have, want in zip(array.shape, shape, strict=False) if isinstance(want, int)]
-    if shape and (len(array.shape) != len(shape) or any(have != want for have, want in fixed)):
+    if shape is not None and not _has_extents(array.shape, shape):
         wanted = ", ".join(str(extent) if isinstance(extent, int) else "any" for extent in shape)
-        raise GraphError(f"{where}: has shape {array.shape}, but the input {entry.name!r} takes ({wanted})")
-    return array.astype(expected)
+        raise GraphError(f"{where} has shape {array.shape}, but the input {name!r} takes ({wanted})")
+    return array.astype(expected, copy=False)
+
+
+def _has_extents(shape: Sequence[int], wanted: Sequence[object]) -> bool:
+    """Whether a shape has the extents that are integers among those wanted."""
+    if len(shape) != len(wanted):
+        return False
+    return all(have == want for have, want in zip(shape, wanted, strict=True) if isinstance(want, int))

@@ -1,0 +1,35 @@
+"""A graph alone is measured without torch, which need not even be installed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+
+from hwfault.cli import _OF_MEASURING, _OF_TRAINING
+from tests.cli.test_bundle import HIDE
+from tests.helpers.graph.classifier import classifier, samples
+
+NAMES = tuple(name for name in _OF_TRAINING if name not in _OF_MEASURING)
+SEVERAL = HIDE[: HIDE.index("main(")] + """
+from pathlib import Path
+for arguments in {commands!r}:
+    main(arguments, prog_name="hwfault", standalone_mode=False)
+assert not {{"torch", "brevitas", "qonnx"}} & set(sys.modules)
+"""
+
+
+def without_torch(*commands):
+    """Commands, one after the other in one process in which nothing of torch can be imported."""
+    texts = [[str(argument) for argument in command] for command in commands]
+    code = SEVERAL.format(names=NAMES, commands=texts)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_all_that_is_told_of_a_graph_needs_no_torch(tmp_path):
+    onnx.save(classifier(1), tmp_path / "g.onnx")
+    np.savez(tmp_path / "xy.npz", x=samples(4), y=np.arange(4) % 3)
+    data = ("--data", tmp_path / "xy.npz", "--seeds", "0-1")
+    done = without_torch(("evaluate", tmp_path / "g.onnx", *data, "--rates", "0,0.02", "--out", tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert {"accuracy.png", "results.csv", "campaign.sqlite"} <= {file.name for file in (tmp_path / "out").iterdir()}
