@@ -14,6 +14,7 @@ from hwfault.cli.paths import OutputFile
 from hwfault.cli.reports import show_report
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch import nn
 
     from hwfault.graph.export.of_network import Arithmetic
@@ -107,6 +108,27 @@ class Recording:
     seeds: tuple[int, ...] | None
     batch_size: int | None
 
+    def chosen_seeds(self, plan: "FaultPlan | None") -> tuple[int, ...]:
+        """The seeds of a bundle, none without faults; raises UsageError for seeds without faults."""
+        if plan is None and self.seeds is not None:
+            raise click.UsageError("--seeds goes with faults: --faults, --ber or --plan")
+        return () if plan is None else self.seeds or (0, 1, 2)
+
+    def write_graph(self, out: Path, graph: "ModelProto", data: Path, plan: "FaultPlan | None") -> "Manifest":
+        """Writes the bundle of a graph alone; the first samples of its data go along."""
+        from hwfault.graph.run.samples import GraphInput, read_samples
+        from hwfault.proof.record_graph import write_graph_bundle
+
+        seeds = self.chosen_seeds(plan)
+        wanted = GraphInput.of(graph)
+        # as many as fill the batches of a graph that is made for batches of one size
+        count = self.samples or max(16 - 16 % (wanted.batch or 1), wanted.batch or 1)
+        samples = read_samples(data, wanted, count)
+        size = self.batch_size
+        with progress() as begin:
+            advance = begin("recording", 1 + len(seeds))
+            return write_graph_bundle(out, graph, samples, plan=plan, seeds=seeds, batch_size=size, progress=advance)
+
     def write(
         self, out: Path, model: "nn.Module", split: "Split", plan: "FaultPlan | None", arithmetic: "Arithmetic"
     ) -> "Manifest":
@@ -115,9 +137,7 @@ class Recording:
 
         from hwfault.proof.record import write_bundle
 
-        if plan is None and self.seeds is not None:
-            raise click.UsageError("--seeds goes with faults: --faults, --ber or --plan")
-        seeds = () if plan is None else self.seeds or (0, 1, 2)
+        seeds = self.chosen_seeds(plan)
         index = torch.arange(min(self.samples or 16, len(split)))
         with progress() as begin:
             return write_bundle(

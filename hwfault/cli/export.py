@@ -9,6 +9,7 @@ from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.bundles import Recording, recording_options, written
 from hwfault.cli.common import given_plan, json_option, print_json, struck_sites
 from hwfault.cli.fault_options import Given, fault_options
+from hwfault.cli.graph_options import check_options_of_graph, data_of_graph
 from hwfault.cli.paths import Command, OutputFolder
 from hwfault.cli.runs import Trusted, run_options
 
@@ -41,7 +42,14 @@ def command(
 
     With --bundle, OUT is a folder (or a .zip): graphs, plan, profiles, held-out samples, and what PyTorch makes of them
     at every site, clean and under seeds. `hwfault replay BUNDLE` checks it, anywhere, without PyTorch.
+
+    With --bundle RUN may be a clean graph (.onnx), with its samples in --data: an .npz file with the arrays x and,
+    where they are known, y (labels). What becomes of them is recorded from onnxruntime, without PyTorch.
     """
+    if run.suffix == ".onnx":
+        check_options_of_graph(trusted)
+        _bundle_of_graph(run, data_of_graph(trusted), given, plan_file, out, recording, as_json)
+        return
     from hwfault.files import write_atomically
     from hwfault.graph.export.of_network import export
     from hwfault.graph.read.integer import left
@@ -69,3 +77,17 @@ def command(
     else:
         click.echo(f"{out}: {struck_sites(plan)}{sums}")
         click.echo(f"next: hwfault replay {out} {run}")
+
+
+def _bundle_of_graph(
+    graph: Path, data: Path, given: Given, plan_file: Path | None, out: Path, recording: Recording, as_json: bool
+) -> None:
+    """Writes the bundle of a graph alone."""
+    from hwfault.graph.read.sites import sites
+    from hwfault.graph.run.session import load_model
+
+    if not recording.bundle:
+        raise click.UsageError("a graph is exported as a --bundle only; `hwfault insert` puts faults into it")
+    model = load_model(graph)
+    plan = given_plan(sites(model), plan_file, given, given.device or 0)
+    written(out, recording.write_graph(out, model, data, plan), as_json)

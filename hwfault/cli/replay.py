@@ -33,7 +33,7 @@ def command(
     """Run GRAPH (a faulted graph) in onnxruntime and RUN (its network) in PyTorch on the held-out data, and compare.
 
     Of a BUNDLE (`hwfault export --bundle`) alone, the graphs, or a runner in their place, are compared with what
-    PyTorch recorded, without PyTorch.
+    PyTorch, or of a graph alone onnxruntime, recorded: without PyTorch.
 
     Exit code 3 if anything differs that --accept does not let pass.
     """

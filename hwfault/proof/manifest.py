@@ -59,7 +59,7 @@ class Manifest(Record):
     """What `manifest.json` says; every other file of the bundle is listed with its size and hash.
 
     Samples are numbered from 0 and were recorded in batches of `batch_size`. `sites` are in the order in which they
-    first ran in PyTorch. Accumulators are among them where the plan strikes them, under the seeds, and in integer
+    first ran. Accumulators are among them where the plan strikes them, under the seeds, and in integer
     arithmetic all, in every run. `profiles` names the file of each fault
     profile that the plan was made from, by the name that the plan has for it.
     """

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from hwfault.errors import PlanError
 from hwfault.graph.read.integer import adds_integers, find_worths, is_double, is_integer
-from hwfault.graph.read.layouts import Layout
+from hwfault.graph.read.layouts import Layout, align_to_numbered
 from hwfault.graph.read.places import Places
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.read.sums import find_sums
@@ -43,7 +43,10 @@ class SiteTensor(NamedTuple):
 def find_tensors(graph: ModelProto, plan: FaultPlan | None) -> list[SiteTensor]:
     """Every run of every site that a graph has, in the order in which they run; `plan` is the one that it carries."""
     order = {name: i for i, node in enumerate(graph.graph.node) for name in node.output}
-    found = [*_find_struck(graph, plan), *_find_left_alone(graph, plan)]
+    struck = list(_find_struck(graph, plan))
+    # integers of an initializer are called after it, which has another name in front of its faults
+    known = {place.tensor for place in struck}
+    found = struck + [place for place in _find_left_alone(graph, plan) if place.tensor not in known]
     calls: Counter[str] = Counter()
     out = []
     for place in sorted(found, key=lambda place: order.get(place.tensor, -1)):
@@ -114,7 +117,10 @@ def _find_left_alone(graph: ModelProto, plan: FaultPlan | None) -> Iterator[Site
     struck = () if plan is None else plan.names
     for place in places.found:
         if place.site.name not in struck:
-            grid = place.grid.scale, place.grid.zero_point
+            grid = (
+                align_to_numbered(place.grid.scale, place.layout),
+                align_to_numbered(place.grid.zero_point, place.layout),
+            )
             yield SiteTensor(place.site, 0, place.tensor, place.layout, grid, None)
     yield from (place for place in _find_exact_sums(graph, places) if place.site.name not in struck)
 

@@ -11,12 +11,15 @@ from tests.cli.test_bundle import HIDE
 from tests.helpers.graph.classifier import classifier, samples
 
 NAMES = tuple(name for name in _OF_TRAINING if name not in _OF_MEASURING)
-SEVERAL = HIDE[: HIDE.index("main(")] + """
+SEVERAL = (
+    HIDE[: HIDE.index("main(")]
+    + """
 from pathlib import Path
 for arguments in {commands!r}:
     main(arguments, prog_name="hwfault", standalone_mode=False)
 assert not {{"torch", "brevitas", "qonnx"}} & set(sys.modules)
 """
+)
 
 
 def without_torch(*commands):
@@ -30,6 +33,12 @@ def test_all_that_is_told_of_a_graph_needs_no_torch(tmp_path):
     onnx.save(classifier(1), tmp_path / "g.onnx")
     np.savez(tmp_path / "xy.npz", x=samples(4), y=np.arange(4) % 3)
     data = ("--data", tmp_path / "xy.npz", "--seeds", "0-1")
-    done = without_torch(("evaluate", tmp_path / "g.onnx", *data, "--rates", "0,0.02", "--out", tmp_path / "out"))
+    bundle, page = tmp_path / "b.zip", tmp_path / "page.html"
+    done = without_torch(
+        ("evaluate", tmp_path / "g.onnx", *data, "--rates", "0,0.02", "--out", tmp_path / "out"),
+        ("export", tmp_path / "g.onnx", *data, "--ber", 0.02, "--bundle", "--out", bundle),
+        ("replay", bundle, "--html", page),
+    )
     assert done.returncode == 0, done.stderr
+    assert page.exists()
     assert {"accuracy.png", "results.csv", "campaign.sqlite"} <= {file.name for file in (tmp_path / "out").iterdir()}

@@ -7,7 +7,8 @@ import torch
 from hwfault.laws.models import BitFlips
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import resolve
-from hwfault.proof.recorder import Noted, Recorder, join
+from hwfault.proof.noted import Noted, join
+from hwfault.proof.recorder import Recorder
 from tests.helpers.graph.networks import batch, fresh, network, plan
 from tests.helpers.injection.snapshot import snapshot
 
