@@ -19,6 +19,7 @@ ROOMS = (
     "codes",
     "locks",
     "inputs",
+    "image_files",
     "files",
     "folders",
     "npz",

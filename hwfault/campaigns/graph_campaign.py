@@ -10,7 +10,8 @@ from hwfault.campaigns.one_question import OneQuestion
 from hwfault.campaigns.subject import Subject, subject_of_graph
 from hwfault.errors import HwfaultError
 from hwfault.graph.edit.insert import insert_faults
-from hwfault.graph.run.samples import GraphInput, read_samples
+from hwfault.graph.run.graph_input import GraphInput
+from hwfault.graph.run.samples import read_samples
 from hwfault.graph.run.session import load_model
 from hwfault.laws.files import Files
 from hwfault.plan.fault_plan import FaultPlan
@@ -44,7 +45,7 @@ class GraphCampaign(OneQuestion):
         self._subject = subject_of_graph(self._graph, samples, size)
         self._said = {"graph": str(graph), "data": str(data), "samples": {"first": first}, "engine": "onnxruntime"}
         super().__init__(self._subject.engine, device=device, files=files)
-        self._check_answers()
+        self._check_answers(samples.classes)
 
     @property
     def subject(self) -> Subject:
@@ -65,7 +66,7 @@ class GraphCampaign(OneQuestion):
         """Raises PlanError for a plan that does not fit the graph."""
         insert_faults(self._graph, plan)
 
-    def _check_answers(self) -> None:
+    def _check_answers(self, classes: tuple[str, ...] | None) -> None:
         """Raises HwfaultError unless the golden run answers each sample with one of several classes."""
         golden, labels = self.engine.golden(), self._subject.labels
         if golden.ndim != 2 or golden.shape[1] < 2:
@@ -77,6 +78,11 @@ class GraphCampaign(OneQuestion):
             raise HwfaultError(
                 "the golden run's outputs hold NaN or infinities and the samples have no labels, so that there is "
                 "nothing to compare answers with; give labels (y)"
+            )
+        if classes is not None and len(classes) != golden.shape[1]:
+            raise HwfaultError(
+                f"the samples lie in the folders of {len(classes)} classes, but the graph tells {golden.shape[1]}; "
+                "expected a folder for each, or folders that are called after the class's number"
             )
         if labels is not None and labels.max() >= golden.shape[1]:
             wrong = int(labels.argmax())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hwfault.campaigns.engines.torch_engine import TorchEngine
-    from hwfault.graph.run.samples import Samples as GraphSamples
+    from hwfault.graph.run.graph_input import Samples as GraphSamples
     from hwfault.train.data import Split
 
 
@@ -175,7 +175,8 @@ def _told(rounds: str | None) -> str:
 
 
 def _of_graph(study: Study) -> Subject:
-    from hwfault.graph.run.samples import GraphInput, read_samples
+    from hwfault.graph.run.graph_input import GraphInput
+    from hwfault.graph.run.samples import read_samples
     from hwfault.graph.run.session import load_model
 
     assert study.graph is not None
@@ -192,9 +193,9 @@ def _of_graph(study: Study) -> Subject:
 def subject_of_graph(graph: ModelProto, samples: "GraphSamples", batch_size: int) -> Subject:
     """A graph and its samples, run by onnxruntime in batches of a size; raises HwfaultError for several outputs."""
     from hwfault.campaigns.engines.onnxruntime_engine import OnnxruntimeEngine
-    from hwfault.graph.run.samples import GraphInput
+    from hwfault.graph.run.graph_input import GraphInput
 
-    inputs, labels = samples
+    inputs, labels, _ = samples
     seen = sha256(np.ascontiguousarray(inputs).tobytes())
     seen.update(b"" if labels is None else labels.tobytes())
     identity = {

@@ -116,7 +116,8 @@ class Recording:
 
     def write_graph(self, out: Path, graph: "ModelProto", data: Path, plan: "FaultPlan | None") -> "Manifest":
         """Writes the bundle of a graph alone; the first samples of its data go along."""
-        from hwfault.graph.run.samples import GraphInput, read_samples
+        from hwfault.graph.run.graph_input import GraphInput
+        from hwfault.graph.run.samples import read_samples
         from hwfault.proof.record_graph import write_graph_bundle
 
         seeds = self.chosen_seeds(plan)

@@ -10,7 +10,7 @@ import click
 from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
-from hwfault.cli.graph_options import check_options_of_graph, data_of_graph, was_given
+from hwfault.cli.graph_options import check_options_of_graph, data_of_graph, tell_of_images, was_given
 from hwfault.cli.measuring import (
     Measuring,
     measure,
@@ -154,8 +154,8 @@ def command(
     """Accuracy of RUN (a folder of `hwfault train`, or a checkpoint) on its held-out data, under faults or without.
 
     RUN may be a graph (.onnx), with its samples in --data: an .npz file with the arrays x (inputs, samples along axis
-    0) and y (labels). It runs in onnxruntime, without PyTorch. Without labels it is told how many answers are those of
-    the golden run.
+    0) and y (labels), or a folder CLASS/IMAGE of images, given as pixels from 0 to 255. It runs in onnxruntime, without
+    PyTorch. Without labels it is told how many answers are those of the golden run.
 
     The faults are those of --faults, --ber or --plan, or a sweep of --rates; without any of them there are none. What
     they cost is told against the golden run, which has none. With --out finished trials are kept: the same command
@@ -215,6 +215,7 @@ def _graph(graph: Path, trusted: Trusted, samples: int | None, given: Given, how
     from hwfault.campaigns.graph_campaign import GraphCampaign
 
     data = data_of_graph(trusted)
+    tell_of_images(data)
     size = how.batch_size if was_given("batch_size") else None
     options: dict[str, Any] = {"first": samples, "device": given.device, "batch_size": size, "files": given.files}
     return _Measured(GraphCampaign(graph, data, **options), graph.name, {"graph": str(graph), "data": str(data)})

@@ -9,7 +9,7 @@ from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.bundles import Recording, recording_options, written
 from hwfault.cli.common import given_plan, json_option, print_json, struck_sites
 from hwfault.cli.fault_options import Given, fault_options
-from hwfault.cli.graph_options import check_options_of_graph, data_of_graph
+from hwfault.cli.graph_options import check_options_of_graph, data_of_graph, tell_of_images
 from hwfault.cli.paths import Command, OutputFolder
 from hwfault.cli.runs import Trusted, run_options
 
@@ -44,7 +44,8 @@ def command(
     at every site, clean and under seeds. `hwfault replay BUNDLE` checks it, anywhere, without PyTorch.
 
     With --bundle RUN may be a clean graph (.onnx), with its samples in --data: an .npz file with the arrays x and,
-    where they are known, y (labels). What becomes of them is recorded from onnxruntime, without PyTorch.
+    where they are known, y (labels), or a folder of images. What becomes of them is recorded from onnxruntime, without
+    PyTorch.
     """
     if run.suffix == ".onnx":
         check_options_of_graph(trusted)
@@ -88,6 +89,7 @@ def _bundle_of_graph(
 
     if not recording.bundle:
         raise click.UsageError("a graph is exported as a --bundle only; `hwfault insert` puts faults into it")
+    tell_of_images(data)
     model = load_model(graph)
     plan = given_plan(sites(model), plan_file, given, given.device or 0)
     written(out, recording.write_graph(out, model, data, plan), as_json)

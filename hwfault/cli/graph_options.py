@@ -36,6 +36,13 @@ def data_of_graph(trusted: Trusted) -> Path:
     """Where the samples of a graph lie; raises UsageError where --data does not say it."""
     if trusted.data is None:
         raise click.UsageError(
-            "a graph holds no data; give --data, an .npz file with the arrays x (inputs) and y (labels)"
+            "a graph holds no data; give --data, an .npz file with the arrays x (inputs) and y (labels), or a folder "
+            "of images"
         )
     return Path(trusted.data)
+
+
+def tell_of_images(data: Path) -> None:
+    """Says on stderr how a graph sees the images of a folder, as one that expects others has no use for them."""
+    if data.is_dir():
+        click.echo(f"{data}: images go into the graph as pixels from 0 to 255; it has to prepare them itself", err=True)

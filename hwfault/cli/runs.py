@@ -18,7 +18,7 @@ _OPTIONS = (
     click.option(
         "--data",
         help="Other data than the run's: digits, an .npz file, or module:function. Of a graph (evaluate, export) its "
-        "samples: an .npz file with the arrays x and y.",
+        "samples: an .npz file with the arrays x and y, or a folder of images.",
     ),
     click.option(
         "--data-folder", type=click.Path(path_type=Path), help="Where the files of a published data set or images lie."

@@ -20,7 +20,7 @@ from hwfault.errors import GraphError
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.grids import IntegerGrid
 from hwfault.graph.read.layouts import number_words
-from hwfault.graph.run.samples import GraphInput, Samples
+from hwfault.graph.run.graph_input import GraphInput, Samples
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import Site
 from hwfault.proof.bundling import Given, check_asked, put_together
@@ -48,7 +48,7 @@ def write_graph_bundle(
     Batches are of `batch_size` (None: of all samples, or as the graph is made for). Raises GraphError for a graph whose
     input is not float32, or that has several outputs, or one of integers.
     """
-    inputs, labels = samples
+    inputs, labels, _ = samples
     check_asked(len(inputs), plan, seeds)
     wanted = GraphInput.of(graph)
     if wanted.dtype != np.float32:

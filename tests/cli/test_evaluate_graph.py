@@ -1,10 +1,12 @@
 """`hwfault evaluate` of a graph alone, with its samples from a file."""
 
 import csv
+import sys
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.sites import sites
@@ -166,3 +168,30 @@ def test_smaller_numbers_become_the_type_of_the_input(folder, tmp_path):
     whole = np.round(X)
     one = ("evaluate", folder / "any.onnx", "--ber", 0.02, *SEEDS, "--json", "--data")
     assert good(*one, saved(tmp_path, x=whole.astype(np.uint8))).json == good(*one, saved(tmp_path, x=whole)).json
+
+
+def test_a_folder_of_images_goes_in_as_pixels(tmp_path, monkeypatch):
+    """Golden accuracy and trials are those of the same pixels in an .npz file."""
+    graph = classifier(scale=16.0)
+    del graph.graph.input[0].type.tensor_type.shape.dim[1:]
+    for extent in (3, 6, 6):
+        graph.graph.input[0].type.tensor_type.shape.dim.add().dim_value = extent
+    (weights,) = [tensor for tensor in graph.graph.initializer if tensor.name == "conv.weight"]
+    values = np.random.default_rng(1).uniform(-100, 100, (4, 3, 3, 3)).astype(np.float32)
+    weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+    onnx.save(graph, tmp_path / "g.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 6, 3), np.uint8)
+    for number, image in enumerate(pixels):
+        (tmp_path / "images" / "abc"[number % 3]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "images" / "abc"[number % 3] / f"{number}.png")
+    np.savez(tmp_path / "xy.npz", x=pixels.transpose(0, 3, 1, 2), y=np.arange(6) % 3)
+    one = ("evaluate", tmp_path / "g.onnx", "--ber", 0.02, *SEEDS, "--json", "--data")
+    done = good(*one, tmp_path / "images")
+    assert done.json == good(*one, tmp_path / "xy.npz").json
+    assert "images go into the graph as pixels from 0 to 255" in done.stderr
+    (tmp_path / "images" / "d").mkdir()
+    Image.fromarray(pixels[0]).save(tmp_path / "images" / "d" / "x.png")
+    refused(*one, tmp_path / "images", words="the folders of 4 classes, but the graph tells 3")
+    monkeypatch.setitem(sys.modules, "PIL", None)  # as if it was not installed
+    words = "evaluate needs PIL, which is not installed here; run `pip install 'hwfault[measure]'`"
+    refused(*one, tmp_path / "images", words=words)

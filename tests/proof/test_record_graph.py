@@ -11,7 +11,7 @@ from hwfault.errors import GraphError, HwfaultError
 from hwfault.graph.edit.channels_last import to_channels_last
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.sites import sites
-from hwfault.graph.run.samples import Samples
+from hwfault.graph.run.graph_input import Samples
 from hwfault.graph.run.session import run, session
 from hwfault.laws.models import BitFlips
 from hwfault.plan.fault_plan import resolve

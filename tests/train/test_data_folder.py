@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from hwfault.errors import FileError, HwfaultError
+from hwfault.image_files import decode
 from hwfault.train.batches import Batches
 from hwfault.train.data import ImageFolder, images, load
 from tests.helpers.train import files, small
@@ -65,7 +66,7 @@ def test_images_of_the_right_size_come_through_untouched(tmp_path, suffix):
 def test_other_colours_become_rgb(tmp_path, mode):
     image = Image.new("RGB", (8, 8), (204, 204, 204)).convert(mode)
     image.save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"))
-    decoded = images.pixels(images.decode(next(tmp_path.iterdir())))
+    decoded = images.pixels(decode(next(tmp_path.iterdir())))
     assert (decoded.shape, decoded.dtype) == ((3, 8, 8), torch.uint8)
     assert (decoded.int() - 204).abs().max() <= 2
 
@@ -120,7 +121,7 @@ def png(width, height):
 def test_decompression_bombs(tmp_path, side):
     path = files.write(tmp_path, "bomb.png", png(side, side))
     with pytest.raises(FileError, match=r"bomb\.png: has .*pixels, expected 67108864 at most"):
-        images.decode(path)
+        decode(path)
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])

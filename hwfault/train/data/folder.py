@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwfault.errors import FileError, HwfaultError
+from hwfault.image_files import class_names, decode, image_names
 from hwfault.train.data.augment import Augment, named_augmentation
 from hwfault.train.data.dataset import Transform
-from hwfault.train.data.images import Prepare, ResizedCrop, decode
+from hwfault.train.data.images import Prepare, ResizedCrop
 from hwfault.train.data.reading import image_reader
 from hwfault.train.data.sources import Source
 from hwfault.train.data.split import Finish, Reader, Split, made_by, split_in_two
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff")
 # of a random subset of ImageNet's training images, resized to 256 and cropped to 224; the deviations are probably the
 # mean of those of the images (pytorch/vision, issue 1439 and pull request 1965)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -136,7 +136,7 @@ def image_folder(folder: Path | str | None = None, size: int = 224) -> ImageFold
     root = _SOURCE.folder(folder)
     if missing := [part for part in ("train", "val") if not (root / part).is_dir()]:
         raise _SOURCE.missing(root, f": it has no folder {missing[0]!r}")
-    classes, held_out = _classes(root / "train"), _classes(root / "val")
+    classes, held_out = class_names(root / "train"), class_names(root / "val")
     if classes != held_out:
         only = sorted({*classes} ^ {*held_out})
         where, other = ("train", "val") if only[0] in classes else ("val", "train")
@@ -146,36 +146,7 @@ def image_folder(folder: Path | str | None = None, size: int = 224) -> ImageFold
 
 
 def _split(folder: Path, classes: tuple[str, ...], size: int) -> ImageSplit:
-    names = [_files(folder / name) for name in classes]
+    names = [image_names(folder / name) for name in classes]
     labels = torch.repeat_interleave(torch.tensor([len(files) for files in names]))
     paths = [os.fsencode(f"{name}/{file}") for name, files in zip(classes, names, strict=True) for file in files]
     return ImageSplit(folder, np.array(paths, np.bytes_), labels, Prepare(size), Finish(_MEAN, _STD))
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    with _scanned(folder) as entries:
-        found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-    if stray := sorted(name for name, is_folder in found if not is_folder):
-        raise FileError(f"{folder / stray[0]}: is not a folder, expected one folder for each class; move it elsewhere")
-    if not found:
-        raise FileError(f"{folder}: is empty, expected one folder of images for each class")
-    return tuple(sorted(name for name, _ in found))
-
-
-def _files(folder: Path) -> list[str]:
-    with _scanned(folder) as entries:
-        found = [(entry.name, entry.is_file()) for entry in entries if not entry.name.startswith(".")]
-    for name, is_file in found:
-        if not is_file or not name.lower().endswith(SUFFIXES):
-            kinds = ", ".join(SUFFIXES)
-            raise FileError(f"{folder / name}: is not an image by its name, expected files that end in {kinds}")
-    if not found:
-        raise FileError(f"{folder}: holds no images, expected one or more of each class")
-    return sorted(name for name, _ in found)
-
-
-def _scanned(folder: Path) -> Any:
-    try:
-        return os.scandir(folder)
-    except OSError as error:
-        raise FileError(f"{folder}: cannot be read ({error.strerror or error})") from error

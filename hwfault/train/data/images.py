@@ -1,9 +1,7 @@
-"""One image: decoded from a file that is not trusted, and cut to size for evaluation or for training."""
+"""One image: cut to size for evaluation or for training."""
 
 import math
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,36 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from hwfault.errors import FileError
-from hwfault.inputs import check_regular
+from hwfault.image_files import PIXELS
 
-# those that hold pixels alone: others can name files or run programs (EPS)
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "GIF", "TIFF")
-_PIXELS = 1 << 26
 _AREA, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 _TRIES = 10
-
-
-def decode(path: Path) -> Image.Image:
-    """The RGB image in a file of a known format; raises FileError, also for more than 67 million pixels.
-
-    The number of pixels is looked at before memory is taken for them.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # about metadata, which is not used
-            check_regular(path)
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height > _PIXELS:
-                    raise FileError(f"{path}: has {image.width} x {image.height} pixels, expected {_PIXELS} at most")
-                return image.convert("RGB")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise FileError(f"{path}: has too many pixels, expected {_PIXELS} at most") from None
-    except FileError:
-        raise
-    except Exception as error:  # what decoders raise for damaged files has no common type
-        reason = str(error) or type(error).__name__
-        raise FileError(f"{path}: is not an image that can be decoded ({reason}); replace or remove it") from error
 
 
 def pixels(image: Image.Image) -> Tensor:
@@ -60,10 +32,10 @@ class Prepare:
         shorter = min(image.size)
         width = side * image.width // shorter
         height = side * image.height // shorter
-        if width * height > _PIXELS:
+        if width * height > PIXELS:
             raise FileError(
                 f"an image of {image.width} x {image.height} pixels would be resized to {width} x {height}, expected "
-                f"{_PIXELS} pixels at most; cut it"
+                f"{PIXELS} pixels at most; cut it"
             )
         left = round((width - self.size) / 2)
         top = round((height - self.size) / 2)
