@@ -22,9 +22,9 @@ def command(source: str, trusted: Trusted, shown: Shown, as_json: bool) -> None:
     """List the injection sites of SOURCE: a network (digits_cnn, module:function), a run or checkpoint, or a graph.
 
     Shapes are those of one sample; an activation's is known where data, --example or the graph tells it. A graph may be
-    anybody's: QONNX of Brevitas or QKeras, or what qonnx's and FINN's transformations made of it. Where the samples do
-    not lie along axis 0, a column says where: along which axis, with how many rows for each, and how many of these lie
-    together.
+    anybody's: QONNX of Brevitas or QKeras, what qonnx's and FINN's transformations made of it, or QDQ and QOperator
+    graphs. Where the samples do not lie along axis 0, a column says where: along which axis, with how many rows for
+    each, and how many of these lie together.
 
     Quantizers and accumulators that cannot be struck follow with the reason, and what is worth knowing of the sites.
     """

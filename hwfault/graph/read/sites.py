@@ -41,7 +41,8 @@ def sites(model: ModelProto, batch_axis: int | None = None) -> SiteList:
     """Every place where a QONNX graph holds integers that faults can strike; accumulators follow the others.
 
     Quantizers (Quant, IntQuant, BipolarQuant), MultiThreshold and Trunc nodes, weights whose initializer is annotated
-    as integers, and accumulators of Conv, Gemm and MatMul on such integers. A site's name is the metadata
+    as integers, ONNX' own integers (see hwfault.graph.read.own_integers), and accumulators of Conv, Gemm and MatMul on
+    any of these. A site's name is the metadata
     `hwfault.site` of its node, else the TorchScript scope in the node's name, else the name of the node or tensor. Its
     shape is that of one sample, in the order in which its words are numbered: channels first, weights as (outputs,
     inputs, kernel). In a graph that hwfault exported the sites are those of the network, in its order.
