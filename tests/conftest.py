@@ -2,7 +2,10 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.slowly import thin
 
 settings.register_profile(
     "repeatable",
@@ -18,3 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Triton reads this when it is first imported, which torch may do; 0 runs the kernels on a GPU
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
+def pytest_collection_modifyitems(items):
+    thin(items)

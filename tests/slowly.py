@@ -1,6 +1,7 @@
 """Which cases of a parametrized test `make test` runs; `make test-slow` runs the others."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -18,3 +19,21 @@ def thinned(cases: Iterable[Any], every: int) -> list[Any]:
         values = case if isinstance(case, tuple) else (case,)
         found.append(case if i % every == 0 else slow(*values))
     return found
+
+
+def thin(items: Sequence[pytest.Item]) -> None:
+    """Of a test marked `every(n)` each n-th case stays as it is, counted as they are collected; the others are slow.
+
+    For several parameters one beside the other, an n that no number of their values has a divisor in common with meets
+    all of these. Cases that are slow already do not count.
+    """
+    met: Counter[str] = Counter()
+    for item in items:
+        mark = item.get_closest_marker("every")
+        if mark is None or item.get_closest_marker("slow") is not None:
+            continue
+        (every,) = mark.args
+        test = item.nodeid.partition("[")[0]
+        if met[test] % every:
+            item.add_marker(pytest.mark.slow)
+        met[test] += 1

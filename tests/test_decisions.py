@@ -1,6 +1,7 @@
 """Nobody but the rooms of laws and processes asks which of them one has."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ def decisions(source):
             yield room, node.lineno
 
 
+@cache  # each room asks for those of all files
+def decisions_in(path):
+    return list(decisions(path.read_text(encoding="utf-8")))
+
+
 def names_in(node):
     return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
 
@@ -86,7 +92,7 @@ def found_in(room):
     for path in sorted(PACKAGE.rglob("*.py")):
         inside = path.relative_to(PACKAGE)
         if inside.parts[0] not in (*OWN_ROOMS, *ENGINES):
-            lines = [line for about, line in decisions(path.read_text(encoding="utf-8")) if about == room]
+            lines = [line for about, line in decisions_in(path) if about == room]
             places += [f"{inside}:{line}" for line in sorted(lines)]
     return places
 

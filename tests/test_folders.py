@@ -97,6 +97,7 @@ for step in range(1, 100):
 """
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("number", "raises"),
     [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)],

@@ -5,6 +5,7 @@ all the same, and so each is a site: the first is named after the quantizer, the
 their own layers. Which one a run reads is told by the parameter that it is given, not by the order of the runs.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,26 +22,30 @@ def paths(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module | None]]
 
     Those of one that several parents have come once for each; what lies in it comes with the first of them only.
     """
-    yield from _below("", model, None, set())
-
-
-def _below(
-    path: str, module: nn.Module, parent: nn.Module | None, seen: set[int]
-) -> Iterator[tuple[str, nn.Module, nn.Module | None]]:
-    yield path, module, parent
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    for name, child in named_children(module).items():
-        if child is not None:
-            yield from _below(f"{path}.{name}" if path else name, child, module, seen)
+    seen: set[int] = set()
+    ahead: list[tuple[str, nn.Module, nn.Module | None]] = [("", model, None)]
+    while ahead:
+        path, module, parent = ahead.pop()
+        yield path, module, parent
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        prefix = f"{path}." if path else ""
+        for name, child in reversed(named_children(module).items()):
+            if child is not None:
+                ahead.append((prefix + name, child, module))
 
 
 def parameter_kind(proxy: Any) -> str | None:
     """What a quantizer quantizes, "weight" or "bias", by the name that a layer has it under; None: an activation."""
-    if isinstance(proxy, WeightQuantProxyFromInjectorBase):
+    return _kind_of_class(type(proxy))
+
+
+@functools.lru_cache(maxsize=1024)  # Brevitas' proxies are protocols, which take long to say what is none of theirs
+def _kind_of_class(proxy: type) -> str | None:
+    if issubclass(proxy, WeightQuantProxyFromInjectorBase):
         return "weight"
-    return "bias" if isinstance(proxy, BiasQuantProxyFromInjectorBase) else None
+    return "bias" if issubclass(proxy, BiasQuantProxyFromInjectorBase) else None
 
 
 def readers(model: nn.Module) -> dict[str, nn.Module]:

@@ -122,6 +122,8 @@ def _runs_of(
 ) -> tuple[dict[str, list[tuple[int, ...]]], dict[str, list[BatchAxis | str]]]:
     """The shapes of each run of each activation and each layer's sums, and where the samples lie in them."""
 
+    layers = accumulator_layers(network)
+
     @contextmanager
     def watch(note: Callable[[str, Tensor], None]) -> Iterator[None]:
         handles = []
@@ -129,7 +131,7 @@ def _runs_of(
             if quantizer.site.batched:
                 handles.append(quantizer.proxy.register_forward_hook(functools.partial(_show, note, name)))
         try:
-            with watched(accumulator_layers(network), lambda name, _x, out: note(name, bare(out))):
+            with watched(layers, lambda name, _x, out: note(name, bare(out))):
                 yield
         finally:
             for handle in handles:
@@ -221,14 +223,23 @@ def _enabled(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[tupl
         seen.add(id(module))
         if again and name not in layers:
             continue
-        if isinstance(module, QuantRecurrentStackBase | QuantRecurrentLayerMixin):
+        role = _role(type(module))
+        if role == "recurrent":
             # a stack has layers in it, and gates that share their quantizers: what comes first names them
             recurrent = {id(inner): f"{name!r} ({type(module).__name__})" for inner in module.modules()} | recurrent
-        if not isinstance(module, _PROXIES) or not module.is_quant_enabled:
+        if role != "proxy" or not module.is_quant_enabled:
             continue
         layer = recurrent.get(id(module))
         why = _why_none(name, module, name in layers) if layer is None else _in_recurrence(layer)
         yield name, module, why
+
+
+@functools.lru_cache(maxsize=1024)  # as in `readers`: protocols take long to say what is none of theirs
+def _role(module: type[nn.Module]) -> str | None:
+    """What a module of this class is to those who look for sites; None: nothing."""
+    if issubclass(module, QuantRecurrentStackBase | QuantRecurrentLayerMixin):
+        return "recurrent"
+    return "proxy" if issubclass(module, _PROXIES) else None
 
 
 def _in_recurrence(layer: str) -> str:

@@ -50,6 +50,7 @@ def predicted(network, plan, seed):
     return torch.tensor(found)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("batch_size", "order"),
     [

@@ -227,6 +227,7 @@ def everywhere(run, out, kept, *faults, words, code=1):
     refused("faults", run, *faults, "--save", kept, words=words, code=code)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("faults", "words"),
     [

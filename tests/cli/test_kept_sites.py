@@ -107,6 +107,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_kind_of_sites_is_kept_whole(name, tmp_path, monkeypatch):
     """Networks of code are never kept; here they are, as if there were built-in ones of every kind."""

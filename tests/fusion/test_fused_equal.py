@@ -94,6 +94,7 @@ def _check_equal(build, x, exact):
     return reasons
 
 
+@pytest.mark.every(3)
 @pytest.mark.filterwarnings("ignore:Computing zero point of output accumulator:UserWarning")
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name not in REFUSED])
 def test_every_quantizer(name):
@@ -128,6 +129,7 @@ def test_groups_of_activations(axis):
     assert check_equal(lambda: qnn.QuantIdentity(act_quant=MXInt8Act, group_dim=axis, group_size=4), x) == {}
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("bits", [2, 3, 4, 8, 16, 24])
 @pytest.mark.parametrize("quantizer", [Int8WeightPerTensorFloat, Int8WeightPerChannelFloat])
 def test_widths_of_weights(bits, quantizer):

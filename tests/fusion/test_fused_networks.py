@@ -73,6 +73,7 @@ def check_equal(one, other):
         assert torch.allclose(other[2][name], parameter, rtol=1e-6, atol=1e-6), name
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_step_of_training(name, train):
@@ -87,6 +88,7 @@ def test_a_step_of_training(name, train):
         assert torch.equal(one, other), name
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 @pytest.mark.parametrize("name", ["digits", "biases", "transposed, per channel"])

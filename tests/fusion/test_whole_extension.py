@@ -53,6 +53,7 @@ def twice(out, inputs):
     return [g for g in torch.autograd.grad(squares, inputs, allow_unused=True) if g is not None]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("options", [{}, {"scale": "power_of_two"}, {"scaling": "per_channel"}], ids=str)
 def test_a_step(options, threads):

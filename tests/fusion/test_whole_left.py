@@ -122,6 +122,7 @@ HOOKS = {
 }
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(("name", "path"), PATHS)
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
 def test_what_is_attached_to_a_part_is_called_as_often_as_without(name, path):
@@ -147,6 +148,7 @@ def test_every_kind_of_hook(kind, path):
     assert counts == [counts[0]] * 3
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(("name", "path"), PATHS)
 def test_a_part_of_a_type_of_its_own_runs(name, path):
     layer = built(name)

@@ -348,6 +348,7 @@ def test_control_in_inference_mode():
         assert not torch.equal(held, first)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_control_leaves_no_trace(name):
     model = build(name)

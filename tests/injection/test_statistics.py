@@ -44,6 +44,7 @@ def test_512_words_at_a_small_rate_fail_sometimes():
     assert abs(hits.var() / variance - 1) < 5 * math.sqrt(2 / 4000) + 0.1
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("words", [1, 2, 7, 64, 1023, 1024, 1025, 3000])
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.7])
 def test_word_faults_at_any_size(words, rate):

@@ -81,6 +81,7 @@ def by_triton(*draw):
         return triton_calls.by_triton(*draw)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("case", known(), ids=lambda case: f"{case['bit_width']} bits, h={case['h']}")
 @pytest.mark.parametrize("engine", [*ENGINES.values(), by_triton], ids=[*ENGINES, "triton"])
 def test_known_answers(engine, case):
@@ -110,6 +111,7 @@ def test_engines_agree_on_random_cases():
             np.testing.assert_array_equal(codes, should)
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("others", [[], [Mask(5, 0.01, 3), Random(6, 0.005)], [Bit(7, ((0.01, 2**21, 2**22),) * 3)]])
 @pytest.mark.parametrize(("h", "code"), [(0.003, 0), (0.003, 5), (0.4, 7)])
 def test_triton_equals_the_reference(h, code, others):

@@ -82,6 +82,7 @@ def check(model, x):
     return seen, plan
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("make", "name"),
     [

@@ -21,6 +21,7 @@ from hwfault.plan.fault_plan import resolve
 from hwfault.torch_ops import held
 from tests.helpers.injection.networks import Chain, batch
 from tests.helpers.injection.oracle import same_bits
+from tests.slowly import slow
 
 FLIPS = [BitFlips(probability=0.05)]
 LEARNED, STATEFUL, CONST = BitWidthImplType.PARAMETER, BitWidthImplType.STATEFUL_CONST, BitWidthImplType.CONST
@@ -86,6 +87,7 @@ def by_assigned_state_dict(model, name, bits):
 WAYS = [by_optimizer, by_hand, by_data, by_new_data, by_load_state_dict, by_assigned_state_dict]
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("move", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize(
     ("name", "site", "bits"),
@@ -239,7 +241,7 @@ def test_training_with_faults_stops_at_the_step_after_the_one_that_moved_it():
             model(x)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["eager", *map(slow, ("aot_eager", "inductor"))])
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_networks_are_stopped_too(backend):
     torch.compiler.reset()

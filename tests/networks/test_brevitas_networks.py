@@ -25,7 +25,7 @@ from tests.helpers.networks.brevitas_networks import NETWORKS, build
 from tests.helpers.networks.built import BATCH
 
 RATE = 0.02
-QUICK = ("attention, tokens first", "weight shifted HQO", "shared requantizer", "bias 32")
+QUICK = ("attention, tokens first", "shared requantizer")
 
 # few words make a coarse share: enough seeds are run for about this many cells of each site
 CELLS = 40_000

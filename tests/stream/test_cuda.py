@@ -73,6 +73,7 @@ def test_philox_is_random123s(answer):
     assert out.tolist() == answer[6:]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("index", thinned(range(len(VECTORS["cases"])), 3))
 def test_vectors(index):
     case = VECTORS["cases"][index]
@@ -85,6 +86,7 @@ def test_vectors(index):
     np.testing.assert_array_equal(after, expected)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("part", range(6))
 def test_random_cases_equal_the_native_library(part):
     draw, done, struck = Draw(1000 + part), 0, 0
@@ -110,6 +112,7 @@ HIGH = {
 }
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("kind", "h"), thinned(itertools.product(HIGH, (0.1, 0.5, 1.0)), 4))
 def test_high_rates(kind, h):
     codes = Draw(3).codes(4, 1100 if h < 0.5 else 600)
@@ -118,6 +121,7 @@ def test_high_rates(kind, h):
     np.testing.assert_array_equal(by_triton(*given), by_reference(*given))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", HIGH)
 def test_both_ways_agree(kind, monkeypatch):
     """The way of many hits, which any number of hits may take, finds what the way of few finds."""
@@ -178,6 +182,7 @@ def test_late_bits():
     assert changed > 3
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("dtype", "representation"), thinned(itertools.product(DTYPES, range(len(REPRESENTATIONS))), 2), ids=str
 )

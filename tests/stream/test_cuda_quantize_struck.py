@@ -105,6 +105,7 @@ def case(shape, scale_shape, seed):
     return x, gradient, grid, samples
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("index", thinned([i for i, c in enumerate(VECTORS["cases"]) if c["bit_width"] <= 24], 4))
 def test_vectors(index):
     known = VECTORS["cases"][index]
@@ -121,6 +122,7 @@ def test_vectors(index):
     np.testing.assert_array_equal(after.cpu().numpy().astype(np.uint32), expected)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("shape", "scale_shape"), LAYOUTS)
 @settings(max_examples=2)
 @given(st.integers(0, 2**32))
@@ -147,6 +149,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("lanes", [32, 1])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs(name, lanes, monkeypatch):

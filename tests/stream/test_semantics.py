@@ -27,6 +27,7 @@ def hit_words(process, h, *, seed, sample, words, plane=63):
     return word
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("part", range(4))
 def test_random_cases_by_the_oracle(engine, part):
     for case in cases(seed=2024, count=240)[part::4]:

@@ -111,6 +111,7 @@ def trained(name, faults, gradient="zero", steps=2, before=None):
     return found, {key: t.clone() for key, t in model.state_dict().items()}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training(name, gradient, written):
@@ -120,6 +121,7 @@ def test_training(name, gradient, written):
     assert_same_by_all_ways(lambda: trained(name, FAULTS["bits"], gradient))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("faults", FAULTS)
 def test_every_kind_of_fault(faults):
     assert_same_by_all_ways(lambda: trained("cnn", FAULTS[faults]))
@@ -147,6 +149,7 @@ def test_protected_memories(training, written):
     assert all(sum(c) for c in counts.values())
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_evaluation(name, context, written):

@@ -93,6 +93,7 @@ def expected(args, source, memory):
     return torch.where(torch.from_numpy(struck == codes), x, faulty), total, torch.from_numpy(struck != codes)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("source", "dtype", "straight_through"), thinned(itertools.product(SOURCES, DTYPES, (False, True)), 3), ids=str
 )
@@ -101,6 +102,7 @@ def test_opcheck_of_protected(source, dtype, straight_through):
     torch.library.opcheck(strike, memory(*arguments(source, x=x, dtype=dtype, straight_through=straight_through)))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("source", SOURCES)
 def test_opcheck_of_zero_protected(source, dtype):
@@ -116,6 +118,7 @@ def test_opcheck_of_odd_shapes():
     torch.library.opcheck(strike, memory(*arguments("directed", x=strided)))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("kind", KINDS)

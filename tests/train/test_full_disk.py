@@ -18,7 +18,10 @@ from tests.train.test_resume import CONFIG, KilledError, equal, kept, resumed, r
 __all__ = ["whole"]  # the fixture
 
 
-@pytest.mark.parametrize("name", ["last.ckpt", "checkpoint.safetensors", slow("best.safetensors"), "history.csv"])
+OTHERS = ("checkpoint.safetensors", "best.safetensors", "history.csv")
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", *map(slow, OTHERS)])
 def test_no_space_for_one_of_the_files(tmp_path, whole, monkeypatch, name):
     with pytest.raises(KilledError):
         run(tmp_path, 24)

@@ -127,6 +127,7 @@ def test_the_log_says_once_which_are_left_and_why():
     ]
 
 
+@pytest.mark.slow  # fusion/test_fused_networks.py has a quick one of what is compiled
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of the compiler about Brevitas' functions
 def test_a_compiled_network_is_trained_as_brevitas_does():
     networks = [build(OWN["network"], dropout=0.0) for _ in range(2)]

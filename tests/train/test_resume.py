@@ -88,6 +88,7 @@ def whole(tmp_path_factory):
     return kept(folder)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("batches", thinned([1, 4, 5, 3 * BATCHES, 3 * BATCHES + 1, 5 * BATCHES + 7], 2))
 def test_killed_after_a_batch(tmp_path, whole, batches):
     with pytest.raises(KilledError):
@@ -107,6 +108,7 @@ def test_killed_again_and_again(tmp_path, whole):
     assert equal(kept(tmp_path), whole)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("first", thinned([2, 4, 7, 8, 11], 2))
 def test_killed_when_a_file_is_to_be_replaced(tmp_path, whole, monkeypatch, first):
     """At a write, before the new file takes the old one's place; what is half written lies about."""
@@ -197,8 +199,8 @@ def begun(folder):
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-@pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
-def test_killed_by_the_system(tmp_path, whole, seed):
+@pytest.mark.parametrize(("seed", "often"), [(0, 1), slow(0, 2), slow(1, 2), slow(2, 2)])
+def test_killed_by_the_system(tmp_path, whole, seed, often):
     """SIGKILL at random moments, a few times over."""
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(CONFIG))
     chance, kills = random.Random(seed), 0
@@ -207,7 +209,7 @@ def test_killed_by_the_system(tmp_path, whole, seed):
         while process.poll() is None and begun(tmp_path) == before:
             time.sleep(0.005)
         try:
-            process.wait(chance.uniform(0, 0.8) if kills < 2 else None)
+            process.wait(chance.uniform(0, 0.8) if kills < often else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             kills += 1

@@ -90,6 +90,7 @@ def ops_of(graph):
     return [node.op_type for entry in fault_nodes(graph) for node in entry.nodes]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ALL)
 def test_replay_is_exact(mixed, name):
     plan, graph = mixed(name)

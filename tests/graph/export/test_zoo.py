@@ -43,7 +43,7 @@ def check_faults(report, expected):
     assert sum(site.faults_seen for site in report.sites) > 50
 
 
-@pytest.mark.parametrize("name", every(SOON))
+@pytest.mark.parametrize("name", every([name for name in SOON if name != "cnv"]))
 def test_power_of_two_scales_replay_to_the_last_bit(name):
     report, expected = replayed(name, scale="power_of_two")
     check_faults(report, expected)
@@ -82,7 +82,7 @@ def test_every_option_replays(name, options, scale):
     assert report.verdict == "pass" or (scale == "float" and report.verdict in ("outputs differ", "codes differ"))
 
 
-@pytest.mark.parametrize("kind", ["activation", "weight"])
+@pytest.mark.parametrize("kind", ["activation", slow("weight")])
 @pytest.mark.parametrize("name", ["cnv", slow("resnet20"), slow("mobilenet_v1_cifar")])
 def test_onnxruntime_folds_nothing_into_the_clean_sites(name, kind):
     """Weights without faults are constants, into which normalisations could be fused."""
@@ -107,7 +107,7 @@ def operators(graph: ModelProto):
     return {node.op_type for node in graph.graph.node}
 
 
-@pytest.mark.parametrize("name", ["cnv", "resnet20", slow("mobilenet_v1_cifar")])
+@pytest.mark.parametrize("name", ["cnv", *map(slow, ("resnet20", "mobilenet_v1_cifar"))])
 def test_a_graph_has_one_multiplication_and_one_addition_for_each_normalisation(name):
     network = lived_in(name)
     norms = sum(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in network.modules())

@@ -117,7 +117,7 @@ def test_faults_of_accumulators(name, bits):
 
 
 @pytest.mark.parametrize(
-    ("name", "faults"), thinned(itertools.product(sorted({*ALL} - {"tied", "convolutions", "per_channel"}), FAULTS), 3)
+    ("name", "faults"), thinned(itertools.product(sorted({*ALL} - {"tied", "convolutions", "per_channel"}), FAULTS), 5)
 )
 def test_every_kind_of_network_and_fault(name, faults):
     graph = export(network(name), small_batch(name), plan=planned(name, faults), arithmetic="integer")
@@ -184,6 +184,7 @@ def test_fusions_would_happen_without_the_barrier(tmp_path):
     assert any(len(node.input) == 3 for node in made.graph.node if "Conv" in node.op_type)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", ["biased", "twice"])
 def test_qonnx_equals_pytorch(name, faults):
@@ -228,6 +229,7 @@ def test_the_op_affine_refuses_what_does_not_broadcast():
     assert made.run(None, feeds | {"x": np.zeros((0, 2), np.float32)})[0].shape == (0, 2)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ALL)
 def test_the_sites_are_those_of_the_network(name):
     graph = export(network(name), small_batch(name), arithmetic="integer")
@@ -262,6 +264,7 @@ PASSES = {
 }
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("way", PASSES)
 @pytest.mark.parametrize("name", ["digits_cnn", "biased", "twice", "residual", "binary"])
 def test_faults_of_every_kind_outlive_passes_of_qonnx(name, way):

@@ -114,6 +114,7 @@ def steps_of(name, kind):
     return site, (*steps, MapStep(coming))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", ["activation", "weight"])
 @pytest.mark.parametrize("name", OPS)
@@ -156,6 +157,7 @@ def test_a_layout_that_is_none(layout, text):
         run(session(graph, threads=1), x)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_faulted_graph_goes_channels_last_with_its_faults(name):
     x, graph = batch(name, 4, seed=3), tidied(faulted(name), 4)
@@ -175,6 +177,7 @@ def converted(graph):
         return ModelWrapper(copied(graph)).transform(ConvertToChannelsLastAndClean()).model
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_qonnxs_own_pass_leaves_the_faults_where_they_are(name):
     x, graph = batch(name, 4, seed=3), tidied(faulted(name), 4)
@@ -196,6 +199,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", ["digits_cnn", "biased", "residual"])
 def test_faults_of_every_kind_go_along(name, faults):
@@ -217,6 +221,7 @@ def test_networks_of_the_zoo(name):
     assert sum(site.faults_seen for site in report.sites) > 50
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_graph_that_lies_channels_last_already_takes_the_networks_plan(name):
     """Its words are numbered as the network's; where they cannot be told, the site is refused."""

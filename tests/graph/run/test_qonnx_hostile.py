@@ -31,6 +31,7 @@ values |= (
 shapes = st.lists(st.sampled_from([0, 1, 2, 3, 5]), max_size=5).map(tuple)
 
 
+@pytest.mark.every(2)
 @settings(max_examples=150)
 @pytest.mark.parametrize("op", OPS)
 @given(data=st.data())

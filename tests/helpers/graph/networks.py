@@ -244,6 +244,7 @@ def plan(name: str):
     return resolve(listed(name), faults)
 
 
+@cache
 def listed(name: str) -> list[Site]:
     """The sites of a network but its accumulators, as they are without an example unless a quantizer runs twice."""
     shown = [site for site in sites(network(name), batch(name)) if site.kind != "accumulator"]
