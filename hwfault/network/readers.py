@@ -31,14 +31,14 @@ def paths(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module | None]]
             continue
         seen.add(id(module))
         prefix = f"{path}." if path else ""
-        for name, child in reversed(named_children(module).items()):
+        for name, child in reversed(list(named_children(module).items())):
             if child is not None:
                 ahead.append((prefix + name, child, module))
 
 
 def parameter_kind(proxy: Any) -> str | None:
     """What a quantizer quantizes, "weight" or "bias", by the name that a layer has it under; None: an activation."""
-    return _kind_of_class(type(proxy))
+    return _kind_of_class(type(proxy))  # type: ignore[arg-type]  # mypy takes its instances' hash for the class's
 
 
 @functools.lru_cache(maxsize=1024)  # Brevitas' proxies are protocols, which take long to say what is none of theirs

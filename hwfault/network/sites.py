@@ -223,7 +223,7 @@ def _enabled(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[tupl
         seen.add(id(module))
         if again and name not in layers:
             continue
-        role = _role(type(module))
+        role = _role(type(module))  # type: ignore[arg-type]  # mypy takes its instances' hash for the class's
         if role == "recurrent":
             # a stack has layers in it, and gates that share their quantizers: what comes first names them
             recurrent = {id(inner): f"{name!r} ({type(module).__name__})" for inner in module.modules()} | recurrent

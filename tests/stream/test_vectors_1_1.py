@@ -84,16 +84,13 @@ def test_the_native_library(index):
     assert torch.equal(gradient[0] == 0, case.x.isfinite())
 
 
-@pytest.mark.parametrize("index", thinned(NUMBERED, 3))
+@pytest.mark.parametrize("index", thinned(NUMBERED, 7))
 def test_triton(index):
     pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are written in Triton")
-    from hwfault.stream.cuda import launch
-    from tests.helpers.stream.triton_calls import INTERPRETED, fast_or, inject, on_device, zero_faulty
+    from tests.helpers.stream.triton_calls import inject, on_device, zero_faulty
 
     case = Case(index)
-    with fast_or(), pytest.MonkeyPatch.context() as patch:
-        if INTERPRETED:  # whose time goes by the number of steps
-            patch.setitem(launch.STRIKE, "WIDE", 1024)
+    with np.errstate(all="ignore"):
         case.check(inject(*on_device(*case.arguments)).cpu())
         gradient = zero_faulty(*on_device(torch.ones_like(case.x[None]), *case.arguments)).cpu()
     assert torch.equal(gradient[0] == 0, case.x.isfinite())
