@@ -126,6 +126,7 @@ def test_each_bit_alone(run, network, tmp_path):
     assert len({row["accuracy"] for row in rows}) > 2
 
 
+@pytest.mark.slow  # bits alone and sites alone are quick tests
 def test_each_bit_of_each_site_alone(run, network, tmp_path):
     done = good(
         "evaluate", run, "--ber", 0.2, "--by-site", "features.?.*", "--by-bit", *SEEDS, "--out", tmp_path / "out"

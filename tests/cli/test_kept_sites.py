@@ -213,6 +213,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_none_and_is_replaced(mine, content):
     whole, before = (mine / "sites.json").read_bytes(), good("sites", mine)

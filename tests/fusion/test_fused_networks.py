@@ -199,6 +199,7 @@ def test_a_compiled_network():
     assert torch.allclose(compiled.eval()(x), expected)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("arithmetic", ["float", "integer"])
 def test_an_export(arithmetic):
     brevitas, own, x = made("digits")

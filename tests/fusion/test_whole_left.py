@@ -122,7 +122,7 @@ HOOKS = {
 }
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(8)
 @pytest.mark.parametrize(("name", "path"), PATHS)
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
 def test_what_is_attached_to_a_part_is_called_as_often_as_without(name, path):

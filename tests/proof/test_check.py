@@ -23,7 +23,7 @@ from tests.helpers.graph.running import by_pytorch, clean, copied, faulted, tidi
 from tests.helpers.proof.bundles import SAMPLES, SEEDS, opened, rewritten, with_tensors, written
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", ALL)
 def test_every_network_passes_and_counts_what_a_replay_counts(tmp_path, name):
     report = check(opened(written(tmp_path / "b", name)))

@@ -56,6 +56,7 @@ def values_of(plan, n=6):
     return seen
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("form", FORMATS, ids=["float32", "float64"])
 def test_sums_that_the_array_changed_are_faults(form):
     faulty, clean = planned(form, STUCK), planned(form, BitFlips(probability=0.0, sites="*.accumulator"))

@@ -45,7 +45,7 @@ def _fast():
         yield
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(8)
 @pytest.mark.parametrize("index", range(len(known()["cases"])))
 def test_known_answers(index):
     vector = known()["cases"][index]
@@ -69,7 +69,7 @@ def search_kernel(row_word, rows, words, out):
     tl.store(out + tl.program_id(0), first_row(row_word, rows, word, 32))
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("rows", [0, 1, 2, 31, 32, 33, 63, 64, 65, 1000, 1024, 1025, 40_000])
 def test_the_search(rows):
     rng = np.random.default_rng(rows)

@@ -53,7 +53,7 @@ def assert_same_bits(found, expected, b):
     assert same.all(), f"{np.argwhere(~same)[:3].tolist()} differ: {found[~same][:3]} for {expected[~same][:3]} in {b}"
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_inject_is_the_reference_on_every_type(part):
     for b in batches(part):
@@ -73,7 +73,7 @@ def test_in_place_is_the_same(part):
         assert_same_bits(x, inject(b)[0], b)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_zero_faulty_zeroes_what_inject_changes(part):
     for b in batches(part, COUNT // PARTS // 2):
@@ -95,7 +95,7 @@ def reads_stored(b: Batch) -> bool:
     return directed or (len(kinds) > 1 and Random in kinds)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_zero_faulty_without_the_values(part):
     refused = 0
@@ -122,7 +122,7 @@ def test_zero_faulty_in_place():
     np.testing.assert_array_equal(gradient == 0, b.faulty())
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_faulty_words(part):
     for b in batches(part, COUNT // PARTS // 3):

@@ -111,7 +111,7 @@ def trained(name, faults, gradient="zero", steps=2, before=None):
     return found, {key: t.clone() for key, t in model.state_dict().items()}
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training(name, gradient, written):
@@ -149,7 +149,7 @@ def test_protected_memories(training, written):
     assert all(sum(c) for c in counts.values())
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_evaluation(name, context, written):
@@ -215,6 +215,7 @@ def test_observers_see_the_values_before():
     assert any(not torch.equal(before, after) for _, before, after in calls)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("second", ["bits", "asymmetric"])
 @pytest.mark.parametrize("first", ["bits", "asymmetric"])
 def test_several_injections(first, second, written):

@@ -50,7 +50,7 @@ def assert_zeros_alike(arguments):
     assert same_bits(on_devices.zero(*arguments), zero(*arguments))
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize(("name", "dtype"), list(zip(PROGRAMS, itertools.cycle(DTYPES), strict=False)))
 def test_values_and_gradients(name, dtype):
     args = arguments(name, x=on_grid((1, 5, 40), dtype=dtype), dtype=dtype)
@@ -62,6 +62,7 @@ def test_values_and_gradients(name, dtype):
             assert_zeros_alike(operators.stream_zero(*given, *more))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kinds", test_map_op.KINDS)
 def test_fault_maps(kinds):
     args = test_map_op.arguments(kinds, threshold=test_map_op.HALF)
@@ -80,6 +81,7 @@ def test_values_that_are_no_floating_numbers():
         on_devices.strike(*operators.stream(x.int(), *rest))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["asymmetric", "random"])
 def test_autograd_through_the_operator(name):
     """x is kept for the backward pass where what is stored decides, and only there."""

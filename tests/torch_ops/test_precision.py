@@ -83,7 +83,7 @@ def comes_back(found, expected, fmt, dtype):
     return not differ[told_apart].any() and (differ <= 1).all()
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", range(2, 9))

@@ -37,7 +37,7 @@ def check(plan, seen, seed, samples):
     return struck
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_at_every_site(name, faults):

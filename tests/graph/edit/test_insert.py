@@ -48,7 +48,7 @@ def initializers(graph):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", ALL)
 def test_the_faulty_graph_is_the_faulty_network_to_the_bit(name):
     x = batch(name, 6, seed=9)

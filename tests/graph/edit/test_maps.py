@@ -90,7 +90,7 @@ def ops_of(graph):
     return [node.op_type for entry in fault_nodes(graph) for node in entry.nodes]
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", ALL)
 def test_replay_is_exact(mixed, name):
     plan, graph = mixed(name)
@@ -332,6 +332,7 @@ def test_a_graph_in_a_file(mixed, tmp_path):
     assert replay(network("biased"), tmp_path / "g.onnx", batches("biased"), seeds=[1]).exit_code == 0
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", SMALL)
 def test_qonnxs_cleanup_leaves_it_working(mixed, name):
     plan, graph = mixed(name)

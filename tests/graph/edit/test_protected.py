@@ -60,7 +60,7 @@ def planned(fault, name="biased", device=3, beside=()):
     return resolve(sites(network(name), batch(name)), [fault, *beside], device=device)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ["biased", "mlp"])
 def test_replay_is_exact(case, name):

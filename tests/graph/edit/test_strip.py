@@ -61,7 +61,7 @@ def assert_comes_back(graph, plan):
     assert strip_faults(struck).SerializeToString(deterministic=True) == graph.SerializeToString(deterministic=True)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", ALL)
 def test_the_graph_before_comes_back(name, faults):

@@ -43,7 +43,7 @@ def check_faults(report, expected):
     assert sum(site.faults_seen for site in report.sites) > 50
 
 
-@pytest.mark.parametrize("name", every([name for name in SOON if name != "cnv"]))
+@pytest.mark.parametrize("name", every([name for name in SOON if name not in ("cnv", "resnet20")]))
 def test_power_of_two_scales_replay_to_the_last_bit(name):
     report, expected = replayed(name, scale="power_of_two")
     check_faults(report, expected)

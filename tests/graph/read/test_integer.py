@@ -229,7 +229,7 @@ def test_the_op_affine_refuses_what_does_not_broadcast():
     assert made.run(None, feeds | {"x": np.zeros((0, 2), np.float32)})[0].shape == (0, 2)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", ALL)
 def test_the_sites_are_those_of_the_network(name):
     graph = export(network(name), small_batch(name), arithmetic="integer")

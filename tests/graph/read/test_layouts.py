@@ -211,7 +211,8 @@ def test_faults_of_every_kind_go_along(name, faults):
         assert_same(by_onnxruntime(lowered(moved), x, seed=5), expected)
 
 
-@pytest.mark.parametrize("name", ["tiny_cnn", pytest.param("cnv", marks=pytest.mark.slow)])  # qonnx takes its time
+@pytest.mark.slow  # qonnx takes its time
+@pytest.mark.parametrize("name", ["tiny_cnn", "cnv"])
 def test_networks_of_the_zoo(name):
     model, x = lived_in(name, scale="power_of_two"), zoo_batch(name)
     struck = resolve(sites(model, x), [BitFlips(probability=0.01)])
@@ -278,6 +279,7 @@ def test_two_nodes_of_one_site_that_say_different_layouts_are_told(which):
         plan_of(moved)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", [(), (0, 3, 1, 2), (0, 1, 3, 2)])
 def test_a_layout_that_was_lost_or_changed_is_told(layout):
     moved = to_channels_last(tidied(faulted("digits_cnn"), 4))
