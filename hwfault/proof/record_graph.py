@@ -20,6 +20,9 @@ from hwfault.errors import GraphError
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.grids import IntegerGrid
 from hwfault.graph.read.layouts import number_words
+from hwfault.graph.read.own_integers import find_own_integers
+from hwfault.graph.read.qonnxgraph import Constants
+from hwfault.graph.read.shapes import Tensors
 from hwfault.graph.run.graph_input import GraphInput, Samples
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import Site
@@ -53,6 +56,7 @@ def write_graph_bundle(
     wanted = GraphInput.of(graph)
     if wanted.dtype != np.float32:
         raise GraphError(f"the graph's input {wanted.name!r} takes {wanted.dtype}, but a bundle's samples are float32")
+    _check_qonnx(graph)
     if len(graph.graph.output) != 1:
         raise GraphError(f"the graph has the outputs {[o.name for o in graph.graph.output]}, expected one for a bundle")
     size = min(wanted.batch_size(batch_size, len(inputs), len(inputs)), len(inputs))
@@ -71,6 +75,16 @@ def write_graph_bundle(
         versions={"hwfault": __version__, **{name: version(name) for name in ("onnxruntime", "onnx")}},
         progress=progress,
     )
+
+
+def _check_qonnx(graph: ModelProto) -> None:
+    """Raises GraphError for ONNX' own integers, which a record of values on grids cannot say."""
+    own = next(iter(find_own_integers(graph, Tensors(graph), Constants(graph))), None)
+    if own is not None:
+        raise GraphError(
+            f"the graph holds integers of ONNX' own ({own.tensor!r}), of which no bundle can be recorded, expected a "
+            "QONNX graph; `hwfault evaluate` and `campaign` measure it"
+        )
 
 
 def _batches(inputs: Array, size: int) -> list[Array]:
