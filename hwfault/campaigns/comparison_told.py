@@ -135,7 +135,7 @@ def _page(found: Comparison, picture: Picture | None) -> str:
 
 def _covered(found: Comparison) -> list[str]:
     """With which confidence, and of what, the intervals are; exact differences have none."""
-    told = {}
+    told: dict[str, None] = {}
     for one in found.compared:
         for difference in (one.sdc_difference, one.accuracy_difference):
             if difference is not None and difference.ends is not None:

@@ -65,7 +65,6 @@ def port():
     scope="module",
     params=[
         pytest.param(400, id="phone"),
-        pytest.param(820, id="tablet", marks=pytest.mark.slow),
         pytest.param(1200, id="screen", marks=pytest.mark.slow),
     ],
 )
