@@ -103,9 +103,9 @@ def test_a_phone_and_paper_show_it_whole(passed):
     assert all("style" not in own for _, own in found.tags), "one style sheet"
     # what is wide scrolls on its own, by keyboard too
     regions = [own for _, own in found.tags if own.get("class") == "wide"]
-    assert len(regions) == text.count("<table>") >= 3
+    assert len(regions) == text.count("<table") >= 3
     assert all(own["tabindex"] == "0" and own["role"] == "region" and own["aria-label"] for own in regions)
-    assert text.count("<caption>") == text.count("<table>")
+    assert text.count("<caption>") == text.count("<table")
 
 
 def test_a_replay_beside_a_network_has_no_bundle(passed):
