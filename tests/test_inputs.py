@@ -10,6 +10,7 @@ from hwfault.campaigns.lines import read_lines
 from hwfault.devices.dumps import load_dump
 from hwfault.errors import FileError, HwfaultError
 from hwfault.graph.run.session import load_model, session
+from hwfault.image_files import decode
 from hwfault.injection.site_statistics import load as load_statistics
 from hwfault.inputs import check_regular, open_regular, read_regular
 from hwfault.npz import read_arrays
@@ -20,7 +21,6 @@ from hwfault.records import read_yaml
 from hwfault.stream.fault_map import FaultMap
 from hwfault.train import TrainConfig, build, checkpoint, ckpt
 from hwfault.train.data.idx import read_idx
-from hwfault.train.data.images import decode
 from hwfault.train.environment import _starts
 from hwfault.train.run import begin_with
 
