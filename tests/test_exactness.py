@@ -10,7 +10,6 @@ from tests.experiments.integer import differing, main, network
 TABLE = Path(__file__).parents[1] / "docs" / "exactness.csv"
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(("bits", "trained"), [(4, True), (8, False)])
 def test_no_integer_differs(bits, trained):
     counted, differ, logits = differing(network("tiny_cnn", bits, trained, steps=4), "integer", 10**6)

@@ -230,7 +230,6 @@ def test_affine_rounds_once(values, number):
     assert affine(x.double(), m, torch.tensor(0.3)).dtype == torch.float32
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["cnv", "resnet20", "mobilenet_v1_cifar"])
 def test_nothing_is_left_behind(name):
     model, x = lived_in(name), batch(name)
@@ -277,7 +276,6 @@ def at_ties(plain, exact):
     return differ
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", ["cnv", "resnet20", "mobilenet_v1_cifar"])
 def test_codes_differ_from_brevitas_at_rounding_ties_alone(name, memory):

@@ -52,7 +52,6 @@ def clean(model, x):
     return getattr(out, "value", out)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("name", [name for name in EXACT if name != "tied"])
 @pytest.mark.parametrize("arithmetic", ["float32", "float64"])
 def test_exact_networks_are_the_same_to_the_bit(name, arithmetic):
@@ -121,7 +120,6 @@ SHAPES = {
 }
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("double", [False, True])
@@ -151,7 +149,6 @@ def test_every_layer_is_the_formula(name, case, double):
 
 
 # strided by 2, 5 x 7 needs even numbers of zeros on both axes, 4 x 7 an odd one on one, 6 x 8 on both
-@pytest.mark.every(2)
 @pytest.mark.parametrize("size", [(5, 7), (4, 7), (6, 8)])
 @pytest.mark.parametrize("padding", ["same", "valid", "strided same", "circular", "reflect"])
 def test_every_padding(padding, size):
@@ -172,7 +169,6 @@ def assert_close(one, other):
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_compute_what_they_mean_to(name):
     model = build(name)

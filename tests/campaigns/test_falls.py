@@ -36,7 +36,6 @@ def by_listing(plan, seed):
     return False
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", FAULTS)
 def test_as_the_listing_says(name):
     plan = hf.resolve(SITES, FAULTS[name])

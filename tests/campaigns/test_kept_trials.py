@@ -83,7 +83,6 @@ def test_right_answers_are_counted_in_their_mask():
         Trial.of_row(Row(5, None, failed="no memory"), ("correct",))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("left", [0, 1, 4, 7])
 def test_a_stopped_campaign_goes_on_to_the_same_results_without_running_a_trial_twice(kept, ran, monkeypatch, left):
     measured, points = campaign(statistics=True), at_rates([0.05, 0.3])

@@ -184,7 +184,6 @@ def test_a_store_of_another_study(answered, tmp_path, run, changes, told):  # no
     assert told in done.stderr
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

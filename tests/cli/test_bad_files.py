@@ -130,7 +130,6 @@ def test_a_plan_for_other_sites(run, kept, tmp_path):
     )
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"format": "hwfault-plan/2"}', "[" * 10000, "\x00", "3"])
 def test_plans_that_are_none(run, kept, tmp_path, content):
     path = tmp_path / "p.json"

@@ -11,7 +11,6 @@ TOO_LARGE = str(2**64)
 RATES = ["1.5", "-0.1", "nan", "inf", "3"]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("rate", RATES)
 def test_probabilities_outside_0_to_1(run, out, kept, rate):
     words = ["expected a number in [0, 1]"]
@@ -23,7 +22,6 @@ def test_probabilities_outside_0_to_1(run, out, kept, rate):
     assert not (out / "run").exists()
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("rate", ["1.5", ".nan", "-1", "yes", "many", "[0.1, 2, 0, 0]", "[]", "null", "{}"])
 def test_probabilities_in_a_file(run, out, kept, tmp_path, rate):
     path = tmp_path / "f.yaml"
@@ -36,7 +34,6 @@ def test_probabilities_too_small_to_be_drawn(run, kept):
     refused("export", run, "--ber", "1e-14", "--out", kept, words=["too small to be drawn", "site 'input.act_quant'"])
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("selector", "nearest"),
     [
@@ -65,7 +62,6 @@ def test_a_process_wider_than_the_word(run, out, kept, tmp_path):
     refused("export", run, "--faults", path, "--out", kept, words=["site 'input.act_quant'", words])
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -224,7 +220,6 @@ def test_seeds_of_the_listing(run, kept):
         )  # fmt: skip
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("where", ["file", "proc", "long"])
 def test_output_folders_that_cannot_be_written(made, run, tmp_path, where):
     (tmp_path / "file").write_text("old")

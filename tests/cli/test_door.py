@@ -136,7 +136,6 @@ time.sleep(60)
 """
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("number", [15, 1])
 def test_signals_end_a_command_and_its_runner(tmp_path, number):
     """Nothing is left: no runner, none of its children, no temporary folder."""

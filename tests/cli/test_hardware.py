@@ -252,7 +252,6 @@ def test_faults_that_are_none(run, out, kept, faults, words):
     everywhere(run, out, kept, f"--faults={faults}", words=words)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("content", [b"", b"word,bit,kind\n1,2,0\n", b"\x80\x04cos\nsystem\n", bytes(64)])
 def test_files_that_are_no_map(run, out, kept, tmp_path, content):
     (tmp_path / "foreign.map").write_bytes(content)

@@ -107,7 +107,6 @@ NETWORKS = {
 }
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_kind_of_sites_is_kept_whole(name, tmp_path, monkeypatch):
     """Networks of code are never kept; here they are, as if there were built-in ones of every kind."""
@@ -213,7 +212,6 @@ BROKEN = {
 }
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_none_and_is_replaced(mine, content):
     whole, before = (mine / "sites.json").read_bytes(), good("sites", mine)

@@ -28,7 +28,6 @@ def test_help_imports_nothing_heavy(command):
     assert found.isdisjoint(NEEDLESS)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("words", [[], ["--json"]], ids=" ".join)
 @pytest.mark.parametrize("command", [["sites"], ["faults", "--ber", "0.1", "--site", "input.act_quant"]], ids=" ".join)
 def test_sites_that_a_run_keeps_take_no_torch(run, command, words):

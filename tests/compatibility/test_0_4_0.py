@@ -213,7 +213,6 @@ def check_graph(name, graph):
     assert seen.ran(hf.session, hf.run, graph, networks.example("chain"), seen.DRAWS) == GRAPHS[name]
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_qonnx_and_a_session_of_one_seed_give_the_same_outputs(name):
     inputs = networks.example("chain").numpy()
@@ -246,7 +245,6 @@ def test_faults_are_taken_out_and_put_in_again(name):
     check_graph(name, insert_faults(clean, plan_in(name)))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", FAULTED)
 def test_graph_and_network_agree(name, network):
     report = hf.replay(network, graph_of(name), [networks.example("chain")], seeds=(1, 2))

@@ -207,7 +207,6 @@ def test_the_pattern_follows_the_measured_blocks_in_wider_rows():
     assert len(faults(wide)) == pytest.approx(RATE * BLOCKS * 1024 * 16, rel=0.4)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -129,7 +129,6 @@ def test_groups_of_activations(axis):
     assert check_equal(lambda: qnn.QuantIdentity(act_quant=MXInt8Act, group_dim=axis, group_size=4), x) == {}
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("bits", [2, 3, 4, 8, 16, 24])
 @pytest.mark.parametrize("quantizer", [Int8WeightPerTensorFloat, Int8WeightPerChannelFloat])
 def test_widths_of_weights(bits, quantizer):

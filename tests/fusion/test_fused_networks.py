@@ -73,7 +73,6 @@ def check_equal(one, other):
         assert torch.allclose(other[2][name], parameter, rtol=1e-6, atol=1e-6), name
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_step_of_training(name, train):
@@ -199,7 +198,6 @@ def test_a_compiled_network():
     assert torch.allclose(compiled.eval()(x), expected)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("arithmetic", ["float", "integer"])
 def test_an_export(arithmetic):
     brevitas, own, x = made("digits")

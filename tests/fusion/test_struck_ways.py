@@ -110,7 +110,6 @@ def test_networks(name):
     check(build(name), FLIPS, batch())
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", [*INSIDE, *OUTSIDE])
 def test_laws(name):
     check(build("per_channel"), (INSIDE | OUTSIDE)[name], batch(), inside=name in INSIDE)

@@ -94,7 +94,6 @@ def test_activations(kind, scaling, restriction, limit, monkeypatch):
     check(activation(kind, scaling, restriction, limit), monkeypatch)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("restriction", RESTRICTIONS)
 @pytest.mark.parametrize("scaling", STATISTICS)
@@ -114,7 +113,6 @@ def test_a_scale_that_is_searched_for(monkeypatch):
     check(searched(), monkeypatch, twin=searched().layer)  # Brevitas' own are no good as copies
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("narrow", [True, False])
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_bits(bits, narrow, monkeypatch):

@@ -148,7 +148,6 @@ def test_every_kind_of_hook(kind, path):
     assert counts == [counts[0]] * 3
 
 
-@pytest.mark.every(4)
 @pytest.mark.parametrize(("name", "path"), PATHS)
 def test_a_part_of_a_type_of_its_own_runs(name, path):
     layer = built(name)

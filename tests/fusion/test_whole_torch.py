@@ -310,7 +310,6 @@ def test_distributed_data_parallel(one_process):
         assert torch.allclose(one.grad, other.grad, rtol=1e-3, atol=1e-4), name
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("arithmetic", ["float", "integer"])
 def test_an_export_inside_of_the_block(arithmetic):
     torch.manual_seed(0)

@@ -25,7 +25,6 @@ FLIPS = [BitFlips(probability=0.05)]
 pytestmark = pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_leaving_restores_everything(name):
     model = build(name)

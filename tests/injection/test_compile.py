@@ -103,7 +103,6 @@ def test_batches_of_other_sizes():
     assert no_breaks()
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["power_of_two", "per_channel"])
 @torch.no_grad()
 def test_inference_mode_of_brevitas(name):

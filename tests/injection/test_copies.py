@@ -112,7 +112,6 @@ def network(name="cnn"):
     return model, x, resolve(listed, [*FLIPS, *SUMS]), listed
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("name", ["cnn", "biased"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_copy_is_a_clean_network(name, way):

@@ -52,7 +52,6 @@ def step(model, x):
     return out, gradients(model)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("shared", "twice")])
 def test_the_common_case_asks_no_python(name, gradient, asked):

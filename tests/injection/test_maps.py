@@ -66,7 +66,6 @@ def test_permanent_faults_leave_the_network_as_it_was(name):
     assert not torch.equal(struck, clean)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_each_site_has_the_faults_of_its_map(name):
     """Whatever kind of tensor it is: mixed steps, permanent and intermittent, against NumPy."""

@@ -84,7 +84,6 @@ def storages(model, x):
     return sizes[True], sizes[False]
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_keeps_no_value_more_than_without_faults(name, gradient):

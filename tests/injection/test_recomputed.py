@@ -85,7 +85,6 @@ def plan_for(model, faults=FAULTS):
     return resolve(sites(model, inputs()), faults)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("way", sorted(set(WAYS) - {"plain"}))
 def test_gradients_are_those_without_checkpoints(way, reentrant):
@@ -280,7 +279,6 @@ ANEW = {
 }
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("way", ["each run", "two together"])
 @pytest.mark.parametrize("what", ANEW)

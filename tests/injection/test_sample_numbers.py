@@ -38,7 +38,6 @@ SETTERS = {
 }
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("number", BEYOND)
 @pytest.mark.parametrize("setter", SETTERS.values(), ids=SETTERS)
 def test_numbers_are_refused_where_they_are_set(setter, number):
@@ -53,7 +52,6 @@ def test_numbers_are_refused_where_they_are_set(setter, number):
             setter(injection, fine)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("number", [-1, -FIRST_NOT, True, False, 1.0, "1", None, np.float64(3)])
 @pytest.mark.parametrize("name", SETTERS)
 def test_what_is_no_number_is_refused_too(name, number):

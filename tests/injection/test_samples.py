@@ -32,7 +32,6 @@ def check(seen, plan, seed, samples, step=0):
         assert same_bits(call.after, faulty(plan, call, seed, samples, step)), call.name
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("faults", MODELS)
 @pytest.mark.parametrize("name", ["power_of_two", "binary", "asymmetric", "twice"])
 def test_batch_64_equals_64_times_batch_1(name, faults):

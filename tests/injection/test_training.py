@@ -69,7 +69,6 @@ def state(model):
     return {key: value.clone() for key, value in model.state_dict().items()}
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"asymmetric"}))
 def test_gradients_are_those_of_values_put_in_by_hand(name, gradient):

@@ -81,7 +81,6 @@ def by_triton(*draw):
         return triton_calls.by_triton(*draw)
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize("case", known(), ids=lambda case: f"{case['bit_width']} bits, h={case['h']}")
 @pytest.mark.parametrize("engine", [*ENGINES.values(), by_triton], ids=[*ENGINES, "triton"])
 def test_known_answers(engine, case):

@@ -82,7 +82,6 @@ def vit(how, batch_first):
     return trained(model, torch.randn(16, 8, 8))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("how", ["layerwise", "by hand"])
 def test_attention_at_once_equals_one_by_one(how, batch_first):

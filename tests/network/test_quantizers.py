@@ -82,7 +82,6 @@ def check(model, x):
     return seen, plan
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("make", "name"),
     [

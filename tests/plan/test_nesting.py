@@ -60,7 +60,6 @@ NESTED = {
 }
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NESTED)
 @settings(max_examples=8)
 @given(RATES, SEEDS)

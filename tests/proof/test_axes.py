@@ -131,7 +131,6 @@ def test_pytorch_and_onnxruntime_have_the_same_faults(name, case, tmp_path):
     assert strip_faults(graph) == clean(name)
 
 
-@pytest.mark.every(3)
 @each
 def test_numpy_has_the_faults_that_pytorch_has(name, case, tmp_path):
     """Each site from the values before its faults alone; what an array does to sums is compared by replay."""
@@ -208,7 +207,6 @@ def test_channels_may_lie_last(name, tmp_path):
     assert_same(run(session(turned), x.numpy(), seed=3, first_sample=2)[0], expected)
 
 
-@pytest.mark.every(2)
 @some
 def test_a_bundle_replays(name, case, tmp_path):
     plan, x = planned(name, case, tmp_path), batch(name)

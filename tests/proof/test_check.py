@@ -107,7 +107,6 @@ def test_hardware_passes(tmp_path, kind, batch_size):
     assert sum(site.faults_seen for run in report.runs[1:] for site in run.sites) > 0
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("refresh", ["batch", "inference", "power_cycle"])
 def test_cells_that_come_and_go_with_the_batch(tmp_path, refresh):
     """The record has a row of a parameter for each batch; the list of faults names those of the right batch."""

@@ -35,7 +35,6 @@ def damaged(content, change, head):
     return bytes(out)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", FILES)
 @given(change=changes, head=st.sampled_from([64, 2000, 1 << 30]))
 @settings(max_examples=25)

@@ -29,7 +29,6 @@ def batched(recorder):
     return [entry.site.name for entry in recorder.sites if entry.site.batched]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("faulty", [False, True])
 @pytest.mark.parametrize("sizes", [[1] * 7, [3, 4], [6, 1]])
 def test_batches_are_the_same_samples(sizes, faulty):

@@ -47,7 +47,6 @@ def by_name(report):
     return {site.name: site for site in report.sites}
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ALL)
 def test_exact(name):
     report = replay(fresh(name), faulted(name), batches(name), seeds=SEEDS)
@@ -79,7 +78,6 @@ def recount(name, seeds):
     return words, faults
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["digits_cnn", "residual", "twice", "shared", "per_channel", "formats"])
 def test_the_numbers_add_up(name):
     report = replayed(name)
@@ -102,7 +100,6 @@ def by_network(name):
     return network(name)(batch(name, 1))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["digits_cnn", "twice", "formats"])
 def test_the_batch_size_does_not_matter(name):
     reports = [replayed(name, sizes=sizes) for sizes in ([64], [7] * 9 + [1], [1] * 3 + [61], [0, 32, 0, 32, 0])]

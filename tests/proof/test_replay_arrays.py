@@ -56,7 +56,6 @@ def values_of(plan, n=6):
     return seen
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("form", FORMATS, ids=["float32", "float64"])
 def test_sums_that_the_array_changed_are_faults(form):
     faulty, clean = planned(form, STUCK), planned(form, BitFlips(probability=0.0, sites="*.accumulator"))
@@ -131,7 +130,6 @@ def test_pytorch_with_other_faults_of_an_array(monkeypatch, kind, arithmetic):
     check_told(replayed(plan, arithmetic=arithmetic), kind)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", sorted(FAULTS.keys() - {"bypassed"}))
 def test_a_graph_with_other_faults_of_an_array(monkeypatch, kind):
     """onnxruntime with ops that do what those of another plan do."""

@@ -176,7 +176,6 @@ ANSWERS = {
 }
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("mode", ANSWERS)
 def test_endpoints_that_answer_wrongly(whole, board, mode):
     timeout = 0.5 if mode in ("hangs", "drips") else 60

@@ -62,7 +62,6 @@ def test_clean_sums_are_recorded(bundle):
         assert not tensors[f"{name}#0.at"].size, "nothing strikes them"
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("arithmetic", ["float", "integer"])
 def test_sums_stand_among_the_other_sites(tmp_path, arithmetic):
     """In the manifest, in every run of a graph, of a runner, and beside the network."""

@@ -86,7 +86,6 @@ def test_values_equal_codes(bits, rates, accepts, shape, seed, in_place):
     assert np.array_equal(unstruck, np.where(codes == expected, np.float32(1), np.float32(0)))
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("bits", [1, 4, 8, 9])
 def test_the_reference_agrees(rate, bits):

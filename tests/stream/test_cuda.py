@@ -182,7 +182,6 @@ def test_late_bits():
     assert changed > 3
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("dtype", "representation"), thinned(itertools.product(DTYPES, range(len(REPRESENTATIONS))), 2), ids=str
 )

@@ -81,7 +81,6 @@ def test_the_search(rows):
     assert out.tolist() == np.searchsorted(ascending, words).tolist()
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(("dtype", "threshold"), thinned(itertools.product(DTYPES, (0, 2**31, ALWAYS)), 2), ids=str)
 def test_values_and_gradients(dtype, threshold):
     draw, changed = Draw(DTYPES.index(dtype) + 1), 0

@@ -48,7 +48,6 @@ def same(found, expected):
 
 
 # under the interpreter a program for each row takes its time
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("shape", "scale_shape"), [(shape, scale) for shape, scale in LAYOUTS if not {300, 4500} & {*shape}]
 )

@@ -149,7 +149,6 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("lanes", [32, 1])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs(name, lanes, monkeypatch):

@@ -40,7 +40,6 @@ def periods_of(refresh, batched, first, rows):
     return [first + i for i in range(rows)] if refresh == "inference" and batched else [first] * rows
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("batched", [1, 0])
 @pytest.mark.parametrize("refresh", REFRESHES)

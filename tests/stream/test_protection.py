@@ -27,7 +27,6 @@ from tests.helpers.stream.protection_cases import (
 WIDTHS = range(1, 65)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("index", range(len(VECTORS["cases"])))
 @pytest.mark.parametrize("engine", ENGINES)
 def test_known_answers(engine, index):
@@ -119,7 +118,6 @@ def test_secded_corrects_every_single_error(data_bits):
     assert (after == data).all()
 
 
-@pytest.mark.every(4)
 @pytest.mark.parametrize("data_bits", WIDTHS)
 def test_secded_detects_every_double_error(data_bits):
     for due in (False, True):

@@ -136,7 +136,6 @@ def grids(rng, scale_shape, several_zero_points):
     return Grid(scale, zero.astype(np.float32), least, most, bool(rng.integers(2)))
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(("shape", "scale_shape"), LAYOUTS)
 @given(st.integers(0, 2**32), st.booleans())
 def test_any_layout_equals_numpy(shape, scale_shape, seed, several_zero_points):

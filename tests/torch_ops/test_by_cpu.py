@@ -140,7 +140,6 @@ FAULTS = [
 ]
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_train_the_same(name):
     found = []

@@ -215,7 +215,6 @@ def test_observers_see_the_values_before():
     assert any(not torch.equal(before, after) for _, before, after in calls)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("second", ["bits", "asymmetric"])
 @pytest.mark.parametrize("first", ["bits", "asymmetric"])
 def test_several_injections(first, second, written):

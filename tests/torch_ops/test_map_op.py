@@ -60,7 +60,6 @@ def expected(args):
     return torch.where(changed, faulty, x), changed
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("kinds", "dtype", "threshold"), thinned(itertools.product(KINDS, DTYPES, (HALF, 2**32)), 3), ids=str
 )

@@ -62,7 +62,6 @@ def test_values_and_gradients(name, dtype):
             assert_zeros_alike(operators.stream_zero(*given, *more))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("kinds", test_map_op.KINDS)
 def test_fault_maps(kinds):
     args = test_map_op.arguments(kinds, threshold=test_map_op.HALF)
@@ -81,7 +80,6 @@ def test_values_that_are_no_floating_numbers():
         on_devices.strike(*operators.stream(x.int(), *rest))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["asymmetric", "random"])
 def test_autograd_through_the_operator(name):
     """x is kept for the backward pass where what is stored decides, and only there."""

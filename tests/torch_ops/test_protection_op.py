@@ -118,7 +118,6 @@ def test_opcheck_of_odd_shapes():
     torch.library.opcheck(strike, memory(*arguments("directed", x=strided)))
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("kind", KINDS)

@@ -74,7 +74,6 @@ def random_case(rng, shape, scale_shape):
     return normal(shape, by), scale, zero, bits, brevitas(bool(signed), bool(narrow), bool(passes)), normal(shape)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(("shape", "scale_shape"), SHAPES)
 @given(st.integers(0, 2**32))
 def test_any_shape_scale_and_width(shape, scale_shape, seed):

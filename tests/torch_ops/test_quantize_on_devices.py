@@ -63,7 +63,6 @@ def test_a_network(as_device, monkeypatch):
         assert torch.equal(net(X), found)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 def test_training(as_device, gradient):
     """Faults strike in the pass that makes the values, and in one of their own by hooks."""

@@ -67,7 +67,6 @@ def runs_of(site, found):
     return [found[first][int(run or 0)]] if site.batched else found[first]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_in_training(name):
     model, seen = build(name).train(), Seen()

@@ -44,7 +44,6 @@ def both(samples, **changes):
     return one, other
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("rate", [0, 0.03])
 def test_where_no_scale_is_learned_it_is_the_same_to_the_bit(rate):
     """The demonstration's network has constant scales: every value and every gradient is Brevitas'."""

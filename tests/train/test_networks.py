@@ -13,7 +13,6 @@ from hwfault.train.networks import digits_cnn
 from tests.helpers.train import small
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("rate", [0.0, 0.03, 0.5])
 def test_digits_cnn_is_exact_in_float32(bits, rate):

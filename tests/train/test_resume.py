@@ -88,7 +88,6 @@ def whole(tmp_path_factory):
     return kept(folder)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("batches", thinned([1, 4, 5, 3 * BATCHES, 3 * BATCHES + 1, 5 * BATCHES + 7], 2))
 def test_killed_after_a_batch(tmp_path, whole, batches):
     with pytest.raises(KilledError):
@@ -108,7 +107,6 @@ def test_killed_again_and_again(tmp_path, whole):
     assert equal(kept(tmp_path), whole)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("first", thinned([2, 4, 7, 8, 11], 2))
 def test_killed_when_a_file_is_to_be_replaced(tmp_path, whole, monkeypatch, first):
     """At a write, before the new file takes the old one's place; what is half written lies about."""

@@ -43,7 +43,6 @@ def test_the_float_twin_has_as_many_parameters_as_in_the_literature(name):
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMED])
 def test_twins_have_the_same_parameters_and_shapes(name):
     quantized, twin = fresh(name), fresh(name, quantized=False)
@@ -56,7 +55,6 @@ def test_twins_have_the_same_parameters_and_shapes(name):
         assert quantized.eval()(batch(name)).shape == twin.eval()(batch(name)).shape
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_classes_and_channels(name):
     network = fresh(name, classes=3, channels=2).eval()

@@ -56,7 +56,6 @@ def outputs(made, plans, chosen=None):
     return [ran.outputs for ran in made.run([Trial(plan, 0) for plan in plans], chosen)]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("kinds", [("activation",), ("weight",), ("activation", "weight")])
 def test_some_flips_a_trial(name, kinds):

@@ -23,7 +23,6 @@ QUICK = ("digits_cnn", "residual", "binary")
 SEVERAL = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NETWORKS]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", SEVERAL)
 @pytest.mark.parametrize("what", FAULTS)
 def test_trials_are_those_of_pytorch(name, what):

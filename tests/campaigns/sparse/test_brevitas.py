@@ -71,7 +71,6 @@ def check(name, count):
     assert np.array_equal(outputs.reshape(expected.shape), expected)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_some_flips(name):
     check(name, 40)

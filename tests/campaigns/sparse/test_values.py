@@ -44,7 +44,6 @@ def check(name, count):
     assert np.array_equal(counted.changed(), found.argmax(2) != golden.argmax(1))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_some_flips(name):
     check(name, SOME)

@@ -48,7 +48,6 @@ def cover_events(name, rate, repeats):
     return covered / repeats, wrong / repeats, np.median([trials for _, trials in ends])
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["wide margin", "verdict"])
 def test_rare_events_are_covered_when_stopped(name):
     covered, wrong, _ = cover_events(name, 1e-3, FEW)

@@ -87,7 +87,6 @@ def test_the_faults_show(faults):
     ).any()
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", ["biased", "twice", "per_channel"])
 def test_qonnx_equals_pytorch(name, faults):
@@ -99,7 +98,6 @@ def test_qonnx_equals_pytorch(name, faults):
     assert_same(by_onnxruntime(graph, x, seed=5), expected, "onnxruntime on the tidied graph")
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["cnn", "asymmetric", "binary", "shared", "power_of_two"])
 def test_float_scales_are_exact_too_where_every_layer_is_one_of_integers(name):
     model, x = float_networks.build(name), float_networks.batch(3)
@@ -222,7 +220,6 @@ def test_a_grid_of_no_quantizer_is_refused():
         export(model, batch("mlp"), plan=plan)
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", ["digits_cnn", "mlp", "twice", "per_channel"])
 def test_a_tidied_graph_takes_the_networks_plan(name, faults):

@@ -50,7 +50,6 @@ def faulted(name: str, fault: str = "transient", gain: float = 1.5) -> tuple[Mod
     return export(model, x[:1], plan=plan), x.numpy()
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("fault", list(FAULTS))
 @pytest.mark.parametrize("seed", [None, 7])
 def test_the_same_values_without_normalization(fault, seed):

@@ -178,7 +178,6 @@ def test_a_plan_without_sites_strikes_nothing():
     assert_same(by_onnxruntime(graph, batch("mlp"), seed=1), by_pytorch(network("mlp"), batch("mlp")))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["biased", "residual", "twice", "binary", "per_channel", "formats"])
 def test_each_site_alone(name):
     """One site at a time, inputs, weights, biases and outputs: the graph has its faults and no others."""
@@ -226,7 +225,6 @@ def test_an_output_that_is_a_quantizers_own():
     np.testing.assert_array_equal(faulty / scale, -1 - plain / scale)  # every bit of a code of two's complement
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("size", [None, 4])
 @pytest.mark.parametrize("name", ALL)
 def test_it_survives_qonnxs_cleanup(name, size):
@@ -267,7 +265,6 @@ def by_brevitas(name, tmp_path):
     )
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["digits_cnn", "biased", "residual", "convolutions", "per_channel", "binary", "mlp"])
 def test_graphs_that_brevitas_wrote_itself(name, tmp_path):
     graph = by_brevitas(name, tmp_path)

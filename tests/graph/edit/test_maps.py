@@ -332,7 +332,6 @@ def test_a_graph_in_a_file(mixed, tmp_path):
     assert replay(network("biased"), tmp_path / "g.onnx", batches("biased"), seeds=[1]).exit_code == 0
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", SMALL)
 def test_qonnxs_cleanup_leaves_it_working(mixed, name):
     plan, graph = mixed(name)

@@ -84,7 +84,6 @@ def outputs(model, x=X, **numbers):
     return out
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize(("kind", "which", "way"), CASES)
 def test_parameters_of_any_type(kind, which, way):
     given = graph(**{which: kind}, way=way)

@@ -51,7 +51,6 @@ def test_qonnx_cleans_infers_and_runs_it(name):
     assert_same(by_onnxruntime(tidy, x), expected)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ALL)
 def test_the_cleaned_graph_of_any_batch_size_runs_in_onnxruntime(name):
     tidy = tidied(clean(name), None)
@@ -138,7 +137,6 @@ def test_narrow_is_the_networks():
     assert narrow["2.act_quant"] == narrow["4.weight_quant"] == narrow["5.act_quant"] == [0]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", ["digits_cnn", "residual", "per_channel", "shared"])
 def test_the_network_is_left_as_it_was(name, training):
@@ -224,7 +222,6 @@ def test_one_quantizer_that_reads_the_same_tensor_twice():
     assert [node.name for node in quant_nodes(graph)] == ["act.act_quant", "act.act_quant#1"]
 
 
-@pytest.mark.every(2)
 @pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
 @pytest.mark.parametrize("name", float_networks.NETWORKS)
 def test_networks_with_float_scales(name):

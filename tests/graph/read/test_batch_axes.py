@@ -169,7 +169,6 @@ def struck_alone(made, axis=None):
     return found, resolve(found, [BitFlips(probability=0.2, sites="last")])
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize("extent", [5, 4, "batch"])  # also one that is as large as another axis
 @pytest.mark.parametrize("name", MOVED)
 def test_samples_are_struck_wherever_they_lie(name, extent):

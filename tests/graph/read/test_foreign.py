@@ -136,7 +136,6 @@ def test_the_faults_are_those_of_the_plan(faults):
     assert_same(executed(graph(), x), Forward(resolve(sites(graph()), []), 5)(x))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("faults", FAULTS)
 def test_they_survive_cleanup_and_constant_folding(faults, kept):

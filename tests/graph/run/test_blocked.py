@@ -33,7 +33,6 @@ def made_blocked(graph, monkeypatch):
     return made, [(node.domain, node.op_type) for node in seen[-1].graph.node]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ALL)
 def test_every_network(name):
     x = batch(name, 5).numpy()

@@ -40,7 +40,6 @@ def trunc_case(rng, version):
     return feeds
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("version", [1, 2])
 @given(mode=modes, signed=flags, narrow=flags, seed=seeds)
 def test_trunc(version, mode, signed, narrow, seed):

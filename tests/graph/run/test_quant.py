@@ -49,7 +49,6 @@ def case(rng):
     return {"x": x, "scale": scale, "zeropt": zero_point, "bits": np.array(bits, np.float32)}
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("mode", MODES)
 def test_random_cases(mode):
     rng = np.random.default_rng(MODES.index(mode))

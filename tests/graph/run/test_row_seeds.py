@@ -68,7 +68,6 @@ def check(node, threads=2):
     return expected
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("lying", LYING)
 @pytest.mark.parametrize("what", BY_SAMPLE)
 def test_rows_of_a_batch_are_trials_one_by_one(what, lying):
