@@ -200,6 +200,7 @@ STRUCTS = {
     "hwfault_strike": Strike,
     "hwfault_flips": Flips,
     "hwfault_value_flips": ValueFlips,
+    "hwfault_addends": Addends,
     "hwfault_survivors": Survivors,
 }
 
