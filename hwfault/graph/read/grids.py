@@ -1,5 +1,7 @@
 """Which integers the tensors of a graph hold: their scale, zero point, width and sign, read off what makes them."""
 
+import math
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,12 @@ _FLOAT_BITS, _SURE_BITS = 24, 20
 """Integers of so many bits are float32 numbers; those of the second come back from their values with any scale."""
 _FARTHEST = 1 << 23
 """The largest zero point to which a float32 can add an integer of a narrow word without losing it."""
+
+_NAMED = {"BINARY": (1, False, 1.0), "BIPOLAR": (1, True, 1.0), "TERNARY": (2, True, 1.0)}
+_INTEGER = re.compile(r"(?P<unsigned>U?)INT(?P<width>[0-9]{1,9})")
+_FIXED = re.compile(r"FIXED< *(?P<width>[0-9]{1,9}) *, *(?P<before_point>-?[0-9]{1,9}) *>")
+_OF_NO_INTEGERS = re.compile(r"FLOAT(16|32)|SCALEDINT<[0-9]+>|FLOAT<[0-9]+,[0-9]+(,[0-9]+)?>")
+"""Names of qonnx's datatypes, as it writes them; qonnx itself need not be installed."""
 
 
 class NoGridError(Exception):
@@ -205,23 +213,28 @@ def _of_thresholds(node: NodeProto, constants: Constants) -> IntegerGrid:
 
 def read_datatype(name: str) -> tuple[int, bool, float]:
     """Width, sign and scale of qonnx's integer and fixed point datatypes; raises NoGridError for others."""
-    from qonnx.core.datatype import DataType
-
-    try:
-        kind = DataType[name]
-    except (KeyError, ValueError, AssertionError, IndexError):
-        raise NoGridError(f"its datatype is {name!r}, which qonnx does not have") from None
-    bipolar = name == "BIPOLAR"
-    fixed = kind.is_fixed_point()
-    # qonnx counts some floats and scaled integers as integers, so that the name decides
-    integer = kind.is_integer() and name.startswith(("INT", "UINT", "BINARY", "TERNARY"))
-    if not (bipolar or fixed or integer):
-        raise NoGridError(f"its datatype is {name}, expected integers or fixed point")
-    width = kind.bitwidth()
-    signed = kind.signed()
-    if not 1 <= width <= 32 or (width == 1 and signed and not bipolar):
+    known = _read_name(name)
+    if known is None:
+        if _OF_NO_INTEGERS.fullmatch(name):
+            raise NoGridError(f"its datatype is {name}, expected integers or fixed point")
+        raise NoGridError(f"its datatype is {name!r}, which qonnx does not have")
+    width, signed, _ = known
+    if not 1 <= width <= 32 or (width == 1 and signed and name != "BIPOLAR"):
         raise NoGridError(f"its datatype is {name}, expected 1 to 32 bits, signed ones 2 or BIPOLAR")
-    return width, signed, float(kind.scale_factor()) if fixed else 1.0
+    return known
+
+
+def _read_name(name: str) -> tuple[int, bool, float] | None:
+    """The same of any width; None for a name that is none of integers or fixed point."""
+    if name in _NAMED:
+        return _NAMED[name]
+    if integer := _INTEGER.fullmatch(name):
+        return int(integer["width"]), not integer["unsigned"], 1.0
+    if fixed := _FIXED.fullmatch(name):
+        width, before_point = int(fixed["width"]), int(fixed["before_point"])
+        if before_point < width:
+            return width, True, math.ldexp(1.0, before_point - width)
+    return None
 
 
 def annotations(model: ModelProto) -> dict[str, str]:

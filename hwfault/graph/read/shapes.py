@@ -1,13 +1,33 @@
 """Shapes of a graph's tensors, which of them are constant, and what reads and makes them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorShapeProto, ValueInfoProto, shape_inference
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorShapeProto,
+    ValueInfoProto,
+    helper,
+    shape_inference,
+)
 
+from hwfault.errors import GraphError
 from hwfault.graph import ops
-from hwfault.graph.ops import AFFINE, CHANNELS_LAST, DOMAIN, MICROSOFT, STANDARD_DOMAINS
+from hwfault.graph.ops import (
+    AFFINE,
+    CHANNELS_LAST,
+    DOMAIN,
+    MICROSOFT,
+    OLD_DOMAINS,
+    QUANT_DOMAIN,
+    STANDARD_DOMAINS,
+)
 from hwfault.graph.read.external import graphs
+from hwfault.graph.read.qonnxgraph import attribute
 
 Shape = tuple[int | None, ...]
 
@@ -26,8 +46,8 @@ def whole_shape(shape: Shape | None) -> tuple[int, ...] | None:
 
 def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs that a node runs: branches and loop bodies."""
-    for attribute in node.attribute:
-        yield from ([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
+    for held in node.attribute:
+        yield from ([held.g] if held.type == AttributeProto.GRAPH else held.graphs)
 
 
 def read_by(node: NodeProto) -> list[str]:
@@ -199,15 +219,48 @@ def _replace(node: NodeProto, op: str, inputs: list[str]) -> None:
 
 
 def _stand_in(node: NodeProto) -> None:
-    """Puts qonnx's own stand-in for shape inference in a node's place, where that needs no shapes known before."""
+    """Puts an op of ONNX that makes the same shape in a node's place, where that needs no shapes known before.
+
+    These are the stand-ins of qonnx' own shape inference, which need not be installed.
+    """
     if node.domain == CHANNELS_LAST and node.op_type == "BatchNormalization":
         _replace(node, "Identity", node.input[:1])
+    if node.domain not in (QUANT_DOMAIN, *OLD_DOMAINS):
         return
-    from qonnx.custom_op.registry import getCustomOp
-
+    if node.op_type == "XnorPopcountMatMul":
+        _replace(node, "MatMul", node.input[:2])
+        return
     try:
-        other = getCustomOp(node).make_shape_compatible_op(None)
-    except Exception:
+        if node.op_type == "QuantAvgPool2d":
+            _stand_in_pool(node)
+        elif node.op_type == "Im2Col":
+            _stand_in_windows(node)
+    except (GraphError, ValueError, ZeroDivisionError):  # attributes that say no shape
         return
-    if set(other.input) <= set(node.input):
-        node.CopyFrom(other)
+
+
+def _stand_in_pool(node: NodeProto) -> None:
+    """An average pool, where channels are not last."""
+    if attribute(node, "data_layout", b"NCHW") != b"NCHW":
+        return
+    kernel, stride = attribute(node, "kernel", 1), attribute(node, "stride", 1)
+    _replace(node, "AveragePool", node.input[:1])
+    node.attribute.append(helper.make_attribute("kernel_shape", [kernel] * 2))
+    node.attribute.append(helper.make_attribute("strides", [stride] * 2))
+
+
+def _stand_in_windows(node: NodeProto) -> None:
+    """Numbers of the shape (1, outputs high, outputs wide, words of a window), which Im2Col's attributes tell."""
+    text = attribute(node, "input_shape", b"").decode(errors="replace")
+    _, *image, channels = (int(part) for part in text.strip("()").split(","))
+    top, left, bottom, right = attribute(node, "pad_amount", [0] * 4)
+    kernels = attribute(node, "kernel_size", [])
+    steps = zip(image, kernels, attribute(node, "stride", []), attribute(node, "dilations", [1, 1]), strict=True)
+    shape = [1]
+    for pad, (extent, kernel, stride, dilation) in zip((top + bottom, left + right), steps, strict=True):
+        shape.append((extent + pad - dilation * (kernel - 1) - 1) // stride + 1)
+    shape.append(math.prod(kernels) * channels)
+    if min(shape) < 1:
+        return
+    _replace(node, "RandomNormal", [])
+    node.attribute.append(helper.make_attribute("shape", shape))
