@@ -107,3 +107,15 @@ def test_nothing_is_measured_before_all_of_it_is_known_to_fit(run):
     assert done.code == 1
     assert "voltage_v = 0.1 lies beyond" in done.stderr
     assert "evaluating" not in done.stderr
+
+
+def test_a_network_that_cannot_be_exported(run, out, tmp_path, monkeypatch, capfd):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "import torch\nfrom hwfault.train.networks import digits_cnn\ndef network(**given):\n"
+    code += "    network = digits_cnn(**given)\n"
+    code += "    network.register_forward_hook(lambda _network, _inputs, out: torch.special.bessel_j0(out))\n"
+    code += "    return network\n"
+    (tmp_path / "of_bessel.py").write_text(code)
+    exported = ("export", run, "--network", "of_bessel:network", "--json", "--out", out / "graph.onnx")
+    refused(*exported, words="ONNX of opset 17 has nothing for the operator 'aten::special_bessel_j0'")
+    assert capfd.readouterr() == ("", "")  # PyTorch's C++ prints past Python

@@ -18,6 +18,7 @@ from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic, integer_ari
 from hwfault.errors import GraphError, expect_kind
 from hwfault.graph import ops
 from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.exporter import told_in_a_sentence
 from hwfault.graph.export.marks import mark, mark_sums, name_sites, part_parameters
 from hwfault.graph.ops import DOMAIN
 from hwfault.graph.read.exported import write_sites
@@ -211,7 +212,7 @@ def _traced(
         if QONNXManager.handler_from_module(proxy, no_inheritance=True) is None:
             raise GraphError(f"Brevitas has no QONNX export for the quantizer {name!r} ({type(proxy).__name__})")
     batch = {0: "batch"}
-    try:
+    with told_in_a_sentence():
         graph: ModelProto = export_qonnx(
             network,
             args=example.cpu(),
@@ -223,8 +224,6 @@ def _traced(
             keep_initializers_as_inputs=False,
             custom_opsets={DOMAIN: 1},
         )
-    except Exception as error:
-        raise GraphError(f"Brevitas and PyTorch cannot export the network: {error or type(error).__name__}") from error
     return graph
 
 
