@@ -4,6 +4,9 @@ import numpy as np
 import onnx
 
 from hwfault.graph.edit.carried import plan_of
+from hwfault.graph.read.sites import sites
+from hwfault.laws.models import bit_errors
+from hwfault.plan.fault_plan import resolve
 from tests.cli.conftest import good, hwfault
 from tests.helpers.graph.qdq import by_reference, evaluate, inputs, quantized
 
@@ -33,3 +36,23 @@ def test_sums_inside_ops_of_integers_are_refused(tmp_path):
     assert told.code != 0
     assert "QGemm" in told.stderr
     assert "its sums cannot be struck" in told.stderr
+
+
+def test_accuracy_under_faults_needs_the_graph_alone(tmp_path):
+    """Golden run and trials are those of the oracle, seed by seed."""
+    model, x = quantized("QDQ"), inputs(4)
+    onnx.save(model, tmp_path / "q.onnx")
+    golden = evaluate(model, x, lambda _, values: values)["y"].argmax(1)
+    labels = golden.copy()
+    labels[0] = (labels[0] + 1) % 5
+    np.savez(tmp_path / "xy.npz", x=x, y=labels)
+    told = ("evaluate", tmp_path / "q.onnx", "--data", tmp_path / "xy.npz", "--seeds", "3-6", "--select", "*weight")
+    (found,) = good(*told, "--ber", 0.02, "--json").json
+    plan = resolve(sites(model), bit_errors(0.02, "*weight"))
+    strikes = (by_reference(plan, TENSORS, seed=seed) for seed in range(3, 7))
+    right = [int((evaluate(model, x, strike)["y"].argmax(1) == labels).sum()) for strike in strikes]
+    assert found["correct"] == right
+    assert len(set(right)) > 1
+    assert found["golden"] == 3
+    low, high = found["interval"]
+    assert low <= np.mean(right) / 4 <= high
