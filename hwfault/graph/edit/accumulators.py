@@ -29,7 +29,7 @@ from hwfault.program.processes import Site, SitePlan
 
 Array = NDArray[Any]
 
-_FIRST_WITH_ROUND, _AXES_ARE_INPUTS = 11, 13
+FIRST_WITH_ROUND, _AXES_ARE_INPUTS = 11, 13
 """Opsets: the first that has Round, the first whose Unsqueeze reads its axes."""
 
 
@@ -64,10 +64,10 @@ def _check_fits(site: Site, planned: Site) -> None:
 def check_rewritable(model: ModelProto, sums: Sequence[Sums]) -> None:
     """Raises GraphError unless the layers of the accumulators can compute on their integers in this graph."""
     opset = standard_opset(model)
-    if sums and opset < _FIRST_WITH_ROUND:
+    if sums and opset < FIRST_WITH_ROUND:
         raise GraphError(
             f"the graph is of opset {opset}, in which accumulators cannot be struck; export the network anew with "
-            f"opset {_FIRST_WITH_ROUND} or newer, or leave accumulators out of what the faults select"
+            f"opset {FIRST_WITH_ROUND} or newer, or leave accumulators out of what the faults select"
         )
     for entry in sums:
         if adds_integers(entry.node) and not find_worths(model, entry.node):

@@ -10,12 +10,13 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from hwfault import __version__
 from hwfault.errors import GraphError
-from hwfault.graph.edit.accumulators import check_rewritable, rewrite_layers, select_sums
+from hwfault.graph.edit.accumulators import FIRST_WITH_ROUND, check_rewritable, rewrite_layers, select_sums
 from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
 from hwfault.graph.edit.narrow import hold_narrow
 from hwfault.graph.edit.number_types import find_types
 from hwfault.graph.edit.planned import find_planned
 from hwfault.graph.edit.strip import UNDO, how_to_undo
+from hwfault.graph.edit.upgrade import raise_opset
 from hwfault.graph.ops import DOMAIN, FAULT_OPS
 from hwfault.graph.read.external import check_in_memory
 from hwfault.graph.read.layouts import number_words
@@ -36,6 +37,7 @@ from hwfault.graph.read.shapes import is_fault
 from hwfault.graph.read.sites import GraphSites, graph_sites
 from hwfault.graph.read.versions import SPEC
 from hwfault.plan.fault_plan import FaultPlan, spec_of
+from hwfault.program.processes import Site
 
 _ZERO, _ONE = f"{DOMAIN}_zero_point", f"{DOMAIN}_scale"
 _KEPT = f"{DOMAIN}_kept"
@@ -68,11 +70,16 @@ def put_faults_in(
     _check_given(model)
     found = graph_sites(model, batch_axis)
     sums = select_sums(found, plan)
-    check_rewritable(model, sums)
-    places = find_planned(model, found, plan, sums)
-    _check_types(model, places)
+    # layers that compute on integers need Round
+    ready, raised = raise_opset(model, FIRST_WITH_ROUND) if sums else Edit(model, [])
+    if raised:
+        found = _find_same(ready, found, batch_axis)
+        sums = select_sums(found, plan)
+    check_rewritable(ready, sums)
+    places = find_planned(ready, found, plan, sums)
+    _check_types(ready, places)
     # the copy
-    out = copy_model(model)
+    out = copy_model(ready)
     _name_runs(out, found)
     shared = _Shared(out, places)
     held = hold_narrow(out, places, shared.fresh)
@@ -87,7 +94,22 @@ def put_faults_in(
     _add_domain(out)
     set_metadata(out, _plan_metadata(plan, places))
     set_metadata(out, {UNDO: how_to_undo(model, out, stored)})
-    return Edit(out, _describe_changes(out, drawn, rewritten))
+    return Edit(out, raised + _describe_changes(out, drawn, rewritten))
+
+
+def _find_same(model: ModelProto, before: GraphSites, batch_axis: int | None) -> GraphSites:
+    """The sites of a graph in newer ops; raises GraphError unless they are those that it had before."""
+    found = graph_sites(model, batch_axis)
+    if _sites_of(found) != _sites_of(before):
+        raise GraphError(
+            f"the graph has other sites in opset {FIRST_WITH_ROUND}, which struck accumulators need; export the "
+            "network anew with that opset or a newer one, or leave accumulators out of what the faults select"
+        )
+    return found
+
+
+def _sites_of(found: GraphSites) -> list[Site]:
+    return [place.site for place in found.places] + [entry.site for entry in found.sums]
 
 
 def _check_given(model: ModelProto) -> None:

@@ -41,6 +41,7 @@ def how_to_undo(before: ModelProto, after: ModelProto, stored: ModelProto | None
         "after_sha256": _sha256(_without_locations(after)),
         "ir_version": before.ir_version,
         "opset_import": len(before.opset_import),
+        "opset_versions": [entry.version for entry in before.opset_import],
         "metadata_props": len(before.metadata_props),
         **{key: len(getattr(before.graph, key)) for key in _ADDED_TO},
         "renamed": renamed,
@@ -171,6 +172,9 @@ def _undo(after: ModelProto, record: dict[str, Any]) -> ModelProto:
     replace_nodes(out, list(_restore_nodes(after, record["nodes"])))
     for owner, key in [(out, "opset_import"), (out, "metadata_props"), *((graph, key) for key in _ADDED_TO)]:
         del getattr(owner, key)[record[key] :]
+    versions = record.get("opset_versions", [])  # none: of a version that raised none
+    for entry, version in zip(out.opset_import, versions, strict=False):
+        entry.version = version
     for i, name in record["renamed"].items():
         graph.initializer[int(i)].name = name
     out.ir_version = record["ir_version"]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, checker, helper, version_converter
 
 from hwfault.errors import GraphError
 from hwfault.graph.edit.editing import Edit, FreshNames, copy_model, count_of
@@ -16,7 +16,8 @@ from hwfault.graph.edit.number_types import (
 )
 from hwfault.graph.ops import CHANNELS_LAST, DOMAIN, OLD_DOMAINS, QUANT_DOMAIN, STANDARD_DOMAINS
 from hwfault.graph.read.external import graphs
-from hwfault.graph.read.qonnxgraph import attribute
+from hwfault.graph.read.qonnxgraph import attribute, replace_nodes, standard_opset
+from hwfault.graph.read.shapes import bodies_of
 
 _STANDARD_OPSET = 11
 """qonnx's choice where a graph says nothing."""
@@ -57,6 +58,60 @@ def upgrade(model: ModelProto) -> Edit:
         out.opset_import.append(helper.make_opsetid(domain, version))
         notes.append(f"version {version} of the domain {domain!r}, which the graph uses but does not import")
     return Edit(out, notes)
+
+
+def raise_opset(model: ModelProto, version: int) -> Edit:
+    """The same graph in the ops of a newer opset of ONNX, as onnx' own converter writes them, and a sentence about it.
+
+    Nodes that are the same in both stay as they are, with their metadata, and so does all else of the graph; constants
+    that were attributes come behind its own. A graph of that opset or a newer one is handed back itself. Raises
+    GraphError where onnx cannot convert it, and for a graph with bodies or functions, which onnx leaves as they are.
+    """
+    before = standard_opset(model)
+    if before >= version:
+        return Edit(model, [])
+    if model.functions or any(True for node in model.graph.node for _ in bodies_of(node)):
+        raise GraphError(f"the graph is of opset {before} and has bodies or functions, expected opset {version}")
+    imported = copy_model(model)
+    for domain in _find_missing_domains(model):
+        imported.opset_import.append(helper.make_opsetid(domain, 1 if domain else _STANDARD_OPSET))
+    try:
+        converted = version_converter.convert_version(imported, version)
+        checker.check_model(converted)
+    except Exception as error:  # of several types of onnx' own
+        reason = str(error).strip().splitlines()[0]
+        raise GraphError(f"onnx cannot convert the graph from opset {before} to {version}: {reason}") from None
+    out = copy_model(model)
+    replace_nodes(out, _take_converted(model, converted))
+    held = {tensor.name for tensor in model.graph.initializer}
+    out.graph.initializer.extend(tensor for tensor in converted.graph.initializer if tensor.name not in held)
+    for entry in out.opset_import:
+        if entry.domain in STANDARD_DOMAINS:
+            entry.version = version
+    return Edit(out, [f"opset {version} of ONNX in place of {before}"])
+
+
+def _take_converted(model: ModelProto, converted: ModelProto) -> list[NodeProto]:
+    """The nodes of the converted graph, those that stand in the graph before as they are there."""
+    makers = {node.output[0]: node for node in model.graph.node if node.output}
+    nodes = []
+    for node in converted.graph.node:
+        before = makers.get(node.output[0]) if node.output else None
+        if before is not None and _does_the_same(before, node):
+            node = before
+        elif before is not None:
+            del node.metadata_props[:]
+            node.metadata_props.extend(before.metadata_props)
+        nodes.append(node)
+    return nodes
+
+
+def _does_the_same(one: NodeProto, other: NodeProto) -> bool:
+    """Whether two nodes are one, but for what is said beside them and for the order of attributes."""
+    if (one.op_type, one.domain, *one.input) != (other.op_type, other.domain, *other.input):
+        return False
+    ours, theirs = ({a.name: a.SerializeToString(deterministic=True) for a in node.attribute} for node in (one, other))
+    return ours == theirs and list(one.output) == list(other.output)
 
 
 def _find_missing_domains(model: ModelProto) -> list[str]:

@@ -168,6 +168,7 @@ def of_an_old_opset():
     graph = copied(clean("biased"))
     faults = struck(graph, IN_SUMS)
     graph.opset_import[0].version = 10
+    graph.functions.add(name="f", domain="of.its.own")
     return refusing_insertion(graph, faults)
 
 
@@ -183,7 +184,7 @@ REFUSED = {  # a graph and a pass, and why that refuses it
         lambda: refusing_insertion(named(clean("biased"), "hwfault_seed")),
         "has a tensor 'hwfault_seed' already",
     ),
-    "insert: an old opset": (of_an_old_opset, "the graph is of opset 10, in which accumulators cannot be struck"),
+    "insert: an old opset": (of_an_old_opset, "the graph is of opset 10 and has bodies or functions"),
     "insert: no worths": (without_worths, "no node says what the sums of '1.accumulator' are worth"),
     "strip: no faults": (lambda: (clean("biased"), strip_faults), "does not say what it was"),
     "strip: changed": (lambda: (named(faulted("biased"), "new"), strip_faults), "was changed after the faults"),
