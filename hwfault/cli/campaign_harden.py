@@ -62,6 +62,8 @@ def harden(
         if verify:
             verified = _verify(folder, tasks[0].study, trust, read, trials, read_proofs(database))
             keep_proofs(database, verified.proofs)
+            if read is not None:  # the plan may take what was measured
+                read = advise_from(database, tasks, question, rate, require, rates_of)
         names = write_advice(folder, database, read, () if verified is None else verified.comparisons)
         proofs = read_proofs(database)
     now = () if verified is None else verified.proofs
@@ -100,17 +102,17 @@ def _verify(folder: Path, study: Any, trust: "Trust", read: Any, trials: int, ke
 
 
 def _print(advice: "Advice", proofs: "Sequence[Proof]") -> None:
-    from hwfault.campaigns.hardening.section import MEASURE_COLUMNS, measure_row, not_tried, plan_told
+    from hwfault.campaigns.hardening.section import MEASURE_COLUMNS, measure_row, not_tried, plan_told, prices_told
 
     click.echo(f"{advice.question}: {advice.basis}")
     print_table([*MEASURE_COLUMNS], [list(measure_row(one)) for one in advice.worth[:_MOST]])
     click.echo(f"without measures: {plan_told(advice.baseline)}")
     if advice.best is not None:
         click.echo(f"the cheapest plan: {plan_told(advice.best)}")
-        for measure in advice.best.measures:
-            if measure.kind != "none":
-                click.echo(f"  {measure.site}: {measure.name}")
-        click.echo(f"  price {advice.price:,.6g}, no plan below {advice.bound:,.6g}")
+        for one in advice.best.taken:
+            click.echo(f"  {one.site}: {one.measure}, {one.gain}")
+        for what, told in prices_told(advice):
+            click.echo(f"  {what}: {told}")
     click.echo(advice.why)
     for note in advice.notes:
         click.echo(note)

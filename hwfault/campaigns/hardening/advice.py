@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 from hwfault.campaigns.hardening.choice import Chosen, Limits, cheapest, pareto_front
 from hwfault.campaigns.hardening.harm import Harm
 from hwfault.campaigns.hardening.limits import limits_of
+from hwfault.campaigns.hardening.measured import Considered, Measured
 from hwfault.campaigns.hardening.measures import Measure, measures_of, without_worse
-from hwfault.campaigns.page.cells import several_faults
+from hwfault.campaigns.hardening.notes import basis, notes, several, too_few
 from hwfault.campaigns.statistics.estimates import Estimate
 from hwfault.campaigns.study.hardening import Hardening
 
 _SAME = 1e-6
-MANY = 0.05
-"""Where two or more faults are likelier than this, trials of several faults have to be sampled."""
+READ = "read from single flips"
+"""How the gain of check bits and hardened cells is known."""
 NOT_ASSESSED = (
     (
         "clipped activation ranges",
@@ -60,8 +61,17 @@ class Worth(NamedTuple):
         return math.inf if self.removed else 0.0
 
 
+class Taken(NamedTuple):
+    """A measure of a plan, where it is, and how its gain is known."""
+
+    site: str
+    measure: str
+    gain: str
+    extra_bits: float
+
+
 class Plan(NamedTuple):
-    """One measure for each site: its price, the rate of one flip that is left, and at the rate of the study.
+    """One measure for each site, or some `measured` together: price, the rate that one flip leaves, and at the rate.
 
     `sdc` is the rate of silent wrong answers for one flip of the plain bits; `expected_sdc` that number times the mean
     number of flips in a trial (None: no rate was given). `accuracy_lost` is the share of right answers that one flip
@@ -79,15 +89,39 @@ class Plan(NamedTuple):
     memory_words: float | None
     accuracy_lost: float | None = None
     expected_lost: float | None = None
+    measured: tuple[Measured, ...] = ()
+
+    @property
+    def taken(self) -> list[Taken]:
+        """What is done where, and how its gain is known; sites that are left alone are left out."""
+        found = []
+        together: dict[str, str] = {}
+        for one in self.measured:
+            basis = f"measured in {one.trials:,} paired trials, not proved"
+            together |= {measure.site: basis for measure in one.measures}
+            # the measures of memories that it was tried with have rows of their own
+            ranges = f"clipped activation ranges ({len(one.laws)})"
+            found.append(Taken("activations", ranges, basis, one.extra_bits - sum(m.extra_bits for m in one.measures)))
+        for measure in self.measures:
+            if measure.kind != "none":
+                basis = together.get(measure.site, READ)
+                found.append(Taken(measure.site, measure.name, basis, measure.extra_bits))
+        return found
 
     def to_data(self) -> dict[str, Any]:
         """As JSON tells it; sites that are left alone are left out."""
-        taken = [{"site": one.site, "measure": one.name} for one in self.measures if one.kind != "none"]
-        return self._asdict() | {"measures": taken, "sdc": self.sdc._asdict()}
+        taken = [{"site": one.site, "measure": one.measure, "gain": one.gain} for one in self.taken]
+        laws = [law.to_data() for one in self.measured for law in one.laws]
+        data = self._asdict() | {"measures": taken, "laws": laws, "sdc": self.sdc._asdict()}
+        del data["measured"]
+        return data
 
 
 class Advice(NamedTuple):
-    """The advice from one question: `best` is the cheapest plan (None: see `why`); none costs less than `bound`.
+    """The advice from one question: `best` is the cheapest plan (None: see `why`).
+
+    `read_best` is the cheapest of plans whose gains are read from single flips alone, none of which costs less than
+    `bound`. `best` is another where gains that were `measured` in trials make a cheaper one, which is not proved.
 
     `rate` is the mean one of all bits where sites have `rates` of their own. `several` is the probability of two or
     more flips in a sample, None without a rate. `front` has the least wrong answers for its price, `front_of_accuracy`
@@ -109,6 +143,9 @@ class Advice(NamedTuple):
     why: str
     notes: tuple[str, ...]
     front_of_accuracy: tuple[Plan, ...] = ()
+    read_best: Plan | None = None
+    read_price: float | None = None
+    measured: tuple[Considered, ...] = ()
 
     @property
     def rate_of_each(self) -> float | Mapping[str, float]:
@@ -123,15 +160,23 @@ class Advice(NamedTuple):
         plans["front"] = [plan.to_data() for plan in self.front]
         plans["front_of_accuracy"] = [plan.to_data() for plan in self.front_of_accuracy]
         plans["best"] = None if self.best is None else self.best.to_data()
+        plans["read_best"] = None if self.read_best is None else self.read_best.to_data()
+        plans["measured"] = [one.to_data() for one in self.measured]
         worth = [one._asdict() for one in self.worth]
         return self._asdict() | plans | {"worth": worth, "not_assessed": dict(NOT_ASSESSED)}
 
 
-def advise(harm: Harm, asked: Hardening, rates: Mapping[str, float] | None = None) -> Advice:
-    """What to protect, by the harm of single flips; raises ModelError for a requirement that is none.
+def advise(
+    harm: Harm,
+    asked: Hardening,
+    rates: Mapping[str, float] | None = None,
+    considered: Sequence[Considered] = (),
+) -> Advice:
+    """What to protect, by the harm of single flips and by what was `considered` of trials at the same rates.
 
-    With `rates` of a bit at each site, by name, each site's harm counts as often as its bits flip. Raises HwfaultError
-    for rates by which no bit flips, and for requirements under these on flips that were drawn.
+    With `rates` of a bit at each site, by name, each site's harm counts as often as its bits flip. Raises ModelError
+    for a requirement that is none, HwfaultError for rates by which no bit flips, and for requirements under these on
+    flips that were drawn.
     """
     rate = asked.rate
     if rates is not None:
@@ -145,32 +190,40 @@ def advise(harm: Harm, asked: Hardening, rates: Mapping[str, float] | None = Non
     of_accuracy: list[Chosen] = []
     if nothing.lost is not None:
         of_accuracy = pareto_front(reduced, of.price, limits.due, lambda one: one.lost or 0)
-    best, price, bound, why = _best(harm, asked, of, reduced, nothing, limits)
+    best = _best(harm, asked, of, reduced, nothing, limits)
+    better = _with_measured(best, of, reduced, limits, considered)
     return Advice(
         question=harm.question,
         rate=rate,
         rates=rates,
         bits=harm.bits,
-        basis=_basis(harm),
+        basis=basis(harm),
         baseline=of.plan(nothing),
-        several=None if rate is None else _several(harm, rate),
+        several=None if rate is None else several(harm, rate),
         worth=tuple(_worths(every, of)),
         front=tuple(of.plan(plan) for plan in front),
-        best=best,
-        price=price,
-        bound=bound,
-        why=why,
-        notes=tuple(_notes(harm, asked, rate, best)),
+        best=better.plan,
+        price=better.price,
+        bound=best.bound,
+        why=better.why,
+        notes=tuple(notes(harm, asked, rate, None if better.plan is None else better.plan.memory_words, considered)),
         front_of_accuracy=tuple(of.plan(plan) for plan in of_accuracy),
+        read_best=best.plan,
+        read_price=best.price,
+        measured=tuple(considered),
     )
 
 
-def _several(harm: Harm, rate: float) -> float:
-    """P(two or more flips in a sample): binomial, or of sites with weights their sum, taken for a Poisson variable."""
-    if not harm.weighted:
-        return several_faults(harm.bits, rate)
-    mean = rate * harm.bits
-    return -math.expm1(-mean) - mean * math.exp(-mean)
+_NOTHING_REQUIRED = "nothing is required: give `hardening: {require: {sdc: ...}}` in the study"
+
+
+class _Best(NamedTuple):
+    """The cheapest plan, its price, the bound on any, and what there is to say of it."""
+
+    plan: Plan | None
+    price: float | None
+    bound: float | None
+    why: str
 
 
 class _Pricing:
@@ -181,14 +234,17 @@ class _Pricing:
         self.asked = asked
         self.rate = rate
 
-    def price(self, measure: Measure) -> float:
+    def price(self, measure: Measure | Measured) -> float:
         """What the cheapest plan has least of."""
         return measure.extra_bits if self.asked.minimize == "memory" else measure.extra_energy
 
     def plan(self, chosen: Chosen) -> Plan:
         """A choice in rates, bytes and shares."""
         harm, rate = self.harm, self.rate
-        sdc = harm.rate([one.wrong for one in chosen.measures], [one.bits_left for one in chosen.measures])
+        if chosen.measured:
+            sdc = _measured_rate(chosen, harm)
+        else:
+            sdc = harm.rate([one.wrong for one in chosen.measures], [one.bits_left for one in chosen.measures])
         lost = None if chosen.lost is None else chosen.lost / harm.tried
         flips = None if rate is None else rate * harm.bits
         return Plan(
@@ -203,6 +259,7 @@ class _Pricing:
             memory_words=None if rate is None else self._unread(chosen, rate),
             accuracy_lost=lost,
             expected_lost=None if flips is None or lost is None else flips * lost,
+            measured=chosen.measured,
         )
 
     def _unread(self, chosen: Chosen, rate: float) -> float:
@@ -265,75 +322,59 @@ def _best(
     measures: Sequence[Sequence[Measure]],
     nothing: Chosen,
     limits: Limits,
-) -> tuple[Plan | None, float | None, float | None, str]:
-    """The cheapest plan, its price, the bound, and what there is to say of it."""
+) -> _Best:
+    """The cheapest plan of measures whose gain is read from single flips."""
     if not asked.require:
-        return None, None, None, "nothing is required: give `hardening: {require: {sdc: ...}}` in the study"
+        return _Best(None, None, None, _NOTHING_REQUIRED)
     if limits.wrong is not None and limits.wrong < 0:
-        return None, None, None, _too_few(harm)
+        return _Best(None, None, None, too_few(harm))
     found = cheapest(measures, of.price, limits)
     if found.plan is None:
-        return None, None, None, "no choice of measures meets what is required for one flip at a time"
+        return _Best(None, None, None, "no choice of measures meets what is required for one flip at a time")
     if found.plan == nothing:
-        return of.plan(found.plan), found.price, found.bound, "what is required holds without any measure"
+        return _Best(of.plan(found.plan), found.price, found.bound, "what is required holds without any measure")
     told = "proven: no plan that meets what is required is cheaper"
     assert found.price is not None
     assert found.bound is not None
     if found.price - found.bound > _SAME * max(1.0, found.price):
         told = f"a plan that meets what is required; none is cheaper than {found.bound:,.6g}"
-    return of.plan(found.plan), found.price, found.bound, told
+    return _Best(of.plan(found.plan), found.price, found.bound, told)
 
 
-def _too_few(harm: Harm) -> str:
-    if harm.whole:
-        return "no choice of measures meets what is required for one flip at a time"
-    return (
-        f"{harm.trials:,} drawn flips are too few to show what is required of any plan, even where none of them is "
-        "wrong; raise max_trials, or try every flip (exhaustive: always)"
-    )
-
-
-def _basis(harm: Harm) -> str:
-    if harm.whole:
-        return f"every flip of {harm.bits:,} bits was tried on all samples: exact"
-    if harm.stratified:
-        return (
-            f"{harm.trials:,} flips, each on one sample, drawn from strata, site by bit, of {harm.bits:,} bits: each "
-            "counts for the bits that it stands for, and rates have the gamma interval of the weighted sum"
+def _with_measured(
+    best: _Best,
+    of: _Pricing,
+    measures: Sequence[Sequence[Measure]],
+    limits: Limits,
+    considered: Sequence[Considered],
+) -> _Best:
+    """The cheapest plan where what was measured may be taken, too; `best` where that is no cheaper."""
+    candidates = [one.candidate for one in considered if one.candidate is not None]
+    if limits.lost is not None:
+        candidates = [one for one in candidates if one.lost is not None]
+    if not candidates or best.why == _NOTHING_REQUIRED:
+        return best
+    found = cheapest(measures, of.price, limits, candidates)
+    if found.plan is None or found.price is None or not found.plan.measured:
+        return best
+    if best.price is not None and found.price >= best.price - _SAME * max(1.0, best.price):
+        return best  # of equal price, what is proven
+    trials = min(one.trials for one in found.plan.measured)
+    told = f"measured in {trials:,} paired trials, not proved: its gain is taken at the lower end of its interval"
+    if best.bound is not None:
+        told += (
+            f"; of what is read from single flips alone, no plan that meets what is required is below {best.bound:,.6g}"
         )
-    return f"{harm.tried:,} flips, each on one sample, of {harm.bits:,} bits: rates have intervals"
-
-
-def _notes(harm: Harm, asked: Hardening, rate: float | None, best: Plan | None) -> list[str]:
-    """What must be said beside the numbers."""
-    notes = ["These numbers hold for at most one fault a sample."]
-    if asked.rates_of is not None:
-        notes.append(
-            f"Each site's bits flip as often as the faults of {asked.rates_of} make them, where these differ by "
-            "specimen as those of the first seed do; one rate would be their mean."
-        )
-    if rate is None:
-        notes.append("No rate was given (hardening: {rate: ...}): requirements are on what one flip does.")
     else:
-        several = _several(harm, rate)
-        notes.append(f"At the rate {rate:g}, two or more faults have the probability {several:.3g}.")
-        if several > MANY:
-            notes.append("That is above 5 %: trials of several faults have to be sampled (a sweep of ber; --verify).")
-    notes.append(
-        "Under SECDED or TMR the harm that is left comes from two and more faults in one memory word, of which single "
-        "flips say nothing; --verify samples such words."
-    )
-    if best is not None and best.memory_words:
-        notes.append(
-            f"In the cheapest plan a memory word is found or read wrong in a sample with the probability "
-            f"{best.memory_words:.3g}, detected errors of single flips among them; the harm of these is at most that."
-        )
-    costs = asked.costs
-    notes.append(
-        f"Assumed: energy is that of reading all bits once, check bits among them, and {costs.decode:g} reads of a bit "
-        f"for each decoded word; a hardened cell takes {costs.hardened_bit:g} plain ones and {costs.hardened_read:g} "
-        "of the energy (hardening: {costs: ...})."
-    )
-    if not harm.whole:
-        notes.append("The plan was chosen by the trials that also tell its rate, which flatters it: verify it.")
-    return notes
+        told += f"; of what is read from single flips alone: {best.why}"
+    return _Best(of.plan(found.plan), found.price, best.bound, told)
+
+
+def _measured_rate(chosen: Chosen, harm: Harm) -> Estimate:
+    """The rate of SDC for one flip with measured gains, each with its own interval."""
+    rest = chosen.wrong - sum(one.wrong for one in chosen.measured)
+    value = rest + sum(one.left.value for one in chosen.measured)
+    ends = [one.left.ends or (one.left.value, one.left.value) for one in chosen.measured]
+    low, high = rest + sum(low for low, _ in ends), rest + sum(high for _, high in ends)
+    first = chosen.measured[0].left
+    return first._replace(value=value / harm.tried, ends=(low / harm.tried, high / harm.tried))

@@ -34,6 +34,8 @@ class Candidate(NamedTuple):
     energy: float | None = None
     measures: tuple[Measure, ...] = ()
     """One for each site of single flips; none where it is no choice of these."""
+    laws: tuple[FaultModel, ...] = ()
+    """Those of `faults` that are measures themselves: clipped ranges."""
 
 
 class Comparison(NamedTuple):
@@ -67,12 +69,17 @@ def flips_to_try(
     baseline = _of_measures(BASELINE, "no measure", nothing, harm, widths, rate)
     found: list[Candidate] = []
     taken: list[tuple[Measure, ...]] = []
-    if advice.best is not None and any(one.kind != "none" for one in advice.best.measures):
-        taken.append(advice.best.measures)
-        found.append(_of_measures("plan", "the cheapest plan", advice.best.measures, harm, widths, rate))
+    plan = advice.read_best
+    if plan is not None and any(one.kind != "none" for one in plan.measures):
+        taken.append(plan.measures)
+        found.append(_of_measures("plan", "the cheapest plan", plan.measures, harm, widths, rate))
     for place, (told, measures) in enumerate(_first_measures(advice, every, taken, most), 1):
         found.append(_of_measures(f"measure{place}", told, measures, harm, widths, rate))
-    clipped = _clipped(baseline, ranges, harm.bits, costs)
+    clipped = [*_clipped(baseline, ranges, harm.bits, costs)]
+    # gains of measures on the same harm do not add up, so that one combination is tried as such
+    firsts = [one for one in found if one.name != "plan"]
+    for one in firsts[:1]:
+        clipped += _clipped(one, ranges, harm.bits, costs)
     return Comparison(harm.question, advice.rate, baseline, (*found, *clipped), rates=advice.rates)
 
 
@@ -110,10 +117,8 @@ def _of_measures(
     return Candidate(name, told, faults, extra / 8, energy / harm.bits, tuple(measures))
 
 
-def _clipped(
-    baseline: Candidate, ranges: Sequence[GoldenRange], bits: int | None, costs: Costs
-) -> tuple[Candidate, ...]:
-    """The baseline's faults with all activations kept within their ranges; none where these are their words' own."""
+def _clipped(beside: Candidate, ranges: Sequence[GoldenRange], bits: int | None, costs: Costs) -> tuple[Candidate, ...]:
+    """A candidate's faults with all activations kept within their ranges; none where these are their words' own."""
     faults = clip_faults(ranges)
     if not faults:
         return ()
@@ -122,7 +127,13 @@ def _clipped(
     energy = None
     if bits is not None:
         energy = costs.compare * sum(one.site.words or 0 for one in narrow) / bits
-    return (Candidate("clipped", CLIPPED, (*baseline.faults, *faults), extra, energy),)
+    name, told = "clipped", CLIPPED
+    if beside.name != BASELINE:
+        name, told = f"clipped-{beside.name}", f"{CLIPPED}, and {beside.told}"
+        extra += beside.extra_bytes or 0
+        energy = None if energy is None or beside.energy is None else energy + beside.energy
+    measures = () if beside.name == BASELINE else beside.measures
+    return (Candidate(name, told, (*beside.faults, *faults), extra, energy, measures, faults),)
 
 
 def elements_to_try(

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hwfault.campaigns.hardening.measured import Measured
 from hwfault.campaigns.hardening.measures import Measure
 
 _MOST_POINTS = 2_000
@@ -12,7 +14,10 @@ _MOST_POINTS = 2_000
 
 
 class Chosen(NamedTuple):
-    """One measure for each site: what they cost together, and what harm is left."""
+    """One measure for each site: what they cost together, and what harm is left.
+
+    Of sites that are taken by something `measured`, the costs and the harm are those that it has for them all.
+    """
 
     measures: tuple[Measure, ...]
     extra_bits: float
@@ -20,18 +25,27 @@ class Chosen(NamedTuple):
     wrong: float
     due: float
     lost: float | None = None
+    measured: tuple[Measured, ...] = ()
 
     @classmethod
-    def of(cls, measures: Sequence[Measure]) -> "Chosen":
-        """The sums of some measures, one for each site."""
+    def of(cls, measures: Sequence[Measure], measured: Sequence[Measured] = ()) -> "Chosen":
+        """The sums of some measures, one for each site that nothing measured takes, in the order of the sites."""
+        parts: list[Measure | Measured] = [*measures, *measured]
+        every = list(measures)
+        for one in measured:
+            every += one.measures
         return cls(
-            tuple(measures),
-            sum(one.extra_bits for one in measures),
-            sum(one.extra_energy for one in measures),
-            sum(one.wrong for one in measures),
-            sum(one.due for one in measures),
-            None if any(one.lost is None for one in measures) else sum(one.lost or 0 for one in measures),
+            tuple(every),
+            sum(one.extra_bits for one in parts),
+            sum(one.extra_energy for one in parts),
+            sum(one.wrong for one in parts),
+            sum(one.due for one in parts),
+            None if any(one.lost is None for one in parts) else sum(one.lost or 0 for one in parts),
+            tuple(measured),
         )
+
+
+Price = Callable[[Measure | Measured], float]
 
 
 class Cheapest(NamedTuple):
@@ -50,12 +64,16 @@ class Limits(NamedTuple):
     lost: float | None = None
 
 
-def cheapest(sites: Sequence[Sequence[Measure]], price: Callable[[Measure], float], most: Limits) -> Cheapest:
+def cheapest(
+    sites: Sequence[Sequence[Measure]], price: Price, most: Limits, measured: Sequence[Measured] = ()
+) -> Cheapest:
     """One measure of each site at the least price, with at most so much harm left.
+
+    Something `measured` may stand in the place of the measures of all of its sites.
 
     A 0/1 multiple-choice knapsack, solved to proven optimality (HiGHS, by scipy.optimize.milp).
     """
-    found = _solve(sites, price, most)
+    found = _solve(sites, price, most, measured)
     bound = found.bound
     limits = most
     # the solver takes numbers for whole that are so to 1e-6: where a plan has too much by that, the next is asked for
@@ -63,7 +81,7 @@ def cheapest(sites: Sequence[Sequence[Measure]], price: Callable[[Measure], floa
         limits, beyond = _lowered(limits, found.plan, most)
         if not beyond:
             break
-        found = _solve(sites, price, limits)
+        found = _solve(sites, price, limits, measured)
     return found._replace(bound=bound if found.plan is not None else None)
 
 
@@ -79,14 +97,13 @@ def _lowered(limits: Limits, plan: Chosen, most: Limits) -> tuple[Limits, bool]:
     return limits, beyond
 
 
-def _solve(sites: Sequence[Sequence[Measure]], price: Callable[[Measure], float], most: Limits) -> Cheapest:
+def _solve(sites: Sequence[Sequence[Measure]], price: Price, most: Limits, measured: Sequence[Measured]) -> Cheapest:
     """The same, as exact as the solver's floating point."""
     from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, and only needed here
 
-    flat = [one for site in sites for one in site]
-    owner = np.repeat(np.arange(len(sites)), [len(site) for site in sites])
-    one_of_each = (owner == np.arange(len(sites))[:, np.newaxis]).astype(float)
-    rules = [LinearConstraint(one_of_each, 1, 1)]
+    alone = [one for site in sites for one in site]
+    flat: list[Measure | Measured] = [*alone, *measured]
+    rules = [LinearConstraint(_takes(sites, measured), 1, 1)]
     for key, limit in most._asdict().items():
         if limit is not None:
             row = [getattr(one, key) or 0 for one in flat]
@@ -103,10 +120,24 @@ def _solve(sites: Sequence[Sequence[Measure]], price: Callable[[Measure], float]
     )
     if found.x is None:
         return Cheapest(None, None, None)
-    plan = Chosen.of([one for one, taken in zip(flat, found.x, strict=True) if taken > 0.5])
+    taken = found.x > 0.5
+    chosen = [one for place, one in enumerate(alone) if taken[place]]
+    groups = [one for place, one in enumerate(measured, len(alone)) if taken[place]]
+    plan = Chosen.of(chosen, groups)
     bound = found.mip_dual_bound
-    total = sum(price(one) for one in plan.measures)
+    total = sum(price(one) for one in chosen) + sum(price(one) for one in groups)
     return Cheapest(plan, total, total if bound is None else float(bound))
+
+
+def _takes(sites: Sequence[Sequence[Measure]], measured: Sequence[Measured]) -> NDArray[np.float64]:
+    """(sites, choices): 1 where a choice takes a site, of each of which one is made."""
+    owner = np.repeat(np.arange(len(sites)), [len(site) for site in sites])
+    alone = (owner == np.arange(len(sites))[:, np.newaxis]).astype(float)
+    together = np.zeros((len(sites), len(measured)))
+    for column, one in enumerate(measured):
+        names = {measure.site for measure in one.measures}
+        together[:, column] = [site[0].site in names for site in sites]
+    return np.hstack([alone, together])
 
 
 class _Point(NamedTuple):

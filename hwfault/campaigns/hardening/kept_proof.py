@@ -9,6 +9,7 @@ from hwfault.campaigns.hardening.proof import Proof, Tried
 from hwfault.campaigns.hardening.several import Several
 from hwfault.campaigns.statistics.estimates import Estimate
 from hwfault.errors import FileError
+from hwfault.laws.models import FaultList
 
 KEY = "hardening"
 _OF_TRIED = ("sdc", "due", "removed", "accuracy", "regained")
@@ -37,12 +38,21 @@ def read_proofs(database: Database) -> list[Proof]:
 
 def _proof(data: dict[str, Any]) -> Proof:
     several = tuple(_several(one) for one in data["several"])
-    tried = tuple(Tried(**(one | _estimates(one, _OF_TRIED))) for one in data["tried"])
+    tried = tuple(_tried(one) for one in data["tried"])
     # an older version kept the mean rate alone, of which nobody knows whether it was that of every site
     rates = data["rates"] if "rates" in data or data["rate"] is None else {}
     if rates is not None:
         rates = {str(site): float(rate) for site, rate in rates.items()}
     return Proof(data["question"], data["rate"], tried, several, rates)
+
+
+def _tried(data: dict[str, Any]) -> Tried:
+    # an older version kept neither ranges nor combinations
+    laws = data.get("laws")
+    if laws is not None:
+        laws = FaultList.parse({"faults": laws}, "what was tried").faults
+    measures = tuple((str(site), str(name)) for site, name in data.get("measures", ()))
+    return Tried(**(data | _estimates(data, _OF_TRIED) | {"laws": laws, "measures": measures}))
 
 
 def _several(data: dict[str, Any]) -> Several:

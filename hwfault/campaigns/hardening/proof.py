@@ -19,6 +19,7 @@ from hwfault.campaigns.study.records import Question, Study
 from hwfault.campaigns.study.tasks import Task
 from hwfault.errors import HwfaultError
 from hwfault.files import output_folder
+from hwfault.laws.models import FaultModel
 from hwfault.locks import locked_folder
 
 FOLDER = "hardening"
@@ -44,11 +45,17 @@ class Tried(NamedTuple):
     regained: Estimate | None = None
     extra_bytes: float | None = None
     energy: float | None = None
+    laws: tuple[FaultModel, ...] | None = None
+    """What was clipped, for a candidate that was; None for another, and where an older version did not keep it."""
+    measures: tuple[tuple[str, str], ...] = ()
+    """(site, measure) of its memories beside that."""
 
     def to_data(self) -> dict[str, Any]:
         """As JSON tells it."""
         data = self._asdict()
-        return {key: value._asdict() if isinstance(value, Estimate) else value for key, value in data.items()}
+        told = {key: value._asdict() if isinstance(value, Estimate) else value for key, value in data.items()}
+        laws = None if self.laws is None else [law.to_data() for law in self.laws]
+        return told | {"laws": laws, "measures": [list(one) for one in self.measures]}
 
 
 class Proof(NamedTuple):
@@ -148,7 +155,9 @@ class _Telling:
         sdc = self._mean(mine.wrong.mean(1), "the rate of silent wrong answers")
         due = self._mean(mine.due.mean(1), "the rate of DUE")
         price = of.extra_bytes, of.energy
-        return Tried(of.name, of.told, mine.number, sdc, due, removed, accuracy, regained, *price)
+        rates = sdc, due, removed, accuracy, regained
+        measures = tuple((one.site, one.name) for one in of.measures if one.kind != "none") if of.laws else ()
+        return Tried(of.name, of.told, mine.number, *rates, *price, of.laws or None, measures)
 
     def _mean(self, shares: Shares, of: str) -> Estimate:
         if self._same:

@@ -33,13 +33,11 @@ SEVERAL_COLUMNS = (
 def section(advice: Advice, proofs: Sequence[Proof], picture: Picture) -> dict[str, Any]:
     """The section with advice, and what was tried at any time."""
     told = [("without measures", plan_told(advice.baseline))]
-    taken = []
+    taken: list[tuple[str, ...]] = []
     if advice.best is not None:
         told.append(("the cheapest plan", plan_told(advice.best)))
-        told.append(("its price, and the bound on any", f"{advice.price:,.6g}, {advice.bound:,.6g}"))
-        for measure in advice.best.measures:
-            if measure.kind != "none":
-                taken.append((measure.site, measure.name, f"{measure.extra_bytes:,.6g}"))
+        told += prices_told(advice)
+        taken = [(one.site, one.measure, f"{one.extra_bits / 8:,.6g}", one.gain) for one in advice.best.taken]
     told.append(("what is required", advice.why))
     return {
         "advice": advice,
@@ -59,6 +57,18 @@ def section_of_proofs(proofs: Sequence[Proof]) -> dict[str, Any] | None:
     if not proofs:
         return None
     return {"advice": None, "proofs": [proof_told(one) for one in proofs]}
+
+
+def prices_told(advice: Advice) -> list[tuple[str, str]]:
+    """The price of the cheapest plan, and what is proved of any price."""
+    price = f"{advice.price:,.6g}"
+    if advice.best is None or not advice.best.measured:
+        return [("its price, and the bound on any", f"{price}, {advice.bound:,.6g}")]
+    rows = [("its price, measured, not proved", price)]
+    if advice.read_best is not None:
+        rows.append(("the cheapest plan of gains read from single flips", plan_told(advice.read_best)))
+        rows.append(("its price, and the bound on any such", f"{advice.read_price:,.6g}, {advice.bound:,.6g}"))
+    return rows
 
 
 def measure_row(one: Any) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from hwfault.campaigns.database import Database
 from hwfault.campaigns.hardening.advice import Advice, advise
 from hwfault.campaigns.hardening.candidates import BASELINE, Comparison
 from hwfault.campaigns.hardening.faults import FILE, faults_of, write_faults
+from hwfault.campaigns.hardening.gains import considered_of
 from hwfault.campaigns.hardening.harm import Harm, read_harm
 from hwfault.campaigns.hardening.kept_proof import read_proofs
 from hwfault.campaigns.hardening.picture import draw_front
@@ -67,7 +68,9 @@ def advise_from(
     asked = Hardening.parse(asked.model_dump(mode="json") | changes, "hardening")
     harm = read_harm(database, chosen)
     rates = None if asked.rates_of is None else kept_rates(database, tasks, asked.rates_of)
-    return harm, asked, advise(harm, asked, rates)
+    weighted, mean = (harm, asked.rate) if rates is None else harm.with_rates(rates)
+    considered = considered_of(read_proofs(database), weighted, asked, mean, rates)
+    return harm, asked, advise(harm, asked, rates, considered)
 
 
 def _read(text: str) -> tuple[str, str]:
@@ -112,6 +115,8 @@ def _write_files(folder: Path, harm: Harm, advice: Advice, proofs: Sequence[Proo
     plan = advice.best or advice.baseline
     widths = {site.name: site.width for site in harm.sites}
     faults = faults_of(plan.measures, widths, advice.rate_of_each)
+    for one in plan.measured:
+        faults += one.laws
     if faults:
         write_faults(folder / FILE, faults, _head(advice))
         names.append(FILE)
@@ -123,7 +128,7 @@ def _write_candidates(folder: Path, comparisons: Sequence[Comparison]) -> list[s
     names = []
     for comparison in comparisons:
         for one in comparison.others:
-            if one.measures or one.name == BASELINE:
+            if one.name == BASELINE or (one.measures and not one.laws):
                 continue
             question = re.sub(r"[^A-Za-z0-9_.=-]+", "_", comparison.question)
             name = f"hardening-{question}-{one.name}.yaml"

@@ -169,7 +169,9 @@ def test_files_of_the_advice(tmp_path):
     assert {"hardening.json", "hardening.yaml", "hardening.svg", "hardening.png", "report.html"} == set(names)
     kept = json.loads((tmp_path / "hardening.json").read_text())
     assert kept["best"]["measures"] == [
-        {"site": one.site, "measure": one.name} for one in advice.best.measures if one.size
+        {"site": one.site, "measure": one.name, "gain": "read from single flips"}
+        for one in advice.best.measures
+        if one.size
     ]
     page = (tmp_path / "report.html").read_text()
     assert "The cheapest plan" in page

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from hwfault.campaigns.hardening.choice import Limits, cheapest, pareto_front
 from hwfault.campaigns.hardening.harm import SiteHarm
+from hwfault.campaigns.hardening.measured import Measured
 from hwfault.campaigns.hardening.measures import Measure, measures_of, without_worse
+from hwfault.campaigns.statistics.estimates import exact_estimate
 from hwfault.campaigns.study.hardening import Costs
 
 SITE = SiteHarm("conv", words=10, width=4, tried=(100,) * 4, wrong=(0, 1, 5, 20), due=(0, 0, 0, 2), lost=(0, 1, 4, 19))
@@ -72,6 +74,47 @@ def test_cheapest_against_all_choices(sites, limit, due):
     assert found.bound == pytest.approx(min(allowed))
     assert found.plan.wrong <= limit
     assert [one.site for one in found.plan.measures] == [f"s{i}" for i in range(len(sites))]
+
+
+def together(names, extra, wrong, due):
+    return Measured(
+        "m", 9, tuple(measure(i, 0, 0) for i in names), (), extra, 0.0, wrong, due, None, exact_estimate(0, 1)
+    )
+
+
+MEASURED = st.lists(
+    st.tuples(st.sets(st.integers(0, 3), min_size=1), st.integers(0, 60), st.floats(0, 90), st.integers(0, 9)),
+    max_size=4,
+)
+
+
+def choices_with(sites, measured):
+    """Every subset of what was measured in which no two take one site, with every choice for the other sites."""
+    for taken in product((False, True), repeat=len(measured)):
+        groups = [one for one, is_taken in zip(measured, taken, strict=True) if is_taken]
+        names = [part.site for one in groups for part in one.measures]
+        if len(set(names)) < len(names):
+            continue
+        rest = [site for site in sites if site[0].site not in names]
+        for alone in product(*rest):
+            parts = [*alone, *groups]
+            yield [sum(getattr(one, key) for one in parts) for key in ("extra_bits", "wrong", "due")]
+
+
+@given(sites=SITES, given=MEASURED, limit=st.integers(0, 80), due=st.none() | st.integers(0, 20))
+def test_what_was_measured_against_all_subsets(sites, given, limit, due):
+    """It takes all of its sites, so that no harm of one is removed twice."""
+    measured = [together(*one) for one in given if max(one[0]) < len(sites)]
+    every = choices_with(sites, measured)
+    # numbers that are not whole are so to the solver's precision, where they lie at the limit
+    allowed = [cost for cost, wrong, found in every if wrong <= limit and (due is None or found <= due)]
+    found = cheapest(sites, lambda one: one.extra_bits, Limits(limit, due), measured)
+    if not allowed:
+        assert found.plan is None
+        return
+    assert found.price == min(allowed)
+    assert found.plan.wrong <= limit
+    assert sorted(one.site for one in found.plan.measures) == [f"s{i}" for i in range(len(sites))]
 
 
 @given(sites=SITES, due=st.none() | st.integers(0, 20))

@@ -220,3 +220,48 @@ def test_text(folder):
 )
 def test_refused(folder, arguments, words):
     refused("campaign", "harden", folder, *arguments, words=words)
+
+
+@pytest.mark.slow
+def test_the_plan_takes_what_was_measured(run, tmp_path):  # noqa: F811
+    """Clipped ranges, cheaper than hardened bits, become the plan; its file is taken by PyTorch, graphs and studies."""
+    content = {
+        "network": str(run),
+        "samples": {"first": SAMPLES},
+        "questions": {"critical": {"flips": "single", "sites": "features.0.weight_quant", "exhaustive": "always"}},
+        "hardening": {"rate": 0.02, "require": {"sdc": "< 1e-9", "due": "< 1e-9"}},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    folder = tmp_path / "out"
+    good("campaign", "run", tmp_path / "study.yaml", "--out", folder)
+    first = good("campaign", "harden", folder, "--verify", "--trials", 200, "--json").json
+    clipped = next(one for one in first["tried"] if one["name"] == "clipped")
+    print(
+        first["baseline"]["expected_sdc"],
+        [(one["told"], one["sdc"]["value"], one["removed"]) for one in first["tried"]],
+    )
+    assert not first["best"]["laws"]
+    left = first["baseline"]["expected_sdc"] - clipped["removed"]["ends"][0]
+    required = "--require", f"sdc < {1.01 * left}", "--require", "due < 1e-9"
+    second = good("campaign", "harden", folder, *required, "--json").json
+    print(second["best"]["measures"], second["price"], second["read_price"], second["why"])
+    assert second["best"]["measures"][0]["gain"] == "measured in 200 paired trials, not proved"
+    assert second["price"] < second["bound"]
+    text = good("campaign", "harden", folder, *required).stdout
+    assert "its price, measured, not proved" in text
+    assert "measured in 200 paired trials" in (folder / "report.html").read_text()
+    # the plan's faults strike, and the ranges are among them
+    file = folder / "hardening.yaml"
+    faults = load_faults(file)
+    assert [fault for fault in faults if fault.model == "clipped"]
+    network, _ = hf.load(run / "checkpoint.safetensors")
+    x = digits().test.inputs(torch.arange(4))
+    with hf.inject(network.eval(), faults, seed=1, example=x[:1]):
+        network(x)
+    good("export", run, "--faults", file, "--out", tmp_path / "hardened.onnx")
+    study = {"network": str(run), "samples": {"first": SAMPLES}, "stop": {"max_trials": 200, "relative": 1e-6}}
+    study["questions"] = {"next": {"faults": str(file)}}
+    (tmp_path / "next.yaml").write_text(yaml.safe_dump(study))
+    good("campaign", "run", tmp_path / "next.yaml", "--out", tmp_path / "next")
+    (result,) = json.loads((tmp_path / "next" / "results.json").read_text())
+    assert result["sdc"]["value"] == pytest.approx(clipped["sdc"]["value"])

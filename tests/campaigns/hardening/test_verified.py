@@ -131,10 +131,15 @@ def test_clipped_activations_among_the_candidates(tmp_path):
         assert harm == read_harm(database, kept_tasks(database)[0])
     found = flips_to_try(advice, harm, asked.costs, ranges)
     assert (found.question, found.rate) == ("critical", 0.001)
-    last = found.others[-1]
+    last, both = found.others[-2:]
     assert (last.name, last.told) == ("clipped", CLIPPED)
     assert last.faults == (*found.baseline.faults, fault)
     # two ends of 4 bits; 10 words of three reads beside the 36 bits that are read
     assert (last.extra_bytes, last.energy) == (1.0, pytest.approx(30 / 36))
     assert found.others[0].measures
+    # the first measure and clipped ranges together, as gains do not add up
+    first = next(one for one in found.others if one.name == "measure1")
+    assert (both.name, both.laws, both.measures) == ("clipped-measure1", (fault,), first.measures)
+    assert both.faults == (*first.faults, fault)
+    assert (both.extra_bytes, both.energy) == (first.extra_bytes + 1, pytest.approx(first.energy + 30 / 36))
     assert "clipped" not in [one.name for one in flips_to_try(advice, harm, asked.costs).others]
