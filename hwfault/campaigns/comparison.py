@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hwfault.campaigns.database import Database
 from hwfault.campaigns.figures import Trials, counted_outcome
-from hwfault.campaigns.kept import KeptTask, kept_tasks
+from hwfault.campaigns.kept import KeptTask, kept_tasks, subject_name
 from hwfault.campaigns.statistics.estimates import COVERS, Estimate, exact_estimate
 from hwfault.campaigns.statistics.looks import Looks
 from hwfault.campaigns.statistics.means import estimate_difference
@@ -45,6 +45,8 @@ class Comparison(NamedTuple):
     names: tuple[str, str]
     compared: tuple[Compared, ...]
     left_out: tuple[tuple[str, str], ...]
+    subjects: tuple[str, str] = ("", "")
+    """The network or graph of each, in words."""
 
 
 class _Pair(NamedTuple):
@@ -81,7 +83,8 @@ def compare_campaigns(one: Database, other: Database, names: tuple[str, str]) ->
             compared.append(_compare(pair))
     if not compared and not any(name in theirs for name in mine):
         raise HwfaultError(f"{names[0]} and {names[1]} have no task in common; expected questions of the same names")
-    return Comparison(names, tuple(compared), tuple(left_out))
+    subjects = subject_name([*mine.values()]), subject_name([*theirs.values()])
+    return Comparison(names, tuple(compared), tuple(left_out), subjects)
 
 
 def _check_alike(task: KeptTask, other: KeptTask, names: tuple[str, str]) -> None:

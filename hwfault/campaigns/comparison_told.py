@@ -81,7 +81,8 @@ def comparison_data(found: Comparison) -> dict[str, Any]:
             data[key] = None if estimate is None else estimate._asdict() | {"method": METHODS[estimate.by]}
         compared.append(data)
     left_out = [{"task": task, "why": why} for task, why in found.left_out]
-    return {"first": found.names[0], "second": found.names[1], "compared": compared, "left_out": left_out}
+    names = {"first": found.names[0], "second": found.names[1], "subjects": list(found.subjects)}
+    return names | {"compared": compared, "left_out": left_out}
 
 
 def _lines(found: Comparison) -> list[dict[str, object]]:
@@ -125,6 +126,7 @@ def _page(found: Comparison, picture: Picture | None) -> str:
         "comparison.html",
         first=found.names[0],
         second=found.names[1],
+        subjects=list(zip(found.names, found.subjects, strict=True)),
         rows=rows,
         left_out=found.left_out,
         methods=list(used.items()),

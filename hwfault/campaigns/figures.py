@@ -190,6 +190,10 @@ def _opposite(estimate: Estimate, of: str) -> Estimate:
     return estimate._replace(value=1 - estimate.value, ends=(1 - high, 1 - low), of=of)
 
 
+_WORST_OF: dict[Draw, str] = {"all": "flip", "listed": "trial"}
+"""What the number of a trial is called, where that is not a seed."""
+
+
 class Figure(NamedTuple):
     """One task in numbers: the rates of silent wrong answers and DUE, the accuracy, and how they came about."""
 
@@ -209,6 +213,8 @@ class Figure(NamedTuple):
     stopped: bool
     fit: Estimate | None = None
     """Silent wrong answers in 1e9 hours, where the study tells how often bits flip (hwfault.campaigns.exposure)."""
+    worst_of: str = "seed"
+    """What the number of the worst trial is: that of a seed, of a flip, or of a trial of a list."""
     classes: tuple[ClassRate, ...] = ()
     """Silent wrong answers by class, where samples have labels (hwfault.campaigns.by_class)."""
 
@@ -283,5 +289,6 @@ def make_figure(asked: Asked, seen: Trials, decision: Decision, golden_accuracy:
         why=decision.why,
         stopped=decision.stop,
         fit=fit_of(rates["sdc"], asked.labels, bits, asked.fit_per_mbit),
+        worst_of=_WORST_OF.get(asked.draw, "seed"),
         **rates,
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hwfault.campaigns.about import ABOUT, merge_runs
@@ -185,3 +186,14 @@ def merge_into(into: Database, other: Database) -> int:
             into.say(key, said)
     merge_runs(into, other)
     return new
+
+
+def subject_name(tasks: Sequence[KeptTask]) -> str:
+    """The network or graph of a campaign in words."""
+    if not tasks:
+        return "a study without tasks"
+    study = tasks[0].study
+    if study.graph is not None:
+        return f"the graph {study.graph}"
+    kind = tasks[0].stored.identity.get("subject", {}).get("class")
+    return f"the network {study.network}" + ("" if kind is None else f" ({kind})")

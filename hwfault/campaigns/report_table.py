@@ -27,7 +27,7 @@ def table(figures: Sequence[Figure]) -> Table:
         columns.append("FIT of SDC")
     rows = []
     for figure in figures:
-        worst = "-" if figure.worst is None else f"{figure.worst[1]:.2%} (seed {figure.worst[0]})"
+        worst = "-" if figure.worst is None else f"{figure.worst[1]:.2%} ({figure.worst_of} {figure.worst[0]})"
         silent = "-" if figure.silent is None else f"{figure.silent:,}"
         rates = [cell(figure.sdc), cell(figure.due), cell(figure.accuracy)]
         row = [figure.name, f"{figure.trials:,}", *rates, silent, worst, f"{figure.failed:,}"]
@@ -44,7 +44,8 @@ def to_data(figure: Figure) -> dict[str, Any]:
     data["labels"] = dict(figure.labels)
     data["classes"] = [_class_data(one) for one in figure.classes]
     worst = figure.worst
-    data["worst"] = None if worst is None else {"seed": worst[0], "sdc": worst[1]}
+    worst_of = data.pop("worst_of")
+    data["worst"] = None if worst is None else {worst_of: worst[0], "sdc": worst[1]}
     return data
 
 
@@ -84,5 +85,5 @@ def _flat(figure: Figure) -> dict[str, object]:
         line |= {key: estimate.value, f"{key}_low": low, f"{key}_high": high, f"{key}_by": estimate.by}
     line |= {"golden": figure.golden_accuracy, "failed": figure.failed, "no_fault_fell": figure.silent}
     if figure.worst is not None:
-        line |= {"worst_seed": figure.worst[0], "worst_sdc": figure.worst[1]}
+        line |= {f"worst_{figure.worst_of}": figure.worst[0], "worst_sdc": figure.worst[1]}
     return line | {"why": figure.why}

@@ -33,6 +33,8 @@ def compare(first: Path, second: Path, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(comparison_data(found))
         return
+    for name, subject in zip(found.names, found.subjects, strict=True):
+        click.echo(f"{name}: {subject}")
     print_table(*comparison_table(found))
     for task, why in found.left_out:
         click.echo(f"{task}: not compared, {why}")

@@ -1,5 +1,6 @@
 """What every fault model has: sites that it strikes, probabilities that can be scaled, words for people."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator
@@ -89,7 +90,7 @@ class OnSites(Record):
     def describe(self) -> str:
         """The fault in one line for people: its model, what was given, and where it strikes."""
         given = self.model_dump(exclude=set(self._unsaid), exclude_none=True)
-        told = " ".join(f"{key}={value}" for key, value in given.items())
+        told = " ".join(_told(key, value) for key, value in given.items())
         where = ", ".join(map(str, self.sites)) or "the sites of its component"
         return f"{type(self).model_fields['model'].default} {told} on {where}"
 
@@ -141,3 +142,11 @@ def per_bit(p: Probability, bit_width: int) -> tuple[float, ...]:
     if len(p) != bit_width:
         raise ModelError(f"{len(p)} probabilities were given for words of {bit_width} bits, expected one for each bit")
     return p
+
+
+def _told(key: str, value: Any) -> str:
+    """A field in words; of one that holds several, such as an operating point, each by its own name."""
+    if not isinstance(value, Mapping):
+        return f"{key}={value}"
+    inner = ", ".join(f"{name} {one}" for name, one in value.items())
+    return inner if key == "at" else f"{key}=({inner})"

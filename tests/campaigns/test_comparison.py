@@ -102,6 +102,7 @@ def test_the_command(both, tmp_path):
     done = good("campaign", "compare", *both, "--out", tmp_path / "c")
     assert "differences are b/out less a/out" in done.stdout
     assert "curve ber=0.03" in done.stdout
+    assert "a/out: the graph " in done.stdout
     data = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert data == good("campaign", "compare", *both, "--json").json
     with (tmp_path / "c" / "comparison.csv").open() as file:
@@ -109,6 +110,7 @@ def test_the_command(both, tmp_path):
     assert [line["question"] for line in lines] == ["curve", "drawn", "every"]
     assert float(lines[0]["sdc_difference"]) == data["compared"][0]["sdc_difference"]["value"]
     page = (tmp_path / "c" / "comparison.html").read_text()
+    assert "<dt>a/out</dt><dd>the graph " in page
     assert "What b/out has more or less than a/out" in page
     assert "data:image/svg+xml" in page
     assert (tmp_path / "c" / "comparison.png").stat().st_size > 1000

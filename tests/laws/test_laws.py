@@ -34,7 +34,9 @@ def test_its_words_name_what_was_given(name):
     (fault,) = FaultList.parse({"faults": [given]}, "the example").faults
     told = fault.describe()
     assert told.startswith(f"{name} ")
-    assert all(f"{key}=" in told for key in given if key not in ("model", "sites"))
+    assert all(f"{key}=" in told for key in given if key not in ("model", "sites", "at"))
+    assert all(f"{axis} {value}" in told for axis, value in given.get("at", {}).items())
+    assert "{" not in told
     assert " on " in told
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hwfault.campaigns.about import read_about, read_runs
 from hwfault.campaigns.database import Database
 from hwfault.campaigns.figures import Figure, Trials, counted_outcome
-from hwfault.campaigns.kept import KeptTask, kept_tasks, runs_again
+from hwfault.campaigns.kept import KeptTask, kept_tasks, runs_again, subject_name
 from hwfault.campaigns.nesting.figures import TurnFigure
 from hwfault.campaigns.nesting.kept import kept_turns
 from hwfault.campaigns.nesting.told import not_nested_told
@@ -73,7 +73,7 @@ def page(database: Database, folder: str, hardening: Any = None) -> tuple[str, l
     pictures = curves + [draw_heat_map(one.question, one.map) for one in single]
     text = render(
         "campaign.html",
-        subject=_subject_name(tasks),
+        subject=subject_name(tasks),
         outcome=_outcome(tasks),
         answers=[(name, answer(answered)) for name, answered in questions.items()],
         turned=[(figure.question, answer_of(figure)) for figure in turns],
@@ -192,16 +192,6 @@ def _faults(tasks: Sequence[KeptTask], about: Any) -> list[tuple[str, str]]:
             told = (f"flips: {flips}, of {task.total or 0:,} bits", *((task.note,) if task.note else ()))
         rows.append((task.name, "; ".join(told) or "not said in this store"))
     return rows
-
-
-def _subject_name(tasks: Sequence[KeptTask]) -> str:
-    if not tasks:
-        return "a study without tasks"
-    study = tasks[0].study
-    if study.graph is not None:
-        return f"the graph {study.graph}"
-    kind = tasks[0].stored.identity.get("subject", {}).get("class")
-    return f"the network {study.network}" + ("" if kind is None else f" ({kind})")
 
 
 def _outcome(tasks: Sequence[KeptTask]) -> str:

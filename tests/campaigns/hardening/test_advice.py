@@ -13,6 +13,7 @@ from hwfault.campaigns.hardening.limits import limits_of
 from hwfault.campaigns.hardening.measures import measures_of
 from hwfault.campaigns.hardening.written import advise_from, write_advice
 from hwfault.campaigns.kept import kept_tasks
+from hwfault.campaigns.report_table import table, to_data
 from hwfault.campaigns.statistics.proportions import sequence_at_most
 from hwfault.campaigns.study.hardening import Hardening
 from hwfault.errors import HwfaultError, ModelError
@@ -182,3 +183,12 @@ def test_a_census_half_done(tmp_path):
     path = census(tmp_path, left_out=(7,))
     with pytest.raises(HwfaultError, match="half done"):
         harm_in(path)
+
+
+def test_the_worst_trial_is_called_by_what_its_number_is(tmp_path):
+    with Database(census(tmp_path), readonly=True) as database:
+        (task,) = kept_tasks(database)
+        figure = task.figure(database)
+    columns, (line,) = table([figure])
+    assert line[columns.index("worst")] == "50.00% (flip 2)"
+    assert to_data(figure)["worst"] == {"flip": 2, "sdc": 0.5}

@@ -1,6 +1,7 @@
 """`hwfault campaign harden` on a network: advice, faults that other commands take, and trials of the measures."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 import hwfault as hf
 from hwfault.campaigns.database import FILE, Database
+from hwfault.campaigns.hardening.kept_proof import keep_proofs, read_proofs
 from hwfault.laws.models import load_faults
 from hwfault.locks import locked_folder
 from hwfault.train.data import digits
@@ -223,45 +225,45 @@ def test_refused(folder, arguments, words):
 
 
 @pytest.mark.slow
-def test_the_plan_takes_what_was_measured(run, tmp_path):  # noqa: F811
-    """Clipped ranges, cheaper than hardened bits, become the plan; its file is taken by PyTorch, graphs and studies."""
-    content = {
-        "network": str(run),
-        "samples": {"first": SAMPLES},
-        "questions": {"critical": {"flips": "single", "sites": "features.0.weight_quant", "exhaustive": "always"}},
-        "hardening": {"rate": 0.02, "require": {"sdc": "< 1e-9", "due": "< 1e-9"}},
-    }
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
-    folder = tmp_path / "out"
-    good("campaign", "run", tmp_path / "study.yaml", "--out", folder)
-    first = good("campaign", "harden", folder, "--verify", "--trials", 200, "--json").json
-    clipped = next(one for one in first["tried"] if one["name"] == "clipped")
-    print(
-        first["baseline"]["expected_sdc"],
-        [(one["told"], one["sdc"]["value"], one["removed"]) for one in first["tried"]],
-    )
-    assert not first["best"]["laws"]
-    left = first["baseline"]["expected_sdc"] - clipped["removed"]["ends"][0]
-    required = "--require", f"sdc < {1.01 * left}", "--require", "due < 1e-9"
-    second = good("campaign", "harden", folder, *required, "--json").json
-    print(second["best"]["measures"], second["price"], second["read_price"], second["why"])
-    assert second["best"]["measures"][0]["gain"] == "measured in 200 paired trials, not proved"
-    assert second["price"] < second["bound"]
-    text = good("campaign", "harden", folder, *required).stdout
-    assert "its price, measured, not proved" in text
-    assert "measured in 200 paired trials" in (folder / "report.html").read_text()
-    # the plan's faults strike, and the ranges are among them
-    file = folder / "hardening.yaml"
-    faults = load_faults(file)
-    assert [fault for fault in faults if fault.model == "clipped"]
+def test_the_plan_takes_what_was_measured(folder, run, verified, tmp_path):  # noqa: F811
+    """The ranges that were tried become the plan where they remove enough; other commands take its file."""
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    # on these digits they remove nothing that is told apart from nothing
+    told = good("campaign", "harden", out, "--json").json
+    assert not told["best"]["laws"]
+    clipped = next(one for one in told["measured"] if one["measure"] == "clipped activation ranges")
+    assert clipped["removed"]["ends"][0] <= 0
+    assert "not told apart from nothing" in clipped["why"]
+    # the same with other numbers, as of a network whose harm they remove
+    harm = told["baseline"]["expected_sdc"]
+    with Database(out / FILE) as database:
+        (proof,) = read_proofs(database)
+        tried = []
+        for one in proof.tried:
+            if one.name == "clipped":
+                removed = one.removed._replace(value=0.9 * harm, ends=(0.5 * harm, harm))
+                one = one._replace(sdc=one.sdc._replace(value=0.0), removed=removed, extra_bytes=1.0)
+            tried.append(one)
+        keep_proofs(database, [proof._replace(tried=tuple(tried))])
+    required = "--require", f"sdc < {0.6 * harm}", "--require", "due < 1e-9"
+    told = good("campaign", "harden", out, *required, "--json").json
+    gain = f"measured in {TRIALS} paired trials, not proved"
+    assert [one["gain"] for one in told["best"]["measures"]] == [gain]
+    assert told["price"] == 8 < told["bound"]
+    text = good("campaign", "harden", out, *required).stdout
+    assert f"activations: clipped activation ranges ({len(told['best']['laws'])}), {gain}" in text
+    assert "its price, measured, not proved: 8" in text
+    assert gain in (out / "report.html").read_text()
+    # its file is that of the candidate that was tried, and is taken
+    faults = load_faults(out / "hardening.yaml")
+    assert faults == load_faults(out / "hardening-critical-clipped.yaml")
     network, _ = hf.load(run / "checkpoint.safetensors")
     x = digits().test.inputs(torch.arange(4))
     with hf.inject(network.eval(), faults, seed=1, example=x[:1]):
         network(x)
-    good("export", run, "--faults", file, "--out", tmp_path / "hardened.onnx")
-    study = {"network": str(run), "samples": {"first": SAMPLES}, "stop": {"max_trials": 200, "relative": 1e-6}}
-    study["questions"] = {"next": {"faults": str(file)}}
+    good("export", run, "--faults", out / "hardening.yaml", "--out", tmp_path / "hardened.onnx")
+    study = {"network": str(run), "samples": {"first": 4}, "stop": {"max_trials": 2}}
+    study["questions"] = {"next": {"faults": str(out / "hardening.yaml")}}
     (tmp_path / "next.yaml").write_text(yaml.safe_dump(study))
     good("campaign", "run", tmp_path / "next.yaml", "--out", tmp_path / "next")
-    (result,) = json.loads((tmp_path / "next" / "results.json").read_text())
-    assert result["sdc"]["value"] == pytest.approx(clipped["sdc"]["value"])
