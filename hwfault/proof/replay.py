@@ -14,7 +14,7 @@ from hwfault.graph.edit.carried import plan_of
 from hwfault.graph.export.of_network import Arithmetic
 from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.integer import is_integer
-from hwfault.graph.read.qonnxgraph import WORDS, metadata, site_name, words_sha256
+from hwfault.graph.read.qonnxgraph import PARAMETER, WORDS, metadata, site_name, words_sha256
 from hwfault.graph.read.versions import NEW
 from hwfault.graph.run.session import load_model
 from hwfault.network.sites import known_quantizers
@@ -163,7 +163,9 @@ class _Beside:
 
 def _check_parameters(model: nn.Module, graph: ModelProto) -> None:
     """Raises GraphError if the graph has other weights; one without hwfault's hashes tells nothing."""
-    stamps = [(site_name(node), metadata(node).get(WORDS)) for node in graph.graph.node if node.op_type in GRID_OPS]
+    quantizers = [node for node in graph.graph.node if node.op_type in GRID_OPS]
+    told = [(site_name(node), metadata(node)) for node in quantizers]
+    stamps = [(site, entries.get(PARAMETER, entries.get(WORDS))) for site, entries in told]
     for name, quantizer in known_quantizers(model).items():
         values = quantizer.parameter
         own = None if values is None else words_sha256(values.numpy(force=True))

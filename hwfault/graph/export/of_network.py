@@ -11,7 +11,6 @@ from brevitas.export import export_qonnx
 from brevitas.export.onnx.qonnx.manager import QONNXManager
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
-from qonnx.custom_op.registry import getCustomOp
 from torch import Tensor, nn
 
 from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic, integer_arithmetic, uses_integer_arithmetic
@@ -20,6 +19,7 @@ from hwfault.graph import ops
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.export.exporter import told_in_a_sentence
 from hwfault.graph.export.marks import mark, mark_sums, name_sites, part_parameters
+from hwfault.graph.export.quantized import differing, write_quantized
 from hwfault.graph.ops import DOMAIN
 from hwfault.graph.read.exported import write_sites
 from hwfault.graph.read.grids import NoGridError, grid_of
@@ -76,6 +76,8 @@ def export(
     graph = _traced(network, example, exact, first)
     part_parameters(graph)
     name_sites(graph, {site.name for site in sites(network) if site.batched})
+    _write_roundings(graph)
+    write_quantized(graph, values)
     if exact is not None:
         mark_integer(graph, exact.left)
     _check(graph, sites(network), values)
@@ -241,7 +243,6 @@ def _check(model: ModelProto, expected: list[Site], values: Values) -> None:
             )
         for node, value in zip(nodes[name], calls, strict=True):
             _check_format(node, known[name], constants)
-            _check_rounding(node, name)
             _check_parameter(node, value, constants)
 
 
@@ -271,16 +272,18 @@ def _check_format(node: NodeProto, site: Site, constants: Constants) -> None:
         )
 
 
-def _check_rounding(node: NodeProto, name: str) -> None:
-    """Writes the rounding as qonnx spells it; raises GraphError for one that qonnx does not have."""
-    for entry in (entry for entry in node.attribute if entry.name == "rounding_mode"):
-        mode = entry.s.decode().upper()
-        mode = _SAME_ROUNDING.get(mode, mode)
-        if mode not in _ROUNDINGS:
-            raise GraphError(
-                f"the quantizer {name!r} rounds by {mode}, which QONNX does not have; it has {', '.join(_ROUNDINGS)}"
-            )
-        entry.s = mode.encode()
+def _write_roundings(model: ModelProto) -> None:
+    """Writes each rounding as qonnx spells it; raises GraphError for one that qonnx does not have."""
+    for node in (node for node in model.graph.node if ops.of(node.op_type).quantizer):
+        for entry in (entry for entry in node.attribute if entry.name == "rounding_mode"):
+            mode = entry.s.decode().upper()
+            mode = _SAME_ROUNDING.get(mode, mode)
+            if mode not in _ROUNDINGS:
+                raise GraphError(
+                    f"the quantizer {first_run(site_name(node))!r} rounds by {mode}, which QONNX does not have; it has "
+                    f"{', '.join(_ROUNDINGS)}"
+                )
+            entry.s = mode.encode()
 
 
 def _check_parameter(node: NodeProto, value: NDArray[np.float32], constants: Constants) -> None:
@@ -288,13 +291,11 @@ def _check_parameter(node: NodeProto, value: NDArray[np.float32], constants: Con
     given = constants.get(node.input[0])
     if given is None:
         return
-    context = {name: constants.get(name) for name in node.input} | {node.output[0]: value}
-    getCustomOp(node).execute_node(context, None)
-    differing = int(np.count_nonzero(context[node.output[0]] != value))
-    if differing:
+    others = differing(node, given, value, constants)
+    if others:
         raise GraphError(
-            f"the quantizer {node.name!r} yields other values in the graph than in the network ({differing} of "
-            f"{value.size}): Brevitas exports weights and biases as rounded by ROUND, with one scale for all runs of a "
-            "quantizer. Use that rounding, or quantize the values before the export"
+            f"the quantizer {node.name!r} yields other values in the graph than in the network ({others} of "
+            f"{value.size}): Brevitas exports one scale for all runs of a quantizer, and these values are not on its "
+            "grid. Use one scale for all runs, or quantize the values before the export"
         )
     set_metadata(node, {WORDS: words_sha256(given)})

@@ -18,6 +18,7 @@ SITE = f"{DOMAIN}.site"
 PLAN, PLAN_SHA256 = f"{DOMAIN}.plan", f"{DOMAIN}.plan_sha256"
 """Metadata keys of a graph: the plan it carries, and the hash of that text."""
 WORDS = f"{DOMAIN}.words_sha256"
+PARAMETER = f"{DOMAIN}.parameter_sha256"  # of the network's parameter, where the graph holds other words
 """Metadata key of a parameter's quantizer: hash of its values in the order of the site's words."""
 
 SCOPES = "pkg.torch.onnx.name_scopes"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from brevitas import nn as qnn
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector
-from brevitas.quant import Int8AccumulatorAwareWeightQuant, Int16Bias
+from brevitas.quant import Int16Bias
 from torch import nn
 
 from hwfault.errors import GraphError, PlanError
@@ -79,25 +79,6 @@ def test_faults_attached_by_hand():
     export(model, X)
 
 
-def linear(**weight):
-    return Chain(nn.Flatten(), qnn.QuantLinear(72, 5, bias=False, **WEIGHTS, **weight)).eval()
-
-
-@pytest.mark.parametrize("rounding", ["FLOOR", "CEIL", "ROUND_TO_ZERO"])
-def test_weights_that_are_rounded_in_another_way(rounding):
-    """Brevitas writes ROUND for these."""
-    model = linear(weight_float_to_int_impl_type=rounding)
-    refused(model, "'1.weight_quant'", "yields other values in the graph", r"of 360\)", "rounded by ROUND")
-
-
-def test_weights_whose_rounding_makes_no_difference():
-    model = linear(weight_float_to_int_impl_type="FLOOR")
-    with torch.no_grad():
-        model[1].weight.mul_(8).round_().div_(8)
-    x = (16 * X).round() / 16  # on a grid, so that every float32 sum is exact in any order
-    assert_same(by_onnxruntime(export(model, x), x), by_pytorch(model, x))
-
-
 @pytest.mark.parametrize("rounding", ["FLOOR", "CEIL", "ROUND_TO_ZERO"])
 def test_biases_that_are_rounded_in_another_way(rounding):
     """Brevitas writes these as they are."""
@@ -125,12 +106,6 @@ def test_one_bias_on_two_grids():
     nn.init.uniform_(layer.bias, -0.9, 0.9, generator=torch.Generator().manual_seed(1))
     model = Of(forward, first=signed(5), second=signed(6, largest=4.0), layer=layer).eval()
     refused(model, "'layer.bias_quant", "yields other values", "one scale for all runs")
-
-
-def test_weights_of_an_accumulator_aware_quantizer():
-    conv = qnn.QuantConv2d(2, 4, 3, weight_quant=Int8AccumulatorAwareWeightQuant, bias=False)
-    nn.init.uniform_(conv.weight, -0.9, 0.9, generator=torch.Generator().manual_seed(1))
-    refused(Chain(signed(), conv, nn.Flatten()).eval(), "'1.weight_quant'", "yields other values")
 
 
 def rounding_activation(rounding):

@@ -56,14 +56,8 @@ _OTHERS: dict[str, Callable[[], Built]] = {
 }
 
 # Which graphs are refused, and why (docs/quantizers.md). All of these networks are struck in PyTorch.
-_ROUNDED_DOWN = (
-    "yields other values in the graph"  # Brevitas writes weights that are rounded towards 0 as if to nearest
-)
 _ONE_CONSTANT = "where the network has"  # two of its biases are equal, which Brevitas exports as one constant
 _REFUSED = {
-    "weight accumulator-aware": _ROUNDED_DOWN,
-    "weight accumulator-aware centred": _ROUNDED_DOWN,
-    "example ESPCN, accumulator-aware": _ROUNDED_DOWN,
     "tokens by number": "expected a float32 batch",
     "windows in the batch": _ONE_CONSTANT,
 }
