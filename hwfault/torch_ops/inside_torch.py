@@ -4,7 +4,8 @@ Those that count references are missing where a build of torch does not have the
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ _keys = torch._C._dispatch_keys
 _memory_uses: Any = getattr(torch._C, "_storage_Use_Count", None)
 _saving_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _NO_PASS = -1
+_EXPORTER_PRINTS = "_jit_onnx_log"
 
 COUNTS_USES = _memory_uses is not None and hasattr(Tensor, "_use_count")
 """Whether tensors and their memory tell how often they are held."""
@@ -228,3 +230,16 @@ def clamp_all(tensors: Sequence[Tensor], limit: float) -> None:
     """Clips tensors to +-limit in place."""
     torch._foreach_clamp_max_(list(tensors), limit)
     torch._foreach_clamp_min_(list(tensors), -limit)
+
+
+@contextmanager
+def exporter_prints_to(keep: Callable[..., None]) -> Iterator[None]:
+    """Hands to `keep`, within the block, what PyTorch's exporter would print, its graph included."""
+    printed: Callable[..., None] | None = getattr(torch._C, _EXPORTER_PRINTS, None)
+    if printed is not None:
+        setattr(torch._C, _EXPORTER_PRINTS, keep)
+    try:
+        yield
+    finally:
+        if printed is not None:
+            setattr(torch._C, _EXPORTER_PRINTS, printed)

@@ -2,16 +2,16 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from hwfault.errors import GraphError
+from hwfault.torch_ops.inside_torch import exporter_prints_to
 
 _LOG = logging.getLogger("hwfault")
-_PRINT = "_jit_onnx_log"
 _LONGEST = 300
 _OPERATOR = re.compile(r"operator '([\w:]+)'|operator (\w+),|unrecognized namespace ([\w:]+)")
 _OPSET = re.compile(r"opset version (\d+)")
@@ -29,17 +29,12 @@ def told_in_a_sentence() -> Iterator[None]:
     it or not: within the block that goes to the log, too.
     """
     graphs: list[Any] = []
-    printed: Callable[..., None] | None = getattr(torch._C, _PRINT, None)
-    if printed is not None:
-        setattr(torch._C, _PRINT, lambda *said: _keep(graphs, said))
     try:
-        yield
+        with exporter_prints_to(lambda *said: _keep(graphs, said)):
+            yield
     except Exception as error:
         _LOG.debug("the exporter's whole text: %s", error)
         raise GraphError(f"Brevitas and PyTorch cannot export the network: {_sentence(error, graphs)}") from error
-    finally:
-        if printed is not None:
-            setattr(torch._C, _PRINT, printed)
 
 
 def _keep(graphs: list[Any], said: tuple[Any, ...]) -> None:
