@@ -34,6 +34,7 @@ def test_cases_that_are_slow_already_do_not_count():
     assert slow_ones(items) == ["t.py::one[2]"]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("number", range(4))
 def test_here_too(number, request):
     assert (request.node.get_closest_marker("slow") is not None) == (number % 2 == 1 and len(request.session.items) > 1)

@@ -145,7 +145,9 @@ def test_signals_end_a_command_and_its_runner(tmp_path, number):
     (tmp_path / "wait.py").write_text(WAITS)
     own = f"{tmp_path}/wait.py {began}"
     shell = f"sh -c 'setsid {sys.executable} {own} & {sys.executable} {own} & wait' runner"
-    words = [sys.executable, "-m", "hwfault", "replay", str(bundle), "--runner-command", shell]
+    # whoever runs the tests may ignore a signal, as nohup does, and so would the command
+    words = ["env", "--default-signal", sys.executable, "-m", "hwfault"]
+    words += ["replay", str(bundle), "--runner-command", shell]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as process:
         while not began.exists() and process.poll() is None:
