@@ -372,9 +372,13 @@ def _with_measured(
 
 def _measured_rate(chosen: Chosen, harm: Harm) -> Estimate:
     """The rate of SDC for one flip with measured gains, each with its own interval."""
+    value = low = high = 0.0
+    for one in chosen.measured:
+        least, most = one.left.ends or (one.left.value, one.left.value)
+        value += one.left.value
+        low += least
+        high += most
+    # what no measured gain acts on is as the census has it
     rest = chosen.wrong - sum(one.wrong for one in chosen.measured)
-    value = rest + sum(one.left.value for one in chosen.measured)
-    ends = [one.left.ends or (one.left.value, one.left.value) for one in chosen.measured]
-    low, high = rest + sum(low for low, _ in ends), rest + sum(high for _, high in ends)
-    first = chosen.measured[0].left
-    return first._replace(value=value / harm.tried, ends=(low / harm.tried, high / harm.tried))
+    ends = (rest + low) / harm.tried, (rest + high) / harm.tried
+    return chosen.measured[0].left._replace(value=(rest + value) / harm.tried, ends=ends)
