@@ -16,6 +16,8 @@ _LONGEST = 300
 _OPERATOR = re.compile(r"operator '([\w:]+)'|operator (\w+),|unrecognized namespace ([\w:]+)")
 _OPSET = re.compile(r"opset version (\d+)")
 _SCRIPTED = re.compile(r"Tried to trace <__torch__\.([\w.]+) object")
+# what TorchScript puts into the name of a class that it has compiled before
+_COMPILED_AGAIN = re.compile(r"___torch_mangle_\d+\.")
 _COMPLEX = re.compile(r"number type: complex|'aten::(view_as_)?complex'|\bComplex(Half|Float|Double)\b")
 # what the exporter adds to its reasons: its own values and graph, and whom to ask
 _ADDED = re.compile(r"\s*(\[Caused by the value|Please (feel free|open|try)|If you are trying|\n).*", re.DOTALL)
@@ -52,8 +54,9 @@ def _sentence(error: Exception, graphs: list[Any]) -> str:
             "as tensors of their own"
         )
     if scripted := _SCRIPTED.search(text):
+        name = _COMPILED_AGAIN.sub("", scripted[1])
         return (
-            f"it calls the scripted module {scripted[1]!r}, which a trace cannot follow; put the plain module in its "
+            f"it calls the scripted module {name!r}, which a trace cannot follow; put the plain module in its "
             "place, or leave it out of what is exported"
         )
     named = _OPERATOR.search(text)
