@@ -1,7 +1,11 @@
 """The errors hwfault raises for a user's mistake: each says what was given, what was expected, what to do."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
+from os.path import commonprefix
+
+_CLOSE = 8
+"""How many similar names are looked at for the one that was meant."""
 
 
 class HwfaultError(Exception):
@@ -9,7 +13,7 @@ class HwfaultError(Exception):
 
 
 class ModelError(HwfaultError, ValueError):
-    """A fault model, a site selector or the YAML that holds them is wrong."""
+    """What was asked for is wrong: a fault model, a site selector, a value or a name in an option or a YAML file."""
 
 
 class PlanError(HwfaultError):
@@ -46,5 +50,14 @@ def describe_kind(given: object) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest known name (or all of them, if none is near) for an unknown one."""
     known = list(known)
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(map(repr, known)) or 'none'}"
+    close = get_close_matches(name, known, n=_CLOSE, cutoff=0.5)
+
+    def likeness(other: str) -> tuple[float, int]:
+        # of those as similar, the one that begins alike: for resnet21 resnet20, not resnet32
+        return SequenceMatcher(None, name, other).ratio(), len(commonprefix([name, other]))  # noqa: RUF071 (no paths)
+
+    return (
+        f"did you mean {max(close, key=likeness)!r}?"
+        if close
+        else f"known are: {', '.join(map(repr, known)) or 'none'}"
+    )

@@ -11,6 +11,8 @@ from pathlib import Path
 from hwfault.errors import FileError
 from hwfault.locks import try_lock
 
+PICTURES = (".png", ".svg", ".pdf")
+"""How a picture's name may end."""
 MARK = "hwfault-"
 """What the hidden names of files and folders that are being written have in them."""
 
@@ -149,19 +151,44 @@ def output_folder(path: Path | str) -> Path:
         raise FileError(f"{path}: not a folder to write in ({error.strerror}); choose another with --out") from None
 
 
+def check_writable(path: Path | str, *, folder: bool = False) -> None:
+    """Raises FileError where a file (or, with `folder`, also a folder) of this name cannot be written, now already.
+
+    It writes nothing; what happens later (a disk that fills) is told when it happens.
+    """
+    try:
+        target = final_place(Path(path))
+    except IsADirectoryError as error:
+        if folder and os.access(path, os.W_OK | os.X_OK):
+            return
+        raise unwritable(Path(path), error) from None
+    except OSError as error:
+        raise unwritable(Path(path), error) from None
+    if target is None:
+        return
+    try:
+        os.stat(target.parent / ".")
+    except OSError as error:
+        raise unwritable(Path(path), error) from None
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise unwritable(Path(path), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def check_suffix(path: Path | str, known: tuple[str, ...], what: str) -> None:
     """Raises FileError unless a name ends in one of the known suffixes, by which its content is chosen."""
     suffix = Path(path).suffix
     if suffix.lower() not in known:
+        others = ", ".join(known[:-1])
+        endings = f"{others} or {known[-1]}" if others else known[-1]
         raise FileError(
             f"{path}: {what} cannot be written as {suffix or 'a file without a suffix'}, expected a name "
-            f"that ends in {', '.join(known[:-1])} or {known[-1]}"
+            f"that ends in {endings}"
         )
 
 
 def check_picture(path: Path | str) -> None:
     """Raises FileError unless a picture can be written under this name."""
-    check_suffix(path, (".png", ".svg", ".pdf"), "the picture")
+    check_suffix(path, PICTURES, "the picture")
 
 
 def _umask() -> int:

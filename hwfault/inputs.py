@@ -51,6 +51,17 @@ def _check(path: Path | str, status: os.stat_result) -> None:
         raise FileError(f"{path}: is {kind}, expected a regular file; write what it gives into one, and name that")
 
 
+def refuse_bundle(path: Path | str, expected: str) -> None:
+    """Raises FileError, which says what was `expected`, for a bundle: an archive .zip, or a folder with a manifest."""
+    path = Path(path)
+    archive = path.suffix == ".zip" and path.is_file()
+    if archive or (path / "manifest.json").is_file():
+        inside = "unpack it for the graphs in it" if archive else "its graphs lie in it"
+        raise FileError(
+            f"{path}: is a bundle, expected {expected}; `hwfault replay {path}` takes it as it is, or {inside}"
+        )
+
+
 def read_regular(path: Path | str, largest: int, expected: str) -> bytes:
     """The content of a regular file of at most `largest` bytes; raises FileError, which says what was `expected`."""
     try:

@@ -32,12 +32,12 @@ def _plain(text: str) -> str:
 
 class _Handler(logging.Handler):
     def __init__(self, say: Callable[[str], object]) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        warned = "warning: " if record.levelno >= logging.WARNING else ""
-        self._say(f"{warned}{record.getMessage()}")
+        said = {logging.DEBUG: "debug: ", logging.INFO: ""}.get(record.levelno, "warning: ")
+        self._say(f"{said}{record.getMessage()}")
 
 
 @contextmanager

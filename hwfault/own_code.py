@@ -12,7 +12,7 @@ from traceback import extract_tb
 from types import FrameType, ModuleType
 from typing import Any
 
-from hwfault.errors import HwfaultError, nearest
+from hwfault.errors import HwfaultError, ModelError, nearest
 
 
 class _OwnModules(MetaPathFinder):
@@ -102,7 +102,7 @@ def call_named(what: str, spec: str, built_in: Mapping[str, Callable[..., Any]],
     """
     function = _imported(what, spec) if is_code(spec) else built_in.get(spec)
     if function is None:
-        raise HwfaultError(f"{what} {spec!r} is unknown: {nearest(spec, built_in)} or give your own as module:function")
+        raise ModelError(f"{what} {spec!r} is unknown: {nearest(spec, built_in)} or give your own as module:function")
     _check_arguments(f"{what} {spec!r}", function, arguments)
     if not is_code(spec):
         return _built(f"{what} {spec!r}", function, arguments)
@@ -129,7 +129,7 @@ def named(what: str, spec: str) -> Callable[..., Any]:
     Raises HwfaultError, with `what` in its text, if it cannot be imported or is a class.
     """
     if not is_code(spec):
-        raise HwfaultError(f"{what} {spec!r} is unknown, expected module:function")
+        raise ModelError(f"{what} {spec!r} is unknown, expected module:function")
     found = _imported(what, spec)
     if isinstance(found, type):
         raise HwfaultError(f"{what} {spec!r} is a class, expected a function or an instance; make one and name that")

@@ -51,6 +51,7 @@ ROOMS = (
     "train",
     "campaigns",
     "demo",
+    "schemas",
     "cli",
     "__main__",
 )

@@ -1,6 +1,8 @@
 """The command line: one file for each command; each parses, calls one function and prints."""
 
+import signal
 import sys
+import traceback
 import warnings
 from importlib import import_module
 from typing import Any
@@ -8,8 +10,9 @@ from typing import Any
 import click
 
 import hwfault
+from hwfault.cli.command import VERBOSE, Commands, loudness, tell_when_torch_starts
 from hwfault.cli.door import Stopped, escaped_streams, stoppable
-from hwfault.errors import HwfaultError
+from hwfault.errors import HwfaultError, ModelError
 from hwfault.notices import spoken
 from hwfault.own_code import modules_of_current_folder
 
@@ -35,6 +38,7 @@ COMMANDS = {
     "bake": "Write GRAPH with the faults of its parameters in its constants: a plain graph, without any op of hwfault.",
     "replay": "Run GRAPH (a faulted graph) in onnxruntime and RUN (its network) in PyTorch on the held-out data, and "
     "compare.",
+    "schema": "Print the JSON Schema of a kind of file, for editors that check and complete YAML.",
     "profiles": "Fault profiles: how pieces of hardware corrupt stored bits, with the source of every number.",
 }
 """Each command with the first sentence of its help, which is told here again so that --help imports none of them."""
@@ -44,8 +48,8 @@ _OF_MEASURING = ("matplotlib", "PIL", "scipy")
 """What of it the extra `measure` installs alone: intervals and pictures of graphs, without torch."""
 
 
-class _Commands(click.Group):
-    """Imports a command when it is called, and turns hwfault's errors into one line and exit code 1."""
+class _Commands(Commands):
+    """Imports a command when it is called, and turns hwfault's errors into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -82,11 +86,14 @@ class _Commands(click.Group):
         ctx.with_resource(modules_of_current_folder())
         # Brevitas says on import which optional kernel it does without
         warnings.filterwarnings("ignore", message="fast_hadamard_transform package not found")
+        tell_when_torch_starts()
         try:
             with spoken(lambda text: click.echo(text, err=True)):
                 return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped(signal.SIGINT, self._goes_on(ctx)) from None
         except HwfaultError as error:
-            raise click.ClickException(str(error)) from error
+            raise _told(error) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in _OF_TRAINING:
@@ -96,6 +103,25 @@ class _Commands(click.Group):
             raise click.ClickException(
                 f"{command} needs {error.name}, which is not installed here; run `pip install 'hwfault[{extra}]'`"
             ) from error
+
+    def _goes_on(self, ctx: click.Context) -> str:
+        """How the command that was stopped goes on, if it can."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        resumes = command is not None and any(param.name == "resume" for param in command.params)
+        return ", and the same command with --resume goes on from there" if resumes else ""
+
+
+class _WrongValue(click.ClickException):
+    """What was asked for is wrong, in an option or in a file that says it: wrong usage."""
+
+    exit_code = click.UsageError.exit_code
+
+
+def _told(error: HwfaultError) -> click.ClickException:
+    """An error for people; with --verbose what it came from is printed first."""
+    if loudness() == VERBOSE:
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    return _WrongValue(str(error)) if isinstance(error, ModelError) else click.ClickException(str(error))
 
 
 _SETTINGS = {
@@ -110,7 +136,7 @@ _SETTINGS = {
 def main() -> None:
     """Bit errors in quantized networks: train under them, export them, replay them bit for bit in onnxruntime.
 
-    Exit codes: 0 good, 1 an error, 2 wrong usage, 3 a replay whose faults differ.
+    Exit codes: 0 good, 1 an error, 2 wrong usage or a wrong value, 3 a replay whose faults differ.
     """
 
 

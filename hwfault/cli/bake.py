@@ -4,13 +4,21 @@ from pathlib import Path
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import check_obstacles, given_plan, json_option, print_json
 from hwfault.cli.fault_options import Given, fault_options
-from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.paths import OutputFile
 from hwfault.stream.check import check_seed
 
 
-@click.command("bake", cls=Command)
+@click.command(
+    "bake",
+    cls=Command,
+    examples=[
+        "bake g.onnx --faults map:device.safetensors -o baked.onnx",
+        "bake g.onnx --ber 0.001 --seed 3 -o baked.onnx",
+    ],
+)
 @click.argument("graph", type=click.Path(path_type=Path))
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
@@ -18,7 +26,9 @@ from hwfault.stream.check import check_seed
 @click.option(
     "--allow-obstacles", is_flag=True, help="Strike the sites that there are, where other quantizers are none."
 )
-@click.option("--out", "-o", required=True, type=OutputFile(), help="The graph to write (.onnx).")
+@click.option(
+    "--out", "-o", required=True, type=OutputFile(".onnx", what="the graph"), help="The graph to write (.onnx)."
+)
 @json_option
 def command(
     graph: Path,

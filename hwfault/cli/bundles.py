@@ -62,7 +62,9 @@ class _Accepts(click.ParamType[Any]):
 
 
 _CHECKING = (
-    click.option("--html", type=OutputFile(), help="Write the report to this HTML page, too."),
+    click.option(
+        "--html", type=OutputFile(".html", ".htm", what="the page"), help="Write the report to this HTML page, too."
+    ),
     click.option(
         "--graph", "other", type=click.Path(path_type=Path), help="Of a bundle: this graph, made from one of its own."
     ),

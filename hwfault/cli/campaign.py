@@ -4,6 +4,8 @@ from importlib import import_module
 
 import click
 
+from hwfault.cli.command import Commands
+
 _COMMANDS = {
     "plan": (
         "campaign_run",
@@ -29,7 +31,7 @@ _COMMANDS = {
 """Each command, the module that holds it and its first sentence, told here so that --help imports none of them."""
 
 
-class _Group(click.Group):
+class _Group(Commands):
     """Imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

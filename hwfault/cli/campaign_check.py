@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from hwfault.cli.campaign_run import trust_options
+from hwfault.cli.command import Command
 from hwfault.cli.common import json_option, print_json, print_table, progress
-from hwfault.cli.paths import Command
 
 if TYPE_CHECKING:
     from hwfault.campaigns.explain import Explanation, SiteStory
@@ -19,7 +19,7 @@ _TOLD = 4
 """How many faults of a site are told one by one."""
 
 
-@click.command("verify", cls=Command)
+@click.command("verify", cls=Command, examples=["campaign verify study --fraction 0.01"])
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--fraction",
@@ -55,7 +55,7 @@ def verify(folder: Path, fraction: float, trust: "Trust", as_json: bool) -> None
         click.get_current_context().exit(_DIFFERS)
 
 
-@click.command("explain", cls=Command)
+@click.command("explain", cls=Command, examples=["campaign explain study critical 17 42"])
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("task")
 @click.argument("seed", type=click.IntRange(0, (1 << 64) - 1))

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import json_option, print_json, print_table
-from hwfault.cli.paths import Command, OutputFolder
+from hwfault.cli.paths import OutputFolder
 
 _OUT = OutputFolder("comparison.json", "comparison.csv", "comparison.html", "comparison.svg", "comparison.png")
 
 
-@click.command("compare", cls=Command)
+@click.command("compare", cls=Command, examples=["campaign compare study/clean study/hardened --out study/both"])
 @click.argument("first", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("second", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--out", type=_OUT, help="Folder for the comparison as JSON, CSV, a page and a picture.")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwfault.cli.campaign_run import trust_options
+from hwfault.cli.command import Command
 from hwfault.cli.common import json_option, print_json, print_table, progress
-from hwfault.cli.paths import Command
 
 if TYPE_CHECKING:
     from hwfault.campaigns.database import Database
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MOST = 12
 
 
-@click.command("harden", cls=Command)
+@click.command("harden", cls=Command, examples=["campaign harden study --require 'sdc < 1e-4'"])
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--question", help="The question of single flips to read.  [default: the first of them]")
 @click.option("--rate", type=float, help="Flips for each bit in a trial.  [default: the rate of the study's hardening]")

@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from hwfault.cli.campaign_run import _FOLDER, print_figures
+from hwfault.cli.command import Command
 from hwfault.cli.common import json_option, print_json, print_table
-from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.paths import OutputFile
 
 
-@click.command("status", cls=Command)
+@click.command("status", cls=Command, examples=["campaign status study"])
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @json_option
 def status(folder: Path, as_json: bool) -> None:
@@ -41,7 +42,7 @@ def status(folder: Path, as_json: bool) -> None:
             click.echo(f"{figure.name}: {told}")
 
 
-@click.command("report", cls=Command)
+@click.command("report", cls=Command, examples=["campaign report study"])
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @json_option
 def report(folder: Path, as_json: bool) -> None:
@@ -66,7 +67,7 @@ def report(folder: Path, as_json: bool) -> None:
     print_figures(figures, turns, {} if about is None else about.not_nested)
 
 
-@click.command("merge", cls=Command)
+@click.command("merge", cls=Command, examples=["campaign merge study/1 study/2 --out study/all"])
 @click.argument("folders", type=click.Path(path_type=Path, file_okay=False), nargs=-1, required=True)
 @click.option("--out", type=_FOLDER, required=True, help="Folder for all trials; it may hold some already.")
 def merge(folders: tuple[Path, ...], out: Path) -> None:
@@ -84,9 +85,14 @@ def merge(folders: tuple[Path, ...], out: Path) -> None:
             click.echo(f"{one}: {new:,} trials that were new")
 
 
-@click.command("export", cls=Command)
+@click.command("export", cls=Command, examples=["campaign export study --out trials.csv"])
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--out", type=OutputFile(), required=True, help="A .csv or .parquet file (which takes hwfault[parquet]).")
+@click.option(
+    "--out",
+    type=OutputFile(".csv", ".parquet", what="trials"),
+    required=True,
+    help="A .csv or .parquet file (which takes hwfault[parquet]).",
+)
 def export(folder: Path, out: Path) -> None:
     """Write every trial of the campaign in FOLDER as a line of a .csv or .parquet file."""
     from hwfault.campaigns.database import FILE, Database

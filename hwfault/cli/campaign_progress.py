@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.command import QUIET, loudness
 from hwfault.cli.door import escaped_streams, unescaped
 from hwfault.terminal import shown
 
@@ -24,7 +25,9 @@ Progress = Callable[["Present"], None]
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
     """Tells on stderr of the task at hand: trials done, rate, time left to the next look, present interval."""
-    if unescaped(sys.stderr).isatty():
+    if loudness() == QUIET:
+        yield lambda present: None
+    elif unescaped(sys.stderr).isatty():
         with _bars() as progress:
             yield progress
     else:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwfault.cli.campaign_progress import shown_progress
+from hwfault.cli.command import Command
 from hwfault.cli.common import json_option, print_json, print_table
 from hwfault.cli.door import Stopped
-from hwfault.cli.paths import Command, OutputFolder
+from hwfault.cli.paths import OutputFolder
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _OPTIONS[1](with_trust)
 
 
-@click.command("run", cls=Command)
+@click.command("run", cls=Command, examples=["campaign run study.yaml --out study"])
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--out", type=_FOLDER, required=True, help="Folder for the trials, to go on from, and the results.")
 @_OPTIONS[0]
@@ -93,7 +94,7 @@ def run(
     _run(read_study(study), out, workers, shard, trust, as_json)
 
 
-@click.command("resume", cls=Command)
+@click.command("resume", cls=Command, examples=["campaign resume study"])
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @_OPTIONS[0]
 @click.option("--shard", type=Shard(), help="Only this part of the trials, e.g. 3/8.")
@@ -184,7 +185,7 @@ def _told_how_to_go_on(file: Path, out: Path) -> Iterator[None]:
         raise
 
 
-@click.command("plan", cls=Command)
+@click.command("plan", cls=Command, examples=["campaign plan study.yaml"])
 @click.argument("study", type=click.Path(path_type=Path))
 @trust_options
 @json_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.command import QUIET, loudness
 from hwfault.cli.door import escaped_streams, unescaped
 from hwfault.cli.fault_options import Given
 from hwfault.errors import HwfaultError
@@ -145,7 +146,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 @contextmanager
 def progress(*, visible: bool = True) -> Iterator[Callable[[str, int], Callable[[], object]]]:
-    """A display on stderr, if it is to be shown.
+    """A display on stderr, if it is to be shown and --quiet was not given.
 
     `begin(what, steps)` adds a line and answers with the function to call after each step.
     """
@@ -154,8 +155,9 @@ def progress(*, visible: bool = True) -> Iterator[Callable[[str, int], Callable[
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(file=unescaped(sys.stderr))
+    shown_at_all = visible and loudness() != QUIET
     # the display has streams of its own in their place, into which others may write meanwhile
-    with Progress(*columns, console=console, disable=not visible) as display, escaped_streams():
+    with Progress(*columns, console=console, disable=not shown_at_all) as display, escaped_streams():
 
         def begin(what: str, steps: int) -> Callable[[], object]:
             task = display.add_task(shown(what, one_line=True), total=steps)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.measuring import Begin, Measuring, measure, measuring_options, print_legend, warn_of_one_seed
-from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hwfault.train import TrainConfig
 
 
-@click.command("compare", cls=Command)
+@click.command("compare", cls=Command, examples=["compare runs/clean runs/faulty --rates 0,0.01,0.03 --out comparison"])
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @run_options
 @click.option("--rates", type=Rates(), default="0,0.001,0.003,0.01,0.03", show_default=True, help="Bit error rates.")

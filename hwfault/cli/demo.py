@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import json_option, print_json, print_table, progress
 from hwfault.cli.measuring import print_legend
-from hwfault.cli.paths import Command, OutputFolder
+from hwfault.cli.paths import OutputFolder
 
 if TYPE_CHECKING:
     from hwfault.campaigns.trials import Trials
@@ -26,7 +27,7 @@ _FOLDER = OutputFolder(
 )
 
 
-@click.command("demo", cls=Command)
+@click.command("demo", cls=Command, examples=["demo --out demo"])
 @click.option("--out", default="demo", show_default=True, type=_FOLDER, help="Folder for the files.")
 @json_option
 def command(out: Path, as_json: bool) -> None:

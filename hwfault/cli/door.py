@@ -16,8 +16,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 class Stopped(BaseException):
     """A signal that asks the process to end; an exception, so that all that was begun is cleared away on its way."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; what was finished is kept whole")
+    def __init__(self, number: int, goes_on: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; what was finished is kept whole{goes_on}")
         self.exit_code = 128 + number
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from hwfault.cli.arithmetic import arithmetic_option, tell_left
+from hwfault.cli.command import Command
 from hwfault.cli.common import Rates, json_option, print_json, print_table, progress
 from hwfault.cli.fault_options import Given, by_name, many_fault_options
 from hwfault.cli.graph_options import check_options_of_graph, data_of_graph, tell_of_images, was_given
@@ -19,7 +20,6 @@ from hwfault.cli.measuring import (
     statistics_tables,
     warn_of_one_seed,
 )
-from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
@@ -114,7 +114,15 @@ class _Asked:
         return (each_bit_of_each_site if self.by_bit else each_site)(faults, plan, self.by_site)
 
 
-@click.command("evaluate", cls=Command)
+@click.command(
+    "evaluate",
+    cls=Command,
+    examples=[
+        "evaluate run --rates 0,0.01,0.03 --out results",
+        "evaluate run --faults bram28-kintex7-kc705b-undervolt --sweep voltage_v=0.53,0.54",
+        "evaluate g.onnx --data x.npz --ber 0.01",
+    ],
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @run_options
 @many_fault_options

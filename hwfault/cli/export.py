@@ -7,17 +7,20 @@ import click
 
 from hwfault.cli.arithmetic import arithmetic_option, tell_left
 from hwfault.cli.bundles import Recording, recording_options, written
+from hwfault.cli.command import Command
 from hwfault.cli.common import given_plan, json_option, print_json, struck_sites
 from hwfault.cli.fault_options import Given, fault_options
 from hwfault.cli.graph_options import check_options_of_graph, data_of_graph, tell_of_images
-from hwfault.cli.paths import Command, OutputFolder
+from hwfault.cli.paths import OutputFolder
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
     from hwfault.graph.export.of_network import Arithmetic
 
 
-@click.command("export", cls=Command)
+@click.command(
+    "export", cls=Command, examples=["export run --out g.onnx", "export run --bundle --ber 0.01 --out bundle.zip"]
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @run_options
 @fault_options

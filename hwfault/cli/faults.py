@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import (
     SAMPLE_NUMBER,
     given_plan,
@@ -18,7 +19,7 @@ from hwfault.cli.common import (
 )
 from hwfault.cli.examples import Shown, example_options
 from hwfault.cli.fault_options import Given, fault_options
-from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.paths import OutputFile
 from hwfault.cli.runs import Trusted, run_options
 from hwfault.errors import FileError, HwfaultError
 
@@ -128,7 +129,11 @@ def draw_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_draw
 
 
-@click.command("faults", cls=Command)
+@click.command(
+    "faults",
+    cls=Command,
+    examples=["faults run --ber 0.01", "faults run --ber 0.01 --site features.0.weight_quant --seed 3"],
+)
 @click.argument("source")
 @run_options
 @example_options

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import check_obstacles, given_plan, json_option, print_json, struck_sites
 from hwfault.cli.examples import batch_axis_option
 from hwfault.cli.fault_options import Given, fault_options
-from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.paths import OutputFile
 
 
-@click.command("insert", cls=Command)
+@click.command("insert", cls=Command, examples=["insert g.onnx --ber 0.01 -o faulted.onnx"])
 @click.argument("graph", type=click.Path(path_type=Path))
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
@@ -18,7 +19,9 @@ from hwfault.cli.paths import Command, OutputFile
     "--allow-obstacles", is_flag=True, help="Strike the sites that there are, where other quantizers are none."
 )
 @batch_axis_option
-@click.option("--out", "-o", required=True, type=OutputFile(), help="The graph to write (.onnx).")
+@click.option(
+    "--out", "-o", required=True, type=OutputFile(".onnx", what="the graph"), help="The graph to write (.onnx)."
+)
 @json_option
 def command(
     graph: Path,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from hwfault.errors import FileError, GraphError, HwfaultError
+from hwfault.files import check_suffix, check_writable
 from hwfault.train.folder import CONFIG, FILES
 
 _LARGEST_MANIFEST = 1 << 24
@@ -17,10 +18,21 @@ _TEXTS = (".yaml", ".yml", ".json")
 
 
 class OutputFile(click.Path):
-    """A file that a command writes."""
+    """A file that a command writes, whose name ends in one of the suffixes where the content is chosen by it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *suffixes: str, what: str = "this") -> None:
         super().__init__(path_type=Path)
+        self.suffixes = suffixes
+        self.what = what
+
+    def check_name(self, path: Path, param: click.Parameter) -> None:
+        """Raises BadParameter for a name that ends in none of the suffixes; devices and pipes may have any."""
+        if not self.suffixes or (os.path.exists(path) and not os.path.isfile(path)):
+            return
+        try:
+            check_suffix(path, self.suffixes, self.what)
+        except FileError as error:
+            raise click.BadParameter(str(error), click.get_current_context(silent=True), param) from None
 
 
 class OutputFolder(click.Path):
@@ -31,16 +43,11 @@ class OutputFolder(click.Path):
         self.names = names
 
 
-class Command(click.Command):
-    """A command that refuses to write over what it reads, before it does anything."""
+def check_places(params: Iterable[click.Parameter], values: dict[str, Any]) -> None:
+    """Raises FileError if one of a command's outputs is an input or another output, or cannot be written there.
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; raises FileError if an output is an input, or two outputs are one."""
-        _check(self.params, ctx.params)
-        return super().invoke(ctx)
-
-
-def _check(params: Iterable[click.Parameter], values: dict[str, Any]) -> None:
+    Raises BadParameter for a name whose ending says nothing, or something else, of its content.
+    """
     outputs: list[Path] = []
     inputs: list[str] = []
     whole: list[Path] = []
@@ -55,9 +62,15 @@ def _check(params: Iterable[click.Parameter], values: dict[str, Any]) -> None:
             whole += [value] if isinstance(param.type, OutputFolder) and os.path.isdir(value) else []
         else:
             inputs += _texts(value)
-    if values.get("resume"):  # which goes on in the folder that it reads
-        return
-    check_outputs(outputs, inputs, whole)
+    if not values.get("resume"):  # which goes on in the folder that it reads
+        check_outputs(outputs, inputs, whole)
+    for param in params:
+        value = values.get(param.name or "")
+        if value is not None and isinstance(param.type, OutputFile):
+            param.type.check_name(value, param)
+            check_writable(value)
+        elif value is not None and isinstance(param.type, OutputFolder) and not param.type.names:
+            check_writable(value, folder=True)
 
 
 def _texts(value: Any) -> Iterator[str]:

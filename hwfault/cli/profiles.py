@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.command import Command, Commands
 from hwfault.cli.common import json_option, print_json, print_table
-from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.paths import OutputFile
+from hwfault.files import PICTURES
 
 if TYPE_CHECKING:
     from hwfault.profiles.profile import Profile, Rate
@@ -20,7 +22,7 @@ _ELSEWHERE: dict[str, str] = {"fit": "hwfault.cli.profiles_device", "draw": "hwf
 strict_option = click.option("--strict-sources", is_flag=True, help="Refuse what rests on an assumption.")
 
 
-class _Group(click.Group):
+class _Group(Commands):
     """Imports the commands of other files when they are called."""
 
     command_class = Command
@@ -43,7 +45,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", examples=["profiles list"])
 @json_option
 def list_(as_json: bool) -> None:
     """List the library. Status: the worst of the sources (read, derived, assumed), or free if you set the rate."""
@@ -63,7 +65,7 @@ def list_(as_json: bool) -> None:
     print_table(columns, rows)
 
 
-@command.command("show")
+@command.command("show", examples=["profiles show bram28-kintex7-kc705b-undervolt@voltage_v=0.53"])
 @click.argument("name", metavar="NAME[@AXIS=VALUE,...]")
 @strict_option
 @json_option
@@ -77,9 +79,11 @@ def show(name: str, strict_sources: bool, as_json: bool) -> None:
     _print(profile, point, rate, as_json)
 
 
-@command.command("plot")
+@command.command("plot", examples=["profiles plot bram28-kintex7-kc705b-undervolt --out curve.png"])
 @click.argument("name", metavar="NAME[@AXIS=VALUE,...]")
-@click.option("--out", type=OutputFile(), help="The picture (.png, .svg, .pdf).  [default: NAME.png]")
+@click.option(
+    "--out", type=OutputFile(*PICTURES, what="the picture"), help="The picture (.png, .svg, .pdf).  [default: NAME.png]"
+)
 @click.option("--device", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="The device's number.")
 @strict_option
 def plot(name: str, out: Path | None, device: int, strict_sources: bool) -> None:
@@ -105,7 +109,7 @@ def plot(name: str, out: Path | None, device: int, strict_sources: bool) -> None
     click.echo(f"{out}: {profile.name} at {_text(point)}, device {device}")
 
 
-@command.command("check")
+@command.command("check", examples=["profiles check mine.yaml"])
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def check(file: Path, as_json: bool) -> None:

@@ -1,14 +1,15 @@
 """`hwfault profiles fit` and `draw`: from a measured device to a profile, and from a profile to devices."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import json_option, print_json, progress
-from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.paths import OutputFile
+from hwfault.files import PICTURES
 
 if TYPE_CHECKING:
     from hwfault.devices.crowding import Statistics
@@ -21,25 +22,26 @@ _POSITIVE = click.IntRange(min=1)
 _FORMATS = ("kc705", "csv", "npz", "pair", "hex_pair", "binary_pair")  # tests hold it equal to dumps.FORMATS
 
 
-class _Picture(OutputFile):
-    """A picture's file, whose suffix is looked at before anything is computed."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from hwfault.files import check_picture
-
-        path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        check_picture(path)
-        return path
-
-
 plot_option = click.option(
-    "--plot", type=_Picture(), help="Write the picture of the map (.png, .svg, .pdf) to this file."
+    "--plot",
+    type=OutputFile(*PICTURES, what="the picture"),
+    help="Write the picture of the map (.png, .svg, .pdf) to this file.",
 )
 
 
-@click.command("fit", cls=Command)
+@click.command(
+    "fit",
+    cls=Command,
+    examples=["profiles fit KC705B-0.53.bin@voltage_v=0.53 KC705B-0.54.bin@voltage_v=0.54 -o mine.yaml"],
+)
 @click.argument("dumps", nargs=-1, required=True, metavar="DUMP[@AXIS=VALUE,...]...")
-@click.option("-o", "--out", type=OutputFile(), required=True, help="The profile to write (.yaml).")
+@click.option(
+    "-o",
+    "--out",
+    type=OutputFile(".yaml", ".yml", what="the profile"),
+    required=True,
+    help="The profile to write (.yaml).",
+)
 @click.option("--name", help="The profile's name.  [default: from the file's name]")
 @click.option("--title", help="One line for people.")
 @click.option("--format", type=click.Choice(_FORMATS), help="How the dumps are written.  [default: by content]")
@@ -48,7 +50,11 @@ plot_option = click.option(
 @click.option("--block-rows", type=_POSITIVE, help="Rows of a block.  [default: 1024]")
 @click.option("--devices", type=click.IntRange(min=0), default=100, show_default=True, help="Devices drawn to compare.")
 @plot_option
-@click.option("--save-map", type=OutputFile(), help="Write the harshest dump's map (.safetensors) to this file.")
+@click.option(
+    "--save-map",
+    type=OutputFile(".safetensors", what="the map"),
+    help="Write the harshest dump's map (.safetensors) to this file.",
+)
 @json_option
 def fit(
     dumps: tuple[str, ...],
@@ -126,7 +132,11 @@ def _title(measurement: "Measurement") -> str:
     return measurement.file + (f" at {at}" if at else "")
 
 
-@click.command("draw", cls=Command)
+@click.command(
+    "draw",
+    cls=Command,
+    examples=["profiles draw bram28-kintex7-kc705b-undervolt@voltage_v=0.53 --device 1 -o device.safetensors"],
+)
 @click.argument("profile", metavar="PROFILE[@AXIS=VALUE,...]")
 @click.option("--device", type=int, default=0, show_default=True, help="Number of the device.")
 @click.option("--rows", type=_POSITIVE, help="Rows of the memory.  [default: the profile's]")
@@ -134,7 +144,13 @@ def _title(measurement: "Measurement") -> str:
 @click.option(
     "--row-bits", type=_POSITIVE, help="Bits of a row, or of an element's register.  [default: the profile's]"
 )
-@click.option("-o", "--out", type=OutputFile(), required=True, help="The map to write (.safetensors).")
+@click.option(
+    "-o",
+    "--out",
+    type=OutputFile(".safetensors", what="the map"),
+    required=True,
+    help="The map to write (.safetensors).",
+)
 @click.option("--strict-sources", is_flag=True, help="Refuse what rests on an assumption.")
 @plot_option
 @json_option

@@ -5,13 +5,14 @@ from pathlib import Path
 import click
 
 from hwfault.cli.bundles import Checking, checking_options, replay_bundle
+from hwfault.cli.command import Command
 from hwfault.cli.common import Seeds, json_option, progress
-from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.paths import OutputFile
 from hwfault.cli.reports import show_report
 from hwfault.cli.runs import Trusted, run_options
 
 
-@click.command("replay", cls=Command)
+@click.command("replay", cls=Command, examples=["replay bundle.zip --html report.html", "replay faulted.onnx run"])
 @click.argument("graph", metavar="GRAPH|BUNDLE", type=click.Path(path_type=Path))
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @run_options

@@ -4,16 +4,21 @@ from pathlib import Path
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import SAMPLE_NUMBER, json_option, print_json, print_table
-from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.paths import OutputFile
 
 
-@click.command("run", cls=Command)
+@click.command("run", cls=Command, examples=["run g.onnx --input x.npy --output y.npy"])
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--input", "sources", multiple=True, required=True, metavar="[NAME=]FILE", help="An .npy or .npz file; repeatable."
 )
-@click.option("--output", type=OutputFile(), help="Write the outputs to this .npy (one) or .npz file.")
+@click.option(
+    "--output",
+    type=OutputFile(".npy", ".npz", what="the outputs"),
+    help="Write the outputs to this .npy (one) or .npz file.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the faults, where the graph has any.")
 @click.option(
     "--first-sample",

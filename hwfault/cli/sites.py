@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import json_option, print_json, print_table
 from hwfault.cli.examples import Shown, example_options
-from hwfault.cli.paths import Command
 from hwfault.cli.runs import Trusted, run_options
 
 if TYPE_CHECKING:
     from hwfault.program.processes import Site
 
 
-@click.command("sites", cls=Command)
+@click.command("sites", cls=Command, examples=["sites run", "sites g.onnx", "sites mycode:Network --example x.npy"])
 @click.argument("source")
 @run_options
 @example_options

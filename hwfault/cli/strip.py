@@ -4,12 +4,15 @@ from pathlib import Path
 
 import click
 
-from hwfault.cli.paths import Command, OutputFile
+from hwfault.cli.command import Command
+from hwfault.cli.paths import OutputFile
 
 
-@click.command("strip", cls=Command)
+@click.command("strip", cls=Command, examples=["strip faulted.onnx -o g.onnx"])
 @click.argument("graph", type=click.Path(path_type=Path))
-@click.option("--out", "-o", required=True, type=OutputFile(), help="The graph to write (.onnx).")
+@click.option(
+    "--out", "-o", required=True, type=OutputFile(".onnx", what="the graph"), help="The graph to write (.onnx)."
+)
 def command(graph: Path, out: Path) -> None:
     """Take the faults out of GRAPH: what is written is the graph before they were put in, the same in every byte.
 

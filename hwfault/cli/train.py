@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwfault.cli.command import Command
 from hwfault.cli.common import json_option, print_json, progress
 from hwfault.cli.fault_options import Given, fault_options
-from hwfault.cli.paths import Command, OutputFolder
+from hwfault.cli.paths import OutputFolder
 from hwfault.train.folder import FILES
 
 if TYPE_CHECKING:
@@ -33,7 +34,11 @@ class Setting(click.ParamType[Any]):
             self.fail(f"{text!r} is no value as in YAML", param, ctx)
 
 
-@click.command("train", cls=Command)
+@click.command(
+    "train",
+    cls=Command,
+    examples=["train --ber 0.03 --ramp-epochs 20 --out run", "train --config train.yaml --out run --resume"],
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; options override its keys.")
 @click.option("--network", help="A network's name, or your own as module:function.  [default: digits_cnn]")
 @click.option("--initial", help="A checkpoint of the float (or the same) network to begin with.")
@@ -71,8 +76,22 @@ class Setting(click.ParamType[Any]):
 @click.option("--seed", type=int, help="For initial weights, the order of the data, and the faults.  [default: 0]")
 @click.option("--set", "settings", type=Setting(), multiple=True, help="Any other key of the file: KEY=VALUE.")
 @fault_options
-@click.option("--resume", is_flag=True, help="Go on with the run in the folder, as if it had not stopped.")
-@click.option("--out", required=True, type=OutputFolder(*FILES), help="Folder for checkpoint and configuration.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in the folder, as if it had not stopped; with more --epochs it gets longer, unless its "
+    "rate follows a cosine.",
+)
+@click.option(
+    "--extend",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Begin with the weights and the configuration of this run's folder; history.csv says so.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Build and check everything, print the whole configuration, train nothing."
+)
+@click.option("--out", type=OutputFolder(*FILES), help="Folder for checkpoint and configuration.  [required]")
 @json_option
 def command(
     config_file: Path | None,
@@ -80,7 +99,9 @@ def command(
     ramp_epochs: int | None,
     given: Given,
     resume: bool,
-    out: Path,
+    extend: Path | None,
+    dry_run: bool,
+    out: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -89,12 +110,21 @@ def command(
     from hwfault.train.run import train_into
     from hwfault.train.telling import rank, told_by_another
 
+    _check_options(config_file, resume=resume, extend=extend, dry_run=dry_run, out=out)
     chosen = {key: value for key, value in options.items() if value is not None} | dict(settings)
     if faults := given.faults:
         chosen["faults"] = faults
     if given.device is not None:
         chosen["device"] = given.device
-    config = _with_ramps(_config(config_file, chosen, out if resume else None), ramp_epochs)
+    config = _with_ramps(_config(config_file, chosen, extend or (out if resume else None)), ramp_epochs)
+    if extend is not None:
+        from hwfault.train.longer import extended
+
+        config = extended(extend, config)
+    if dry_run:
+        _print_dry_run(config, as_json)
+        return
+    assert out is not None
     try:
         with progress(visible=rank() == 0) as begin:
             history = train_into(out, config, begin, resume=resume)
@@ -116,6 +146,33 @@ def command(
             if accuracy is not None:
                 click.echo(f"accuracy {accuracy:.1%} on the validation data{how}")
         click.echo(f"{out}/checkpoint.safetensors; next: hwfault evaluate {out} --rates 0,0.01,0.03")
+
+
+def _check_options(
+    config_file: Path | None, *, resume: bool, extend: Path | None, dry_run: bool, out: Path | None
+) -> None:
+    """Raises UsageError for options that exclude or need one another."""
+    if out is None and (resume or not dry_run):
+        raise click.UsageError("no --out was given, expected the run's folder (or --dry-run, which needs none)")
+    if extend is not None and (resume or config_file is not None):
+        other = "--resume" if resume else "--config"
+        raise click.UsageError(f"--extend and {other} were both given, expected one: --extend begins a run of its own")
+
+
+def _print_dry_run(config: "TrainConfig", as_json: bool) -> None:
+    """Prints the configuration as a file that --config takes, once all of it has been built."""
+    import yaml
+
+    from hwfault.train.run import check_training
+
+    summary = check_training(config)
+    whole = config.model_dump(mode="json", exclude_none=True)
+    whole["faults"] = [one["fault"] | {"schedule": one["schedule"]} for one in whole["faults"]]
+    if as_json:
+        print_json(whole)
+        return
+    click.echo(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), nl=False)
+    click.echo(f"# valid: {summary}")
 
 
 def _config(config_file: Path | None, chosen: dict[str, Any], resumed: Path | None) -> "TrainConfig":

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from hwfault.errors import ModelError
 from hwfault.laws.files import Files, NamedFile
-from hwfault.program.selectors import Select
+from hwfault.program.selectors import GivenSites, Select
 from hwfault.records import Record
 from hwfault.stream.mapping import Mapping as AddressMapping
 from hwfault.stream.tables import check_probability
@@ -34,7 +34,7 @@ class OnSites(Record):
     sites: tuple[Select, ...] = (Select(),)
     """Where the faults strike: a glob on names, a mapping (name, kind, layer, index), or a list (any may match)."""
 
-    @field_validator("sites", mode="before")
+    @field_validator("sites", mode="before", json_schema_input_type=GivenSites)
     @classmethod
     def _as_selectors(cls, value: Any) -> Any:
         items = value if isinstance(value, list | tuple) else [value]

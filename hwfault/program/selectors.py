@@ -115,6 +115,10 @@ class Select(Record):
         return " ".join([self.name, *(f"{key}={value}" for key, value in given.items() if value is not None)])
 
 
+GivenSites = str | Select | tuple[str | Select, ...]
+"""Sites as a file may name them: a glob on names, a selector, or a list of both."""
+
+
 def chosen(sites: Sequence[AnySite], selectors: Iterable[Select]) -> list[AnySite]:
     """The sites that any of the selectors chooses, in their order; raises ModelError for an index out of range."""
     places = {place for selector in selectors for place in selector.places(sites)}

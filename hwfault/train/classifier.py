@@ -210,6 +210,7 @@ class Classifier(lightning.LightningModule):
             learning_rate=self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"],  # type: ignore[union-attr]
             loss=loss,
             accuracy=accuracy,
+            extends=self.config.extends,
             **figures,
         )
         self.history.append(made)

@@ -12,13 +12,21 @@ from hwfault.records import Record, read_yaml
 from hwfault.train.learning import Cosine, RateSchedule
 from hwfault.train.schedule import ScheduledFault
 
+
+def _precision(value: Any) -> Any:
+    return "32" if value == 32 else value
+
+
 Seed = Annotated[int, Field(strict=True, ge=0, lt=1 << 64)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Precision = Annotated[Literal["32", "16-mixed", "bf16-mixed"], BeforeValidator(lambda v: "32" if v == 32 else v)]
+Precision = Annotated[
+    Literal["32", "16-mixed", "bf16-mixed"],
+    BeforeValidator(_precision, json_schema_input_type=Literal["32", "16-mixed", "bf16-mixed", 32]),
+]
 Faults = tuple[ScheduledFault, ...]
 Gradient = Literal["zero", "straight_through"]
 Loss = Literal["cross_entropy", "squared_hinge"]
@@ -60,7 +68,8 @@ class TrainConfig(Record):
     """A training run; the defaults are the demo's, without faults. Raises ModelError for a wrong or unknown key.
 
     Network and data: `network` is a name of `hwfault.train.networks` or module:function, called with `network_args`,
-    and begins with the weights in the file `initial`, if given: its float twin's, or its own. `data` is a data set's
+    and begins with the weights in the file `initial`, if given: its float twin's, or its own. `extends` is what
+    `hwfault train --extend` notes of the run that these are of, and history.csv repeats it. `data` is a data set's
     name (its files in `data_folder`), an .npz file or module:function; `validation` of it (a share below 1, or a
     number of samples) is kept from training to be measured after each epoch. `augment` is "crop_flip", "resized_crop"
     or module:function, `transform` a torchvision transform as module:function, `image_size` the side of images of a
@@ -94,6 +103,7 @@ class TrainConfig(Record):
     network: str = "digits_cnn"
     network_args: dict[str, Any] = Field(default_factory=dict)
     initial: str | None = None
+    extends: str | None = None
 
     data: str = "digits"
     data_folder: str | None = None

@@ -16,6 +16,7 @@ class Epoch(Record):
     `loss` and `accuracy` are means over the training data, under the faults that struck in training. `ramp` is the
     largest factor on a fault's probability there, 0 where none was due. The others are of the validation data, without
     and with the faults of evaluation, None where there is none. `learning_rate` is that of the last step.
+    `extends` names the run whose weights this one began with, if it did.
     """
 
     epoch: int
@@ -29,6 +30,7 @@ class Epoch(Record):
     validation_accuracy: float | None = None
     faulty_loss: float | None = None
     faulty_accuracy: float | None = None
+    extends: str | None = None
 
 
 def table(history: Iterable[Epoch]) -> str:

@@ -71,7 +71,7 @@ class Keep(Checkpoint):
         if best_epoch(module.config, history) == history[-1]:
             checkpoint.save(folder / BEST, module.network, self._config)
         write_atomically(folder / HISTORY, table(history).encode())
-        self._events.add(module.epoch, history[-1].model_dump(exclude={"epoch", "epochs"}))
+        self._events.add(module.epoch, history[-1].model_dump(exclude={"epoch", "epochs", "extends"}))
 
 
 def best_epoch(config: TrainConfig, history: list[Epoch]) -> Epoch | None:

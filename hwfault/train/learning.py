@@ -64,10 +64,10 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-RateSchedule = Annotated[
-    Annotated[Constant | Cosine | Step | MultiStep | Exponential | Plateau, Field(discriminator="name")],
-    BeforeValidator(_named),
-]
+_Schedule = Annotated[Constant | Cosine | Step | MultiStep | Exponential | Plateau, Field(discriminator="name")]
+_ALONE = Literal["constant", "cosine", "plateau"]
+"""The schedules whose keys all have defaults."""
+RateSchedule = Annotated[_Schedule, BeforeValidator(_named, json_schema_input_type=_ALONE | _Schedule)]
 """One of the schedules; its name alone is enough where no key of it must be given."""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from hwfault.errors import FileError, HwfaultError
+from hwfault.inputs import refuse_bundle
 from hwfault.own_code import is_code
 from hwfault.train.folder import CHECKPOINT
 
@@ -64,6 +65,7 @@ class RunOptions:
 
 def checkpoint_of(run: Path) -> Path:
     """The checkpoint of a run's folder, or the file itself."""
+    refuse_bundle(run, "a run's folder or its checkpoint (.safetensors)")
     return run / CHECKPOINT if run.is_dir() else run
 
 

@@ -23,6 +23,7 @@ from hwfault.train.float_weights import load_float
 from hwfault.train.folder import BEST, CHECKPOINT, CONFIG, ENVIRONMENT, HISTORY, LAST
 from hwfault.train.history import Epoch, table
 from hwfault.train.kept_sites import keep_sites, key_of
+from hwfault.train.longer import check_lengthened, lengthened, only_longer
 from hwfault.train.loop import with_validation
 from hwfault.train.networks import build
 from hwfault.train.placement import device_type, world
@@ -57,13 +58,7 @@ def _train_into(folder: Path, config: TrainConfig, begin: Begin, resume: bool) -
     ranks = world(config, torch.device(kind))
     if saved is not None and saved["hwfault"]["world"] != ranks:
         raise HwfaultError(f"{folder}: the run had {saved['hwfault']['world']} ranks, now {ranks}; resume with as many")
-    data = load_data(config)
-    network = build(config.network, seed=config.seed, **config.network_args)
-    if config.initial is not None and saved is None:
-        begin_with(network, config.initial)
-    check_runs(network, data)
-    network.to(kind)
-    data = with_validation(data, config)
+    network, data = _prepared(config, kind, begun=saved is not None)
     first = rank() == 0
     done = 0 if saved is None else len(saved["hwfault"]["history"])
     advance = begin(f"training {config.network}", _batches(config, data, ranks, done)) if first else lambda: None
@@ -78,6 +73,37 @@ def _train_into(folder: Path, config: TrainConfig, begin: Begin, resume: bool) -
     if first:
         _keep_sites(folder, data)
     return tuple(run.history)
+
+
+def _prepared(config: TrainConfig, kind: str, *, begun: bool) -> tuple[nn.Module, Data]:
+    """The network on its device, with its first weights unless it has `begun`, and the data with what validates."""
+    data = load_data(config)
+    network = build(config.network, seed=config.seed, **config.network_args)
+    if config.initial is not None and not begun:
+        begin_with(network, config.initial)
+    check_runs(network, data)
+    network.to(kind)
+    return network, with_validation(data, config)
+
+
+def check_training(config: TrainConfig) -> str:
+    """What a run of the configuration would train, in a sentence: all of it is built and checked, and nothing trained.
+
+    Raises what `train_into` raises before its first step, but for what concerns its folder.
+    """
+    from hwfault.train.trainer import Run, Watch
+
+    kind = device_type(config)
+    network, data = _prepared(config, kind, begun=False)
+    with seeded(config.seed, network):
+        Run(network, data, config, watch=Watch()).check()
+    held_out = "" if data.validation is None else f", {len(data.validation):,} for validation"
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    batches = _batches(config, data, world(config, torch.device(kind)), 0)
+    return (
+        f"{config.network} with {parameters:,} parameters, {len(data.train):,} samples for training{held_out}: "
+        f"{config.total_epochs} epochs, {batches:,} batches on the {kind}"
+    )
 
 
 def _keep_sites(folder: Path, data: Data) -> None:
@@ -158,14 +184,17 @@ def _to_resume(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The state that the folder's run goes on from, None at its very beginning."""
     from hwfault.train.ckpt import read
 
-    if changed := changes(_stored(folder), config):
+    stored = _stored(folder)
+    if only_longer(stored, config):
+        check_lengthened(folder, config)
+    elif changed := changes(stored, config):
         lines = "".join(f"\n  {line}" for line in changed)
         raise FileError(
             f"{folder}: the run was started with another configuration, expected the same to resume it; changed:{lines}"
         )
     if not (folder / LAST).exists():
         return None
-    saved = read(folder / LAST)
+    saved = lengthened(folder, read(folder / LAST), config)
     if saved["hwfault"]["done"] and saved["hwfault"]["phase"] == len(config.parts):
         epochs = len(saved["hwfault"]["history"])
         raise FileError(f"{folder}: the run is finished, after {epochs} epochs; there is nothing to resume")
@@ -181,6 +210,7 @@ def _begin(folder: Path, config: TrainConfig, saved: dict[str, Any] | None) -> N
         (folder / ENVIRONMENT).unlink(missing_ok=True)
         config.save(folder / CONFIG)
     else:
+        config.save(folder / CONFIG)  # which may have more epochs than the run began with
         history = [Epoch(**epoch) for epoch in saved["hwfault"]["history"]]
         write_atomically(folder / HISTORY, table(history).encode())
     note_start(folder / ENVIRONMENT)

@@ -92,6 +92,11 @@ class Run:
                 ranks.end()
         self._network.eval()
 
+    def check(self) -> None:
+        """Raises what `fit` would raise before its first step."""
+        with quiet():
+            self._check()
+
     @property
     def _last(self) -> Path:
         assert self._folder is not None

@@ -112,7 +112,7 @@ def test_a_graph_with_nothing_but_obstacles(tmp_path):
     model.graph.node.insert(0, onnx.helper.make_node("Abs", ["s"], ["computed"]))
     onnx.save(model, tmp_path / "g.onnx")
     assert good("sites", tmp_path / "g.onnx", "--json").json["sites"] == []
-    assert hwfault("insert", tmp_path / "g.onnx", "--ber", 0.1, "-o", tmp_path / "f.onnx").code == 1
+    assert hwfault("insert", tmp_path / "g.onnx", "--ber", 0.1, "-o", tmp_path / "f.onnx").code == 2
 
 
 def test_the_table_says_where_samples_lie_if_not_along_axis_0(monkeypatch):

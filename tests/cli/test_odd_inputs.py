@@ -64,7 +64,7 @@ def test_allocations_that_fail(monkeypatch):
 @pytest.mark.parametrize("number", ["1:30", "0b11", "1_0", "0o7", "yes"])
 def test_numbers_of_yaml_1_1_are_no_counts(out, number):
     done = hwfault("train", "--set", f"network_args.bits={number}", "--out", out / "run", "--network", "nobody")
-    assert done.code == 1
+    assert done.code == 2
     config = out.parent / "c.yaml"
     config.write_text(f"epochs: {number}\n")
     if number != "0o7":

@@ -95,7 +95,7 @@ def test_profiles_and_dumps(tmp_path):
     fit = ("profiles", "fit", f"{dump}@voltage_v=0.5", "--devices", 0)
     refused(*fit, "-o", dump, words=INPUT)
     refused(*fit, "-o", profile, "--save-map", dump, words=INPUT)
-    refused(*fit, "-o", profile, "--plot", dump, words="the picture cannot be written as .csv")
+    refused(*fit, "-o", profile, "--plot", dump, words="is an input of this command as well")
     refused(*fit, "-o", profile, "--save-map", tmp_path / "x" / ".." / "p.yaml", words="was given for two outputs")
     assert not profile.exists()
     good(*fit, "-o", profile)

@@ -29,7 +29,7 @@ def flat(done):
 def test_the_group():
     shown = flat(good("profiles", "--help"))
     assert all(f" {name} " in shown for name in ("list", "show", "plot", "check"))
-    assert "No such command 'lst'" in hwfault("profiles", "lst").stderr
+    assert "no command 'lst': did you mean 'list'?" in hwfault("profiles", "lst").stderr
 
 
 def test_list():

@@ -11,7 +11,7 @@ from hwfault.campaigns.study.axes import nearest_axis
 from hwfault.campaigns.study.hardening import Hardening
 from hwfault.errors import FileError, ModelError
 from hwfault.laws.models import FaultModel
-from hwfault.program.selectors import Select
+from hwfault.program.selectors import GivenSites, Select
 from hwfault.records import Record, read_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -56,7 +56,7 @@ class Stop(Record):
     max_minutes: Minutes | None = None
     require: str | None = None
 
-    @field_validator("require", mode="before")
+    @field_validator("require", mode="before", json_schema_input_type=str | dict[Literal["sdc"], str] | None)
     @classmethod
     def _of_wrong_answers(cls, value: Any) -> Any:
         # the only rate that every question has is that of silent wrong answers
@@ -122,7 +122,7 @@ class Question(Record):
     first_turn: StrictBool = False
     stop: Stop | None = None
 
-    @field_validator("sites", mode="before")
+    @field_validator("sites", mode="before", json_schema_input_type=GivenSites)
     @classmethod
     def _as_selectors(cls, value: Any) -> Any:
         items = value if isinstance(value, list | tuple) else [value]

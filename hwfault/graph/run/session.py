@@ -23,7 +23,7 @@ from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.read.struck import check_kept, fault_nodes
 from hwfault.graph.read.versions import check_version
 from hwfault.graph.run.row_numbers import Numbers, Seeds, check_samples, check_seeds
-from hwfault.inputs import check_regular
+from hwfault.inputs import check_regular, refuse_bundle
 from hwfault.stream.check import check_number, check_seed, signed64
 from hwfault.stream.native import onnxruntime_library
 
@@ -72,6 +72,7 @@ def _with_tensors(model: ModelProto, path: Path | None) -> ModelProto:
 
 def _read_model(path: Path) -> _Given:
     """The graph in a file, without the tensors that lie in other files."""
+    refuse_bundle(path, "a graph (.onnx)")
     try:
         size = check_regular(path)
         if size >= _LARGEST_GRAPH:
