@@ -29,7 +29,10 @@ _OF = "the rate of silent wrong answers of a class"
 def keep_labels(database: Database, labels: Labels | None) -> None:
     """Keeps the samples' labels in a store, which tells rates by class without the data; nothing without labels."""
     if labels is not None:
-        database.say(_KEY, json.dumps({"classes": labels.classes, "labels": labels.of.tolist()}))
+        told: dict[str, Any] = {"classes": labels.classes, "labels": labels.of.tolist()}
+        if labels.right is not None:
+            told["right"] = labels.right.astype(int).tolist()
+        database.say(_KEY, json.dumps(told))
 
 
 def kept_labels(database: Database) -> Labels | None:
@@ -39,11 +42,13 @@ def kept_labels(database: Database) -> Labels | None:
         return None
     try:
         told = json.loads(text)
-        found = Labels(np.array(told["labels"], np.int64), int(told["classes"]))
-        right = found.of.ndim == 1 and 0 <= found.classes <= _MOST_CLASSES
+        of = np.array(told["labels"], np.int64)
+        right = np.array(told["right"], np.int64) == 1 if "right" in told else None
+        found = Labels(of, int(told["classes"]), right)
+        whole = of.ndim == 1 and 0 <= found.classes <= _MOST_CLASSES and (right is None or right.shape == of.shape)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FileError(f"{database.path}: its labels cannot be read ({error}); the file is damaged") from None
-    if not right:
+    if not whole:
         raise FileError(f"{database.path}: its labels are none; the file is damaged")
     return found
 

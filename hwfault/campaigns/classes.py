@@ -7,10 +7,14 @@ from numpy.typing import NDArray
 
 
 class Labels(NamedTuple):
-    """The class of each sample (n,), and how many classes there are."""
+    """The class of each sample (n,), how many classes there are, and whose answer is `right` in the golden run (n,).
+
+    The last is None where an older version did not keep it.
+    """
 
     of: NDArray[np.int64]
     classes: int
+    right: NDArray[np.bool_] | None = None
 
     @property
     def counts(self) -> dict[int, int]:

@@ -114,7 +114,7 @@ class Measurement:
         """The classes of the samples; None where there are no labels, or outputs are no classes."""
         if self.subject.labels is None or not self.judge.keeps_correct:
             return None
-        return Labels(self.subject.labels, self.judge.golden.shape[1])
+        return Labels(self.subject.labels, self.judge.golden.shape[1], self._golden.masks["correct"])
 
     @cached_property
     def _golden(self) -> Answers:

@@ -93,8 +93,12 @@ def test_labels_in_a_store(tmp_path):
         assert kept_labels(database) is None
         keep_labels(database, LABELS)
         found = kept_labels(database)
-        assert (found.of.tolist(), found.classes) == (LABELS.of.tolist(), 4)
-        for damaged in ("x", "[]", '{"labels": [[1]], "classes": 2}', '{"labels": ["a"], "classes": 2}'):
+        assert (found.of.tolist(), found.classes, found.right) == (LABELS.of.tolist(), 4, None)
+        right = [True, False, True, True, False, True]
+        keep_labels(database, LABELS._replace(right=np.array(right)))
+        assert kept_labels(database).right.tolist() == right
+        few = '{"labels": [1, 1], "classes": 2, "right": [1]}'
+        for damaged in ("x", "[]", '{"labels": [[1]], "classes": 2}', '{"labels": ["a"], "classes": 2}', few):
             database.say("labels", damaged)
             with pytest.raises(FileError, match=r"labels .* damaged"):
                 kept_labels(database)

@@ -39,7 +39,7 @@ class Worth(NamedTuple):
     """A measure on one site, or on all of them: what it costs, and what of the harm of one flip it removes.
 
     Rates are those of one flip of the plain bits: `removed` silent wrong answers, `due` added detected ones, `regained`
-    right answers (None: not known). `removed_ends` is the interval of what is removed, which flips from strata have.
+    right answers (None: not known). `removed_ends` and `regained_ends` are intervals, which flips from strata have.
     """
 
     site: str
@@ -52,6 +52,7 @@ class Worth(NamedTuple):
     regained: float | None
     share_removed: float | None
     removed_ends: tuple[float, float] | None = None
+    regained_ends: tuple[float, float] | None = None
 
     @property
     def removed_per_bit(self) -> float:
@@ -75,7 +76,8 @@ class Plan(NamedTuple):
 
     `sdc` is the rate of silent wrong answers for one flip of the plain bits; `expected_sdc` that number times the mean
     number of flips in a trial (None: no rate was given). `accuracy_lost` is the share of right answers that one flip
-    costs (None: not known), `expected_lost` likewise. `energy` is that of a read of all bits, 1 without measures.
+    costs (None: not known), of drawn flips with the interval `lost_ends`, and `expected_lost` likewise. `energy`
+    is that of a read of all bits, 1 without measures.
     """
 
     measures: tuple[Measure, ...]
@@ -90,6 +92,7 @@ class Plan(NamedTuple):
     accuracy_lost: float | None = None
     expected_lost: float | None = None
     measured: tuple[Measured, ...] = ()
+    lost_ends: tuple[float, float] | None = None
 
     @property
     def taken(self) -> list[Taken]:
@@ -100,8 +103,9 @@ class Plan(NamedTuple):
             basis = f"measured in {one.trials:,} paired trials, not proved"
             together |= {measure.site: basis for measure in one.measures}
             # the measures of memories that it was tried with have rows of their own
-            ranges = f"clipped activation ranges ({len(one.laws)})"
-            found.append(Taken("activations", ranges, basis, one.extra_bits - sum(m.extra_bits for m in one.measures)))
+            found.append(
+                Taken("activations", one.clips, basis, one.extra_bits - sum(m.extra_bits for m in one.measures))
+            )
         for measure in self.measures:
             if measure.kind != "none":
                 basis = together.get(measure.site, READ)
@@ -260,6 +264,7 @@ class _Pricing:
             accuracy_lost=lost,
             expected_lost=None if flips is None or lost is None else flips * lost,
             measured=chosen.measured,
+            lost_ends=harm.lost_ends([one.bits_lost for one in chosen.measures]),
         )
 
     def _unread(self, chosen: Chosen, rate: float) -> float:
@@ -297,6 +302,7 @@ class _Pricing:
             regained=regained,
             share_removed=removed / harm.wrong if harm.wrong else None,
             removed_ends=harm.removed_ends({one.site: one.bits_left for one in of}),
+            regained_ends=harm.regained_ends({one.site: one.bits_lost for one in of}),
         )
 
 
@@ -326,7 +332,7 @@ def _best(
     """The cheapest plan of measures whose gain is read from single flips."""
     if not asked.require:
         return _Best(None, None, None, _NOTHING_REQUIRED)
-    if limits.wrong is not None and limits.wrong < 0:
+    if any(most is not None and most < 0 for most in (limits.wrong, limits.spoiled)):
         return _Best(None, None, None, too_few(harm))
     found = cheapest(measures, of.price, limits)
     if found.plan is None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from hwfault.campaigns.hardening.advice import Advice
 from hwfault.campaigns.hardening.faults import faults_of
 from hwfault.campaigns.hardening.harm import Harm
+from hwfault.campaigns.hardening.measured import CLIPPED, ONE_CLIPPED
 from hwfault.campaigns.hardening.measures import Measure, measures_of
 from hwfault.campaigns.hardening.ranges import GoldenRange, clip_faults
 from hwfault.campaigns.measurement import Measurement
@@ -17,7 +18,8 @@ from hwfault.laws.models import FaultModel
 Rate = float | Mapping[str, float]
 """Of every bit, or of a bit at each site, by name."""
 BASELINE = "baseline"
-CLIPPED = "clipped activation ranges"
+MOST_SITES = 8
+"""So many activations are clipped alone, as each takes as many trials as all of them together."""
 BYPASSED = "faulty elements bypassed"
 
 
@@ -60,6 +62,8 @@ def flips_to_try(
 ) -> Comparison:
     """Flips at a rate: on nothing, the cheapest plan, the first measures of different kinds, and clipped activations.
 
+    The latter all at once, alone and with the first measure, and one by one where several have room.
+
     Raises HwfaultError for a plan without any fault left to strike.
     """
     every = {site.name: measures_of(site, costs) for site in harm.sites}
@@ -75,7 +79,7 @@ def flips_to_try(
         found.append(_of_measures("plan", "the cheapest plan", plan.measures, harm, widths, rate))
     for place, (told, measures) in enumerate(_first_measures(advice, every, taken, most), 1):
         found.append(_of_measures(f"measure{place}", told, measures, harm, widths, rate))
-    clipped = [*_clipped(baseline, ranges, harm.bits, costs)]
+    clipped = [*_clipped(baseline, ranges, harm.bits, costs), *_clipped_alone(baseline, ranges, harm.bits, costs)]
     # gains of measures on the same harm do not add up, so that one combination is tried as such
     firsts = [one for one in found if one.name != "plan"]
     for one in firsts[:1]:
@@ -134,6 +138,22 @@ def _clipped(beside: Candidate, ranges: Sequence[GoldenRange], bits: int | None,
         energy = None if energy is None or beside.energy is None else energy + beside.energy
     measures = () if beside.name == BASELINE else beside.measures
     return (Candidate(name, told, (*beside.faults, *faults), extra, energy, measures, faults),)
+
+
+def _clipped_alone(
+    baseline: Candidate, ranges: Sequence[GoldenRange], bits: int, costs: Costs
+) -> tuple[Candidate, ...]:
+    """The same of one activation each, those first whose words have most room; none where only one has some."""
+    narrow = [one for one in ranges if one.narrows]
+    if len(narrow) < 2:
+        return ()
+    found: list[Candidate] = []
+    roomiest = sorted(narrow, key=lambda one: -one.room)
+    for place, one in enumerate(roomiest[:MOST_SITES], 1):
+        told = f"{ONE_CLIPPED} {one.site.name}"
+        for candidate in _clipped(baseline, [one], bits, costs):
+            found.append(candidate._replace(name=f"clipped-site{place}", told=told))
+    return tuple(found)
 
 
 def elements_to_try(

@@ -26,6 +26,7 @@ class Chosen(NamedTuple):
     due: float
     lost: float | None = None
     measured: tuple[Measured, ...] = ()
+    spoiled: float | None = None
 
     @classmethod
     def of(cls, measures: Sequence[Measure], measured: Sequence[Measured] = ()) -> "Chosen":
@@ -40,9 +41,16 @@ class Chosen(NamedTuple):
             sum(one.extra_energy for one in parts),
             sum(one.wrong for one in parts),
             sum(one.due for one in parts),
-            None if any(one.lost is None for one in parts) else sum(one.lost or 0 for one in parts),
+            _sum_known([one.lost for one in parts]),
             tuple(measured),
+            _sum_known([one.spoiled for one in parts]),
         )
+
+
+def _sum_known(numbers: Sequence[float | None]) -> float | None:
+    """Their sum; None where one of them is not known."""
+    known = [one for one in numbers if one is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 Price = Callable[[Measure | Measured], float]
@@ -57,11 +65,15 @@ class Cheapest(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """The most of what was tried that may be wrong, detected, and lost of the right answers (None: any)."""
+    """The most of what was tried that may be wrong, detected, and lost of the right answers (None: any).
+
+    `spoiled` takes the place of `lost` where flips were drawn: no right answer that is won elsewhere counts against it.
+    """
 
     wrong: float | None = None
     due: float | None = None
     lost: float | None = None
+    spoiled: float | None = None
 
 
 def cheapest(
@@ -88,7 +100,7 @@ def cheapest(
 def _lowered(limits: Limits, plan: Chosen, most: Limits) -> tuple[Limits, bool]:
     """The limits less what a plan has too much, and whether it has."""
     beyond = False
-    for key in ("wrong", "lost"):
+    for key in ("wrong", "lost", "spoiled"):
         limit, has = getattr(most, key), getattr(plan, key)
         if limit is not None and has is not None and has > limit:
             least = 1e-9 * max(1.0, abs(limit))

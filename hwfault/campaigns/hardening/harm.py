@@ -1,11 +1,12 @@
 """The harm that single flips do, by site and bit: counted in a census, or among drawn pairs of a flip and a sample."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwfault.campaigns.by_class import kept_labels
 from hwfault.campaigns.database import Database
 from hwfault.campaigns.figures import Trials
 from hwfault.campaigns.kept import KeptTask
@@ -15,18 +16,23 @@ from hwfault.campaigns.statistics.looks import Looks
 from hwfault.campaigns.statistics.proportions import estimate_rate
 from hwfault.campaigns.statistics.strata import estimate_part_of_strata
 from hwfault.campaigns.study.kept_space import KeptSpace
-from hwfault.campaigns.study.tasks import has_single_flips
+from hwfault.campaigns.study.tasks import has_one_sample, has_single_flips
 from hwfault.errors import HwfaultError
 
 Counts = NDArray[np.int64]
 
 
 class Drawn(NamedTuple):
-    """The trials of one stratum, a bit of a site: silently wrong, detected, and all."""
+    """The trials of one stratum, a bit of a site: silently wrong, detected, and all; right answers lost and won.
+
+    The last two are 0 where they are not known.
+    """
 
     wrong: int
     due: int
     trials: int
+    spoiled: int = 0
+    mended: int = 0
 
 
 class SiteHarm(NamedTuple):
@@ -42,12 +48,16 @@ class SiteHarm(NamedTuple):
     tried: tuple[int, ...]
     wrong: tuple[float, ...]
     due: tuple[float, ...]
-    lost: tuple[int, ...] | None = None
+    lost: tuple[float, ...] | None = None
     weight: float = 1.0
     """How often a bit of the site flips beside the mean bit of all sites."""
     drawn: tuple[Drawn, ...] | None = None
     """Of flips from strata: the trials of each bit. `tried` are then its words, of which so many are expected to be
-    `wrong` and `due`."""
+    `wrong`, `due` and `lost`."""
+    spoiled: tuple[float, ...] | None = None
+    """Of drawn flips: the golden run's right answers that were wrong under them (None: not known, or a census)."""
+    mended: tuple[float, ...] | None = None
+    """Likewise its wrong answers that were right under them; `lost` are the spoiled ones less these."""
 
     @property
     def bits(self) -> int:
@@ -101,19 +111,51 @@ class Harm(NamedTuple):
         Those are of the lowest `bits` of each site's words (None: of all). Exact for a census; for drawn pairs with the
         interval of a confidence sequence, where sites have weights with one of each (Bonferroni); for flips from strata
         with the gamma interval of the weighted sum of those that are left. A plan that was chosen by the same pairs is
-        told too well by them: see `most_wrong`.
+        told too well by them: see `limits_of`.
         """
-        if self.each_look is not None:
-            return self._rate_of_bits(bits, self.each_look)
         if self.whole:
             return exact_estimate(sum(wrong) / self.tried, self.bits)
-        if not self.weighted:
-            return estimate_rate(int(sum(wrong)), self.tried, self.confidence, sequential=True)
-        return self._rate_of_sites(wrong)
+        return self._rate_of_drawn("wrong", wrong, bits, self.of_one_look)
 
-    def _rate_of_sites(self, wrong: Sequence[float]) -> Estimate:
+    @property
+    def of_one_look(self) -> float:
+        """The confidence that an interval has now, so that those of all looks that may be taken hold together."""
+        return self.confidence if self.each_look is None else self.each_look
+
+    def lost_ends(self, bits: Sequence[int] | None = None) -> tuple[float, float] | None:
+        """The interval of the share of right answers that one drawn flip costs, of the lowest `bits` of sites' words.
+
+        That of the spoiled answers less that of the mended ones, each with half of the error. None for a census, which
+        is exact, and where it is not known.
+        """
+        if not self._knows_answers:
+            return None
+        left = [site.width for site in self.sites] if bits is None else bits
+        spoiled = [site.weight * sum((site.spoiled or ())[:n]) for site, n in zip(self.sites, left, strict=True)]
+        mended = [site.weight * sum((site.mended or ())[:n]) for site, n in zip(self.sites, left, strict=True)]
+        half = half_of_error(self.of_one_look)
+        return _less(
+            self._rate_of_drawn("spoiled", spoiled, left, half), self._rate_of_drawn("mended", mended, left, half)
+        )
+
+    @property
+    def _knows_answers(self) -> bool:
+        """Whether drawn flips tell which right answers they cost."""
+        return not self.whole and all(site.spoiled is not None for site in self.sites)
+
+    def _rate_of_drawn(
+        self, event: str, counts: Sequence[float], bits: Sequence[int] | None, confidence: float
+    ) -> Estimate:
+        """The rate of an event for one flip, of which so many were seen at each site; strata know their own numbers."""
+        if self.each_look is not None:
+            return self._rate_of_shares(event, self.shares(bits), confidence)
+        if not self.weighted:
+            return estimate_rate(int(sum(counts)), self.tried, confidence, sequential=True)
+        return self._rate_of_sites(counts, confidence)
+
+    def _rate_of_sites(self, wrong: Sequence[float], confidence: float) -> Estimate:
         """The sum over sites of the share of flips there, by bits and weights, times the rate of one."""
-        each = 1 - (1 - self.confidence) / len(self.sites)
+        each = 1 - (1 - confidence) / len(self.sites)
         value = low = high = 0.0
         for site, count in zip(self.sites, wrong, strict=True):
             share = site.weight * site.bits / self.bits
@@ -147,17 +189,24 @@ class Harm(NamedTuple):
         """
         if self.each_look is None:
             return None
+        return self._rate_of_shares("wrong", self._shares_gone(left), self.each_look).ends
+
+    def regained_ends(self, left: Mapping[str, int]) -> tuple[float, float] | None:
+        """Likewise of the share of right answers that is regained, where that is known."""
+        if self.each_look is None or not self._knows_answers:
+            return None
+        gone, half = self._shares_gone(left), half_of_error(self.each_look)
+        return _less(self._rate_of_shares("spoiled", gone, half), self._rate_of_shares("mended", gone, half))
+
+    def _shares_gone(self, left: Mapping[str, int]) -> list[float]:
+        """What a flip of each bit counts for that is above the lowest so many bits of its site, 0 below."""
         bits = [left.get(site.name, site.width) for site in self.sites]
-        gone = [whole - rest for whole, rest in zip(self.shares(), self.shares(bits), strict=True)]
-        return self._rate_of_shares(gone, self.each_look).ends
+        return [whole - rest for whole, rest in zip(self.shares(), self.shares(bits), strict=True)]
 
-    def _rate_of_bits(self, bits: Sequence[int] | None, confidence: float) -> Estimate:
-        """The weighted sum over the strata whose flips are left."""
-        return self._rate_of_shares(self.shares(bits), confidence)
-
-    def _rate_of_shares(self, shares: Sequence[float], confidence: float) -> Estimate:
+    def _rate_of_shares(self, event: str, shares: Sequence[float], confidence: float) -> Estimate:
+        """The weighted sum over the strata whose flips count."""
         drawn = [one for site in self.sites for one in site.drawn or ()]
-        events, trials = [one.wrong for one in drawn], [one.trials for one in drawn]
+        events, trials = [getattr(one, event) for one in drawn], [one.trials for one in drawn]
         found = estimate_part_of_strata(events, trials, shares, confidence)
         return found if found.ends is None else found._replace(confidence=self.confidence)
 
@@ -184,13 +233,29 @@ def read_harm(database: Database, task: KeptTask) -> Harm:
     if seen is None:
         raise HwfaultError(f"{task.name}: was not looked at yet; `hwfault campaign resume` goes on")
     space = KeptSpace.of(task.stored.identity, str(database.path))
-    if task.strata is not None:
-        return harm_of_strata(task, space, seen)
+    if has_one_sample(task.draw):
+        labels = kept_labels(database)
+        known = None if labels is None else labels.right
+        if task.strata is not None:
+            return harm_of_strata(task, space, seen, known)
+        return harm_of(task, space, seen, known)
     golden = database.golden(task.stored)
     right = None
     if golden is not None and "correct" in task.stored.masks:
         right = golden[task.stored.masks.index("correct")]
     return harm_of(task, space, seen, right)
+
+
+def _less(one: Estimate, other: Estimate) -> tuple[float, float]:
+    """The interval of a difference, which holds where both do."""
+    low, high = one.ends or (one.value, one.value)
+    other_low, other_high = other.ends or (other.value, other.value)
+    return low - other_high, high - other_low
+
+
+def half_of_error(confidence: float) -> float:
+    """The confidence of each of two intervals that hold together with one of `confidence`."""
+    return 1 - (1 - confidence) / 2
 
 
 def harm_of(task: KeptTask, space: KeptSpace, seen: Trials, right: NDArray[np.bool_] | None) -> Harm:
@@ -204,8 +269,11 @@ def harm_of(task: KeptTask, space: KeptSpace, seen: Trials, right: NDArray[np.bo
         )
     site, _, bit = space.places(flips.cells)
     lost = None
-    if right is not None and seen.correct is not None and task.draw == "all":
+    turned = None
+    if task.draw == "all" and right is not None and seen.correct is not None:
         lost = int(right.sum()) - seen.correct.sum(1, dtype=np.int64)
+    elif flips.samples is not None:
+        turned = _turned(seen, right, flips.samples)
     found = []
     for place, name in enumerate(space.names):
         mine = site == place
@@ -219,16 +287,41 @@ def harm_of(task: KeptTask, space: KeptSpace, seen: Trials, right: NDArray[np.bo
         tried = counted(np.full(len(site), flips.tried, np.int64))
         due = counted(seen.due.sum(1, dtype=np.int64))
         lost_there = None if lost is None else counted(lost)
-        found.append(SiteHarm(name, words, width, tried, counted(flips.events), due, lost_there))
+        here = SiteHarm(name, words, width, tried, counted(flips.events), due, lost_there)
+        if turned is not None:
+            here = _with_turned(here, counted(turned[0]), counted(turned[1]))
+        found.append(here)
     return Harm(task.question, tuple(found), flips.whole, task.stop.confidence)
 
 
-def harm_of_strata(task: KeptTask, space: KeptSpace, seen: Trials) -> Harm:
-    """The harm that flips from strata show, site by bit; raises HwfaultError where a stratum has no trial yet."""
+def _turned(seen: Trials, right: NDArray[np.bool_] | None, samples: Counts) -> tuple[Counts, Counts] | None:
+    """Of each trial on one of the samples: whether it lost the golden run's right answer, and whether it won one.
+
+    None where it is not known which answers are right.
+    """
+    if right is None or seen.correct is None:
+        return None
+    before, now = right[samples], seen.correct[:, 0]
+    return (before & ~now).astype(np.int64), (~before & now).astype(np.int64)
+
+
+def _with_turned(site: SiteHarm, spoiled: Sequence[float], mended: Sequence[float]) -> SiteHarm:
+    lost = tuple(one - other for one, other in zip(spoiled, mended, strict=True))
+    return site._replace(lost=lost, spoiled=tuple(spoiled), mended=tuple(mended))
+
+
+def harm_of_strata(task: KeptTask, space: KeptSpace, seen: Trials, right: NDArray[np.bool_] | None) -> Harm:
+    """The harm that flips from strata show, site by bit; raises HwfaultError where a stratum has no trial yet.
+
+    `right` (samples,) are the golden run's right answers, if they are known.
+    """
     assert task.strata is not None
     stratum = task.strata.of_keys(seen.keys)
     count = len(task.strata.weights)
-    numbers = [np.bincount(stratum, weights=of, minlength=count) for of in (seen.wrong[:, 0], seen.due[:, 0])]
+    samples = np.array([task.strata.pair(key)[1] for key in seen.keys.tolist()], np.int64)
+    turned = _turned(seen, right, samples)
+    columns: list[NDArray[Any]] = [seen.wrong[:, 0], seen.due[:, 0], *(turned or ())]
+    numbers = [np.bincount(stratum, weights=of, minlength=count).astype(np.int64).tolist() for of in columns]
     trials = np.bincount(stratum, minlength=count)
     if not trials.all():
         raise HwfaultError(
@@ -236,15 +329,25 @@ def harm_of_strata(task: KeptTask, space: KeptSpace, seen: Trials) -> Harm:
             "that nobody knows what flips do there; `hwfault campaign resume` goes on, or raise max_trials"
         )
     looks = Looks.plan(task.stop.max_trials, task.stop.confidence, task.strata.first_look)
-    drawn = [Drawn(int(wrong), int(due), int(n)) for wrong, due, n in zip(*numbers, trials, strict=True)]
-    sites = strata_of_sites(space.names, space.bits, space.widths, drawn)
+    drawn = []
+    for wrong, due, n, *answers in zip(numbers[0], numbers[1], trials.tolist(), *numbers[2:], strict=True):
+        drawn.append(Drawn(wrong, due, n, *answers))
+    sites = strata_of_sites(space.names, space.bits, space.widths, drawn, with_answers=turned is not None)
     return Harm(task.question, sites, whole=False, confidence=task.stop.confidence, each_look=1 - looks.alpha)
 
 
 def strata_of_sites(
-    names: Sequence[str], bits: Sequence[int], widths: Sequence[int], drawn: Sequence[Drawn]
+    names: Sequence[str],
+    bits: Sequence[int],
+    widths: Sequence[int],
+    drawn: Sequence[Drawn],
+    *,
+    with_answers: bool = False,
 ) -> tuple[SiteHarm, ...]:
-    """Sites of so many bits, by the trials of each bit of their words, site by site: unbiased numbers of its flips."""
+    """Sites of so many bits, by the trials of each bit of their words, site by site: unbiased numbers of its flips.
+
+    `with_answers` says that it is known which right answers were lost and won.
+    """
     found = []
     begin = 0
     for name, count, width in zip(names, bits, widths, strict=True):
@@ -252,7 +355,11 @@ def strata_of_sites(
         mine = tuple(drawn[begin : begin + width])
         wrong = tuple(words * one.wrong / one.trials for one in mine)
         due = tuple(words * one.due / one.trials for one in mine)
-        found.append(SiteHarm(name, words, width, (words,) * width, wrong, due, drawn=mine))
+        site = SiteHarm(name, words, width, (words,) * width, wrong, due, drawn=mine)
+        if with_answers:
+            spoiled = [words * one.spoiled / one.trials for one in mine]
+            site = _with_turned(site, spoiled, [words * one.mended / one.trials for one in mine])
+        found.append(site)
         begin += width
     return tuple(found)
 

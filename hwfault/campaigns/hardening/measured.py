@@ -6,6 +6,10 @@ from hwfault.campaigns.hardening.measures import Measure
 from hwfault.campaigns.statistics.estimates import Estimate
 from hwfault.laws.models import FaultModel
 
+CLIPPED = "clipped activation ranges"
+ONE_CLIPPED = "clipped activation range of"
+"""What candidates of all activations are called, and those of one, whose name follows."""
+
 
 class Measured(NamedTuple):
     """Measures whose gain was measured in so many paired `trials`, together: what they cost and what harm they leave.
@@ -26,6 +30,13 @@ class Measured(NamedTuple):
     due: float
     lost: float | None
     left: Estimate
+    spoiled: None = None
+    """Told of drawn flips alone, whose gains are not measured."""
+
+    @property
+    def clips(self) -> str:
+        """What is clipped, in words: one activation by its name, several by their number."""
+        return self.name if self.name.startswith(ONE_CLIPPED) else f"{CLIPPED} ({len(self.laws)})"
 
 
 class Considered(NamedTuple):

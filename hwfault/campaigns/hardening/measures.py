@@ -31,6 +31,10 @@ class Measure(NamedTuple):
     lost: float | None
     bits_left: int = 0
     """How many of the lowest bits of a word still do their harm silently."""
+    bits_lost: int = 0
+    """How many still cost right answers, detected ones among them."""
+    spoiled: float | None = None
+    """Of drawn flips: the right answers that are lost, without those that are won elsewhere."""
 
     @property
     def name(self) -> str:
@@ -72,8 +76,9 @@ def _left(kind: Kind, size: int, extra: float, energy: float, site: SiteHarm, bi
     """A measure after which the lowest so many bits of a site's words do the harm that they did."""
     weight = 1 if site.weight == 1 else site.weight  # counts stay whole numbers where they are
     lost = None if site.lost is None else weight * sum(site.lost[:bits])
+    spoiled = None if site.spoiled is None else weight * sum(site.spoiled[:bits])
     wrong, due = weight * sum(site.wrong[:bits]), float(weight * sum(site.due[:bits]))
-    return Measure(site.name, kind, size, extra, energy, wrong, due, lost, bits)
+    return Measure(site.name, kind, size, extra, energy, wrong, due, lost, bits, bits, spoiled)
 
 
 def _coded(site: SiteHarm, kind: Coded, data_bits: int, costs: Costs) -> Measure:
@@ -84,12 +89,16 @@ def _coded(site: SiteHarm, kind: Coded, data_bits: int, costs: Costs) -> Measure
     if kind == "tmr":
         extra = 2.0 * site.bits
     lost: float | None = None if site.lost is None else 0
+    spoiled: float | None = None if site.spoiled is None else 0
     due = 0.0
+    bits_lost = 0
     if kind == "parity":
         # every flip is detected, those of check bits on top, and no answer gets better by it
         due = site.weight * sum(site.tried) * (site.bits + extra) / site.bits
-        lost = _left("none", 0, 0.0, 0.0, site, site.width).lost
-    return Measure(site.name, kind, data_bits, extra, extra + costs.decode * words, 0, due, lost)
+        nothing = _left("none", 0, 0.0, 0.0, site, site.width)
+        lost, spoiled, bits_lost = nothing.lost, nothing.spoiled, nothing.bits_lost
+    energy = extra + costs.decode * words
+    return Measure(site.name, kind, data_bits, extra, energy, 0, due, lost, 0, bits_lost, spoiled)
 
 
 def _hardened(site: SiteHarm, top: int, costs: Costs) -> Measure:
@@ -120,5 +129,6 @@ def without_worse(measures: Sequence[Measure]) -> list[Measure]:
     return kept
 
 
-def _weights(one: Measure) -> tuple[float, float, float, float, float]:
-    return one.extra_bits, one.extra_energy, float(one.wrong), one.due, float(one.lost or 0)
+def _weights(one: Measure) -> tuple[float, ...]:
+    answers = float(one.lost or 0), float(one.spoiled or 0)
+    return one.extra_bits, one.extra_energy, float(one.wrong), one.due, *answers

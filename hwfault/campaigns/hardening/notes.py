@@ -87,7 +87,7 @@ def _measured_notes(considered: Sequence[Considered]) -> list[str]:
     if any(one.candidate is not None for one in considered):
         found.append(
             "Clipped ranges remove harm that other measures remove, too, and gains on one harm do not add up: a plan "
-            "has them on all sites alone, or with the measures that they were tried with. Each interval holds by "
-            "itself; `--verify --trials` with more makes it narrower."
+            "has them on all sites alone, or with the measures that they were tried with. Their intervals hold at "
+            "once (Bonferroni), those of other plans each by itself; `--verify --trials` with more makes them narrower."
         )
     return found

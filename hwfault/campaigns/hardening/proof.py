@@ -125,23 +125,31 @@ def _compare(
     same = all(measurement.varies_not(task) for task in tasks)
     count = 1 if same else trials
     rows = [_run(measurement, database, task, count, progress) for task in tasks]
-    telling = _Telling(count, same, measurement.study.stop.confidence)
+    confidence = measurement.study.stop.confidence
+    telling = _Telling(count, same, confidence)
+    # of clipped ranges the best may be taken, so that their intervals have to hold at once (Bonferroni)
+    ranges = sum(1 for one in comparison.others if one.laws)
+    at_once = _Telling(count, same, confidence, among=max(1, ranges))
     base = rows[0]
     found = []
     for one, mine in zip(comparison.every, rows, strict=True):
         if mine.number != base.number:
             raise HwfaultError(f"{one.told}: {mine.number} of {base.number} trials have an answer; expected all")
         beside = None if one is comparison.baseline else base
-        found.append(telling.tried(one, mine, beside))
+        found.append((at_once if one.laws else telling).tried(one, mine, beside))
     return Proof(comparison.question, comparison.rate, tuple(found), rates=comparison.rates)
 
 
 class _Telling:
-    """Numbers of some trials, or of the one that tells all, where every seed has the `same` faults."""
+    """Numbers of some trials, or of the one that tells all, where every seed has the `same` faults.
 
-    def __init__(self, trials: int, same: bool, confidence: float) -> None:
+    Their intervals hold with `confidence` together with those of all `among` so many.
+    """
+
+    def __init__(self, trials: int, same: bool, confidence: float, among: int = 1) -> None:
         self._same = same
-        self._looks = Looks.plan(trials, confidence)
+        self._confidence = confidence
+        self._looks = Looks.plan(trials, 1 - (1 - confidence) / among)
 
     def tried(self, of: Candidate, mine: Trials, base: Trials | None) -> Tried:
         """What a candidate came to, beside the baseline (None: it is that itself)."""
@@ -162,12 +170,12 @@ class _Telling:
     def _mean(self, shares: Shares, of: str) -> Estimate:
         if self._same:
             return exact_estimate(float(shares[0]), 1, of)
-        return estimate_mean(shares, self._looks, of=of)
+        return estimate_mean(shares, self._looks, of=of)._replace(confidence=self._confidence)
 
     def _less(self, more: Shares, less: Shares) -> Estimate:
         if self._same:
             return exact_estimate(float(more[0] - less[0]), 1, "the difference")
-        return estimate_difference(more, less, self._looks)
+        return estimate_difference(more, less, self._looks)._replace(confidence=self._confidence)
 
 
 def _run(

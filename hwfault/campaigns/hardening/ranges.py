@@ -29,6 +29,11 @@ class GoldenRange(NamedTuple):
         return (self.low, self.high) != (word.low, word.high)
 
     @property
+    def room(self) -> float:
+        """The share of the site's words that lie outside of it."""
+        return 1 - (self.high - self.low + 1) / (1 << self.site.bit_width)
+
+    @property
     def fault(self) -> ClippedRange:
         """What keeps the site within it."""
         return ClippedRange(sites=(Select(name=escape(self.site.name)),), low=self.low, high=self.high)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hwfault.campaigns.hardening.advice import NOT_ASSESSED, Advice, Plan
-from hwfault.campaigns.hardening.candidates import BYPASSED, CLIPPED
+from hwfault.campaigns.hardening.candidates import BYPASSED
+from hwfault.campaigns.hardening.measured import CLIPPED
 from hwfault.campaigns.hardening.proof import Proof, Tried
 from hwfault.campaigns.hardening.several import Several
 from hwfault.campaigns.page.curves import Picture
@@ -73,12 +74,14 @@ def prices_told(advice: Advice) -> list[tuple[str, str]]:
 
 def measure_row(one: Any) -> tuple[str, ...]:
     """A measure's worth, under MEASURE_COLUMNS."""
-    regained = "-" if one.regained is None else f"{one.regained:.3g}"
+    regained = "-" if one.regained is None else f"{one.regained:.3g}{_between(one.regained_ends)}"
     costs = f"{one.extra_bytes:,.6g}", f"{one.energy:+.2%}"
-    removed = f"{one.removed:.3g}"
-    if one.removed_ends is not None:
-        removed += " ({:.3g} to {:.3g})".format(*one.removed_ends)
+    removed = f"{one.removed:.3g}{_between(one.removed_ends)}"
     return (one.measure, one.site, removed, regained, f"{one.due:.3g}", *costs)
+
+
+def _between(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else " ({:.3g} to {:.3g})".format(*ends)
 
 
 def plan_told(plan: Plan) -> str:
@@ -86,7 +89,7 @@ def plan_told(plan: Plan) -> str:
     at = "" if plan.expected_sdc is None else f", {plan.expected_sdc:.3g} at the rate"
     lost = ""
     if plan.accuracy_lost is not None:
-        lost = f"; right answers lost {plan.accuracy_lost:.3g}"
+        lost = f"; right answers lost {plan.accuracy_lost:.3g}{_between(plan.lost_ends)}"
         if plan.expected_lost is not None:
             lost += f", {plan.expected_lost:.3g} at the rate"
     price = f"{plan.memory - 1:.2%} more memory, {plan.energy - 1:.2%} more energy"

@@ -14,8 +14,9 @@ from hwfault.campaigns.hardening.measures import measures_of
 from hwfault.campaigns.hardening.written import advise_from, write_advice
 from hwfault.campaigns.kept import kept_tasks
 from hwfault.campaigns.report_table import table, to_data
-from hwfault.campaigns.statistics.proportions import sequence_at_most
+from hwfault.campaigns.statistics.proportions import estimate_rate, sequence_at_most
 from hwfault.campaigns.study.hardening import Hardening
+from hwfault.campaigns.study.space import FaultSpace, draw_pair
 from hwfault.errors import HwfaultError, ModelError
 from hwfault.laws.models import BitFlips, load_faults
 from tests.helpers.campaigns.stores import Store, row
@@ -41,6 +42,10 @@ def census(tmp_path, study=None, left_out=()):
     faults = {"flips": "single", "sites": SITES, "trials": "all"}
     store.add("critical", rows, faults=faults, draw="all", total=BITS, looks=[(BITS, True, "exact, all 36")])
     return store.close()
+
+
+def sequence(events, confidence):
+    return estimate_rate(events, 400, confidence, sequential=True).ends
 
 
 def most_wrong(harm, asked):
@@ -126,9 +131,18 @@ def test_drawn_pairs_are_held_to_their_bound(tmp_path):
         rows.append(row(key, (), samples=1)._replace(answers=answers))
     faults = {"flips": "single", "sites": SITES, "trials": "pairs"}
     store.add("critical", rows, faults=faults, draw="pairs", total=BITS, looks=[(400, True, "x")], samples=1)
-    harm = harm_in(store.close())
+    right = [key % 2 for key in range(SAMPLES)]
+    harm = harm_in(store.close(labels={"classes": 2, "labels": [0] * SAMPLES, "right": right}))
     assert (harm.tried, harm.wrong, harm.whole) == (400, 3, False)
     assert harm.rate([3, 0, 0]).by == "sequence"
+    # no answer of these rows is right, so that each on a sample of which the golden run's is right costs one
+    drawn = FaultSpace((), (12, 28, 36))
+    spoiled = sum(right[draw_pair(drawn, SAMPLES, key)[1]] for key in range(400))
+    assert sum(sum(site.lost) for site in harm.sites) == spoiled
+    low, high = harm.lost_ends()
+    assert low < spoiled / 400 < high == pytest.approx(sequence(spoiled, 0.975)[1] - sequence(0, 0.975)[0])
+    for limit, told in ((0.9, "holds without any measure"), (0.05, "proven"), (1e-4, "too few")):
+        assert told in advise(harm, Hardening.parse({"require": {"accuracy_lost": f"< {limit}"}}, "hardening")).why
     for limit, most in ((0.05, 3), (0.015, None), (0.001, -1)):
         found = most_wrong(harm, Hardening.parse({"require": {"sdc": f"< {limit}"}}, "hardening"))
         if most is not None:

@@ -123,7 +123,7 @@ def test_front_of_accuracy(sites):
     assert [(plan.extra_bits, plan.lost) for plan in found] == sorted(points - beaten)
 
 
-def test_accuracy_is_required_of_a_census_alone(tmp_path):
+def test_accuracy_is_required_of_samples_with_labels_alone(tmp_path):
     # one flip costs 14 + 8 + 16 right answers of 360; below 0.05 means at most 17
     advice = advise(HARM, Hardening(require={"accuracy_lost": "< 0.05", "due": "< 0.001"}))
     assert advice.baseline.accuracy_lost == pytest.approx(38 / 360)
@@ -132,7 +132,7 @@ def test_accuracy_is_required_of_a_census_alone(tmp_path):
     assert len(advice.front_of_accuracy) > 1
     unknown = HARM._replace(sites=tuple(site._replace(lost=None) for site in HARM.sites))
     assert advise(unknown, Hardening()).front_of_accuracy == ()
-    with pytest.raises(HwfaultError, match="of a census with labels alone"):
+    with pytest.raises(HwfaultError, match="is known of samples with labels alone; require sdc"):
         advise(unknown, Hardening(require={"accuracy_lost": "< 0.05"}))
 
 

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from hwfault.campaigns.database import Database
-from hwfault.campaigns.hardening.candidates import BYPASSED, CLIPPED, bypassed, flips_to_try
+from hwfault.campaigns.hardening.candidates import BYPASSED, MOST_SITES, bypassed, flips_to_try
 from hwfault.campaigns.hardening.harm import read_harm
 from hwfault.campaigns.hardening.kept_proof import KEY, keep_proofs, read_proofs
+from hwfault.campaigns.hardening.measured import CLIPPED
 from hwfault.campaigns.hardening.proof import Proof, Tried
 from hwfault.campaigns.hardening.ranges import GoldenRange, clip_faults
 from hwfault.campaigns.hardening.section import proof_told
@@ -143,3 +144,11 @@ def test_clipped_activations_among_the_candidates(tmp_path):
     assert both.faults == (*first.faults, fault)
     assert (both.extra_bytes, both.energy) == (first.extra_bytes + 1, pytest.approx(first.energy + 30 / 36))
     assert "clipped" not in [one.name for one in flips_to_try(advice, harm, asked.costs).others]
+    # of several with room each alone, too, those with most room first
+    many = [GoldenRange(site_of(f"s{i}", 4), 0, high) for i, high in enumerate([14, 3, 15, 3, 5, 6, 7, 8, 9, 10, 11])]
+    alone = [one for one in flips_to_try(advice, harm, asked.costs, many).others if one.name.startswith("clipped-site")]
+    assert [one.told.split()[-1] for one in alone] == ["s1", "s3", "s4", "s5", "s6", "s7", "s8", "s9"]
+    assert [one.name for one in alone] == [f"clipped-site{place}" for place in range(1, MOST_SITES + 1)]
+    assert alone[0].laws == (many[1].fault,)
+    assert alone[0].faults == (*found.baseline.faults, many[1].fault)
+    assert (alone[0].extra_bytes, alone[0].energy) == (1.0, pytest.approx(30 / 36))
