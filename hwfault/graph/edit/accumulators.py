@@ -241,8 +241,9 @@ def _write_output(write: _Writer, layer: NodeProto, site: Site, values: str, ops
     elif positions:
         axes = write.add_constant("bias_axes", np.array(positions, np.int64))
         bias = write.add_node("Unsqueeze", [bias, axes], "bias")
-    output = layer.output[0]
-    write.nodes.append(helper.make_node("Add", [values, bias], [output], name=output))
+    # the layer's node keeps its own name, which may be that of its output
+    named = write.take_name("output")
+    write.nodes.append(helper.make_node("Add", [values, bias], [layer.output[0]], name=named))
 
 
 def _strike_integer_sums(

@@ -46,7 +46,10 @@ def read_names(nodes: Iterable[NodeProto]) -> set[str]:
 
 
 class FreshNames:
-    """Names of tensors that a graph does not have yet: those asked for, as long as nobody has them."""
+    """Names that no tensor or node of a graph has yet: those asked for, as long as nobody has them.
+
+    New nodes are called after what they make, and onnxruntime takes no name of a node twice.
+    """
 
     def __init__(self, model: ModelProto) -> None:
         self._taken = set(_names(model))
@@ -63,11 +66,11 @@ class FreshNames:
 
 
 def _names(model: ModelProto) -> Iterable[str]:
-    """The names of all tensors, also of those in bodies: what a body reads may be the main level's."""
+    """The names of all tensors and nodes, also of those in bodies: what a body reads may be the main level's."""
     for graph in graphs(model.graph):
         for named in (*graph.input, *graph.output, *graph.initializer):
             yield named.name
         for sparse in graph.sparse_initializer:
             yield sparse.values.name
         for node in graph.node:
-            yield from (*node.input, *node.output)
+            yield from (*node.input, *node.output, node.name)

@@ -117,6 +117,27 @@ def test_weights_by_channel_and_block(blocked):
     assert not np.array_equal(run(session(struck), x, seed=1)[0], run(session(model), x)[0])
 
 
+def test_layers_called_as_what_they_make_have_accumulators():
+    """onnxruntime takes no name of a node twice, and its quantizer calls layers so."""
+    model = graph(
+        quantized(),
+        node("DequantizeLinear", "q s z", "a"),
+        node("DequantizeLinear", "w s z", "b", "reads_w"),
+        node("DequantizeLinear", "bias bs", "c", "reads_bias"),
+        node("Gemm", "a b c", "y", "y"),
+        z=np.int8(0),
+        w=np.eye(4, dtype=np.int8) * 3,
+        bias=np.arange(4, dtype=np.int32),
+        bs=S * S,
+    )
+    plan = resolve(sites(model), [BitFlips(probability=0.3, sites="y.accumulator")])
+    struck = insert_faults(model, plan)
+    names = [made.name for made in struck.graph.node]
+    assert len(set(names)) == len(names)
+    x = np.full((1, 4), 2, np.float32)
+    assert not np.array_equal(run(session(struck), x, seed=1)[0], run(session(model), x)[0])
+
+
 def test_several_kinds_of_faults_strike_words_of_32_bits():
     """Integers hold every code from one node to the next, which float32 does not."""
     model = graph(
