@@ -81,6 +81,15 @@ def encode_integers(values: NDArray[np.integer], fmt: CodeFormat) -> Codes:
     return represent(np.asarray(q > 0 if fmt.bipolar else q & fmt.mask, dtype=np.uint32), fmt)
 
 
+def read_codes(
+    values: NDArray[Any], scale: ArrayLike, zero_point: ArrayLike, fmt: CodeFormat, *, half: bool | None = None
+) -> Codes:
+    """Codes of a tensor's words: of integers as they are, of values by scale and zero point (see `encode`)."""
+    if values.dtype.kind in "iu":
+        return encode_integers(values, fmt)
+    return encode(values, scale, zero_point, fmt, half=half)
+
+
 def represent(codes: Codes, fmt: CodeFormat) -> Codes:
     """The codes of the format's representation for two's complement ones.
 

@@ -47,7 +47,7 @@ def show_report(
 
 def _print(report: "ReplayReport") -> None:
     from hwfault.proof.report import run_name
-    from hwfault.proof.sentences import words_told
+    from hwfault.proof.sentences import integers_told, words_told
 
     runs = [
         [run_name(run.seed).removeprefix("the "), run.predictions, run.predictions_differ, run.outputs_differ]
@@ -57,6 +57,8 @@ def _print(report: "ReplayReport") -> None:
     if report.sites:
         click.echo()
         print_table(_COLUMNS, list(map(_site_cells, report.sites)))
+    if integers := integers_told(report):
+        click.echo(integers)
     for told in (told for site in report.sites for told in words_told(site)):
         click.echo(told)
     if report.first is not None:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwfault.errors import PlanError
-from hwfault.graph.read.layouts import number_words
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import Site
 from hwfault.proof.answer import site_answers
@@ -49,7 +48,8 @@ class Comparison:
             excused = self._excuses.of(site, batch.size)
             ours, theirs, differ = self._at(place, expected, batch, answer, excused)
             self._excuses.note(site, differ)
-            self._tally(site).add(differ, ours, theirs, place.call, batch.row(site), batch.first_sample)
+            tally = self._tally(site, expected)
+            tally.add(differ, ours, theirs, place.call, batch.row(site), batch.first_sample)
         self._outputs.add(answer.output, self._excuses.everywhere(batch.size))
         self._outputs.observed(answer.output, answer.observed)
 
@@ -68,7 +68,8 @@ class Comparison:
             differ = Differing(told.differs, nothing, struck, struck, told.strange, told.values)
             self._excuses.note(told.site, differ)
             row = batch.row(told.site)
-            self._tally(told.site).add(differ, told.recorded, told.found, told.call, row, batch.first_sample)
+            tally = self._tally(told.site, expected)
+            tally.add(differ, told.recorded, told.found, told.call, row, batch.first_sample)
         self._outputs.add_answer(answer, self._excuses.everywhere(batch.size))
 
     def _at(
@@ -76,22 +77,22 @@ class Comparison:
     ) -> tuple[Side, Side, Differing]:
         """What was recorded and what was found at one run of a site in one batch, and where they differ."""
         site, watched = place.site, place.watched
-        before = number_words(answer.tensors[place.tensor], place.layout)
-        values = [before, before] if watched is None else watched.values(answer.tensors)
-        ours = expected.side(site, place.call, batch.rows(site), before.shape)
+        words = place.words(answer.tensors)
+        ours = expected.side(site, place.call, batch.rows(site), words[0].shape)
         _check_grid(place, expected)
         # most batches are equal to the bit, and nothing has to be read off them
-        theirs = ours if ours.has(values) else Side(site, [*values, *place.grid])
+        theirs = ours if ours.has(words) else Side(site, [*words, *place.grid])
         if watched is None:
             return ours, theirs, unstruck_differing(ours, theirs)
         seed, first = self._seed or 0, batch.first_sample
         return ours, theirs, differing(watched, ours, theirs, answer.tensors, seed, first, excused)
 
-    def _tally(self, site: Site) -> Tally:
+    def _tally(self, site: Site, expected: Expected) -> Tally:
         if site.name not in self._tallies:
             struck = self._plan is not None and site.name in self._plan.names
             held = held_words(self._plan, site.name) if self._plan is not None and struck else NO_WORDS
-            self._tallies[site.name] = Tally(site, held, sees_before=self._seen_through)
+            kind = expected.integers_of(site)
+            self._tallies[site.name] = Tally(site, held, sees_before=self._seen_through, integers=kind)
         return self._tallies[site.name]
 
     def record(

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.codes import CodeFormat, Codes, decode
+from hwfault.codes import CodeFormat, Codes, decode, integers
 from hwfault.errors import FileError, PlanError
 from hwfault.graph.read.versions import OLD
 from hwfault.program.batch_axes import from_rows, in_rows
 from hwfault.program.processes import Site
-from hwfault.proof.manifest import CLEAN, INPUTS, NO_NUMBERS, RecordedSite, seed_file, tensor
+from hwfault.proof.manifest import CLEAN, INPUTS, NO_NUMBERS, Integers, RecordedSite, seed_file, tensor
 from hwfault.proof.sides import Side
 from hwfault.proof.storage import Bundle, Tensors, array
 
@@ -76,6 +76,7 @@ class Expected:
     def __init__(self, facts: Facts, own: Tensors, clean: Tensors, where: str) -> None:
         self.facts, self.where = facts, where
         self._own, self._clean = own, clean
+        self._integers = {entry.site.name: entry.integers for entry in facts.sites}
         self.output = array(self._own, "output", where, "f")
         self.prediction = array(self._own, "prediction", where)
         n = facts.samples
@@ -109,8 +110,14 @@ class Expected:
         known = tensor(site.name, 0, "codes" if self._own is self._clean else "at")
         return known in self._own
 
+    def integers_of(self, site: Site) -> Integers | None:
+        """The type of a site's words where they are integers themselves; None for values on a grid."""
+        return self._integers.get(site.name)
+
     def grid(self, site: Site, call: int) -> tuple[Array, Array]:
-        """Scale and zero point."""
+        """Scale and zero point; integers have none, which is 1 and 0."""
+        if self.integers_of(site) is not None:
+            return np.ones((), np.float32), np.zeros((), np.float32)
         scale, zero_point = (self._either(tensor(site.name, call, kind), "f") for kind in ("scale", "zero_point"))
         if not (np.isfinite(scale).all() and np.isfinite(zero_point).all()):
             raise FileError(f"{self.where}: scale or zero point of {site.name!r} are not finite")
@@ -151,13 +158,18 @@ class Expected:
                 f"the site {site.name!r} has values of the shape {list(shape)} in the graph, but {both[0].shape[1]} "
                 f"words of {len(both[0])} samples were recorded; expected the graph of the recorded network"
             )
+        held = self.integers_of(site)
         try:
             lying = [from_rows(codes, shape, site.batched, site.batch) for codes in both]
-            values = [decode(codes, scale, zero_point, fmt, kind) for codes in lying]
+            if held is None:
+                words = [decode(codes, scale, zero_point, fmt, kind) for codes in lying]
+            else:
+                words = [integers(codes, fmt).astype(held) for codes in lying]
         except ValueError:
             raise FileError(f"{self.where}: scale or zero point of {site.name!r} do not fit its codes") from None
-        values = [self._with_no_numbers(site, call, rows, side) for side in values]
-        return Side(site, [*values, scale, zero_point], (lying[0], lying[1]))
+        if held is None:
+            words = [self._with_no_numbers(site, call, rows, side) for side in words]
+        return Side(site, [*words, scale, zero_point], (lying[0], lying[1]))
 
     def _with_no_numbers(self, site: Site, call: int, rows: slice, values: Array) -> Array:
         """The values of a site's tensor, with what was recorded of words that held no number."""
@@ -168,7 +180,8 @@ class Expected:
     def no_numbers(self, site: Site, call: int, rows: slice, shape: tuple[int, ...]) -> Array:
         """What words (rows, words) held that held no number, and 0 in all others; no fault strikes one."""
         values = np.zeros(shape)
-        self._put_no_numbers(site, call, rows, values)
+        if self.integers_of(site) is None:  # an integer is a number always
+            self._put_no_numbers(site, call, rows, values)
         return values
 
     def _put_no_numbers(self, site: Site, call: int, rows: slice, values: Array) -> None:

@@ -3,8 +3,10 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
+from hwfault.codes import CodeFormat
 from hwfault.plan.fault_plan import needs_stream
 from hwfault.program.names import split_run
 from hwfault.program.processes import Site
@@ -44,15 +46,33 @@ class BundledFile(Record):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+Integers = Literal["int8", "uint8", "int16", "uint16", "int32"]
+"""The types of words that are integers themselves, without scale and zero point."""
+
+
 class RecordedSite(Record):
     """A site, and how many times it runs in one forward.
 
-    An accumulator whose width the plan changes is another one in the `clean` run (None: the same).
+    An accumulator whose width the plan changes is another one in the `clean` run (None: the same). `integers` is the
+    type of words that are ONNX' own integers, which may have fewer bits than it (None: values on a grid).
     """
 
     site: Site
     calls: Annotated[int, Field(ge=1, le=1 << 16)]
     clean: Site | None = None
+    integers: Integers | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for site in (self.site, self.clean):
+            if self.integers is None or site is None:
+                continue
+            fmt, limits = CodeFormat(site.bit_width, site.signed), np.iinfo(self.integers)
+            if fmt.low < limits.min or fmt.high > limits.max:
+                raise ValueError(
+                    f"integers: {self.integers} does not hold those of {site.name!r}, from {fmt.low} to {fmt.high}"
+                )
+        return self
 
 
 class Manifest(Record):

@@ -6,7 +6,7 @@ from typing import Any
 
 from hwfault.files import write_atomically
 from hwfault.proof.report import BINS, Difference, ReplayReport, RunRecord, SiteRecord, run_name
-from hwfault.proof.sentences import code_cells, fault_cells, place, sentence, words_told
+from hwfault.proof.sentences import code_cells, fault_cells, integers_told, place, sentence, words_told
 from hwfault.report.pages import render
 
 _WIDTH, _HEIGHT = 448, 14
@@ -40,6 +40,8 @@ def _facts(report: ReplayReport) -> Iterator[tuple[str, str]]:
         yield "network", report.network
     if report.data is not None:
         yield "data", report.data
+    if integers := integers_told(report):
+        yield "integers", integers
     yield "engine", report.engine
     if report.bundle_sha256 is not None:
         yield "bundle", report.bundle_sha256

@@ -19,13 +19,8 @@ from hwfault import __version__
 from hwfault.errors import GraphError
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.grids import IntegerGrid
-from hwfault.graph.read.layouts import number_words
-from hwfault.graph.read.own_integers import find_own_integers
-from hwfault.graph.read.qonnxgraph import Constants
-from hwfault.graph.read.shapes import Tensors
 from hwfault.graph.run.graph_input import GraphInput, Samples
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.program.processes import Site
 from hwfault.proof.bundling import Given, check_asked, put_together
 from hwfault.proof.engine import Answer, Engine
 from hwfault.proof.manifest import CLEAN_GRAPH, FAULTED_GRAPH, Manifest, RecordedSite, tensor
@@ -56,7 +51,6 @@ def write_graph_bundle(
     wanted = GraphInput.of(graph)
     if wanted.dtype != np.float32:
         raise GraphError(f"the graph's input {wanted.name!r} takes {wanted.dtype}, but a bundle's samples are float32")
-    _check_qonnx(graph)
     if len(graph.graph.output) != 1:
         raise GraphError(f"the graph has the outputs {[o.name for o in graph.graph.output]}, expected one for a bundle")
     size = min(wanted.batch_size(batch_size, len(inputs), len(inputs)), len(inputs))
@@ -75,16 +69,6 @@ def write_graph_bundle(
         versions={"hwfault": __version__, **{name: version(name) for name in ("onnxruntime", "onnx")}},
         progress=progress,
     )
-
-
-def _check_qonnx(graph: ModelProto) -> None:
-    """Raises GraphError for ONNX' own integers, which a record of values on grids cannot say."""
-    own = next(iter(find_own_integers(graph, Tensors(graph), Constants(graph))), None)
-    if own is not None:
-        raise GraphError(
-            f"the graph holds integers of ONNX' own ({own.tensor!r}), of which no bundle can be recorded, expected a "
-            "QONNX graph; `hwfault evaluate` and `campaign` measure it"
-        )
 
 
 def _batches(inputs: Array, size: int) -> list[Array]:
@@ -133,10 +117,12 @@ class GraphRecorder:
         noted = Noted(output=answer.output)
         for place in found:
             site, key = place.site, _key(place)
-            side = _side(place, answer)
+            side = place.side(answer.tensors)
             if place.watched is not None:
                 _check_faults(place, side, answer, seed, first)
-            noted.grids |= {f"{key}.scale": np.array(place.grid[0]), f"{key}.zero_point": np.array(place.grid[1])}
+            if place.integers is None:
+                grid = {f"{key}.scale": np.array(place.grid[0]), f"{key}.zero_point": np.array(place.grid[1])}
+                noted.grids |= grid
             noted.before[key] = side.before.astype(narrow(site))
             noted.after[key] = side.after.astype(narrow(site))
             at = np.flatnonzero(~side.numbers)
@@ -156,19 +142,12 @@ def _recorded(clean: Sequence[SiteTensor], faulted: Sequence[SiteTensor]) -> tup
         is_sum = place.site.kind == "accumulator"
         site = place.site if is_sum else own.get(name, place.site)
         other = own.get(name) if is_sum and own.get(name) != site else None
-        found[name] = RecordedSite(site=site, calls=calls[name], clean=other)
+        found[name] = RecordedSite(site=site, calls=calls[name], clean=other, integers=place.integers)
     return tuple(found.values())
 
 
 def _key(place: SiteTensor) -> str:
     return tensor(place.site.name, place.call, "")[:-1]
-
-
-def _side(place: SiteTensor, answer: Answer) -> Side:
-    """What a graph has at one run of a site, before and after the faults."""
-    before = number_words(answer.tensors[place.tensor], place.layout)
-    values = [before, before] if place.watched is None else place.watched.values(answer.tensors)
-    return Side(place.site, [*values, *place.grid])
 
 
 def _check_faults(place: SiteTensor, side: Side, answer: Answer, seed: int, first: int) -> None:
@@ -192,5 +171,7 @@ def _check_output(output: Array, samples: int) -> None:
 
 
 def _needs_stream(place: SiteTensor) -> bool:
-    site: Site = place.site
-    return site.kind != "accumulator" and IntegerGrid(*place.grid, site.bit_width, site.signed).needs_stream
+    site = place.site
+    if site.kind == "accumulator" or place.integers is not None:
+        return False
+    return IntegerGrid(*place.grid, site.bit_width, site.signed).needs_stream

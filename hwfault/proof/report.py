@@ -9,6 +9,7 @@ from pydantic import PlainSerializer, computed_field
 
 from hwfault.files import write_atomically
 from hwfault.plan.listing import Hit
+from hwfault.proof.manifest import Integers
 from hwfault.records import Record
 
 Verdict = Literal["pass", "outputs differ", "codes differ", "faults differ"]
@@ -70,8 +71,9 @@ class SiteRecord(Record):
     same integers. `codes_differ`: words whose codes differ already before the faults. `strange` of these stand for no
     code. `unstruck` words are neither changed by faults nor held by a fault map; those of them whose codes differ do so
     by at most `largest_step` grid steps, and `struck_differ` others do. `no_numbers` words held NaN or an infinity as
-    recorded, which no fault strikes. `note` says what is special about the words. `differ_at` and `faults_at` count the
-    words that differ, and those that the faults changed, in each of up to 64 equal parts of the site.
+    recorded, which no fault strikes. `note` says what is special about the words; `integers` is their type where they
+    are ONNX' own integers, compared as such, and None for values on a grid. `differ_at` and `faults_at` count the words
+    that differ, and those that the faults changed, in each of up to 64 equal parts of the site.
     """
 
     name: str
@@ -88,6 +90,7 @@ class SiteRecord(Record):
     largest_step: int = 0
     no_numbers: int = 0
     note: str | None = None
+    integers: Integers | None = None
     first: Difference | None = None
     differ_at: tuple[int, ...] = ()
     faults_at: tuple[int, ...] = ()

@@ -131,6 +131,16 @@ def fault_cells(hit: Hit) -> list[str]:
     return [str(hit.process), str(hit.word), *known, hit.effect]
 
 
+def integers_told(report: ReplayReport) -> str:
+    """Which sites were compared as integers, without scale and zero point, and of which types; empty where none was."""
+    types = {site.name: site.integers for run in report.runs for site in run.sites}
+    found = [kind for kind in types.values() if kind is not None]
+    if not found:
+        return ""
+    counted = [f"{found.count(kind)} {kind}" for kind in dict.fromkeys(found)]
+    return f"{len(found)} of {len(types)} sites hold ONNX' own integers, compared bit for bit: {', '.join(counted)}"
+
+
 def words_told(site: SiteRecord) -> list[str]:
     """What must be said of a site's words besides their numbers."""
     told = []

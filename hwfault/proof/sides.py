@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hwfault.codes import CodeFormat, Codes, encode
+from hwfault.codes import CodeFormat, Codes, read_codes
 from hwfault.graph.edit.array_node import add_up
 from hwfault.graph.read.qonnxgraph import attribute
 from hwfault.graph.run.strike import strike_values
@@ -22,9 +22,9 @@ _SURE_BITS = 20
 
 
 class Side:
-    """The values of one run of a site in one engine, and their codes as (samples, words).
+    """The words of one run of a site in one engine, values or integers, and their codes as (samples, words).
 
-    `codes` before and after, where the engine tells them; otherwise they are read off the values, those of wide words
+    `codes` before and after, where the engine tells them; otherwise they are read off the words, those of wide values
     after a fault as the nearest that the word has.
     """
 
@@ -32,12 +32,12 @@ class Side:
         self.batched, self._batch = site.batched, site.batch
         self._format = CodeFormat(site.bit_width, site.signed)
         self._before, self._after, self._scale, self._zero_point = values
-        self.wide = site.bit_width > _SURE_BITS and self._after.dtype != np.float64
+        self.wide = site.bit_width > _SURE_BITS and self._after.dtype.kind == "f" and self._after.dtype != np.float64
         before, after = codes or (self._codes(self._before, False), self._codes(self._after, self.wide))
         self.before, self.after = (self._rows(c.astype(np.uint32)) for c in (before, after))
 
     def _codes(self, values: Array, nearest: bool) -> Codes:
-        return encode(values, self._scale, self._zero_point, self._format, half=nearest)
+        return read_codes(values, self._scale, self._zero_point, self._format, half=nearest)
 
     def _rows(self, words: Array) -> Array:
         return in_rows(words, self.batched, self._batch)
@@ -95,7 +95,11 @@ def strange_values(found: Array, recorded: Array, scale: Array, zero_point: Arra
     """Which values of a site stand for no code of its words, and are not the very ones that were `recorded`.
 
     `recorded` has the shape of `found`; NaN is the recorded one only where NaN was recorded, of whatever bits.
+    Integers stand for themselves, as far as the word goes.
     """
+    if found.dtype.kind in "iu":
+        beyond: Mask = ((found < fmt.low) | (found > fmt.high)) & (found != recorded)
+        return beyond
     other: Mask = (found != recorded) & ~(np.isnan(found) & np.isnan(recorded))
     if other.any():  # mostly none is, and nothing has to be divided
         along = [np.broadcast_to(part, found.shape)[other] for part in (scale, zero_point)]
@@ -239,7 +243,9 @@ def predictions(logits: Array) -> Array:
 
 
 def bits_of(values: Array) -> NDArray[np.integer[Any]]:
-    """The bits of float32 or, for sums in that arithmetic, float64 numbers."""
+    """The bits of float32 or, for sums in that arithmetic, float64 numbers; integers as they are."""
+    if values.dtype.kind in "iu":
+        return values
     kind = np.int64 if values.dtype == np.float64 else np.int32
     numbers = np.ascontiguousarray(values, dtype=np.float64 if kind is np.int64 else np.float32)
     return numbers.view(kind)

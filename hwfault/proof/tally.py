@@ -11,6 +11,7 @@ from hwfault.plan.fault_plan import FaultPlan
 from hwfault.plan.listing import faults_at
 from hwfault.program.notes import note_on
 from hwfault.program.processes import Site
+from hwfault.proof.manifest import Integers
 from hwfault.proof.report import BINS, Codes, Difference, Kind, SiteRecord
 from hwfault.proof.sides import Differing, Mask
 
@@ -37,10 +38,18 @@ class Tally:
     """The counts of one site in one run; `sees_before` is False where only the codes after the faults were found.
 
     `held` are the words that fault maps hold, which count as struck whether or not they changed (None: all of them).
+    `integers` is the type of words that are integers themselves.
     """
 
-    def __init__(self, site: Site, held: Words | None = NO_WORDS, *, sees_before: bool = True) -> None:
-        self.site, self._held, self._sees_before = site, held, sees_before
+    def __init__(
+        self,
+        site: Site,
+        held: Words | None = NO_WORDS,
+        *,
+        sees_before: bool = True,
+        integers: Integers | None = None,
+    ) -> None:
+        self.site, self._held, self._sees_before, self._integers = site, held, sees_before, integers
         self._format = CodeFormat(site.bit_width, site.signed)
         self._counts: Counter[str] = Counter()
         self._first: Difference | None = None
@@ -131,7 +140,7 @@ class Tally:
         counts = {"words": 0, **self._counts, "largest_step": self._largest_step}
         recorded = counts["words"] if words_recorded is None else words_recorded
         own = {"name": self.site.name, "kind": self.site.kind, "first": self._first, "words_recorded": recorded}
-        own |= {"note": note_on(self.site)}
+        own |= {"note": note_on(self.site), "integers": self._integers}
         return SiteRecord(**own, **counts, **strips)
 
 

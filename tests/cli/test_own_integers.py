@@ -1,5 +1,7 @@
 """The commands on a graph of ONNX' own integers, as onnxruntime's quantizer makes it."""
 
+from html import unescape
+
 import numpy as np
 import onnx
 
@@ -56,3 +58,17 @@ def test_accuracy_under_faults_needs_the_graph_alone(tmp_path):
     assert found["golden"] == 3
     low, high = found["interval"]
     assert low <= np.mean(right) / 4 <= high
+
+
+def test_a_bundle_needs_the_graph_alone(tmp_path):
+    """Of weights of 4 bits; the page and the terminal say that integers were compared."""
+    onnx.save(quantized("QDQ 4 bits"), tmp_path / "q.onnx")
+    np.savez(tmp_path / "x.npz", x=inputs(3))
+    told = ("export", tmp_path / "q.onnx", "--bundle", "--data", tmp_path / "x.npz", "--ber", 0.01, "--seeds", 4)
+    done = good(*told, "--select", "*weight", "--out", tmp_path / "b.zip")
+    assert done.stdout.startswith(f"{tmp_path / 'b.zip'}: 3 samples, 1 seeds, 12 sites")
+    words = "12 of 12 sites hold ONNX' own integers, compared bit for bit: 3 int32, 9 int8"
+    done = good("replay", tmp_path / "b.zip", "--html", tmp_path / "r.html")
+    assert words in done.stdout
+    assert "Replay: pass." in done.stdout
+    assert words in unescape((tmp_path / "r.html").read_text())

@@ -135,19 +135,6 @@ def test_what_a_bundle_cannot_hold_is_refused(graph, words, tmp_path):
         recorded(tmp_path / "b", graph, samples(3))
 
 
-def test_integers_of_onnx_are_refused(tmp_path):
-    graph = classifier()
-    nodes = [
-        onnx.helper.make_node("QuantizeLinear", ["y", "scale", "least"], ["q"]),
-        onnx.helper.make_node("DequantizeLinear", ["q", "scale", "least"], ["z"]),
-    ]
-    graph.graph.node.extend(nodes)
-    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int8), "least"))
-    graph.graph.output[0].name = "z"
-    with pytest.raises(GraphError, match="the graph holds integers of ONNX' own"):
-        write_graph_bundle(tmp_path / "b", graph, Samples(samples(3), None))
-
-
 def test_a_plan_needs_seeds_and_seeds_a_plan(tmp_path):
     with pytest.raises(HwfaultError, match="a bundle of 3 samples, 1 seeds and no plan; expected samples, and seeds"):
         write_graph_bundle(tmp_path / "b", classifier(), Samples(samples(3), None), seeds=(1,))

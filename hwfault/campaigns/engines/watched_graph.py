@@ -9,12 +9,10 @@ from onnx import ModelProto
 from hwfault.campaigns.engines.engine import Trial, changes_by_batch
 from hwfault.campaigns.engines.watching import Batch, Eye, Watched
 from hwfault.graph.edit.insert import insert_faults
-from hwfault.graph.read.layouts import number_words
 from hwfault.graph.run.session import run, session
-from hwfault.graph.run.watched import with_outputs
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.proof.places import SiteTensor, find_tensors
-from hwfault.proof.sides import Side
+from hwfault.proof.engine import with_sites
+from hwfault.proof.places import find_tensors
 
 Array = NDArray[Any]
 
@@ -27,21 +25,16 @@ def watch_graph(graph: ModelProto, inputs: Array, trial: Trial | None, batch: Ba
     plan = None if trial is None else trial.plan
     struck = graph if plan is None else insert_faults(graph, plan)
     places = find_tensors(struck, plan)
-    shown = [place.watched for place in places if place.watched is not None]
-    bare = [place for place in places if place.watched is None]
-    doubles = {place.tensor for place in bare if place.grid[0].dtype == np.float64}
-    made = session(
-        with_outputs(struck, shown, [place.tensor for place in bare], doubles), threads=1, spin=False, fast=True
-    )
+    made = session(with_sites(struck, places), threads=1, spin=False, fast=True)
     names = [made.get_outputs()[0].name]
-    names += dict.fromkeys(name for place in places for name in place.tensors if name != names[0])
+    names += dict.fromkeys(name for place in places for name in place.types if name != names[0])
     numbers = _numbers(plan, batch)
     seed = 0 if trial is None else trial.seed
     values = run(made, inputs[batch.numbers], seed=seed, outputs=names, **numbers)
     tensors = dict(zip(names, values, strict=True))
     eye = Eye(batch.place)
     for place in places:
-        side = _side(place, tensors)
+        side = place.side(tensors)
         eye.add(place.site, [side.before, side.after])
     return Watched(values[0][batch.place][np.newaxis], eye.seen)
 
@@ -51,11 +44,3 @@ def _numbers(plan: FaultPlan | None, batch: Batch) -> dict[str, Any]:
     if batch.in_order and plan is not None and changes_by_batch(plan):
         return {"first_sample": batch.first}
     return {"samples": batch.numbers}
-
-
-def _side(place: SiteTensor, tensors: dict[str, Array]) -> Side:
-    """A site's values before and after its faults, as codes."""
-    if place.watched is not None:
-        return Side(place.site, [*place.watched.values(tensors), *place.grid])
-    values = number_words(tensors[place.tensor], place.layout)
-    return Side(place.site, [values, values, *place.grid])

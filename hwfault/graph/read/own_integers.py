@@ -30,6 +30,15 @@ TYPES: dict[int, tuple[int, bool]] = {
 }
 """Width and sign of the types that sites may have."""
 
+
+def type_held(kind: int) -> int:
+    """The type in which integers of a type are at hand: those of 4 bits are held in 8."""
+    if kind not in NARROW:
+        return kind
+    _, signed = NARROW[kind]
+    return int(TensorProto.INT8 if signed else TensorProto.UINT8)
+
+
 _SUFFIXES = (
     *("_QuantizeLinear_Output", "_QuantizeLinear_Input", "_DequantizeLinear_Output"),
     *("_quantized", "_Transposed"),

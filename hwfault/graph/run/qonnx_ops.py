@@ -13,7 +13,7 @@ from onnx import GraphProto
 from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
-from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, encode, encode_integers, faulty_values
+from hwfault.codes import REPRESENTATIONS, CodeFormat, Codes, faulty_values, read_codes
 from hwfault.graph.ops import FAULT_OPS
 from hwfault.graph.read.batch_axes import batch_axis_of
 from hwfault.graph.read.layouts import align_to_numbered, number_words
@@ -47,8 +47,7 @@ class _FaultOp(SameShape):
         scale, zero_point = (align_to_numbered(small, layout) for small in (scale, zero_point))
         representation = REPRESENTATIONS[self.get_nodeattr("representation")]
         fmt = CodeFormat(self.get_nodeattr("bit_width"), bool(self.get_nodeattr("signed")), representation)
-        integers = x.dtype.kind in "iu"
-        codes = encode_integers(x, fmt) if integers else encode(x, scale, zero_point, fmt)
+        codes = read_codes(x, scale, zero_point, fmt)
         batch = batch_axis_of(self.onnx_node)
         if self.get_nodeattr("batched"):
             _check_grid(x, batch, scale=scale, zero_point=zero_point)

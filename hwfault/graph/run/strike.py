@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hwfault.codes import CodeFormat, Codes, encode, faulty_values
+from hwfault.codes import CodeFormat, Codes, faulty_values, read_codes
 from hwfault.program.batch_axes import BatchAxis, arrange, grid_shape, restore
 from hwfault.program.kinds import Mechanism
 from hwfault.program.periods import Refresh, Samples, periods
@@ -15,7 +15,8 @@ from hwfault.program.steps import ClipStep, MapStep, ProtectedStep, Step, Stream
 from hwfault.stream import native
 from hwfault.stream.protection import Layout, MapRows, Memory
 
-Values = NDArray[np.floating]
+Values = NDArray[Any]
+"""Floating-point values, or integers that are the codes."""
 
 
 def strike_codes(step: Step, codes: Codes, seed: int, samples: Samples, batched: bool) -> Codes:
@@ -100,7 +101,7 @@ def strike_values(
     batch: BatchAxis | None = None,
 ) -> Values:
     """The values after a step, in NumPy, as every engine computes them; words that it leaves alone keep their bits,
-    and so does what is not finite.
+    and so does what is not finite. Integers are the codes, with the scale 1 and the zero point 0.
 
     `fmt` says how integers are stored but for the step's own representation. `samples` (samples,) are the numbers of
     the samples where these are `batched`, along axis 0 unless `batch` says otherwise; a parameter has a single one,
@@ -112,7 +113,7 @@ def strike_values(
         faulty = strike_values(step, arranged, scale, zero_point, fmt, seed=seed, samples=samples, batched=batched)
         return restore(faulty, values.shape, batch)
     fmt = replace(fmt, representation=step.representation)
-    codes = encode(values, scale, zero_point, fmt)
+    codes = read_codes(values, scale, zero_point, fmt)
     struck = strike_codes(step, codes.reshape(len(samples), -1), seed, samples, batched).reshape(codes.shape)
     return faulty_values(values, codes, struck, scale, zero_point, fmt)
 

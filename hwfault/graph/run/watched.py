@@ -1,12 +1,12 @@
 """The sites of a faulted graph as they are looked at while it runs."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, helper
 
 from hwfault.errors import GraphError
 from hwfault.graph.edit.carried import layout_of
@@ -85,23 +85,12 @@ def _read_grid(entry: FaultNode, planned: SitePlan, constants: Constants) -> tup
     return scale, zero_point
 
 
-def with_outputs(
-    graph: ModelProto, watched: Iterable[Watched], others: Iterable[str] = (), doubles: Collection[str] = ()
-) -> ModelProto:
-    """The graph with the tensors that tell of its sites, and others, among its outputs.
-
-    Others are float32 where they are not among the `doubles`.
-    """
+def with_outputs(graph: ModelProto, types: Mapping[str, int]) -> ModelProto:
+    """The graph with more of its tensors among its outputs, by name with their types as ONNX numbers them."""
     out = ModelProto()
     out.CopyFrom(graph)
-    kinds: dict[str, Any] = {name: TensorProto.DOUBLE if name in doubles else TensorProto.FLOAT for name in others}
-    for watch in watched:
-        kind = TensorProto.DOUBLE if watch.scale.dtype == np.float64 else TensorProto.FLOAT
-        operands = () if watch.array is None else watch.array.input[1:]
-        for name in watch.tensors:
-            kinds.setdefault(name, TensorProto.FLOAT if name in operands else kind)
     present = {info.name for info in graph.graph.output}
-    for name, kind in kinds.items():
+    for name, kind in types.items():
         if name not in present:
             out.graph.output.append(helper.make_tensor_value_info(name, kind, None))
     return out
