@@ -1,10 +1,13 @@
-"""Which cases of a parametrized test `make test` runs; `make test-slow` runs the others."""
+"""Which cases of a parametrized test `make test` runs, `make test-slow` runs the others; and which files come first."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
+
+LONG = ("tests/cli/test_process.py",)
+"""Files that take long, of which none may be left for the end, where other cores have nothing to do any more."""
 
 
 def slow(*values: Any) -> Any:
@@ -37,3 +40,9 @@ def thin(items: Sequence[pytest.Item]) -> None:
         if met[test] % every:
             item.add_marker(pytest.mark.slow)
         met[test] += 1
+
+
+def put_long_files_first(items: list[pytest.Item]) -> None:
+    """Those of LONG in their order, then the others as they were collected."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONG)))

@@ -99,6 +99,7 @@ def test_equality(report, monkeypatch):
     assert report.exit_code() == 0
 
 
+@pytest.mark.slow
 def test_what_differs_is_told(report, monkeypatch):
     monkeypatch.setattr(gpu_equality, "by_triton", lambda codes, *rest: codes)
     monkeypatch.setattr(gpu_equality, "outputs", lambda model, x: torch.rand(3))
@@ -133,6 +134,7 @@ def test_the_ways_it_is_compared_with_do_strike():
         assert ((out >= 0) & (out < 8)).all()
 
 
+@pytest.mark.slow
 def test_networks(report):
     report.part("CNV", lambda: gpu_networks.network(report, "CNV", 2, 1, device="cpu"))
     found = lines(report)
@@ -157,7 +159,8 @@ class Replayed:
         self._graph.replay()
 
 
-@pytest.mark.parametrize("name", thinned(gpu_networks.NETWORKS, 2))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", gpu_networks.NETWORKS)
 def test_graphs(report, monkeypatch, name):
     monkeypatch.setattr(gpu_networks, "Captured", Replayed)
     models = gpu_networks.Models(name, 2, "cpu")
@@ -168,7 +171,7 @@ def test_graphs(report, monkeypatch, name):
     assert report.exit_code() == 0
 
 
-@pytest.mark.parametrize("name", gpu_networks.NETWORKS)
+@pytest.mark.parametrize("name", thinned(gpu_networks.NETWORKS, 2))
 def test_the_networks_never_ask_the_device(name):
     """Otherwise no CUDA graph could be captured of them."""
     models = gpu_networks.Models(name, 2, "cpu")

@@ -1,10 +1,12 @@
 """Which cases of a test marked `every(n)` are slow."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.slowly import thin
+from tests import slowly
+from tests.slowly import LONG, put_long_files_first, thin
 
 
 def case(name, every=None, slow=False):
@@ -32,6 +34,20 @@ def test_without_the_mark_nothing_changes():
 def test_cases_that_are_slow_already_do_not_count():
     items = [case("t.py::one[0]", 2, slow=True), *(case(f"t.py::one[{i}]", 2) for i in (1, 2, 3))]
     assert slow_ones(items) == ["t.py::one[2]"]
+
+
+def test_long_files_come_first_and_the_others_as_they_were(monkeypatch):
+    monkeypatch.setattr(slowly, "LONG", ("c.py", "b.py"))
+    items = [case(name) for name in ("d.py::two", "b.py::two", "c.py::one", "a.py::one", "b.py::one", "d.py::one")]
+    put_long_files_first(items)
+    assert [item.nodeid for item in items] == [
+        *("c.py::one", "b.py::two", "b.py::one", "d.py::two", "a.py::one", "d.py::one")
+    ]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_files_are_there(name):
+    assert (Path(__file__).parents[1] / name).is_file()
 
 
 @pytest.mark.every(2)

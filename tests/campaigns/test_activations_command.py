@@ -11,7 +11,7 @@ from hwfault.laws.cells import CellFaults
 from hwfault.program.selectors import Select
 from hwfault.train.data import digits
 from tests.campaigns.test_studies import by_injection, np_index, write
-from tests.cli.conftest import good, hwfault, made, run  # noqa: F401 (fixtures)
+from tests.cli.conftest import good
 
 SAMPLES = 120
 QUESTIONS = {"values": {"flips": "single", "sites": {"kind": "activation"}, "exhaustive": "auto"}}
@@ -19,7 +19,7 @@ CHECKED = 25
 
 
 @pytest.mark.slow
-def test_a_census_of_activations(run, tmp_path):  # noqa: F811
+def test_a_census_of_activations(run, tmp_path):
     study = write(tmp_path, run, samples={"first": SAMPLES}, questions=QUESTIONS, stop={"max_trials": 100})
     network, _ = hf.load(run / "checkpoint.safetensors")
     network.eval()

@@ -22,7 +22,7 @@ from hwfault.errors import HwfaultError
 from hwfault.plan.listing import faults_at
 from hwfault.program.selectors import Select
 from hwfault.train.data import digits
-from tests.cli.conftest import good, hwfault, made, refused, run  # noqa: F401 (fixtures)
+from tests.cli.conftest import good, hwfault, refused
 
 SAMPLES = 20
 BATCH = 7
@@ -40,14 +40,14 @@ def study(folder, **content):
 
 
 @pytest.fixture(scope="module")
-def folder(run, tmp_path_factory):  # noqa: F811
+def folder(run, tmp_path_factory):
     where = tmp_path_factory.mktemp("explain")
     good("campaign", "run", study(where, network=str(run)), "--out", where / "out")
     return where / "out"
 
 
 @pytest.fixture(scope="module")
-def network(run):  # noqa: F811
+def network(run):
     return hf.load(run / "checkpoint.safetensors")[0].eval()
 
 
@@ -211,7 +211,7 @@ def test_what_there_is_not(told, arguments, words):
         told(*arguments)
 
 
-def test_a_graph_tells_the_same(told, made, tmp_path):  # noqa: F811
+def test_a_graph_tells_the_same(told, made, tmp_path):
     split = digits().test
     x = split.inputs(torch.arange(SAMPLES)).numpy()
     np.savez(tmp_path / "data.npz", x=x, y=split.labels[:SAMPLES].numpy())
@@ -231,7 +231,7 @@ def test_a_graph_tells_the_same(told, made, tmp_path):  # noqa: F811
     database.close()
 
 
-def test_a_memory_that_detects_and_struck_accumulators(run, tmp_path):  # noqa: F811
+def test_a_memory_that_detects_and_struck_accumulators(run, tmp_path):
     protection = {"kind": "parity", "on_detected": "due"}
     weights = {"model": "profile", "profile": "uniform-flips", "at": {"ber": 1e-5}, "sites": [{"kind": "weight"}]}
     sums = {"model": "bit_flips", "probability": 1e-3, "sites": [{"kind": "accumulator"}]}

@@ -21,21 +21,21 @@ from hwfault.program.processes import Site, SiteList
 from hwfault.program.selectors import Select
 from hwfault.train.data import digits
 from tests.campaigns.test_studies import by_injection, np_index, write
-from tests.cli.conftest import good, hwfault, made, run  # noqa: F401 (fixtures)
+from tests.cli.conftest import good
 
 TRIALS = 140
 QUESTIONS = {"one": {"flips": "single", "sites": {"kind": "weight"}, "exhaustive": "never"}}
 
 
 @pytest.fixture(scope="module")
-def sampled(run, tmp_path_factory):  # noqa: F811
+def sampled(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("strata")
     study = write(folder, run, questions=QUESTIONS, stop={"max_trials": TRIALS})
     good("campaign", "run", study, "--out", folder / "out")
     return folder / "out", study
 
 
-def test_each_trial_strikes_one_cell_of_its_stratum_on_one_sample(sampled, run):  # noqa: F811
+def test_each_trial_strikes_one_cell_of_its_stratum_on_one_sample(sampled, run):
     folder, _ = sampled
     network, _ = hf.load(run / "checkpoint.safetensors")
     network.eval()

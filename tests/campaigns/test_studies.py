@@ -18,7 +18,7 @@ from hwfault.laws.cells import CellFaults
 from hwfault.program.selectors import Select
 from hwfault.stream.check import signed64
 from hwfault.train.data import digits
-from tests.cli.conftest import good, hwfault, made, run  # noqa: F401 (fixtures)
+from tests.cli.conftest import good, hwfault
 
 SAMPLES = 24
 QUESTIONS = {
@@ -29,7 +29,7 @@ QUESTIONS = {
 }
 
 
-def write(folder, run, **changes):  # noqa: F811
+def write(folder, run, **changes):
     content = {
         "network": str(run),
         "samples": {"first": SAMPLES},
@@ -45,7 +45,7 @@ def write(folder, run, **changes):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def answered(run, tmp_path_factory):  # noqa: F811
+def answered(run, tmp_path_factory):
     """A folder with the answers of all four kinds of question, and the network that they are about."""
     folder = tmp_path_factory.mktemp("study")
     good("campaign", "run", write(folder, run), "--out", folder / "out")
@@ -137,7 +137,7 @@ def test_report_says_what_run_said(answered):
     assert (folder / "results.json").read_text() == before
 
 
-def test_nothing_is_run_twice_and_sweeps_grow(answered, tmp_path, run):  # noqa: F811
+def test_nothing_is_run_twice_and_sweeps_grow(answered, tmp_path, run):
     folder, _, _ = answered
     with Database(folder / FILE, readonly=True) as database:
         before = sum(len(database.keys(task)) for task in database.tasks())
@@ -177,7 +177,7 @@ def test_verify_finds_a_wrong_answer(answered, tmp_path):
         ({"outcomes": ["top1", "top5", "due"]}, "holds the trials of another study: outcomes"),
     ],
 )
-def test_a_store_of_another_study(answered, tmp_path, run, changes, told):  # noqa: F811
+def test_a_store_of_another_study(answered, tmp_path, run, changes, told):
     folder, _, _ = answered
     done = hwfault("campaign", "run", write(tmp_path, run, **changes), "--out", folder)
     assert done.code == 1
@@ -213,13 +213,13 @@ def test_a_store_of_another_study(answered, tmp_path, run, changes, told):  # no
         ({"workers": "many"}, "cluster"),
     ],
 )
-def test_studies_that_are_none(tmp_path, run, changes, told):  # noqa: F811
+def test_studies_that_are_none(tmp_path, run, changes, told):
     done = hwfault("campaign", "run", write(tmp_path, run, **changes), "--out", tmp_path / "out")
     assert done.code == 1, done.stdout
     assert told in " ".join(done.stderr.split())
 
 
-def test_plan_runs_nothing_that_is_kept(tmp_path, run):  # noqa: F811
+def test_plan_runs_nothing_that_is_kept(tmp_path, run):
     told = good("campaign", "plan", write(tmp_path, run), "--json").json
     assert [one["most"] for one in told][:4] == [20, 20, 20, 23]
     assert [one["way"] for one in told][3:] == ["a flip and a sample", "every single flip"]
@@ -251,7 +251,7 @@ def test_trials_as_tables(answered, tmp_path):
 SEEDS = (7, 2**64 - 1, 3)
 
 
-def test_points_and_seeds_that_are_named(answered, tmp_path, run):  # noqa: F811
+def test_points_and_seeds_that_are_named(answered, tmp_path, run):
     """Each point alone, a part of its faults, or a saved plan; of the seeds all are run, and no other."""
     _, network, split = answered
     plan = hf.resolve(hf.sites(network, split.inputs(np_index([0]))), hf.BitFlips(probability=0.02))
@@ -290,7 +290,7 @@ def test_only_the_trials_that_are_asked_for_are_counted():
 
 
 @pytest.mark.slow
-def test_trials_of_other_seeds_in_a_store_are_not_counted(tmp_path, run):  # noqa: F811
+def test_trials_of_other_seeds_in_a_store_are_not_counted(tmp_path, run):
     small = {"questions": {"q": {"sweep": {"ber": [0.03]}}}, "samples": {"first": 4}, "stop": {"max_trials": 3}}
     out = tmp_path / "out"
     for seed in (0, 2):

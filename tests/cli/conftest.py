@@ -1,8 +1,9 @@
-"""One tiny training run, its graphs and a plan, made once."""
+"""How tests run commands, and what these must leave alone; the tiny run that they use is made in tests/conftest.py."""
 
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -38,19 +39,14 @@ def good(*arguments):
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
-    """A folder with run/, clean.onnx, faulted.onnx, plan.json."""
-    folder = tmp_path_factory.mktemp("cli")
-    good("train", "--epochs", 2, "--ber", 0.01, "--out", folder / "run")
-    good("export", folder / "run", "--out", folder / "clean.onnx")
-    good("faults", folder / "run", "--ber", 0.02, "--save", folder / "plan.json")
-    good("export", folder / "run", "--plan", folder / "plan.json", "--out", folder / "faulted.onnx")
-    return folder
+def few(tmp_path_factory):
+    """A file of data: 24 of the digits to train on, and 24 to test."""
+    from hwfault.train.data import digits
 
-
-@pytest.fixture(scope="session")
-def run(made):
-    return made / "run"
+    data, path = digits(), tmp_path_factory.mktemp("few") / "few.npz"
+    parts = {"x_train": data.train_x, "y_train": data.train_y, "x_test": data.test_x, "y_test": data.test_y}
+    np.savez(path, **{name: part[:24].numpy() for name, part in parts.items()})
+    return path
 
 
 def files(folder):

@@ -187,6 +187,22 @@ main({arguments!r}, prog_name="hwfault")
 """
 
 
+SEVERAL = (
+    HIDE[: HIDE.index("main(")]
+    + """
+for arguments in {commands!r}:
+    main(arguments, prog_name="hwfault", standalone_mode=False)
+assert not {{"torch", "brevitas", "qonnx"}} & set(sys.modules)
+"""
+)
+
+
+def without(names, *commands):
+    """Commands, one after the other in one process in which packages of these names cannot be imported."""
+    texts = [[str(argument) for argument in command] for command in commands]
+    return process(python=("-c", SEVERAL.format(names=names, commands=texts)))
+
+
 def without_training(*arguments):
     """A command where nothing of the extra `train` can be imported."""
     code = HIDE.format(names=_OF_TRAINING, arguments=[str(a) for a in arguments])
@@ -194,15 +210,15 @@ def without_training(*arguments):
 
 
 def test_what_needs_no_torch_works_without_it(made, bundle):
-    for command in (
+    done = without(
+        _OF_TRAINING,
         ("replay", bundle),
         ("sites", made / "faulted.onnx"),
         ("faults", made / "faulted.onnx"),
         ("faults", made / "clean.onnx", "--faults", "sram14-ibm-7points@operating_point=0"),
         ("profiles", "list"),
-    ):
-        done = without_training(*command)
-        assert done.returncode == 0, (command, done.stderr)
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_needs_torch_says_how_to_install_it(made, run):

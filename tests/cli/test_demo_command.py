@@ -7,12 +7,19 @@ import pytest
 
 from hwfault import demo
 from hwfault.graph.run import session
-from hwfault.train import TrainConfig
+from hwfault.train import Dataset, TrainConfig
+from hwfault.train.data import digits
 from tests.cli.conftest import hwfault
+
+
+def few_digits():
+    data = digits()
+    return Dataset(data.train_x[:128], data.train_y[:128], data.test_x[:60], data.test_y[:60])
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
+    monkeypatch.setattr(demo, "digits", few_digits)
     monkeypatch.setattr(demo, "TrainConfig", partial(TrainConfig, epochs=1))
     monkeypatch.setattr(demo, "RATES", (0.0, 0.03))
     monkeypatch.setattr(demo, "SEEDS", (5, 6))

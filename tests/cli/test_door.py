@@ -22,6 +22,7 @@ from hwfault.cli.door import EscapedStream, escaped_streams
 from hwfault.errors import HwfaultError
 from tests.cli.conftest import good, hwfault
 from tests.helpers.proof.bundles import written
+from tests.slowly import slow
 
 HOSTILE = "\x1b]0;pwned\x07\x1b[2J\u202efoo[bold]"
 SHOWN = "\\x1b]0;pwned\\x07\\x1b[2J\\u202efoo[bold]"
@@ -136,7 +137,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("number", [15, 1])
+@pytest.mark.parametrize("number", [15, slow(1)])
 def test_signals_end_a_command_and_its_runner(tmp_path, number):
     """Nothing is left: no runner, none of its children, no temporary folder."""
     temporary, began = tmp_path / "tmp", tmp_path / "began"

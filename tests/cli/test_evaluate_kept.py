@@ -12,7 +12,6 @@ from hwfault.campaigns.database import FILE, Database
 from hwfault.campaigns.engines.torch_engine import TorchEngine
 from hwfault.errors import FileError
 from tests.cli.conftest import files, good, hwfault, refused
-from tests.slowly import slow
 
 SEEDS = ["--seeds", "0-2"]
 
@@ -80,7 +79,29 @@ def kept_in(folder):
         return 0
 
 
-@pytest.mark.parametrize("how", [slow(signal.SIGKILL), signal.SIGINT])
+def test_ctrl_c_tells_what_is_kept_and_the_same_command_goes_on(run, tmp_path, monkeypatch):
+    out, plain, ran = tmp_path / "out", TorchEngine._outputs, []
+    arguments = ["evaluate", run, "--ber", 0.03, "--seeds", "0-5", "--samples", 40]
+
+    def interrupted(self, order, injection):
+        ran.append(injection)
+        if len(ran) == 5:
+            raise KeyboardInterrupt
+        return plain(self, order, injection)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TorchEngine, "_outputs", interrupted)
+        done = hwfault(*arguments, "--out", out)
+    assert done.code != 0
+    kept = kept_in(out)
+    assert 0 < kept < 6
+    assert f"stopped: {kept} trials are in {out / FILE}, and the same command goes on there" in done.stderr
+    assert all(name.startswith(FILE) for name in listing(out))
+    assert good(*arguments, "--out", out, "--json").json == good(*arguments, "--json").json
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_to_the_same_results(run, tmp_path, how):
     out = tmp_path / "out"
     arguments = ["evaluate", run, "--ber", 0.03, "--seeds", "0-3999", "--batch-size", 90, "--out", out]

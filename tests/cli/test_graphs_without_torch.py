@@ -1,32 +1,13 @@
 """A graph alone is measured without torch, which need not even be installed."""
 
-import subprocess
-import sys
-
 import numpy as np
 import onnx
 
 from hwfault.cli import _OF_MEASURING, _OF_TRAINING
-from tests.cli.test_bundle import HIDE
+from tests.cli.test_bundle import without
 from tests.helpers.graph.classifier import classifier, samples
 
 NAMES = tuple(name for name in _OF_TRAINING if name not in _OF_MEASURING)
-SEVERAL = (
-    HIDE[: HIDE.index("main(")]
-    + """
-from pathlib import Path
-for arguments in {commands!r}:
-    main(arguments, prog_name="hwfault", standalone_mode=False)
-assert not {{"torch", "brevitas", "qonnx"}} & set(sys.modules)
-"""
-)
-
-
-def without_torch(*commands):
-    """Commands, one after the other in one process in which nothing of torch can be imported."""
-    texts = [[str(argument) for argument in command] for command in commands]
-    code = SEVERAL.format(names=NAMES, commands=texts)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
 def test_all_that_is_told_of_a_graph_needs_no_torch(tmp_path):
@@ -34,7 +15,8 @@ def test_all_that_is_told_of_a_graph_needs_no_torch(tmp_path):
     np.savez(tmp_path / "xy.npz", x=samples(4), y=np.arange(4) % 3)
     data = ("--data", tmp_path / "xy.npz", "--seeds", "0-1")
     bundle, page = tmp_path / "b.zip", tmp_path / "page.html"
-    done = without_torch(
+    done = without(
+        NAMES,
         ("evaluate", tmp_path / "g.onnx", *data, "--rates", "0,0.02", "--out", tmp_path / "out"),
         ("export", tmp_path / "g.onnx", *data, "--ber", 0.02, "--bundle", "--out", bundle),
         ("replay", bundle, "--html", page),

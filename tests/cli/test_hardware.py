@@ -59,7 +59,7 @@ def test_evaluate_under_a_profile(run, network):
 
 
 def correct(run, *arguments):
-    return good("evaluate", run, *arguments, "--json").json[0]["correct"]
+    return good("evaluate", run, *arguments, "--samples", 90, "--json").json[0]["correct"]
 
 
 def test_each_seed_is_another_device_unless_one_is_named(run):
@@ -113,7 +113,7 @@ def test_select(run, device):
         assert list(plan.names) == WEIGHTS[:3]
 
 
-def test_export_and_replay(run, device, tmp_path, network):
+def test_export_and_replay(run, device, few, tmp_path):
     for i, faults in enumerate((SRAM, f"map:{device}")):
         graph = tmp_path / f"{i}.onnx"
         done = good("export", run, "--faults", faults, "--device", 3, "--out", graph)
@@ -122,12 +122,12 @@ def test_export_and_replay(run, device, tmp_path, network):
         assert {node.op_type for entry in fault_nodes(proto) for node in entry.nodes} == {"FaultMap"}
         assert [info.name for info in proto.graph.input] == ["input"]
         assert plan_of(proto).device == (3 if i == 0 else None)
-        assert "Replay: pass." in good("replay", graph, run, "--seeds", "0-1").stdout
+        assert "Replay: pass." in good("replay", graph, run, "--data", few, "--seeds", "0-1").stdout
         text = good("faults", graph).stdout
         assert f"plan {plan_of(proto).digest[:12]}" in text
 
 
-def test_a_list_of_mixed_faults(run, device, tmp_path):
+def test_a_list_of_mixed_faults(run, device, few, tmp_path):
     path = tmp_path / "faults.yaml"
     path.write_text(
         "faults:\n"
@@ -137,7 +137,7 @@ def test_a_list_of_mixed_faults(run, device, tmp_path):
     )
     graph = tmp_path / "g.onnx"
     good("export", run, "--faults", path, "--out", graph)
-    report = good("replay", graph, run, "--seeds", "1,2", "--batch-size", 100, "--json").json
+    report = good("replay", graph, run, "--data", few, "--seeds", "1,2", "--batch-size", 10, "--json").json
     assert report["verdict"] == "pass"
     assert {node.op_type for entry in fault_nodes(onnx.load(graph)) for node in entry.nodes} == {
         "FaultMap", "TransientFaults", "IntermittentFaults",

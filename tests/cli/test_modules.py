@@ -25,7 +25,7 @@ def hostile(tmp_path):
 
 
 @pytest.mark.parametrize("start", ["script", slow("module")])
-@pytest.mark.parametrize("words", [["replay", "."], ["sites", "digits_cnn"], ["profiles", "list"]])
+@pytest.mark.parametrize("words", [["replay", "."], slow(["sites", "digits_cnn"]), ["profiles", "list"]])
 def test_nothing_of_the_folder_runs_by_itself(hostile, start, words):
     script = Path(sys.executable).with_name("hwfault")
     if start == "script" and not script.exists():

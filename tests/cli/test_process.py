@@ -27,7 +27,14 @@ def process(*arguments, path=None, python=("-m", "hwfault")):
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=path, check=False, timeout=120)
 
 
-def test_code_0_and_json_alone_on_stdout(made, run):
+def test_code_0_and_json_alone_on_stdout(made):
+    done = process("sites", made / "faulted.onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["sites"]) == 12
+
+
+@pytest.mark.slow
+def test_a_replay_has_json_alone_on_stdout(made, run):
     done = process("replay", made / "faulted.onnx", run, "--seeds", "1", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["verdict"] == "pass"
@@ -164,6 +171,7 @@ print(len(hits(seed=1, site=2, sample=0, words=1000, plane=0, probability=0.5, e
     )
 
 
+@pytest.mark.slow  # in tests/stream/test_library.py without a network
 def test_a_library_that_cannot_be_loaded(never_built, tmp_path, run):
     broken = tmp_path / "broken"
     shutil.copytree(never_built, broken)

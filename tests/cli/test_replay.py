@@ -39,18 +39,18 @@ def plan_of_another_element(run, tmp_path):
     return resolve(sites(model, load_data(config).example), load_faults(tmp_path / "other.yaml"))
 
 
-def test_another_stuck_element_is_a_fault(made, stuck, tmp_path, monkeypatch):
+def test_another_stuck_element_is_a_fault(made, stuck, few, tmp_path, monkeypatch):
     """It passed as another arithmetic, with exit code 0."""
-    run = made / "run"
-    assert good("replay", stuck, run, "--seeds", 1).stdout.splitlines()[-1].startswith("Replay: pass. 360 samples, 1 ")
+    run, asked = made / "run", ("--seeds", 1, "--data", few)
+    assert good("replay", stuck, run, *asked).stdout.splitlines()[-1].startswith("Replay: pass. 24 samples, 1 ")
     other = plan_of_another_element(run, tmp_path)
     attached = Recorder.attached
     monkeypatch.setattr(Recorder, "attached", lambda self, _plan: attached(self, other))
     for accept in ((), ("--accept", "outputs"), ("--accept", "codes")):
-        done = hwfault("replay", stuck, run, "--seeds", 1, *accept, "--html", tmp_path / "p.html")
+        done = hwfault("replay", stuck, run, *asked, *accept, "--html", tmp_path / "p.html")
         assert done.code == 3
         told = done.stdout.replace("\n", " ")
-        assert "Replay: faults differ. 360 samples, 1 runs" in told
+        assert "Replay: faults differ. 24 samples, 1 runs" in told
         assert "First difference, in the run under seed 1: the site features.0.accumulator (3 of" in told
         assert ("Not accepted: " in told) == bool(accept)
     page = (tmp_path / "p.html").read_text()
@@ -71,9 +71,9 @@ def nearly(made, tmp_path):
     return tmp_path / "nearly.onnx"
 
 
-def test_rounding_differs_and_can_be_accepted(made, nearly, tmp_path):
-    run = made / "run"
-    done = hwfault("replay", nearly, run, "--seeds", 1, "--out", tmp_path / "r.json")
+def test_rounding_differs_and_can_be_accepted(made, nearly, few, tmp_path):
+    run, asked = made / "run", ("--seeds", 1, "--data", few)
+    done = hwfault("replay", nearly, run, *asked, "--out", tmp_path / "r.json")
     assert done.code == 3
     told = done.stdout.splitlines()[-1]
     assert told.startswith("Replay: outputs differ. ")
@@ -82,8 +82,8 @@ def test_rounding_differs_and_can_be_accepted(made, nearly, tmp_path):
     assert "--accept outputs" in told
     assert json.loads((tmp_path / "r.json").read_text())["verdict"] == "outputs differ"
     for accept, code in (("outputs", 0), ("outputs=1e-9", 3), ("codes", 0)):
-        assert hwfault("replay", nearly, run, "--seeds", 1, "--accept", accept).code == code
-    accepted = good("replay", nearly, run, "--seeds", 1, "--accept", "outputs", "--json")
+        assert hwfault("replay", nearly, run, *asked, "--accept", accept).code == code
+    accepted = good("replay", nearly, run, *asked, "--accept", "outputs", "--json")
     assert accepted.json["verdict"] == "outputs differ"
     assert "Accepted: outputs within 1e-05 of the largest recorded one" in accepted.stderr
 

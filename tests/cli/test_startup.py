@@ -34,6 +34,7 @@ def test_sites_that_a_run_keeps_take_no_torch(run, command, words):
     assert imported_by(command[0], run, *command[1:], *words).isdisjoint(HEAVY)
 
 
+@pytest.mark.slow
 def test_without_them_torch_would_be_seen(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "sites.json").unlink()

@@ -15,8 +15,9 @@ from hwfault.injection.injection import Injection
 from hwfault.train import networks
 from tests.fusion.test_fused_equal import hold_scales
 from tests.helpers.fusion.inside import struck_by
-from tests.helpers.injection.networks import biased, per_channel
+from tests.helpers.injection.networks import biased, compiled_soon, per_channel
 from tests.helpers.injection.oracle import same_bits
+from tests.slowly import slow
 
 FLIPS = hf.BitFlips(probability=0.02)
 DIGITS = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -40,12 +41,15 @@ NETWORKS = {
 }
 
 
+COMPILED = {"compiled soon": (compiled_soon, torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(0)))}
+
+
 def made(name):
     """Twice the same network, after a first forward; and its inputs.
 
     Where scales are statistics of the inputs, which their gradients would reach, they pass none.
     """
-    build, x = NETWORKS[name]
+    build, x = (NETWORKS | COMPILED)[name]
     torch.manual_seed(0)
     net = build()
     net(x)
@@ -184,12 +188,13 @@ def test_values_that_are_overwritten_before_the_backward_pass():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of the compiler about Brevitas' functions
-def test_a_compiled_network():
-    brevitas, own, x = made("digits")
+@pytest.mark.parametrize(("name", "count"), [("compiled soon", 2), slow("digits", 8)])
+def test_a_compiled_network(name, count):
+    brevitas, own, x = made(name)
     expected = brevitas.eval()(x)
     compiled = torch.compile(own.eval(), backend="eager")
     with hf.fused(compiled) as block:
-        assert len(block.fused) == 8
+        assert len(block.fused) == count
         assert torch.allclose(compiled(x), expected)
         assert torch.equal(own(x), expected)
         given = x.clone().requires_grad_()

@@ -9,6 +9,7 @@ from hwfault.torch_ops.extension import extension, without_extension
 from hwfault.train import networks
 from tests.helpers.injection.oracle import same_bits
 from tests.helpers.torch_ops.nodes import nodes_behind
+from tests.slowly import slow
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +57,13 @@ def twice(out, inputs):
 @pytest.mark.every(2)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("options", [{}, {"scale": "power_of_two"}, {"scaling": "per_channel"}], ids=str)
-def test_a_step(options, threads):
-    ways = [step("resnet20", options, threads, extended, once) for extended in (True, False)]
+@pytest.mark.parametrize("name", ["tiny_cnn", slow("resnet20")])
+def test_a_step(name, options, threads):
+    ways = [step(name, options, threads, extended, once) for extended in (True, False)]
     assert all(same_bits(a, b) for a, b in zip(*ways, strict=True))
 
 
-def test_second_derivatives():
-    ways = [step("cnv", {}, 2, extended, twice) for extended in (True, False)]
+@pytest.mark.parametrize("name", ["tiny_cnn", slow("cnv")])
+def test_second_derivatives(name):
+    ways = [step(name, {}, 2, extended, twice) for extended in (True, False)]
     assert all(same_bits(a, b) for a, b in zip(*ways, strict=True))

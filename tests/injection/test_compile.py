@@ -47,7 +47,7 @@ def eager(name, faults, seed, batches):
         return [model(x) for x in batches]
 
 
-@pytest.mark.parametrize("name", ["power_of_two", slow("binary")])
+@pytest.mark.parametrize("name", ["compiled_soon", slow("power_of_two"), slow("binary")])
 @torch.no_grad()
 def test_evaluation_equals_eager_and_is_one_graph(name):
     model, backend = build(name), CompileCounterWithBackend("aot_eager")
@@ -103,7 +103,7 @@ def test_batches_of_other_sizes():
     assert no_breaks()
 
 
-@pytest.mark.parametrize("name", ["power_of_two", "per_channel"])
+@pytest.mark.parametrize("name", ["compiled_soon", slow("power_of_two"), slow("per_channel")])
 @torch.no_grad()
 def test_inference_mode_of_brevitas(name):
     """Quantizers answer with bare tensors there; their scales are known from a forward before."""
@@ -149,11 +149,12 @@ def test_the_operator_compiles_with_its_gradient(name):
     assert no_breaks()
 
 
-def test_training_of_a_compiled_network_sees_the_same_faults():
+@pytest.mark.parametrize("name", ["compiled_soon", slow("power_of_two")])
+def test_training_of_a_compiled_network_sees_the_same_faults(name):
     """Brevitas' own training forwards break graphs; the values must not care."""
     found = []
     for compiled in (False, True):
-        model = build("power_of_two").train()
+        model = build(name).train()
         run = torch.compile(model, backend="aot_eager") if compiled else model
         with inject(model, [WordFaults(probability=0.05)], seed=3):
             for i in range(2):
@@ -213,7 +214,7 @@ def test_control_of_a_compiled_network():
 
 @torch.no_grad()
 def test_a_ramp_on_a_compiled_network_compiles_a_few_times_only():
-    model, backend = build("power_of_two"), CompileCounterWithBackend("aot_eager")
+    model, backend = build("compiled_soon"), CompileCounterWithBackend("aot_eager")
     faults, found = [BitFlips(probability=0.1)], sites(model)
     compiled = torch.compile(model, backend=backend, fullgraph=True)
     with inject(model, resolve(found, faults), seed=3) as injection:

@@ -10,6 +10,7 @@ from hwfault.laws.models import AccumulatorFormat, BitFlips, BypassedElements, L
 from hwfault.stream.mapping import WeightStationary
 from hwfault.train import TrainConfig, build, train
 from hwfault.train.data import digits
+from tests.slowly import slow
 
 ARRAY = WeightStationary(rows=16, columns=16)
 WIDE = AccumulatorFormat(width=24)
@@ -34,9 +35,10 @@ def stuck(rng, count):
     return [StuckElement(mapping=ARRAY, pe=pe, bit=bit, value=value) for pe, bit, value in elements]
 
 
-def test_four_stuck_elements_destroy_what_bypassing_them_keeps():
+@pytest.mark.parametrize("seeds", [1, slow(3)])
+def test_four_stuck_elements_destroy_what_bypassing_them_keeps(seeds):
     clean, worst, spared = accuracy([WIDE]), [], []
-    for seed in range(3):
+    for seed in range(seeds):
         elements = stuck(np.random.default_rng(seed), 4)
         worst.append(accuracy([WIDE, *elements]))
         spared.append(accuracy([BypassedElements(mapping=ARRAY, elements=[e.pe for e in elements])]))
@@ -64,6 +66,7 @@ def test_high_late_bits_are_worse_than_none():
     assert many < few - 0.1
 
 
+@pytest.mark.slow
 def test_training_under_faults_of_accumulators_and_arrays():
     faults = (
         AccumulatorFormat(width=14, overflow="saturate", mapping=ARRAY),

@@ -174,7 +174,7 @@ def test_compilers_are_told_that_the_counters_stay_where_they_are():
         return module
 
     torch._dynamo.reset()
-    model = build("power_of_two")
+    model = build("compiled_soon")
     try:
         with torch.no_grad(), inject(model, FAULTS, seed=3) as injection:
             torch.compile(model, backend=backend, fullgraph=True)(batch())

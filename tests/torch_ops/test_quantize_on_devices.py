@@ -10,18 +10,26 @@ pytest.importorskip("triton", minversion=OLDEST, reason="the CUDA kernels are wr
 import hwfault as hf
 from hwfault.fusion.parts import int_quant
 from hwfault.fusion.quantizer import OneOperator
-from hwfault.stream.cuda import launch_quantize
+from hwfault.stream.cuda import launch, launch_quantize
 from hwfault.torch_ops import on_devices, quantize
 from hwfault.torch_ops.extension import without_extension
 from tests.helpers.fusion.inside import struck_by
 from tests.helpers.injection.networks import cnn
 from tests.helpers.injection.oracle import same_bits
-from tests.helpers.stream.triton_calls import INTERPRETED
+from tests.helpers.stream.triton_calls import INTERPRETED, fast_or
 from tests.torch_ops.test_quantize import SHAPES, both, random_case
 
 X = torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="a GPU is taken for the CPU here")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fast():
+    """The interpreter's time goes by the number of steps, so a block's words are taken at once."""
+    with fast_or(), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(launch.STRIKE, "WIDE", 1024)
+        yield
 
 
 @pytest.fixture

@@ -39,6 +39,10 @@ def train(folder, *options, launcher=(sys.executable,), code=0, **changes):
     return done
 
 
+# most of the time goes to starting processes
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """(folder, what was printed) of a run by two processes that Lightning starts."""
@@ -78,14 +82,12 @@ def test_ranks_share_the_validation_out(two):
     assert len({round(x, 6) for part in measured for x in part}) == 9
 
 
-@pytest.mark.slow
 def test_torchrun_comes_to_the_same(two, tmp_path):
     whole = kept(two[0] / "run")
     train(tmp_path / "a", launcher=[*TORCHRUN, "29517"], devices=2)
     assert equal(kept(tmp_path / "a" / "run"), whole)
 
 
-@pytest.mark.slow
 def test_a_run_of_two_is_killed_and_resumed(two, tmp_path):
     killer = "tests.helpers.train.recording:mortal"
     train(tmp_path, "--devices", "2", network=killer, code=-9, checkpoint_every_steps=3)
@@ -96,7 +98,6 @@ def test_a_run_of_two_is_killed_and_resumed(two, tmp_path):
     assert equal(kept(tmp_path / "run"), kept(two[0] / "run"))
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_both_and_is_told_once(tmp_path):
     done = train(tmp_path, "--devices", "2", "--learning-rate", "1e30", "--optimizer", "sgd", code=1)
     assert done.stderr.count("Error: ") == 1, done.stderr

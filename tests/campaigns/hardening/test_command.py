@@ -14,7 +14,7 @@ from hwfault.campaigns.hardening.kept_proof import keep_proofs, read_proofs
 from hwfault.laws.models import load_faults
 from hwfault.locks import locked_folder
 from hwfault.train.data import digits
-from tests.cli.conftest import good, made, refused, run  # noqa: F401 (fixtures)
+from tests.cli.conftest import good, refused
 
 SAMPLES = 16
 TRIALS = 20
@@ -24,7 +24,7 @@ STUCK = {"model": "stuck_element", "element": [1, 2], "bit": 9, "value": 1, "map
 
 
 @pytest.fixture(scope="module")
-def folder(run, tmp_path_factory):  # noqa: F811
+def folder(run, tmp_path_factory):
     where = tmp_path_factory.mktemp("harden")
     content = {
         "network": str(run),
@@ -42,7 +42,7 @@ def folder(run, tmp_path_factory):  # noqa: F811
     return where / "out"
 
 
-def test_advice_and_its_faults(folder, run, tmp_path):  # noqa: F811
+def test_advice_and_its_faults(folder, run, tmp_path):
     told = good("campaign", "harden", folder, "--json").json
     with Database(folder / FILE, readonly=True) as database:
         task = database.tasks()[0]
@@ -76,7 +76,7 @@ def verified(folder):
     return good("campaign", "harden", folder, "--verify", "--trials", TRIALS, "--json").json
 
 
-def test_trials_of_the_measures(folder, run, verified):  # noqa: F811
+def test_trials_of_the_measures(folder, run, verified):
     told = verified
     names = [one["name"] for one in told["tried"]]
     assert names[0] == "baseline"
@@ -104,7 +104,7 @@ def test_trials_of_the_measures(folder, run, verified):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_clipped_activations_are_tried_and_their_faults_are_taken(folder, run, verified, tmp_path):  # noqa: F811
+def test_clipped_activations_are_tried_and_their_faults_are_taken(folder, run, verified, tmp_path):
     """The ranges are those of the clean network; the file's faults are the same in PyTorch, graph and next study."""
     clipped = next(one for one in verified["tried"] if one["name"] == "clipped")
     assert clipped["removed"] is not None
@@ -161,7 +161,7 @@ def test_a_second_writer_is_refused(folder):
 
 
 @pytest.fixture(scope="module")
-def array(run, tmp_path_factory):  # noqa: F811
+def array(run, tmp_path_factory):
     """A study of one stuck element, without single flips."""
     where = tmp_path_factory.mktemp("array")
     content = {"network": str(run), "samples": {"first": SAMPLES}, "questions": {"stuck": {"faults": [STUCK]}}}
@@ -171,7 +171,7 @@ def array(run, tmp_path_factory):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_faulty_elements_are_bypassed(array, run):  # noqa: F811
+def test_faulty_elements_are_bypassed(array, run):
     told = good("campaign", "harden", array, "--verify", "--json").json
     (proof,) = told["proofs"]
     names = [one["name"] for one in proof["tried"]]
@@ -225,7 +225,7 @@ def test_refused(folder, arguments, words):
 
 
 @pytest.mark.slow
-def test_the_plan_takes_what_was_measured(folder, run, verified, tmp_path):  # noqa: F811
+def test_the_plan_takes_what_was_measured(folder, run, verified, tmp_path):
     """The ranges that were tried become the plan where they remove enough; other commands take its file."""
     out = tmp_path / "out"
     shutil.copytree(folder, out)

@@ -11,7 +11,7 @@ import yaml
 from hwfault.campaigns.database import FILE, Database
 from hwfault.campaigns.nesting.turns import checked_samples
 from tests.campaigns.wide.small import write_study
-from tests.cli.conftest import good, made, refused, run  # noqa: F401 (fixtures)
+from tests.cli.conftest import good, refused
 from tests.proof.test_page import Tags
 
 SAMPLES = 40
@@ -139,7 +139,7 @@ def test_trials_run_anew_are_the_same(answered):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
 @pytest.mark.parametrize("sites", ["*", {"kind": "weight"}, {"kind": "activation"}, "features.1.*"])
-def test_each_first_turn_of_the_digits_is_that_of_all_points(run, tmp_path, engine, sites):  # noqa: F811
+def test_each_first_turn_of_the_digits_is_that_of_all_points(run, tmp_path, engine, sites):
     """Trial by trial against the grid through the command; answers that turn back are told by the grid alone."""
     asked = {"sweep": {"ber": BERS}, "sites": sites}
     questions = {"turns": {**asked, "first_turn": True}, "grid": asked}

@@ -41,7 +41,8 @@ def expected(study, tmp_path_factory):
     return rows_in(folder)
 
 
-@pytest.mark.parametrize("seed", [0, *(slow(seed) for seed in range(1, 10))])
+@pytest.mark.slow  # in one process: tests/campaigns/wide/test_driver.py
+@pytest.mark.parametrize("seed", range(10))
 def test_workers_killed_at_random_change_nothing(study, expected, tmp_path, seed):
     given, measurement = measured(study)
     draw = random.Random(seed)

@@ -13,7 +13,6 @@ from hwfault.campaigns.workers import Here
 from hwfault.errors import HwfaultError
 from tests.campaigns.test_studies import write
 from tests.campaigns.wide.small import measured, rows_in, write_study
-from tests.cli.conftest import made, run  # noqa: F401 (fixtures)
 
 STUDY = {"samples": 400, "questions": {"curve": {"sweep": {"ber": [0.02, 0.05, 0.08]}}}}
 
@@ -112,7 +111,7 @@ TURNS = {
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("given", [pytest.param(STRATA, id="strata"), pytest.param(TURNS, id="first turns")])
-def test_two_nodes_give_the_rows_of_one_worker(cluster, run, tmp_path, monkeypatch, given):  # noqa: F811
+def test_two_nodes_give_the_rows_of_one_worker(cluster, run, tmp_path, monkeypatch, given):
     """What the driver decides (strata's weights, which half of a sweep comes next) reaches workers on other nodes."""
     from hwfault.campaigns.measurement import Trust
 

@@ -78,6 +78,16 @@ def power_of_two() -> nn.Module:
     )
 
 
+def compiled_soon() -> nn.Module:
+    """One activation and one weight with scales that are powers of two, for compilers, which take long."""
+    weights = {"bias": False, "weight_quant": Int8WeightPerTensorFixedPoint, "weight_bit_width": 5}
+    return Chain(
+        nn.Flatten(),
+        qnn.QuantIdentity(act_quant=Int8ActPerTensorFixedPoint),
+        qnn.QuantLinear(72, 5, **weights),
+    )
+
+
 class Residual(nn.Module):
     """One QuantTensor that is read by a convolution and by the sum behind it."""
 
@@ -167,11 +177,15 @@ NETWORKS = {
 }
 
 
+COMPILED = {"compiled_soon": compiled_soon}
+"""Networks that are made for few tests."""
+
+
 def build(name: str, seed: int = 0) -> nn.Module:
     """A network in evaluation mode, its scales learnt from two batches; torch's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = NETWORKS[name]().train()
+        network = (NETWORKS | COMPILED)[name]().train()
     with torch.no_grad():
         for i in range(2):
             network(batch(seed=100 + i))

@@ -17,13 +17,18 @@ def data(count=96, shape=(4,), classes=3, seed=0):
     return Dataset(x[: count // 2], y[: count // 2], x[count // 2 :], y[count // 2 :])
 
 
-def network(width=8, classes=3, bits=4, dropout=0.1):
+def network(width=8, classes=3, bits=4, dropout=0.1, **activation):
     return nn.Sequential(
         qnn.QuantLinear(4, width, bias=True, weight_bit_width=bits),
-        qnn.QuantReLU(bit_width=bits),
+        qnn.QuantReLU(bit_width=bits, **activation),
         nn.Dropout(dropout),
         qnn.QuantLinear(width, classes, bias=True, weight_bit_width=bits),
     )
+
+
+def gathering():
+    """Its activation learns its scale from statistics of the first 30 batches; of 300, if nothing is said."""
+    return network(collect_stats_steps=30)
 
 
 class Fading(nn.Module):
