@@ -1,6 +1,7 @@
 """The options that go with bundles: what to write into one, and how to check one."""
 
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -257,4 +258,4 @@ def written(out: Path, manifest: "Manifest", as_json: bool) -> None:
         return
     seeds = f", {len(manifest.seeds)} seeds" if manifest.seeds else ", clean"
     click.echo(f"{out}: {manifest.samples} samples{seeds}, {len(manifest.sites)} sites, {size / 1e6:.1f} MB unpacked")
-    click.echo(f"next: hwfault replay {out}")
+    click.echo(f"next: hwfault replay {shlex.quote(str(out))}")

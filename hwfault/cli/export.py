@@ -1,5 +1,6 @@
 """`hwfault export`: a trained network as a QONNX graph, clean or with its faults inside."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ def command(
         click.echo(f"{out}: clean{sums}")
     else:
         click.echo(f"{out}: {struck_sites(plan)}{sums}")
-        click.echo(f"next: hwfault replay {out} {run}")
+        click.echo(f"next: hwfault replay {shlex.quote(str(out))} {shlex.quote(str(run))}{trusted.words}")
 
 
 def _bundle_of_graph(

@@ -1,6 +1,7 @@
 """`hwfault train`: a network, with or without faults."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -107,6 +108,8 @@ def command(
 ) -> None:
     """Train a network; its checkpoint, configuration and history are in the folder after every epoch."""
     from hwfault.errors import HwfaultError
+    from hwfault.own_code import is_code
+    from hwfault.train.loading import RunOptions
     from hwfault.train.run import train_into
     from hwfault.train.telling import rank, told_by_another
 
@@ -145,7 +148,10 @@ def command(
         for how, accuracy in held_out.items():
             if accuracy is not None:
                 click.echo(f"accuracy {accuracy:.1%} on the validation data{how}")
-        click.echo(f"{out}/checkpoint.safetensors; next: hwfault evaluate {out} --rates 0,0.01,0.03")
+        specs = (config.network, config.data, config.transform)
+        network, data, transform = (spec if is_code(spec or "") else None for spec in specs)
+        named = RunOptions(network, data, None, transform).words
+        click.echo(f"{out}/checkpoint.safetensors; next: hwfault evaluate {quote(str(out))}{named} --rates 0,0.01,0.03")
 
 
 def _check_options(

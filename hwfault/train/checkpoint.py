@@ -18,8 +18,10 @@ from hwfault.program.selectors import names_of
 from hwfault.train.config import TrainConfig
 from hwfault.train.folder import CONFIG_KEY
 from hwfault.train.networks import build
+from hwfault.train.state_files import read_state
 
 _FORMATS = "hwfault.formats"
+_NAMED = "--network module:function --data d.npz"
 
 
 def save(path: Path | str, network: nn.Module, config: TrainConfig) -> None:
@@ -39,8 +41,12 @@ def load(path: Path | str, network: str | None = None) -> tuple[nn.Module, Train
     """The network that `save` wrote, in evaluation mode, and its configuration.
 
     A network of the user's own (module:function) must be named again in `network`: code that a file names is not
-    run. Raises FileError for a file that is no checkpoint or is another network's.
+    run. Weights that were saved elsewhere (safetensors, or a state dict of torch.save) are read, too, where `network`
+    says whose they are; their configuration tells that and nothing else. Raises FileError for a file that is no
+    checkpoint or is another network's.
     """
+    if network is not None and not is_own(path):
+        return _load_foreign(path, network)
     content = _read(path)
     config = content.config
     if network is None and is_code(config.network):
@@ -51,6 +57,32 @@ def load(path: Path | str, network: str | None = None) -> tuple[nn.Module, Train
     built = build(network or config.network, **config.network_args)
     _fill(built, content, path)
     return built.eval(), config
+
+
+def is_own(path: Path | str) -> bool:
+    """Whether a file is a checkpoint that `save` wrote, as far as what it says of itself tells; else weights alone.
+
+    Raises FileError for a file that cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            start = file.read(9)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint (.safetensors)") from None
+    if start[8:] != b"{":
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return CONFIG_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return True  # whoever reads it says what is wrong with it
+
+
+def _load_foreign(path: Path | str, network: str) -> tuple[nn.Module, TrainConfig]:
+    """A network with weights that were saved elsewhere; its configuration tells its name only."""
+    built = build(network)
+    _fill(built, _Content(read_state(path), TrainConfig(network=network), {}), path)
+    return built.eval(), TrainConfig(network=network)
 
 
 def configuration(path: Path | str) -> TrainConfig:
@@ -109,7 +141,10 @@ def _read(path: Path | str) -> _Content:
             "expected a run's folder or its checkpoint (.safetensors)"
         ) from None
     except KeyError as error:
-        raise FileError(f"{path}: has no {error.args[0]}, expected a checkpoint written by hwfault train") from None
+        raise FileError(
+            f"{path}: has no {error.args[0]}, expected a checkpoint of hwfault train or hf.save; weights that were "
+            f"saved elsewhere need their network beside them ({_NAMED})"
+        ) from None
     except (ValueError, TypeError, RecursionError, ModelError) as error:
         raise FileError(f"{path}: its metadata is wrong ({error}), expected a checkpoint of hwfault train") from None
 
@@ -122,8 +157,8 @@ def _refuse_pickle(path: Path | str) -> None:
         raise FileError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint (.safetensors)") from None
     if start.startswith((b"PK", b"\x80")) and start[8:] != b"{":  # a safetensors header of 128 bytes begins so, too
         raise FileError(
-            f"{path}: is a pickle (torch.save), which can run code when it is read; expected a safetensors checkpoint "
-            "written by hwfault train"
+            f"{path}: is a pickle (torch.save), which can run code when it is read; expected a checkpoint of hwfault "
+            f"train or hf.save. A state dict with nothing but tensors needs its network beside it ({_NAMED})"
         )
 
 

@@ -1,22 +1,16 @@
 """Initial weights for a quantized network from a checkpoint of its float twin."""
 
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from reprlib import repr as short_repr
-from typing import Any
 
 import torch
 from brevitas.proxy.parameter_quant import ParameterQuantProxyFromInjector
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hwfault.errors import FileError
-from hwfault.inputs import open_regular
+from hwfault.train.state_files import read_state
 
-_PREFIXES = ("module.", "_orig_mod.", "network.", "model.")
 _MOST, _LONGEST = 8, 160
 
 
@@ -30,7 +24,7 @@ def load_float(network: nn.Module, path: Path | str) -> tuple[str, ...]:
     Raises FileError, with the network as it was, for a file that cannot be read, or whose tensors are not the
     network's in name, shape and kind, or not finite.
     """
-    given, own = _named(_read(Path(path)), path), network.state_dict()
+    given, own = read_state(path), network.state_dict()
     learned = tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, QuantProxyFromInjector))
     if problems := [*_unmatched(given, own, learned), *_unfit(given, own, learned)]:
         raise FileError(
@@ -79,45 +73,6 @@ def _unfit(given: Mapping[str, Tensor], own: Mapping[str, Tensor], learned: tupl
             yield f"{name} holds {tensor.dtype}, expected {mine.dtype}"
         elif not torch.isfinite(tensor).all():
             yield f"{name} is not finite"
-
-
-def _named(content: Any, path: Path | str) -> dict[str, Tensor]:
-    """The state's tensors by the names that the network itself gives them."""
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise FileError(f"{path}: holds a {type(content).__name__}, expected a state dict: tensors by name")
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            kind = type(tensor).__name__
-            raise FileError(f"{path}: holds {kind} under {short_repr(name)}, expected a state dict: tensors by name")
-    state = dict(content)
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), ""):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def _read(path: Path) -> Any:
-    """What a safetensors file, or a pickle of nothing but tensors, holds."""
-    try:
-        with open_regular(path) as file:
-            start = file.read(9)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror}); expected a float checkpoint") from None
-    try:
-        if start[8:] == b"{":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, about old formats
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise FileError(f"{path}: not a complete safetensors file ({error}); it may be truncated") from None
-    except Exception as error:  # whatever a damaged or hostile pickle makes torch raise
-        # torch's own text advises to load the file without a check, which runs what is in it
-        raise FileError(
-            f"{path}: not a float checkpoint (torch refuses it: {type(error).__name__}); expected a safetensors file, "
-            "or a state dict of torch.save with nothing but tensors in it"
-        ) from None
 
 
 def _listed(problems: list[str]) -> str:

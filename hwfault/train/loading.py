@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Self
 
 from hwfault.errors import FileError, HwfaultError
@@ -34,6 +35,11 @@ class RunOptions:
         from hwfault.train import checkpoint
         from hwfault.train.run import check_runs, load_data
 
+        if self.network is not None and self.data is None and not checkpoint.is_own(checkpoint_of(run)):
+            raise FileError(
+                f"{run}: holds weights alone, not what the network was trained on; name the data as well (--data "
+                "digits, an .npz file, or module:function)"
+            )
         model, config = checkpoint.load(checkpoint_of(run), self.network)
         wanted = config
         if self.data not in (None, config.data):  # whose files the run's folder does not hold
@@ -46,10 +52,23 @@ class RunOptions:
         check_runs(model, loaded)
         return model, config, loaded
 
+    @property
+    def words(self) -> str:
+        """The options as a command line has them, each with a space before it."""
+        given = {
+            "network": self.network,
+            "data": self.data,
+            "data-folder": self.data_folder,
+            "transform": self.transform,
+        }
+        return "".join(f" --{key} {quote(str(value))}" for key, value in given.items() if value is not None)
+
     def needed_by(self, run: Path) -> Self:
         """The same without the network and transform, where the run needs no code for them."""
         from hwfault.train import checkpoint
 
+        if not checkpoint.is_own(checkpoint_of(run)):
+            return self
         config = checkpoint.configuration(checkpoint_of(run))
         return replace(
             self, **{key: None for key in ("network", "transform") if not is_code(getattr(config, key) or "")}

@@ -246,7 +246,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"fc.bias": Runs(tmp_path / "made")}, tmp_path / "f.pth")
     (tmp_path / "raw").write_bytes(pickle.dumps(Runs(tmp_path / "made")))
     for name in ("f.pth", "raw"):
-        with pytest.raises(FileError, match="not a float checkpoint"):
+        with pytest.raises(FileError, match="not a checkpoint of tensors alone"):
             load_float(fresh("tiny_cnn"), tmp_path / name)
     assert not (tmp_path / "made").exists()
 
@@ -258,7 +258,7 @@ def test_a_truncated_file(write, tmp_path):
     whole, before = path.read_bytes(), snapshot(network)
     for length in (0, 1, 8, 9, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(FileError, match=r"not a (float checkpoint|complete safetensors file)"):
+        with pytest.raises(FileError, match=r"not a (checkpoint of tensors alone|complete safetensors file)"):
             load_float(network, path)
     assert unchanged(network, before)
 
@@ -266,7 +266,7 @@ def test_a_truncated_file(write, tmp_path):
 @pytest.mark.parametrize("content", [b"PK\x03\x04" + b"x" * 50, b"\x80\x02}q\x00", b"text", b"\xff" * 100])
 def test_other_files(content, tmp_path):
     (tmp_path / "f").write_bytes(content)
-    with pytest.raises(FileError, match="not a float checkpoint"):
+    with pytest.raises(FileError, match="not a checkpoint of tensors alone"):
         load_float(fresh("tiny_cnn"), tmp_path / "f")
 
 
