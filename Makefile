@@ -11,7 +11,7 @@ CXX ?= g++
 runtimes = $(foreach name,$(1) libstdc++.so.6,$(shell $(CXX) -print-file-name=$(name)))
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find export -type f)
 
-.PHONY: demo study test test-slow test-ray lint bench bench-gpu experiments fuzz race clean install
+.PHONY: demo study test test-slow test-ray lint bench bench-gpu experiments docs fuzz race clean install
 
 install: $(VENV)/.installed
 
@@ -50,6 +50,13 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the documentation site, in build/site: nothing is downloaded but what builds it, and a warning is an error
+docs: install
+	$(BIN)/pip install --quiet --constraint constraints.txt mkdocs mkdocs-material 'mkdocstrings[python]'
+	$(BIN)/python docs/site/pages.py build/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+	@echo "the site: build/site/index.html"
 
 bench: install
 	$(BIN)/python -m tests.benchmarks
