@@ -65,6 +65,8 @@ def port():
     scope="module",
     params=[
         pytest.param(400, id="phone"),
+        pytest.param(768, id="tablet", marks=pytest.mark.slow),
+        pytest.param(1024, id="tablet on its side", marks=pytest.mark.slow),
         pytest.param(1200, id="screen", marks=pytest.mark.slow),
     ],
 )

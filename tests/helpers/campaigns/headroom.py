@@ -14,5 +14,5 @@ class HeadroomCNN(DigitsCNN):
 
 
 def headroom() -> nn.Module:
-    """One of 8 bits, whose float32 arithmetic is exact."""
+    """One of 8 bits."""
     return HeadroomCNN(8)
