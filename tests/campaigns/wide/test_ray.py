@@ -57,24 +57,28 @@ def test_a_node_goes_away_and_another_joins(cluster, tmp_path, monkeypatch):
     going = cluster.add_node(num_cpus=1, object_store_memory=1 << 27)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     workers = make_workers(study, Trust(), measurement, "ray")
-    moments = {"gone": False, "joined": False}
+    gone = False
+    joined = []
     nodes = set()
 
     def watch(present):
+        nonlocal gone
         nodes.update(one.node for one in workers._actors if one.node is not None)
-        if not moments["gone"] and len(nodes) == 2 and present.done >= 40:
+        if not gone and len(nodes) == 2 and present.done >= 40:
             cluster.remove_node(going, allow_graceful=False)
-            moments["gone"] = True
-        elif moments["gone"] and not moments["joined"]:
-            cluster.add_node(num_cpus=1, object_store_memory=1 << 27)
-            moments["joined"] = True
+            gone = True
+        elif gone and not joined:
+            joined.append(cluster.add_node(num_cpus=1, object_store_memory=1 << 27))
 
     try:
         with Database(tmp_path / FILE) as database:
             figures = Driver(measurement, database, workers, watch).run()
     finally:
         workers.close()
-    assert moments == {"gone": True, "joined": True}
+        for node in joined:  # the next test finds the cluster as this one did
+            cluster.remove_node(node)
+    assert gone
+    assert len(joined) == 1
     assert figures == expected
     assert rows_in(tmp_path) == rows_in(tmp_path / "here")
 
