@@ -46,7 +46,8 @@ def _labels(path: Path | str, found: Array | None, count: int) -> NDArray[np.int
         return None
     if found.dtype.kind not in "iuf" or found.shape != (count,):
         raise FileError(f"{path}: y is {found.dtype} of shape {found.shape}, expected integers ({count},)")
-    wrong = np.flatnonzero((found != np.round(found)) | (found < 0))
+    # NaN is no whole number; infinities round to themselves
+    wrong = np.flatnonzero((found != np.round(found)) | (found < 0) | np.isinf(found))
     if len(wrong):
         raise FileError(f"{path}: the label of sample {wrong[0]} is {found[wrong[0]]}, expected a class's number")
     return found.astype(np.int64)
