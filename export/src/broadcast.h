@@ -27,6 +27,12 @@ class Runs {
   int64_t inner() const { return inner_; }
   const std::array<int64_t, N>& steps() const { return steps_; }
   bool constant() const { return steps_ == std::array<int64_t, N>{}; }
+  // whether every run has the values of the first
+  bool alike() const {
+    for (size_t axis = 0; axis < outer_rank_; ++axis)
+      if (!constant_along(axis)) return false;
+    return true;
+  }
 
   // where each tensor's value for word `word` of run `run` lies
   std::array<int64_t, N> offsets(int64_t run, int64_t word) const {

@@ -119,6 +119,7 @@ struct Api {
   Slot<Status(const OrtKernelInfo*, const char*, float*, size_t*), 162> KernelInfoGetAttributeArray_float{api};
   Slot<Status(const OrtKernelInfo*, const char*, int64_t*, size_t*), 163> KernelInfoGetAttributeArray_int64{api};
   Slot<Status(const OrtKernelInfo*, char*, size_t*), 244> KernelInfo_GetNodeName{api};
+  Slot<Status(const OrtKernelInfo*, size_t, int*, const OrtValue**), 249> KernelInfoGetConstantInput_tensor{api};
   Slot<Status(const OrtShapeInferContext*, size_t, Info**), 268> ShapeInferContext_GetInputTypeShape{api};
   Slot<Status(const OrtShapeInferContext*, size_t, const Info*), 270> ShapeInferContext_SetOutputTypeShape{api};
   Slot<Status(const OrtKernelContext*, void (*)(void*, size_t), size_t, size_t, void*), 274> KernelContext_ParallelFor{

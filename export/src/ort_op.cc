@@ -1,5 +1,6 @@
 #include "ort_op.h"
 
+#include <cstring>
 #include <limits>
 
 namespace hwfault::ort {
@@ -126,6 +127,15 @@ std::vector<int64_t> NodeInfo::integers(const char* attribute, size_t count, std
   return values;
 }
 
+bool NodeInfo::reads_constants(size_t count) const {
+  for (size_t i = 0; i < count; ++i) {
+    int constant = 0;
+    const OrtValue* value = nullptr;
+    if (!found(api_.KernelInfoGetConstantInput_tensor(info_, i, &constant, &value)) || !constant) return false;
+  }
+  return true;
+}
+
 int64_t element_count(const Shape& shape) {
   int64_t count = 1;
   bool empty = false;
@@ -189,6 +199,24 @@ void* Context::raw_output(const Shape& shape) const {
   void* data = nullptr;
   check(api_, api_.GetTensorMutableData(value, &data));
   return data;
+}
+
+void Kept::copy_to(const Context& context) const {
+  constexpr int64_t kPart = 1 << 18;  // words a thread copies at a time
+  float* to = context.output<float>(shape_);
+  context.share_out(static_cast<int64_t>(values_.size()), kPart, [&](int64_t first, int64_t last) {
+    std::memcpy(to + first, values_.data() + first, static_cast<size_t>(last - first) * sizeof(float));
+  });
+}
+
+void Kept::keep(const Context& context) {
+  Shape shape = context.input<float>(0).shape;
+  const float* made = context.output<float>(shape);  // the one that was computed
+  const std::lock_guard<std::mutex> lock(alone_);
+  if (ready_.load(std::memory_order_relaxed)) return;
+  values_.assign(made, made + element_count(shape));
+  shape_ = std::move(shape);
+  ready_.store(true, std::memory_order_release);
 }
 
 void Context::parallel_for(void (*function)(void*, size_t), size_t total, void* user) const {

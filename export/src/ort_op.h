@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <climits>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -38,6 +40,8 @@ class NodeInfo {
   // `count` integers, or `otherwise` if there are none; throws Error unless least <= each <= most
   std::vector<int64_t> integers(const char* attribute, size_t count, std::vector<int64_t> otherwise, int64_t least,
                                 int64_t most) const;
+  // whether each of its first `count` inputs is a constant of the graph
+  bool reads_constants(size_t count) const;
 
  private:
   bool found(Status status) const;
@@ -121,6 +125,27 @@ class Context {
   OrtKernelContext* context_;
 };
 
+// The output of a node whose inputs are constants, of the shape of input 0: computed at its first run and copied at all
+// others. Threads that run a session side by side may each compute it once.
+class Kept {
+ public:
+  // compute() writes the output of the node that runs now
+  template <class F>
+  void answer(const Context& context, F compute) {
+    if (ready_.load(std::memory_order_acquire)) return copy_to(context);
+    compute();
+    keep(context);
+  }
+
+ private:
+  void copy_to(const Context& context) const;
+  void keep(const Context& context);
+  std::mutex alone_;
+  std::atomic<bool> ready_{false};
+  std::vector<float> values_;
+  Shape shape_;
+};
+
 // How many inputs of K a node must have: all, or the first K::required.
 template <class K, class = void>
 struct RequiredInputs {
@@ -142,6 +167,13 @@ template <class K, class = void>
 struct InPlace : std::false_type {};
 template <class K>
 struct InPlace<K, std::void_t<decltype(K::in_place)>> : std::true_type {};
+
+// Whether output 0 is a function of the inputs alone, and in float: then it is kept where these are constants of the
+// graph. If there is a K::of_inputs_alone.
+template <class K, class = void>
+struct OfInputsAlone : std::false_type {};
+template <class K>
+struct OfInputsAlone<K, std::void_t<decltype(K::of_inputs_alone)>> : std::true_type {};
 
 // An OrtCustomOp around a class with `static constexpr const char* name`, `static constexpr std::array inputs` (the
 // element types), a constructor from NodeInfo and `void compute(const Context&) const`. Its output 0 has the type and,
@@ -176,6 +208,7 @@ struct Op : OrtCustomOp {
     const Api& api;
     std::string node;
     std::unique_ptr<K> k;
+    std::unique_ptr<Kept> kept;
   };
 
   // runs f, turning an exception into a status that names op and node: nothing may be thrown through C
@@ -196,12 +229,20 @@ struct Op : OrtCustomOp {
     std::string name;
     return guarded(api_of(op), name, [&] {
       name = node.name();
-      *kernel = new Kernel{api_of(op), name, std::make_unique<K>(node)};
+      auto made = std::make_unique<Kernel>(Kernel{api_of(op), name, std::make_unique<K>(node), nullptr});
+      if (OfInputsAlone<K>::value && node.reads_constants(K::inputs.size())) made->kept = std::make_unique<Kept>();
+      *kernel = made.release();
     });
   }
   static Status compute(void* kernel, OrtKernelContext* context) {
     const Kernel& k = *static_cast<Kernel*>(kernel);
-    return guarded(k.api, k.node, [&] { k.k->compute(Context(k.api, context)); });
+    return guarded(k.api, k.node, [&] {
+      const Context run(k.api, context);
+      if (k.kept)
+        k.kept->answer(run, [&] { k.k->compute(run); });
+      else
+        k.k->compute(run);
+    });
   }
   static size_t first_in_place(int** input, int** output) {
     *input = new int(0), *output = new int(0);

@@ -15,6 +15,33 @@ struct Each {
   HWFAULT_INLINE Same operator[](int64_t i) const { return {scale[i], zero_point[i]}; }
 };
 
+// The scale and zero point of each word of so many alike runs that loops over them are long.
+class Rows {
+ public:
+  Rows(const Runs<2>& runs, const float* scale, const float* zero_point, int64_t words) {
+    for (int64_t again = 0; words && (again == 0 || length_ < kRow); ++again) {
+      for (int64_t i = 0; i < runs.inner(); ++i) {
+        scales_.push_back(scale[i * runs.steps()[0]]);
+        zero_points_.push_back(zero_point[i * runs.steps()[1]]);
+      }
+      length_ += runs.inner();
+    }
+  }
+  // use(first word, words, grid) for all of [first, last)
+  template <class F>
+  void walk(int64_t first, int64_t last, F use) const {
+    for (int64_t at = first; at < last;) {
+      const int64_t within = at % length_, n = std::min(last - at, length_ - within);
+      use(at, n, Each{scales_.data() + within, zero_points_.data() + within});
+      at += n;
+    }
+  }
+
+ private:
+  int64_t length_ = 0;
+  std::vector<float> scales_, zero_points_;
+};
+
 template <class Grid, class Round>
 HWFAULT_INLINE void quantize(const float* x, float* y, int64_t n, const Grid& grid, const Range& range, Round round) {
   HWFAULT_EACH_ALONE
@@ -64,12 +91,18 @@ void Quant::compute(const Context& context) const {
     }
     quantize_each(rounding, x.data + at, y + at, n, {scales, zero_points}, range);
   };
-  context.share_out(x.size(), kPart, [&](int64_t first, int64_t last) {
-    if (runs.constant())
-      for_runs(runs, kPart, first, last, same);
-    else
-      for_runs(runs, kRow, first, last, each);
-  });
+  const auto share_out = [&](auto work) { context.share_out(x.size(), kPart, work); };
+  if (runs.constant())
+    return share_out([&](int64_t first, int64_t last) { for_runs(runs, kPart, first, last, same); });
+  if (runs.alike()) {
+    const Rows rows(runs, scale.data, zero_point.data, x.size());
+    return share_out([&](int64_t first, int64_t last) {
+      rows.walk(first, last, [&](int64_t at, int64_t n, const Each& grid) {
+        quantize_each(rounding, x.data + at, y + at, n, grid, range);
+      });
+    });
+  }
+  share_out([&](int64_t first, int64_t last) { for_runs(runs, kRow, first, last, each); });
 }
 
 void BipolarQuant::compute(const Context& context) const {

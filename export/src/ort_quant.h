@@ -13,6 +13,7 @@ class Quant {
   static constexpr const char* name = "Quant";
   static constexpr std::array inputs{kFloat, kFloat, kFloat, kFloat};
   static constexpr bool in_place = true;
+  static constexpr bool of_inputs_alone = true;
   explicit Quant(const NodeInfo& node);
   void compute(const Context& context) const;
 
@@ -33,6 +34,7 @@ class BipolarQuant {
   static constexpr const char* name = "BipolarQuant";
   static constexpr std::array inputs{kFloat, kFloat};
   static constexpr bool in_place = true;
+  static constexpr bool of_inputs_alone = true;
   explicit BipolarQuant(const NodeInfo&) {}
   void compute(const Context& context) const;
 };

@@ -51,9 +51,9 @@ def compare(name: str, model: nn.Module, x: Tensor, rounds: int, threads: int) -
     faulty = export(model, x[:1], plan=resolve(sites(model), [BitFlips(probability=_BER)]))
     usual, quick = (session(clean, threads=threads, fast=fast) for fast in (False, True))
     struck, one_seed = (session(faulty, threads=threads, fast=True, seed=seed) for seed in (None, 1))
-    qcdq = _qcdq(model, x, threads)
+    theirs = session_of_qcdq(model, x, threads)
     variants: dict[str, Callable[[], object]] = {
-        "onnxruntime on QCDQ": lambda: qcdq.run(None, {qcdq.get_inputs()[0].name: data}),
+        "onnxruntime on QCDQ": lambda: theirs.run(None, {theirs.get_inputs()[0].name: data}),
         "hwfault": lambda: run(usual, data),
         _CLEAN: lambda: run(quick, data),
         _FAULTY: lambda: run(one_seed, data, seed=1),
@@ -71,7 +71,8 @@ def compare(name: str, model: nn.Module, x: Tensor, rounds: int, threads: int) -
     show("    qonnx's executor, both with every core, to reach: 5x", ratios(executors, 5))
 
 
-def _qcdq(model: nn.Module, x: Tensor, threads: int) -> onnxruntime.InferenceSession:
+def session_of_qcdq(model: nn.Module, x: Tensor, threads: int) -> onnxruntime.InferenceSession:
+    """A session of Brevitas' own export with QuantizeLinear, Clip and DequantizeLinear."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     with tempfile.TemporaryDirectory() as folder:

@@ -50,8 +50,9 @@ def everything() -> ModelProto:
             **STRIKE,
         ),
         node("MultiThreshold", "p steps", "h", out_bias=-8.0),
-        node("Conv", "h w", "acc", "", pads=[1, 1, 1, 1]),
-        node("ArrayFaults", "acc h w", "a", HWFAULT, **array),
+        node("Quant", "w one zero bits", "v", signed=1, narrow=0),  # of constants: kept from the first run on
+        node("Conv", "h v", "acc", "", pads=[1, 1, 1, 1]),
+        node("ArrayFaults", "acc h v", "a", HWFAULT, **array),
         node("BipolarQuant", "a one", "b"),
         node("Mul", "a b", "y", ""),
     ]
