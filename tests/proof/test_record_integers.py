@@ -96,6 +96,7 @@ def test_records_are_the_oracles(what, tmp_path):
     assert check(bundle).verdict == "pass"
 
 
+@pytest.mark.slow
 def test_the_report_says_that_they_are_integers(whole):
     report = check(opened(whole))
     assert report.verdict == "pass"

@@ -20,6 +20,7 @@ from hwfault.graph.run.session import run, run_without_inputs, session
 from hwfault.laws.models import BitFlips, ProfileFaults, WordFaults
 from hwfault.plan.fault_plan import resolve
 from hwfault.stream.protection_scheme import Protection
+from hwfault.stream.reference import inject_codes
 from tests.helpers.graph.qdq import by_reference, evaluate, inputs, quantized
 
 SEED, FIRST = 2**63 + 7, 40
@@ -207,3 +208,39 @@ def test_baked_weights_are_constants_of_the_same_integers(what):
     assert {node.op_type for node in baked.graph.node} == {node.op_type for node in model.graph.node}
     expected = run(session(struck, graph_optimization="none"), x, seed=SEED)[0]
     np.testing.assert_array_equal(run(session(baked, graph_optimization="none"), x)[0], expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["QDQ", "QDQ uint8", "QDQ per channel"])
+def test_struck_sums_are_the_oracles(what):
+    """Of both linear layers: NumPy adds up integers, and strikes the codes of the sums by the specification."""
+    model, x = quantized(what), inputs(3)
+    layers = {node.output[0]: node for node in model.graph.node if node.op_type == "Gemm"}
+    found = sites(model)
+    sums = [site for site in found if site.kind == "accumulator" and len(site.shape) == 1]
+    assert len(sums) == len(layers) == 2
+    plan = resolve(found, [BitFlips(probability=0.02, sites=[{"name": s.name, "kind": s.kind} for s in sums])])
+    values = evaluate(model, x, lambda _, given: given)
+    site_of = dict(zip(layers, sums, strict=True))
+
+    def strike(name, given):
+        if name not in layers:
+            return given
+        site, node = site_of[name], layers[name]
+        worth = given.dtype.type(1)
+        for read in node.input[:2]:
+            maker = next(made for made in model.graph.node if read in made.output)
+            worth = worth * values[maker.input[1]]
+        bias = values[node.input[2]]
+        whole = np.rint((given - bias) / worth).astype(np.int64)
+        fmt = CodeFormat(site.bit_width, site.signed)
+        codes = encode_integers(whole, fmt)
+        for step in plan.steps(site.name):
+            own = {"program": step.program, "seed": SEED, "bit_width": fmt.bit_width}
+            codes = np.stack([inject_codes(row, sample=FIRST + i, **own) for i, row in enumerate(codes)])
+        return (integers(codes, fmt) * worth + bias).astype(np.float32)
+
+    expected = evaluate(model, x, strike)["y"]
+    assert not np.array_equal(expected, values["y"])
+    (got,) = run(session(insert_faults(model, plan)), x, seed=SEED, first_sample=FIRST)
+    np.testing.assert_array_equal(got, expected)
