@@ -204,8 +204,8 @@ def _check_narrow(found: OwnIntegers, tensors: Tensors) -> None:
     """Raises NoGridError for integers of 4 bits that cannot be held in 8."""
     if found.node is not None:
         raise NoGridError(
-            "its integers are of 4 bits where the graph computes them, and onnxruntime's ops of others have no operand "
-            "of such; quantize it to 8 bits, of which faults may strike 4"
+            "its integers are of 4 bits where the graph computes them: onnxruntime hands such to ops of others from "
+            "1.20 on, but hwfault's have no operand of them; quantize it to 8 bits with a Clip to 4 behind it"
         )
     others = [node for node in tensors.readers[found.tensor] if not (is_dequantizer(node) or is_fault(node))]
     if others:

@@ -117,6 +117,26 @@ def test_weights_by_channel_and_block(blocked):
     assert not np.array_equal(run(session(struck), x, seed=1)[0], run(session(model), x)[0])
 
 
+def narrow_activation(reader):
+    z = helper.make_tensor("z", TensorProto.UINT4, [], [0])
+    model = graph(quantized(), *reader)
+    model.graph.initializer.append(z)
+    return model
+
+
+def test_activations_of_4_bits_are_refused_and_may_be_written_with_a_clip():
+    told = sites(narrow_activation([node("DequantizeLinear", "q s z", "y")])).obstacles["q_of_x"]
+    assert "onnxruntime hands such to ops of others from 1.20 on, but hwfault's have no operand of them" in told
+    wide, x = clipped(0, 15, np.uint8), np.array([[-1, 2, 7.5, 9]], np.float32)
+    narrow = run(session(narrow_activation([node("DequantizeLinear", "q s z", "y")])), x)[0]
+    np.testing.assert_array_equal(narrow, run(session(wide), x)[0])
+    plan = resolve(sites(wide), [BitFlips(probability=0.5)])
+    struck = run(session(insert_faults(wide, plan)), x, seed=1)[0]
+    assert (struck != narrow).any()
+    assert struck.min() >= 0
+    assert struck.max() <= 15 * S
+
+
 def test_layers_called_as_what_they_make_have_accumulators():
     """onnxruntime takes no name of a node twice, and its quantizer calls layers so."""
     model = graph(
