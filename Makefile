@@ -74,12 +74,16 @@ experiments: install
 	$(BIN)/python -m tests.experiments.fused_training
 	$(BIN)/python -m tests.experiments.integer
 
-# hostile graphs and calls under AddressSanitizer and UndefinedBehaviorSanitizer; inputs that fail are kept
-fuzz: install
+# hostile graphs and calls under AddressSanitizer and UndefinedBehaviorSanitizer, inputs that fail are kept; then what is
+# known of the ops on integers, in the newest and the oldest onnxruntime
+fuzz: install $(OLDEST)/.installed
 	cmake -S . -B build/address -DHWFAULT_SANITIZE=address,undefined
 	cmake --build build/address --parallel 2
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --keep build/fuzz-failures \
 		--library build/address/libhwfault.so --preload "$(call runtimes,libasan.so)"
+	HWFAULT_FUZZ_LIBRARY=build/address/libhwfault.so HWFAULT_OLDEST_ONNXRUNTIME=$(abspath $(OLDEST))/bin/python \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		LD_PRELOAD="$(call runtimes,libasan.so)" $(BIN)/python -m tests.fuzz.known
 
 # 8 sessions called from 4 threads each under ThreadSanitizer, without OpenMP's pool in the host and with it
 race: install

@@ -16,10 +16,9 @@ from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.session import load_model, run, session
 from hwfault.stream.native import onnxruntime_library
 from tests.fuzz.calls import CALLS, Rng
-from tests.fuzz.graphs import GRAPHS
+from tests.fuzz.graphs import GRAPHS, KINDS
 from tests.fuzz.mutate import hostile
 
-_KINDS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 _MOST = 1 << 14  # values of an input
 
 
@@ -98,9 +97,10 @@ def _array(entry: Any, values: np.random.Generator, rng: random.Random) -> NDArr
         shape[rng.randrange(len(shape))] = rng.choice((0, 1, 2, 17))
     if np.prod([max(d, 1) for d in shape], dtype=np.float64) > _MOST:
         shape = [min(d, 3) for d in shape][:8]
-    kind = _KINDS.get(entry.type, np.float32)
-    if kind == np.int64:
-        return values.integers(-(1 << 63), (1 << 63) - 1, shape, np.int64)
+    kind = KINDS.get(entry.type, np.float32)
+    if np.issubdtype(kind, np.integer):
+        limits = np.iinfo(kind)
+        return values.integers(limits.min, limits.max, shape, kind, endpoint=True)
     array = np.asarray(values.normal(0, 3, shape), kind)
     if array.size and rng.random() < 0.2:
         array.flat[rng.randrange(array.size)] = rng.choice((np.nan, np.inf, -np.inf, 1e38, 0.0))

@@ -7,10 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from hwfault.stream.protection import Memory
 from tests.helpers.stream.programs import ALL, Bit, Cluster, Mask, Random, program
 
 QONNX, HWFAULT = "qonnx.custom_op.general", "hwfault"
 INTS = AttributeProto.INTS
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32")
+"""The types of words that are integers themselves."""
+KINDS: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    **{f"tensor({kind})": np.dtype(kind) for kind in INTEGERS},
+}
+"""The types of inputs, as sessions name them."""
 Shape = tuple[int | str, ...]
 Constants = dict[str, NDArray[Any]]
 
@@ -32,10 +42,13 @@ def value(name: str, shape: Shape | None, kind: int = TensorProto.FLOAT) -> Any:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def graph(nodes: list[NodeProto], shape: Shape, constants: Constants, inputs: tuple[Any, ...] = ()) -> ModelProto:
-    """A graph from x, of that shape, to the last node's output."""
+def graph(
+    nodes: list[NodeProto], shape: Shape, constants: Constants, inputs: tuple[Any, ...] = (), kind: int | None = None
+) -> ModelProto:
+    """A graph from x, of that shape, to the last node's output; both are of the type of its constants or the `kind`."""
     tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
-    kind = TensorProto.DOUBLE if any(t.data_type == TensorProto.DOUBLE for t in tensors) else TensorProto.FLOAT
+    if kind is None:
+        kind = TensorProto.DOUBLE if any(t.data_type == TensorProto.DOUBLE for t in tensors) else TensorProto.FLOAT
     outputs = [value(nodes[-1].output[0], None, kind)]
     body = helper.make_graph(nodes, "hostile", [value("x", shape, kind), *inputs], outputs, tensors)
     opsets = [helper.make_opsetid(domain, version) for domain, version in (("", 17), (QONNX, 1), (HWFAULT, 1))]
@@ -195,6 +208,41 @@ def affine() -> ModelProto:
     return graph([node("Affine", "x gain shift", "y", HWFAULT)], IMAGE, constants)
 
 
+def of_integers(kind: str, batched: int = 1) -> Callable[[], ModelProto]:
+    """A graph through every fault op, of words that are integers of that type themselves."""
+
+    def made() -> ModelProto:
+        limits = np.iinfo(kind)
+        strike: dict[str, Any] = {"bit_width": limits.bits, "signed": int(limits.min < 0), "batched": batched}
+        rows, drawn, shown = "word and_mask xor_mask", "seed sample", {"threshold": 1 << 31, "site": 7}
+        own: Constants = {"one": f32(1), "zero": f32(0)} | ROWS
+        own |= {"number": np.zeros(0, np.int64), "cells": np.zeros((0, 8), np.int64)}
+        flips = program((Bit(7, ((0.05, ALL, ALL),) * limits.bits), Mask(4, 0.02, 5), Random(5, 0.03)))
+        held = Memory("secded", data_bits=limits.bits, slot=limits.bits)
+        cells = program((Bit(5, ((0.05, ALL, ALL),) * held.sub_word_bits),))
+        memory: dict[str, Any] = {"protection": "secded", "data_bits": limits.bits, "slot": limits.bits}
+        ranges: dict[str, Any] = {"low": 1, "high": 100, "below": 1, "above": 7}
+        nodes = [
+            node("TransientFaults", f"x one zero {drawn}", "t", HWFAULT, program=list(flips), **strike),
+            node("FaultMap", f"t one zero {rows}", "m", HWFAULT, **strike),
+            node("IntermittentFaults", f"m one zero {rows} {drawn}", "i", HWFAULT, **shown, **strike),
+            node(
+                "ProtectedFaults",
+                f"i one zero {rows} {drawn} number cells",
+                "p",
+                HWFAULT,
+                program=list(cells),
+                **memory,
+                **strike,
+            ),
+            node("ClippedRange", "p one zero", "y", HWFAULT, **ranges, **strike),
+        ]
+        given = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        return graph(nodes, ("N", 4, 5), own, NUMBERS, given)
+
+    return made
+
+
 def elsewhere(make: Callable[[], ModelProto], shape: Shape, **lying: int) -> Callable[[], ModelProto]:
     """The same graph of an x of another shape, whose samples do not lie along axis 0."""
 
@@ -233,21 +281,23 @@ GRAPHS: dict[str, Callable[[], ModelProto]] = {
     "saturating": array(True),
     "linear_array": linear_array,
     "affine": affine,
+    **{f"{kind} words": of_integers(kind) for kind in INTEGERS},
+    "int8 parameter": of_integers("int8", batched=0),
     "bits, tokens first": elsewhere(transient(program(BITS)), (4, "N", 5), axis=1),
     "mixed, heads": elsewhere(transient(program(MIXED)), (8, 2, 5), axis=0, rows=4, inner=2),
     "late, samples last": elsewhere(transient(LATE), (20, "N"), axis=1),
     "fault_map, tokens first": elsewhere(fault_map, (4, "N", 5), axis=1, rows=1, inner=1),
     "intermittent, windows": elsewhere(intermittent, (12, 5), axis=0, rows=4, inner=2),
     "table, samples last": elsewhere(protected(True), (20, "N"), axis=1),
+    "uint8 words, samples last": elsewhere(of_integers("uint8"), (4, 5, "N"), axis=2),
     "linear_array, tokens": elsewhere(linear_array, (12, 5), axis=0, rows=4, inner=2),
 }
 
 
 def fitting(made: Any) -> Constants:
     """Arrays that a session takes: zeros and ones, 2 samples where the batch is free."""
-    kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
     feeds: Constants = {}
     for entry in made.get_inputs():
         shape = [d if isinstance(d, int) and 0 <= d < 1 << 20 else 2 for d in entry.shape or []]
-        feeds[entry.name] = np.ones(shape, kinds[entry.type])
+        feeds[entry.name] = np.ones(shape, KINDS[entry.type])
     return feeds
