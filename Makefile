@@ -36,7 +36,7 @@ study: install
 	$(BIN)/hwfault campaign run docs/study.yaml --out study/digits
 
 test: install $(OLDEST)/.installed
-	HWFAULT_OLDEST_ONNXRUNTIME=$(abspath $(OLDEST))/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile
+	HWFAULT_OLDEST_ONNXRUNTIME=$(abspath $(OLDEST))/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
