@@ -115,7 +115,7 @@ def by_pytorch(name, plan, x, seed, first_sample=0, parts=1, **more):
         return np.concatenate([network(name)(part).numpy() for part in x.chunk(parts)])
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @each
 def test_pytorch_and_onnxruntime_have_the_same_faults(name, case, tmp_path):
     x, plan = batch(name), planned(name, case, tmp_path)

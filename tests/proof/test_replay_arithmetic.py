@@ -22,6 +22,7 @@ from tests.graph.edit.test_faults import watched
 from tests.helpers.graph.networks import ACTS, FAULTS, WEIGHTS, Chain, batch, plan, signed
 from tests.helpers.graph.running import copied, faulted
 from tests.proof.test_replay import PARTS, SEEDS, batches, by_name, replayed
+from tests.slowly import slow
 
 
 def offset(graph, tensor, amount):
@@ -129,7 +130,7 @@ def rounding_network(seed):
         return model.eval(), torch.randn(24, 3, 8, 8)
 
 
-@pytest.mark.parametrize("seed", [0, 2, 5])  # of these some are exact and some are not, on most processors
+@pytest.mark.parametrize("seed", [0, slow(2), slow(5)])  # of these some are exact and some are not, on most processors
 def test_rounding_is_never_taken_for_a_fault(seed):
     model, x = rounding_network(seed)
     graph = insert_faults(export(model, x), resolve(sites(model), FAULTS))
@@ -144,7 +145,7 @@ def test_rounding_is_never_taken_for_a_fault(seed):
         assert "weight" not in site.name or site.codes_differ == 0
 
 
-@pytest.mark.parametrize("bias_quant", [Int24Bias, Int32Bias])
+@pytest.mark.parametrize("bias_quant", [slow(Int24Bias), Int32Bias])
 def test_codes_that_float32_does_not_hold_exactly(bias_quant):
     """Faults in high bits make sums of any size; both engines round them alike where they are struck."""
     layers = {"bias": True, "bias_quant": bias_quant, **WEIGHTS}

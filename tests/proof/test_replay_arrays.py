@@ -118,7 +118,7 @@ def check_told(report, kind):
         assert "faults differ in the run under seed 1" in refusals(report, accept)[0]
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("arithmetic", ["float", "integer"])
 @pytest.mark.parametrize("kind", FAULTS)
 def test_pytorch_with_other_faults_of_an_array(monkeypatch, kind, arithmetic):
@@ -130,6 +130,7 @@ def test_pytorch_with_other_faults_of_an_array(monkeypatch, kind, arithmetic):
     check_told(replayed(plan, arithmetic=arithmetic), kind)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", sorted(FAULTS.keys() - {"bypassed"}))
 def test_a_graph_with_other_faults_of_an_array(monkeypatch, kind):
     """onnxruntime with ops that do what those of another plan do."""

@@ -24,6 +24,7 @@ from hwfault.proof.check import check
 from hwfault.proof.manifest import FAULTED_GRAPH, MANIFEST
 from hwfault.proof.record import write_bundle
 from tests.helpers.proof.bundles import opened, rewritten, with_manifest
+from tests.slowly import slow
 
 X = torch.linspace(-1, 1, 32).reshape(2, 16)
 
@@ -48,7 +49,7 @@ def said(path):
     return json.loads((path / MANIFEST).read_text())["spec"]
 
 
-@pytest.mark.parametrize("select", [None, "0.act_quant", "1.weight_quant"])
+@pytest.mark.parametrize("select", [None, slow("0.act_quant"), "1.weight_quant"])
 def test_codes_of_fractional_zero_points_need_the_new_one_struck_or_not(select, tmp_path):
     assert said(recorded(tmp_path / "old", network(), select=select)) == OLD
     assert said(recorded(tmp_path / "whole", network(act_quant=ShiftedUint8ActPerTensorFloat), select=select)) == OLD

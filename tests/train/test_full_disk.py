@@ -50,7 +50,8 @@ def limited(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_a_disk_that_takes_no_more(tmp_path, whole, devices):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(CONFIG | {"devices": devices, "accelerator": "cpu"}))
     command = [sys.executable, "-m", "hwfault", "train", "--config", tmp_path / "run.yaml", "--out", tmp_path / "run"]

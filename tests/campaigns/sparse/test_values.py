@@ -16,7 +16,7 @@ from tests.campaigns.sparse.small import NETWORKS, small
 from tests.campaigns.sparse.test_brevitas import struck_outputs
 from tests.slowly import slow
 
-SOME = 20
+SOME = 6
 
 
 def check(name, count):
