@@ -11,6 +11,7 @@ from hwfault.plan.listing import faults_at
 from hwfault.program.processes import Site
 from hwfault.stream.fault_map import FaultMap, Kind
 from hwfault.stream.protection_scheme import Protection
+from tests.slowly import thinned
 
 SITES = [
     Site(name="a.weight_quant", kind="weight", bit_width=4, signed=True, shape=(50, 3)),
@@ -36,7 +37,7 @@ def by_listing(plan, seed):
     return False
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", thinned(FAULTS, 3))
 def test_as_the_listing_says(name):
     plan = hf.resolve(SITES, FAULTS[name])
     told = [any_fault_fell(plan, seed, SAMPLES) for seed in range(40)]

@@ -257,7 +257,7 @@ def run(name, plan, batches, *, training, seed, epoch=0):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_listed_is_struck(device, data):
     name = data.draw(st.sampled_from(NETWORKS))
     faults = data.draw(st.lists(laws(device, name), min_size=1, max_size=2))

@@ -99,7 +99,7 @@ def test_the_reference_agrees(rate, bits):
     assert np.array_equal(left(codes, program, 5, range(20), bits, stored=False) == 0, found != codes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), bits=st.integers(1, 32), seed=st.integers(0, 2**64 - 1))
 def test_every_program_is_the_reference_s(data, bits, seed):
     """Dense and sparse planes, wide words, several processes, clusters and words, partial blocks and long batches."""

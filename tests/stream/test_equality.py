@@ -32,14 +32,14 @@ def assert_equal(found, codes, part, k):
         pytest.fail(f"word {word} is {found[word]}, expected {codes[word]}, in {part_of(COUNT, part)[k]}")
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(13)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_native_equals_the_reference(part):
     for k, (draw, codes) in enumerate(expected(part)):
         assert_equal(by_native(*draw), codes, part, k)
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(13)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_onnxruntime_equals_the_reference(part):
     for first in range(0, COUNT // PARTS, 100):
@@ -49,6 +49,7 @@ def test_onnxruntime_equals_the_reference(part):
             assert_equal(found[k], codes, part, first + k)
 
 
+@pytest.mark.slow
 def test_the_cases_reach_everything():
     drawn = [case for part in range(PARTS) for case in part_of(COUNT, part)]
     assert len(drawn) == COUNT

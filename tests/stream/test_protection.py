@@ -176,7 +176,7 @@ def test_no_word_of_three_or_more_errors_counts_as_corrected():
     assert sum(counts) == sum(w > 0 for w in weights)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_all_implementations_agree(case):
     expected, counts = by_oracle(case)

@@ -184,6 +184,7 @@ def test_the_folder_of_the_cache(monkeypatch, tmp_path):
     assert ext.folders()[1] == tmp_path / "hwfault"
 
 
+@pytest.mark.slow
 @needs_extension
 def test_the_command_prints_where_it_lies():
     run = subprocess.run([sys.executable, "-W", "ignore", "-m", "hwfault.fast"], capture_output=True, text=True)

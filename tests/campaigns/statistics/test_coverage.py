@@ -8,6 +8,7 @@ from scipy import stats
 
 from hwfault.campaigns.statistics.stopping import StoppingRule, judge_events, judge_means, judge_population
 from hwfault.campaigns.statistics.two_way import Sums
+from tests.slowly import slow
 
 FEW, MANY = 200, 2000
 
@@ -48,7 +49,7 @@ def cover_events(name, rate, repeats):
     return covered / repeats, wrong / repeats, np.median([trials for _, trials in ends])
 
 
-@pytest.mark.parametrize("name", ["wide margin", "verdict"])
+@pytest.mark.parametrize("name", [slow("wide margin"), "verdict"])
 def test_rare_events_are_covered_when_stopped(name):
     covered, wrong, _ = cover_events(name, 1e-3, FEW)
     assert covered >= 0.94
@@ -113,7 +114,7 @@ def cover_means(name, rule, repeats):
     return covered / repeats, wrong / repeats
 
 
-@pytest.mark.parametrize("name", ["tenth", "zeros"])
+@pytest.mark.parametrize("name", ["tenth", slow("zeros")])
 def test_means_are_covered_when_stopped(name):
     covered, _ = cover_means(name, StoppingRule(relative=0.3, max_trials=640), FEW)
     assert covered >= 0.93

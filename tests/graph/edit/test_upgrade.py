@@ -97,6 +97,7 @@ def test_batch_normalization(rank, version, epsilon, seed):
     assert_same(by_session(graph, x), by_executor(node, x, constants, x.shape, version))
 
 
+@pytest.mark.slow
 def test_a_whole_graph_after_qonnxs_own_change_of_layout():
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx

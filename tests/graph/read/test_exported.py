@@ -81,7 +81,7 @@ def test_an_export_says_where_the_samples_lie_and_its_nodes_agree(network):
         insert_faults(made, resolve(sites(network), FLIPS))
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of the exporter
 @pytest.mark.parametrize("open_batch", [True, False])
 @pytest.mark.parametrize("name", attention.NETWORKS)

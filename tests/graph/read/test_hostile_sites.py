@@ -71,7 +71,7 @@ def drop_node(model, data):
 CHANGES = [swap_attribute, swap_input, drop_tensors, swap_op, swap_constant, wrong_length, drop_node]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(data=st.data())
 def test_a_broken_graph_ends_in_an_error_of_hwfault(data):
     model = GRAPHS[data.draw(st.sampled_from(list(GRAPHS)), "graph")]()

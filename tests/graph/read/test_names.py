@@ -28,6 +28,7 @@ from hwfault.plan.fault_plan import resolve
 from tests.helpers.graph.networks import ACTS, WEIGHTS, signed
 from tests.helpers.graph.ops import QONNX
 from tests.helpers.graph.running import copied
+from tests.slowly import slow
 
 FAULTS = [BitFlips(probability=0.05), WordFaults(probability=0.02, sites={"kind": "activation"})]
 
@@ -114,7 +115,7 @@ def names(graph, *kinds):
     return [site.name for site in sites_of_graph(graph) if site.kind in kinds]
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("dynamo", [False, slow(True)])
 def test_blocks_whose_members_are_called_one_by_one(dynamo):
     graph = by_brevitas(Members, dynamo)
     assert names(graph, "weight") == [f"blocks.{i}.conv.weight_quant" for i in range(3)]

@@ -71,7 +71,7 @@ def test_a_graph_has_the_sites_of_its_network(name):
 KINDS = {"each": FAULTS, "late": LATE, "one tile": ONE_TILE}
 
 
-QUICK = [*(("digits_cnn", kind) for kind in KINDS), (ZOO[2], "each")]
+QUICK = [("digits_cnn", kind) for kind in KINDS]
 LONG = [(name, kind) for name in ZOO[2:5] for kind in KINDS if (name, kind) not in QUICK]
 
 

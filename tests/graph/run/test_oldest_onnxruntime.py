@@ -59,7 +59,7 @@ def host(folder, threads):
         return {name: old[name] for name in old.files}
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @needs_it
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("faults", [FAULTS, HARDWARE], ids=["stream", "hardware"])

@@ -32,7 +32,7 @@ shapes = st.lists(st.sampled_from([0, 1, 2, 3, 5]), max_size=5).map(tuple)
 
 
 @pytest.mark.every(2)
-@settings(max_examples=150)
+@settings(max_examples=50)
 @pytest.mark.parametrize("op", OPS)
 @given(data=st.data())
 def test_any_node(op, data):
