@@ -1,5 +1,7 @@
 """The fault ops on tensors that are integers themselves, as ONNX' own quantizers make them: the tensor is the code."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -12,11 +14,12 @@ from hwfault.graph.read.nodes import fault_node
 from hwfault.program.clipped import ClipProcess
 from hwfault.program.mapped import MapProcess
 from hwfault.program.processes import Site, SitePlan
-from hwfault.program.steps import ClipStep
+from hwfault.program.steps import ClipStep, StreamStep
 from hwfault.stream.fault_map import FaultMap
 from hwfault.stream.reference import inject_codes
 from tests.graph.run.test_batch_axis_ops import STEPS
 from tests.helpers.graph.ops import by_qonnx, load
+from tests.helpers.stream.programs import Mask, program
 
 FORMATS = {  # (type, bits)
     "int8": (np.int8, 8),
@@ -29,6 +32,7 @@ FORMATS = {  # (type, bits)
     "bipolar in int8": (np.int8, 1),
     "sums of 20 bits": (np.int32, 20),
 }
+SPEC = Path(__file__).parents[3] / "export" / "SPEC.md"
 SHOWN = {"by inference": "inference", "by batch": "batch", "held": "epoch"}
 SAMPLES, SHAPE, FIRST, SEED = 3, (40, 26), 5, 2**63 + 9
 
@@ -104,6 +108,31 @@ def test_known_words(bits, x, expected):
     own = FaultMap(bits, 3, np.array([0, 1]), kept.astype(np.uint32), np.array([every, 1 | 1 << bits - 1], np.uint32))
     graph = graph_of(site, of_rows(site, own), np.int8)
     check_same(by_onnxruntime(graph, np.array(x, np.int8)), np.array(expected, np.int8))
+
+
+def rows_of_spec():
+    """Type, bits, words and answers of the known answers in SPEC.md."""
+    table = SPEC.read_text(encoding="utf-8").partition("| type | bit_width | X | Y |")[2].splitlines()[2:]
+    for line in table:
+        if not line.startswith("|"):
+            return
+        kind, bits, *words = (cell.strip() for cell in line.strip("| ").split("|"))
+        yield kind, int(bits), *(np.array([list(map(int, row.split(",")))], kind) for row in words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "x", "y"), [pytest.param(*row, id=f"{row[0]}, {row[1]}") for row in rows_of_spec()]
+)
+def test_known_answers_of_the_specification(kind, bits, x, y):
+    site = Site(name="q", kind="activation", bit_width=bits, signed=kind.startswith("i"), shape=(8,))
+    numbers_of = program((Mask(4, 0.5, 1 | 1 << bits - 1),))
+    graph = graph_of(site, StreamStep(tuple(numbers_of), bits, True, "twos_complement"), kind)
+    check_same(by_onnxruntime(graph, x, seed=7, first=3), y)
+
+
+def test_the_specification_knows_every_type():
+    assert len(list(rows_of_spec())) == 7
+    assert {kind for kind, *_ in rows_of_spec()} == {"int8", "uint8", "int16", "uint16", "int32"}
 
 
 @pytest.mark.parametrize("batched", [True, pytest.param(False, marks=pytest.mark.slow)])
