@@ -19,7 +19,7 @@ from hwfault.profiles.profile import Profile
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "export/SPEC.md", "fault_models/SCHEMA.md")
-FOLDERS = ("docs", "export/example", "tests/benchmarks/results", "fault_models")
+FOLDERS = ("docs", "examples", "export/example", "tests/benchmarks/results", "fault_models")
 """Pages, pictures and files that pages lead to; each keeps its place, so that links between them hold."""
 LINKED = (".md", ".png", ".csv", ".yaml", ".txt", ".cc", ".py", ".html", ".ipynb", "LICENSE")
 _WIDTH = 100
