@@ -74,6 +74,11 @@ def notes(
     )
     if not harm.whole:
         found.append("The plan was chosen by the trials that also tell its rate, which flatters it: verify it.")
+        if asked.limit("due") is not None:
+            found.append(
+                "What is required of DUE is held to the number that drawn flips came to, with those that parity adds, "
+                "and not to the upper end of an interval, as SDC and right answers lost are."
+            )
     found += _measured_notes(considered)
     return found
 

@@ -138,7 +138,9 @@ def test_lost_answers_are_held_to_the_upper_end(tmp_path):
     harm = harm_in(drawn(tmp_path, 2000, right=np.ones(10, bool))[0])
     rate = harm.lost_ends()
     for limit, needed in ((rate[1] * 3, False), (0.06, True)):
-        best = advise(harm, Hardening.parse({"require": {"accuracy_lost": f"< {limit}", "due": "< 0.01"}}, "h")).best
+        advice = advise(harm, Hardening.parse({"require": {"accuracy_lost": f"< {limit}", "due": "< 0.01"}}, "h"))
+        best = advice.best
+        assert any("DUE is held to the number that drawn flips came to" in note for note in advice.notes)
         assert ("first" in {one.site for one in best.measures if one.kind != "none"}) == needed
         assert best.lost_ends[1] < limit
     few = advise(harm, Hardening.parse({"require": {"accuracy_lost": "< 1e-6"}}, "hardening"))
