@@ -68,7 +68,8 @@ def _bytes(answers):
 
 def start(*arguments):
     """`hwfault campaign ARGUMENTS` as a process of its own, in a group of its own."""
-    command = [sys.executable, "-m", "hwfault", "campaign", *map(str, arguments)]
+    # whoever runs the tests may ignore Ctrl-C, as a shell's background does, and so would the command
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "hwfault", "campaign", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, start_new_session=True, **pipes)
 
