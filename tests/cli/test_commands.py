@@ -92,10 +92,10 @@ def test_train_leaves_a_checkpoint_its_configuration_and_its_history(tmp_path):
     assert "training digits_cnn" in done.stderr
 
 
-def test_train_as_json_and_in_every_option(tmp_path):
+def test_train_as_json_and_in_every_option(few, tmp_path):
     arguments = {
         "--epochs": 2, "--batch-size": 256, "--learning-rate": 0.01, "--weight-decay": 0.0, "--optimizer": "sgd",
-        "--gradient": "straight_through", "--network": "digits_cnn", "--data": "digits", "--seed": 2**64 - 1,
+        "--gradient": "straight_through", "--network": "digits_cnn", "--data": str(few), "--seed": 2**64 - 1,
         "--validation": 0.25, "--accumulate": 2, "--momentum": 0.8, "--warmup-epochs": 1, "--loss": "cross_entropy",
         "--label-smoothing": 0.1, "--loss-on": "average", "--draws": 2, "--clip-weights": 0.5, "--clip-gradient": 3.0,
         "--early-stopping": 4, "--monitor": "faulty_loss", "--precision": "bf16-mixed", "--accelerator": "cpu",
