@@ -12,6 +12,7 @@ from hwfault.campaigns.study.space import draw_cells, draw_pair, drawn_flips, fa
 from hwfault.errors import HwfaultError, PlanError
 from hwfault.program.processes import Site
 from hwfault.program.selectors import Select
+from tests.slowly import slow
 
 SITES = (
     Site(name="a.weight_quant", kind="weight", bit_width=3, signed=True, shape=(2, 2)),
@@ -51,10 +52,11 @@ def test_without_replacement(flips, seed):
     assert set(found) <= set(range(22))
 
 
-def test_uniform():
-    counts = Counter(cell for seed in range(3000) for cell in draw_cells(SPACE, 3, seed))
+@pytest.mark.parametrize("many", [1, slow(4)])
+def test_uniform(many):
+    counts = Counter(cell for seed in range(750 * many) for cell in draw_cells(SPACE, 3, seed))
     assert chisquare([counts[cell] for cell in range(22)]).pvalue > 1e-4
-    pairs = Counter(draw_pair(SPACE, 3, number) for number in range(6600))
+    pairs = Counter(draw_pair(SPACE, 3, number) for number in range(1650 * many))
     assert chisquare([pairs[cell, sample] for cell in range(22) for sample in range(3)]).pvalue > 1e-4
 
 
