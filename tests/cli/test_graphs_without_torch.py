@@ -10,13 +10,17 @@ from tests.helpers.graph.classifier import classifier, samples
 NAMES = tuple(name for name in _OF_TRAINING if name not in _OF_MEASURING)
 
 
+def without_torch(*commands):
+    """Commands, one after the other in one process in which nothing of torch can be imported."""
+    return without(NAMES, *commands)
+
+
 def test_all_that_is_told_of_a_graph_needs_no_torch(tmp_path):
     onnx.save(classifier(1), tmp_path / "g.onnx")
     np.savez(tmp_path / "xy.npz", x=samples(4), y=np.arange(4) % 3)
     data = ("--data", tmp_path / "xy.npz", "--seeds", "0-1")
     bundle, page = tmp_path / "b.zip", tmp_path / "page.html"
-    done = without(
-        NAMES,
+    done = without_torch(
         ("evaluate", tmp_path / "g.onnx", *data, "--rates", "0,0.02", "--out", tmp_path / "out"),
         ("export", tmp_path / "g.onnx", *data, "--ber", 0.02, "--bundle", "--out", bundle),
         ("replay", bundle, "--html", page),
