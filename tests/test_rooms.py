@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -90,12 +91,13 @@ def used(tree, module):
             yield f"{module}.{node.attr}"
 
 
+@cache
 def imported(path):
     """The dotted names below hwfault that a file imports; where the package lies and its version are for everyone."""
     package = ".".join(["hwfault", *path.relative_to(PACKAGE).parent.parts])
-    for name in imports(path.read_text(encoding="utf-8"), package):
-        if name.split(".")[0] == "hwfault" and name not in EVERYONES:
-            yield name.removeprefix("hwfault.")
+    found = imports(path.read_text(encoding="utf-8"), package)
+    own = [name for name in found if name.split(".")[0] == "hwfault" and name not in EVERYONES]
+    return [name.removeprefix("hwfault.") for name in own]
 
 
 SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]

@@ -293,7 +293,7 @@ def test_codes_differ_from_brevitas_at_rounding_ties_alone(name, memory):
 
 
 def test_it_goes_with_faults_in_either_order():
-    model, x = lived_in("resnet20"), batch("resnet20", 3)
+    model, x = lived_in("tiny_cnn"), batch("tiny_cnn", 3)
     plan = resolve(
         sites(model, x), [BitFlips(probability=1e-3), BitFlips(probability=1e-4, sites={"kind": "accumulator"})]
     )

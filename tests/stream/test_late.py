@@ -88,14 +88,14 @@ def test_a_hit_word_takes_the_bits_of_the_word_before():
 
 
 def test_reference_library_and_onnxruntime_agree():
-    some = list(draws(1, 300))
+    some = list(draws(1, 150))
     ours = [reference.inject_codes(c, program=p, seed=s, sample=n, bit_width=b) for c, p, s, n, b in some]
     for (c, p, s, n, b), expected in zip(some, ours, strict=True):
         (got,) = native.inject_codes(c[None], program=p, seed=s, samples=[n], bit_width=b)
         np.testing.assert_array_equal(got, expected)
     for expected, got in zip(ours[:40], many_by_onnxruntime(some[:40]), strict=True):
         np.testing.assert_array_equal(got, expected)
-    assert sum((o != c).any() for o, (c, *_) in zip(ours, some, strict=True)) > 200
+    assert sum((o != c).any() for o, (c, *_) in zip(ours, some, strict=True)) > 100
 
 
 def test_samples_do_not_reach_into_each_other():

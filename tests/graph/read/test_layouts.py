@@ -35,10 +35,11 @@ from tests.helpers.graph.ops import QONNX, assert_same
 from tests.helpers.graph.running import by_onnxruntime, by_qonnx, clean, copied, faulted, tidied
 from tests.helpers.train.zoo import batch as zoo_batch
 from tests.helpers.train.zoo import lived_in
+from tests.slowly import slow
 
 ARRAY = WeightStationary(rows=8, columns=4)
 SRAM = {"profile": "sram14-ibm-7points", "at": {"operating_point": 0}, "sites": "*"}
-NETWORKS = ("digits_cnn", "biased", "residual", "convolutions", "per_channel", "binary", "formats")
+NETWORKS = ("biased", "digits_cnn", "residual", "convolutions", "per_channel", "binary", "formats")
 
 
 @given(rank=st.integers(1, 5), data=st.data())
@@ -198,7 +199,7 @@ FAULTS = {
 
 @pytest.mark.every(4)
 @pytest.mark.parametrize("faults", FAULTS)
-@pytest.mark.parametrize("name", ["digits_cnn", "biased", "residual"])
+@pytest.mark.parametrize("name", [slow("digits_cnn"), "biased", "residual"])
 def test_faults_of_every_kind_go_along(name, faults):
     struck = resolve(sites(network(name), batch(name)), FAULTS[faults])
     graph, x = tidied(insert_faults(clean(name), struck), 4), batch(name, 4, seed=3)
