@@ -39,6 +39,15 @@ def read_arrays(
         raise error if str(error).startswith(f"{path}: ") else FileError(f"{path}: {error}") from None
 
 
+def array_names(path: Path | str) -> list[str]:
+    """The names of what an .npz file holds; raises FileError for what is none."""
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            return [info.filename.removesuffix(".npy") for info in archive.infolist()]
+    except _BROKEN as error:
+        raise FileError(f"{path}: not a readable .npz file ({error})") from None
+
+
 def arrays_in(
     file: IO[bytes], names: Collection[str] | None = None, largest: int = 16 << 30
 ) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,18 @@ from hwfault.program.names import first_run
 
 _QUANTIZERS = ("Quant", "IntQuant")
 _LAYERS = ("Conv", "MatMul", "Gemm")
-_MOVES = ("MaxPool", "Flatten", "Reshape", "Transpose", "Relu", "Identity", "Constant", "Squeeze", "Unsqueeze")
+_MOVES = (
+    "MaxPool",
+    "Flatten",
+    "Reshape",
+    "Transpose",
+    "Relu",
+    "Identity",
+    "Constant",
+    "Squeeze",
+    "Unsqueeze",
+    "Gather",
+)
 """Ops that hand on numbers as they are, or 0."""
 _MOST_BITS = 24
 """Sums of so many bits, their sign among them, are below 2^23, and all partial ones: float32 holds them."""

@@ -10,7 +10,7 @@ from hwfault.campaigns.one_question import OneQuestion
 from hwfault.campaigns.subject import Subject, subject_of_graph
 from hwfault.errors import HwfaultError
 from hwfault.graph.edit.insert import insert_faults
-from hwfault.graph.run.graph_input import GraphInput
+from hwfault.graph.run.graph_input import GraphInputs
 from hwfault.graph.run.samples import read_samples
 from hwfault.graph.run.session import load_model
 from hwfault.laws.files import Files
@@ -20,7 +20,7 @@ _BATCH = 512
 
 
 class GraphCampaign(OneQuestion):
-    """A graph (.onnx) of one input and one output, whose answers are classes, and the samples of `data` for it.
+    """A graph (.onnx) with one output, whose answers are classes, and the samples of `data` for its inputs.
 
     Sample i of the fault stream is the i-th of the file (`hwfault.graph.run.samples`), of which the `first` so many are
     taken. `batch_size` samples run at a time (None: as many as the graph is made for, or 512). Where samples have no
@@ -39,7 +39,7 @@ class GraphCampaign(OneQuestion):
         files: Files | None = None,
     ) -> None:
         self._graph = load_model(graph)
-        wanted = GraphInput.of(self._graph)
+        wanted = GraphInputs.of(self._graph)
         samples = read_samples(data, wanted, first)
         size = wanted.batch_size(batch_size, len(samples.inputs), _BATCH)
         self._subject = subject_of_graph(self._graph, samples, size)

@@ -175,14 +175,14 @@ def _told(rounds: str | None) -> str:
 
 
 def _of_graph(study: Study) -> Subject:
-    from hwfault.graph.run.graph_input import GraphInput
+    from hwfault.graph.run.graph_input import GraphInputs
     from hwfault.graph.run.samples import read_samples
     from hwfault.graph.run.session import load_model
 
     assert study.graph is not None
     assert study.data is not None
     graph = load_model(study.graph)
-    wanted = GraphInput.of(graph)
+    wanted = GraphInputs.of(graph)
     samples = read_samples(study.data, wanted, study.samples.first)
     if study.engine == "torch":
         raise HwfaultError("engine: torch runs networks; expected auto, onnxruntime or sparse for a graph")
@@ -193,10 +193,12 @@ def _of_graph(study: Study) -> Subject:
 def subject_of_graph(graph: ModelProto, samples: "GraphSamples", batch_size: int) -> Subject:
     """A graph and its samples, run by onnxruntime in batches of a size; raises HwfaultError for several outputs."""
     from hwfault.campaigns.engines.onnxruntime_engine import OnnxruntimeEngine
-    from hwfault.graph.run.graph_input import GraphInput
+    from hwfault.graph.run.graph_input import GraphInputs, InputArrays
 
-    inputs, labels, _ = samples
-    seen = sha256(np.ascontiguousarray(inputs).tobytes())
+    wanted, labels = GraphInputs.of(graph), samples.labels
+    inputs = InputArrays.of(samples.inputs, wanted.names)
+    seen = sha256()
+    inputs.update_digest(seen)
     seen.update(b"" if labels is None else labels.tobytes())
     identity = {
         "graph": sha256(graph.SerializeToString(deterministic=True)).hexdigest(),
@@ -205,13 +207,15 @@ def subject_of_graph(graph: ModelProto, samples: "GraphSamples", batch_size: int
     }
     rounds = why_not_exact(graph)
     # a graph of a fixed batch takes no batch of the samples that faults still reach
-    whole = GraphInput.of(graph).batch is not None
+    whole = wanted.batch is not None
     engine = OnnxruntimeEngine(graph, inputs, batch_size, exact=rounds is None and not whole)
 
     def sparse() -> tuple[SparseFlips | None, str | None]:
         if not is_integer(graph):
             return None, "the graph does not say that it computes in integer arithmetic (hwfault export --arithmetic)"
-        return make_sparse(graph, inputs, engine.golden())
+        if len(wanted.each) > 1:
+            return None, f"the graph has the inputs {wanted.names}, and single flips are carried from one"
+        return make_sparse(graph, inputs.only, engine.golden())
 
     rounded = rounds is not None
     return Subject(engine, None, labels, identity, not rounded, _told(rounds), sparse, _no_gradients, by_engine=rounded)

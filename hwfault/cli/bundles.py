@@ -119,12 +119,12 @@ class Recording:
 
     def write_graph(self, out: Path, graph: "ModelProto", data: Path, plan: "FaultPlan | None") -> "Manifest":
         """Writes the bundle of a graph alone; the first samples of its data go along."""
-        from hwfault.graph.run.graph_input import GraphInput
+        from hwfault.graph.run.graph_input import GraphInputs
         from hwfault.graph.run.samples import read_samples
         from hwfault.proof.record_graph import write_graph_bundle
 
         seeds = self.chosen_seeds(plan)
-        wanted = GraphInput.of(graph)
+        wanted = GraphInputs.of(graph)
         # as many as fill the batches of a graph that is made for batches of one size
         count = self.samples or max(16 - 16 % (wanted.batch or 1), wanted.batch or 1)
         samples = read_samples(data, wanted, count)
@@ -134,7 +134,13 @@ class Recording:
             return write_graph_bundle(out, graph, samples, plan=plan, seeds=seeds, batch_size=size, progress=advance)
 
     def write(
-        self, out: Path, model: "nn.Module", split: "Split", plan: "FaultPlan | None", arithmetic: "Arithmetic"
+        self,
+        out: Path,
+        model: "nn.Module",
+        split: "Split",
+        plan: "FaultPlan | None",
+        arithmetic: "Arithmetic",
+        as_traced: bool,
     ) -> "Manifest":
         """Writes the bundle of a network; the split's first samples go along."""
         import torch
@@ -153,6 +159,7 @@ class Recording:
                 seeds=seeds,
                 batch_size=self.batch_size,
                 arithmetic=arithmetic,
+                as_traced=as_traced,
                 progress=begin("recording", 1 + len(seeds)),
             )
 

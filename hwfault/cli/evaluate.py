@@ -162,8 +162,8 @@ def command(
     """Accuracy of RUN (a folder of `hwfault train`, or a checkpoint) on its held-out data, under faults or without.
 
     RUN may be a graph (.onnx), with its samples in --data: an .npz file with the arrays x (inputs, samples along axis
-    0) and y (labels), or a folder CLASS/IMAGE of images, given as pixels from 0 to 255. It runs in onnxruntime, without
-    PyTorch. Without labels it is told how many answers are those of the golden run.
+    0; several by the graph's names) and y (labels), or a folder CLASS/IMAGE of images, given as pixels from 0 to 255.
+    It runs in onnxruntime, without PyTorch. Without labels it is told how many answers are those of the golden run.
 
     The faults are those of --faults, --ber or --plan, or a sweep of --rates; without any of them there are none. What
     they cost is told against the golden run, which has none. With --out finished trials are kept: the same command

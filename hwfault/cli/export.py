@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 @fault_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved as JSON, instead of faults.")
 @arithmetic_option
+@click.option(
+    "--as-traced",
+    is_flag=True,
+    help="Take a network that decides by values of its inputs with the way that one sample takes.",
+)
 @click.option("--out", required=True, type=OutputFolder(), help="The graph to write (.onnx), or the bundle.")
 @recording_options
 @json_option
@@ -36,6 +41,7 @@ def command(
     given: Given,
     plan_file: Path | None,
     arithmetic: "Arithmetic",
+    as_traced: bool,
     out: Path,
     recording: Recording,
     as_json: bool,
@@ -47,9 +53,9 @@ def command(
     With --bundle, OUT is a folder (or a .zip): graphs, plan, profiles, held-out samples, and what PyTorch makes of them
     at every site, clean and under seeds. `hwfault replay BUNDLE` checks it, anywhere, without PyTorch.
 
-    With --bundle RUN may be a clean graph (.onnx), with its samples in --data: an .npz file with the arrays x and,
-    where they are known, y (labels), or a folder of images. What becomes of them is recorded from onnxruntime, without
-    PyTorch.
+    With --bundle RUN may be a clean graph (.onnx), with its samples in --data: an .npz file with the arrays x (several
+    inputs by the graph's names) and, where they are known, y (labels), or a folder of images. What becomes of them is
+    recorded from onnxruntime, without PyTorch.
     """
     if run.suffix == ".onnx":
         check_options_of_graph(trusted)
@@ -65,9 +71,10 @@ def command(
     example = held_out.example
     plan = given_plan(sites(model, example), plan_file, given, given.device or 0)
     if recording.bundle:
-        written(out, recording.write(out, model, held_out.test, plan, arithmetic), as_json)
+        manifest = recording.write(out, model, held_out.test, plan, arithmetic, as_traced)
+        written(out, manifest, as_json)
         return
-    graph = export(model, example, plan=plan, arithmetic=arithmetic)
+    graph = export(model, example, plan=plan, arithmetic=arithmetic, as_traced=as_traced)
     write_atomically(out, graph.SerializeToString())
     exact: dict[str, Any] = {"arithmetic": arithmetic, "left": left(graph)} if arithmetic == "integer" else {}
     if as_json:

@@ -12,6 +12,7 @@ _OF_NETWORKS = {
     "data_folder": "--data-folder",
     "transform": "--transform",
     "arithmetic": "--arithmetic",
+    "as_traced": "--as-traced",
     "split": "--split",
     "workers": "--workers",
     "statistics": "--statistics",
@@ -36,8 +37,8 @@ def data_of_graph(trusted: Trusted) -> Path:
     """Where the samples of a graph lie; raises UsageError where --data does not say it."""
     if trusted.data is None:
         raise click.UsageError(
-            "a graph holds no data; give --data, an .npz file with the arrays x (inputs) and y (labels), or a folder "
-            "of images"
+            "a graph holds no data; give --data, an .npz file with the arrays x (inputs, or several by the names that "
+            "the graph has for them) and y (labels), or a folder of images"
         )
     return Path(trusted.data)
 

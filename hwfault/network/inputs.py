@@ -1,5 +1,6 @@
 """The inputs of a network: which tensors they hold, how many samples, and batches of other sizes made from them."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -54,6 +55,12 @@ def mapped(given: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return given
 
 
+def samples_of(example: Example, chosen: slice) -> Example:
+    """The same tuples, lists and dicts with some samples, along axis 0, of each tensor."""
+    part: Example = mapped(example, lambda tensor: tensor[chosen])
+    return part
+
+
 def samples_in(given: Any, axes: Axes) -> int | None:
     """How many samples inputs hold: the extent of the first tensor that has the batch axis; None if none has."""
     for tensor, axis in zip(tensors_in(given), _endless(axes), strict=False):
@@ -68,6 +75,31 @@ def _endless(axes: Axes) -> Iterator[int | None]:
         return
     while True:
         yield axes
+
+
+def _named(name: str, given: Any) -> Iterator[str]:
+    """What the tensors in an argument are called, in the order of `tensors_in`."""
+    if isinstance(given, Tensor | QuantTensor):
+        yield name
+    elif isinstance(given, Mapping):
+        for key, part in given.items():
+            yield from _named(f"{name}.{key}", part)
+    elif isinstance(given, tuple | list):
+        for i, part in enumerate(given):
+            yield from _named(f"{name}.{i}", part)
+
+
+def _positions(forward: Callable[..., Any], count: int) -> list[str]:
+    """What so many arguments by position are called."""
+    names = []
+    rest = "input"
+    for parameter in inspect.signature(forward).parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            rest = parameter.name
+    names += [f"{rest}.{i}" for i in range(count - len(names))]
+    return names[:count]
 
 
 class Inputs(NamedTuple):
@@ -111,6 +143,28 @@ class Inputs(NamedTuple):
                     "as batch_axis says"
                 )
         return cls(args, kwargs, tuple(own))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, those by position first."""
+        return list(tensors_in((self.args, self.kwargs)))
+
+    @property
+    def samples(self) -> int:
+        """How many samples they hold."""
+        return samples_in((self.args, self.kwargs), self.axes) or 0
+
+    def names(self, model: nn.Module) -> list[str]:
+        """What each of the tensors is called: after the argument of the model's forward that it is.
+
+        A single one by position is the `input`. Those of an argument that holds several are NAME.0, NAME.1, ... or
+        NAME.KEY.
+        """
+        if not self.kwargs and len(self.tensors) == 1:
+            return ["input"]
+        arguments = list(zip(_positions(model.forward, len(self.args)), self.args, strict=True))
+        arguments += self.kwargs.items()
+        return [own for name, given in arguments for own in _named(name, given)]
 
     def to(self, device: torch.device) -> Self:
         """The same on a device."""

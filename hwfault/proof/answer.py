@@ -1,8 +1,8 @@
 """What a runner is asked and what it answers.
 
-It is given the inputs of a graph by name: `input` (float32, the batch) and, where faults are meant, `hwfault_seed` (the
-64 bits of the seed as int64) and `hwfault_first_sample` (int64, the number of the batch's first sample). It answers
-with one array, the outputs, or with arrays by name:
+It is given the inputs of a graph by name: `input` (the batch; of several inputs each by its own name) and, where faults
+are meant, `hwfault_seed` (the 64 bits of the seed as int64) and `hwfault_first_sample` (int64, the number of the
+batch's first sample). It answers with one array, the outputs, or with arrays by name:
 
     output       numbers of the shape of the graph's output
     prediction   integers, the class of each sample, where the outputs are not to be had
@@ -41,14 +41,13 @@ class CodePair(NamedTuple):
     after: Codes
 
 
-INPUT: Final = "input"
 OUTPUT: Final = "output"
 PREDICTION: Final = "prediction"
 
 
-def ask(runner: Runner, batch: Array, seed: int | None, first_sample: int) -> dict[str, Array]:
+def ask(runner: Runner, batch: Mapping[str, Array], seed: int | None, first_sample: int) -> dict[str, Array]:
     """The runner's answer for a batch, arrays by name; raises HwfaultError for what it raises or answers wrongly."""
-    question = {INPUT: np.array(batch)}
+    question = {name: np.array(values) for name, values in batch.items()}
     if seed is not None:
         question |= {SEED: np.array(signed64(seed), np.int64), FIRST_SAMPLE: np.array(first_sample, np.int64)}
     with errors_of("the runner"):

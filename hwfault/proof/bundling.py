@@ -9,21 +9,36 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from safetensors.numpy import save as save_tensors
 
-from hwfault.errors import FileError, HwfaultError
+from hwfault.errors import FileError, GraphError, HwfaultError
 from hwfault.graph.read.qonnxgraph import metadata
 from hwfault.graph.read.versions import NEW, SPEC
+from hwfault.graph.run.graph_input import InputArrays
 from hwfault.plan.fault_plan import FaultPlan, needs_stream, spec_of
 from hwfault.profiles.library import profile_path
-from hwfault.proof.manifest import CLEAN, INPUTS, PLAN, Manifest, RecordedSite, seed_file
+from hwfault.proof.manifest import (
+    CLEAN,
+    INPUT,
+    INPUTS,
+    LABEL,
+    PLAN,
+    Manifest,
+    RecordedInput,
+    RecordedSite,
+    input_tensor,
+    seed_file,
+)
 from hwfault.proof.noted import Noted
 from hwfault.proof.storage import Tensors, describe_files, write
 from hwfault.stream.check import check_seed
 
+TYPES = (np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.int32))
+"""Of which types the inputs of a bundle may be."""
+
 
 class Given(NamedTuple):
-    """The samples of a bundle: inputs (n, ...) float32, labels (n,) or None, in batches of a size."""
+    """The samples of a bundle: inputs (n, ...), labels (n,) or None, in batches of a size."""
 
-    inputs: NDArray[Any]
+    inputs: InputArrays
     labels: NDArray[Any] | None
     batch_size: int
 
@@ -92,6 +107,7 @@ def put_together(
         versions=dict(versions),
         samples=len(given.inputs),
         batch_size=given.batch_size,
+        inputs=_described(given.inputs),
         seeds=tuple(seeds),
         plan_sha256=None if plan is None else plan.digest,
         profiles={name: place for name, (place, _) in profiles.items()},
@@ -108,9 +124,29 @@ def _spec(recorded: Recorded, graphs: Sequence[ModelProto]) -> str:
     return spec_of("1.1" if needed else needs_stream(entry.site for entry in recorded.sites))
 
 
+def recorded_inputs(inputs: InputArrays) -> InputArrays:
+    """Inputs as a bundle has them: a single one is called `input`; raises GraphError for types that it has not."""
+    for name, values in inputs.arrays.items():
+        if values.dtype not in TYPES:
+            raise GraphError(
+                f"the graph's input {name!r} takes {values.dtype}, but a bundle's samples are float32, int64 or int32; "
+                "convert them in the graph"
+            )
+    return inputs if len(inputs.arrays) > 1 else InputArrays.of(inputs.only, [INPUT])
+
+
+def _described(inputs: InputArrays) -> tuple[RecordedInput, ...] | None:
+    """What the manifest says of the inputs; nothing of a single one of float32, so that versions before read it."""
+    found = []
+    for name, values in inputs.arrays.items():
+        found.append(RecordedInput(name=name, dtype=values.dtype.name, shape=values.shape[1:]))
+    return None if len(found) == 1 and found[0].is_plain else tuple(found)
+
+
 def _numbers(given: Given) -> Tensors:
-    known = {} if given.labels is None else {"label": given.labels.astype(np.int64)}
-    return {"input": given.inputs, **known}
+    several = len(given.inputs.arrays)
+    numbers = {input_tensor(name, several): values for name, values in given.inputs.arrays.items()}
+    return numbers if given.labels is None else numbers | {LABEL: given.labels.astype(np.int64)}
 
 
 def _saved(tensors: Tensors) -> bytes:

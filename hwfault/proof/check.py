@@ -42,12 +42,12 @@ def check(
 
     Without a `runner` the bundle's graphs run in onnxruntime and every site is compared. A `graph`, as transformed from
     one of them, takes the place of the clean or, where it carries faults, of the faulted one, and has only its runs. A
-    runner is called once a batch with the graph's inputs by name (`input`; `hwfault_seed` and `hwfault_first_sample`,
-    int64, where faults are meant) and answers with one array, the outputs, or arrays by name (hwfault.proof.answer).
-    `engine` is its name in the report. `progress` is called after each run. `seeds` are some of the bundle's (None:
-    all).
-    Raises FileError for a record that is not whole, GraphError and PlanError where a graph is not that of the record,
-    HwfaultError for seeds that were not recorded and for what a runner raises or answers wrongly.
+    runner is called once a batch with the graph's inputs by name (`input`, or several; `hwfault_seed` and
+    `hwfault_first_sample`, int64, where faults are meant) and answers with one array, the outputs, or arrays by name
+    (hwfault.proof.answer). `engine` is its name in the report. `progress` is called after each run. `seeds` are some of
+    the bundle's (None: all). Raises FileError for a record that is not whole, GraphError and PlanError where a graph is
+    not that of the record, HwfaultError for seeds that were not recorded and for what a runner raises or answers
+    wrongly.
     """
     manifest = bundle.manifest
     chosen = runs_of(bundle, seeds, which, graph)
@@ -170,7 +170,7 @@ class _Graph:
         """One run of it."""
         comparison = Comparison(seed, self._plan, seen_through=True)
         for batch in expected.batches:
-            answer = self._engine.run(inputs.values[batch.samples], seed, batch.first_sample, self._found)
+            answer = self._engine.run(inputs.rows(batch.samples), seed, batch.first_sample, self._found)
             comparison.add_graph(expected, batch, self._found, answer, inputs.labels)
         return comparison.record(len(expected.sites))
 
@@ -181,7 +181,7 @@ def _by_runner(
     """One run of another engine."""
     comparison = Comparison(seed, plan, seen_through=False)
     for batch in expected.batches:
-        answer = ask(runner, inputs.values[batch.samples], seed, batch.first_sample)
+        answer = ask(runner, inputs.rows(batch.samples), seed, batch.first_sample)
         comparison.add_answer(expected, batch, answer, inputs.labels)
     # sites in the order in which they were recorded, each with all that was
     rows = {True: expected.facts.samples, False: len(expected.batches)}

@@ -1,12 +1,14 @@
 """A graph in onnxruntime, with every site of it in sight."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED
+from hwfault.graph.run.graph_input import fit_names
 from hwfault.graph.run.session import run, session
 from hwfault.graph.run.watched import with_outputs
 from hwfault.proof.places import SiteTensor
@@ -38,10 +40,14 @@ class Engine:
         self._plain = session(graph, spin=False)
         self._observed = session(with_sites(graph, found), spin=False)
         self._output = self._plain.get_outputs()[0].name
+        self.inputs = [entry.name for entry in self._plain.get_inputs() if entry.name not in (SEED, FIRST_SAMPLE)]
+        """What the graph calls its inputs but seed and sample number."""
 
-    def run(self, inputs: Array, seed: int | None, first_sample: int, found: Sequence[SiteTensor]) -> Answer:
-        """What the graph makes of a batch; of its sites those are fetched that were `found` there."""
-        seed = seed or 0
+    def run(
+        self, batch: Mapping[str, Array], seed: int | None, first_sample: int, found: Sequence[SiteTensor]
+    ) -> Answer:
+        """What the graph makes of a batch, inputs by name; of its sites those are fetched that were `found` there."""
+        seed, inputs = seed or 0, fit_names(batch, self.inputs)
         (plain,) = run(self._plain, inputs, seed=seed, first_sample=first_sample, outputs=[self._output])
         others = dict.fromkeys(name for place in found for name in place.types if name != self._output)
         names = [self._output, *others]

@@ -12,7 +12,20 @@ from hwfault.errors import FileError, PlanError
 from hwfault.graph.read.versions import OLD
 from hwfault.program.batch_axes import from_rows, in_rows
 from hwfault.program.processes import Site
-from hwfault.proof.manifest import CLEAN, INPUTS, NO_NUMBERS, Integers, RecordedSite, seed_file, tensor
+from hwfault.proof.manifest import (
+    CLEAN,
+    INPUT,
+    INPUTS,
+    LABEL,
+    MANIFEST,
+    NO_NUMBERS,
+    Integers,
+    RecordedInput,
+    RecordedSite,
+    input_tensor,
+    seed_file,
+    tensor,
+)
 from hwfault.proof.sides import Side
 from hwfault.proof.storage import Bundle, Tensors, array
 
@@ -20,16 +33,39 @@ Array = NDArray[Any]
 
 
 class Inputs:
-    """The samples of a bundle and their labels, where it has some."""
+    """The samples of a bundle, by the names of its graphs' inputs, and their labels, where it has some."""
 
     def __init__(self, bundle: Bundle) -> None:
         where, n = f"{bundle.path}: {INPUTS}", bundle.manifest.samples
         tensors = bundle.tensors(INPUTS)
-        self.values = array(tensors, "input", where, "f")
-        self.labels = array(tensors, "label", where, "iu") if "label" in tensors else None
-        shapes = [values.shape for values in (self.values, self.labels) if values is not None]
-        if any(shape[:1] != (n,) for shape in shapes) or self.values.dtype != np.float32:
+        self._values: dict[str, Array] = {}
+        if bundle.manifest.inputs is None:
+            self._values[INPUT] = array(tensors, INPUT, where, "f")
+        for entry in bundle.manifest.inputs or ():
+            self._values[entry.name] = _input(tensors, entry, bundle, where)
+        self.labels = array(tensors, LABEL, where, "iu") if LABEL in tensors else None
+        found = [*self._values.values(), *([] if self.labels is None else [self.labels])]
+        plain = bundle.manifest.inputs is not None or self._values[INPUT].dtype == np.float32
+        if any(values.shape[:1] != (n,) for values in found) or not plain:
+            shapes = [values.shape for values in found]
             raise FileError(f"{where}: tensors of the shapes {shapes}, expected {n} samples of float32")
+
+    def rows(self, chosen: slice) -> dict[str, Array]:
+        """Some samples of each input."""
+        return {name: values[chosen] for name, values in self._values.items()}
+
+
+def _input(tensors: Tensors, entry: RecordedInput, bundle: Bundle, where: str) -> Array:
+    """The samples of an input; raises FileError unless they are what the manifest says."""
+    name = input_tensor(entry.name, len(bundle.manifest.inputs or ()))
+    values = array(tensors, name, where)
+    expected = (bundle.manifest.samples, *entry.shape)
+    if values.shape != expected or values.dtype != np.dtype(entry.dtype):
+        raise FileError(
+            f"{where}: the tensor {name!r} is {values.dtype} of the shape {values.shape}, {entry.dtype} of the shape "
+            f"{expected} by {MANIFEST}; get the bundle anew"
+        )
+    return values
 
 
 class Facts(Protocol):

@@ -21,6 +21,8 @@ LARGEST = 4 << 30
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,200})?")
 
 
+INPUT, LABEL = "input", "label"
+"""The tensors of a bundle's samples: the one input (several are `input.NAME`), and the labels."""
 NO_NUMBERS = "no_numbers"
 """What a run of a site has recorded where its values were not finite: these, and (NO_NUMBERS_at) where they lie."""
 
@@ -28,6 +30,11 @@ NO_NUMBERS = "no_numbers"
 def seed_file(seed: int) -> str:
     """The file of what was recorded under a seed."""
     return f"seed-{seed}.safetensors"
+
+
+def input_tensor(name: str, inputs: int) -> str:
+    """The name of the tensor that holds the samples of one of so many inputs."""
+    return INPUT if inputs == 1 else f"{INPUT}.{name}"
 
 
 def tensor(site: str, call: int, what: str) -> str:
@@ -75,13 +82,27 @@ class RecordedSite(Record):
         return self
 
 
+class RecordedInput(Record):
+    """An input of the graphs: its name, its type, and the shape of one sample."""
+
+    name: Annotated[str, Field(min_length=1, max_length=1000)]
+    dtype: Literal["float32", "int64", "int32"]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=1 << 32)], ...], Field(max_length=64)]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is what a bundle has that says nothing of its inputs."""
+        return (self.name, self.dtype) == (INPUT, "float32")
+
+
 class Manifest(Record):
     """What `manifest.json` says; every other file of the bundle is listed with its size and hash.
 
     Samples are numbered from 0 and were recorded in batches of `batch_size`. `sites` are in the order in which they
     first ran. Accumulators are among them where the plan strikes them, under the seeds, and in integer
     arithmetic all, in every run. `profiles` names the file of each fault
-    profile that the plan was made from, by the name that the plan has for it.
+    profile that the plan was made from, by the name that the plan has for it. `inputs` are those of the graphs, in
+    their order, each by its name there; a single one is called `input`, and is float32 where nothing is said (None).
     """
 
     format: Literal["hwfault-bundle/1"] = "hwfault-bundle/1"
@@ -89,6 +110,7 @@ class Manifest(Record):
     versions: dict[str, str]
     samples: Annotated[int, Field(ge=1, le=1 << 32)]
     batch_size: Annotated[int, Field(ge=1, le=1 << 32)]
+    inputs: Annotated[tuple[RecordedInput, ...], Field(min_length=1, max_length=1 << 10)] | None = None
     seeds: tuple[Annotated[int, Field(ge=0, lt=1 << 64)], ...] = ()
     plan_sha256: str | None = None
     profiles: dict[str, str] = Field(default_factory=dict)
@@ -115,6 +137,8 @@ class Manifest(Record):
         own += [FAULTED_GRAPH, PLAN] if self.seeds else []
         if missing := [name for name in own if name not in self.files]:
             raise ValueError(f"files: {missing[0]!r} is not listed")
+        if len({entry.name for entry in self.inputs or ()}) < len(self.inputs or ()):
+            raise ValueError("inputs: a name is listed twice")
         if len({entry.site.name for entry in self.sites}) < len(self.sites):
             raise ValueError("sites: a site is listed twice")
         if self.spec == "fault-stream v1" and needs_stream(entry.site for entry in self.sites) is not None:

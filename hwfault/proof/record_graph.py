@@ -19,9 +19,9 @@ from hwfault import __version__
 from hwfault.errors import GraphError
 from hwfault.graph.edit.insert import insert_faults
 from hwfault.graph.read.grids import IntegerGrid
-from hwfault.graph.run.graph_input import GraphInput, Samples
+from hwfault.graph.run.graph_input import GraphInputs, InputArrays, Samples
 from hwfault.plan.fault_plan import FaultPlan
-from hwfault.proof.bundling import Given, check_asked, put_together
+from hwfault.proof.bundling import Given, check_asked, put_together, recorded_inputs
 from hwfault.proof.engine import Answer, Engine
 from hwfault.proof.manifest import CLEAN_GRAPH, FAULTED_GRAPH, Manifest, RecordedSite, tensor
 from hwfault.proof.noted import Noted, join, narrow
@@ -44,13 +44,12 @@ def write_graph_bundle(
     """Writes a bundle of a clean graph, and answers with its manifest; arguments and errors as of `write_bundle`.
 
     Batches are of `batch_size` (None: of all samples, or as the graph is made for). Raises GraphError for a graph whose
-    input is not float32, or that has several outputs, or one of integers.
+    inputs are not float32, int64 or int32, or that has several outputs, or one of integers.
     """
-    inputs, labels, _ = samples
+    wanted = GraphInputs.of(graph)
+    inputs = InputArrays.of(samples.inputs, wanted.names)
     check_asked(len(inputs), plan, seeds)
-    wanted = GraphInput.of(graph)
-    if wanted.dtype != np.float32:
-        raise GraphError(f"the graph's input {wanted.name!r} takes {wanted.dtype}, but a bundle's samples are float32")
+    recorded = recorded_inputs(inputs)
     if len(graph.graph.output) != 1:
         raise GraphError(f"the graph has the outputs {[o.name for o in graph.graph.output]}, expected one for a bundle")
     size = min(wanted.batch_size(batch_size, len(inputs), len(inputs)), len(inputs))
@@ -61,18 +60,14 @@ def write_graph_bundle(
     return put_together(
         path,
         graphs,
-        Given(inputs, labels, size),
+        Given(recorded, samples.labels, size),
         plan,
         seeds,
         recorder,
-        partial(recorder.run, _batches(inputs, size)),
+        partial(recorder.run, inputs.split(size)),
         versions={"hwfault": __version__, **{name: version(name) for name in ("onnxruntime", "onnx")}},
         progress=progress,
     )
-
-
-def _batches(inputs: Array, size: int) -> list[Array]:
-    return [inputs[first : first + size] for first in range(0, len(inputs), size)]
 
 
 class GraphRecorder:
@@ -100,13 +95,13 @@ class GraphRecorder:
         """The keys of the runs of parameters, which are no samples'."""
         return {_key(place) for place in self._clean if not place.site.batched}
 
-    def run(self, batches: Sequence[Array], plan: FaultPlan | None, seed: int) -> Noted:
+    def run(self, batches: Sequence[InputArrays], plan: FaultPlan | None, seed: int) -> Noted:
         """What becomes of all samples under a plan (None: clean) and a seed; raises GraphError for other faults."""
         engine = self._engines[plan is not None]
         found = self._clean if plan is None else self._faulted
         noted, first = [], 0
         for batch in batches:
-            answer = engine.run(batch, seed, first, found)
+            answer = engine.run(batch.arrays, seed, first, found)
             noted.append(self._note(found, answer, seed, first, len(batch)))
             first += len(batch)
         return join(noted)

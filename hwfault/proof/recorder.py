@@ -12,6 +12,7 @@ from hwfault.arithmetic.integer_arithmetic import integer_arithmetic
 from hwfault.graph.export.of_network import Arithmetic
 from hwfault.graph.read.grids import IntegerGrid
 from hwfault.injection.attach import Injection, inject_at
+from hwfault.network.inputs import Example, Inputs
 from hwfault.network.mode import evaluation
 from hwfault.network.sites import sites
 from hwfault.plan.fault_plan import FaultPlan
@@ -30,7 +31,7 @@ class Recorder:
     """
 
     def __init__(
-        self, model: nn.Module, example: Tensor, arithmetic: Arithmetic, sums: Collection[str] = frozenset()
+        self, model: nn.Module, example: Example, arithmetic: Arithmetic, sums: Collection[str] = frozenset()
     ) -> None:
         self._arithmetic: Callable[[nn.Module], AbstractContextManager[object]] = (
             integer_arithmetic if arithmetic == "integer" else nullcontext
@@ -95,14 +96,14 @@ class Recording:
         self._recorder, self._model, self._injection, self._notes = recorder, model, injection, notes
         self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
-    def run(self, inputs: Tensor, seed: int, first_sample: int, *, again: bool = False) -> Noted:
+    def run(self, inputs: Example, seed: int, first_sample: int, *, again: bool = False) -> Noted:
         """What a batch becomes under a seed, whose samples are numbered from `first_sample`.
 
         Where it is the same run `again` parameters are left out whose faults do not change from batch to batch.
         """
         self._injection.seed, self._injection.first_sample = seed, first_sample
         self._notes.begin(again)
-        result = self._model(inputs.to(self._device))
+        result = Inputs.of(inputs).to(self._device).run(self._model)
         self._recorder.add(self._notes)
         noted = self._notes.noted
         noted.output = np.array(getattr(result, "value", result).numpy(force=True))

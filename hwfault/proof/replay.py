@@ -1,11 +1,12 @@
 """The same faults in two engines: PyTorch, recorded into memory batch by batch, and onnxruntime on the graph."""
 
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
@@ -16,8 +17,10 @@ from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.integer import is_integer
 from hwfault.graph.read.qonnxgraph import PARAMETER, WORDS, metadata, site_name, words_sha256
 from hwfault.graph.read.versions import NEW
+from hwfault.graph.run.graph_input import InputArrays
 from hwfault.graph.run.session import load_model
-from hwfault.network.sites import known_quantizers
+from hwfault.network.inputs import Example, Inputs, samples_in
+from hwfault.network.sites import known_quantizers, unwrap
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.proof.check import checked_with, plan_told
 from hwfault.proof.compare import Comparison
@@ -30,13 +33,14 @@ from hwfault.proof.recorder import Recorder, Recording
 from hwfault.proof.report import ReplayReport
 from hwfault.stream.check import check_seed
 
+Array = NDArray[Any]
 Progress = Callable[[int, int | None], object]
 
 
 def replay(
     model: nn.Module,
     graph: ModelProto | Path | str,
-    batches: Iterable[Tensor | Sequence[Any]],
+    batches: Iterable[Example],
     *,
     seeds: Sequence[int],
     plan: FaultPlan | None = None,
@@ -45,7 +49,8 @@ def replay(
     """Runs every batch under every seed in both engines and compares each site, the outputs and the predictions.
 
     `graph` is the faulted graph; its sites are watched in a copy, its outputs are taken from the graph as it is.
-    `batches` yields inputs, or tuples that begin with one; samples are numbered through them from 0. One batch is
+    `batches` yields inputs: a tensor, a dict by the arguments of forward, or a tuple that begins with as many tensors
+    as the graph has inputs, or with a tuple or dict of them. Samples are numbered through them from 0. One batch is
     held at a time. `progress(done, total)` is called after each batch, the total None if `batches` has no length.
     Raises GraphError for a graph without a plan or with other weights, PlanError if `plan` is not the graph's or the
     model is another one.
@@ -63,7 +68,7 @@ def replay(
     with ExitStack() as stack:
         beside = _Beside(model, proto, carried, [check_seed(seed) for seed in seeds], stack)
         for done, batch in enumerate(batches, 1):
-            beside.add(batch if isinstance(batch, Tensor) else batch[0])
+            beside.add(batch)
             if progress is not None:
                 progress(done, total)
     return beside.report()
@@ -103,28 +108,34 @@ class _Beside:
         self._recorder: Recorder | None = None
         self._recording: Recording | None = None
         self._samples = 0
-        self._inputs = sha256()
+        self._seen = sha256()
         self._graph_digest = sha256(graph.SerializeToString(deterministic=True)).hexdigest()
 
-    def add(self, inputs: Tensor) -> None:
+    def add(self, batch: Any) -> None:
         """Runs a batch under every seed in both engines, and compares."""
-        if not len(inputs):
+        inputs = _inputs_of(batch, self._engine.inputs)
+        if samples_in(inputs, 0) == 0:  # the last batch of a loader may be empty
             return
-        self._inputs.update(inputs.numpy(force=True).tobytes())
+        given = Inputs.of(inputs)
+        names = given.names(unwrap(self._model))
+        arrays = {name: tensor.numpy(force=True) for name, tensor in zip(names, given.tensors, strict=True)}
+        InputArrays(arrays).update_digest(self._seen)
         first = self._samples == 0
         for seed, comparison in self._comparisons:
-            self._compare(inputs, seed, comparison, first)
+            self._compare(inputs, arrays, given.samples, seed, comparison, first)
         if first:  # after a forward: Brevitas' binary quantizers clamp weights in it
             _check_parameters(self._model, self._graph)
-        self._samples += len(inputs)
+        self._samples += given.samples
 
-    def _compare(self, inputs: Tensor, seed: int, comparison: Comparison, first: bool) -> None:
+    def _compare(
+        self, inputs: Example, arrays: dict[str, Array], n: int, seed: int, comparison: Comparison, first: bool
+    ) -> None:
         found = self._tensors if first else [place for place in self._found if self._changes(place)]
-        answer = self._engine.run(inputs.numpy(force=True), seed, self._samples, found)
+        answer = self._engine.run(arrays, seed, self._samples, found)
         # recorded into memory, as a bundle is on disk
         if self._recorder is None or self._recording is None:
             self._recorder, self._recording = self._attached(inputs)
-        noted, n = self._recording.run(inputs, seed, self._samples, again=not first), len(inputs)
+        noted = self._recording.run(inputs, seed, self._samples, again=not first)
         facts = _Facts(n, n, NEW, self._recorder.sites)
         expected = Expected(facts, noted.faulty_tensors({}), {}, "the network")
         # and checked
@@ -132,7 +143,7 @@ class _Beside:
             found = self._found = match_recorded(self._tensors, facts.sites, self._plan, whole=False)
         comparison.add_graph(expected, Batch(slice(0, n), 0, self._samples), found, answer)
 
-    def _attached(self, example: Tensor) -> tuple[Recorder, Recording]:
+    def _attached(self, example: Example) -> tuple[Recorder, Recording]:
         """A recorder, to which the first batch shows the runs of each quantizer."""
         arithmetic: Arithmetic = "integer" if is_integer(self._graph) else "float"
         recorder = Recorder(self._model, example, arithmetic, exact_sums(self._graph))
@@ -156,9 +167,20 @@ class _Beside:
             samples=self._samples,
             runs=tuple(comparison.record(recorded) for _, comparison in self._comparisons),
             network=f"{type(self._model).__name__}, and its graph (SHA-256 {self._graph_digest})",
-            data=f"{self._samples:,} samples (SHA-256 of the inputs {self._inputs.hexdigest()})",
+            data=f"{self._samples:,} samples (SHA-256 of the inputs {self._seen.hexdigest()})",
             **plan_told(self._plan),
         )
+
+
+def _inputs_of(batch: Any, names: Sequence[str]) -> Example:
+    """The inputs that a batch is or begins with, for a graph of inputs of these names."""
+    if isinstance(batch, Tensor | Mapping):
+        return batch
+    if len(names) == 1 or not isinstance(batch[0], Tensor):
+        return batch[0]  # type: ignore[no-any-return]
+    if len(batch) < len(names):
+        raise HwfaultError(f"a batch holds {len(batch)} tensors, expected one for each of the graph's inputs {names}")
+    return tuple(batch[: len(names)])
 
 
 def _check_parameters(model: nn.Module, graph: ModelProto) -> None:

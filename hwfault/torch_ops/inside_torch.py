@@ -84,6 +84,11 @@ def traced_for_onnx() -> bool:
     return _tracing_state() is not None
 
 
+def traced_value(x: Tensor) -> Any:
+    """What a tensor is in the trace that goes on: a value of its graph, with the node that makes it."""
+    return torch._C._get_value_trace(x)  # type: ignore[attr-defined]
+
+
 def in_forward_mode() -> bool:
     """Whether derivatives are computed along with the values."""
     return forward_ad._current_level >= 0

@@ -148,6 +148,18 @@ def test_a_data_set_checks_itself():
         Dataset(x, y, x.double(), y)
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32])
+def test_integers_stay_what_they_are(kind):
+    x, y = torch.tensor([[3, 250], [-1, 7]], dtype=kind), torch.tensor([0, 1])
+    found = Dataset(x, y, x, y)
+    assert found.example.dtype == kind
+    assert torch.equal(found.test.inputs(torch.tensor([1, 0])), x[[1, 0]])
+    (read,) = found.train.reader(None, seed=0, workers=0, device=torch.device("cpu"))(0, [torch.tensor([0, 1])])
+    assert torch.equal(read, x)
+    with pytest.raises(FileError, match=rf"inputs are {kind}, which nothing normalises"):
+        Dataset(x, y, x, y, mean=(0.0, 0.0), std=(1.0, 1.0))
+
+
 def test_users_data():
     assert load("tests.helpers.train.small:data").classes == 3
     with pytest.raises(HwfaultError, match=r"returned dict, expected hwfault\.train\.Dataset"):

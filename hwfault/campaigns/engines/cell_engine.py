@@ -49,7 +49,6 @@ class CellEngine:
         self.made = 0
         """How many sessions were made."""
         self._loaded: _Loaded | None = None
-        self._entry = engine.input_name
 
     def outputs(self, plans: Sequence[FaultPlan], trials: Sequence[Cells], images: Array | None = None) -> Array:
         """The outputs (trials, k, ...) of all images, or the k whose numbers are given; plans and what they strike.
@@ -108,6 +107,5 @@ class CellEngine:
         return list(parts_of(rows, self.engine.batch_size))
 
     def _run(self, loaded: _Loaded, feeds: dict[str, Array], images: Array, numbers: Array) -> Array:
-        inputs = feeds | {self._entry: self.engine.inputs[images]}
-        (answer,) = run(loaded.session, inputs, samples=numbers)
+        (answer,) = run(loaded.session, feeds | self.engine.inputs.rows(images), samples=numbers)
         return answer

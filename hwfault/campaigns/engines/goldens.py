@@ -12,6 +12,7 @@ from onnx import ModelProto
 from hwfault.campaigns.engines.buffers import Kind
 from hwfault.campaigns.engines.graph_engine import parts_of
 from hwfault.graph.edit.cut import cut_out
+from hwfault.graph.run.graph_input import InputArrays
 from hwfault.graph.run.session import run, session
 
 Array = NDArray[Any]
@@ -22,7 +23,7 @@ _PROBED = 3
 class Goldens:
     """Tensors of a graph without faults for ranges of its images, of which as many are kept as `limit` bytes hold."""
 
-    def __init__(self, graph: ModelProto, inputs: Array, *, batch_size: int, threads: int, limit: int) -> None:
+    def __init__(self, graph: ModelProto, inputs: InputArrays, *, batch_size: int, threads: int, limit: int) -> None:
         self.limit = limit
         self.most_bytes = 0
         """The most that were held at once."""
@@ -94,8 +95,15 @@ class Goldens:
         return found
 
     def _run(self, names: Sequence[str], images: slice) -> dict[str, Array]:
-        key = tuple(names)
-        if key not in self._sessions:
-            part = cut_out(self._graph, [], names)
-            self._sessions = {key: session(part, threads=self._threads, spin=False)}  # the last one only
-        return dict(zip(names, run(self._sessions[key], self._inputs[images]), strict=True))
+        given = self._inputs.rows(images)
+        found = {name: given[name] for name in names if name in given}
+        computed = tuple(name for name in names if name not in given)
+        if computed and computed not in self._sessions:
+            part = cut_out(self._graph, [], computed)
+            self._sessions = {computed: session(part, threads=self._threads, spin=False)}  # the last one only
+        if computed:
+            made = self._sessions[computed]
+            read = {entry.name for entry in made.get_inputs()}
+            feeds = {name: values for name, values in given.items() if name in read}
+            found |= dict(zip(computed, run(made, feeds), strict=True))
+        return found

@@ -1,7 +1,7 @@
 """Trials in onnxruntime: a graph, its inputs, and the outputs of every trial."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -17,11 +17,14 @@ from hwfault.graph.read.nodes import drawn_inputs
 from hwfault.graph.read.qonnxgraph import attribute
 from hwfault.graph.read.struck import fault_nodes
 from hwfault.graph.run.blocked import session_of_struck
+from hwfault.graph.run.graph_input import InputArrays
 from hwfault.graph.run.session import run, session
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.stream.check import check_seed
 
 Array = NDArray[Any]
+GivenInputs = Array | Mapping[str, Array] | InputArrays
+"""All images: an array (n, ...), or one for each input of a graph by its name."""
 
 _KEPT_SESSIONS = 8
 
@@ -37,42 +40,37 @@ class _Loaded(NamedTuple):
 
 
 class GraphEngine:
-    """Trials of a QONNX graph with one input and one output, whose axis 0 holds the images, in onnxruntime.
+    """Trials of a QONNX graph with one output, whose axis 0, as that of its inputs, holds the images, in onnxruntime.
 
-    `inputs` (n, ...) are all images; image i is sample i of the fault stream. Plans that strike no parameter run trials
+    `inputs` (n, ...) are all images, by name where the graph has several inputs; image i is sample i of the fault
+    stream. Plans that strike no parameter run trials
     side by side in one batch of `batch_size` rows, all others one trial after the other. Outputs do not depend on that,
     nor on the number of `threads`, where the graph's sums are exact (integer arithmetic, or scales that are powers of
     two and no normalization in floats); elsewhere onnxruntime may add up in another order in batches of another size,
     so that with `stacks=False` every trial has batches of its own, always the same ones.
     Faults that change with the batch (`refresh: batch`, or inference at parameters) change every `batch_size` images,
-    as in all engines. Raises HwfaultError for a graph of other inputs or outputs, and without an image.
+    as in all engines. Raises HwfaultError for a graph of other inputs or several outputs, and without an image.
     """
 
     def __init__(
-        self, graph: ModelProto, inputs: Array, *, batch_size: int = 64, threads: int = 1, stacks: bool = True
+        self, graph: ModelProto, inputs: GivenInputs, *, batch_size: int = 64, threads: int = 1, stacks: bool = True
     ) -> None:
-        if len(inputs) < 1 or batch_size < 1:
-            raise HwfaultError(f"given {len(inputs)} images, batches of {batch_size}; expected at least one of each")
         self.graph = graph
-        self.inputs = inputs
         self.batch_size = batch_size
         self.threads = threads
         self.stacks = stacks
         self._clean = session(graph, threads=threads, spin=False, fast=True)
-        _check_ends(self._clean)
+        self.inputs = InputArrays.of(inputs, _names_of_inputs(self._clean))
+        images = len(self.inputs)
+        if images < 1 or batch_size < 1:
+            raise HwfaultError(f"given {images} images, batches of {batch_size}; expected at least one of each")
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
-
-    @property
-    def input_name(self) -> str:
-        """What the graph calls its input."""
-        name: str = self._clean.get_inputs()[0].name
-        return name
 
     @cached_property
     def _golden(self) -> Array:
         answers = []
         for part in parts_of(len(self.inputs), self.batch_size):
-            (answer,) = run(self._clean, self.inputs[part])
+            (answer,) = run(self._clean, self.inputs.rows(part))
             count = part.stop - part.start
             if answer.shape[:1] != (count,):
                 raise HwfaultError(
@@ -164,18 +162,20 @@ class GraphEngine:
 
     def _run_rows(self, loaded: _Loaded, of_seed: Array, of_image: NDArray[np.int64], rows: Array) -> None:
         for part in parts_of(len(rows), self.batch_size):
-            x = self.inputs[of_image[part]]
+            x = self.inputs.rows(of_image[part])
             (rows[part],) = run(loaded.session, x, seed=of_seed[part], samples=of_image[part])
 
     def _run_one_by_one(self, loaded: _Loaded, seeds: Sequence[int], images: NDArray[np.int64], out: Array) -> None:
         for trial, seed in enumerate(seeds):
             for part in parts_of(len(images), self.batch_size):
-                (out[trial, part],) = run(loaded.session, self.inputs[images[part]], seed=seed, samples=images[part])
+                x = self.inputs.rows(images[part])
+                (out[trial, part],) = run(loaded.session, x, seed=seed, samples=images[part])
 
     def _run_in_order(self, loaded: _Loaded, seeds: Sequence[int], out: Array) -> None:
         for trial, seed in enumerate(seeds):
             for part in parts_of(len(self.inputs), self.batch_size):
-                (out[trial, part],) = run(loaded.session, self.inputs[part], seed=seed, first_sample=part.start)
+                x = self.inputs.rows(part)
+                (out[trial, part],) = run(loaded.session, x, seed=seed, first_sample=part.start)
 
 
 def parts_of(rows: int, size: int) -> Iterator[slice]:
@@ -190,8 +190,10 @@ def draws_at_parameters(graph: ModelProto) -> bool:
     return any("seed" in drawn_inputs(node) and not attribute(node, "batched", 1) for node in nodes)
 
 
-def _check_ends(made: onnxruntime.InferenceSession) -> None:
+def _names_of_inputs(made: onnxruntime.InferenceSession) -> list[str]:
+    """What a graph calls its inputs; raises HwfaultError for one without inputs, or of several outputs."""
     inputs = [entry.name for entry in made.get_inputs()]
     outputs = [entry.name for entry in made.get_outputs()]
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise HwfaultError(f"the graph has the inputs {inputs} and the outputs {outputs}, expected one of each")
+    if not inputs or len(outputs) != 1:
+        raise HwfaultError(f"the graph has the inputs {inputs} and the outputs {outputs}, expected one output")
+    return inputs

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from hwfault.campaigns.engines.cell_engine import CellEngine
 from hwfault.campaigns.engines.engine import Numbers, Outputs, Ran, Trial
-from hwfault.campaigns.engines.graph_engine import GraphEngine
+from hwfault.campaigns.engines.graph_engine import GivenInputs, GraphEngine
 from hwfault.campaigns.engines.named_cells import cells_of
 from hwfault.campaigns.engines.suffix import SuffixEngine
 from hwfault.campaigns.engines.watched_graph import watch_graph
@@ -25,16 +25,16 @@ _TOGETHER = 64
 
 
 class OnnxruntimeEngine:
-    """A QONNX graph and its inputs (n, ...), in batches of `batch_size`.
+    """A QONNX graph and its inputs (n, ...), by name where it has several, in batches of `batch_size`.
 
     `exact` says that no sum of it is rounded. Then what strikes one site alone begins there, and trials share batches;
     otherwise every trial runs as a whole in batches of its own, always the same ones, so that its outputs do not depend
-    on which other trials a worker has. Raises HwfaultError for a graph of several inputs or outputs.
+    on which other trials a worker has. Raises HwfaultError for a graph of other inputs or several outputs.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, graph: ModelProto, inputs: Outputs, batch_size: int, *, exact: bool) -> None:
+    def __init__(self, graph: ModelProto, inputs: GivenInputs, batch_size: int, *, exact: bool) -> None:
         self.version = onnxruntime.__version__
         self.batch_size = batch_size
         self._graph = graph

@@ -9,6 +9,7 @@ from onnx import ModelProto
 from hwfault.campaigns.engines.engine import Trial, changes_by_batch
 from hwfault.campaigns.engines.watching import Batch, Eye, Watched
 from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.run.graph_input import InputArrays
 from hwfault.graph.run.session import run, session
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.proof.engine import with_sites
@@ -17,8 +18,8 @@ from hwfault.proof.places import find_tensors
 Array = NDArray[Any]
 
 
-def watch_graph(graph: ModelProto, inputs: Array, trial: Trial | None, batch: Batch) -> Watched:
-    """What a trial (None: the golden run) does to one sample of a batch of the `inputs` (n, ...) of a clean graph.
+def watch_graph(graph: ModelProto, inputs: InputArrays, trial: Trial | None, batch: Batch) -> Watched:
+    """What a trial (None: the golden run) does to one sample of a batch of the `inputs` of a clean graph.
 
     Raises PlanError for a plan that does not fit the graph, GraphError for a grid that is no constant.
     """
@@ -30,7 +31,7 @@ def watch_graph(graph: ModelProto, inputs: Array, trial: Trial | None, batch: Ba
     names += dict.fromkeys(name for place in places for name in place.types if name != names[0])
     numbers = _numbers(plan, batch)
     seed = 0 if trial is None else trial.seed
-    values = run(made, inputs[batch.numbers], seed=seed, outputs=names, **numbers)
+    values = run(made, inputs.rows(batch.numbers), seed=seed, outputs=names, **numbers)
     tensors = dict(zip(names, values, strict=True))
     eye = Eye(batch.place)
     for place in places:

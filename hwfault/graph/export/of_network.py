@@ -17,6 +17,8 @@ from hwfault.arithmetic.integer_arithmetic import IntegerArithmetic, integer_ari
 from hwfault.errors import GraphError, expect_kind
 from hwfault.graph import ops
 from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.export.arguments import OUTPUT, dynamic_axes, keep_inputs, name_inputs, read_example, take_tensors
+from hwfault.graph.export.baked import Decisions, check_decisions
 from hwfault.graph.export.exporter import told_in_a_sentence
 from hwfault.graph.export.marks import mark, mark_sums, name_sites, part_parameters
 from hwfault.graph.export.quantized import differing, write_quantized
@@ -33,7 +35,7 @@ from hwfault.graph.read.qonnxgraph import (
 )
 from hwfault.injection.site_hook import attached
 from hwfault.network.accumulators import LAYERS, accumulator_layers
-from hwfault.network.inputs import Inputs
+from hwfault.network.inputs import Example, Inputs
 from hwfault.network.sites import known_quantizers, quantizers, reads_of, sites, unwrap
 from hwfault.network.tied import tied
 from hwfault.plan.fault_plan import FaultPlan, resolve
@@ -52,28 +54,43 @@ Arithmetic = Literal["float", "integer"]
 
 
 def export(
-    model: nn.Module, example: Tensor, *, plan: GivenPlan | None = None, arithmetic: Arithmetic = "float"
+    model: nn.Module,
+    example: Example,
+    *,
+    plan: GivenPlan | None = None,
+    arithmetic: Arithmetic = "float",
+    as_traced: bool = False,
 ) -> ModelProto:
-    """The network as a QONNX graph from `input` to `output`, axis 0 of both a batch of any size.
+    """The network as a QONNX graph to `output` whose inputs have, as that has, a batch of any size along axis 0.
 
-    `example` is a float32 batch that the network accepts. Every quantizer node is named after its site (`NAME#1`,
-    `NAME#2` where a quantizer runs again) and carries the name as metadata `hwfault.site`, which outlives qonnx's
-    cleanup. With a `plan` (or its file, or faults, resolved against the model) the graph carries its faults. The model
-    itself is left as it is. With integer `arithmetic` the graph computes what the model does under
-    `integer_arithmetic`, bit for bit; what cannot is left as it is, and `hwfault.graph.read.integer.left` tells it.
+    `example` is a batch that the network accepts: a tensor, the graph's `input`, or several as a tuple or dict of its
+    arguments, which the graph's inputs are called after. They are float32, int64 or int32; what is no tensor is in the
+    graph as the example has it, and a tensor of other rows than the first has a fixed shape.
+
+    Every quantizer node is named after its site (`NAME#1`, `NAME#2` where a quantizer runs again) and carries the name
+    as metadata `hwfault.site`, which outlives qonnx's cleanup. With a `plan` (or its file, or faults, resolved against
+    the model) the graph carries its faults. The model itself is left as it is. With integer `arithmetic` the graph
+    computes what the model does under `integer_arithmetic`, bit for bit; what cannot is left as it is, and
+    `hwfault.graph.read.integer.left` tells it.
+
+    Where Python decides by values of the inputs (`if x.sum() > 0`) a graph can only have the way that the example took:
+    that is refused, or taken `as_traced` with a warning. Decisions by shapes and parameters are no such thing.
     Raises GraphError while faults are attached and for a network that QONNX cannot express, PlanError for a plan that
     does not fit.
     """
     expect_kind(model, nn.Module, "the network", "a torch.nn.Module with Brevitas quantizers")
-    expect_kind(example, Tensor, "the example", "a float32 tensor, a batch that the network accepts")
+    inputs = read_example(example)
     given = None if plan is None else read_plan(plan)
     _check_ready(model, arithmetic)
-    network = _evaluation_copy(model, example)
-    first = tied(network, known_quantizers(network), Inputs.of(example.cpu())).first
-    values = _parameter_values(network, example, first)
-    listed = sites(network, example.cpu())
-    exact = _exact(network, example) if arithmetic == "integer" else None
-    graph = _traced(network, example, exact, first)
+    network = _evaluation_copy(model)
+    names = name_inputs(network, inputs)
+    first = tied(network, known_quantizers(network), inputs).first
+    values = _parameter_values(network, inputs, first)
+    listed = sites(network, inputs.kwargs or inputs.args)
+    exact = _exact(network, inputs) if arithmetic == "integer" else None
+    decisions = Decisions(network)
+    graph = _traced(network, inputs, names, exact, first, decisions)
+    check_decisions(network, inputs, decisions, as_traced=as_traced)
     part_parameters(graph)
     name_sites(graph, {site.name for site in sites(network) if site.batched})
     _write_roundings(graph)
@@ -104,20 +121,16 @@ def _check_ready(model: nn.Module, arithmetic: str) -> None:
 
 
 @torch.no_grad()
-def _exact(network: nn.Module, example: Tensor) -> IntegerArithmetic:
+def _exact(network: nn.Module, inputs: Inputs) -> IntegerArithmetic:
     """Integer arithmetic on the network, with the constants of a forward."""
     exact = integer_arithmetic(network)
-    network(example.cpu())
+    inputs.run(network)
     return exact
 
 
-def _evaluation_copy(model: nn.Module, example: Tensor) -> nn.Module:
+def _evaluation_copy(model: nn.Module) -> nn.Module:
     """A copy on the CPU: Brevitas' export leaves caches and handlers behind. Raises GraphError unless it is float32."""
     inner = unwrap(model)
-    if example.dtype != torch.float32 or example.dim() == 0 or example.shape[0] == 0:
-        raise GraphError(
-            f"the example is {example.dtype} of shape {list(example.shape)}, expected a float32 batch of at least one"
-        )
     other = {t.dtype for t in (*inner.parameters(), *inner.buffers()) if t.is_floating_point()} - {torch.float32}
     if other:
         raise GraphError(
@@ -130,7 +143,7 @@ def _evaluation_copy(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 @torch.no_grad()
-def _parameter_values(network: nn.Module, example: Tensor, first: Mapping[str, str]) -> Values:
+def _parameter_values(network: nn.Module, inputs: Inputs, first: Mapping[str, str]) -> Values:
     """What each weight and bias quantizer yields in a forward, call by call; activations' values are left out."""
     values: Values = defaultdict(list)
     kinds = {site.name: site.batched for site in sites(network)}
@@ -140,9 +153,10 @@ def _parameter_values(network: nn.Module, example: Tensor, first: Mapping[str, s
 
     handles = _on_quantizers(network, first, note)
     try:
-        output = network(example.cpu())
+        output = inputs.run(network)
     except Exception as error:
-        raise GraphError(f"the network does not run on the example of shape {list(example.shape)}: {error}") from error
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in inputs.tensors)
+        raise GraphError(f"the network does not run on the example of shape {shapes}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
@@ -201,7 +215,12 @@ def _on_sums(network: nn.Module, see: Callable[[str, Tensor], Tensor | None]) ->
 
 
 def _traced(
-    network: nn.Module, example: Tensor, exact: IntegerArithmetic | None, first: Mapping[str, str]
+    network: nn.Module,
+    inputs: Inputs,
+    names: list[str],
+    exact: IntegerArithmetic | None,
+    first: Mapping[str, str],
+    decisions: Decisions,
 ) -> ModelProto:
     """Brevitas' own export of the network, with a marker node behind every quantizer that says which site it is."""
     _on_quantizers(network, first, mark)
@@ -213,19 +232,20 @@ def _traced(
     for name, proxy in quantizers(network):
         if QONNXManager.handler_from_module(proxy, no_inheritance=True) is None:
             raise GraphError(f"Brevitas has no QONNX export for the quantizer {name!r} ({type(proxy).__name__})")
-    batch = {0: "batch"}
-    with told_in_a_sentence():
+    tensors = take_tensors(network, inputs, decisions.begin)
+    with told_in_a_sentence(), decisions:
         graph: ModelProto = export_qonnx(
             network,
-            args=example.cpu(),
+            args=tensors,
             dynamo=False,
             opset_version=_OPSET,
-            input_names=["input"],
-            output_names=["output"],
-            dynamic_axes={"input": batch, "output": batch},
+            input_names=names,
+            output_names=[OUTPUT],
+            dynamic_axes=dynamic_axes(names, inputs),
             keep_initializers_as_inputs=False,
             custom_opsets={DOMAIN: 1},
         )
+    keep_inputs(graph, names, inputs)
     return graph
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwfault.errors import FileError
-from hwfault.train.data.split import Finish, MemorySplit, Split, split_in_two
+from hwfault.train.data.split import INTEGERS, Finish, MemorySplit, Split, split_in_two
 
 Transform = Callable[[Any], Any]
 
@@ -34,7 +34,7 @@ class Data(Protocol):
 
     @property
     def example(self) -> Tensor:
-        """The first input of the test split, (1, ...) float32."""
+        """The first input of the test split, (1, ...)."""
 
     def split_off(self, validation: float, seed: int) -> Self:
         """The data with a part of the training split for validation: a share below 1, or a number of samples.
@@ -54,9 +54,10 @@ class Data(Protocol):
 class Dataset:
     """Inputs (n, ...) and labels (n,) int64 from 0 to classes - 1 in memory, for training and held out for tests.
 
-    Inputs are float32, seen by the network as they are, or uint8 (kept so), seen as 0 to 1. `mean` and `std`, one for
-    each channel (axis 1), are in the units of what is seen and normalise it. Raises FileError if shapes, types or
-    values are otherwise; `classes` 0 (the default) means one more than the largest label.
+    Inputs are float32, int64 or int32 (numbers of tokens, say), seen by the network as they are, or uint8 (kept so),
+    seen as 0 to 1. `mean` and `std`, one for each channel (axis 1), are in the units of what is seen and normalise it,
+    but no integers. Raises FileError if shapes, types or values are otherwise; `classes` 0 (the default) means one more
+    than the largest label.
     """
 
     train_x: Tensor
@@ -105,7 +106,7 @@ class Dataset:
 
     @property
     def example(self) -> Tensor:
-        """The first input of the test split, (1, ...) float32."""
+        """The first input of the test split, (1, ...)."""
         return self.test.example
 
     def split_off(self, validation: float, seed: int) -> Self:
@@ -133,9 +134,10 @@ def image_data(
 
 
 def _check_part(part: str, x: Tensor, y: Tensor) -> None:
-    if x.dtype not in (torch.float32, torch.uint8) or y.dtype != torch.int64:
+    if x.dtype not in (torch.float32, torch.uint8, *INTEGERS) or y.dtype != torch.int64:
         raise FileError(
-            f"{part}_x is {x.dtype} and {part}_y {y.dtype}, expected float32 (or uint8) inputs and int64 labels"
+            f"{part}_x is {x.dtype} and {part}_y {y.dtype}, expected float32 (uint8, int64 or int32) inputs and int64 "
+            "labels"
         )
     if x.dim() < 2 or y.dim() != 1 or len(x) != len(y) or x.numel() == 0:
         raise FileError(
@@ -159,6 +161,8 @@ def _check_alike(part: str, train_x: Tensor, x: Tensor) -> None:
 def _check_channels(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     if not mean and not std:
         return
+    if x.dtype in INTEGERS:
+        raise FileError(f"inputs are {x.dtype}, which nothing normalises, but mean is {mean} and std {std}")
     good = all(map(math.isfinite, (*mean, *std))) and all(value > 0 for value in std)
     if not len(mean) == len(std) == x.shape[1] or not good:
         raise FileError(

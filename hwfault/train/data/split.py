@@ -16,6 +16,8 @@ from hwfault.train.data.draws import SPLIT, permutation, uniform
 
 Reader = Callable[[int, Sequence[Tensor]], Iterator[Tensor]]
 _FILLS_AT_MOST = 0.5
+INTEGERS = (torch.int64, torch.int32)
+"""Types of inputs that are numbers of something, and stay what they are."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Finish:
     transform: Callable[[Any], Any] | None = None
 
     def __call__(self, stored: Tensor) -> Tensor:
-        """A batch (k, ...) of uint8 or float32, on its device."""
+        """A batch (k, ...) of uint8, float32 or integers, on its device."""
         if stored.dtype == torch.uint8:
             # by a tensor, not a number: CUDA multiplies by the reciprocal of a number, and the last bit differs
             stored = stored.to(torch.float32) / torch.full((), 255.0, device=stored.device)
@@ -92,7 +94,7 @@ class Split(ABC):
 
     @abstractmethod
     def inputs(self, index: Tensor) -> Tensor:
-        """The inputs (k, ...) float32 of the samples index (k,), as a network sees them, on the split's device."""
+        """The inputs (k, ...) of the samples index (k,), as a network sees them, on the split's device."""
 
     @abstractmethod
     def to(self, device: torch.device | str) -> "Split":
@@ -119,7 +121,7 @@ AnySplit = TypeVar("AnySplit", bound=Split)
 
 @dataclass(frozen=True)
 class MemorySplit(Split):
-    """A split held in memory: `stored` (n, ...) uint8 or float32, made float32 as batches are taken."""
+    """A split held in memory: `stored` (n, ...), of which uint8 is made float32 as batches are taken."""
 
     stored: Tensor
     labels: Tensor

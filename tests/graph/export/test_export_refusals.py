@@ -140,11 +140,16 @@ def test_a_network_with_one_buffer_that_is_not_float32():
 
 
 @pytest.mark.parametrize(
-    "example", [X.double(), X.half(), X.to(torch.int64), X[:0], torch.tensor(1.0)], ids=lambda x: f"{x.dtype}{x.shape}"
+    "example", [X.double(), X.half(), X.to(torch.int16), X > 0], ids=lambda x: f"{x.dtype}{x.shape}"
 )
-def test_examples_that_are_no_float32_batch(example):
+def test_examples_of_other_types(example):
     text = re.escape(f"{example.dtype} of shape {list(example.shape)}")
-    refused(fresh("biased"), text, "expected a float32 batch of at least one", example=example)
+    refused(fresh("biased"), text, "expected float32, int64 or int32", "convert it in the network", example=example)
+
+
+@pytest.mark.parametrize("example", [X[:0], torch.tensor(1.0)], ids=lambda x: f"{x.shape}")
+def test_examples_without_samples(example):
+    refused(fresh("biased"), re.escape(str(tuple(example.shape))), "none with samples", example=example)
 
 
 def test_an_example_of_another_shape():

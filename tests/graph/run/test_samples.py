@@ -7,7 +7,7 @@ from PIL import Image
 
 from hwfault.errors import FileError, GraphError
 from hwfault.graph.run import image_samples
-from hwfault.graph.run.graph_input import GraphInput
+from hwfault.graph.run.graph_input import GraphInputs
 from hwfault.graph.run.samples import read_samples
 from tests.helpers.graph.classifier import classifier
 
@@ -22,7 +22,7 @@ def wanted(*shape, kind=TensorProto.FLOAT):
         dim = tensor.shape.dim.add()
         if extent is not None:
             dim.dim_value = extent
-    return GraphInput.of(graph)
+    return GraphInputs.of(graph)
 
 
 def picture(folder, name, colour, mode="RGB", size=(4, 2)):
