@@ -18,11 +18,9 @@ from tests.helpers.networks.quantizers import quantizer_networks
 
 @dataclass(frozen=True)
 class Network:
-    """A network to be built, and what hwfault is known to refuse of it, each with words of its reason."""
+    """A network to be built, and what hwfault is known to refuse of it, with words of the reason."""
 
     build: Callable[[], Built]
-    replayed: str | None = None
-    """Words of the error that its export or replay ends in; None where the graph replays."""
     unstruck: str = ""
     """Words of the reason why some of its quantizers are no sites; empty where all are."""
 
@@ -55,13 +53,8 @@ _OTHERS: dict[str, Callable[[], Built]] = {
     "example ESPCN, accumulator-aware": flows.accumulator_aware,
 }
 
-# Which graphs are refused, and why (docs/quantizers.md). All of these networks are struck in PyTorch.
-_ONE_CONSTANT = "where the network has"  # two of its biases are equal, which Brevitas exports as one constant
-_REFUSED = {
-    "tokens by number": "expected a float32 batch",
-    "windows in the batch": _ONE_CONSTANT,
-}
-# Which quantizers are no sites: truncations keep the integers of another quantizer
+# Which quantizers are no sites (docs/quantizers.md): truncations keep the integers of another quantizer. All of these
+# networks are struck in PyTorch, and all of their graphs replay.
 _TRUNCATION = "cuts integers of another one short"
 _UNSTRUCK = {
     "truncating pool": _TRUNCATION,
@@ -72,7 +65,7 @@ _UNSTRUCK = {
 
 def _all() -> dict[str, Network]:
     named = quantizer_networks() | _OTHERS
-    return {name: Network(build, _REFUSED.get(name), _UNSTRUCK.get(name, "")) for name, build in named.items()}
+    return {name: Network(build, _UNSTRUCK.get(name, "")) for name, build in named.items()}
 
 
 NETWORKS = _all()
