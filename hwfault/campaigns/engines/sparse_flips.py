@@ -77,6 +77,8 @@ class SparseFlips:
 
 def make_sparse(network: Network, inputs: Outputs, golden: Outputs) -> tuple[SparseFlips | None, str | None]:
     """The sparse engine of a network; or None, and why it cannot be had or does not have the golden outputs."""
+    if inputs.dtype.kind != "f":
+        return None, f"its input is {inputs.dtype}, and single flips are carried from floating-point inputs"
     try:
         made = SparseFlips(network, inputs)
     except GraphError as error:

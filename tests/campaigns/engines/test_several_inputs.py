@@ -9,6 +9,7 @@ from torch import nn
 from hwfault.campaigns.engines.engine import Trial
 from hwfault.campaigns.engines.graph_engine import GraphEngine
 from hwfault.campaigns.engines.onnxruntime_engine import OnnxruntimeEngine
+from hwfault.campaigns.engines.sparse_flips import make_sparse
 from hwfault.campaigns.exactness import why_not_exact
 from hwfault.errors import HwfaultError
 from hwfault.graph.edit.insert import insert_faults
@@ -21,6 +22,7 @@ from tests.helpers.graph.networks import WEIGHTS, signed
 from tests.helpers.graph.ops import assert_same
 from tests.helpers.graph.several import EMBEDDED, arrays
 
+SPARSE = "its input is int64, and single flips are carried from floating-point inputs"
 LAYER = {"bias": False, **WEIGHTS}
 N, SEEDS = 7, (3, 2**63 + 2)
 
@@ -64,3 +66,4 @@ def test_what_picks_from_a_table_is_exact():
     torch.manual_seed(0)
     words = nn.Sequential(qnn.QuantEmbedding(9, 4, **WEIGHTS), signed(5), nn.Flatten(), qnn.QuantLinear(12, 3, **LAYER))
     assert why_not_exact(export(words.eval(), torch.tensor([[0, 8, 3]]))) is None
+    assert make_sparse(words, np.zeros((1, 3), np.int64), np.zeros((1, 3))) == (None, SPARSE)
