@@ -39,7 +39,7 @@ def alone(found, seed):
     return np.concatenate([run(made, row, seed=seed, first_sample=i)[0] for i, row in enumerate(rows)])
 
 
-@pytest.mark.every(9)
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("names", [("each.act_quant",), (EMBEDDED,), ("total.act_quant",), ()])
 def test_outputs_are_those_of_each_sample_alone(names, exact):

@@ -106,6 +106,7 @@ def test_several_places_are_counted():
         export(network(lambda self, x: branch(self, loop(self, x))), X)
 
 
+@pytest.mark.slow
 def test_a_graph_is_taken_as_traced(caplog):
     with caplog.at_level(logging.WARNING, "hwfault"):
         graph = export(network(branch), X + 1, as_traced=True)
@@ -173,7 +174,7 @@ UNDECIDED = {
 }
 
 
-@pytest.mark.every(8)
+@pytest.mark.every(9)
 @pytest.mark.parametrize("decide", UNDECIDED.values(), ids=UNDECIDED.keys())
 def test_shapes_and_parameters_are_no_decision(decide):
     graph = export(network(decide), X)

@@ -56,7 +56,7 @@ def test_every_batch_is_that_of_the_network(n):
     assert_same(found, by_pytorch(batch(n, seed=n)))
 
 
-@pytest.mark.parametrize("seed", [0, slow(9)])
+@pytest.mark.parametrize("seed", [slow(0), slow(9)])
 def test_faults_are_those_of_the_network(seed):
     made = session(insert_faults(several.graph(), several.plan()))
     with inject(reader(), several.plan(), seed=seed) as injection:
@@ -139,7 +139,7 @@ def nested(self, pair, flag):
     return self.act(pair[0] if flag else pair[1]).value + pair[1]
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(8)
 @pytest.mark.parametrize(
     ("forward", "example", "names"),
     [
@@ -167,6 +167,7 @@ def test_arguments_of_every_kind(forward, example, names):
     assert_same(found, expected.numpy())
 
 
+@pytest.mark.slow
 def test_what_holds_no_samples_has_a_fixed_shape():
     network = Of(lambda self, x, table: self.act(x).value + table.sum(0)).eval()
     graph = export(network, (X, torch.ones(4, 3)))
