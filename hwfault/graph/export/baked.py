@@ -145,21 +145,22 @@ def check_decisions(network: nn.Module, inputs: Inputs, found: Decisions, *, as_
 
     The network takes the tensors of its inputs alone, as it was exported.
     """
-    told = _by_values(list(found.of_values)) or _by_samples(network, inputs, found)
+    if found.of_values:
+        told, instead = _by_values(list(found.of_values)), "compute every way and choose with torch.where"
+    else:
+        told, instead = _by_samples(network, inputs, found), "compute with tensors"
     if told and not as_traced:
-        raise GraphError(f"{told} or, where that is meant, export with as_traced=True (--as-traced)")
+        raise GraphError(f"{told}; {instead}, or, where that is meant, export with as_traced=True (--as-traced)")
     if told:
         tell_once([told])
 
 
 def _by_values(places: Sequence[str]) -> str:
-    """What is said of decisions by values; nothing where there are none."""
-    if not places:
-        return ""
+    """What is said of decisions by values."""
     more = f" (and {len(places) - 1} more places)" if len(places) > 1 else ""
     return (
         f"{places[0]}{more} makes Python's value of one that depends on the inputs, so that the graph has the way that "
-        "the example took, whatever its inputs are; compute every way and choose with torch.where,"
+        "the example took, whatever its inputs are"
     )
 
 
@@ -178,7 +179,7 @@ def _by_samples(network: nn.Module, inputs: Inputs, found: Decisions) -> str:
             place = (mine or other).place
             return (
                 f"{place} makes Python's number of one that depends on how many samples there are, so that the graph "
-                f"is for {samples}, as in the example, whatever its batch is; compute with tensors,"
+                f"is for {samples}, as in the example, whatever its batch is"
             )
     return ""
 
