@@ -1,6 +1,6 @@
 """The samples that a graph is measured on: inputs and labels from a file or a folder, as its inputs take them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ def read_samples(path: Path | str, wanted: GraphInputs, first: int | None = None
     """
     if Path(path).is_dir():
         return read_images(Path(path), _one(path, wanted), first)
-    _check_names(wanted)
     names = {entry.name: entry for entry in wanted.each}
-    arrays = read_arrays(path, (*names, _INPUTS, _LABELS), _LARGEST)
-    if len(names) == 1 and _INPUTS in arrays:
-        names = {_INPUTS: wanted.each[0]}
+    single = {_INPUTS: wanted.each[0]} if len(names) == 1 else {}
+    arrays = read_arrays(path, (*names, *single, _LABELS), _LARGEST)
+    if single.keys() & arrays.keys():
+        names = single
+    _check_names(names)
     _check_there(path, names, arrays)
     total = _count(path, {name: arrays[name] for name in names})
     count = total if first is None else min(first, total)
@@ -52,12 +53,12 @@ def _one(path: Path | str, wanted: GraphInputs) -> GraphInput:
     return wanted.each[0]
 
 
-def _check_names(wanted: GraphInputs) -> None:
+def _check_names(names: Collection[str]) -> None:
     """Raises GraphError where an input is called as the labels are."""
-    if _LABELS in wanted.names:
+    if _LABELS in names:
         raise GraphError(
             f"the graph has an input {_LABELS!r}, which is what labels are called; expected another name: rename the "
-            "input"
+            f"input, or give that of a graph with one input as {_INPUTS}"
         )
 
 

@@ -45,16 +45,21 @@ def test_smaller_integers_become_those_of_the_input(tmp_path):
     assert read_samples(path, wanted()).inputs.arrays["ids"].dtype == np.int64
 
 
+def called(name):
+    """The inputs of a graph of one, which it calls so."""
+    graph = copied(classifier())
+    graph.graph.input[0].name = graph.graph.node[0].input[0] = name
+    return GraphInputs.of(graph)
+
+
 def test_a_single_input_is_x_or_goes_by_its_name(tmp_path):
-    graph = classifier()
     x = np.zeros((2, 2, 6, 6), np.float32)
-    renamed = copied(graph)
-    renamed.graph.input[0].name = "pixels"
-    renamed.graph.node[0].input[0] = "pixels"
     for given in ({"x": x}, {"pixels": x}, {"x": x, "pixels": x + 1}):
-        found = read_samples(saved(tmp_path, **given), GraphInputs.of(renamed))
+        found = read_samples(saved(tmp_path, **given), called("pixels"))
         assert found.inputs.arrays.keys() == {"pixels"}
         assert (found.inputs.only == x).all()
+    found = read_samples(saved(tmp_path, x=x, y=np.arange(2)), called("y"))
+    assert (found.inputs.arrays.keys(), found.labels.tolist()) == ({"y"}, [0, 1])
 
 
 @pytest.mark.parametrize(
@@ -102,8 +107,11 @@ def test_inputs_that_hold_no_samples_are_refused():
 
 
 def test_an_input_called_as_labels_are(tmp_path):
-    with pytest.raises(GraphError, match="an input 'y', which is what labels are called"):
+    words = "an input 'y', which is what labels are called"
+    with pytest.raises(GraphError, match=words):
         read_samples(saved(tmp_path, **arrays(4)), GraphInputs.of(with_input("y", ["batch", 2])))
+    with pytest.raises(GraphError, match=words):
+        read_samples(saved(tmp_path, y=np.zeros((2, 2, 6, 6), np.float32)), called("y"))
 
 
 def test_graphs_without_inputs_and_with_faults():
