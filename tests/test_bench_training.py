@@ -86,6 +86,7 @@ def test_every_quantizer_is_struck_while_the_block_lasts():
     assert not seen
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_are_fused_and_their_twins_have_their_parameters(name):
     network = NETWORKS[name]

@@ -276,6 +276,7 @@ def at_ties(plain, exact):
     return differ
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", ["cnv", "resnet20", "mobilenet_v1_cifar"])
 def test_codes_differ_from_brevitas_at_rounding_ties_alone(name, memory):

@@ -50,7 +50,7 @@ def predicted(network, plan, seed):
     return torch.tensor(found)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize(
     ("batch_size", "order"),
     [

@@ -82,6 +82,7 @@ def test_an_op_that_is_not_known():
     assert why_not_exact(graph) == "Softmax: Softmax may round"
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("batch", [5, 8])
 def test_exact_networks_agree_in_both_engines(batch):
     network, graph = digits_graph()

@@ -73,6 +73,7 @@ def test_layers_without_accumulators_are_in_nobodys_way(made, tmp_path):
     good("insert", tmp_path / "g.onnx", "--ber", 0.01, "-o", tmp_path / "f.onnx")
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("rate", [0, 0.0])
 def test_a_rate_that_can_strike_nothing_is_said(made, run, tmp_path, rate):
     clean, out = made / "clean.onnx", tmp_path / "f.onnx"

@@ -57,7 +57,7 @@ def test_every_plan_is_tested():
     assert {path.stem for path in (FOLDER / "plans").iterdir()} == {*PLANS, "trained", "integer"}
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_strikes_the_same_words(name, network):
     again = seen.injected(hf.inject, network, plan_of(name), networks.example("chain"), seen.DRAWS)
@@ -213,6 +213,7 @@ def check_graph(name, graph):
     assert seen.ran(hf.session, hf.run, graph, networks.example("chain"), seen.DRAWS) == GRAPHS[name]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_qonnx_and_a_session_of_one_seed_give_the_same_outputs(name):
     inputs = networks.example("chain").numpy()

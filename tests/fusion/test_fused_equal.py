@@ -94,7 +94,7 @@ def _check_equal(build, x, exact):
     return reasons
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.filterwarnings("ignore:Computing zero point of output accumulator:UserWarning")
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name not in REFUSED])
 def test_every_quantizer(name):

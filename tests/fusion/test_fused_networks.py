@@ -77,6 +77,7 @@ def check_equal(one, other):
         assert torch.allclose(other[2][name], parameter, rtol=1e-6, atol=1e-6), name
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_step_of_training(name, train):

@@ -86,6 +86,7 @@ def check(faults, inside=4, **how):
         assert called.count("quantize_struck_gradient") == 2 * inside
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("faults", FAULTS)

@@ -204,6 +204,7 @@ def test_parameters_of_another_place(monkeypatch):
     assert torch.allclose(results[0][1], results[1][1])
 
 
+@pytest.mark.every(2)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["rectified", "weights"])
 def test_a_compiled_layer(name):

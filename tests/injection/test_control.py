@@ -153,6 +153,7 @@ def added(model, *factors):
     return [resolve(found, faults, factors=each) for each in factors]
 
 
+@pytest.mark.every(2)
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["biased", "mlp"])
 def test_accumulators_that_drop_out_compute_as_the_clean_layer(name):
@@ -348,7 +349,7 @@ def test_control_in_inference_mode():
         assert not torch.equal(held, first)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_control_leaves_no_trace(name):
     model = build(name)

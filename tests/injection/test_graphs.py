@@ -23,6 +23,7 @@ FAULTS = [BitFlips(probability=0.03), BitFlips(p01=0.01, p10=0.05), WordFaults(p
 NAMES = ("cnn", "power_of_two", "per_channel", "residual")
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_a_replayed_evaluation_sees_the_next_samples(name):
@@ -59,6 +60,7 @@ def learner(name):
     return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_replayed_training_step_is_the_next_step(name):
     """Forward, backward and optimizer: the backward finds the faults of its own forward."""

@@ -112,12 +112,14 @@ def other_plan(plan, i):
     return resolve(entries, [BitFlips(probability=[0.2, 0.0, 0.01][i])])
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_is_set_between_forwards_counts(what):
     found = both(lambda: changing(CHANGES[what]))
     assert any(not torch.equal(one, found[0]) for one in found)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_is_set_within_a_forward_counts(what):
     """By a hook of the user's between two sites."""

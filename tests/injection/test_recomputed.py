@@ -85,6 +85,7 @@ def plan_for(model, faults=FAULTS):
     return resolve(sites(model, inputs()), faults)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("way", sorted(set(WAYS) - {"plain"}))
 def test_gradients_are_those_without_checkpoints(way, reentrant):
@@ -96,6 +97,7 @@ def test_gradients_are_those_without_checkpoints(way, reentrant):
         assert all(close(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("way", ["plain", "run 1 only", "nested"])
 def test_the_whole_model_in_a_checkpoint(way, reentrant):

@@ -137,7 +137,7 @@ def test_values_of_every_type_that_are_not_finite_count_as_zero(dtype):
     assert codec.code_words(q, fmt).tolist() == [0, 0, 0, 2]
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(9)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("faults", ["bits", "asymmetric", "random"])
 def test_counts_in_networks_are_those_of_what_observers_see(name, faults):

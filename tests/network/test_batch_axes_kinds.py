@@ -50,6 +50,7 @@ def faults_of(kind, folder, words):
     return [ProfileFaults(**SRAM, sites=HERE, protection=protection)]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", ["map", "intermittent", "parity", "secded"])
 @pytest.mark.parametrize("name", MOVED)
 def test_a_site_is_arranged_struck_and_restored(name, kind, tmp_path):

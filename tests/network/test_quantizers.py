@@ -102,6 +102,7 @@ def layers_of_width(bits, **quantizer):
     ), data(4, 8, 3, 3)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("bits", [1, 2, 3, 5, 7, 8, 12, 16, 20, 21, 22])
 def test_widths_of_activations(bits):
     """Unsigned words of 22 bits and signed ones of 23 are the widest whose float32 values always tell their codes."""

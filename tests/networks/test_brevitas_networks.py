@@ -110,6 +110,7 @@ def of_sample(codes: Tensor, site: Site, sample: int) -> Tensor:
 
 
 # what Brevitas says of integers with zero points that a layer adds up: hwfault does not use that zero point
+@pytest.mark.every(2)
 @pytest.mark.filterwarnings("ignore:Computing zero point of output accumulator not supported yet")
 @pytest.mark.parametrize("network", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in NETWORKS])
 def test_network(network: str) -> None:

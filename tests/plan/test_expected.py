@@ -47,6 +47,7 @@ def test_bits_that_read_wrong_in_one_direction_depend_on_what_is_stored():
     assert expected_faults(resolve([WEIGHTS], [BitFlips(p01=0.0, p10=0.04)])).once.low == 0
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("fault", [BitFlips(probability=0.004), WordFaults(probability=0.01)])
 @pytest.mark.parametrize("site", [WEIGHTS, ACTS])
 def test_it_is_the_mean_of_what_is_listed(fault, site):

@@ -301,6 +301,7 @@ def wrong_sums(request, tmp_path_factory):
     return ours
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("accept", [OUTPUTS, CODES])
 def test_other_faults_of_an_array_are_never_accepted(wrong_sums, accept):
     report = check(opened(wrong_sums), seeds=[1], which="faulty")

@@ -131,6 +131,7 @@ def test_pytorch_and_onnxruntime_have_the_same_faults(name, case, tmp_path):
     assert strip_faults(graph) == clean(name)
 
 
+@pytest.mark.every(2)
 @each
 def test_numpy_has_the_faults_that_pytorch_has(name, case, tmp_path):
     """Each site from the values before its faults alone; what an array does to sums is compared by replay."""
@@ -155,6 +156,7 @@ def test_numpy_has_the_faults_that_pytorch_has(name, case, tmp_path):
     assert struck or all(entry.array is not None for entry in plan.sites)
 
 
+@pytest.mark.every(2)
 @some
 def test_a_batch_of_8_is_8_batches_of_one(name, case, tmp_path):
     plan, x = planned(name, case, tmp_path), batch(name)
@@ -184,6 +186,7 @@ def fixed(graph, samples):
     return tidied(made, None)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("name", "case"), [p if p in by_node else slow(*p) for p in product(NETWORKS, CASES)])
 def test_qonnxs_executor_has_the_same_faults(name, case, tmp_path):
     plan, x = planned(name, case, tmp_path), batch(name, 3)
@@ -207,6 +210,7 @@ def test_channels_may_lie_last(name, tmp_path):
     assert_same(run(session(turned), x.numpy(), seed=3, first_sample=2)[0], expected)
 
 
+@pytest.mark.every(2)
 @some
 def test_a_bundle_replays(name, case, tmp_path):
     plan, x = planned(name, case, tmp_path), batch(name)
@@ -254,6 +258,7 @@ def test_a_wrong_bit_off_axis_0_is_found_where_it_is(tmp_path):
     assert len(asked) == 4
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("told", ["rows", "flat"])
 def test_a_runner_has_to_tell_the_samples_apart(told, tmp_path):
     name, site = "tokens first", "act.act_quant"

@@ -23,7 +23,7 @@ from tests.helpers.graph.running import by_pytorch, clean, copied, faulted, tidi
 from tests.helpers.proof.bundles import SAMPLES, SEEDS, opened, rewritten, with_tensors, written
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(9)
 @pytest.mark.parametrize("name", ALL)
 def test_every_network_passes_and_counts_what_a_replay_counts(tmp_path, name):
     report = check(opened(written(tmp_path / "b", name)))
@@ -38,7 +38,7 @@ def test_every_network_passes_and_counts_what_a_replay_counts(tmp_path, name):
     assert "pass" in sentence(report)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("name", ALL)
 def test_bundles_in_integer_arithmetic(tmp_path, name):
     bundle = opened(written(tmp_path / "b", name, arithmetic="integer"))
@@ -96,7 +96,7 @@ HARDWARE = {
 }
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("batch_size", [None, 4])
 @pytest.mark.parametrize("kind", HARDWARE)
 def test_hardware_passes(tmp_path, kind, batch_size):
@@ -107,6 +107,7 @@ def test_hardware_passes(tmp_path, kind, batch_size):
     assert sum(site.faults_seen for run in report.runs[1:] for site in run.sites) > 0
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("refresh", ["batch", "inference", "power_cycle"])
 def test_cells_that_come_and_go_with_the_batch(tmp_path, refresh):
     """The record has a row of a parameter for each batch; the list of faults names those of the right batch."""

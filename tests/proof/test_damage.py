@@ -35,6 +35,7 @@ def damaged(content, change, head):
     return bytes(out)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", FILES)
 @given(change=changes, head=st.sampled_from([64, 2000, 1 << 30]))
 @settings(max_examples=25)
@@ -80,6 +81,7 @@ def nudged(values):
     return out
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("which", ["clean", "faulty"])
 def test_the_least_change_of_any_recorded_number_is_noticed(mine, which):
     """Of codes, scales, zero points, outputs and classes, and of each seed's faults."""

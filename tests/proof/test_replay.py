@@ -78,6 +78,7 @@ def recount(name, seeds):
     return words, faults
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["digits_cnn", "residual", "twice", "shared", "per_channel", "formats"])
 def test_the_numbers_add_up(name):
     report = replayed(name)
@@ -100,6 +101,7 @@ def by_network(name):
     return network(name)(batch(name, 1))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["digits_cnn", "twice", "formats"])
 def test_the_batch_size_does_not_matter(name):
     reports = [replayed(name, sizes=sizes) for sizes in ([64], [7] * 9 + [1], [1] * 3 + [61], [0, 32, 0, 32, 0])]

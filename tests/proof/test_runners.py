@@ -51,6 +51,7 @@ def test_where_an_engine_first_differs(whole):
     assert "the output of sample 4, number 3: recorded" in sentence(report)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("what", ["output", "prediction"])
 def test_a_difference_behind_the_first_batch_has_the_samples_own_number(tmp_path, what):
     bundle = written(tmp_path / "b", batch_size=2)

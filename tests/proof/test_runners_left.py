@@ -46,6 +46,7 @@ def running(words):
     return [line for line in found if words in line]
 
 
+@pytest.mark.every(2)
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("how", ["group", "session"])
 @pytest.mark.parametrize("ends", ["answers", "pipe", "device", "fails"])

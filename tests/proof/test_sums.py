@@ -176,6 +176,7 @@ def test_sums_that_no_fault_strikes_are_compared_beside_the_network(monkeypatch)
     assert found["features.0.weight_quant"].first is None
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("width", [8, 24])
 def test_a_width_of_the_plan_is_that_of_the_faulty_runs(tmp_path, width):
     """Clean sums have the bits that they need."""

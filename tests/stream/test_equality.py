@@ -66,6 +66,7 @@ def test_the_cases_reach_everything():
     assert sum((by_reference(*draw) != draw[0]).any() for draw in draws) > 200, "in too few cases does anything happen"
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("batch", [2, 5, 64])
 def test_a_batch_is_its_samples_one_by_one(batch):
     draw = Draw(batch)

@@ -53,7 +53,7 @@ def assert_same_bits(found, expected, b):
     assert same.all(), f"{np.argwhere(~same)[:3].tolist()} differ: {found[~same][:3]} for {expected[~same][:3]} in {b}"
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_inject_is_the_reference_on_every_type(part):
     for b in batches(part):

@@ -58,6 +58,7 @@ def big(kind, bits, slot, dtype="float32", rows=None):
     return Call(x, dtype, on, case, np.arange(3), np.arange(3) + 5)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("kind", "bits", "slot"), [("secded", 5, 5), ("tmr", 7, 8), ("parity", 3, 31)])
 def test_threads_do_not_matter(kind, bits, slot):
     call = big(kind, bits, slot)

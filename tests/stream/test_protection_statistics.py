@@ -36,6 +36,7 @@ def run(kind, p, due=True):
     return counts, after ^ codes()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("p", [1e-4, 1e-3, 1e-2])
 @pytest.mark.parametrize("kind", ["parity", "secded", "tmr"])
 def test_rates_of_outcomes(kind, p):

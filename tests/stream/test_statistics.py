@@ -103,6 +103,7 @@ def test_the_rate_of_words():
     assert abs(z(struck, CELLS, 0.002)) < SIGMAS
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("h", [1e-7, 1e-5, 1e-4, 0.03, 0.4, 0.97])
 def test_rates_from_rare_to_nearly_certain(h):
     samples = 24 if h < 0.01 else 2

@@ -87,6 +87,7 @@ def test_a_plan_that_strikes_such_sums_stops():
         model(X)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_words_themselves_are_struck_alike_in_the_graph(kind):
     model = network(kind)

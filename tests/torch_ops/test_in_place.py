@@ -121,7 +121,7 @@ def test_training(name, gradient, written):
     assert_same_by_all_ways(lambda: trained(name, FAULTS["bits"], gradient))
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("faults", FAULTS)
 def test_every_kind_of_fault(faults):
     assert_same_by_all_ways(lambda: trained("cnn", FAULTS[faults]))

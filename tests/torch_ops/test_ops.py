@@ -50,7 +50,7 @@ def changed(x, out):
     return x != out
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.parametrize(
     ("name", "dtype", "straight_through"), thinned(itertools.product(PROGRAMS, DTYPES, (False, True)), 3), ids=str
 )
@@ -61,7 +61,7 @@ def test_opcheck_of_inject(name, dtype, straight_through):
     )
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_opcheck_of_zero_faulty(name, dtype):

@@ -93,7 +93,7 @@ def expected(args, source, memory):
     return torch.where(torch.from_numpy(struck == codes), x, faulty), total, torch.from_numpy(struck != codes)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize(
     ("source", "dtype", "straight_through"), thinned(itertools.product(SOURCES, DTYPES, (False, True)), 3), ids=str
 )

@@ -51,6 +51,7 @@ def test_compiled_in_one_graph(name):
     assert not torch.equal(out, MECHANISMS[name]()[0])
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("straight_through", [False, True])
 def test_opcheck_of_arrays(dtype, straight_through):

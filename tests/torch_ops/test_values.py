@@ -37,7 +37,7 @@ def check(plan, seen, seed, samples):
     return struck
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(15)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_at_every_site(name, faults):
@@ -67,6 +67,7 @@ def runs_of(site, found):
     return [found[first][int(run or 0)]] if site.batched else found[first]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_in_training(name):
     model, seen = build(name).train(), Seen()

@@ -41,6 +41,7 @@ def with_validation():
     return replace(data, validation_x=held_out.test_x, validation_y=held_out.test_y)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 @pytest.mark.parametrize("faults", [(), bit_errors(0.01)], ids=["clean", "faults"])
 def test_it_learns(faults, optimizer):

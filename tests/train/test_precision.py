@@ -31,6 +31,7 @@ def watched(monkeypatch):
     return seen, drivers
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("gradient", ["zero", "straight_through"])
 def test_words_stay_on_the_grid(watched, bits, gradient):

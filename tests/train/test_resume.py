@@ -156,6 +156,7 @@ def test_statistics_that_are_gathered_over_the_first_batches_go_on(tmp_path):
     assert equal(*ends)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kill", [3, 7])
 def test_numbers_that_a_module_of_the_users_own_keeps_go_on(tmp_path, kill):
     """One with a fraction, one whole and a truth, of a layer that fades its noise out: none is in its state_dict."""

@@ -43,6 +43,7 @@ def test_the_float_twin_has_as_many_parameters_as_in_the_literature(name):
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMED])
 def test_twins_have_the_same_parameters_and_shapes(name):
     quantized, twin = fresh(name), fresh(name, quantized=False)
@@ -192,7 +193,7 @@ def test_a_grid_has_no_state_of_its_own():
     assert not layer.state_dict()
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(9)
 @pytest.mark.parametrize(
     "options", [{"quantized": False}, {}, slow({"scale": "power_of_two"}), {"scaling": "per_channel"}]
 )

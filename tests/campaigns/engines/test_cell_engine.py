@@ -68,6 +68,7 @@ def test_some_flips_a_trial(name, kinds):
         assert_same(one, of_all[SOME])
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_single_flips_of_activations(name):
     """Also beside trials of weights and of what is drawn, in any order."""
@@ -126,6 +127,7 @@ def mixing():
     return graph
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("what", ["activations", "weights", "one activation", "cells"])
 def test_answers_that_are_rounded_do_not_depend_on_other_trials(what):
     graph = mixing()

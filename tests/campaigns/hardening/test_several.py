@@ -26,6 +26,7 @@ SITE = SiteHarm("conv", WORDS, WIDTH, (10,) * WIDTH, (0,) * WIDTH, (0,) * WIDTH)
 CODES = np.array([5, 0, 7, 2, 4], np.uint32)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flips", [1, 2, 3])
 def test_every_pattern_by_the_reference(kind, flips):

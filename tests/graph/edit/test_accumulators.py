@@ -67,7 +67,7 @@ def by_pytorch(model, plan, x, seed=5):
     return getattr(out, "value", out).numpy()
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(15)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnxruntime_equals_pytorch(name, faults):
@@ -87,6 +87,7 @@ def test_the_faults_show(faults):
     ).any()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", ["biased", "twice", "per_channel"])
 def test_qonnx_equals_pytorch(name, faults):
@@ -98,6 +99,7 @@ def test_qonnx_equals_pytorch(name, faults):
     assert_same(by_onnxruntime(graph, x, seed=5), expected, "onnxruntime on the tidied graph")
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["cnn", "asymmetric", "binary", "shared", "power_of_two"])
 def test_float_scales_are_exact_too_where_every_layer_is_one_of_integers(name):
     model, x = float_networks.build(name), float_networks.batch(3)
@@ -105,7 +107,7 @@ def test_float_scales_are_exact_too_where_every_layer_is_one_of_integers(name):
     assert_same(by_onnxruntime(export(model, x, plan=plan), x, seed=5), by_pytorch(model, plan, x))
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", ["digits_cnn", "biased", "twice"])
 def test_replays_are_exact(name, faults):
@@ -220,6 +222,7 @@ def test_a_grid_of_no_quantizer_is_refused():
         export(model, batch("mlp"), plan=plan)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("faults", FAULTS)
 @pytest.mark.parametrize("name", ["digits_cnn", "mlp", "twice", "per_channel"])
 def test_a_tidied_graph_takes_the_networks_plan(name, faults):

@@ -48,6 +48,7 @@ def watched(name):
     return graph
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ALL)
 def test_each_site_against_the_reference(name):
     graph = watched(name)
@@ -203,6 +204,7 @@ def op_case(draw, dtype, batched):
     return case, fmt, x, scale, zero_point, first, samples
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("dtype", TYPES)
 def test_the_op_against_the_reference_and_in_qonnx(dtype, batched):

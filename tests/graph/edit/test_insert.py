@@ -48,7 +48,7 @@ def initializers(graph):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(9)
 @pytest.mark.parametrize("name", ALL)
 def test_the_faulty_graph_is_the_faulty_network_to_the_bit(name):
     x = batch(name, 6, seed=9)
@@ -59,6 +59,7 @@ def test_the_faulty_graph_is_the_faulty_network_to_the_bit(name):
         assert_same(run(faulted_session(name), x.numpy(), seed=seed, first_sample=first_sample)[0], expected)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ALL)
 def test_the_graph_given_is_left_alone(name):
     before = clean(name).SerializeToString(deterministic=True)
@@ -225,6 +226,7 @@ def test_an_output_that_is_a_quantizers_own():
     np.testing.assert_array_equal(faulty / scale, -1 - plain / scale)  # every bit of a code of two's complement
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("size", [None, 4])
 @pytest.mark.parametrize("name", ALL)
 def test_it_survives_qonnxs_cleanup(name, size):

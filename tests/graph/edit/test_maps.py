@@ -90,7 +90,7 @@ def ops_of(graph):
     return [node.op_type for entry in fault_nodes(graph) for node in entry.nodes]
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(9)
 @pytest.mark.parametrize("name", ALL)
 def test_replay_is_exact(mixed, name):
     plan, graph = mixed(name)
@@ -184,6 +184,7 @@ def test_devices_give_other_graphs():
     assert plan_of(one).device == 1
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("representation", ["offset_binary", "sign_magnitude"])
 def test_other_representations_replay_exactly(profile, representation):
     mapping = Linear(row_bits=32, representation=representation)

@@ -88,6 +88,7 @@ def test_passes_in_any_order_keep_every_fault(data):
     assert_same(by_onnxruntime(graph, x, seed=5, first_sample=3), expected, str(order))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["digits_cnn", "biased"])
 def test_channels_last_and_then_everything_else(name):
     graph = to_channels_last(tidied(faulted(name), 4))

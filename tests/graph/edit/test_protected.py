@@ -60,7 +60,7 @@ def planned(fault, name="biased", device=3, beside=()):
     return resolve(sites(network(name), batch(name)), [fault, *beside], device=device)
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(15)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ["biased", "mlp"])
 def test_replay_is_exact(case, name):
@@ -75,6 +75,7 @@ def test_replay_is_exact(case, name):
     assert_same(run(session(graph), x, seed=9)[0], expected.numpy())
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("case", ["secded map", "padded, highest bit first", "transient"])
 def test_qonnx_executes_them_too(case):
     x = batch("biased")

@@ -73,6 +73,7 @@ def in_integer_arithmetic(name):
     return export(network(name), batch(name), arithmetic="integer")
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("name", "faults"), thinned(itertools.product(ALL, FAULTS), 5))
 def test_a_graph_in_integer_arithmetic_comes_back(name, faults):
     graph = in_integer_arithmetic(name)
@@ -87,6 +88,7 @@ def test_a_tidied_graph_comes_back(name, faults):
     assert_comes_back(tidied(clean(name), 4), planned(clean(name), faults))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", every(["tiny_cnn", "mlp", "cnv"]))
 def test_the_graphs_of_the_zoo_come_back(name):
     graph = export(lived_in(name), zoo_batch(name))

@@ -41,6 +41,7 @@ def equal_weights():
     return Chain(signed(), layers[0], signed(), layers[1], nn.Flatten())
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("equal", ["biases of their inputs' scale", "biases of their own scale", "weights"])
 def test_each_is_a_site_with_faults_of_its_own(equal):
     torch.manual_seed(3)

@@ -32,6 +32,7 @@ def quant_nodes(graph):
     return [node for node in graph.graph.node if node.op_type in QUANTS]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ALL)
 def test_the_graph_is_the_network_to_the_bit(name):
     for seed, n in ((1, 4), (2, 1), (3, 64)):
@@ -137,6 +138,7 @@ def test_narrow_is_the_networks():
     assert narrow["2.act_quant"] == narrow["4.weight_quant"] == narrow["5.act_quant"] == [0]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", ["digits_cnn", "residual", "per_channel", "shared"])
 def test_the_network_is_left_as_it_was(name, training):
@@ -222,6 +224,7 @@ def test_one_quantizer_that_reads_the_same_tensor_twice():
     assert [node.name for node in quant_nodes(graph)] == ["act.act_quant", "act.act_quant#1"]
 
 
+@pytest.mark.every(2)
 @pytest.mark.filterwarnings("ignore:Positional args are being deprecated:FutureWarning")
 @pytest.mark.parametrize("name", float_networks.NETWORKS)
 def test_networks_with_float_scales(name):

@@ -115,6 +115,7 @@ def steps_of(name, kind):
     return site, (*steps, MapStep(coming))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", ["activation", "weight"])
 @pytest.mark.parametrize("name", OPS)
@@ -157,6 +158,7 @@ def test_a_layout_that_is_none(layout, text):
         run(session(graph, threads=1), x)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_faulted_graph_goes_channels_last_with_its_faults(name):
     x, graph = batch(name, 4, seed=3), tidied(faulted(name), 4)
@@ -176,6 +178,7 @@ def converted(graph):
         return ModelWrapper(copied(graph)).transform(ConvertToChannelsLastAndClean()).model
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_qonnxs_own_pass_leaves_the_faults_where_they_are(name):
     x, graph = batch(name, 4, seed=3), tidied(faulted(name), 4)
@@ -220,6 +223,7 @@ def test_networks_of_the_zoo(name):
     assert sum(site.faults_seen for site in report.sites) > 50
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_graph_that_lies_channels_last_already_takes_the_networks_plan(name):
     """Its words are numbered as the network's; where they cannot be told, the site is refused."""
@@ -259,6 +263,7 @@ def changed_layout(graph, layout):
     return out
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("which", [0, 1])
 def test_two_nodes_of_one_site_that_say_different_layouts_are_told(which):
     """Flips and a fault map at square weights, whose shape does not tell which node is right."""
@@ -276,6 +281,7 @@ def test_two_nodes_of_one_site_that_say_different_layouts_are_told(which):
         plan_of(moved)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", [(), (0, 3, 1, 2), (0, 1, 3, 2)])
 def test_a_layout_that_was_lost_or_changed_is_told(layout):
     moved = to_channels_last(tidied(faulted("digits_cnn"), 4))

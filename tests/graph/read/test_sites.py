@@ -89,6 +89,7 @@ def test_plans_for_a_graph_and_its_network_are_the_same(name, kind):
         assert theirs.digest == plan.digest
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", [name for name in ALL if name != "tied"])
 def test_the_cleanup_changes_no_site(name):
     ours, graph = exported(name)

@@ -199,6 +199,7 @@ def network_of(weights, acts):
     ).eval()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("weights", "acts", "wide"), [(4, 8, False), (8, 16, False), (16, 16, True)])
 def test_networks_and_graphs_say_the_same(weights, acts, wide):
     torch.manual_seed(0)
