@@ -52,6 +52,11 @@ def test_what_is_missing_is_told(folder, tmp_path):
     refused("evaluate", folder / "g.onnx", "--data", tmp_path / "x.npz", words=words)
 
 
+def test_as_traced_goes_with_networks(folder, tmp_path):
+    asked = ("export", folder / "g.onnx", "--bundle", "--as-traced", "--data", folder / "xy.npz", "--out", tmp_path)
+    refused(*asked, words="--as-traced goes with a run or checkpoint, given was a graph", code=2)
+
+
 @pytest.mark.slow
 def test_a_campaign_of_the_graph(folder, tmp_path):
     questions = {

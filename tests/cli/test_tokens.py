@@ -3,7 +3,7 @@
 import pytest
 
 from hwfault.proof.storage import Bundle
-from tests.cli.conftest import good
+from tests.cli.conftest import good, refused
 
 CODE = """
 import torch
@@ -55,3 +55,21 @@ def test_a_run_on_tokens(tmp_path, monkeypatch):
     (entry,) = Bundle.open(tmp_path / "b").manifest.inputs
     assert (entry.name, entry.dtype, entry.shape) == ("input", "int64", (5,))
     assert good("replay", tmp_path / "b", "--json").json["verdict"] == "pass"
+
+
+TURN = "        if ids.float().mean() > 100:\n            return -self.head(self.embed(ids).flatten(1))\n"
+DECIDES = CODE.replace("        return self.head(", f"{TURN}        return self.head(")
+
+
+@pytest.mark.slow
+def test_a_network_that_decides_is_exported_as_traced_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "hwfault_test_decides.py").write_text(DECIDES)
+    own = ("--network", "hwfault_test_decides:network", "--data", "hwfault_test_decides:data")
+    run = tmp_path / "run"
+    good("train", *own, "--epochs", 1, "--out", run)
+    words = ["the network's own forward (", "hwfault_test_decides.py:18: if ids.float().mean() > 100:)", "--as-traced"]
+    refused("export", run, *own, "--out", tmp_path / "g.onnx", words=words)
+    done = good("export", run, *own, "--as-traced", "--ber", 0.02, "--out", tmp_path / "g.onnx")
+    assert "warning: the network's own forward (" in done.stderr
+    assert good("replay", tmp_path / "g.onnx", run, *own, "--seeds", 0, "--json").json["verdict"] == "pass"
