@@ -299,7 +299,7 @@ def test_kept_trials_are_gone_on_with(tmp_path):
     shutil.copytree(FOLDER / "store", tmp_path / "store")
     lines = tmp_path / "store" / "trials.jsonl"
     before = lines.read_bytes()
-    more = ("--rates", "0,0.02,0.05", "--seeds", "0-3", "--json")
+    more = ("--rates", "0,0.02,0.05", "--seeds", "0-3", "--json", "--quiet")  # progress tells the time
     code, printed = command("evaluate", FOLDER / "run", *more, "--out", tmp_path / "store")
     assert (code, lines.read_bytes()) == (0, before)
     assert command("evaluate", FOLDER / "run", *more) == (0, printed)
