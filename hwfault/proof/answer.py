@@ -106,7 +106,7 @@ def _numbered(name: str) -> tuple[str, int]:
 
 
 def _answered(site: Site, call: int, values: Array, expected: Expected, rows: slice) -> Answered:
-    before, after = (codes[rows] for codes in expected.codes(site, call))
+    before, after = expected.codes(site, call, rows)
     if values.size != after.size:
         raise HwfaultError(
             f"the runner answered {site.name!r} with the shape {list(values.shape)}, expected {after.size} values: "

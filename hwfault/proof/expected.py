@@ -164,30 +164,32 @@ class Expected:
             )
         return scale, zero_point
 
-    def codes(self, site: Site, call: int) -> tuple[Codes, Codes]:
-        """The codes before and after the faults."""
+    def codes(self, site: Site, call: int, rows: slice) -> tuple[Codes, Codes]:
+        """The codes of some rows before and after the faults; no memory is taken for the others."""
         own = tensor(site.name, call, "before")
         name = own if own in self._own else tensor(site.name, call, "codes")
         before = self._checked(site, self._either(name, "u"), name)
-        rows = self.facts.samples if site.batched else -(-self.facts.samples // self.facts.batch_size)
-        if len(before) not in (rows, rows if site.batched else 1):
-            raise FileError(f"{self.where}: the tensor {name!r} has {len(before)} rows, expected {rows}")
-        before = np.broadcast_to(before, (rows, before.shape[1]))
+        every = self.facts.samples if site.batched else -(-self.facts.samples // self.facts.batch_size)
+        if len(before) not in (every, every if site.batched else 1):
+            raise FileError(f"{self.where}: the tensor {name!r} has {len(before)} rows, expected {every}")
+        whole = np.broadcast_to(before, (every, before.shape[1]))
         if self._own is self._clean:
-            return before, before
+            return whole[rows], whole[rows]
         at, codes = (array(self._own, tensor(site.name, call, what), self.where, "u") for what in ("at", "after"))
-        if at.ndim != 1 or codes.shape != at.shape or (at.size and at.max() >= before.size):
+        if at.ndim != 1 or codes.shape != at.shape or (at.size and int(at.max()) >= whole.size):
             raise FileError(f"{self.where}: the faults of {site.name!r} are not at words of the site")
-        after = before.copy()
-        after.ravel()[at] = self._checked(site, codes[None], name)[0]
-        return before, after
+        after = whole[rows].copy()
+        places = at.astype(np.int64) - (rows.start or 0) * whole.shape[1]
+        here = (places >= 0) & (places < after.size)
+        after.ravel()[places[here]] = self._checked(site, codes[None], name)[0, here]
+        return whole[rows], after
 
     def side(self, site: Site, call: int, rows: slice, shape: tuple[int, ...]) -> Side:
         """What was recorded for some rows as one side of a comparison with values of the shape; raises PlanError."""
         scale, zero_point = self.grid(site, call)
         fmt = CodeFormat(site.bit_width, site.signed)
         kind = np.float64 if scale.dtype == np.float64 else np.float32
-        both = [codes[rows] for codes in self.codes(site, call)]
+        both = self.codes(site, call, rows)
         samples = site.batch_axis.samples_in(shape, site.name) if site.batched else 1
         if both[0].size != math.prod(shape) or samples != len(both[0]):
             raise PlanError(

@@ -3,14 +3,27 @@
 import json
 import zipfile
 from hashlib import sha256
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from hwfault.errors import FileError
+from hwfault.program.processes import Site
 from hwfault.proof import storage
-from hwfault.proof.manifest import MANIFEST, MOST_FILES
+from hwfault.proof.expected import Expected
+from hwfault.proof.manifest import MANIFEST, MOST_FILES, RecordedSite
 from hwfault.proof.storage import Bundle, write
 from tests.helpers.proof.bundles import opened, with_manifest, zipped
+
+
+class Facts(NamedTuple):
+    """What a manifest says."""
+
+    samples: int
+    batch_size: int
+    spec: str
+    sites: list[RecordedSite]
 
 
 def test_a_zip_is_read_once_for_all_of_its_files(mine, tmp_path, monkeypatch):
@@ -82,6 +95,22 @@ def test_memory_is_that_of_a_piece(mine, monkeypatch):
     opened(mine)
     assert max(size for size in sizes if size < 1 << 24) == 1000
     assert len(sizes) > 20
+
+
+def test_a_parameter_is_not_written_out_for_every_batch():
+    """Of a million batches of a million words, which a few files of a megabyte say."""
+    samples, words = 1 << 20, 1 << 20
+    site = Site(name="w", kind="weight", bit_width=8, signed=True, shape=(words,))
+    facts = Facts(samples, 1, "fault-stream v1", [RecordedSite(site=site, calls=1)])
+    clean = {"w#0.codes": np.zeros((1, words), np.uint8)}
+    at = np.array([7, 9, 9], np.uint64) * words + np.array([3, 0, 5], np.uint64)
+    own = {"output": np.zeros((samples, 0), np.float32), "prediction": np.zeros(samples, np.uint8)}
+    own |= {"w#0.at": at, "w#0.after": np.array([1, 2, 4], np.uint8)}
+    expected = Expected(facts, own, clean, "here")
+    before, after = expected.codes(site, 0, slice(9, 10))
+    assert before.shape == after.shape == (1, words)
+    assert after[0, [0, 5]].tolist() == [2, 4]
+    assert np.count_nonzero(after) == 2
 
 
 def test_more_entries_than_files_can_be(mine):
