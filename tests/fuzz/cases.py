@@ -98,6 +98,8 @@ def _array(entry: Any, values: np.random.Generator, rng: random.Random) -> NDArr
     if np.prod([max(d, 1) for d in shape], dtype=np.float64) > _MOST:
         shape = [min(d, 3) for d in shape][:8]
     kind = KINDS.get(entry.type, np.float32)
+    if kind == np.int64 and rng.random() < 0.7:  # numbers of samples, which are below 2^32
+        return values.integers(0, 1 << 31, shape, np.int64)
     if np.issubdtype(kind, np.integer):
         limits = np.iinfo(kind)
         return values.integers(limits.min, limits.max, shape, kind, endpoint=True)
