@@ -42,7 +42,7 @@ from tests.helpers.train.zoo import batch, lived_in
 from tests.proof.test_replay_arithmetic import rounding_network
 from tests.slowly import slow, thinned
 
-SMALL = ("tiny_cnn", "mlp", "cnv", "resnet20")
+SMALL = ("mlp", "cnv", "tiny_cnn", "resnet20")
 DEEP = (("resnet20", 8), ("mobilenet_v1_cifar", 4))
 WAYS = {
     "float scales": {},
@@ -117,7 +117,7 @@ def test_faults_of_accumulators(name, bits):
 
 
 @pytest.mark.parametrize(
-    ("name", "faults"), thinned(itertools.product(sorted({*ALL} - {"tied", "convolutions", "per_channel"}), FAULTS), 5)
+    ("name", "faults"), thinned(itertools.product(sorted({*ALL} - {"tied", "convolutions", "per_channel"}), FAULTS), 9)
 )
 def test_every_kind_of_network_and_fault(name, faults):
     graph = export(network(name), small_batch(name), plan=planned(name, faults), arithmetic="integer")
