@@ -214,7 +214,7 @@ def test_coverage_of_lost_answers_by_resampling(expected):
     weights = np.maximum(1, (1e4 * np.repeat(words, widths) * np.sqrt(spoils))).astype(int)
     bits = [count * width for count, width in zip(words, widths, strict=True)]
     trials = np.bincount(order_strata(tuple(weights), 400), minlength=len(spoils))
-    spoils = np.minimum(spoils * expected / (trials * spoils).sum(), 0.8)
+    spoils = np.minimum(spoils * expected / (trials * spoils).sum(), 0.7)
     mends = spoils / 4
     left = [2, 6, 4]
     shares = Harm("q", strata_of_sites("abc", bits, widths, [Drawn(0, 0, 1)] * 14), False, 0.95, 0.95).shares
