@@ -201,7 +201,8 @@ def _write_layer(model: ModelProto, layer: Sums, plan: FaultPlan, fresh: FreshNa
         w = write.add_node("Transpose", [w], "w_in_order", perm=inverse(layer.weights.layout))
     struck = write.add_faults(layer.node, entry, plan, (sums, x, w), double=double)
     # what the sums are worth
-    scale = write.add_constant("value_scale", value_scale(x_scale, w_scale, layer.node, double=double))
+    worth = value_scale(x_scale, w_scale, layer.node, layer.site, double=double)
+    scale = write.add_constant("value_scale", worth)
     values = write.add_node("Mul", [struck, scale], "values")
     if double:
         values = write.add_cast(values, TensorProto.FLOAT)

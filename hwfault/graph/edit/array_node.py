@@ -13,7 +13,7 @@ from hwfault.graph.read.batch_axes import batch_axis_of
 from hwfault.graph.read.nodes import BATCH_AXIS
 from hwfault.graph.read.qonnxgraph import SITE, attribute, set_metadata
 from hwfault.program.batch_axes import arrange, restore
-from hwfault.program.processes import ArrayPlan, SitePlan
+from hwfault.program.processes import ArrayPlan, Site, SitePlan
 from hwfault.stream import native
 from hwfault.stream.array import Array, Axis, Layer
 
@@ -29,8 +29,8 @@ def asks_for_double(entry: SitePlan) -> bool:
     return entry.array is not None and entry.array.arithmetic == "float64"
 
 
-def value_scale(x: Values, w: Values, layer: NodeProto, *, double: bool) -> Values:
-    """What an accumulator's unit is worth, of the shape in which it lies along the accumulators.
+def value_scale(x: Values, w: Values, layer: NodeProto, site: Site, *, double: bool) -> Values:
+    """What an accumulator's unit is worth, of the shape in which it lies along the accumulators of a site.
 
     `x` and `w` are the scales of inputs and weights, one value or, of weights, one for each output.
     """
@@ -39,7 +39,7 @@ def value_scale(x: Values, w: Values, layer: NodeProto, *, double: bool) -> Valu
     if w.size > 1:
         channels = (w.size,)
         if layer.op_type == "Conv":  # whose positions lie behind its channels
-            channels += (1,) * (w.ndim - 2)
+            channels += (1,) * (len(site.weights or ()) - 2)
     of_inputs = x.astype(dtype).reshape(())
     of_weights = w.astype(dtype).reshape(channels)
     return np.asarray(np.multiply(of_inputs, of_weights))

@@ -15,6 +15,7 @@ from hwfault.graph.edit.number_types import find_types
 from hwfault.graph.ops import DOMAIN, GRID_OPS
 from hwfault.graph.read.grids import IntegerGrid, check_steps
 from hwfault.graph.read.layouts import Layout, number_words, numbered_shape
+from hwfault.graph.read.marked import with_marks
 from hwfault.graph.read.nodes import drawn_inputs, fault_node
 from hwfault.graph.read.own_integers import TYPES
 from hwfault.graph.read.places import Places, SiteTensor
@@ -35,6 +36,7 @@ def plan_of(model: ModelProto) -> FaultPlan:
     Raises GraphError for a graph without one, for a version of the fault stream that is not known here or is not
     enough, and where plan, hash and the graph's fault nodes, with what they read and what reads them, do not agree.
     """
+    model = with_marks(model)
     found = metadata(model)
     if PLAN not in found:
         raise GraphError(
@@ -245,7 +247,7 @@ class _Wiring:
 
     def _check_stamp(self, entry: FaultNode, place: SiteTensor, quantizer: NodeProto, layout: Layout) -> None:
         """Raises GraphError where a parameter's words are not those whose hash the export noted."""
-        values = self.constants.get(quantizer.input[0])
+        values = self.constants.get(place.parameter)
         stamp = metadata(quantizer).get(WORDS)
         if place.tensor != entry.before or stamp is None or values is None:
             return
@@ -270,8 +272,14 @@ class _Wiring:
         return alone and on_integers and self._draws_from_inputs(node) and not layout_of(node)
 
     def _is(self, name: str, expected: Any) -> bool:
+        """Whether a constant holds these numbers, in the same order; one may stand for all that are equal."""
         values = self.constants.get(name)
-        return values is not None and np.array_equal(values.ravel(), expected.ravel())
+        if values is None:
+            return False
+        sizes = (values.size, expected.size)
+        if 1 in sizes and 0 not in sizes:
+            return bool((values.ravel() == expected.ravel()).all())
+        return np.array_equal(values.ravel(), expected.ravel())
 
     def _draws_from_inputs(self, node: NodeProto) -> bool:
         """Whether a node reads the graph's two inputs of numbers, the same ones as all others, if it reads any."""

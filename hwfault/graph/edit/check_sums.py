@@ -56,7 +56,7 @@ def check_accumulator(places: Places, entry: SitePlan, before: str, after: str) 
         return False
     if scales.w is None:
         return True  # folded weights do not tell their scale, so that no other value can be expected
-    expected = value_scale(scales.x, scales.w, layer, double=double)
+    expected = value_scale(scales.x, scales.w, layer, entry.site, double=double)
     return np.array_equal(value.ravel(), expected.ravel())
 
 

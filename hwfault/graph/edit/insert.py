@@ -20,6 +20,7 @@ from hwfault.graph.edit.upgrade import raise_opset
 from hwfault.graph.ops import DOMAIN, FAULT_OPS
 from hwfault.graph.read.external import check_in_memory
 from hwfault.graph.read.layouts import number_words
+from hwfault.graph.read.marked import note_marks
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, fault_node
 from hwfault.graph.read.places import SiteTensor
 from hwfault.graph.read.qonnxgraph import (
@@ -93,6 +94,7 @@ def put_faults_in(
     drawn = _add_inputs(out)
     _add_domain(out)
     set_metadata(out, _plan_metadata(plan, places))
+    note_marks(out)
     set_metadata(out, {UNDO: how_to_undo(model, out, stored)})
     return Edit(out, raised + _describe_changes(out, drawn, rewritten))
 

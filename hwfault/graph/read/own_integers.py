@@ -87,9 +87,9 @@ def grid_of_own(found: OwnIntegers, tensors: Tensors, constants: Constants) -> I
     width, signed = TYPES[found.type]
     if found.type in NARROW:
         _check_narrow(found, tensors)
-    clipped = _clipped_width(found.node, constants, signed)
+    clipped = _clipped_width(found.node, constants, width, signed)
     one, zero = np.ones((), np.float32), np.zeros((), np.float32)
-    return IntegerGrid(one, zero, width if clipped is None else min(width, clipped), signed, own=True)
+    return IntegerGrid(one, zero, clipped, signed, own=True)
 
 
 def worth_of(node: NodeProto, place: IntegerGrid, rank: int, constants: Constants) -> IntegerGrid | None:
@@ -106,6 +106,14 @@ def worth_of(node: NodeProto, place: IntegerGrid, rank: int, constants: Constant
         zero_point=zero_point.astype(np.float32).reshape(of_zeros),
         own=False,
     )
+
+
+def keeps_codes(node: NodeProto, place: IntegerGrid) -> bool:
+    """Whether a node is a Cast to a type of integers that has all codes of a place, as PyTorch writes between two."""
+    if node.op_type != "Cast":
+        return False
+    width, signed = TYPES.get(int(attribute(node, "to", 0)), (0, False))
+    return width - int(signed) >= place.bit_width - int(place.signed) and signed >= place.signed
 
 
 def is_dequantizer(node: NodeProto) -> bool:
@@ -135,7 +143,8 @@ def _before_faults(name: str, tensors: Tensors) -> str:
 
 def _is_kept(name: str, tensors: Tensors, initializers: set[str]) -> bool:
     """Whether a constant is kept in the graph, or clipped from one that is; a quantizer's output is a site already."""
-    maker = tensors.makers.get(name)
+    *_, first = tensors.before(name, lambda node: node.op_type == "Clip" or is_fault(node))
+    maker = tensors.makers.get(first)
     return name in initializers or maker is None or ops.of(maker.op_type).makes is None
 
 
@@ -188,16 +197,20 @@ def _type_made(node: NodeProto, constants: Constants) -> int:
     return 0 if ops.of(node.op_type).twin else TensorProto.UINT8
 
 
-def _clipped_width(node: NodeProto | None, constants: Constants, signed: bool) -> int | None:
-    """How many bits hold what a Clip leaves; None behind another node."""
+def _clipped_width(node: NodeProto | None, constants: Constants, width: int, signed: bool) -> int:
+    """How many bits hold what a Clip leaves of integers of that width; an end that it leaves out is theirs."""
     if node is None or node.op_type != "Clip":
-        return None
-    ends = [constants.get(name) if name else None for name in (*node.input[1:3], "", "")[:2]]
-    if any(end is None or end.size != 1 for end in ends):
-        return None
-    low, high = (int(end.item()) for end in ends if end is not None)
+        return width
+    lowest = -(1 << (width - 1)) if signed else 0
+    ends = [lowest, lowest + (1 << width) - 1]
+    for i, name in enumerate(node.input[1:3]):
+        end = constants.get(name) if name else np.array(ends[i])
+        if end is None or end.size != 1:
+            return width
+        ends[i] = int(end.item())
+    low, high = ends
     bits = max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0, 1)
-    return bits + int(signed)
+    return min(width, bits + int(signed))
 
 
 def _check_narrow(found: OwnIntegers, tensors: Tensors) -> None:

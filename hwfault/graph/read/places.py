@@ -15,7 +15,7 @@ from hwfault.graph import ops
 from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.batch_axes import SampleAxes
 from hwfault.graph.read.grids import IntegerGrid, NoGridError, annotations, grid_of, grid_of_initializer
-from hwfault.graph.read.handing_on import hands_on, keeps_grid, keeps_sign, reads_parameters, weight_layout
+from hwfault.graph.read.handing_on import hands_on, keeps_grid, keeps_sign, parameter_layout, reads_parameters
 from hwfault.graph.read.layouts import Layout, numbered_shape, spread_layouts
 from hwfault.graph.read.left_out import find_left_out
 from hwfault.graph.read.names import Names
@@ -24,6 +24,7 @@ from hwfault.graph.read.own_integers import (
     find_own_integers,
     grid_of_own,
     is_dequantizer,
+    keeps_codes,
     worth_of,
 )
 from hwfault.graph.read.qonnxgraph import (
@@ -185,13 +186,19 @@ class Places:
         for place in self.found:
             if not place.grid.own:
                 continue
-            for node, _ in self.tensors.behind(place.tensor, lambda n: keeps_grid(n, self.constants)):
+            for node, _ in self._reading_codes(place):
                 if is_dequantizer(node):
                     rank = len(self.tensors.shapes.get(place.tensor) or ())
                     grid = worth_of(node, place.grid, rank, self.constants)
                     if grid is not None:
                         found[node.output[0]] = place._replace(grid=grid, tensor=node.output[0])
         return found
+
+    def _reading_codes(self, place: SiteTensor) -> Iterator[tuple[NodeProto, str]]:
+        """What reads the integers of a place, moved or in another type of integers."""
+        return self.tensors.behind(
+            place.tensor, lambda node: keeps_grid(node, self.constants) or keeps_codes(node, place.grid)
+        )
 
     def _words(self, name: str, tensor: str, layout: Layout, fixed: bool) -> tuple[BatchAxis | None, Shape | None]:
         """Where the samples of a site lie, None for a parameter, and the shape of its words, or those of a sample."""
@@ -245,11 +252,7 @@ class Places:
             if self._layouts and rank > 2 and tensor not in self._layouts and not self._carries_faults:
                 raise NoGridError("the channels of other tensors lie last, and whether its own do is not known")
             return self._layouts.get(tensor, ())
-        # layers that want one parameter in different ways leave it as it lies
-        wanted = {weight_layout(node, name, rank) for node, name in self.tensors.behind(tensor, hands_on)} - {None}
-        if len(wanted) != 1:
-            return ()
-        return wanted.pop() or ()
+        return parameter_layout(tensor, rank, self.tensors)
 
     def _signed_input(self, node: NodeProto) -> bool | None:
         """The sign of the integers that a truncation reads."""

@@ -19,6 +19,7 @@ from hwfault.graph.edit.fast import FOR_SEED, only_to_run
 from hwfault.graph.edit.upgrade import upgrade
 from hwfault.graph.ops import DOMAIN, OLD_DOMAINS, QUANT_DOMAIN
 from hwfault.graph.read.external import check_files, check_in_memory, graphs
+from hwfault.graph.read.marked import with_marks
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.read.struck import check_kept, fault_nodes
 from hwfault.graph.read.versions import check_version
@@ -87,7 +88,7 @@ def _read_model(path: Path) -> _Given:
     _check_text(path, model)
     if not model.ir_version or not model.graph.node:
         raise GraphError(f"{path}: not an ONNX file (no graph in it); expected a graph as the export writes it")
-    return _Given(model, path if check_files(path, model) else None)
+    return _Given(with_marks(model), path if check_files(path, model) else None)
 
 
 def _check_text(path: Path, model: ModelProto) -> None:
@@ -140,7 +141,7 @@ def session(
     if seed is not None and not fast:
         raise GraphError(f"the session is to be for seed {seed} only, which takes fast=True; expected both or none")
     expect_kind(model, (ModelProto, str, Path), "the graph", "an ONNX ModelProto (as export returns), or a file's path")
-    given = _in_memory(model) if isinstance(model, ModelProto) else _read_model(Path(model))
+    given = _in_memory(with_marks(model)) if isinstance(model, ModelProto) else _read_model(Path(model))
     _check_attributes(given.graph)
     check_kept(given.graph)
     check_version(given.graph)

@@ -50,6 +50,49 @@ def test_a_clip_behind_a_quantizer_tells_the_width(low, high, dtype, bits):
     assert (site.bit_width, site.signed, site.layer) == (bits, dtype is np.int8, "Clip")
 
 
+@pytest.mark.parametrize(("ends", "dtype", "bits"), [("x high", np.uint8, 4), ("low x", np.int8, 8), ("x", np.int8, 8)])
+def test_an_end_that_a_clip_leaves_out_is_that_of_the_type(ends, dtype, bits):
+    """PyTorch writes the upper end alone."""
+    names = ["" if name == "x" else name for name in ends.split()]
+    clip = helper.make_node("Clip", ["q", *names], ["c"], "Clip")
+    model = graph(quantized(), clip, node("DequantizeLinear", "c s z", "y"), z=dtype(0), low=dtype(3), high=dtype(15))
+    (site,) = sites(model)
+    assert site.bit_width == bits
+
+
+def test_weights_quantized_and_clipped_in_the_graph_are_one_site():
+    model = graph(
+        node("QuantizeLinear", "w s z", "wq", "wq"),
+        node("Clip", "wq low high", "wc", "wc"),
+        node("DequantizeLinear", "wc s z", "b"),
+        node("MatMul", "x b", "y"),
+        w=np.ones((4, 3), np.float32),
+        **{"z": np.int8(0), "low": np.int8(-7), "high": np.int8(7)},
+    )
+    found = sites(model)
+    assert [(site.name, site.kind, site.bit_width) for site in found] == [("wq", "weight", 4)]
+    assert list(found.obstacles) == ["MatMul.accumulator"]  # of x, which nothing quantizes
+
+
+@pytest.mark.parametrize(("kind", "known"), [(TensorProto.INT8, 1), (TensorProto.INT32, 1), (TensorProto.UINT8, 0)])
+def test_a_cast_that_keeps_all_codes_hands_on_what_they_are_worth(kind, known):
+    """PyTorch writes one to the same type between two nodes; without it the accumulator is found, as with it."""
+    zero = np.zeros((), helper.tensor_dtype_to_np_dtype(kind))
+    model = graph(
+        quantized(),
+        node("Cast", "q", "cast", to=kind),
+        node("DequantizeLinear", "cast s zero", "a"),
+        node("DequantizeLinear", "w s z", "b", "reads_w"),
+        node("MatMul", "a b", "y", "layer"),
+        z=np.int8(0),
+        zero=zero,
+        w=np.ones((4, 3), np.int8),
+    )
+    found = sites(model)
+    assert len([site for site in found if site.kind == "accumulator"]) == known
+    assert ("layer.accumulator" in found.obstacles) != known
+
+
 def test_a_clip_beside_another_reader_leaves_the_site_where_it_is():
     model = clipped(-8, 7, np.int8)
     model.graph.node.append(node("DequantizeLinear", "q s z", "other"))
@@ -156,6 +199,18 @@ def test_layers_called_as_what_they_make_have_accumulators():
     assert len(set(names)) == len(names)
     x = np.full((1, 4), 2, np.float32)
     assert not np.array_equal(run(session(struck), x, seed=1)[0], run(session(model), x)[0])
+
+
+def test_weights_in_a_constant_node_carry_their_plan():
+    """PyTorch's TorchScript exporter keeps the weights of its quantized modules there."""
+    weights = numpy_helper.from_array(np.arange(12, dtype=np.int8).reshape(4, 3))
+    model = graph(
+        helper.make_node("Constant", [], ["w"], "held", value=weights),
+        node("DequantizeLinear", "w s", "b", "reads_w"),
+        node("MatMul", "x b", "y", "layer"),
+    )
+    plan = resolve(sites(model), [BitFlips(probability=0.2)])
+    assert plan_of(insert_faults(model, plan)) == plan
 
 
 def test_several_kinds_of_faults_strike_words_of_32_bits():
