@@ -67,10 +67,11 @@ bench: install
 bench-gpu: install
 	$(BIN)/python -m tests.benchmarks.gpu $(OPTIONS)
 
-# docs/undervolting, docs/elements, docs/qdq, docs/training and the counts of docs/exactness; the measured device needs HWFAULT_DATA
+# docs/undervolting, docs/elements, docs/exporters, docs/qdq, docs/training and the counts of docs/exactness; the measured device needs HWFAULT_DATA
 experiments: install
 	$(BIN)/python -m tests.experiments.undervolting
 	$(BIN)/python -m tests.experiments.elements
+	$(BIN)/python -m tests.experiments.exporters
 	$(BIN)/python -m tests.experiments.qdq
 	$(BIN)/python -m tests.experiments.training
 	$(BIN)/python -m tests.experiments.fused_training
