@@ -170,8 +170,8 @@ def test_long_rows_have_words_of_their_largest_divisor():
 
 @pytest.fixture(scope="module")
 def devices():
-    """The statistics of 200 drawn devices like the KC705."""
-    found = [cluster_statistics(cells) for cells in drawn(200)]
+    """The statistics of 100 drawn devices like the KC705."""
+    found = [cluster_statistics(cells) for cells in drawn(100)]
     return {key: [s[key] for s in found] for key in found[0]}
 
 

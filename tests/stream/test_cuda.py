@@ -86,7 +86,7 @@ def test_vectors(index):
     np.testing.assert_array_equal(after, expected)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(6)
 @pytest.mark.parametrize("part", range(6))
 def test_random_cases_equal_the_native_library(part):
     draw, done, struck = Draw(1000 + part), 0, 0
@@ -115,7 +115,7 @@ HIGH = {
 @pytest.mark.every(2)
 @pytest.mark.parametrize(("kind", "h"), thinned(itertools.product(HIGH, (0.1, 0.5, 1.0)), 4))
 def test_high_rates(kind, h):
-    codes = Draw(3).codes(4, 1100 if h < 0.5 else 600)
+    codes = Draw(3).codes(4, 1100 if h < 0.5 else 150)
     faults = program([HIGH[kind](h, 3), Mask(8, 0.01, 3), HIGH[kind](0.002, 3)])
     given = (codes & 7, faults, 2**63 + 3, 17, 3)
     np.testing.assert_array_equal(by_triton(*given), by_reference(*given))
@@ -187,7 +187,7 @@ def test_late_bits():
 )
 def test_values_and_gradients(dtype, representation):
     draw, changed = Draw(representation * 10 + DTYPES.index(dtype)), 0
-    for k in range(6):
+    for k in (0, 4, 5):
         bits, signed = draw.one_of((1, 2, 4, 8, 8, 17, 32)), k % 2 == 0
         given = tensors(draw, dtype, (2, 3, 5, 40), k % 3 > 0, bits, signed, k > 2, representation)
         expected = native_inject(*given)

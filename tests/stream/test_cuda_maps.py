@@ -103,11 +103,11 @@ def test_rows_are_taken_some_at_a_time(monkeypatch):
     monkeypatch.setitem(launch.MAP, "LANES", 32)
     draw = Draw(3)
     x, period, seed, _, *grid = tensors(draw, torch.float32, (2, 3, 700), True, 4, True, True)
-    given = (x, period, seed, *rows_of(draw, 2100, 4, 0.05, False), *grid, 2**31, 5)
+    given = (x, period, seed, *rows_of(draw, 2100, 4, 0.02, False), *grid, 2**31, 5)
     assert same_bits(fault_map(*on_device(*given)).cpu(), operators.fault_map(*given, False, True))
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(
     words=st.sampled_from((0, 1, 2, 1023, 1024, 1025, 2049)),
     batch=st.integers(0, 3),

@@ -124,7 +124,7 @@ def test_vectors(index):
 
 @pytest.mark.every(2)
 @pytest.mark.parametrize(("shape", "scale_shape"), LAYOUTS)
-@settings(max_examples=2)
+@settings(max_examples=1)
 @given(st.integers(0, 2**32))
 def test_any_layout(shape, scale_shape, seed):
     x, gradient, grid, samples = case(shape, scale_shape, seed)
@@ -165,7 +165,7 @@ def test_what_is_no_number_stays():
     x = np.full((1, 1024), np.nan, np.float32)
     x[0, ::2] = np.inf
     grid = one(scale=np.inf, axes=2)  # infinity by infinity, too
-    found = quantize(x, grid, program([symmetric(7, [0.2] * BITS)]), [3])
+    found = quantize(x, grid, program([symmetric(7, [0.05] * BITS)]), [3])
     assert np.isnan(found).all()
 
 
@@ -182,7 +182,7 @@ def test_rectified_values():
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)])
 def test_only_what_is_asked_for(wanted):
-    x, gradient, grid, samples = case((2, 3, 400), (1, 3, 1), 2)
+    x, gradient, grid, samples = case((2, 3, 100), (1, 3, 1), 2)
     found, both = (differentiate(x, gradient, grid, FLIPS, samples, w) for w in (wanted, (True, True)))
     for one_, other, wants in zip(found, both, wanted, strict=True):
         assert (one_ is not None) == wants
