@@ -29,6 +29,7 @@ _Mixed = Literal["pad", "reduce", "reduce one", "recur", "rows of their own", "s
 _Put = Literal["mix behind", "reverse", "put", "put rows", "new axis", "multiply", "sum", "not followed"]
 Samples = _Moved | _Mixed | _Put
 Extent = Literal["", "passes", "picks", "computes"]
+Bodies = Literal["", "branches", "rounds", "slices"]
 
 
 class Layer(NamedTuple):
@@ -36,10 +37,10 @@ class Layer(NamedTuple):
 
     weights: int = 1
     """The input that its weights are."""
-    struck: bool = True
-    """Whether its weights can be a site."""
     accumulates: bool = False
-    """Whether its sums can be one, too."""
+    """Whether its sums can be a site, as its weights can."""
+    datatype: str = ""
+    """QONNX' name of the integers that its weights always are; empty where the graph has to say it."""
 
 
 class Operand(NamedTuple):
@@ -98,6 +99,8 @@ class Op:
     layer: Layer | None = None
     adds: bool = False
     """Whether it adds an offset or a bias, or takes one off."""
+    bodies: Bodies = ""
+    """Of an op with bodies that can be written out: whether one of them is run, or one in rounds or slice by slice."""
     takes_part: bool = False
     """Whether integer arithmetic has it between integers and a layer that reads a part of them."""
     joins_parts: bool = False
@@ -113,7 +116,7 @@ class Op:
     @property
     def weighted(self) -> bool:
         """Whether it reads weights that can be struck."""
-        return self.layer is not None and self.layer.struck
+        return self.layer is not None
 
     @property
     def elementwise(self) -> bool:
@@ -180,7 +183,7 @@ _LAYERS = (
     Op("Gemm", samples="multiply", layer=Layer(accumulates=True)),
     Op("MatMul", samples="multiply", layer=Layer(accumulates=True)),
     Op("Einsum", samples="sum"),
-    Op("XnorPopcountMatMul", home="qonnx", native=True, samples="multiply", layer=Layer(struck=False)),
+    Op("XnorPopcountMatMul", home="qonnx", native=True, samples="multiply", layer=Layer(datatype="BINARY")),
 )
 """What adds up products."""
 
@@ -319,9 +322,9 @@ _ROUNDS_IN_ITS_WAY = (
 """What each engine may round in its own way, or add up in its own order."""
 
 _NOT_FOLLOWED = (
-    Op("If", samples="not followed"),
-    Op("Loop", samples="not followed"),
-    Op("Scan", samples="not followed"),
+    Op("If", samples="not followed", bodies="branches"),
+    Op("Loop", samples="not followed", bodies="rounds"),
+    Op("Scan", samples="not followed", bodies="slices"),
     Op("ConcatFromSequence", samples="not followed"),
     Op("OptionalGetElement", samples="not followed"),
     Op("SequenceAt", samples="not followed"),

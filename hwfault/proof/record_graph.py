@@ -18,6 +18,7 @@ from onnx import ModelProto
 from hwfault import __version__
 from hwfault.errors import GraphError
 from hwfault.graph.edit.insert import insert_faults
+from hwfault.graph.read.flat import flatten
 from hwfault.graph.read.grids import IntegerGrid
 from hwfault.graph.run.graph_input import GraphInputs, InputArrays, Samples
 from hwfault.plan.fault_plan import FaultPlan
@@ -46,6 +47,7 @@ def write_graph_bundle(
     Batches are of `batch_size` (None: of all samples, or as the graph is made for). Raises GraphError for a graph whose
     inputs are not float32, int64 or int32, or that has several outputs, or one of integers.
     """
+    graph = flatten(graph).model  # in which the clean run is looked at where the faulted one is
     wanted = GraphInputs.of(graph)
     inputs = InputArrays.of(samples.inputs, wanted.names)
     check_asked(len(inputs), plan, seeds)

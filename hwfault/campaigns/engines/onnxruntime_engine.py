@@ -16,6 +16,7 @@ from hwfault.campaigns.engines.suffix import SuffixEngine
 from hwfault.campaigns.engines.watched_graph import watch_graph
 from hwfault.campaigns.engines.watching import Batch, Watched
 from hwfault.errors import PlanError
+from hwfault.graph.read.flat import flatten
 from hwfault.graph.read.sites import sites
 from hwfault.plan.fault_plan import FaultPlan
 from hwfault.program.processes import SiteList
@@ -35,6 +36,7 @@ class OnnxruntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, graph: ModelProto, inputs: GivenInputs, batch_size: int, *, exact: bool) -> None:
+        graph = flatten(graph).model  # which faults go into, and whose golden run is compared with theirs
         self.version = onnxruntime.__version__
         self.batch_size = batch_size
         self._graph = graph

@@ -10,7 +10,7 @@ from onnx import ModelProto
 from hwfault.campaigns.sparse.description import ValueSite
 from hwfault.campaigns.sparse.known import Known
 from hwfault.campaigns.sparse.lowering import Quantized
-from hwfault.graph.read.places import SiteTensor
+from hwfault.graph.read.site_tensor import SiteTensor
 from hwfault.graph.read.sites import graph_sites
 from hwfault.stream.native.network import ValueFormat
 

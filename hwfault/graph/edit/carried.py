@@ -18,9 +18,10 @@ from hwfault.graph.read.layouts import Layout, number_words, numbered_shape
 from hwfault.graph.read.marked import with_marks
 from hwfault.graph.read.nodes import drawn_inputs, fault_node
 from hwfault.graph.read.own_integers import TYPES
-from hwfault.graph.read.places import Places, SiteTensor
+from hwfault.graph.read.places import Places
 from hwfault.graph.read.qonnxgraph import PLAN, PLAN_SHA256, WORDS, attribute, metadata, words_sha256
 from hwfault.graph.read.shapes import Shape, read_by
+from hwfault.graph.read.site_tensor import SiteTensor
 from hwfault.graph.read.struck import FaultNode, fault_nodes
 from hwfault.graph.read.sums import find_layers
 from hwfault.graph.read.versions import NEW, OLD, check_version

@@ -22,7 +22,6 @@ from hwfault.graph.read.external import check_in_memory
 from hwfault.graph.read.layouts import number_words
 from hwfault.graph.read.marked import note_marks
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, fault_node
-from hwfault.graph.read.places import SiteTensor
 from hwfault.graph.read.qonnxgraph import (
     PLAN,
     PLAN_SHA256,
@@ -35,6 +34,7 @@ from hwfault.graph.read.qonnxgraph import (
     words_sha256,
 )
 from hwfault.graph.read.shapes import is_fault
+from hwfault.graph.read.site_tensor import SiteTensor
 from hwfault.graph.read.sites import GraphSites, graph_sites
 from hwfault.graph.read.versions import SPEC
 from hwfault.plan.fault_plan import FaultPlan, spec_of
@@ -72,7 +72,8 @@ def put_faults_in(
     found = graph_sites(model, batch_axis)
     sums = select_sums(found, plan)
     # layers that compute on integers need Round
-    ready, raised = raise_opset(model, FIRST_WITH_ROUND) if sums else Edit(model, [])
+    changes = found.changes
+    ready, raised = raise_opset(found.model, FIRST_WITH_ROUND) if sums else Edit(found.model, [])
     if raised:
         found = _find_same(ready, found, batch_axis)
         sums = select_sums(found, plan)
@@ -96,7 +97,7 @@ def put_faults_in(
     set_metadata(out, _plan_metadata(plan, places))
     note_marks(out)
     set_metadata(out, {UNDO: how_to_undo(model, out, stored)})
-    return Edit(out, raised + _describe_changes(out, drawn, rewritten))
+    return Edit(out, changes + raised + _describe_changes(out, drawn, rewritten))
 
 
 def _find_same(model: ModelProto, before: GraphSites, batch_axis: int | None) -> GraphSites:
@@ -180,6 +181,8 @@ def _splice(model: ModelProto, planned: Sequence[SiteTensor], plan: FaultPlan, s
     types = {info.name: info for info in [*model.graph.value_info, *model.graph.output]}
     chains = {place.tensor: _chain(model, place, plan, shared) for place in planned}
     marks = {place.tensor: _mark(place, plan, shared.constants) for place in planned}
+    # thresholds whose offset another node adds, for passes that take the two together
+    counts = {place.thresholds.output[0]: marks[place.tensor] for place in planned if place.thresholds is not None}
     nodes: list[NodeProto] = []
     # weights that are initializers have no node: their faults come first
     for place in planned:
@@ -191,6 +194,7 @@ def _splice(model: ModelProto, planned: Sequence[SiteTensor], plan: FaultPlan, s
             nodes += chain
     for node in model.graph.node:
         nodes.append(node)
+        set_metadata(node, counts.get(node.output[0], {}) if node.output else {})
         chain = chains.get(node.output[0], []) if node.output else []
         if chain:
             set_metadata(node, marks[node.output[0]])

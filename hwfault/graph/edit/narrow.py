@@ -7,8 +7,8 @@ from onnx import ModelProto, numpy_helper
 
 from hwfault.graph.edit.editing import FreshNames
 from hwfault.graph.read.own_integers import NARROW
-from hwfault.graph.read.places import SiteTensor
 from hwfault.graph.read.qonnxgraph import Constants
+from hwfault.graph.read.site_tensor import SiteTensor
 
 
 def hold_narrow(model: ModelProto, places: Sequence[SiteTensor], fresh: FreshNames) -> Mapping[str, SiteTensor]:

@@ -8,8 +8,8 @@ from onnx import ModelProto
 from hwfault.errors import GraphError, PlanError
 from hwfault.graph.read.grids import check_steps
 from hwfault.graph.read.layouts import number_words
-from hwfault.graph.read.places import SiteTensor
 from hwfault.graph.read.qonnxgraph import WORDS, Constants, metadata, words_sha256
+from hwfault.graph.read.site_tensor import SiteTensor
 from hwfault.graph.read.sites import GraphSites
 from hwfault.graph.read.sums import Sums
 from hwfault.plan.fault_plan import FaultPlan

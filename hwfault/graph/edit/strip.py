@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto
 
 from hwfault.errors import GraphError
 from hwfault.graph.edit.editing import Edit, copy_model, count_of
@@ -46,10 +46,19 @@ def how_to_undo(before: ModelProto, after: ModelProto, stored: ModelProto | None
         **{key: len(getattr(before.graph, key)) for key in _ADDED_TO},
         "renamed": renamed,
         "nodes": list(_describe_nodes(before, after)),
+        **({} if _has_same_functions(before, after) else {"functions": list(map(_encode, before.functions))}),
         "located": [i for i, tensor in enumerate(all_tensors(before)) if tensor.HasField("data_location")],
         **({} if stored is None else {"stored": describe_stored(stored)}),
     }
     return json.dumps(record, separators=(",", ":"))
+
+
+def _has_same_functions(one: ModelProto, other: ModelProto) -> bool:
+    return list(one.functions) == list(other.functions)
+
+
+def _encode(part: NodeProto | FunctionProto) -> str:
+    return base64.b64encode(part.SerializeToString(deterministic=True)).decode()
 
 
 def _describe_nodes(before: ModelProto, after: ModelProto) -> Iterator[list[int] | str]:
@@ -63,7 +72,7 @@ def _describe_nodes(before: ModelProto, after: ModelProto) -> Iterator[list[int]
             yield run
             run = []
         if place is None:
-            yield base64.b64encode(text).decode()
+            yield _encode(node)
         else:
             run = [run[0] if run else place, place]
     if run:
@@ -177,6 +186,9 @@ def _undo(after: ModelProto, record: dict[str, Any]) -> ModelProto:
         entry.version = version
     for i, name in record["renamed"].items():
         graph.initializer[int(i)].name = name
+    if "functions" in record:  # which were written out
+        del out.functions[:]
+        out.functions.extend(FunctionProto.FromString(base64.b64decode(text)) for text in record["functions"])
     out.ir_version = record["ir_version"]
     return out
 

@@ -15,7 +15,8 @@ from hwfault.graph.edit.number_types import (
     needs_float32,
 )
 from hwfault.graph.ops import CHANNELS_LAST, DOMAIN, OLD_DOMAINS, QUANT_DOMAIN, STANDARD_DOMAINS
-from hwfault.graph.read.external import graphs
+from hwfault.graph.read.external import graphs, walk_nodes
+from hwfault.graph.read.functions import inline_functions
 from hwfault.graph.read.qonnxgraph import attribute, replace_nodes, standard_opset
 from hwfault.graph.read.shapes import bodies_of
 
@@ -30,15 +31,19 @@ def upgrade(model: ModelProto) -> Edit:
     two Transposes; DebugMarker becomes Identity; optional inputs that are empty names at the end of a node's list are
     taken away (onnxruntime before 1.24 crashes on them); domains that the graph uses but does not import get version 1,
     as in qonnx; quantizers read float32 numbers only, behind a Cast where they are others, and types that the graph
-    says of tensors in between and that are not so are taken away. A graph without any of these is handed back itself.
+    says of tensors in between and that are not so are taken away; functions of other ops than ONNX' are written out. A
+    graph without any of these is handed back itself.
     Raises GraphError for a node whose number of axes nothing in the graph tells, and for one with several outputs.
     """
+    inlined: list[str] = []
+    if any(node.domain not in STANDARD_DOMAINS for function in model.functions for node in walk_nodes(function.node)):
+        model, inlined, _ = inline_functions(model)  # onnxruntime takes no others' ops in them
     missing = _find_missing_domains(model)
     types = find_types(model)
     stale = [info for graph in graphs(model.graph) for info in find_stale(graph, types)]
     nodes = (node for graph in graphs(model.graph) for node in graph.node)
     if not missing and not stale and not any(_needs_upgrade(node, types) for node in nodes):
-        return Edit(model, [])
+        return Edit(model, inlined)
     for graph in graphs(model.graph):
         for node in graph.node:
             if _has_channels_last(node):
@@ -47,7 +52,7 @@ def upgrade(model: ModelProto) -> Edit:
     done: Counter[str] = Counter()
     for graph in graphs(out.graph):
         done.update(_upgrade_nodes(graph, types, fresh))
-    notes = [f"{what}, {count_of(count, 'node')}" for what, count in sorted(done.items())]
+    notes = inlined + [f"{what}, {count_of(count, 'node')}" for what, count in sorted(done.items())]
     if stale:
         for graph in graphs(out.graph):
             for info in find_stale(graph, types):

@@ -1,11 +1,11 @@
 """Tensors of a graph whose content lies in files beside it: what they may refer to."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from hwfault.errors import GraphError
 from hwfault.inputs import check_regular
@@ -15,8 +15,22 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """A graph and those inside its nodes (branches, loop bodies), the outer first."""
     yield graph
     for attribute in _attributes(graph):
-        for inner in (*attribute.graphs, *([attribute.g] if attribute.type == AttributeProto.GRAPH else [])):
+        for inner in graphs_of(attribute):
             yield from graphs(inner)
+
+
+def graphs_of(attribute: AttributeProto) -> Iterable[GraphProto]:
+    """The graphs that an attribute holds: a branch, or the body of a loop."""
+    return [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+
+
+def walk_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Nodes, each followed by those inside it."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for inner in graphs_of(attribute):
+                yield from walk_nodes(inner.node)
 
 
 def external_tensors(model: ModelProto) -> list[TensorProto]:

@@ -91,13 +91,16 @@ def check_steps(site: str, grid: IntegerGrid, steps: int) -> None:
         )
 
 
-def grid_of(node: NodeProto, constants: Constants, *, signed_input: bool | None = None) -> IntegerGrid:
+def grid_of(
+    node: NodeProto, constants: Constants, *, signed_input: bool | None = None, offset: float = 0.0
+) -> IntegerGrid:
     """The grid of what a node of GRID_OPS makes; raises NoGridError where it is not known before the graph runs.
 
     `signed_input`: the sign of the integers that it reads, which version 1 of Trunc takes on, if they are known.
+    `offset`: what is added to the counts of thresholds behind a MultiThreshold.
     """
     if node.op_type == "MultiThreshold":
-        return _of_thresholds(node, constants)
+        return _of_thresholds(node, constants, offset)
     if node.op_type == "Trunc":
         return _of_truncation(node, constants, signed_input)
     if node.op_type == "BipolarQuant":
@@ -131,6 +134,16 @@ def _read(node: NodeProto, constants: Constants, labels: tuple[str, ...]) -> lis
             f"it has {len(node.input)} inputs and {len(node.output)} outputs, expected {len(labels) + 1} and 1"
         )
     return [_constant(label, name, constants) for label, name in zip(labels, node.input[1:], strict=False)]
+
+
+def read_scale(name: str, constants: Constants) -> Array:
+    """A constant that a tensor's integers are multiplied by, in float32; raises NoGridError for what can be none."""
+    return np.asarray(_constant("scale", name, constants), np.float32)
+
+
+def read_zero_point(name: str, constants: Constants) -> Array:
+    """A constant that is taken off a tensor's integers, in the same way."""
+    return np.asarray(_constant("zero point", name, constants), np.float32)
 
 
 def _constant(label: str, name: str, constants: Constants) -> Array:
@@ -179,10 +192,10 @@ def _of_truncation(node: NodeProto, constants: Constants, signed_input: bool | N
     return _grid_held(node, (after, moved), (4, kept), _width(width), bool(attribute(node, "signed", 1)))
 
 
-def _of_thresholds(node: NodeProto, constants: Constants) -> IntegerGrid:
-    """Counts of thresholds reached, times out_scale, plus out_bias; out_dtype says how they are stored."""
+def _of_thresholds(node: NodeProto, constants: Constants, offset: float) -> IntegerGrid:
+    """Counts of thresholds reached, times out_scale, plus out_bias and offset; out_dtype says how they are stored."""
     scale = np.float32(attribute(node, "out_scale", 1.0))
-    bias = np.float32(attribute(node, "out_bias", 0.0))
+    bias = np.float32(attribute(node, "out_bias", 0.0) + offset)
     name = attribute(node, "out_dtype", b"").decode(errors="replace")
     thresholds = constants.shape(node.input[1]) if len(node.input) > 1 else None
     if not thresholds or not node.output:

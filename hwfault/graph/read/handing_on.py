@@ -16,15 +16,15 @@ def weight_layout(node: NodeProto, name: str, rank: int) -> Layout | None:
     place = own.layer.weights if own.layer is not None else 0
     if not own.weighted or len(node.input) <= place or node.input[place] != name:
         return None
-    float_op = own.twin or node.op_type
-    if float_op == "MatMul" or (float_op == "Gemm" and not attribute(node, "transB", 0)):
+    multiplies = ops.of(own.twin or node.op_type).samples == "multiply"
+    if multiplies and not attribute(node, "transB", 0):
         return (1, 0) if rank == 2 else ()
     return channels_last(rank) if node.domain == CHANNELS_LAST else ()
 
 
 def parameter_layout(tensor: str, rank: int, tensors: Tensors) -> Layout:
     """How a parameter lies; layers that want it in different ways leave it as it lies."""
-    wanted = {weight_layout(node, name, rank) for node, name in tensors.behind(tensor, hands_on)}
+    wanted = {weight_layout(node, name, rank) for node, name in tensors.behind(tensor, hands_on, inner=True)}
     for node, name in tensors.behind(tensor, _hands_on_or_turns):
         if is_convolution(node):
             wanted.add(_before_transposes(weight_layout(node, name, rank), tensor, name, tensors))

@@ -4,16 +4,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+from onnx import ModelProto, NodeProto
 
 from hwfault.graph import ops
 from hwfault.graph.ops import GRID_OPS
-from hwfault.graph.read.external import graphs
+from hwfault.graph.read.external import graphs_of, walk_nodes
+from hwfault.graph.read.functions import Key, defines_op
 from hwfault.graph.read.grids import NoGridError, read_datatype
 from hwfault.graph.read.names import SUFFIX
 from hwfault.graph.read.own_integers import is_dequantizer
 from hwfault.graph.read.qonnxgraph import site_name
-from hwfault.graph.read.shapes import Tensors, bodies_of, is_fault
+from hwfault.graph.read.shapes import Tensors, is_fault
 
 
 class _Found(NamedTuple):
@@ -23,8 +24,22 @@ class _Found(NamedTuple):
     why: str
 
 
+class Left(NamedTuple):
+    """Why nodes with bodies, by their first output, and model functions are not written out."""
+
+    bodies: Mapping[str, str]
+    functions: Mapping[Key, str]
+
+
+NOTHING_LEFT = Left({}, {})
+
+
 def find_left_out(
-    model: ModelProto, tensors: Tensors, annotations: Mapping[str, str], taken: Collection[str]
+    model: ModelProto,
+    tensors: Tensors,
+    annotations: Mapping[str, str],
+    taken: Collection[str],
+    left: Left = NOTHING_LEFT,
 ) -> dict[str, str]:
     """Why other integers of a graph are no sites, by the names that they would have.
 
@@ -34,7 +49,7 @@ def find_left_out(
     """
     found: dict[str, str] = {}
     seen: Counter[str] = Counter()
-    for name, why in (*_nodes(model, tensors), *_constants(model, annotations, taken), *_inside(model)):
+    for name, why in (*_nodes(model, tensors), *_constants(model, annotations, taken), *_inside(model, left)):
         own = name
         while own in found or own in taken:  # nodes in bodies and functions may well have the names of others
             seen[name] += 1
@@ -56,7 +71,10 @@ def _why_none(node: NodeProto, tensors: Tensors) -> str | None:
     """Why a node that makes or reads quantized numbers is no site; None for one that does neither."""
     own = ops.of(node.op_type)
     if own.floats:
-        return "it rounds to small floating-point numbers, and hwfault strikes integers on one scale"
+        return (
+            "it rounds to small floating-point numbers, and the fault stream defines no words of exponent and "
+            "mantissa; expected integers on one scale"
+        )
     if not own.own_integers:
         return None
     if own.makes is None and not own.operands:
@@ -73,19 +91,17 @@ def _constants(model: ModelProto, annotations: Mapping[str, str], taken: Collect
     """Integers among the initializers, by qonnx's annotations, that no layer reads as weights that can be struck."""
     *first, last = ops.names(lambda row: row.weighted)
     sizes = {tensor.name: max(tensor.dims, default=1) for tensor in model.graph.initializer}
-    for node in model.graph.node:
+    for node in walk_nodes(model.graph.node):
         for i, name in enumerate(node.input):
             if sizes.get(name, 0) < 2 or name in taken or (i and node.op_type in GRID_OPS) or is_fault(node):
                 continue
-            layer = ops.of(node.op_type).layer
-            weights = layer is not None and not layer.struck and i == layer.weights
-            if weights or _holds_integers(annotations.get(name)):
+            if _holds_integers(annotations.get(name)):
                 sizes.pop(name)
-                role = "weights" if weights else f"constants ({annotations[name]})"
                 yield _Found(
                     name,
-                    f"the {role} {name!r} cannot be a site: {node.op_type} {node.name!r} reads them, and hwfault "
-                    f"strikes weights of {', '.join(first)} and {last}; put faults in before they are converted",
+                    f"the constants ({annotations[name]}) {name!r} cannot be a site: {node.op_type} {node.name!r} "
+                    f"reads them, and hwfault strikes weights of {', '.join(first)} and {last}; put faults in before "
+                    "they are converted",
                 )
 
 
@@ -99,27 +115,21 @@ def _holds_integers(datatype: str | None) -> bool:
     return True
 
 
-def _inside(model: ModelProto) -> Iterator[_Found]:
-    """The quantizers and layers in bodies of control flow and in model functions."""
-    yield from _in_bodies(model.graph.node)
+def _inside(model: ModelProto, left: Left) -> Iterator[_Found]:
+    """The quantizers and layers in bodies of control flow and in model functions, which are not written out."""
+    for node in model.graph.node:
+        why = left.bodies.get(node.output[0] if node.output else node.name, "it may run any number of times or never")
+        for held in node.attribute:
+            for body in graphs_of(held):
+                where = f"the {held.name} of the {node.op_type} {node.name or ', '.join(node.output)!r}"
+                yield from _quantized(walk_nodes(body.node), where, f"{why}, so that its runs have no numbers")
     called = Counter((node.domain, node.op_type) for node in _all_nodes(model))
     for function in model.functions:
-        if times := called[function.domain, function.name]:
+        key = (function.domain, function.name)
+        times = called[key]
+        if times and not defines_op(key):
             where = f"the model function {function.domain}::{function.name}, which {times} nodes call"
-            advice = "inline it first (onnx.inliner.inline_local_functions)"
-            yield from _quantized(function.node, where, advice)
-            for node in function.node:
-                for body in bodies_of(node):
-                    yield from _quantized((n for graph in graphs(body) for n in graph.node), where, advice)
-
-
-def _in_bodies(nodes: Iterable[NodeProto]) -> Iterator[_Found]:
-    for node in nodes:
-        for attribute in node.attribute:
-            for body in _graphs_of(attribute):
-                where = f"the {attribute.name} of the {node.op_type} {node.name or ', '.join(node.output)!r}"
-                advice = "a body may run any number of times or never, so its runs have no numbers"
-                yield from _quantized((n for graph in graphs(body) for n in graph.node), where, advice)
+            yield from _quantized(walk_nodes(function.node), where, left.functions.get(key, "it is not written out"))
 
 
 def _quantized(nodes: Iterable[NodeProto], where: str, advice: str) -> Iterator[_Found]:
@@ -133,15 +143,6 @@ def _quantized(nodes: Iterable[NodeProto], where: str, advice: str) -> Iterator[
 
 def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
     """Every node of the main level, of bodies and of functions."""
-    for graph in graphs(model.graph):
-        yield from graph.node
+    yield from walk_nodes(model.graph.node)
     for function in model.functions:
-        yield from function.node
-        for node in function.node:
-            yield from (n for body in bodies_of(node) for graph in graphs(body) for n in graph.node)
-
-
-def _graphs_of(attribute: AttributeProto) -> Iterator[GraphProto]:
-    if attribute.type == AttributeProto.GRAPH:
-        yield attribute.g
-    yield from attribute.graphs
+        yield from walk_nodes(function.node)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from onnx import ModelProto, NodeProto
 
 from hwfault.graph import ops
+from hwfault.graph.read.functions import find_functions
 from hwfault.graph.read.qonnxgraph import Constants, attribute, standard_opset
 from hwfault.graph.read.shapes import Shape, Tensors, alike, has_same_rows, is_fault, keeps_rows, read_by
 from hwfault.program.batch_axes import BatchAxis
@@ -40,7 +41,7 @@ class Following:
         self._shapes = shapes
         self._batch = batch
         self._opset = standard_opset(model)
-        self._functions = {(function.domain, function.name) for function in model.functions}
+        self._functions = find_functions(model).keys()
         self.unsure = False
         """Whether a reshape was taken to leave the samples where they were although the shapes do not say so."""
         self.lying: dict[str, Lying] = dict(axes)
@@ -70,7 +71,7 @@ class Following:
     def _unfollowed(self, node: NodeProto) -> str | None:
         """Why nothing is known of what a node makes of samples; None where they are followed through it."""
         if (node.domain, node.op_type) in self._functions:
-            return f"{_told(node)} calls a model function: inline it first (onnx.inliner.inline_local_functions)"
+            return f"{_told(node)} calls a model function that is not written out"
         if ops.of(node.op_type).samples == "not followed":
             return f"{_told(node)} is not followed"
         return None
@@ -100,15 +101,12 @@ class Following:
             return axis
         return first.model_copy(update={"axis": axis})
 
-    def _shape(self, name: str) -> Shape | None:
-        return self._shapes.get(name)
-
     def _rank(self, name: str) -> int:
-        return len(self._shape(name) or ())
+        return len(self._shapes.get(name) or ())
 
     def _checked(self, node: NodeProto, output: str, lying: Lying) -> Lying:
         """The same, if the shape of what the node makes can hold the samples so."""
-        shape = self._shape(output)
+        shape = self._shapes.get(output)
         if isinstance(lying, str) or shape is None or self._batch is None:
             return lying
         if lying.axis >= len(shape):
@@ -165,7 +163,7 @@ class Following:
                 puts = attribute(node, "axis", 0) in (axis, axis - rank)
                 return f"{_told(node)} puts some in the place of others" if puts else axis
             case "put rows" if len(node.input) > 1:
-                depth = (self._shape(node.input[1]) or (None,))[-1]
+                depth = (self._shapes.get(node.input[1]) or (None,))[-1]
                 return f"{_told(node)} puts some in the place of others" if depth is None or axis < depth else axis
             case "new axis":
                 return axis + int(attribute(node, "axis", -1) % (rank + 1) <= axis)
@@ -195,8 +193,8 @@ class Following:
 
     def _behind_reshape(self, node: NodeProto, lying: BatchAxis) -> Lying:
         """Where samples lie behind a Reshape or Flatten, as far as the shapes that are known tell."""
-        before = self._shape(node.input[0])
-        after = self._shape(node.output[0])
+        before = self._shapes.get(node.input[0])
+        after = self._shapes.get(node.output[0])
         if self._batch is not None and before is not None and after is not None and None not in (*before, *after):
             return self._behind_known_reshape(node, lying)
         if not lying.plain:
@@ -249,7 +247,7 @@ class Following:
         maker = self._maker_of_target(node)
         if maker is None or maker.op_type != "Concat" or maker.input[0] in self._tensors.constants:
             return False
-        after = self._shape(node.output[0])
+        after = self._shapes.get(node.output[0])
         if after is not None and None not in after:
             return False  # shape inference has worked it out as well
         *_, first = self._tensors.before(maker.input[0], lambda node: ops.of(node.op_type).extent == "passes")
@@ -286,8 +284,8 @@ class Following:
         repeats = self._numbers(node, "repeats", 1) if node.op_type == "Tile" else None
         if repeats:
             return axis if repeats[axis] == 1 else _picks(node)
-        before = self._shape(name)
-        after = self._shape(node.output[0])
+        before = self._shapes.get(name)
+        after = self._shapes.get(node.output[0])
         if before is None or after is None or len(before) > len(after):
             return axis
         moved = axis + len(after) - len(before)
@@ -303,7 +301,7 @@ class Following:
             return axis
         if axis in [a % rank for a in axes]:
             return axis if slices and self._is_whole(node, axes, axis, rank) else _picks(node)
-        takes_one = node.op_type == "Gather" and self._shape(node.input[1]) == ()  # by a scalar: its axis goes away
+        takes_one = node.op_type == "Gather" and self._shapes.get(node.input[1]) == ()  # by a scalar, whose axis goes
         if takes_one and axes[0] % rank < axis:
             return axis - 1
         return axis

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from onnx import ModelProto, NodeProto
 
-from hwfault.graph.ops import GRID_OPS
+from hwfault.graph import ops
+from hwfault.graph.ops import FAULT_OPS, GRID_OPS
 from hwfault.graph.read.qonnxgraph import SITE, called_path, dynamo_path, metadata, site_name
 from hwfault.graph.read.shapes import Tensors
 
@@ -44,6 +45,7 @@ class Names:
         self._cut = any(scope.path not in (None, scope.called) for scope in self._scopes.values())
         self._names = {_output(node): self._told(node) for node in quantizers}
         self._name_after_outputs(quantizers)
+        self._name_after_faults(model)
 
     def of(self, node: NodeProto) -> str:
         """The name of a quantizer."""
@@ -112,6 +114,18 @@ class Names:
                 if SITE not in metadata(node):
                     self._names[_output(node)] = _output(node)
 
+    def _name_after_faults(self, model: ModelProto) -> None:
+        """Gives quantizers that a transformation wrote anew, without a site's name, that of the faults behind them."""
+        known = set(self._names.values())
+        for node in model.graph.node:
+            site = metadata(node).get(SITE)
+            if node.op_type not in FAULT_OPS or site is None or site in known:
+                continue
+            *_, first = self._tensors.before(node.input[0], _says_worth)
+            maker = self._tensors.makers.get(first)
+            if first in self._names and maker is not None and SITE not in metadata(maker):
+                self._names[first] = site
+
     def _layer_of_weights(self, node: NodeProto, called: str) -> str | None:
         """The path of a layer, which its weights tell where their quantizer lies in its scope."""
         if len(node.input) < 2:
@@ -152,6 +166,11 @@ def _path(called: str, parameter: str) -> str | None:
     if found < 0:
         return None
     return parameter[: found + 1 + len(called)]
+
+
+def _says_worth(node: NodeProto) -> bool:
+    """Whether a node may say what integers are worth, or counts of thresholds."""
+    return ops.of(node.op_type).adds or node.op_type == "Mul" or node.op_type == "Transpose"
 
 
 def _has_scope(node: NodeProto) -> bool:

@@ -61,18 +61,32 @@ class OwnIntegers(NamedTuple):
 
 def find_own_integers(model: ModelProto, tensors: Tensors, constants: Constants) -> Iterator[OwnIntegers]:
     """The tensors of a graph that ONNX' own integers are made in or kept in, each constant before what reads it."""
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    seen: set[str] = set()
+    kept = _Kept(model, tensors, constants)
     for node in model.graph.node:
-        own = ops.of(node.op_type)
-        for operand in own.operands:
-            name = node.input[operand.place] if operand.place < len(node.input) else ""
-            name = _before_faults(name, tensors)
-            if name in tensors.constants and name not in seen and _is_kept(name, tensors, initializers):
-                seen.add(name)
-                yield _kept(name, node, tensors, constants)
+        yield from kept.read_by(node)
         if _makes_integers(node):
             yield _made(node, tensors, constants)
+    for node in tensors.inner:
+        yield from kept.read_by(node)
+
+
+class _Kept:
+    """The constants of a graph that are ONNX' own integers, each where it is read first."""
+
+    def __init__(self, model: ModelProto, tensors: Tensors, constants: Constants) -> None:
+        self._initializers = {tensor.name for tensor in model.graph.initializer}
+        self._tensors = tensors
+        self._constants = constants
+        self._seen: set[str] = set()
+
+    def read_by(self, node: NodeProto) -> Iterator[OwnIntegers]:
+        for operand in ops.of(node.op_type).operands:
+            name = node.input[operand.place] if operand.place < len(node.input) else ""
+            name = _before_faults(name, self._tensors)
+            new = name in self._tensors.constants and name not in self._seen
+            if new and _is_kept(name, self._tensors, self._initializers):
+                self._seen.add(name)
+                yield _kept(name, node, self._tensors, self._constants)
 
 
 def grid_of_own(found: OwnIntegers, tensors: Tensors, constants: Constants) -> IntegerGrid:

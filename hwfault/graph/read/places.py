@@ -6,7 +6,6 @@ order (channels, positions), however the graph lets them lie: qonnx's passes tra
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from onnx import ModelProto, NodeProto
 
@@ -14,18 +13,16 @@ from hwfault.errors import GraphError
 from hwfault.graph import ops
 from hwfault.graph.ops import GRID_OPS
 from hwfault.graph.read.batch_axes import SampleAxes
+from hwfault.graph.read.candidates import find_candidates
 from hwfault.graph.read.grids import IntegerGrid, NoGridError, annotations, grid_of, grid_of_initializer
 from hwfault.graph.read.handing_on import hands_on, keeps_grid, keeps_sign, parameter_layout, reads_parameters
 from hwfault.graph.read.layouts import Layout, numbered_shape, spread_layouts
-from hwfault.graph.read.left_out import find_left_out
+from hwfault.graph.read.left_out import NOTHING_LEFT, Left, find_left_out
 from hwfault.graph.read.names import Names
 from hwfault.graph.read.own_integers import (
     OwnIntegers,
     find_own_integers,
     grid_of_own,
-    is_dequantizer,
-    keeps_codes,
-    worth_of,
 )
 from hwfault.graph.read.qonnxgraph import (
     SITE,
@@ -35,6 +32,9 @@ from hwfault.graph.read.qonnxgraph import (
     site_name,
 )
 from hwfault.graph.read.shapes import Shape, Tensors, is_fault, whole_shape
+from hwfault.graph.read.site_tensor import SiteTensor
+from hwfault.graph.read.thresholds import find_adder, find_offset
+from hwfault.graph.read.worths import read_worths
 from hwfault.program.batch_axes import BatchAxis
 from hwfault.program.names import first_run, run_name
 from hwfault.program.notes import EXACT, is_wide
@@ -44,35 +44,23 @@ from hwfault.program.selectors import SiteKind
 _SUFFIX_KINDS: dict[str, SiteKind] = {"weight_quant": "weight", "bias_quant": "bias", "input_quant": "input"}
 
 
-class SiteTensor(NamedTuple):
-    """A site of a graph: its tensor, what makes that (None: it is an initializer), and how the words lie in it.
-
-    `own` is the name that it would have if no other layer read the same words.
-    """
-
-    site: Site
-    grid: IntegerGrid
-    tensor: str
-    node: NodeProto | None
-    layout: Layout = ()
-    own: str = ""
-
-    @property
-    def parameter(self) -> str:
-        """Of a parameter: the constant that what makes its integers reads."""
-        return self.node.input[0] if self.node is not None and self.node.input else self.tensor
-
-
 class Places:
     """The places of a graph in its order, and why other quantizers are none.
 
     A name that several nodes have without metadata, and with other integers, is none: they are named after their
     outputs. Raises GraphError if the graph has nothing of the kind at all. One that `carries_faults` may have lost it,
     and its fault nodes tell how words lie, and its plan how samples do. `batch_axis` is that of the inputs (see
-    `SampleAxes`).
+    `SampleAxes`), and `left` says why bodies and functions are not written out.
     """
 
-    def __init__(self, model: ModelProto, *, carries_faults: bool = False, batch_axis: int | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        *,
+        carries_faults: bool = False,
+        batch_axis: int | None = None,
+        left: Left = NOTHING_LEFT,
+    ) -> None:
         self._carries_faults = carries_faults
         self.tensors = Tensors(model)
         self.constants = Constants(model)
@@ -84,7 +72,7 @@ class Places:
         self._layouts, self._scrambled = spread_layouts(model, self.tensors)
         # what carries faults was checked when they were put in
         self._samples = None if carries_faults else SampleAxes(model, self.tensors, batch_axis)
-        for node, tensor in self._candidates(model):
+        for node, tensor in find_candidates(model, self.tensors, self._annotations):
             self._add(node, tensor)
         for found in find_own_integers(model, self.tensors, self.constants):
             self._add_own(found)
@@ -94,7 +82,7 @@ class Places:
         self.found = [place._replace(own=place.site.name) for place in self.found]
         self._tie()
         taken = {*(place.own for place in self.found), *(place.tensor for place in self.found), *self.obstacles}
-        self.obstacles |= find_left_out(model, self.tensors, self._annotations, taken)
+        self.obstacles |= find_left_out(model, self.tensors, self._annotations, taken, left)
         if not carries_faults and not self.found and not self.obstacles:
             raise GraphError(
                 f"the graph has none of the nodes {', '.join(GRID_OPS)}, nor weights annotated as integers, so it "
@@ -102,27 +90,7 @@ class Places:
                 "ONNX' own integers (QuantizeLinear, DequantizeLinear, QLinearConv, ...)"
             )
         self.by_tensor = {place.tensor: place for place in self.found}
-        self.by_tensor |= self._worths()
-
-    def _candidates(self, model: ModelProto) -> Iterator[tuple[NodeProto | None, str]]:
-        """Nodes that make integers, and initializers that are some: weights, each before the layer that reads it."""
-        seen: set[str] = set()
-        initializers = {tensor.name for tensor in model.graph.initializer}
-        for node in model.graph.node:
-            if node.op_type in GRID_OPS:
-                yield node, node.output[0] if node.output else ""
-            if ops.of(node.op_type).weighted and len(node.input) > 1:
-                name = self._constant_source(node.input[1])
-                if name in initializers and name in self._annotations and name not in seen:
-                    seen.add(name)
-                    yield None, name
-
-    def _constant_source(self, name: str) -> str:
-        """The tensor that a layer's weights are, before fault nodes and transpositions."""
-        *_, first = self.tensors.before(name, lambda node: node.op_type not in GRID_OPS)
-        if name in self.tensors.constants or any(map(is_fault, self.tensors.readers[first])):
-            return first
-        return name
+        self.by_tensor |= read_worths(self.found, self.tensors, self.constants)
 
     def _add(self, node: NodeProto | None, tensor: str) -> None:
         """Adds what a node of QONNX makes, or an initializer, or says why that is no site."""
@@ -134,8 +102,24 @@ class Places:
                 grid = grid_of(node, self.constants, signed_input=self._signed_input(node))
             self._place(name, node, tensor, grid, tensor if node is None else site_name(node))
         except NoGridError as obstacle:
+            if node is not None and self._add_signed(node, name):
+                return
             what = f"weights {tensor!r}" if node is None else f"node {node.name!r}"
-            self._refuse(name, tensor, f"the {what} (site {name!r}) cannot be a site: {obstacle}{self._offset(node)}")
+            self._refuse(name, tensor, f"the {what} (site {name!r}) cannot be a site: {obstacle}{self._told(node)}")
+
+    def _add_signed(self, node: NodeProto, name: str) -> bool:
+        """Adds signed counts of thresholds, whose offset another node adds, as the integers behind that; if it can."""
+        offset = find_offset(node, self.tensors, self.constants)
+        if offset is None:
+            return False
+        try:
+            grid = grid_of(node, self.constants, offset=offset.value)
+            self._place(name, offset.node, offset.node.output[0], grid, site_name(node))
+        except NoGridError:
+            return False
+        site = self.found[-1].site.model_copy(update={"layer": node.op_type})
+        self.found[-1] = self.found[-1]._replace(site=site, thresholds=node)
+        return True
 
     def _add_own(self, found: OwnIntegers) -> None:
         """The same for a tensor of ONNX' own integers."""
@@ -180,26 +164,6 @@ class Places:
         )
         self.found.append(SiteTensor(site, grid, tensor, node, layout))
 
-    def _worths(self) -> dict[str, SiteTensor]:
-        """The values of ONNX' own integers, by the tensors that hold them, where constants say what they are worth."""
-        found = {}
-        for place in self.found:
-            if not place.grid.own:
-                continue
-            for node, _ in self._reading_codes(place):
-                if is_dequantizer(node):
-                    rank = len(self.tensors.shapes.get(place.tensor) or ())
-                    grid = worth_of(node, place.grid, rank, self.constants)
-                    if grid is not None:
-                        found[node.output[0]] = place._replace(grid=grid, tensor=node.output[0])
-        return found
-
-    def _reading_codes(self, place: SiteTensor) -> Iterator[tuple[NodeProto, str]]:
-        """What reads the integers of a place, moved or in another type of integers."""
-        return self.tensors.behind(
-            place.tensor, lambda node: keeps_grid(node, self.constants) or keeps_codes(node, place.grid)
-        )
-
     def _words(self, name: str, tensor: str, layout: Layout, fixed: bool) -> tuple[BatchAxis | None, Shape | None]:
         """Where the samples of a site lie, None for a parameter, and the shape of its words, or those of a sample."""
         if fixed:
@@ -218,15 +182,10 @@ class Places:
         shape = numbered_shape(self.tensors.shapes.get(tensor), layout)
         return None, None if shape is None else shape[1:]
 
-    def _offset(self, node: NodeProto | None) -> str:
-        """Where the offset of signed thresholds stands, if it is not with them."""
-        if node is None or node.op_type != "MultiThreshold" or not node.output:
-            return ""
-        readers = self.tensors.readers[node.output[0]]
-        if len(readers) != 1:
-            return ""
-        reader = readers[0]
-        if not ops.of(reader.op_type).adds or not any(name in self.tensors.constants for name in reader.input):
+    def _told(self, node: NodeProto | None) -> str:
+        """What to do where the offset of signed thresholds stands behind them and is no one number."""
+        reader = None if node is None else find_adder(node, self.tensors)
+        if reader is None:
             return ""
         return (
             f"; its offset stands in the {reader.op_type} {reader.name!r} behind it: write it as the node's "
@@ -243,7 +202,7 @@ class Places:
 
     def _readers(self, tensor: str) -> Iterator[NodeProto]:
         """What reads a constant tensor, transposed or not."""
-        for node, _ in self.tensors.behind(tensor, lambda n: hands_on(n) or n.op_type == "Transpose"):
+        for node, _ in self.tensors.behind(tensor, lambda n: hands_on(n) or n.op_type == "Transpose", inner=True):
             yield node
 
     def _layout(self, tensor: str, fixed: bool) -> Layout:

@@ -54,18 +54,28 @@ class Constants:
     """
 
     def __init__(self, model: ModelProto) -> None:
-        self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._tensors: dict[str, TensorProto] = {}
         self._casts: dict[str, tuple[np.dtype[Any], ...]] = {}
+        for tensor in model.graph.initializer:
+            self.hold(tensor)
         for node in model.graph.node:
-            if not node.output:
-                continue
-            held = None
-            if node.op_type == "Constant":
-                held = _held_by(node)
-            elif ops.of(node.op_type).passes_constants and node.input and node.input[0] in self._tensors:
-                held = self._pass_on(node)
-            if held is not None:
-                self._tensors[node.output[0]] = held
+            self.note(node)
+
+    def hold(self, tensor: TensorProto) -> None:
+        """Takes an initializer for one of them."""
+        self._tensors[tensor.name] = tensor
+
+    def note(self, node: NodeProto) -> None:
+        """Takes the output of a node for one of them, if it is one."""
+        if not node.output:
+            return
+        held = None
+        if node.op_type == "Constant":
+            held = _held_by(node)
+        elif ops.of(node.op_type).passes_constants and node.input and node.input[0] in self._tensors:
+            held = self._pass_on(node)
+        if held is not None:
+            self._tensors[node.output[0]] = held
 
     def _pass_on(self, node: NodeProto) -> TensorProto | None:
         """The tensor that an Identity or a Cast passes on; None for a type that is no number's."""

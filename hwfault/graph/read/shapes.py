@@ -26,7 +26,8 @@ from hwfault.graph.ops import (
     QUANT_DOMAIN,
     STANDARD_DOMAINS,
 )
-from hwfault.graph.read.external import graphs
+from hwfault.graph.read.external import graphs, walk_nodes
+from hwfault.graph.read.functions import find_endless
 from hwfault.graph.read.qonnxgraph import attribute
 
 Shape = tuple[int | None, ...]
@@ -102,6 +103,13 @@ class Tensors:
         for node in model.graph.node:
             for name in dict.fromkeys(read_by(node)):
                 self.readers[name].append(node)
+        self.inner = [node for outer in model.graph.node for body in bodies_of(outer) for node in walk_nodes(body.node)]
+        """The nodes in bodies, which may read tensors of the main level."""
+        self._inner_readers: defaultdict[str, list[NodeProto]] = defaultdict(list)
+        for node in self.inner:
+            for name in dict.fromkeys(node.input):
+                self._inner_readers[name].append(node)
+        self.outputs = {info.name for info in model.graph.output}
         self.shapes = _shapes(model)
         self.constants = {tensor.name for tensor in model.graph.initializer}
         for node in model.graph.node:  # in the order in which they run
@@ -109,12 +117,14 @@ class Tensors:
             if fixed and not ops.of(node.op_type).random:
                 self.constants.update(node.output)
 
-    def behind(self, name: str, through: Callable[[NodeProto], bool] = is_fault) -> Iterator[tuple[NodeProto, str]]:
-        """What reads a tensor, or what nodes behind it make of it, and under which name."""
+    def behind(
+        self, name: str, through: Callable[[NodeProto], bool] = is_fault, *, inner: bool = False
+    ) -> Iterator[tuple[NodeProto, str]]:
+        """What reads a tensor, or what nodes behind it make of it, and under which name; also in bodies if `inner`."""
         seen, front = {name}, [name]
         while front:
             name = front.pop(0)
-            for node in self.readers[name]:
+            for node in (*self.readers[name], *(self._inner_readers[name] if inner else ())):
                 if not through(node) or name != node.input[0] or not node.output:
                     yield node, name
                 elif node.output[0] not in seen:
@@ -187,6 +197,11 @@ def stand_in_of(model: ModelProto) -> ModelProto:
 
 def inferred_shapes(model: ModelProto) -> dict[str, Shape]:
     """The shapes that ONNX infers in a graph of its own ops, and those that it says itself; None: not known."""
+    if find_endless(model):  # which ONNX would go through to no end
+        bare = ModelProto()
+        bare.CopyFrom(model)
+        del bare.functions[:]
+        model = bare
     try:
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception:  # what the graph says itself is then all that is known

@@ -6,8 +6,10 @@ from onnx import ModelProto
 
 from hwfault.graph.ops import ARRAY_OP, DOMAIN
 from hwfault.graph.read.exported import exported_sites
-from hwfault.graph.read.places import Places, SiteTensor
+from hwfault.graph.read.flat import flatten
+from hwfault.graph.read.places import Places
 from hwfault.graph.read.qonnxgraph import PLAN, metadata, site_name
+from hwfault.graph.read.site_tensor import SiteTensor
 from hwfault.graph.read.sums import Sums, find_sums
 from hwfault.graph.read.versions import check_version
 from hwfault.plan.fault_plan import FaultPlan
@@ -17,9 +19,12 @@ from hwfault.program.processes import Site, SiteList
 class GraphSites(NamedTuple):
     """Everything in a graph that can be struck: every run of a quantizer or layer, and why others are none.
 
-    `batch` is the number of samples that the graph is made for; None: any.
+    `model` is the graph that they are in, with functions, branches and loops written out as far as can be (see
+    hwfault.graph.read.flat), and `changes` says which. `batch` is the number of samples that it is made for; None: any.
     """
 
+    model: ModelProto
+    changes: list[str]
     places: list[SiteTensor]
     sums: list[Sums]
     obstacles: dict[str, str]
@@ -32,9 +37,12 @@ def graph_sites(model: ModelProto, batch_axis: int | None = None) -> GraphSites:
 
     Raises GraphError if the graph has no quantized tensor at all.
     """
-    places = Places(model, batch_axis=batch_axis)
-    sums, obstacles = find_sums(model, places)
-    return GraphSites(places.found, sums, places.obstacles | obstacles, places.notes, places.batch)
+    flat = flatten(model)
+    places = Places(flat.model, batch_axis=batch_axis, left=flat.left)
+    sums, obstacles = find_sums(flat.model, places)
+    return GraphSites(
+        flat.model, flat.changes, places.found, sums, places.obstacles | obstacles, places.notes, places.batch
+    )
 
 
 def sites(model: ModelProto, batch_axis: int | None = None) -> SiteList:

@@ -13,9 +13,10 @@ from hwfault.graph.read.integer import adds_integers
 from hwfault.graph.read.layouts import Layout, align_to_numbered, then
 from hwfault.graph.read.names import SUFFIX
 from hwfault.graph.read.operands import find_operands
-from hwfault.graph.read.places import Places, SiteTensor
+from hwfault.graph.read.places import Places
 from hwfault.graph.read.qonnxgraph import SITE, attribute, metadata
 from hwfault.graph.read.shapes import whole_shape
+from hwfault.graph.read.site_tensor import SiteTensor
 from hwfault.program.accumulators import NoAccumulatorError, check_one_scale, check_whole, make_accumulator_site
 from hwfault.program.names import first_run, run_name
 from hwfault.program.processes import Site

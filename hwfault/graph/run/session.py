@@ -19,6 +19,7 @@ from hwfault.graph.edit.fast import FOR_SEED, only_to_run
 from hwfault.graph.edit.upgrade import upgrade
 from hwfault.graph.ops import DOMAIN, OLD_DOMAINS, QUANT_DOMAIN
 from hwfault.graph.read.external import check_files, check_in_memory, graphs
+from hwfault.graph.read.functions import find_endless
 from hwfault.graph.read.marked import with_marks
 from hwfault.graph.read.nodes import FIRST_SAMPLE, SEED, drawn_inputs
 from hwfault.graph.read.struck import check_kept, fault_nodes
@@ -35,6 +36,8 @@ onnxruntime.disable_telemetry_events()
 
 _LOG = logging.getLogger("hwfault")
 _LARGEST_GRAPH = 1 << 31
+_MOST_NODES = 1 << 20
+"""The most nodes that a graph may have once its functions are written out, as onnxruntime does it."""
 _ATTRIBUTE_TYPES = [AttributeProto.AttributeType.Value(name) for name in ("INT", "FLOAT", "STRING", "INTS", "FLOATS")]
 _LEVELS = {
     "none": "ORT_DISABLE_ALL",
@@ -154,6 +157,8 @@ def session(
 
 def _make_runnable(model: ModelProto) -> ModelProto:
     """The graph as onnxruntime can run it; the graph itself where that is so already."""
+    if why := find_endless(model, _MOST_NODES):
+        raise GraphError(f"the graph cannot be run: {why}; expected functions that can be written out")
     graph, notes = upgrade(model)
     for note in notes:
         _LOG.warning("the graph was upgraded to run in onnxruntime: %s", note)

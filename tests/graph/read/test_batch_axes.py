@@ -241,8 +241,11 @@ def test_what_joins_tensors(moves, why, extent):
         assert re.search(why, found.obstacles["last"])
 
 
-def turning(op):
-    """x -> Quant -> a node that transposes it where the graph does not show it -> Quant."""
+def turning(op, opset=16, condition="yes"):
+    """x -> Quant -> a node that transposes it where the graph does not show it -> Quant.
+
+    A function of the graph's own opset, 17, and a branch by a constant `always` are shown.
+    """
     made = graph(["batch", 4, 6], SWAP)
     (turn,) = [part for part in made.graph.node if part.op_type == "Transpose"]
     if op == "SequenceAt":
@@ -250,15 +253,18 @@ def turning(op):
         inside = [helper.make_node("SplitToSequence", ["t0"], ["parts"], axis=0), number]
         inside.append(helper.make_node("SequenceAt", ["parts", "number"], ["t1"], name="move0"))
     elif op == "Turn":
-        opsets = [helper.make_opsetid("", 17)]
+        opsets = [helper.make_opsetid("", opset)]
         made.functions.append(helper.make_function("mine", "Turn", ["t0"], ["t1"], [turn], opsets))
         made.opset_import.append(helper.make_opsetid("mine", 1))
         inside = [helper.make_node("Turn", ["t0"], ["t1"], name="move0", domain="mine")]
     else:
-        flag = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True)))
+        flag = helper.make_node("Constant", [], ["always"], value=numpy_helper.from_array(np.array(True)))
+        most = helper.make_node("ReduceMax", ["t0"], ["most"], keepdims=0)
+        same = helper.make_node("Equal", ["most", "most"], ["yes"])
         out = [helper.make_tensor_value_info("t1", TensorProto.FLOAT, None)]
         body = helper.make_graph([turn], "body", [], out)
-        inside = [flag, helper.make_node("If", ["yes"], ["t1"], name="move0", then_branch=body, else_branch=body)]
+        choose = helper.make_node("If", [condition], ["t1"], name="move0", then_branch=body, else_branch=body)
+        inside = [flag, most, same, choose]
     every = [made.graph.node[0], *inside, made.graph.node[-1]]
     content = [entry.SerializeToString() for entry in every]
     del made.graph.node[:]
@@ -276,6 +282,13 @@ def test_samples_are_not_followed_through_bodies_lists_and_functions(op):
     assert re.search(
         rf"cannot be told: the node 'move0' \({op}\) (is not followed|calls a model)", found.obstacles["last"]
     )
+
+
+@pytest.mark.parametrize("op", ["If", "Turn"])
+def test_samples_are_followed_through_what_is_written_out(op):
+    found = graph_sites(turning(op, opset=17, condition="always"))
+    assert [site.name for site in found] == ["first", "last"]
+    assert found[1].batch_axis.axis == 1
 
 
 @pytest.mark.parametrize("axis", [0, 1])
