@@ -20,6 +20,13 @@ SEED, FIRST_SAMPLE = "hwfault_seed", "hwfault_first_sample"
 BATCH_AXIS = ("axis", "rows", "inner")
 """The attributes that say where the samples lie; without them it is along axis 0, one row for each."""
 
+_DRAWN = (
+    "The faults of these parameters are drawn anew from the seed of each run, so that no constant holds them. For "
+    "FINN, hls4ml and whoever else folds constants take them out (hwfault strip), or make those of one seed constants "
+    "(hwfault bake --seed)."
+)
+"""What a fault node says in words: tools that expect constants print the node that they cannot fold."""
+
 Made = tuple[NodeProto, list[TensorProto]]
 
 
@@ -52,6 +59,8 @@ def fault_node(
         numbers |= {key: getattr(site.batch, key) for key in BATCH_AXIS}
     node.attribute.extend([*own, *(helper.make_attribute(key, value) for key, value in numbers.items())])
     set_metadata(node, {SITE: site.name})
+    if not site.batched and "seed" in FAULT_OPS[op]:
+        node.doc_string = _DRAWN
     return node, tensors
 
 

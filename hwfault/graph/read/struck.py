@@ -25,7 +25,7 @@ def check_kept(model: ModelProto) -> None:
         raise GraphError(
             f"the graph's plan strikes {lost[0]!r}{others}, but the "
             "fault nodes there are gone: a transformation removed or folded them; put the faults into the transformed "
-            "graph, or leave that transformation out"
+            "graph, or leave that transformation out; faults that are to be constants are made so by `hwfault bake`"
         )
 
 

@@ -208,6 +208,7 @@ def test_calls_that_do_not_end_are_refused(model, text):
         session(model)
 
 
+@pytest.mark.slow
 def test_loops_in_loops_end():
     inner = [quant("at", "next", "q"), helper.make_node("Identity", ["c"], ["again"])]
     for depth in range(4):
