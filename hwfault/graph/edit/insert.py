@@ -181,8 +181,6 @@ def _splice(model: ModelProto, planned: Sequence[SiteTensor], plan: FaultPlan, s
     types = {info.name: info for info in [*model.graph.value_info, *model.graph.output]}
     chains = {place.tensor: _chain(model, place, plan, shared) for place in planned}
     marks = {place.tensor: _mark(place, plan, shared.constants) for place in planned}
-    # thresholds whose offset another node adds, for passes that take the two together
-    counts = {place.thresholds.output[0]: marks[place.tensor] for place in planned if place.thresholds is not None}
     nodes: list[NodeProto] = []
     # weights that are initializers have no node: their faults come first
     for place in planned:
@@ -194,7 +192,6 @@ def _splice(model: ModelProto, planned: Sequence[SiteTensor], plan: FaultPlan, s
             nodes += chain
     for node in model.graph.node:
         nodes.append(node)
-        set_metadata(node, counts.get(node.output[0], {}) if node.output else {})
         chain = chains.get(node.output[0], []) if node.output else []
         if chain:
             set_metadata(node, marks[node.output[0]])

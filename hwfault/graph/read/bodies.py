@@ -19,7 +19,7 @@ from hwfault.graph.read.instances import Instances, copy_body, describe_renamed
 from hwfault.graph.read.lifted import lift_quantizers, take_constants
 from hwfault.graph.read.qonnxgraph import attribute, replace_nodes, standard_opset
 from hwfault.graph.read.rounds import Fixed, LeftError, choose_branch, count_rounds, count_slices, one_each, read_body
-from hwfault.graph.read.shapes import Shape, Tensors, bodies_of
+from hwfault.graph.read.shapes import bodies_of
 
 _MOST_NODES = 4_000
 """The most nodes that bodies of a graph are written out to."""
@@ -64,12 +64,10 @@ class _Writer:
         self.out.CopyFrom(model)
         self.done: Counter[str] = Counter()
         self.left: dict[str, str] = {}
-        self._given = model
         self._opset = standard_opset(model)
         self._fixed = Fixed(model)
         self._instances = Instances(model)
         self._numbers: dict[tuple[bytes, tuple[int, ...], str], str] = {}
-        self._shapes: dict[str, Shape] | None = None
         self._written = 0
 
     def write(self) -> None:
@@ -155,9 +153,7 @@ class _Writer:
 
     def _read_scan(self, node: NodeProto) -> "_Run":
         body = read_body(node, "body")
-        if self._shapes is None:
-            self._shapes = Tensors(self._given).shapes
-        rounds = count_slices(node, body, self._shapes, self._opset)
+        rounds = count_slices(node, body, self._fixed.shapes, self._opset)
         scanned = attribute(node, "num_scan_inputs", 0)
         axes = one_each(node, "scan_input_axes", scanned)
         turned = one_each(node, "scan_input_directions", scanned)

@@ -118,7 +118,7 @@ class Places:
         except NoGridError:
             return False
         site = self.found[-1].site.model_copy(update={"layer": node.op_type})
-        self.found[-1] = self.found[-1]._replace(site=site, thresholds=node)
+        self.found[-1] = self.found[-1]._replace(site=site)
         return True
 
     def _add_own(self, found: OwnIntegers) -> None:

@@ -1,19 +1,24 @@
 """How often the body of a node runs, where constants say it."""
 
 from collections.abc import Container, Mapping
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from hwfault.graph import ops
+from hwfault.graph.ops import STANDARD_DOMAINS
 from hwfault.graph.read.qonnxgraph import Constants, attribute
-from hwfault.graph.read.shapes import Shape, bodies_of
+from hwfault.graph.read.shapes import Shape, bodies_of, inferred_shapes, stand_in_of
 
 MOST_ROUNDS = 64
 """The most rounds of a loop that are written out."""
 _WITHOUT_BATCHES = 9
 """The first opset whose Scan runs once, and not for each element of a batch."""
+_LONGEST = 16
+"""The most numbers, and steps, that a number is made of that shapes tell."""
 _OVERRIDABLE = 4
 """The first version of ONNX' format in which an initializer that is an input, too, is only what that is by default."""
 
@@ -29,6 +34,13 @@ class Fixed:
         self._values = Constants(model)
         given = {info.name for info in model.graph.input} if model.ir_version >= _OVERRIDABLE else set()
         self._names = {tensor.name for tensor in model.graph.initializer} - given
+        self._model = model
+        self._makers: dict[str, NodeProto] = {}
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shapes of the graph as it was given that follow from those of its inputs, whatever it says of others."""
+        return inferred_shapes(stand_in_of(self._model))
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -38,15 +50,47 @@ class Fixed:
         self._names.add(tensor.name)
 
     def note(self, node: NodeProto) -> None:
-        """Takes the outputs of a node for constants, if they are some."""
+        """Takes the outputs of a node for constants, if they are some; its shapes may tell others."""
+        self._makers.update((name, node) for name in node.output)
         if is_constant(node, self._names):
             self._values.note(node)
             self._names.update(filter(None, node.output))
 
     def value(self, name: str) -> NDArray[Any] | None:
-        """The one number of a constant; None where the graph computes it, or it is none."""
+        """The one number of a constant, or of what shapes tell; None where the graph computes it, or it is none."""
         values = self._values.get(name) if name in self._names else None
-        return None if values is None or values.size != 1 else values.reshape(())
+        if values is not None:
+            return values.reshape(()) if values.size == 1 else None
+        told = self._told_by_shapes(name, _LONGEST)
+        return np.array(told[0]) if told is not None and len(told) == 1 and told[0] is not None else None
+
+    def _told_by_shapes(self, name: str, steps: int) -> list[int | None] | None:
+        """The numbers of a tensor that is made of extents, each None where it is not known; None for other tensors."""
+        if name in self._names:
+            values = self._values.get(name)
+            if values is None or values.dtype.kind not in "iu" or values.size > _LONGEST:
+                return None
+            return [int(value) for value in values.ravel()]
+        node = self._makers.get(name)
+        if node is None or node.domain not in STANDARD_DOMAINS or not steps or not node.input:
+            return None
+        if node.op_type == "Shape" and not node.attribute:
+            shape = self.shapes.get(node.input[0])
+            return None if shape is None else list(shape)
+        given = [self._told_by_shapes(own, steps - 1) for own in node.input]
+        first = given[0]
+        if first is None:
+            return None
+        if ops.of(node.op_type).extent == "passes":  # the axes that are given, if any, move no number
+            return first if attribute(node, "to", TensorProto.INT64) == TensorProto.INT64 else None
+        if len(given) != 2 or given[1] is None or len(given[1]) != 1 or None in given[1]:
+            return None
+        (second,) = given[1]
+        if node.op_type == "Gather" and second is not None and -len(first) <= second < len(first):
+            return [first[second]]
+        if node.op_type == "Equal" and len(first) == 1 and first[0] is not None:
+            return [int(first[0] == second)]
+        return None
 
 
 def is_constant(node: NodeProto, *fixed: Container[str]) -> bool:
@@ -87,16 +131,19 @@ def count_rounds(node: NodeProto, body: GraphProto, fixed: Fixed) -> int:
     if value is None:
         raise LeftError(f"its number of rounds {most!r} is computed by the graph, expected a constant")
     first = fixed.value(condition) if condition else True
-    if first is None or not _goes_on(body, fixed):
+    others = _goes_on(body, fixed)
+    if first is None or others is None:
         raise LeftError("whether there is another round is computed by the graph, expected a constant")
-    rounds = int(value) if first else 0
+    rounds = int(value) if others else min(int(value), 1)
+    if not first:
+        rounds = 0
     if not 1 <= rounds <= MOST_ROUNDS:
         raise LeftError(f"it has {rounds} rounds, expected 1 to {MOST_ROUNDS}")
     return rounds
 
 
-def _goes_on(body: GraphProto, fixed: Fixed) -> bool:
-    """Whether the body of a Loop always asks for another round: it hands on its own condition, or a constant."""
+def _goes_on(body: GraphProto, fixed: Fixed) -> bool | None:
+    """Whether the body of a Loop asks for another round, by its own condition or a constant; None: it computes that."""
     inner = ModelProto(graph=body)
     constants = Constants(inner)
     makers = {node.output[0]: node for node in body.node if node.output}
@@ -107,12 +154,12 @@ def _goes_on(body: GraphProto, fixed: Fixed) -> bool:
         held = constants.get(name)
         value = held if held is not None else fixed.value(name)
         if value is not None:
-            return bool(value.size == 1 and value.item())
+            return bool(value.all())
         node = makers.get(name)
         if node is None or node.op_type != "Identity" or not node.input:
-            return False
+            return None
         name = node.input[0]
-    return False
+    return None
 
 
 def count_slices(node: NodeProto, body: GraphProto, shapes: Mapping[str, Shape], opset: int) -> int:

@@ -21,8 +21,6 @@ class SiteTensor(NamedTuple):
     node: NodeProto | None
     layout: Layout = ()
     own: str = ""
-    thresholds: NodeProto | None = None
-    """The node of thresholds whose counts the other one adds an offset to."""
 
     @property
     def parameter(self) -> str:

@@ -154,6 +154,27 @@ def test_offset_absorbed_after_the_faults_were_put_in():
     assert_same(by_onnxruntime(faulted), expected)
 
 
+def test_runs_of_signed_thresholds():
+    """Two nodes of one quantizer, by the scope in their names, are runs of it before and after."""
+    model = thresholds()
+    once = [node for node in model.graph.node if node.op_type != "MatMul"]
+    again = [NodeProto.FromString(node.SerializeToString()) for node in once]
+    once[0].name = "/net/act/MultiThreshold"
+    again[0].name = "/net/act/MultiThreshold_1"
+    once[1].name, again[1].name = "adds", "adds again"
+    for node in again:
+        node.input[0] = {"x": "q"}.get(node.input[0], f"{node.input[0]}2")
+        node.output[0] = "y" if node.output[0] == "q" else f"{node.output[0]}2"
+    nodes = [node.SerializeToString() for node in [*once, *again]]
+    del model.graph.node[:]
+    model.graph.node.extend(map(NodeProto.FromString, nodes))
+    assert [site.name for site in sites(model)] == ["net.act", "net.act#1"]
+    plan = resolve(sites(model), [BitFlips(probability=0.2)])
+    faulted = insert_faults(model, plan)
+    assert plan_of(faulted) == plan
+    assert_same(by_onnxruntime(faulted), by_qonnx(faulted))
+
+
 CASES = [(0.0, 1), (3.0, 1), (5.0, 0)]
 
 

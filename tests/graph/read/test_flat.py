@@ -31,6 +31,7 @@ from tests.helpers.graph.ops import QONNX, assert_same
 FLIPS = [BitFlips(probability=0.1)]
 GRAPHS = {
     "loop": (loop(), ["first", "layer.weight_quant", "q", "q#1", "q#2"]),
+    "loop that ends": (loop(ends=True), ["first", "layer.weight_quant", "q"]),
     "branch": (branch(), ["first", "layer.weight_quant", "q"]),
     "other branch": (branch(condition=False), ["first", "q"]),
     "scan": (scan(), ["first", "q", "q#1", "q#2"]),
@@ -221,3 +222,44 @@ def test_loops_in_loops_end():
     flat = flatten(graph(inner, yes=np.array(True), count=np.array(64)))
     assert len(flat.model.graph.node) < 5000
     assert any("it stands for more than 4000 nodes" in why for why in flat.left.bodies.values())
+
+
+@pytest.mark.parametrize(("axis", "names"), [(1, ["first", "q"]), (0, ["first"])])
+def test_a_branch_by_an_extent_of_the_graph(axis, names):
+    """As PyTorch's exporter writes a squeeze: taken by an extent that the graph fixes, and not by that of the batch."""
+    then = body([quant("a", "out", "q")], [], [info("out")])
+    other = body([helper.make_node("Neg", ["a"], ["out"])], [], [info("out")])
+    nodes = [
+        helper.make_node("Shape", ["x"], ["extents"]),
+        helper.make_node("Gather", ["extents", "axis"], ["extent"]),
+        helper.make_node("Equal", ["extent", "four"], ["chosen"]),
+        helper.make_node("If", ["chosen"], ["y"], name="if", then_branch=then, else_branch=other),
+    ]
+    model = graph(nodes, axis=np.array(axis), four=np.array(4))
+    assert [site.name for site in sites(model)] == names
+    assert_same(outputs(flatten(model).model), outputs(model))
+
+
+def test_what_a_graph_says_wrongly_of_its_tensors_chooses_no_branch():
+    """Only what follows from the inputs' shapes counts; a cast to truth values is no number."""
+    then = body([quant("a", "out", "q")], [], [info("out")])
+    other = body([helper.make_node("Neg", ["a"], ["out"])], [], [info("out")])
+    choose = helper.make_node("If", ["chosen"], ["y"], name="if", then_branch=then, else_branch=other)
+    nodes = [
+        helper.make_node("Custom", ["x"], ["unknown"], domain="local"),
+        helper.make_node("Shape", ["unknown"], ["extents"]),
+        helper.make_node("Gather", ["extents", "one"], ["extent"]),
+        helper.make_node("Equal", ["extent", "four"], ["chosen"]),
+        choose,
+    ]
+    model = graph(nodes, one=np.array(1), four=np.array(4))
+    model.graph.value_info.append(info("unknown"))
+    assert "its condition 'chosen' is computed by the graph" in sites(model).obstacles["q"]
+    cast = [
+        helper.make_node("Shape", ["x"], ["extents"]),
+        helper.make_node("Gather", ["extents", "one"], ["extent"]),
+        helper.make_node("Cast", ["extent"], ["is_there"], to=TensorProto.BOOL),
+        helper.make_node("Equal", ["is_there", "yes"], ["chosen"]),
+        choose,
+    ]
+    assert "is computed by the graph" in sites(graph(cast, one=np.array(1), yes=np.array(True))).obstacles["q"]

@@ -54,10 +54,12 @@ def graph(
     return helper.make_model(made, opset_imports=opsets, functions=list(functions), ir_version=9)
 
 
-def loop(*, rounds: int | None = 3, asks: bool = False) -> ModelProto:
+def loop(*, rounds: int | None = 3, asks: bool = False, ends: bool = False) -> ModelProto:
     """at = a, then in each round at = quantized(at @ quantized weights + round), whose sums are given beside."""
     given = [info("i", TensorProto.INT64, []), info("c", TensorProto.BOOL, []), info("at")]
     again = [helper.make_node("Identity", ["c"], ["again"])]
+    if ends:
+        again = [helper.make_node("Constant", [], ["again"], value=numpy_helper.from_array(np.array(False)))]
     if asks:
         again = [helper.make_node("Less", ["i", "two"], ["again"])]
     nodes = [
