@@ -35,20 +35,19 @@ def _behind_unit(place: SiteTensor, tensors: Tensors, constants: Constants) -> d
     one before.
     """
     found: dict[str, SiteTensor] = {}
-    grid, at = place.grid, place.tensor
-    for op in ("Sub", "Mul"):
+    grid, at = place.grid._replace(names=(None, None)), place.tensor
+    try:
         node = _only_reader(at, tensors)
-        if node is None or node.op_type != op or node.input[0] != at:
-            continue
-        try:
-            if op == "Sub":
-                grid = grid._replace(zero_point=read_zero_point(node.input[1], constants))
-            else:
-                grid = grid._replace(scale=read_scale(node.input[1], constants))
-        except NoGridError:
-            break
-        at = node.output[0]
-        found[at] = place._replace(grid=grid._replace(names=(None, None)))
+        if node is not None and node.op_type == "Sub" and node.input[0] == at:
+            grid = grid._replace(zero_point=read_zero_point(node.input[1], constants))
+            at = node.output[0]
+            found[at] = place._replace(grid=grid)
+            node = _only_reader(at, tensors)
+        if node is not None and node.op_type == "Mul" and node.input[0] == at:
+            grid = grid._replace(scale=read_scale(node.input[1], constants))
+            found[node.output[0]] = place._replace(grid=grid)
+    except NoGridError:  # numbers that no integers are worth
+        pass
     return found
 
 
