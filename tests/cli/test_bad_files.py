@@ -46,7 +46,9 @@ def test_a_pickle_is_not_run(out, kept, tmp_path):
     path = tmp_path / "c.pt"
     for write in (lambda: path.write_bytes(pickle.dumps(Bomb())), lambda: torch.save(Bomb(), path)):
         write()
-        refused("evaluate", path, "--out", out, words=[str(path), "is a pickle", "expected a safetensors checkpoint"])
+        refused(
+            "evaluate", path, "--out", out, words=[str(path), "is a pickle", "expected a checkpoint of hwfault train"]
+        )
         refused("export", path, "--out", kept, words="is a pickle")
     np.savez(tmp_path / "d.npz", x_train=np.array([Bomb()], object), y_train=[0], x_test=[[0.0]], y_test=[0])
     refused("train", "--data", tmp_path / "d.npz", "--out", out / "run", words="x_train is object, expected numbers")

@@ -219,7 +219,7 @@ def test_a_profile_of_ones_own(run, tmp_path):
     assert good("evaluate", run, "--faults", f"{path}@p=0.05", "--seeds", "0-1").code == 0
 
 
-def everywhere(run, out, kept, *faults, words, code=2):
+def everywhere(run, out, kept, *faults, words, code=(1, 2)):
     """Every command that takes faults says the same of wrong ones, and leaves no file behind."""
     refused("train", "--epochs", 1, *faults, "--out", out / "run", words=words, code=code)
     refused("evaluate", run, *faults, "--seeds", 0, "--out", out, words=words, code=code)

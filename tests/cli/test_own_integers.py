@@ -34,7 +34,9 @@ def test_a_graph_is_listed_struck_run_and_stripped(tmp_path):
 
 def test_sums_inside_ops_of_integers_are_refused(tmp_path):
     onnx.save(quantized("QOperator"), tmp_path / "q.onnx")
-    told = hwfault("insert", tmp_path / "q.onnx", "--ber", 0.01, "--select", "fc1*accumulator", "-o", tmp_path / "s")
+    told = hwfault(
+        "insert", tmp_path / "q.onnx", "--ber", 0.01, "--select", "fc1*accumulator", "-o", tmp_path / "s.onnx"
+    )
     assert told.code != 0
     assert "QGemm" in told.stderr
     assert "its sums cannot be struck" in told.stderr

@@ -115,7 +115,7 @@ def test_wrong_arguments(graph):
     refused("run", graph, words="--input", code=2)
     refused("run", graph, "--input", x, "--threads", 0, words="--threads", code=2)
     refused("run", graph, "--input", x, "--seed", -1, words="seed")
-    refused("run", graph, "--input", x, "--output", graph.with_name("y.txt"), words="expected a file .npz, or .npy")
+    refused("run", graph, "--input", x, "--output", graph.with_name("y.txt"), words="that ends in .npy or .npz", code=2)
     refused("run", graph, "--input", x, "--output", graph.parent / "none" / "y.npy", words="cannot be written")
     refused("run", x, "--input", x, words=["x.npy: not an ONNX file"])
     refused("run", graph.with_name("none.onnx"), "--input", x, words="cannot be read")

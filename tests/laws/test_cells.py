@@ -362,7 +362,9 @@ def test_the_commands(trained):
 def test_a_command_says_what_is_wrong(trained):
     path = trained.folder / "wrong.csv"
     path.write_text(f"site,word,bit,kind\n{trained.act},0,9,flip\n")
-    done = hwfault("insert", trained.folder / "clean.onnx", "--faults", f"cells:{path}", "--out", trained.folder / "no")
-    assert (done.code, done.stdout) == (1, "")
+    done = hwfault(
+        "insert", trained.folder / "clean.onnx", "--faults", f"cells:{path}", "--out", trained.folder / "no.onnx"
+    )
+    assert (done.code, done.stdout) == (2, "")
     assert "wrong.csv: line 2: bit 9, expected 0 to" in done.stderr
-    assert not (trained.folder / "no").exists()
+    assert not (trained.folder / "no.onnx").exists()

@@ -78,7 +78,7 @@ def keep_inputs(graph: ModelProto, names: Sequence[str], inputs: Inputs) -> None
     found = {info.name: info for info in graph.graph.input}
     del graph.graph.input[:]
     for name, tensor, axis in zip(names, inputs.tensors, inputs.axes, strict=True):
-        kind = helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
+        kind = helper.np_dtype_to_tensor_dtype(tensor.detach().numpy().dtype)
         shape: list[int | str] = list(tensor.shape)
         if axis is not None:
             shape[0] = "batch"

@@ -149,7 +149,7 @@ def _parameter_values(network: nn.Module, inputs: Inputs, first: Mapping[str, st
     kinds = {site.name: site.batched for site in sites(network)}
 
     def note(name: str, value: Tensor) -> None:
-        values[name].append(np.empty(0, np.float32) if kinds[name] else value.numpy().copy())
+        values[name].append(np.empty(0, np.float32) if kinds[name] else value.detach().numpy().copy())
 
     handles = _on_quantizers(network, first, note)
     try:

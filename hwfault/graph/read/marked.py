@@ -18,7 +18,8 @@ MARKS = f"{DOMAIN}.marks"
 
 def note_marks(model: ModelProto) -> None:
     """Notes the sites that nodes say in the graph's own metadata."""
-    said = {node.output[0]: metadata(node)[SITE] for node in model.graph.node if SITE in metadata(node)}
+    named = [node for node in model.graph.node if SITE in metadata(node) and node.output]
+    said = {node.output[0]: metadata(node)[SITE] for node in named}
     set_metadata(model, {MARKS: json.dumps(said, separators=(",", ":"))})
 
 

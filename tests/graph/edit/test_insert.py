@@ -134,7 +134,7 @@ def test_the_plan_can_be_read_back(name):
     found = plan_of(faulted(name))
     assert found == plan(name)
     assert found.digest == plan(name).digest
-    own = {"hwfault.sites", "hwfault.undo"}
+    own = {"hwfault.marks", "hwfault.sites", "hwfault.undo"}
     assert {key: value for key, value in metadata(faulted(name)).items() if key not in own} == {
         "hwfault.plan": plan(name).to_json(),
         "hwfault.plan_sha256": plan(name).digest,
