@@ -61,7 +61,10 @@ WRONG = {
         lambda n, p: hf.inject(n, FLIPS, gradient="x"),
         "the gradient rule is 'x', expected",
     ),
-    "an array to export": (lambda n, p: hf.export(n, X.numpy()), "'ndarray', expected a float32 tensor"),
+    "an array to export": (
+        lambda n, p: hf.export(n, X.numpy()),
+        "'ndarray', expected a batch that the network accepts: a tensor",
+    ),
     "a text to export": (lambda n, p: hf.export("net", X), f"the network is 'net', {NETWORK}"),
     "a number for a graph": (lambda n, p: hf.session(3), f"the graph is 3, {GRAPH}"),
     "a network for a graph": (lambda n, p: hf.session(n), f"of the type 'DigitsCNN', {GRAPH}"),

@@ -64,7 +64,7 @@ def test_a_users_network():
         (".relative:f", {}, "cannot be imported"),
         ("tests.helpers.train.small:netwrok", {}, "did you mean 'network'"),
         ("tests.helpers.train.small:CONSTANT", {}, "no function 'CONSTANT'"),
-        ("tests.helpers.train.small:network", {"wdith": 3}, "unexpected keyword argument 'wdith'"),
+        ("tests.helpers.train.small:gathering", {"wdith": 3}, "unexpected keyword argument 'wdith'"),
         ("tests.helpers.train.small:not_a_network", {}, "returned dict"),
         ("tests.helpers.train.small:broken", {}, "raised Broken: on purpose ("),
         ("digits_cnn", {"bits": 1}, "bits is 1, expected 2 to 8"),

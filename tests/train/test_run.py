@@ -46,7 +46,10 @@ def test_the_folder(tmp_path):
     names = {"config.json", "environment.json", "history.csv", "last.ckpt", "checkpoint.safetensors"}
     assert set(os.listdir(tmp_path)) == names | {"best.safetensors", "epoch-0002.safetensors", "tensorboard"}
     rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
-    assert [{key: str(value) for key, value in epoch.model_dump().items()} for epoch in history] == rows
+    told = [
+        {key: "" if value is None else str(value) for key, value in epoch.model_dump().items()} for epoch in history
+    ]
+    assert told == rows
     config = TrainConfig.load(tmp_path / "config.json")
     assert config.validation == 0.25
     for name in ("checkpoint", "best", "epoch-0002"):
