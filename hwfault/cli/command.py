@@ -35,13 +35,11 @@ def _loud(level: int) -> Any:
 
 def _loudness_options() -> list[click.Parameter]:
     """--quiet and --verbose, anew for each command, as click keeps what it parsed of an option in it."""
-    says = {
-        "quiet": (QUIET, "Print the result, warnings and errors only: no progress, no remarks."),
-        "verbose": (VERBOSE, "Print what is logged for debugging as well, and what an error came from."),
-    }
+    quiet = "Print the result, warnings and errors only: no progress, no remarks."
+    verbose = "Print what is logged for debugging as well, and what an error came from."
     return [
-        click.Option([f"--{name}", f"-{name[0]}"], is_flag=True, expose_value=False, callback=_loud(level), help=said)
-        for name, (level, said) in says.items()
+        click.Option(["--quiet", "-q"], is_flag=True, expose_value=False, callback=_loud(QUIET), help=quiet),
+        click.Option(["--verbose", "-v"], is_flag=True, expose_value=False, callback=_loud(VERBOSE), help=verbose),
     ]
 
 

@@ -64,12 +64,7 @@ def is_own(path: Path | str) -> bool:
 
     Raises FileError for a file that cannot be read.
     """
-    try:
-        with open_regular(path) as file:
-            start = file.read(9)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint (.safetensors)") from None
-    if start[8:] != b"{":
+    if not _has_header(_start_of(path)):
         return False
     try:
         with safe_open(path, framework="pt") as file:
@@ -149,13 +144,23 @@ def _read(path: Path | str) -> _Content:
         raise FileError(f"{path}: its metadata is wrong ({error}), expected a checkpoint of hwfault train") from None
 
 
-def _refuse_pickle(path: Path | str) -> None:
+def _start_of(path: Path | str) -> bytes:
+    """A file's first bytes, as many as tell what kind it is; raises FileError."""
     try:
         with open_regular(path) as file:
-            start = file.read(9)
+            return file.read(9)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint (.safetensors)") from None
-    if start.startswith((b"PK", b"\x80")) and start[8:] != b"{":  # a safetensors header of 128 bytes begins so, too
+
+
+def _has_header(start: bytes) -> bool:
+    """Whether a file begins as safetensors do: eight bytes of a length, then JSON."""
+    return start[8:] == b"{"
+
+
+def _refuse_pickle(path: Path | str) -> None:
+    start = _start_of(path)
+    if start.startswith((b"PK", b"\x80")) and not _has_header(start):  # a header of 128 bytes begins so, too
         raise FileError(
             f"{path}: is a pickle (torch.save), which can run code when it is read; expected a checkpoint of hwfault "
             f"train or hf.save. A state dict with nothing but tensors needs its network beside it ({_NAMED})"

@@ -75,9 +75,14 @@ def measures_of(site: SiteHarm, costs: Costs) -> list[Measure]:
 def _left(kind: Kind, size: int, extra: float, energy: float, site: SiteHarm, bits: int) -> Measure:
     """A measure after which the lowest so many bits of a site's words do the harm that they did."""
     weight = 1 if site.weight == 1 else site.weight  # counts stay whole numbers where they are
-    lost = None if site.lost is None else weight * sum(site.lost[:bits])
-    spoiled = None if site.spoiled is None else weight * sum(site.spoiled[:bits])
-    wrong, due = weight * sum(site.wrong[:bits]), float(weight * sum(site.due[:bits]))
+
+    def harm(counts: Sequence[float]) -> float:
+        return weight * sum(counts[:bits])
+
+    wrong = harm(site.wrong)
+    due = float(harm(site.due))
+    lost = None if site.lost is None else harm(site.lost)
+    spoiled = None if site.spoiled is None else harm(site.spoiled)
     return Measure(site.name, kind, size, extra, energy, wrong, due, lost, bits, bits, spoiled)
 
 
